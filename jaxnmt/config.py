@@ -1,0 +1,293 @@
+"""What a run is: frozen dataclasses, loaded by name or path, overridden by typed flags, saved as JSON.
+
+Nothing here imports JAX, so that a typo is answered at once. The text under each field is what
+`jaxnmt train CONFIG --help` prints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+class UserError(Exception):
+    """A mistake of the user's: one sentence saying what is wrong, where, and what to do. Printed without a traceback."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Which training pairs are dropped before tokenisation. Validation and test pairs are never dropped."""
+
+    max_characters: int = 2000
+    """Drop a pair with a side longer than this many characters."""
+    max_ratio: float = 9.0
+    """Drop a pair whose longer side has more than this many times the characters of the shorter (sides under 20 characters pass)."""
+    drop_duplicates: bool = True
+    """Drop a pair that was already seen, both sides equal."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where sentence pairs come from.
+
+    A source is written as: two words `a.en a.de` (aligned files, plain or .gz); `a.en,a.de` (the same as one word);
+    `pairs.tsv[.gz]` (source TAB target); or a dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train`
+    or any TFDS translation dataset, `wmt14_translate/de-en:train[:90%]`. Several sources make a mixture; `@3` after one is its weight.
+    """
+
+    train: tuple[str, ...] = ()
+    """Training sources."""
+    validation: tuple[str, ...] = ()
+    """Validation sources; when empty, pairs are held out from the training sources."""
+    test: tuple[str, ...] = ()
+    """Test sources, for `jaxnmt evaluate`; when empty, the validation pairs serve."""
+    source_language: str = ""
+    """Language code of the source side; when empty, taken from the dataset's name or the file's suffix."""
+    target_language: str = ""
+    """Language code of the target side; when empty, taken from the dataset's name or the file's suffix."""
+    held_out: int = 1000
+    """Pairs held out for validation when none is given (at most a tenth of the corpus)."""
+    max_length: int = 128
+    """Drop a training pair with a side longer than this many tokens, the end token counted; translation cuts its input there."""
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    """Which training pairs are dropped."""
+    cache: str = ""
+    """Folder for prepared token ids; when empty, $JAXNMT_CACHE or ~/.cache/jaxnmt."""
+    workers: int = 0
+    """Processes that tokenise; 0: one per core."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """How text becomes token ids."""
+
+    kind: Literal["unigram", "bpe", "words"] = "unigram"
+    """unigram, bpe: SentencePiece on raw text; words: a plain vocabulary of text that is already split by spaces."""
+    vocab_size: int = 8000
+    """Tokens in the vocabulary, special ones included (words: at most this many; 0: all)."""
+    joint: bool = True
+    """One vocabulary for both languages (needed for tied embeddings), or one for each."""
+    byte_fallback: bool = True
+    """SentencePiece: spell unknown characters as bytes, so that nothing is unknown."""
+    character_coverage: float = 1.0
+    """SentencePiece: share of the text's characters that get a token of their own."""
+    model: tuple[str, ...] = ()
+    """SentencePiece model file(s) to use instead of training: one if joint, else source and target."""
+    joiner: str = "@@ "
+    """words: what marks a split inside a word; removed when text is put together again."""
+    max_sentences: int = 1_000_000
+    """Sentences of each side that the vocabulary is trained on, spread over the corpus."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Which pairs form which batch. A batch depends on the text, the seed and the step alone."""
+
+    layout: Literal["packed", "buckets"] = "packed"
+    """packed: several pairs share a row, told apart by segment ids; buckets: one pair a row, rows of similar length."""
+    tokens: int = 4096
+    """Target positions in a batch, padding included: rows times row length."""
+    row_length: int = 64
+    """packed: tokens in a row, on each side. Raised to data.max_length where that is longer."""
+    max_shapes: int = 6
+    """buckets: how many batch shapes may be compiled."""
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Vaswani et al. 2017, figure 1, and what became of it."""
+
+    emb_dim: int = 256
+    """Width of embeddings and residual stream (the paper's d_model)."""
+    num_heads: int = 4
+    """Attention heads."""
+    head_dim: int = 0
+    """Width of one head; 0: emb_dim / num_heads."""
+    mlp_dim: int = 1024
+    """Hidden width of the feed-forward blocks (the paper's d_ff)."""
+    num_encoder_layers: int = 3
+    """Encoder blocks."""
+    num_decoder_layers: int = 3
+    """Decoder blocks."""
+    norm_order: Literal["pre", "post"] = "pre"
+    """pre: normalise the input of each sublayer; post: normalise after the residual sum, as in the paper."""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """Kind of normalisation, epsilon 1e-5."""
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
+    """Non-linearity of the feed-forward blocks."""
+    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
+    """How a token's place is told to the model."""
+    tie_embeddings: Literal["all", "decoder", "none"] = "all"
+    """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
+    dropout: float = 0.1
+    """Dropout on embeddings and on each sublayer's output (the paper's P_drop)."""
+    attention_dropout: float = 0.0
+    """Dropout on attention weights."""
+    activation_dropout: float = 0.0
+    """Dropout inside the feed-forward blocks."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and optimizer stay float32."""
+    scan_layers: bool = False
+    """Loop over the layers in the compiled program instead of unrolling them: compiles faster, runs slower on CPU."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass computes again instead of keeping: nothing; all but matrix products; whole layers."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The update rule (optax)."""
+
+    name: Literal["adam", "adamw", "adafactor", "lion", "muon"] = "adam"
+    """Update rule."""
+    beta1: float = 0.9
+    """Decay of the first moment (adam, adamw, lion; muon's momentum is beta1 too)."""
+    beta2: float = 0.98
+    """Decay of the second moment (adam, adamw) or of the momentum (lion)."""
+    epsilon: float = 1e-9
+    """Added to the denominator (adam, adamw)."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (adamw, lion, muon, adafactor); norms and biases are spared."""
+    clip_norm: float = 0.0
+    """Scale the gradient down to this global norm; 0: off."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over steps."""
+
+    name: Literal["noam", "cosine", "linear", "constant", "plateau"] = "noam"
+    """After linear warm-up: inverse square root (noam); to final_ratio by cosine or line at the last step; constant; or cut when
+    validation stalls (plateau)."""
+    learning_rate: float = 1e-3
+    """Peak learning rate, reached at the end of the warm-up."""
+    warmup_steps: int = 1000
+    """Steps of linear warm-up."""
+    final_ratio: float = 0.0
+    """cosine, linear: the last learning rate as a share of the peak."""
+    plateau_factor: float = 0.5
+    """plateau: multiply by this ..."""
+    plateau_patience: int = 2
+    """plateau: ... after this many validations without a better score."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """The loop."""
+
+    steps: int = 10_000
+    """Optimizer steps in all."""
+    seed: int = 1
+    """Seed of initialisation, batches and dropout."""
+    label_smoothing: float = 0.1
+    """Probability mass spread evenly over the vocabulary (Szegedy et al. 2016)."""
+    accumulation: int = 1
+    """Split each batch into this many parts and add up their gradients: less memory, the same update."""
+    ema_decay: float = 0.0
+    """Keep an exponential moving average of the parameters, and validate and decode with it; 0: off."""
+    max_bad_steps: int = 5
+    """Stop after this many steps in a row whose gradient is not finite (each is skipped and named)."""
+    max_minutes: float = 0.0
+    """Stop, save and say so after this many minutes of this process; 0: no limit."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What is measured while training."""
+
+    every: int = 1000
+    """Steps between validations; 0: only at the end."""
+    metric: Literal["loss", "bleu"] = "bleu"
+    """What the best checkpoint, early stopping and the plateau schedule go by."""
+    patience: int = 0
+    """Stop after this many validations without a better score; 0: never."""
+    beam_size: int = 1
+    """Beam of the validation's translations (1: greedy). `evaluate` uses decoding.beam_size."""
+    samples: int = 4
+    """Translations shown at each validation."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """What is kept on disk."""
+
+    every: int = 1000
+    """Steps between checkpoints; one is also written at each validation and at the end."""
+    keep_latest: int = 2
+    """Newest checkpoints to keep."""
+    keep_best: int = 1
+    """Best checkpoints to keep, by validation.metric."""
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What is reported."""
+
+    every: int = 50
+    """Steps between lines of metrics.jsonl, of plain progress, and of TensorBoard."""
+    tensorboard: bool = True
+    """Write TensorBoard events."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How translations are searched for."""
+
+    beam_size: int = 5
+    """Hypotheses kept (1: greedy)."""
+    length_penalty: float = 1.0
+    """GNMT's alpha: scores are divided by ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
+    max_length_ratio: float = 1.5
+    """Translations are at most this many times the source's tokens ..."""
+    max_length_extra: int = 20
+    """... plus this many."""
+    n_best: int = 1
+    """Translations given for each sentence."""
+    batch_size: int = 64
+    """Sentences translated together."""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Devices as a grid; -1: all that are left."""
+
+    data: int = -1
+    """Copies of the model, each with its share of the batch's rows."""
+    fsdp: int = 1
+    """Devices that share the parameters, and split the batch too."""
+    tensor: int = 1
+    """Devices that share heads, MLP width and vocabulary."""
+
+
+Model = Transformer  # | Recurrent | a module of the user's own
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that defines a run."""
+
+    data: Data = field(default_factory=Data)
+    tokenizer: Tokenizer = field(default_factory=Tokenizer)
+    batching: Batching = field(default_factory=Batching)
+    model: Model = field(default_factory=Transformer)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    training: Training = field(default_factory=Training)
+    validation: Validation = field(default_factory=Validation)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    logging: Logging = field(default_factory=Logging)
+    decoding: Decoding = field(default_factory=Decoding)
+    mesh: Mesh = field(default_factory=Mesh)
+
+
+def replace(config, **changes):
+    """`dataclasses.replace` that reaches inside: `replace(config, **{"model.dropout": 0.3})`.
+
+    Raises:
+        TypeError: no such field.
+    """
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        value = replace(getattr(config, head), **{rest: value}) if rest else value
+        config = dataclasses.replace(config, **{head: value})
+    return config
