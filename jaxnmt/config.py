@@ -118,6 +118,8 @@ class Transformer:
     """Non-linearity of the feed-forward blocks."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
     """How a token's place is told to the model."""
+    max_positions: int = 512
+    """learned: how many positions have a vector; later ones share the last."""
     tie_embeddings: Literal["all", "decoder", "none"] = "all"
     """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
     dropout: float = 0.1
