@@ -1,0 +1,60 @@
+# Every target does its own set-up: a machine with Python 3.11, 3.12 or 3.13 and make needs nothing else.
+#
+#   make quickstart   train English to French, translate, score
+#   make test         the tests          make slow   the long ones
+#   make lint         ruff and mypy      make bench  speed (CONFIG=name for another config)
+#
+# PYTHON=/path/to/python chooses the interpreter; VENV=folder where everything is installed.
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CONFIG ?= transformer_small
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: help quickstart test slow lint bench clean
+help:
+	@sed -n 's/^#   //p' Makefile
+
+quickstart: $(VENV)/.installed
+	$(BIN)/jaxnmt train quickstart --run runs/quickstart
+	$(BIN)/jaxnmt evaluate runs/quickstart --samples 5
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -n 2
+
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.bench $(CONFIG)
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+
+# pip's wheels are not kept: half of what an installation leaves on disk.
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found: install one, or say where it is with make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11: install 3.11, 3.12 or 3.13, or say where it is with make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "error: $(PYTHON) cannot make a virtual environment: install its venv package (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.created
+	@echo "installing jaxnmt into $(VENV) (a few minutes, about 1.5 GB) ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
+	@echo "installing jaxnmt and its tools into $(VENV) (a few minutes, about 1.5 GB) ..."
+	@$(PIP) -e '.[test,dev]'
+	@touch $@ $(VENV)/.installed

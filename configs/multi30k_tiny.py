@@ -1,0 +1,21 @@
+"""The published Transformer-Tiny on Multi30k English to German, text already lowercased, tokenised and split with `@@ `.
+
+Command: jaxnmt train multi30k_tiny --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
+Score: BLEU-4 41.02 on test2016 with fairseq (published, not run); ours not yet measured
+"""
+
+from jaxnmt.config import Batching, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer
+
+
+def config() -> Experiment:
+    return Experiment(
+        data=Data(source_language="en", target_language="de", max_length=128),
+        tokenizer=Tokenizer(kind="words", vocab_size=0),
+        batching=Batching(tokens=4096, row_length=128),
+        model=Transformer(
+            emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="post", dropout=0.3
+        ),
+        optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
+        schedule=Schedule(learning_rate=5e-3, warmup_steps=2000),
+        training=Training(steps=8000),
+    )
