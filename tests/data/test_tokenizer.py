@@ -1,0 +1,170 @@
+import pickle
+
+import pytest
+
+from jaxnmt.config import Tokenizer as Options
+from jaxnmt.config import UserError
+from jaxnmt.data.tokenizer import BOS, EOS, PAD, UNK, Subwords, load_tokenizer, train_tokenizer
+
+PAIRS = [(f"the {a} cat saw {n} dogs .", f"die {a} Katze sah {n} Hunde .") for a in ("old", "red", "big") for n in range(40)]
+ODD = [
+    "naïve café — “quoted” … ½ ﬁ",
+    "e\u0301 and é stay apart",
+    "日本語 עברית العربية हिन्दी",
+    "👩‍👩‍👧 family, 🇹🇷 flag, 𝒳",
+    "<s> </s> <pad> <unk> <0x41> @@ ",
+    "\ufdd0\U0010ffff",
+]
+KINDS = [
+    Options(vocab_size=400),
+    Options(kind="bpe", vocab_size=400, joint=False),
+    Options(kind="words", vocab_size=0),
+    Options(kind="words", vocab_size=20, joint=False),
+]
+
+
+@pytest.mark.parametrize("options", [Options(vocab_size=350), Options(kind="bpe", vocab_size=350)])
+@pytest.mark.parametrize("text", ODD)
+def test_byte_fallback_loses_nothing_but_spacing(options, text):
+    tokenizer = train_tokenizer(options, PAIRS)
+    (ids,) = tokenizer.encode_target([f"  {text}\u2028\u00a0x "])
+    assert not {PAD, BOS, EOS, UNK} & set(ids)
+    assert tokenizer.decode_target(ids) == f"{' '.join(text.split())} x"
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_saved_and_pickled_tokenizers_are_the_same(options, tmp_path):
+    tokenizer = train_tokenizer(options, PAIRS)
+    tokenizer.save(tmp_path)
+    for other in (load_tokenizer(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        assert other.fingerprint() == tokenizer.fingerprint()
+        assert other.joint == tokenizer.joint == options.joint
+        assert other.pretokenized == (options.kind == "words")
+        assert (other.source_vocab_size, other.target_vocab_size) == (tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+        texts = ["the old cat", "unseen words", ""]
+        assert other.encode_source(texts) == tokenizer.encode_source(texts)
+        assert other.encode_target(texts) == tokenizer.encode_target(texts)
+        assert other.decode_target([4, 5, 6]) == tokenizer.decode_target([4, 5, 6])
+
+
+@pytest.mark.parametrize("options", KINDS)
+def test_same_text_same_tokenizer(options):
+    assert train_tokenizer(options, PAIRS).fingerprint() == train_tokenizer(options, iter(PAIRS)).fingerprint()
+    assert train_tokenizer(options, PAIRS).fingerprint() != train_tokenizer(options, [*PAIRS, *[("zebra", "zebra")] * 200]).fingerprint()
+
+
+def test_separate_vocabularies_know_their_own_side_only():
+    tokenizer = train_tokenizer(Options(kind="words", vocab_size=0, joint=False), [("a b", "x")])
+    assert tokenizer.encode_source(["a x"])[0][1] == UNK
+    assert tokenizer.encode_target(["a x"])[0][0] == UNK
+    assert (tokenizer.source_vocab_size, tokenizer.target_vocab_size) == (6, 5)
+
+
+def test_words_by_hand(tmp_path):
+    pairs = [("b a@@ b", "b c"), ("b </s>", "c a@@")]  # b 4, a@@ 2, c 2, </s> 1
+    tokenizer = train_tokenizer(Options(kind="words", vocab_size=0), pairs)
+    assert tokenizer.encode_source(["b a@@ c  </s> <pad> z", ""]) == [[4, 5, 6, 7, UNK, UNK], []]
+    assert tokenizer.decode_target([BOS, 5, 4, 6, PAD, 5, 5, 4, EOS, 4]) == "ab c aab"
+    assert tokenizer.decode_target([4, 7, 5]) == "b </s> a"  # a joiner left over at the end goes
+    assert tokenizer.decode_target([UNK, 4]) == "<unk> b"
+    tokenizer.save(tmp_path)
+    assert (tmp_path / "joint.vocab").read_text() == "<pad>\n<s>\n</s>\n<unk>\nb\na@@\nc\n</s>\n"
+    assert load_tokenizer(tmp_path).encode_source(["</s>"]) == [[7]]
+    small = train_tokenizer(Options(kind="words", vocab_size=5), pairs)
+    assert small.encode_source(["b a@@ c"]) == [[4, UNK, UNK]]
+
+
+def test_words_stay_whole_over_odd_characters(tmp_path):
+    token = "a\u2028\r\u00a0\x85b"
+    tokenizer = train_tokenizer(Options(kind="words", vocab_size=0), [(token, "x")])
+    tokenizer.save(tmp_path)
+    assert load_tokenizer(tmp_path).encode_source([token]) == tokenizer.encode_source([token]) != [[UNK]]
+
+
+def test_decoding_stops_at_the_end_and_skips_padding():
+    tokenizer = train_tokenizer(Options(vocab_size=400), PAIRS)
+    (ids,) = tokenizer.encode_target(["die old Katze"])
+    assert tokenizer.decode_target([PAD, BOS, *ids, EOS, *ids]) == "die old Katze"
+    assert tokenizer.decode_target([EOS]) == tokenizer.decode_target([]) == ""
+
+
+def test_little_text_gives_a_smaller_vocabulary():
+    for kind in ("unigram", "bpe"):
+        tokenizer = train_tokenizer(Options(kind=kind), [("a b", "c d")])
+        assert 260 < tokenizer.source_vocab_size < 300
+
+
+def _foreign_model() -> bytes:
+    import io
+
+    import sentencepiece
+
+    written = io.BytesIO()
+    lines = [text for pair in PAIRS for text in pair]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines), model_writer=written, vocab_size=60, hard_vocab_limit=False, minloglevel=2
+    )
+    return written.getvalue()
+
+
+def test_a_given_model_is_used_and_checked(tmp_path):
+    own = train_tokenizer(Options(vocab_size=400), PAIRS)
+    own.save(tmp_path)
+    model = str(tmp_path / "joint.model")
+    given = train_tokenizer(Options(model=(model,)), iter(()))
+    assert given.encode_source(["the cat"]) == own.encode_source(["the cat"])
+    both = train_tokenizer(Options(model=(model, model), joint=False), iter(()))
+    assert not both.joint
+    for bad in (b"", b"not a model", (tmp_path / "joint.model").read_bytes()[:1000]):
+        (tmp_path / "bad.model").write_bytes(bad)
+        with pytest.raises(UserError, match="bad.model.*damaged"):
+            train_tokenizer(Options(model=(str(tmp_path / "bad.model"),)), iter(()))
+    (tmp_path / "foreign.model").write_bytes(_foreign_model())
+    with pytest.raises(UserError, match=r"pad -1, bos 1, eos 2, unk 0.*--pad_id=0"):
+        train_tokenizer(Options(model=(str(tmp_path / "foreign.model"),)), iter(()))
+    with pytest.raises(UserError, match="no file"):
+        train_tokenizer(Options(model=(str(tmp_path / "none.model"),)), iter(()))
+    with pytest.raises(UserError, match="1 file.*2 needed"):
+        train_tokenizer(Options(model=(model,), joint=False), iter(()))
+
+
+@pytest.mark.parametrize(
+    "options, pairs, message",
+    [
+        (Options(vocab_size=100), PAIRS, r"vocab_size 100 is too small.*need \d{3}"),
+        (Options(), [], "no text"),
+        (Options(), [("", " ")], "no text"),
+        (Options(kind="words"), [("", " ")], "no text"),
+        (Options(kind="words", vocab_size=4), PAIRS, "no room"),
+    ],
+)
+def test_hopeless_training_says_why(options, pairs, message):
+    with pytest.raises(UserError, match=message):
+        train_tokenizer(options, pairs)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        lambda folder: (folder / "tokenizer.json").write_text("{"),
+        lambda folder: (folder / "joint.vocab").unlink(),
+        lambda folder: (folder / "joint.vocab").write_bytes((folder / "joint.vocab").read_bytes()[:-1]),
+        lambda folder: (folder / "joint.vocab").write_bytes((folder / "joint.vocab").read_bytes() + b"cat\n"),
+        lambda folder: (folder / "joint.vocab").write_bytes(b"\xff\n"),
+    ],
+)
+def test_a_damaged_tokenizer_is_refused(damage, tmp_path):
+    train_tokenizer(Options(kind="words"), PAIRS).save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        load_tokenizer(tmp_path)
+
+
+def test_training_is_quiet(capfd):
+    for kind in ("unigram", "bpe"):
+        train_tokenizer(Options(kind=kind, vocab_size=400), PAIRS)
+    with pytest.raises(UserError):
+        Subwords(b"damaged")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
