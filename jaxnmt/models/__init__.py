@@ -1,0 +1,1 @@
+"""Linen modules of the ladder; they know nothing of training, files or mesh axes."""

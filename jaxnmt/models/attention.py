@@ -1,0 +1,85 @@
+"""Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnmt.models.layers import Dense, Noise, dropout, rotate
+from jaxnmt.parallel.sharding import constrain
+
+
+def dot_product_attention(module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask_BTS, rate: float, noise: Noise | None) -> jax.Array:
+    """softmax(q k / sqrt(K)) v over the places where the mask (boolean, broadcastable) is true -> (B, T, H, K).
+
+    The weights are sown as `attention` (B, H, T, S) into the module's intermediates, for those who ask for them.
+    """
+    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1])), k_BSHK)
+    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS.astype(jnp.float32), -1e9)
+    weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BSHK.dtype)
+    module.sow("intermediates", "attention", weights_BHTS)
+    weights_BHTS = dropout(weights_BHTS, rate, noise and noise.at("attention_weights"))
+    return constrain(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK), "BTHK")
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; its projections are one matrix product."""
+
+    num_heads: int
+    head_dim: int
+    width: int
+    dropout: float
+    rotary: bool
+
+    def setup(self):
+        self.qkv = Dense((3, self.num_heads, self.head_dim))
+        self.out = Dense((self.width,), inputs=2)
+
+    def _project(self, x_BTD, positions_BT):
+        q, k, v = (constrain(y, "BTHK") for y in jnp.moveaxis(self.qkv(x_BTD), -3, 0))
+        return (rotate(q, positions_BT), rotate(k, positions_BT), v) if self.rotary else (q, k, v)
+
+    def __call__(self, x_BTD, mask_BTS, positions_BT, noise: Noise | None):
+        q, k, v = self._project(x_BTD, positions_BT)
+        return self.out(dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise))
+
+    def step(self, x_BD, cache, position):
+        """One position of a decoder: reads and extends the cache {"k", "v"}: (B, T, H, K); position: int32 scalar."""
+        x_B1D = x_BD[:, None]
+        q, k, v = self._project(x_B1D, jnp.full((x_BD.shape[0], 1), position, jnp.int32))
+        cache = {name: jax.lax.dynamic_update_slice_in_dim(cache[name], y, position, axis=1) for name, y in (("k", k), ("v", v))}
+        seen_11T = (jnp.arange(cache["k"].shape[1]) <= position)[None, None]
+        return self.out(dot_product_attention(self, q, cache["k"], cache["v"], seen_11T, 0.0, None))[:, 0], cache
+
+
+class CrossAttention(nn.Module):
+    """Attention of a decoder to the encoder's states."""
+
+    num_heads: int
+    head_dim: int
+    width: int
+    dropout: float
+
+    def setup(self):
+        self.q = Dense((self.num_heads, self.head_dim))
+        self.kv = Dense((2, self.num_heads, self.head_dim))
+        self.out = Dense((self.width,), inputs=2)
+
+    def project(self, states_BSD):
+        """Keys and values (B, S, H, K) of a memory: computed once for a sentence, however many words are decoded."""
+        k, v = (constrain(y, "BSHK") for y in jnp.moveaxis(self.kv(states_BSD), -3, 0))
+        return k, v
+
+    def __call__(self, x_BTD, keys_values, mask_BTS, noise: Noise | None):
+        """x may have several rows for each row of the memory (beams, adjacent): they attend to the same keys, which are never tiled."""
+        k, v = keys_values
+        rows, beams = k.shape[0], x_BTD.shape[0] // k.shape[0]
+        q = constrain(self.q(x_BTD), "BTHK")
+        if beams == 1:
+            return self.out(dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise))
+        q = q.reshape(rows, beams * q.shape[1], *q.shape[2:])
+        y = dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise)
+        return self.out(y.reshape(rows * beams, -1, *y.shape[2:]))

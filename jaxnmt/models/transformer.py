@@ -1,0 +1,199 @@
+"""The Transformer of Vaswani et al. 2017, figure 1, pre- or post-norm, its layers unrolled or scanned."""
+
+from __future__ import annotations
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnmt import config as cfg
+from jaxnmt.models.attention import CrossAttention, SelfAttention
+from jaxnmt.models.layers import Embedding, FeedForward, Noise, Norm, Positions, dropout
+from jaxnmt.models.seq2seq import Batch, Memory
+from jaxnmt.parallel.sharding import constrain
+
+_POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
+
+
+class Block(nn.Module):
+    """One encoder layer, or with `cross` one decoder layer: sublayers with residual sums and norms around them."""
+
+    config: cfg.Transformer
+    cross: bool = False
+
+    def setup(self):
+        c = self.config
+        heads = {"num_heads": c.num_heads, "head_dim": c.head_dim or c.emb_dim // c.num_heads, "width": c.emb_dim, "dropout": c.attention_dropout}
+        self.self_attention = SelfAttention(**heads, rotary=c.positions == "rotary")
+        self.self_attention_norm = Norm(c.norm)
+        if self.cross:
+            self.cross_attention = CrossAttention(**heads)
+            self.cross_attention_norm = Norm(c.norm)
+        self.mlp = FeedForward(c.emb_dim, c.mlp_dim, c.activation, c.activation_dropout)
+        self.mlp_norm = Norm(c.norm)
+
+    def _sublayer(self, x, norm, function, noise):
+        """x + f(norm(x)), or norm(x + f(x)); `function` may return (y, something to hand back)."""
+        y = function(norm(x) if self.config.norm_order == "pre" else x)
+        y, extra = y if isinstance(y, tuple) else (y, None)
+        x = x + dropout(y, self.config.dropout, noise and noise.at("residual"))
+        return (x if self.config.norm_order == "pre" else norm(x)), extra
+
+    def __call__(self, x_BTD, layer, self_mask_BTT, positions_BT, noise: Noise | None, memory=None, cross_mask_BTS=None):
+        """`layer`: its index; `memory`: the encoder's states, or keys and values projected already."""
+        noise = noise and noise.at(layer)
+        at = lambda name: noise and noise.at(name)  # noqa: E731
+        x, _ = self._sublayer(
+            x_BTD, self.self_attention_norm, lambda y: self.self_attention(y, self_mask_BTT, positions_BT, at("self")), at("self")
+        )
+        if self.cross:
+            keys_values = memory if isinstance(memory, tuple) else self.cross_attention.project(memory)
+            x, _ = self._sublayer(
+                x, self.cross_attention_norm, lambda y: self.cross_attention(y, keys_values, cross_mask_BTS, at("cross")), at("cross")
+            )
+        x, _ = self._sublayer(x, self.mlp_norm, lambda y: self.mlp(y, at("mlp")), at("mlp"))
+        return constrain(x, "BTD"), None  # as nn.scan wants it
+
+    def project(self, states_BSD):
+        """Cross-attention keys and values of the encoder's states."""
+        return self.cross_attention.project(states_BSD)
+
+    def step(self, x_BD, cache, position, keys_values, mask_B1S):
+        """One decoder position; `cache` as in SelfAttention.step."""
+        x, cache = self._sublayer(x_BD, self.self_attention_norm, lambda y: self.self_attention.step(y, cache, position), None)
+        x, _ = self._sublayer(
+            x, self.cross_attention_norm, lambda y: self.cross_attention(y[:, None], keys_values, mask_B1S, None)[:, 0], None
+        )
+        x, _ = self._sublayer(x, self.mlp_norm, lambda y: self.mlp(y, None), None)
+        return x, cache
+
+
+class Stack(nn.Module):
+    """The layers of an encoder or a decoder, and the norm that closes a pre-norm stack."""
+
+    config: cfg.Transformer
+    cross: bool = False
+
+    def setup(self):
+        c = self.config
+        depth = c.num_decoder_layers if self.cross else c.num_encoder_layers
+        block = Block if c.remat == "none" else nn.remat(Block, policy=_POLICIES[c.remat])
+        if c.scan_layers:
+            scanned = nn.scan(
+                block,
+                variable_axes={"params": 0, "intermediates": 0},
+                split_rngs={"params": True},
+                in_axes=(0,) + (nn.broadcast,) * 5,
+                length=depth,
+            )
+            self.layers = scanned(c, self.cross)
+        else:
+            self.layer = [block(c, self.cross) for _ in range(depth)]
+        self.depth = depth
+        if c.norm_order == "pre":
+            self.final_norm = Norm(c.norm)
+
+    def __call__(self, x_BTD, self_mask, positions, noise, memory=None, cross_mask=None):
+        """`memory`: the encoder's states, or a tuple of (keys, values) for each layer."""
+        if self.config.scan_layers:
+            x_BTD, _ = self.layers(x_BTD, jnp.arange(self.depth, dtype=jnp.uint32), self_mask, positions, noise, memory, cross_mask)
+        else:
+            for i, layer in enumerate(self.layer):
+                x_BTD, _ = layer(x_BTD, i, self_mask, positions, noise, memory[i] if isinstance(memory, tuple) else memory, cross_mask)
+        return self.close(x_BTD)
+
+    def close(self, x):
+        """The final norm, where there is one."""
+        return self.final_norm(x) if self.config.norm_order == "pre" else x
+
+
+class TransformerModule(nn.Module):
+    """Encoder, decoder and output layer; the four functions of `seq2seq.Seq2Seq` are methods.
+
+    Vocabulary sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
+    """
+
+    config: cfg.Transformer
+    source_size: int
+    target_size: int
+    target_vocab: int
+
+    def setup(self):
+        c = self.config
+        embedding = functools.partial(Embedding, width=c.emb_dim)
+        if c.tie_embeddings == "all":
+            self.shared_embedding = embedding(self.target_size)
+            self.embed_source = self.embed_target = self.shared_embedding
+        else:
+            self.source_embedding, self.target_embedding = embedding(self.source_size), embedding(self.target_size)
+            self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
+        self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
+        self.encoder, self.decoder = Stack(c), Stack(c, cross=True)
+        if c.tie_embeddings == "none":
+            self.output_embedding = embedding(self.target_size)
+        self.dtype = jnp.dtype(c.dtype)
+
+    def encode(self, batch: Batch, noise: Noise | None = None) -> Memory:
+        """Encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
+        tokens_BS, c = batch["encoder_input_tokens"], self.config
+        segments_BS = batch.get("encoder_segment_ids", (tokens_BS > 0).astype(jnp.int32))
+        positions_BS = batch.get("encoder_positions", jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape))
+        noise = noise and noise.at("encoder")
+        x_BSD = self.encoder_positions(self.embed_source(tokens_BS, self.dtype), positions_BS, tokens_BS.shape[1])
+        x_BSD = constrain(dropout(x_BSD, c.dropout, noise and noise.at("embedding")), "BSD")
+        mask_BSS = (segments_BS[:, :, None] == segments_BS[:, None, :]) & (segments_BS > 0)[:, None, :]
+        states_BSD = self.encoder(x_BSD, mask_BSS, positions_BS, noise)
+        keys_values = None if c.scan_layers else tuple(layer.project(states_BSD) for layer in self.decoder.layer)
+        return Memory(states_BSD, segments_BS, keys_values)
+
+    def features(self, memory: Memory, batch: Batch, noise: Noise | None = None) -> jax.Array:
+        """What the output layer reads, for every target position at once (teacher forcing): (B, T, D)."""
+        tokens_BT, c = batch["decoder_input_tokens"], self.config
+        length = tokens_BT.shape[1]
+        segments_BT = batch.get("decoder_segment_ids", jnp.ones_like(tokens_BT))
+        positions_BT = batch.get("decoder_positions", jnp.broadcast_to(jnp.arange(length), tokens_BT.shape))
+        noise = noise and noise.at("decoder")
+        x_BTD = self.decoder_positions(self.embed_target(tokens_BT, self.dtype), positions_BT, length)
+        x_BTD = constrain(dropout(x_BTD, c.dropout, noise and noise.at("embedding")), "BTD")
+        causal_TT = jnp.tril(jnp.ones((length, length), bool))
+        self_mask = causal_TT & (segments_BT[:, :, None] == segments_BT[:, None, :])
+        packed = "decoder_segment_ids" in batch
+        cross_mask = (memory.segments_BS > 0)[:, None, :]
+        if packed:
+            cross_mask = cross_mask & (segments_BT[:, :, None] == memory.segments_BS[:, None, :])
+        keys_values = memory.states_BSD if memory.keys_values is None else memory.keys_values
+        return self.decoder(x_BTD, self_mask, positions_BT, noise, keys_values, cross_mask)
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
+        table_VD = self.output_table().astype(features.dtype)
+        logits = constrain(jnp.einsum("...D,VD->...V", features, table_VD), "BTV" if features.ndim == 3 else "BV")
+        return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits.astype(jnp.float32), -jnp.inf)
+
+    def output_table(self) -> jax.Array:
+        """The output layer's matrix (V, D)."""
+        return (self.output_embedding if self.config.tie_embeddings == "none" else self.embed_target).table
+
+    def decode(self, memory: Memory, batch: Batch, noise: Noise | None = None) -> jax.Array:
+        """Logits of every target position, (B, T, V)."""
+        return self.logits(self.features(memory, batch, noise))
+
+    def start(self, memory: Memory, max_length: int):
+        """An empty key-value cache for one row a sentence, at position 0."""
+        c, rows = self.config, memory.states_BSD.shape[0]
+        shape = (rows, max_length, c.num_heads, c.head_dim or c.emb_dim // c.num_heads)
+        cache = {f"layer_{i}": {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)} for i in range(c.num_decoder_layers)}
+        return {"cache": cache, "position": jnp.zeros((rows,), jnp.int32)}
+
+    def step(self, memory: Memory, carry, token_B: jax.Array):
+        """The next token's logits (B, V) and the carry after reading `token_B`; B may be a multiple of the memory's rows."""
+        position = carry["position"][0]
+        bound = carry["cache"]["layer_0"]["k"].shape[1]
+        x_BD = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), carry["position"][:, None], bound)[:, 0]
+        mask_B1S, cache = (memory.segments_BS > 0)[:, None, :], {}
+        for i, layer in enumerate(self.decoder.layer):
+            name = f"layer_{i}"
+            x_BD, cache[name] = layer.step(x_BD, carry["cache"][name], position, memory.keys_values[i], mask_B1S)
+        return self.logits(self.decoder.close(x_BD)), {"cache": cache, "position": carry["position"] + 1}
