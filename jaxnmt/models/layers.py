@@ -48,8 +48,8 @@ class Noise:
 
     def at(self, place: str | jax.Array | int) -> Noise:
         """The noise of a named part, or of a numbered layer."""
-        number = zlib.crc32(place.encode()) if isinstance(place, str) else place
-        return Noise(_mix(self.key ^ _mix(jnp.asarray(number).astype(jnp.uint32) + jnp.uint32(0x9E3779B9))), self.rows_B)
+        number = jnp.uint32(zlib.crc32(place.encode())) if isinstance(place, str) else jnp.asarray(place, jnp.uint32)
+        return Noise(_mix(self.key ^ _mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
 
     def bits(self, shape: Sequence[int]) -> jax.Array:
         """One uniform uint32 for each element of an array whose first axis is the batch."""

@@ -1,0 +1,56 @@
+"""Layers one by one (`layer_0`, `layer_1`, …) or stacked (`layers`, the layer axis in front): the same parameters.
+
+Checkpoints hold them one by one; a model whose layers are scanned wants them stacked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_LAYER = re.compile(r"layer_(\d+)")
+
+
+def stack_layers(tree: Any) -> Any:
+    """Every `layer_i` of the dicts in a pytree -> one `layers`, each leaf with the layer axis in front."""
+    return _map_dicts(_stack, tree)
+
+
+def unstack_layers(tree: Any) -> Any:
+    """The inverse of `stack_layers`."""
+    return _map_dicts(_unstack, tree)
+
+
+def _map_dicts(function, tree):
+    return jax.tree.map(lambda node: function(node) if isinstance(node, dict) else node, tree, is_leaf=lambda node: isinstance(node, dict))
+
+
+def _stack(node):
+    if not isinstance(node, dict):
+        return node
+    layers = sorted((name for name in node if _LAYER.fullmatch(name)), key=lambda name: int(name.removeprefix("layer_")))
+    rest = {name: _stack(value) for name, value in node.items() if name not in layers}
+    return rest | {"layers": jax.tree.map(_join, *(node[name] for name in layers))} if layers else rest
+
+
+def _unstack(node):
+    if not isinstance(node, dict):
+        return node
+    rest = {name: _unstack(value) for name, value in node.items() if name != "layers"}
+    if "layers" in node:
+        depth = jax.tree.leaves(node["layers"])[0].shape[0]
+        rest |= {f"layer_{i}": jax.tree.map(lambda x, i=i: _take(x, i), node["layers"]) for i in range(depth)}
+    return rest
+
+
+def _join(*leaves):
+    if isinstance(leaves[0], jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(leaves), *leaves[0].shape), leaves[0].dtype)
+    return jnp.stack(leaves)
+
+
+def _take(leaf, i: int):
+    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf[i]

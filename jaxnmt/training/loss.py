@@ -1,0 +1,119 @@
+"""Label-smoothed cross-entropy as sums and counts, divided once and globally by whoever wants a mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxnmt.models.layers import Noise
+from jaxnmt.models.seq2seq import Batch, Seq2Seq
+
+CHUNK_TOKENS = 512  # of the output layer at a time: their logits fit a CPU's cache, and a GPU's units are full
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LossSums:
+    """Sums over the target tokens of a batch, float32 scalars.
+
+    Attributes:
+        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7): what is minimised.
+        nll: negative log-likelihood of the reference, in nats: what perplexity is made of.
+        tokens: how many target tokens count.
+    """
+
+    loss: jax.Array
+    nll: jax.Array
+    tokens: jax.Array
+
+
+def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_smoothing: float) -> LossSums:
+    """The loss of a teacher-forced pass over a batch; differentiate `.loss`."""
+    memory = model.encode(params, batch, noise)
+    targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    if model.has_features:
+        features_BTD = model.features(params, memory, batch, noise)
+        table_VD = model.output_table(params).astype(features_BTD.dtype)
+        loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing)
+    else:
+        logits_BTV = model.decode(params, memory, batch, noise)
+        loss, nll = cross_entropy(logits_BTV[..., : model.target_vocab], targets_BT, weights_BT, label_smoothing)
+    return LossSums(loss, nll, weights_BT.sum())
+
+
+def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
+    """-> weighted sums of (label-smoothed loss, negative log-likelihood). The smoothing's mass is even over all V tokens."""
+    log_p = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
+    nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
+    loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
+    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum()
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float):
+    """`cross_entropy` of `features @ table.T`, some positions at a time, so that all logits never exist at once.
+
+    The gradient is computed on the way forward, where a chunk's softmax is at hand: nothing is kept or computed twice.
+    Only the first output, the loss, can be differentiated; rows of the table from `vocab` on are padding.
+    """
+    chunks = _chunked(features_BTD, targets_BT, weights_BT)
+
+    def body(sums, chunk):
+        loss, nll, _ = _chunk(chunk, table_VD, vocab, label_smoothing)
+        return (sums[0] + loss, sums[1] + nll), None
+
+    return jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), chunks)[0]
+
+
+def _chunked(features_BTD, targets_BT, weights_BT):
+    """Split the target axis (rows may be spread over devices): arrays led by a chunk axis."""
+    rows, length = targets_BT.shape
+    size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS), default=1)
+    split = lambda x: jnp.moveaxis(x.reshape(rows, length // size, size, *x.shape[2:]), 1, 0)  # noqa: E731
+    return split(features_BTD), split(targets_BT), split(weights_BT)
+
+
+def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
+    """-> loss sum, nll sum, and what the gradient needs: the softmax, unnormalised, and its sum."""
+    x_BTD, targets_BT, weights_BT = chunk
+    real_V = jnp.arange(table_VD.shape[0]) < vocab
+    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
+    logits_BTV = jnp.where(real_V, logits_BTV, -1e9)
+    top_BT1 = logits_BTV.max(-1, keepdims=True)
+    exp_BTV = jnp.exp(logits_BTV - top_BT1)
+    total_BT1 = exp_BTV.sum(-1, keepdims=True)
+    log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
+    nll_BT = log_z_BT - jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+    even_BT = log_z_BT - jnp.where(real_V, logits_BTV, 0).sum(-1) / vocab
+    loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
+    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), (exp_BTV, total_BT1)
+
+
+def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing):
+    real_V = jnp.arange(table_VD.shape[0]) < vocab
+
+    def body(carry, chunk):
+        x_BTD, targets, weights = chunk
+        loss, nll, (exp_BTV, total_BT1) = _chunk(chunk, table_VD, vocab, label_smoothing)
+        reference_BTV = jnp.arange(table_VD.shape[0]) == targets[..., None]
+        wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(real_V, label_smoothing / vocab, 0.0)
+        d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
+        d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
+        d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=jnp.float32)
+        return (carry[0] + loss, carry[1] + nll, carry[2] + d_table_VD), d_x_BTD
+
+    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(table_VD.shape, jnp.float32))
+    (loss, nll, d_table_VD), d_x = jax.lax.scan(body, start, _chunked(features_BTD, targets_BT, weights_BT))
+    return (loss, nll), (jnp.moveaxis(d_x, 0, 1).reshape(features_BTD.shape), d_table_VD.astype(table_VD.dtype))
+
+
+def _backward(vocab, label_smoothing, residuals, cotangents):
+    d_features, d_table = residuals
+    scale = cotangents[0]
+    return (d_features * scale).astype(d_features.dtype), (d_table * scale).astype(d_table.dtype), None, None
+
+
+projected_cross_entropy.defvjp(_forward, _backward)

@@ -1,0 +1,74 @@
+"""The state of training that lives on the devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnmt import config as cfg
+from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything that a step reads and writes.
+
+    Attributes:
+        step: int32, steps taken.
+        params: float32 parameters.
+        opt_state: optax's.
+        ema: moving average of the parameters, or None.
+        lr_scale: float32, what the plateau schedule has cut the learning rate to.
+        bad_steps: int32, how many steps in a row were skipped because their gradient was not finite.
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+    lr_scale: jax.Array
+    bad_steps: jax.Array
+
+    @property
+    def eval_params(self):
+        """What validation and decoding use."""
+        return self.params if self.ema is None else self.ema
+
+
+def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training) -> TrainState:
+    """A fresh state; a pure function of the seed."""
+    params = model.init(jax.random.key(config.seed))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+        lr_scale=jnp.float32(1),
+        bad_steps=jnp.int32(0),
+    )
+
+
+def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh) -> TrainState:
+    """Shapes, types and shardings of the state, without making it."""
+    state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
+    like_params = param_shardings(state.params, mesh)
+    shardings = TrainState(
+        step=replicated(mesh),
+        params=like_params,
+        opt_state=state_shardings(state.opt_state, state.params, mesh),
+        ema=None if state.ema is None else like_params,
+        lr_scale=replicated(mesh),
+        bad_steps=replicated(mesh),
+    )
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def shardings_of(tree):
+    """The shardings of a tree of ShapeDtypeStructs."""
+    return jax.tree.map(lambda x: x.sharding, tree)

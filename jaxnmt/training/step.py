@@ -1,0 +1,87 @@
+"""One optimizer step, and one evaluation step: pure functions, compiled by the loop."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnmt import config as cfg
+from jaxnmt.models.layers import Noise
+from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.training.loss import LossSums, batch_loss
+from jaxnmt.training.optim import learning_rate
+from jaxnmt.training.state import TrainState
+
+
+class StepMetrics(NamedTuple):
+    """Scalars of one step: sums and counts, never means."""
+
+    sums: LossSums
+    source_tokens: jax.Array
+    gradient_norm: jax.Array
+    learning_rate: jax.Array
+    finite: jax.Array
+    bad_steps: jax.Array
+
+
+def train_step(
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, batch: Batch
+) -> tuple[TrainState, StepMetrics]:
+    """Gradient of the batch's mean token loss, clipped, applied; a step whose gradient is not finite changes only counters."""
+    gradient, sums = accumulate_gradient(model, config.training, state, batch)
+    norm = optax.global_norm(gradient)
+    finite = jnp.isfinite(norm)
+    if config.optimizer.clip_norm:
+        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
+    rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, u: p + rate * u, state.params, updates)
+    ema = state.ema
+    if ema is not None:  # the average starts as a plain mean, so that the first parameters are soon forgotten
+        decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
+    bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
+    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
+    state = TrainState(
+        step=state.step + 1,
+        params=keep(params, state.params),
+        opt_state=keep(opt_state, state.opt_state),
+        ema=None if ema is None else keep(ema, state.ema),
+        lr_scale=state.lr_scale,
+        bad_steps=bad_steps,
+    )
+    source_tokens = (batch["encoder_input_tokens"] > 0).sum()
+    return state, StepMetrics(sums, source_tokens, norm, rate, finite, bad_steps)
+
+
+def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
+    """-> the gradient of the mean token loss over the whole batch, and its sums; the batch in `accumulation` parts.
+
+    Part j holds rows j, j + parts, j + 2 parts, …: of each device's rows, a share. A row's noise goes by its index in the batch.
+    """
+    parts, rows = config.accumulation, batch["decoder_target_tokens"].shape[0]
+    tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
+
+    def part_loss(params, part, rows_B):
+        noise = Noise.of(config.seed, state.step, rows_B)
+        sums = batch_loss(model, params, part, noise, config.label_smoothing)
+        return sums.loss / tokens, sums
+
+    gradient_of = jax.grad(part_loss, has_aux=True)
+    if parts == 1:
+        return gradient_of(state.params, batch, jnp.arange(rows))
+    split = lambda x: jnp.moveaxis(x.reshape(rows // parts, parts, *x.shape[1:]), 1, 0)  # noqa: E731
+
+    def body(carry, part):
+        return jax.tree.map(jnp.add, carry, gradient_of(state.params, *part)), None
+
+    zeros = (jax.tree.map(jnp.zeros_like, state.params), LossSums(*(jnp.float32(0),) * 3))
+    return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(jnp.arange(rows))))[0]
+
+
+def evaluation_step(model: Seq2Seq, label_smoothing: float, params, batch: Batch) -> LossSums:
+    """The loss of a batch without dropout."""
+    return batch_loss(model, params, batch, None, label_smoothing)
