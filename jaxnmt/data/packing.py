@@ -1,0 +1,200 @@
+"""How pairs of known lengths are put into rows of fixed lengths: bucket shapes, and packing several pairs in a row.
+
+All lengths here are in positions: tokens plus one (the end token, or the start token in front of the decoder).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnmt.config import UserError
+
+ROUNDING = 8
+MAX_EDGES = 20
+
+
+class Shape(NamedTuple):
+    """The static shape of a batch: rows, source positions and target positions of each row."""
+
+    rows: int
+    source: int
+    target: int
+
+
+def rows_for(tokens: int, length: int, multiple: int) -> int:
+    """Rows of `length` positions that `tokens` pays for: a multiple of `multiple`, and of 8 where there are enough.
+
+    The 8 keeps batches equal on 1, 2, 4 or 8 devices. At least `multiple`, even over the budget.
+
+    Raises:
+        UserError: the budget does not pay for one row.
+    """
+    rows = tokens // length
+    if rows < 1:
+        raise UserError(f"batching.tokens = {tokens} is less than one row of {length} tokens: raise it, or lower data.max_length.")
+    step = math.lcm(multiple, 8)
+    step = step if rows >= step else multiple
+    return max(multiple, rows // step * step)
+
+
+def _edges(histogram: np.ndarray) -> np.ndarray:
+    """Candidate row lengths for one side: multiples of 8 that occur, thinned to at most 20 of equal token mass."""
+    lengths = np.arange(len(histogram))
+    used = np.unique(-(-lengths[histogram > 0] // ROUNDING) * ROUNDING)
+    if len(used) > MAX_EDGES:
+        mass = np.cumsum(histogram * lengths)
+        shares = np.searchsorted(mass, mass[-1] * np.arange(1, MAX_EDGES) / MAX_EDGES)
+        used = np.unique([*(-(-shares // ROUNDING) * ROUNDING), used[-1]])
+    return used
+
+
+def bucket_lengths(histogram: np.ndarray, max_shapes: int, max_length: int) -> list[tuple[int, int]]:
+    """The (source, target) row lengths, at most `max_shapes`, that pad a joint length histogram least.
+
+    Shapes grow on both sides together, so a pair that fits one fits every later one. A dynamic program over
+    chains of candidate shapes: `best[k][cell]` is the least number of positions spent on all pairs that fit in
+    `cell`, when `cell` is the last of k shapes.
+
+    Args:
+        histogram: weight of pairs, indexed [source positions, target positions].
+        max_length: no row is longer than this, though row lengths are otherwise multiples of 8.
+    """
+    sources, targets = _edges(histogram.sum(1)), _edges(histogram.sum(0))
+    inside = histogram.cumsum(0).cumsum(1)[np.ix_(sources.clip(max=len(histogram) - 1), targets.clip(max=histogram.shape[1] - 1))].ravel()
+    source, target = (grid.ravel() for grid in np.meshgrid(sources, targets, indexing="ij"))
+    size = source + target
+    follows = (source[:, None] <= source) & (target[:, None] <= target)  # [before, after]
+    step = np.where(follows, (inside[None, :] - inside[:, None]) * size[None, :], np.inf)
+    best, back = [inside * size], []
+    for _ in range(1, min(max_shapes, len(size))):
+        through = best[-1][:, None] + step
+        back.append(through.argmin(0))
+        best.append(through.min(0))
+    k = int(np.argmin([b[-1] for b in best]))  # the last cell holds everything
+    chain = [len(size) - 1]
+    while k > 0:
+        chain.append(int(back[k - 1][chain[-1]]))
+        k -= 1
+    return sorted({(min(int(source[c]), max_length), min(int(target[c]), max_length)) for c in chain})
+
+
+def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: tuple[Shape, ...]) -> list[list[np.ndarray]]:
+    """Cuts pairs into batches, one pair a row, each in the smallest shape that holds it.
+
+    What does not fill a batch of its shape moves up to the next; only batches of the largest shape are short, all
+    by about the same number of rows.
+
+    Args:
+        source, target: positions that each pair needs; every pair fits the last shape.
+
+    Returns:
+        For each shape its batches, each an array of pair numbers in the order given.
+    """
+    bucket = np.select([(source <= s.source) & (target <= s.target) for s in shapes], range(len(shapes)), -1)
+    if (bucket < 0).any():
+        raise ValueError("a pair is longer than the largest shape")
+    order = np.argsort(bucket, kind="stable")
+    groups = np.split(order, np.searchsorted(bucket[order], np.arange(1, len(shapes))))
+    left, result = order[:0], []
+    for i, shape in enumerate(shapes):
+        group = np.concatenate([left, groups[i]])
+        if i == len(shapes) - 1:
+            result.append(even(group, shape.rows))
+        else:
+            full = len(group) // shape.rows * shape.rows
+            result.append(np.split(group[:full], np.arange(shape.rows, full, shape.rows)) if full else [])
+            left = group[full:]
+    return result
+
+
+def even(rows: np.ndarray, limit: int) -> list[np.ndarray]:
+    """Cuts `rows` into the fewest parts of at most `limit`, of equal size to within one: no batch of a single row."""
+    return np.array_split(rows, -(-len(rows) // limit)) if len(rows) else []
+
+
+class _Bins:
+    """Open rows by the room left on each side; rows that hold the same lengths are one entry with a count."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.masks = [0] * (limit + 1)  # masks[source room]: bit t set where rows with target room t are open
+        self.cells: dict[tuple[int, int], list[tuple[int, int]]] = {}  # room -> [(pattern, rows)]
+
+    def add(self, room: tuple[int, int], pattern: int, rows: int) -> None:
+        self.cells.setdefault(room, []).append((pattern, rows))
+        self.masks[room[0]] |= 1 << room[1]
+
+    def take(self, source: int, target: int, most: int) -> tuple[tuple[int, int], int, int] | None:
+        """Removes up to `most` equal rows that hold (source, target) with the least room to spare."""
+        best, room = 2 * self.limit + 1, None
+        for left in range(source, self.limit + 1):
+            if left - source >= best:
+                break
+            mask = self.masks[left] >> target
+            if mask:
+                spare = left - source + (mask & -mask).bit_length() - 1
+                if spare < best:
+                    best, room = spare, (left, target + spare - left + source)
+        if room is None:
+            return None
+        entries = self.cells[room]
+        pattern, rows = entries.pop()
+        taken = min(rows, most)
+        if rows > taken:
+            entries.append((pattern, rows - taken))
+        if not entries:
+            self.masks[room[0]] &= ~(1 << room[1])
+        return room, pattern, taken
+
+
+def pack(source: np.ndarray, target: np.ndarray, limit: int) -> np.ndarray:
+    """Packs pairs into rows of `limit` positions on both sides: best fit, longest first.
+
+    Pairs of equal lengths are alike, so whole groups of rows are filled at a time, which makes this fast.
+
+    Args:
+        source, target: positions that each pair needs, 1..limit.
+
+    Returns:
+        The row number of each pair (int64), 0..rows-1.
+    """
+    code = source.astype(np.int64) * (limit + 1) + target
+    types, counts = np.unique(code, return_counts=True)
+    sources, targets = types // (limit + 1), types % (limit + 1)
+    bins = _Bins(limit)
+    parents: list[tuple[int, int]] = [(-1, -1)]  # pattern -> (pattern before, type added); 0 is the empty row
+    for kind in np.lexsort((sources + targets, np.maximum(sources, targets)))[::-1].tolist():
+        s, t, left = int(sources[kind]), int(targets[kind]), int(counts[kind])
+        while left:
+            found = bins.take(s, t, left)
+            if found is None:  # open new rows: as many of this kind in each as fit
+                copies = min(limit // s, limit // t, left)
+                (room_s, room_t), pattern, rows = (limit, limit), 0, left // copies
+            else:
+                (room_s, room_t), pattern, rows = found
+                copies = min(room_s // s, room_t // t, left // rows)
+            for _ in range(copies):
+                parents.append((pattern, kind))
+                pattern = len(parents) - 1
+            bins.add((room_s - s * copies, room_t - t * copies), pattern, rows)
+            left -= rows * copies
+    return _expand(code, types, parents, [entry for entries in bins.cells.values() for entry in entries])
+
+
+def _expand(code: np.ndarray, types: np.ndarray, parents: list[tuple[int, int]], patterns: list[tuple[int, int]]) -> np.ndarray:
+    """Gives each pair the next place of its type among the rows of all patterns."""
+    kinds, rows, first = [], [], 0
+    for pattern, count in patterns:
+        while pattern:
+            pattern, kind = parents[pattern]
+            kinds.append(np.full(count, kind))
+            rows.append(np.arange(first, first + count))
+        first += count
+    places = np.concatenate(kinds)
+    row = np.concatenate(rows)[np.argsort(places, kind="stable")]
+    result = np.empty(len(code), np.int64)
+    result[np.argsort(code, kind="stable")] = row  # types are sorted by code, so both orders run type by type
+    return result
