@@ -1,0 +1,412 @@
+"""The token cache: each training corpus as flat, memory-mapped token ids with offsets.
+
+    CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source)
+    CACHE/KEY.parts/      shards, while it is being made
+    CACHE/tokenizers/KEY/ trained tokenizers
+
+KEY is a fingerprint of the text, the tokenizer, the cleaning, the maximum length and the held-out rule. A cache folder is
+made under another name and renamed, so that it is whole if it is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import hashlib
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+from etils import epath
+
+from jaxnmt import config
+from jaxnmt.config import UserError
+from jaxnmt.data import shards
+from jaxnmt.data.cleaning import Reason, clean, decode
+from jaxnmt.data.source import Source
+from jaxnmt.data.sources import open_sources
+from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+_FORMAT = 1
+"""Raise when the same text would be prepared differently (cleaning included): older caches are not used then."""
+
+Say = Callable[[str], None]
+
+
+class Corpus:
+    """Token ids of one source's pairs, without end tokens, memory-mapped.
+
+    Attributes:
+        source_ids, target_ids: all ids in a row, uint16 or uint32.
+        source_offsets, target_offsets: where each pair starts, and the end; int64 (n + 1,).
+    """
+
+    def __init__(self, folder: Path, number: int, name: str, dtype: str, pairs: int, tokens: Sequence[int]) -> None:
+        self.name = name
+
+        def mapped(file: str, kind: str, length: int) -> np.ndarray:
+            path = folder / f"{number}.{file}"
+            if path.stat().st_size != length * np.dtype(kind).itemsize:
+                raise ValueError(f"{path} has the wrong size")
+            return np.memmap(path, kind, "r", shape=(length,))
+
+        self.source_ids, self.target_ids = (mapped(f"{side}.ids", dtype, n) for side, n in zip(("source", "target"), tokens, strict=True))
+        self.source_offsets, self.target_offsets = (mapped(f"{side}.offsets", "int64", pairs + 1) for side in ("source", "target"))
+
+    def __len__(self) -> int:
+        return len(self.source_offsets) - 1
+
+    @functools.cached_property
+    def source_lengths(self) -> np.ndarray:
+        """Tokens of each source sentence, the end token not counted; int32 (n,)."""
+        return np.diff(self.source_offsets).astype(np.int32)
+
+    @functools.cached_property
+    def target_lengths(self) -> np.ndarray:
+        """Tokens of each target sentence, the end token not counted; int32 (n,)."""
+        return np.diff(self.target_offsets).astype(np.int32)
+
+    def source(self, index: int) -> np.ndarray:
+        """Source ids of a pair, a view of the mapped file."""
+        return self.source_ids[self.source_offsets[index] : self.source_offsets[index + 1]]
+
+    def target(self, index: int) -> np.ndarray:
+        """Target ids of a pair, a view of the mapped file."""
+        return self.target_ids[self.target_offsets[index] : self.target_offsets[index + 1]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """All that training needs of its data.
+
+    Attributes:
+        train: one corpus for each training source.
+        weights: their shares in a mixture, as the user gave them.
+        validation: texts of the validation pairs, cleaned of what would break a line, never dropped.
+        report: pairs `read`, dropped for each reason, `held out` and `kept`.
+        fingerprint: of the training corpora: text, tokenizer, cleaning, maximum length, held-out rule.
+        fingerprints: for the run's data.json.
+        source_language, target_language: codes such as "de"; "" if unknown.
+    """
+
+    tokenizer: Tokenizer
+    train: list[Corpus]
+    weights: list[float]
+    validation: list[tuple[str, str]]
+    report: dict[str, int]
+    fingerprint: str
+    fingerprints: dict
+    source_language: str
+    target_language: str
+
+    def describe(self) -> str:
+        """One paragraph for people."""
+        dropped = {reason: n for reason, n in self.report.items() if reason not in ("read", "held out", "kept") and n}
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
+        tokens = [sum(len(getattr(corpus, ids)) for corpus in self.train) for ids in ("source_ids", "target_ids")]
+        sizes = dict.fromkeys((self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size))
+        names = ", ".join(
+            f"{c.name} (weight {w:g})" if len(self.train) > 1 else c.name for c, w in zip(self.train, self.weights, strict=True)
+        )
+        return (
+            f"{self.report['kept']:,} training pairs from {names}: {tokens[0]:,} source and {tokens[1]:,} target tokens, "
+            f"vocabulary {' and '.join(f'{size:,}' for size in sizes)}{' (joint)' if self.tokenizer.joint else ''}; "
+            f"{self.report['read']:,} pairs read, {sum(dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}; "
+            f"{len(self.validation):,} validation pairs{' held out' if self.report['held out'] else ''}."
+        )
+
+
+def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say: Say = print) -> Prepared:
+    """Reads, cleans and tokenises the training pairs, or opens what an earlier call made of the same text.
+
+    A killed call is resumed by the next one. Several processes may call it at once: one works, the others wait.
+
+    Args:
+        experiment: `data` and `tokenizer` are looked at.
+        tokenizer_folder: the run's; a tokenizer found there is used, else one is trained (or given) and kept there.
+        say: gets lines for people.
+
+    Raises:
+        UserError: no or bad sources, nothing left to train on, disk full.
+    """
+    data = experiment.data
+    if not data.train:
+        raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
+    sources = open_sources(data.train, "data.train")
+    validation = open_sources(data.validation, "data.validation")
+    cache = cache_folder(data)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        tokenizer = _tokenizer(experiment, sources, epath.Path(tokenizer_folder), cache, say)
+        return _prepare(data, sources, validation, tokenizer, cache, say)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"the disk is full: free some space, or set data.cache to another folder than {cache}; then start again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise UserError(f"data.cache: {error.filename or cache} cannot be written ({error.strerror}): name another folder") from error
+        raise
+
+
+def cache_folder(data: config.Data) -> Path:
+    """`data.cache`, or $JAXNMT_CACHE, or ~/.cache/jaxnmt.
+
+    Raises:
+        UserError: it is not local.
+    """
+    folder = data.cache or os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"
+    if "://" in folder:
+        raise UserError(f"data.cache {folder} must be a local folder: it is memory-mapped")
+    return Path(folder).expanduser()
+
+
+def _fingerprint(**ingredients) -> str:
+    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Say) -> Iterator[None]:
+    """Held by one process at a time; freed by the system if that process is killed."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is preparing the same data: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            say(f"{path} cannot be locked ({error.strerror}): do not prepare the same data in two processes at once")
+        yield
+
+
+def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder: epath.Path, cache: Path, say: Say) -> Tokenizer:
+    """The run's tokenizer: found in its folder, given, trained earlier on the same text, or trained now."""
+    options = experiment.tokenizer
+    if (folder / "tokenizer.json").exists():
+        return load_tokenizer(folder)
+    if options.model:
+        tokenizer = train_tokenizer(options, ())
+    else:
+        key = _fingerprint(
+            format=_FORMAT,
+            texts=[source.fingerprint() for source in sources],
+            tokenizer=dataclasses.asdict(options),
+            cleaning=dataclasses.asdict(experiment.data.cleaning),
+            trainer=sentencepiece.__version__,
+        )
+        cached = cache / "tokenizers" / key
+        with _locked(cached.with_suffix(".lock"), say):
+            if not (cached / "tokenizer.json").exists():
+                _train(experiment, sources, say).save(cached)
+            tokenizer = load_tokenizer(cached)
+    tokenizer.save(folder)
+    return tokenizer
+
+
+def _train(experiment: config.Experiment, sources: Sequence[Source], say: Say) -> Tokenizer:
+    options, began = experiment.tokenizer, time.monotonic()
+    total = sum(map(len, sources))
+    say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {min(total, options.max_sentences):,} pairs")
+    tokenizer = train_tokenizer(options, _sample(sources, options.max_sentences, experiment.data.cleaning))
+    sizes = dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size))
+    asked = "" if options.vocab_size in (0, *sizes) else f" ({options.vocab_size:,} were asked for)"
+    say(f"tokenizer: {' and '.join(f'{size:,}' for size in sizes)} tokens{asked}, {time.monotonic() - began:.1f} s")
+    return tokenizer
+
+
+def _sample(sources: Sequence[Source], count: int, rules: config.Cleaning) -> Iterator[tuple[str, str]]:
+    """About `count` cleaned pairs, spread evenly over all sources."""
+    total, index = sum(map(len, sources)), 0
+    for source in sources:
+        for pair in source.pairs():
+            if total <= count or index * count // total != (index + 1) * count // total:
+                cleaned = clean(pair, rules)
+                if not isinstance(cleaned, Reason):
+                    yield cleaned
+            index += 1
+
+
+def _prepare(data: config.Data, sources: list[Source], validation: list[Source], tokenizer: Tokenizer, cache: Path, say: Say) -> Prepared:
+    held_out = 0 if validation else data.held_out
+    key = _fingerprint(
+        format=_FORMAT,
+        texts=[source.fingerprint() for source in sources],
+        tokenizer=tokenizer.fingerprint(),
+        cleaning=dataclasses.asdict(data.cleaning),
+        max_length=data.max_length,
+        held_out=held_out,
+    )
+    opened = _open(cache / key, sources)
+    if opened is None:
+        with _locked(cache / f"{key}.lock", say):
+            opened = _open(cache / key, sources)  # another process may have made it meanwhile
+            if opened is None:
+                share = min(1.0, 8 * held_out / sum(map(len, sources)))
+                recipe = shards.Recipe(tokenizer, data.cleaning, data.max_length, share)
+                _make(cache / key, sources, recipe, held_out, data.workers, say)
+                opened = _open(cache / key, sources)
+                assert opened is not None
+    corpora, meta = opened
+    texts = [(decode(pair[0]), decode(pair[1])) for source in validation for pair in source.pairs()]
+    prepared = Prepared(
+        tokenizer=tokenizer,
+        train=corpora,
+        weights=[source.weight for source in sources],
+        validation=texts if validation else [(source, target) for source, target in meta["held_out"]],
+        report=meta["report"],
+        fingerprint=key,
+        fingerprints={
+            "fingerprint": key,
+            "tokenizer": tokenizer.fingerprint(),
+            "train": [
+                {"name": source.name, "fingerprint": source.fingerprint(), "weight": source.weight, "pairs": len(corpus)}
+                for source, corpus in zip(sources, corpora, strict=True)
+            ],
+            "validation": [{"name": source.name, "fingerprint": source.fingerprint(), "pairs": len(source)} for source in validation],
+            "report": meta["report"],
+        },
+        source_language=data.source_language or next((s.source_language for s in sources if s.source_language), ""),
+        target_language=data.target_language or next((s.target_language for s in sources if s.target_language), ""),
+    )
+    say(prepared.describe())
+    return prepared
+
+
+def _open(folder: Path, sources: Sequence[Source]) -> tuple[list[Corpus], dict] | None:
+    """The corpora of a cache folder; None if it is not there, or not as it was made."""
+    try:
+        meta = json.loads((folder / "meta.json").read_bytes())
+        dtype = meta["dtype"]
+        corpora = [
+            Corpus(folder, number, source.name, dtype, counts["pairs"], counts["tokens"])
+            for number, (source, counts) in enumerate(zip(sources, meta["corpora"], strict=True))
+        ]
+        return corpora, meta
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+
+
+def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, held_out: int, workers: int, say: Say) -> None:
+    """Makes the cache folder: shards, then all of them in one."""
+    began, total = time.monotonic(), sum(map(len, sources))
+    parts = folder.with_name(f"{folder.name}.parts")
+    parts.mkdir(exist_ok=True)
+    say(f"reading and tokenising {total:,} pairs")
+    shards.make_shards(sources, parts, recipe, workers, say)
+    temporary = folder.with_name(f".{folder.name}")  # no other process is here: the caller holds the lock
+    for left_over in (temporary, folder):
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        _merge(temporary, sources, parts, recipe, held_out)
+        temporary.replace(folder)
+    except (zipfile.BadZipFile, EOFError) as error:
+        shutil.rmtree(parts, ignore_errors=True)
+        raise UserError(f"a shard in {parts} was damaged ({error}); it was removed: start again") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(parts, ignore_errors=True)
+    seconds = time.monotonic() - began
+    say(f"prepared {total:,} pairs in {seconds:.1f} s, {total / seconds:,.0f} a second, kept in {folder}")
+
+
+def _merge(folder: Path, sources: list[Source], parts: Path, recipe: shards.Recipe, limit: int) -> None:
+    """Duplicates and held-out pairs are found, then each source's shards are written one after another."""
+    paths = [[path for path, _, _ in shards.shard_paths(source, number, parts)] for number, source in enumerate(sources)]
+    dropped: Counter[str] = Counter()
+    for path in (path for group in paths for path in group):
+        dropped.update(shards.read_json(path, "dropped"))
+    fresh = [_fresh(group) if recipe.cleaning.drop_duplicates else _all(group) for group in paths]
+    dropped[str(Reason.DUPLICATE)] += sum(int(np.sum(~mask)) for mask in fresh)
+    usable = sum(int(np.sum(mask)) for mask in fresh)
+    reasons = {reason: dropped[reason] for reason in (*map(str, Reason), shards.TOO_MANY_TOKENS)}
+    read = sum(map(len, sources))
+    lost = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    for source, mask in zip(sources, fresh, strict=True):
+        if not mask.any():
+            raise UserError(f"data.train: no pair of {source.name} is left ({read:,} read in all; dropped: {lost}): see data.cleaning")
+    chosen = _choose(paths, fresh, min(limit, usable // 10), recipe.candidates) if limit else np.empty(0, np.uint64)
+    if limit and not len(chosen):
+        raise UserError(f"data.train: {usable:,} pairs are too few to hold some out: name data.validation (or set data.held_out 0)")
+    corpora, held = [], []
+    for number, (group, mask) in enumerate(zip(paths, fresh, strict=True)):
+        counts, texts = _write(folder, number, group, mask, chosen, recipe.candidates)
+        if not counts["pairs"]:
+            raise UserError(f"data.train: all pairs of {sources[number].name} would be held out for validation: name data.validation")
+        corpora.append(counts)
+        held += texts
+    report = {"read": read, **reasons, "held out": len(held), "kept": sum(counts["pairs"] for counts in corpora)}
+    meta = {"dtype": np.dtype(recipe.dtype).name, "corpora": corpora, "report": report, "held_out": held}
+    with shards.writing(folder / "meta.json") as file:
+        file.write(json.dumps(meta).encode())
+
+
+def _all(paths: Sequence[Path]) -> np.ndarray:
+    return np.ones(sum(len(shards.read_shard(path, "pair_hash")[0]) for path in paths), bool)
+
+
+def _fresh(paths: Sequence[Path]) -> np.ndarray:
+    """Mask of the pairs of one source that no earlier pair equals, by 64-bit hashes (8 bytes a pair, and a slice of them sorted:
+    among 40 million pairs a false alarm has a chance of 1 in 20,000)."""
+    pair_hash = np.concatenate([shards.read_shard(path, "pair_hash")[0] for path in paths])
+    fresh = np.zeros(len(pair_hash), bool)
+    slices = len(pair_hash) // (1 << 20) + 1
+    for number in range(slices):
+        (places,) = np.nonzero(pair_hash % np.uint64(slices) == number) if slices > 1 else (np.arange(len(pair_hash)),)
+        fresh[places[np.unique(pair_hash[places], return_index=True)[1]]] = True
+    return fresh
+
+
+def _choose(paths: Sequence[Sequence[Path]], fresh: Sequence[np.ndarray], limit: int, share: float) -> np.ndarray:
+    """Hashes of the source sentences to hold out: the lowest, as many as have `limit` pairs at most; uint64, sorted."""
+    found = [np.empty(0, np.uint64)]
+    for group, mask in zip(paths, fresh, strict=True):
+        start = 0
+        for path in group:
+            (source_hash,) = shards.read_shard(path, "source_hash")
+            here = mask[start : start + len(source_hash)]
+            found.append(source_hash[here & shards.candidates(source_hash, share)])
+            start += len(source_hash)
+    unique, counts = np.unique(np.concatenate(found), return_counts=True)
+    unique, counts = unique[counts <= limit], counts[counts <= limit]  # a sentence said very often stays in training
+    return unique[np.cumsum(counts) <= limit]
+
+
+def _write(folder: Path, number: int, paths: Sequence[Path], fresh: np.ndarray, chosen: np.ndarray, share: float) -> tuple[dict, list]:
+    """One corpus's files. Returns its counts and the texts of its held-out pairs."""
+    texts: list = []
+    pairs, start, tokens = 0, 0, [0, 0]
+    with contextlib.ExitStack() as stack:
+        names = [f"{number}.{side}.{kind}" for side in ("source", "target") for kind in ("ids", "offsets")]
+        files = {name: stack.enter_context(shards.writing(folder / name)) for name in names}
+        for side in ("source", "target"):
+            files[f"{number}.{side}.offsets"].write(np.zeros(1, np.int64).tobytes())
+        for path in paths:
+            (source_hash,) = shards.read_shard(path, "source_hash")
+            keep = fresh[start : start + len(source_hash)]
+            start += len(source_hash)
+            held = keep & np.isin(source_hash, chosen)
+            if held.any():
+                candidates = held[shards.candidates(source_hash, share)]
+                texts += [text for text, taken in zip(shards.read_json(path, "candidate_texts"), candidates, strict=True) if taken]
+            keep = keep & ~held
+            pairs += int(keep.sum())
+            for index, side in enumerate(("source", "target")):
+                ids, lengths = shards.read_shard(path, f"{side}_ids", f"{side}_lengths")
+                files[f"{number}.{side}.ids"].write(ids[np.repeat(keep, lengths)].tobytes())
+                ends = tokens[index] + np.cumsum(lengths[keep], dtype=np.int64)
+                files[f"{number}.{side}.offsets"].write(ends.tobytes())
+                tokens[index] = int(ends[-1]) if len(ends) else tokens[index]
+    return {"pairs": pairs, "tokens": tokens}, texts
