@@ -144,6 +144,23 @@ def read(path: os.PathLike[str]) -> Experiment:
     return _typed(Experiment, values, str(path), "")
 
 
+def with_absolute_paths(experiment: Experiment) -> Experiment:
+    """The same experiment, its existing local files named by absolute paths, so that a run does not depend on the current folder."""
+    data, fields = experiment.data, ("train", "validation", "test")
+    data = dataclasses.replace(data, **{name: tuple(_absolute(word) for word in getattr(data, name)) for name in fields})
+    model = tuple(_absolute(word) for word in experiment.tokenizer.model)
+    return dataclasses.replace(experiment, data=data, tokenizer=dataclasses.replace(experiment.tokenizer, model=model))
+
+
+def _absolute(word: str) -> str:
+    """A source's word; its files may be joined by a comma and followed by a weight, `a.en,a.de@3`."""
+    text, at, weight = word.rpartition("@") if "@" in word and not pathlib.Path(word).exists() else (word, "", "")
+    files = [pathlib.Path(part).expanduser() for part in text.split(",")]
+    if not all(file.is_file() for file in files):
+        return word
+    return ",".join(str(file.absolute()) for file in files) + at + weight
+
+
 def _plain(value: Any) -> Any:
     if not dataclasses.is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value

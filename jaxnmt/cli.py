@@ -1,0 +1,347 @@
+"""The `jaxnmt` command: one function per verb, wiring only. JAX is imported by verbs that compute, after the user's words are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from jaxnmt import __version__, config_checks, config_files, overrides, run_directory, text_streams
+from jaxnmt.config import Decoding, Experiment, UserError
+
+OVERVIEW = """jaxnmt: neural machine translation in JAX.
+
+  jaxnmt train CONFIG [--run DIR] [settings]   train; on an existing run: take it up again
+  jaxnmt resume RUN [settings]                 take a run up again
+  jaxnmt translate RUN                         translate lines from stdin to stdout
+  jaxnmt evaluate RUN                          BLEU, chrF++ and TER on the run's test sentences
+  jaxnmt data prepare CONFIG [settings]        clean and tokenise now, train later
+  jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line
+  jaxnmt runs show RUN | FOLDER                settings, progress and scores
+  jaxnmt runs average RUN                      average the last checkpoints into one
+
+CONFIG is a shipped name or the path of your own Python file. Shipped:
+  {shipped}
+RUN is a run's folder, such as runs/quickstart. `jaxnmt VERB --help` explains a verb, and
+`jaxnmt train CONFIG --help` lists every setting with its value in that config and its meaning.
+
+Examples:
+  jaxnmt train quickstart
+  jaxnmt train transformer_small --data.train a.en a.de --run runs/mine
+  echo "one hundred and two" | jaxnmt translate runs/quickstart"""
+
+Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    run: str = ""
+    """Folder of the run; when empty, runs/ and the config's name."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate:
+    input: str = ""
+    """File to translate, one sentence a line, plain or .gz; when empty, stdin."""
+    output: str = ""
+    """File to write, whole or not at all; when empty, stdout."""
+    checkpoint: int | None = None
+    """Step of the checkpoint; when not given, the best."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    split: Literal["test", "validation"] = "test"
+    """Which of the run's own sentences."""
+    data: tuple[str, ...] = ()
+    """Other sentences to score on: sources, written as for data.test."""
+    checkpoint: int | None = None
+    """Step of the checkpoint; when not given, the best."""
+    output: str = ""
+    """File to write the translations to."""
+    json: bool = False
+    """Print the scores as JSON."""
+    samples: int = 0
+    """Show the first so many sentences with reference and translation."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    last: int = 5
+    """How many of the newest checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    pass
+
+
+def train(config: str, options: Train) -> None:
+    """Train a model; the same command on an existing run takes it up again.
+
+    Examples:
+      jaxnmt train quickstart
+      jaxnmt train transformer_small --data.train a.en a.de --training.steps 5000
+      jaxnmt train multi30k --run runs/wide --model.emb-dim 512 --model.num-heads 8
+    """
+    _train(_run_folder(config, options), _trainable(config, options.experiment))
+
+
+def resume(run: str, options: Settings) -> None:
+    """Take a run up again where its last checkpoint left it. Settings that do not change the training may be given.
+
+    Examples:
+      jaxnmt resume runs/quickstart
+      jaxnmt resume runs/quickstart --training.steps 2000
+    """
+    _train(pathlib.Path(run), _trainable(run, options.experiment))
+
+
+def translate(run: str, options: Translate) -> None:
+    """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
+
+    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
+
+    Examples:
+      echo "one hundred and two" | jaxnmt translate runs/quickstart
+      jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
+      jaxnmt translate runs/quickstart --n-best 3 < a.en
+    """
+    decoding = options.decoding
+    config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=decoding))
+    windows = text_streams.windows(options.input, decoding.batch_size * 16)
+    with text_streams.writer(options.output) as write:
+        translator = _translator(run, options.checkpoint)
+        done = 0
+        for lines in windows:
+            for number, candidates in enumerate(translator.translate(lines, decoding), done + 1):
+                for candidate in candidates:
+                    write(f"{number}\t{candidate.score:.4f}\t{candidate.text}" if decoding.n_best > 1 else candidate.text)
+            done += len(lines)
+            _say(f"{done:,} sentences translated")
+
+
+def evaluate(run: str, options: Evaluate) -> None:
+    """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
+
+    Examples:
+      jaxnmt evaluate runs/quickstart
+      jaxnmt evaluate runs/quickstart --split validation --beam-size 1
+      jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
+    """
+    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
+    config_checks.validate(experiment)
+    from jaxnmt.evaluation.scores import score
+    from jaxnmt.evaluation.test_sets import open_test_set
+
+    test = open_test_set(experiment, pathlib.Path(run), options.split, options.data)
+    translator = _translator(run, options.checkpoint)
+    _say(f"translating {len(test.sources):,} sentences of {test.name}")
+    hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+    if options.output:
+        with text_streams.writer(options.output) as write:
+            for hypothesis in hypotheses:
+                write(hypothesis)
+    for rows in list(zip(test.sources, test.references, hypotheses, strict=True))[: options.samples]:
+        print("\n".join(f"{name:<13}{text}" for name, text in zip(("source", "reference", "translation"), rows, strict=True)) + "\n")
+    scores = score(hypotheses, test.references, test.pretokenized, test.languages)
+    print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def data_prepare(config: str, options: Train) -> None:
+    """Clean, train the tokenizer and tokenise now, so that training starts at once.
+
+    Examples:
+      jaxnmt data prepare wmt14_base
+      jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
+    """
+    run, experiment = _run_folder(config, options), _trainable(config, options.experiment)
+    run_directory.start(run, experiment)
+    from jaxnmt.data.prepared import prepare
+
+    print(prepare(experiment, run / "tokenizer", say=_say).report)
+
+
+def data_check(first: str, second: str | None, options: Settings) -> None:
+    """Read sentence pairs and report what cleaning would drop: how many for each reason, and where.
+
+    Examples:
+      jaxnmt data check a.en a.de
+      jaxnmt data check pairs.tsv.gz --data.cleaning.max-ratio 4
+      jaxnmt data check quickstart
+    """
+    words = tuple(filter(None, (first, second))) if second or _is_text(first) else options.experiment.data.train
+    if not words:
+        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
+    from jaxnmt.data.check import check
+    from jaxnmt.data.sources import open_sources
+
+    print(check(open_sources(words, "data.train"), options.experiment.data.cleaning))
+
+
+def runs_show(run: str, options: NoOptions) -> None:
+    """Show a run's settings, progress and scores; or one line for each run of a folder.
+
+    Examples:
+      jaxnmt runs show runs/quickstart
+      jaxnmt runs show runs
+    """
+    from jaxnmt.run_summary import show
+
+    print(show(pathlib.Path(run)))
+
+
+def runs_average(run: str, options: Average) -> None:
+    """Average the parameters of a run's newest checkpoints into one more checkpoint.
+
+    Examples:
+      jaxnmt runs average runs/quickstart
+      jaxnmt runs average runs/quickstart --last 10
+    """
+    run_directory.read(run)
+    if options.last < 1:
+        raise UserError(f"--last expects a number above 0, not {options.last}")
+    from jaxnmt.training.checkpoint import average
+
+    print(average(pathlib.Path(run), last=options.last))
+
+
+def _run_folder(config: str, options: Train) -> pathlib.Path:
+    return pathlib.Path(options.run) if options.run else pathlib.Path("runs") / pathlib.Path(config.replace("-", "_")).stem
+
+
+def _trainable(name: str, experiment: Experiment) -> Experiment:
+    """The experiment, checked, its files named so that a run can be taken up from any folder."""
+    config_checks.validate(experiment)
+    if not experiment.data.train:
+        raise UserError(f"{name} has no training data; give yours with --data.train a.en a.de")
+    return config_files.with_absolute_paths(experiment)
+
+
+def _train(run: pathlib.Path, experiment: Experiment) -> None:
+    existed = run_directory.start(run, experiment)
+    _say(f"{'taking up' if existed else 'starting'} the run {run}")
+    try:
+        from jaxnmt.evaluation.validation import translate_and_score
+        from jaxnmt.training.loop import train
+
+        train(experiment, run, translate=translate_and_score)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
+
+
+def _translator(run: str, checkpoint: int | None) -> Any:
+    from jaxnmt.decoding.translator import Translator
+
+    return Translator.from_run(pathlib.Path(run), checkpoint=checkpoint)
+
+
+def _is_text(name: str) -> bool:
+    """Whether a word of `data check` names text rather than a config: a path with a suffix other than .py, or a dataset."""
+    return not name.endswith(".py") and (any(mark in name for mark in ".,:") or pathlib.Path(name).is_file())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # stdout is for results
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A verb's function, the names it takes first, and its options: their defaults, and where these come from once a name is given."""
+
+    function: Callable[..., None]
+    takes: tuple[str, ...]
+    blank: Any
+    given: Callable[[str], Any] | None = None
+
+
+def _settings_of(name: str) -> Settings:
+    return Settings() if _is_text(name) else Settings(config_files.load(name))
+
+
+VERBS = {
+    "train": Verb(train, ("CONFIG",), Train(), lambda config: Train(experiment=config_files.load(config))),
+    "resume": Verb(resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run))),
+    "translate": Verb(translate, ("RUN",), Translate(), lambda run: Translate(decoding=run_directory.read(run).decoding)),
+    "evaluate": Verb(evaluate, ("RUN",), Evaluate(), lambda run: Evaluate(decoding=run_directory.read(run).decoding)),
+    "data prepare": Verb(data_prepare, ("CONFIG",), Train(), lambda config: Train(experiment=config_files.load(config))),
+    "data check": Verb(data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), _settings_of),
+    "runs show": Verb(runs_show, ("RUN|FOLDER",), NoOptions()),
+    "runs average": Verb(runs_average, ("RUN",), Average()),
+}
+
+
+def _dispatch(words: list[str]) -> None:
+    if not words or words[0] in ("-h", "--help", "help"):
+        return print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
+    if words[0] == "--version":
+        return print(f"jaxnmt {__version__}")
+    name = next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
+    if name is None:
+        raise UserError(_unknown_verb(words))
+    verb, rest = VERBS[name], words[name.count(" ") + 1 :]
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
+    flags = rest[len(names) :]
+    command = " ".join(["jaxnmt", name, *(names or verb.takes)])
+    wants_help = any(flag in ("-h", "--help") for flag in flags)
+    if not wants_help:
+        _check_names(name, verb, names)
+    options = verb.given(names[0]) if verb.given and names else verb.blank
+    if wants_help:
+        return overrides.print_help(options, command, inspect.cleandoc(verb.function.__doc__ or ""))
+    options = overrides.apply(flags, options, f"`{command} --help`")
+    verb.function(*names, *[None] * (len(verb.takes) - len(names)), options)
+
+
+def _check_names(name: str, verb: Verb, names: Sequence[str]) -> None:
+    least = sum(not place.startswith("[") for place in verb.takes)
+    if not least <= len(names) <= len(verb.takes):
+        given = f"not {' '.join(names)}" if names else "nothing was given there"
+        raise UserError(f"`jaxnmt {name}` takes {' '.join(verb.takes)} right after it, {given}; `jaxnmt {name} --help` has examples")
+
+
+def _unknown_verb(words: Sequence[str]) -> str:
+    group = [known for known in VERBS if known.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        return f"`jaxnmt {words[0]}` is followed by {' or '.join(known.split()[1] for known in group)}; `jaxnmt --help` explains them"
+    tried = " ".join(words[:2]) if group or words[0] in ("dat", "run") else words[0]
+    near = overrides.nearest(tried, VERBS)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"jaxnmt has no verb {tried}{hint} (`jaxnmt --help` lists them)"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0; 2 for a mistake of the user's; 130 for Ctrl-C; 141 for a closed pipe."""
+    try:
+        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it flushes at exit
+        return 141
+
+
+if __name__ == "__main__":
+    sys.exit(main())

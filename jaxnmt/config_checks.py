@@ -1,0 +1,122 @@
+"""What no type can say: values that cannot be, or do not go together. Each rule is one sentence naming the fields and their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from jaxnmt.config import Experiment, Transformer, UserError
+from jaxnmt.config_files import leaves
+
+POSITIVE = frozenset(
+    """data.max_length data.cleaning.max_characters data.cleaning.max_ratio tokenizer.max_sentences
+    batching.tokens batching.row_length batching.max_shapes
+    model.emb_dim model.num_heads model.mlp_dim model.num_encoder_layers model.num_decoder_layers
+    schedule.learning_rate schedule.plateau_patience training.steps training.accumulation training.max_bad_steps
+    optimizer.epsilon validation.beam_size checkpoints.every checkpoints.keep_latest logging.every
+    decoding.beam_size decoding.n_best decoding.batch_size mesh.fsdp mesh.tensor""".split()
+)
+"""Fields that must be above 0. Every other number must be at least 0."""
+
+SHARES = frozenset(
+    """model.dropout model.attention_dropout model.activation_dropout optimizer.beta1 optimizer.beta2
+    training.label_smoothing training.ema_decay""".split()
+)
+"""Fields that must be below 1."""
+
+UP_TO_ONE = frozenset({"schedule.final_ratio", "schedule.plateau_factor", "tokenizer.character_coverage"})
+"""Fields that must be at most 1."""
+
+MINUS_ONE = frozenset({"mesh.data", "mesh.fsdp", "mesh.tensor"})
+"""Fields where -1 means all that are left."""
+
+
+def validate(experiment: Experiment) -> None:
+    """Look for values that cannot be.
+
+    Raises:
+        UserError: the first one found, naming the field(s) and value(s).
+    """
+    for problem in (*_ranges(experiment), *_data(experiment), *_model(experiment), *_training(experiment)):
+        raise UserError(problem)
+
+
+def _ranges(experiment: Experiment) -> Iterator[str]:
+    for name, _, value in leaves(experiment):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if value == -1 and name in MINUS_ONE:
+            continue
+        if not math.isfinite(value):
+            yield f"{name} is {value}; it must be a finite number"
+        elif name in POSITIVE and value <= 0:
+            yield f"{name} is {value}; it must be above 0"
+        elif value < 0:
+            yield f"{name} is {value}; it must not be negative"
+        elif name in SHARES and value >= 1:
+            yield f"{name} is {value}; it must be below 1"
+        elif name in UP_TO_ONE and value > 1:
+            yield f"{name} is {value}; it must be at most 1"
+
+
+def _data(experiment: Experiment) -> Iterator[str]:
+    tokenizer, data = experiment.tokenizer, experiment.data
+    if data.max_length < 2:
+        yield f"data.max_length is {data.max_length}; it must be at least 2, a token and the end"
+    if not data.validation and data.held_out == 0:
+        yield "data.held_out is 0 and data.validation is empty: there is nothing to validate on; set one of them"
+    if tokenizer.model and tokenizer.kind == "words":
+        yield f"tokenizer.model {' '.join(tokenizer.model)} is a SentencePiece model; tokenizer.kind words has no use for it"
+    if tokenizer.model and len(tokenizer.model) != (1 if tokenizer.joint else 2):
+        needed = "one file with tokenizer.joint True" if tokenizer.joint else "two files, source and target, with tokenizer.joint False"
+        yield f"tokenizer.model names {len(tokenizer.model)} file(s); it takes {needed}"
+    smallest = 4 + 256 * tokenizer.byte_fallback
+    if tokenizer.kind != "words" and not tokenizer.model and tokenizer.vocab_size <= smallest:
+        bytes_too = " and 256 bytes (tokenizer.byte_fallback)" if tokenizer.byte_fallback else ""
+        yield f"tokenizer.vocab_size is {tokenizer.vocab_size}; it must be above {smallest}: 4 special tokens{bytes_too} come first"
+    if tokenizer.kind == "words" and 0 < tokenizer.vocab_size <= 4:
+        yield f"tokenizer.vocab_size is {tokenizer.vocab_size}; it must be above 4, the special tokens, or 0 for all words"
+
+
+def _model(experiment: Experiment) -> Iterator[str]:
+    model = experiment.model
+    if not isinstance(model, Transformer):
+        if experiment.batching.layout == "packed":
+            yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
+        return
+    if not model.head_dim and model.emb_dim % model.num_heads:
+        yield f"model.emb_dim {model.emb_dim} is not divisible by model.num_heads {model.num_heads}; change one, or set model.head_dim"
+    head_dim = model.head_dim or model.emb_dim // model.num_heads
+    if model.positions == "rotary" and head_dim % 2:
+        yield f"model.positions rotary turns pairs of numbers and needs an even width of a head, not {head_dim} (model.head_dim)"
+    if model.positions == "sinusoidal" and model.emb_dim % 2:
+        yield f"model.positions sinusoidal needs an even model.emb_dim, not {model.emb_dim}"
+    if model.tie_embeddings == "all" and not experiment.tokenizer.joint:
+        yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
+    if model.positions == "learned" and model.max_positions < 1:
+        yield f"model.max_positions is {model.max_positions}; it must be above 0"
+
+
+def _training(experiment: Experiment) -> Iterator[str]:
+    batching, training, schedule, mesh = experiment.batching, experiment.training, experiment.schedule, experiment.mesh
+    width = max(batching.row_length, experiment.data.max_length) if batching.layout == "packed" else experiment.data.max_length
+    if batching.tokens < width * training.accumulation:
+        longest = "data.max_length" if width == experiment.data.max_length else "batching.row_length"
+        parts = f" in each of training.accumulation {training.accumulation} parts" if training.accumulation > 1 else ""
+        yield f"batching.tokens {batching.tokens} is too few for one row of {longest} {width}{parts}"
+    if schedule.name == "noam" and schedule.warmup_steps == 0:
+        yield "schedule.name noam needs schedule.warmup_steps above 0, not 0: its rate is counted from the end of the warm-up"
+    if schedule.name in ("cosine", "linear") and schedule.warmup_steps >= training.steps:
+        yield (
+            f"schedule.warmup_steps {schedule.warmup_steps} leaves no step for schedule.name {schedule.name}: "
+            f"training.steps is {training.steps}"
+        )
+    if schedule.name == "plateau" and experiment.validation.every == 0:
+        yield "schedule.name plateau needs validations: validation.every is 0"
+    left = [name for name in ("data", "fsdp", "tensor") if getattr(mesh, name) == -1]
+    if len(left) > 1:
+        yield f"mesh.{left[0]} and mesh.{left[1]} are both -1; only one axis can take all devices that are left"
+    if mesh.data == 0:
+        yield "mesh.data is 0; it must be above 0, or -1 for all devices that are left"
+    if experiment.decoding.n_best > experiment.decoding.beam_size:
+        yield f"decoding.n_best {experiment.decoding.n_best} is more than decoding.beam_size {experiment.decoding.beam_size} can give"

@@ -1,0 +1,141 @@
+"""Typed settings from the command line: any field of a configuration by its dotted name, `--model.emb-dim 128`.
+
+Which field a flag names, and what to say when it names none, is decided here; what a value means, and the help text, is tyro's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from jaxnmt import config
+from jaxnmt.config import UserError
+
+Options = TypeVar("Options")
+
+
+def apply(words: Sequence[str], options: Options, help_with: str) -> Options:
+    """`options` with the fields changed that `words` name: `["--model.emb-dim", "128", "--data.train", "a.en", "a.de"]`.
+
+    Args:
+        words: flags, each followed by its values; `--flag=value` too; `-` and `_` are alike.
+        options: a (nested) dataclass; a nested one annotated with `tyro.conf.arg(name="")` lends its fields without a prefix.
+        help_with: the command that lists the flags, for messages.
+
+    Raises:
+        UserError: a flag that does not exist (the nearest names are given), twice the same, or a value of the wrong type.
+    """
+    known = flags(options)
+    changes: dict[str, Any] = {}
+    for flag, values in _groups(words):
+        name = _key(flag)
+        if name not in known:
+            raise UserError(f"there is no setting {flag}{_suggestion(name, known)} ({help_with} lists them all)")
+        path, hint = known[name]
+        if path in changes:
+            raise UserError(f"{flag} is given twice; give all its values after one {flag}")
+        changes[path] = convert(flag, hint, values)
+    return config.replace(options, **changes)
+
+
+def print_help(options: Any, command: str, description: str) -> None:
+    """Print every flag of `options` with its default and meaning."""
+    import tyro
+
+    try:
+        tyro.cli(type(options), default=options, args=["--help"], prog=command, description=description, config=_tyro_style())
+    except SystemExit:
+        pass
+
+
+def flags(options: Any, path: str = "", prefix: str = "") -> dict[str, tuple[str, Any]]:
+    """{name as in a flag, with underscores: (dotted path inside `options`, type)} of every leaf."""
+    found: dict[str, tuple[str, Any]] = {}
+    hints = typing.get_type_hints(type(options), include_extras=True)
+    for field in dataclasses.fields(options):
+        value, hint = getattr(options, field.name), hints[field.name]
+        flat = any(getattr(extra, "name", None) == "" for extra in getattr(hint, "__metadata__", ()))
+        if dataclasses.is_dataclass(value):
+            found |= flags(value, f"{path}{field.name}.", prefix if flat else f"{prefix}{field.name}.")
+        else:
+            found[f"{prefix}{field.name}"] = f"{path}{field.name}", hint
+    return found
+
+
+def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:
+    """The names that look most like `name`, best first; none when nothing does. A dotted name is also known by its last part."""
+
+    def likeness(candidate: str) -> float:
+        whole = difflib.SequenceMatcher(None, name, candidate).ratio()
+        return max(whole, 0.95 * difflib.SequenceMatcher(None, name, candidate.rpartition(".")[2]).ratio())
+
+    ranked = sorted(((likeness(candidate), candidate) for candidate in names), key=lambda pair: -pair[0])
+    return [candidate for score, candidate in ranked[:most] if score > 0.6 and score > ranked[0][0] - 0.1]
+
+
+def convert(flag: str, hint: Any, values: list[str]) -> Any:
+    """The value that a flag's words mean.
+
+    Raises:
+        UserError: they do not fit the type; says the flag, the value and what is expected.
+    """
+    import tyro
+
+    expected = f"{flag} expects {_expected(hint)}"
+    if typing.get_origin(hint) is not tuple and len(values) != 1:
+        raise UserError(f"{expected}, not {' '.join(values) if values else 'nothing'}")
+    if hint is bool:
+        values = [value.capitalize() for value in values]  # true, false
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # tyro prints a box
+            return tyro.cli(hint, args=["--", *values], console_outputs=False, config=_tyro_style())
+    except SystemExit:
+        raise UserError(f"{expected}, not {' '.join(values)}") from None
+
+
+def _expected(hint: Any) -> str:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return _expected(parts[0])
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, parts))
+    if origin is tuple:
+        return f"words ({_expected(parts[0])} each)"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(map(_expected, parts))
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "one word", type(None): "None"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def _groups(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    groups: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--") and len(word) > 2:
+            flag, equals, value = word.partition("=")
+            groups.append((flag, [value] if equals else []))
+        elif not groups:
+            raise UserError(f"{word} stands where a setting such as --training.steps 100 is expected")
+        else:
+            groups[-1][1].append(word)
+    return groups
+
+
+def _key(flag: str) -> str:
+    return flag.lstrip("-").replace("-", "_")
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    near = [f"--{candidate.replace('_', '-')}" for candidate in nearest(name.lower(), known)]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _tyro_style() -> tuple[Any, ...]:
+    import tyro
+
+    return tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands
