@@ -82,25 +82,28 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
     """
     cleaned = [clean(pair, recipe.cleaning) for pair in pairs]
     dropped = Counter(str(pair) for pair in cleaned if isinstance(pair, Reason))
-    kept = [pair for pair in cleaned if not isinstance(pair, Reason)]
-    sources = recipe.tokenizer.encode_source([source for source, _ in kept])
-    targets = recipe.tokenizer.encode_target([target for _, target in kept])
-    # Text may also tokenise to nothing (a vocabulary of words against a line of odd spaces).
-    lengths = [(len(source), len(target)) for source, target in zip(sources, targets, strict=True)]
-    fits = [max(pair) < recipe.max_length and min(pair) > 0 for pair in lengths]
-    dropped[str(Reason.EMPTY)] += sum(min(pair) == 0 for pair in lengths)
-    dropped[TOO_MANY_TOKENS] += sum(max(pair) >= recipe.max_length and min(pair) > 0 for pair in lengths)
-    kept, sources, targets = (list(itertools.compress(items, fits)) for items in (kept, sources, targets))
-    source_hash = hashes(source for source, _ in kept)
-    texts = list(itertools.compress(kept, candidates(source_hash, recipe.candidates)))
+    texts = [pair for pair in cleaned if not isinstance(pair, Reason)]
+    sources = recipe.tokenizer.encode_source([source for source, _ in texts])
+    targets = recipe.tokenizer.encode_target([target for _, target in texts])
+    fits = []
+    for source, target in zip(sources, targets, strict=True):
+        empty = not source or not target  # text can be all spaces to a tokenizer
+        too_long = max(len(source), len(target)) + 1 > recipe.max_length
+        fits.append(not empty and not too_long)
+        dropped[str(Reason.EMPTY)] += empty
+        dropped[TOO_MANY_TOKENS] += too_long and not empty
+    texts = list(itertools.compress(texts, fits))
+    sources, targets = list(itertools.compress(sources, fits)), list(itertools.compress(targets, fits))
+    source_hash = hashes(source for source, _ in texts)
+    candidate_texts = list(itertools.compress(texts, candidates(source_hash, recipe.candidates)))
     return {
         "source_ids": np.fromiter(itertools.chain.from_iterable(sources), recipe.dtype),
         "target_ids": np.fromiter(itertools.chain.from_iterable(targets), recipe.dtype),
         "source_lengths": np.fromiter(map(len, sources), np.int32, len(sources)),
         "target_lengths": np.fromiter(map(len, targets), np.int32, len(targets)),
         "source_hash": source_hash,
-        "pair_hash": hashes(f"{source}\n{target}" for source, target in kept),
-        "candidate_texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
+        "pair_hash": hashes(f"{source}\n{target}" for source, target in texts),
+        "candidate_texts": np.frombuffer(json.dumps(candidate_texts).encode(), np.uint8),
         "dropped": np.frombuffer(json.dumps(+dropped).encode(), np.uint8),
     }
 
