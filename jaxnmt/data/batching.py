@@ -9,6 +9,7 @@ what lies before.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import hashlib
 import json
 import os
@@ -79,7 +80,7 @@ class BatchPlan:
         seed: of all that is random.
         max_length: positions that a pair may need on a side (its tokens plus one).
         row_multiple: rows of every shape are a multiple of this (accumulation × devices that split the batch).
-        counts_file: where to keep the windows' batch counts; None: they are planned again when needed.
+        counts_file: local file for the windows' batch counts; None: windows before a step are planned again to reach it.
 
     Attributes:
         shapes: every shape that a batch can have, smallest first.
@@ -101,11 +102,14 @@ class BatchPlan:
         _check(batching, max_length, row_multiple)
         self._lengths = [(np.asarray(s), np.asarray(t)) for s, t in lengths]
         self._mixture = order.Mixture([len(s) for s, _ in self._lengths], weights, seed)
-        self.batching, self.seed, self.row_multiple = batching, seed, row_multiple
-        histogram = self._histogram(weights, max_length)
+        self._check_lengths(max_length)
+        self.batching, self.seed = batching, seed
         self.packed = batching.layout == "packed"
         row = max(batching.row_length, max_length)
-        sides = [(row, row)] if self.packed else packing.bucket_lengths(histogram, batching.max_shapes, max_length)
+        if self.packed:
+            sides = [(row, row)]
+        else:
+            sides = packing.bucket_lengths(self._histogram(weights), batching.max_shapes, max_length)
         self.shapes = tuple(Shape(packing.rows_for(batching.tokens, t, row_multiple), s, t) for s, t in sides)
         self.pairs_per_epoch = sum(self._mixture.sizes)
         self._windows_per_epoch = -(-self.pairs_per_epoch // WINDOW)
@@ -114,6 +118,7 @@ class BatchPlan:
         self._counts_file = counts_file
         self._key = self._fingerprint(weights)
         self._ends = self._read_counts()
+        self._written = len(self._ends)
 
     def batch(self, step: int) -> PlannedBatch:
         """The batch of a step (0, 1, ...)."""
@@ -156,10 +161,9 @@ class BatchPlan:
 
     def _count(self, windows: int) -> None:
         """Knows the ends of at least so many windows."""
-        known = len(self._ends)
         while len(self._ends) < windows:
             self._ends.append((self._ends[-1] if self._ends else 0) + len(self._window(len(self._ends)).shape))
-        if len(self._ends) > known:
+        if len(self._ends) > self._written * 65 // 64:  # a tiny corpus has a window a step: write seldom, as the file grows
             self._write_counts()
 
     def _bounds(self, number: int) -> tuple[int, int]:
@@ -198,9 +202,10 @@ class BatchPlan:
             batch_of_row[members], place_of_row[members] = b, np.arange(len(members))
         by_batch = np.lexsort((place_of_row[row_of_pair], batch_of_row[row_of_pair]))
         row_of_pair = row_of_pair[by_batch]
+        cuts = np.asarray(np.searchsorted(batch_of_row[row_of_pair], np.arange(len(batches) + 1)))
         return _Window(
             shape=np.array([shape for shape, _ in batches]),
-            cuts=np.searchsorted(batch_of_row[row_of_pair], np.arange(len(batches) + 1)),
+            cuts=cuts,
             row=place_of_row[row_of_pair].astype(np.int32),
             corpus=corpus[by_batch],
             index=index[by_batch],
@@ -208,23 +213,28 @@ class BatchPlan:
 
     def _positions(self, corpus: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions that pairs need on each side: their tokens plus one."""
-        sides = np.empty((2, len(corpus)), np.int64)
+        sides: np.ndarray = np.empty((2, len(corpus)), np.int64)
         for k, pair in enumerate(self._lengths):
             mine = corpus == k
             for side, lengths in zip(sides, pair, strict=True):
                 side[mine] = lengths[index[mine]]
         return sides[0] + 1, sides[1] + 1
 
-    def _histogram(self, weights: Sequence[float], max_length: int) -> np.ndarray:
-        """Share of the stream's pairs that need so many [source, target] positions; refuses pairs over the limit."""
-        tops = np.array([[lengths.max() for lengths in pair] for pair in self._lengths]) + 1
-        if tops.max() > max_length:
-            k = int(tops.max(1).argmax())
-            raise UserError(
-                f"data.max_length = {max_length}, but source {k + 1} of data.train has a pair that needs {tops.max()} tokens"
-                " with the end token: raise it, or prepare the data again."
-            )
-        height, width = tops.max(0) + 1
+    def _check_lengths(self, max_length: int) -> None:
+        """Refuses pairs over the limit."""
+        for k, (source, target) in enumerate(self._lengths):
+            if len(source) != len(target):
+                raise ValueError(f"corpus {k} has {len(source)} source lengths and {len(target)} target lengths")
+            longest = int(max(source.max(), target.max())) + 1
+            if longest > max_length:
+                raise UserError(
+                    f"data.max_length = {max_length}, but source {k + 1} of data.train has a pair of {longest} tokens,"
+                    " the end token counted: raise it, or prepare the data again."
+                )
+
+    def _histogram(self, weights: Sequence[float]) -> np.ndarray:
+        """Share of the stream's pairs that need so many [source, target] positions."""
+        height, width = (max(int(pair[side].max()) for pair in self._lengths) + 2 for side in (0, 1))
         total = np.zeros((height, width))
         for (source, target), weight in zip(self._lengths, weights, strict=True):
             for i in range(0, len(source), 1 << 20):
@@ -233,7 +243,7 @@ class BatchPlan:
         return total
 
     def _fingerprint(self, weights: Sequence[float]) -> str:
-        told = (VERSION, [float(w) for w in weights], self.batching, self.seed, self.shapes, self.row_multiple, WINDOW)
+        told = (VERSION, [float(w) for w in weights], self.packed, self.seed, self.shapes, WINDOW)
         digest = hashlib.sha256(repr(told).encode())
         for pair in self._lengths:
             for lengths in pair:
@@ -255,10 +265,15 @@ class BatchPlan:
         if self._counts_file is None:
             return
         path = Path(self._counts_file)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-        part.write_text(json.dumps({"key": self._key, "ends": self._ends}))
-        part.replace(path)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"key": self._key, "ends": self._ends}))
+            part.replace(path)
+        except OSError:  # a full disk or one that may not be written: the counts only save time
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        self._written = len(self._ends)
 
 
 def _check(batching: Batching, max_length: int, row_multiple: int) -> None:

@@ -16,7 +16,7 @@ from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.packing import Shape
 
 BOS, EOS = 1, 2
-AHEAD = 4  # batches made ready before they are asked for
+AHEAD = 16  # batches made ready before they are asked for: they last while the next window is planned
 
 
 class Corpus(Protocol):
@@ -32,13 +32,14 @@ class _Side:
     """One side of a batch's pairs, laid out flat: where each token comes from and goes to."""
 
     def __init__(self, ids: Sequence[np.ndarray], offsets: Sequence[np.ndarray], planned: PlannedBatch, length: int):
-        first, tokens = np.empty(len(planned.row), np.int64), np.empty(len(planned.row), np.int64)
+        first: np.ndarray = np.empty(len(planned.row), np.int64)
+        tokens: np.ndarray = np.empty(len(planned.row), np.int64)
         parts = [np.flatnonzero(planned.corpus == k) for k in range(len(ids))] if len(ids) > 1 else [np.arange(len(planned.row))]
         for part, cuts in zip(parts, offsets, strict=True):
             index = planned.index[part]
             first[part] = cuts[index]
             tokens[part] = cuts[index + 1] - first[part]
-        self.positions = tokens + 1
+        self.positions: np.ndarray = tokens + 1
         ends = np.cumsum(self.positions)
         row_start = np.searchsorted(planned.row, planned.row)  # the first pair of each pair's row
         column = ends - self.positions - (ends - self.positions)[row_start]
@@ -51,15 +52,15 @@ class _Side:
         self.within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - self.positions, self.positions)
         self.cells = np.repeat(self.start, self.positions) + self.within
         self.is_token = self.within < np.repeat(tokens, self.positions)
-        self.tokens = np.empty(int(tokens.sum()), np.int32)
-        owner = np.repeat(planned.corpus, tokens)
+        self.tokens: np.ndarray = np.empty(int(tokens.sum()), np.int32)
+        owner: np.ndarray = np.repeat(planned.corpus, tokens)
         origin = np.repeat(first, tokens) + self.within[self.is_token]
         for k, flat in enumerate(ids):
             mine = owner == k if len(ids) > 1 else slice(None)
             self.tokens[mine] = np.asarray(flat)[origin[mine]]
 
     def put(self, cells: np.ndarray, values: np.ndarray | int | float, dtype: type = np.int32) -> np.ndarray:
-        grid = np.zeros(self.shape, dtype)
+        grid: np.ndarray = np.zeros(self.shape, dtype)
         grid.reshape(-1)[cells] = values
         return grid
 
@@ -154,7 +155,7 @@ def evaluation_batches(
     shapes = tuple(Shape(packing.rows_for(tokens, t, row_multiple), s, t) for s, t in sides)
     for shape, group in zip(shapes, packing.bucket_rows(source, target, shapes), strict=True):
         for members in group:
-            row = np.arange(len(members), dtype=np.int32)
+            row: np.ndarray = np.arange(len(members), dtype=np.int32)
             planned = PlannedBatch(0, shape, False, row, np.zeros_like(row), members.astype(np.int64))
             yield members, assemble(planned, [corpus])
 

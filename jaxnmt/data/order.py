@@ -21,7 +21,7 @@ LONGEST_PATTERN = 1 << 16
 def mix(*words) -> np.ndarray:
     """A well-spread uint64 hash of integers (arrays broadcast), splitmix64's finaliser chained over `words`."""
     with np.errstate(over="ignore"):
-        state = np.zeros((), np.uint64)
+        state: np.ndarray = np.zeros((), np.uint64)
         for word in words:
             state = state * np.uint64(0xD1342543DE82EF95) + np.asarray(word).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
             state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -101,7 +101,7 @@ class Mixture:
         self.sizes, self.seed = tuple(int(n) for n in sizes), seed
         shares = _shares(weights)
         turns = np.concatenate([(np.arange(q) + 0.5) / q for q in shares])
-        which = np.repeat(np.arange(len(shares)), shares)
+        which: np.ndarray = np.repeat(np.arange(len(shares)), shares)
         self._pattern = which[np.argsort(turns, kind="stable")]
         self._shares = shares
 
@@ -110,10 +110,10 @@ class Mixture:
         positions = np.arange(start, stop)
         period = len(self._pattern)
         corpus = self._pattern[positions % period].astype(np.int32)
-        index = np.empty(stop - start, np.int64)
+        index: np.ndarray = np.empty(stop - start, np.int64)
         for k, size in enumerate(self.sizes):
             mine = np.flatnonzero(corpus == k)
             before = start // period * int(self._shares[k]) + int((self._pattern[: start % period] == k).sum())
-            turn = before + np.arange(len(mine))
+            turn: np.ndarray = before + np.arange(len(mine))
             index[mine] = permuted(turn % size, size, mix(self.seed, k, turn // size))
         return corpus, index
