@@ -135,6 +135,7 @@ def test_closing_ends_the_threads():
     before = threading.active_count()
     stream = loader.batches(plan_of("packed", corpora), corpora, 0, 10_000)
     next(stream)
+    assert threading.active_count() > before
     stream.close()
     deadline = time.monotonic() + 10
     while threading.active_count() > before and time.monotonic() < deadline:
