@@ -1,0 +1,106 @@
+"""From the words of `data.train`, `data.validation` and `data.test` to sources (the words are described at `config.Data`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal
+
+from etils import epath
+
+from jaxnmt.config import UserError
+from jaxnmt.data.files import AlignedFiles, TabSeparated
+from jaxnmt.data.source import Source
+
+OUR_DATASETS = ("multi30k", "phrases")
+
+_DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
+
+
+def open_sources(words: tuple[str, ...], field: str) -> list[Source]:
+    """The sources that the words of a field name, in their order; text files are counted and checked on the way.
+
+    Args:
+        words: as on the command line, `("a.en", "a.de@3", "multi30k/en-de:train")`.
+        field: such as "data.train", for messages.
+
+    Raises:
+        UserError: something is misspelt, missing, damaged, or does not fit together.
+    """
+    sources: list[Source] = []
+    waiting: str | None = None  # the first of two files
+    for word in words:
+        text, weight = _split_weight(word, field)
+        kind = _kind(text)
+        if kind != "file" and waiting is not None:
+            break
+        if kind == "files":
+            sources.append(_aligned(text, weight or 1.0, field))
+        elif kind == "tsv":
+            sources.append(TabSeparated(text, weight or 1.0, field))
+        elif kind == "dataset":
+            sources.append(_dataset(text, weight or 1.0, field))
+        elif waiting is not None:
+            sources.append(AlignedFiles(waiting, text, weight or 1.0, field))
+            waiting = None
+        elif weight is None:
+            waiting = text
+        else:
+            raise UserError(f"{field}: {word}: the weight of two files belongs after the second (a.en a.de@{weight:g})")
+    if waiting is not None:
+        raise UserError(f"{field}: {waiting} has no partner: text files come in pairs, source and target (or use a .tsv file)")
+    return sources
+
+
+def _is_file(text: str) -> bool:
+    return epath.Path(text).expanduser().is_file()
+
+
+def _kind(text: str) -> Literal["files", "tsv", "dataset", "file"]:
+    """What a word names, its weight cut off: two files, a TSV, a dataset, or one of two files.
+
+    `name`, `name/config` and anything with `:split` is a dataset; a suffix, as in `data/train.en`, means a file.
+    """
+    if re.search(r"\.tsv(\.gz)?$", text) and "," not in text:
+        return "tsv"
+    if _is_file(text):
+        return "file"
+    if "," in text:
+        return "files"
+    match = _DATASET.fullmatch(text)
+    if match is None:
+        return "file"
+    if match["name"] in OUR_DATASETS or match["split"]:
+        return "dataset"
+    in_folder = match["config"] is not None and epath.Path(match["name"]).is_dir()
+    has_suffix = match["config"] is not None and re.search(r"\.[A-Za-z]+$", match["config"])
+    return "file" if in_folder or has_suffix else "dataset"
+
+
+def _split_weight(word: str, field: str) -> tuple[str, float | None]:
+    """A word without its weight, and the weight; an `@` inside an existing file's name or before a slash is no weight."""
+    text, at, number = word.rpartition("@")
+    if not at or "/" in number or _is_file(word):
+        return word, None
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not (math.isfinite(weight) and weight > 0) or not text:
+        raise UserError(f"{field}: the weight {number!r} in {word} must be a number above 0, such as @3 or @0.5")
+    return text, weight
+
+
+def _aligned(text: str, weight: float, field: str) -> Source:
+    files = text.split(",")
+    if len(files) != 2 or not all(files):
+        raise UserError(f"{field}: {text} names {len([name for name in files if name])} file(s); two are needed: source,target")
+    return AlignedFiles(*files, weight, field)
+
+
+def _dataset(text: str, weight: float, field: str) -> Source:
+    from jaxnmt.data.datasets import open_dataset  # TFDS takes seconds to import
+
+    match = _DATASET.fullmatch(text)
+    assert match is not None
+    return open_dataset(match["name"], match["config"] or "", match["split"] or "train", weight, field)

@@ -1,0 +1,165 @@
+"""Sources in text files: words, weights, alignment, and every mistake answered in one sentence."""
+
+import gzip
+import os
+
+import pytest
+
+from jaxnmt.config import UserError
+from jaxnmt.data.files import language_of, languages_of_tsv
+from jaxnmt.data.sources import open_sources
+
+ODD = ["\ufeffbom\u2028x", "nul\x00y", "cr\r", "a\x85b\x0cc\x1dd", "", "last\u2029"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.en").write_bytes(b"one\ntwo\nthree\n")
+    (tmp_path / "a.de").write_bytes(b"eins\nzwei\ndrei\n")
+    (tmp_path / "p.tsv").write_bytes(b"one\teins\ntwo\tzwei\nthree\tdrei\n")
+    for name in ("a.en", "a.de", "p.tsv"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    return tmp_path
+
+
+def failure(*words):
+    with pytest.raises(UserError) as caught:
+        open_sources(words, "data.train")
+    message = str(caught.value)
+    assert "data.train" in message and "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("words", [("a.en", "a.de"), ("a.en,a.de",), ("a.en.gz", "a.de"), ("a.en.gz,a.de.gz",), ("p.tsv",), ("p.tsv.gz",)])
+def test_every_form_gives_the_same_pairs(words):
+    (source,) = open_sources(words, "data.train")
+    assert list(source.pairs()) == [(b"one", b"eins"), (b"two", b"zwei"), (b"three", b"drei")]
+    assert list(source.pairs(2)) == [(b"three", b"drei")] and list(source.pairs(3)) == []
+    assert len(source) == 3 and source.weight == 1.0
+    assert source.fingerprint() == open_sources(("a.en", "a.de"), "data.train")[0].fingerprint()
+
+
+def test_where_a_pair_stands():
+    aligned, tsv = open_sources(("a.en", "a.de", "p.tsv"), "data.train")
+    assert aligned.where(1) == "a.en:2 / a.de:2" and tsv.where(0) == "p.tsv:1"
+
+
+def test_mixture_with_weights():
+    words = ("a.en", "a.de@3", "p.tsv@0.5", "a.en.gz,a.de.gz@2", "p.tsv.gz")
+    sources = open_sources(words, "data.train")
+    assert [source.weight for source in sources] == [3, 0.5, 2, 1]
+    assert [source.name for source in sources] == ["a.en,a.de", "p.tsv", "a.en.gz,a.de.gz", "p.tsv.gz"]
+
+
+def test_an_at_sign_in_a_name_is_no_weight(here):
+    (here / "p.tsv").rename(here / "p@3.tsv")
+    (here / "me@home").mkdir()
+    (here / "a.en").rename(here / "me@home" / "a.en")
+    sources = open_sources(("p@3.tsv", "p@3.tsv@2", "me@home/a.en", "a.de"), "data.train")
+    assert [source.weight for source in sources] == [1, 2, 1]
+
+
+def test_no_character_shifts_the_sides(here):
+    (here / "odd.en").write_bytes("\n".join(ODD).encode() + b"\n")
+    (here / "odd.de").write_bytes(b"\n".join(b"%d\r" % i for i in range(len(ODD))))  # CRLF, and no end on the last line
+    (source,) = open_sources(("odd.en", "odd.de"), "data.train")
+    assert list(source.pairs()) == [(line.encode(), b"%d\r" % i) for i, line in enumerate(ODD)]
+    assert len(source) == len(ODD)
+
+
+def test_lines_longer_than_a_block_are_counted_once(here):
+    long = b"x" * (3 << 20)
+    (here / "long.en").write_bytes(long + b"\n" + long)
+    (here / "long.de").write_bytes(b"1\n2\n")
+    (source,) = open_sources(("long.en", "long.de"), "data.train")
+    assert [(len(a), b) for a, b in source.pairs()] == [(len(long), b"1"), (len(long), b"2")]
+
+
+def test_fingerprint_is_of_the_text(here):
+    def fingerprint(*words):
+        return open_sources(words, "data.train")[0].fingerprint()
+
+    before = fingerprint("p.tsv")
+    assert fingerprint("a.de", "a.en") != before  # the sides matter
+    (here / "p.tsv").write_bytes(b"two\tzwei\none\teins\nthree\tdrei\n")
+    assert fingerprint("p.tsv") != before  # and the order
+    (here / "q.tsv").write_bytes(b"one\teins\ntwo\tzwei\nthree\tdrei")
+    assert fingerprint("q.tsv") == before
+
+
+def test_more_columns_are_ignored(here):
+    (here / "q.tsv").write_bytes(b"a\tb\tby someone\tCC BY\n\tc\n")
+    assert list(open_sources(("q.tsv",), "data.train")[0].pairs()) == [(b"a", b"b"), (b"", b"c")]
+
+
+@pytest.mark.parametrize(
+    "name, language",
+    [("train.en", "en"), ("x/train.de.gz", "de"), ("a.en.txt", "en"), ("a.en.txt.gz", "en"), ("a.pt_BR", "pt_BR"), ("a.zh-Hans", "zh-Hans")]
+    + [(name, "") for name in ("train", "train.txt", "train.src", "en", "corpus.2016", "a.bpe")],
+)
+def test_language_of_a_file(name, language):
+    assert language_of(name) == language
+
+
+def test_languages_of_a_tsv():
+    assert languages_of_tsv("eng-tur.train.tsv.gz") == ("eng", "tur")
+    assert languages_of_tsv("data/train.en-fr.tsv") == ("en", "fr")
+    assert languages_of_tsv("pairs.tsv") == ("", "")
+    (source,) = open_sources(("a.en.gz", "a.de"), "data.train")
+    assert (source.source_language, source.target_language) == ("en", "de")
+
+
+def test_no_words_no_sources():
+    assert open_sources((), "data.validation") == []
+
+
+@pytest.mark.parametrize(
+    "words, parts",
+    [
+        (("a.en", "b.de"), ["no file b.de", "did you mean a.de?"]),
+        (("q.tsv",), ["no file q.tsv", "p.tsv?"]),
+        (("nowhere/a.en", "a.de"), ["no file nowhere/a.en", "folder"]),
+        (("a.en", "a.de", "a.en"), ["a.en has no partner"]),
+        (("a.en", "p.tsv"), ["a.en has no partner"]),
+        (("a.en,a.de,a.en",), ["3 file(s)", "two are needed"]),
+        (("a.en,",), ["1 file(s)", "two are needed"]),
+        (("a.en@2", "a.de"), ["a.en@2", "after the second"]),
+        (("p.tsv@zero",), ["'zero'", "p.tsv@zero"]),
+        (("p.tsv@0",), ["'0'", "above 0"]),
+        (("p.tsv@-1",), ["'-1'"]),
+        (("p.tsv@nan",), ["'nan'"]),
+        (("p.tsv@inf",), ["'inf'"]),
+        (("p.tsv@",), ["''"]),
+        (("folder.en", "a.de"), ["folder.en is a folder"]),
+        (("folder.tsv",), ["folder.tsv is a folder"]),
+        (("a.en", "empty.de"), ["empty.de is empty"]),
+        (("empty.tsv",), ["empty.tsv is empty"]),
+        (("a.en", "four.de"), ["a.en has 3 lines", "four.de has 4"]),
+        (("holes.tsv",), ["holes.tsv:2", "no tab"]),
+        (("cut.tsv.gz",), ["cut.tsv.gz", "gzip"]),
+        (("a.en", "cut.de.gz"), ["cut.de.gz", "gzip"]),
+        (("a.en", "plain.de.gz"), ["plain.de.gz", "gzip"]),
+        (("a.en", "flipped.de.gz"), ["flipped.de.gz", "gzip"]),
+    ],
+)
+def test_mistakes(here, words, parts):
+    (here / "folder.en").mkdir()
+    (here / "folder.tsv").mkdir()
+    (here / "empty.de").touch()
+    (here / "empty.tsv").touch()
+    (here / "four.de").write_bytes(b"1\n2\n3\n4")
+    (here / "holes.tsv").write_bytes(b"a\tb\nno tab here\nc\td\n")
+    packed = gzip.compress(os.urandom(1000))
+    (here / "cut.tsv.gz").write_bytes(packed[:500])
+    (here / "cut.de.gz").write_bytes(packed[:500])
+    (here / "flipped.de.gz").write_bytes(packed[:500] + bytes([packed[500] ^ 1]) + packed[501:])
+    (here / "plain.de.gz").write_bytes(b"eins\nzwei\ndrei\n")
+    message = failure(*words)
+    for part in parts:
+        assert part in message
+
+
+def test_a_pipe_is_refused_without_reading_it(here):
+    os.mkfifo(here / "pipe.de")
+    assert "pipe.de is not a plain file" in failure("a.en", "pipe.de")
