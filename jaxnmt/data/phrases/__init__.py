@@ -1,0 +1,56 @@
+"""The embedded corpus `phrases`: numbers in words, dates, times, prices, durations and places, in any two of its languages.
+
+A sentence is drawn as a meaning (meaning.py) and then said in each language (english.py, french.py, ...), so that the n-th
+sentence is the same in all languages, and that each has exactly one translation. Endless, and a function of its index alone.
+
+What the splits keep to themselves, so that the test asks for more than memory:
+
+* Values. Each number above twenty belongs to one split by its range of ten: the test has 60-69, 130-139, 200-209, ..., the years
+  1880-1889, 1950-1959 and 2020-2029 (n // 10 % 7 == 6), validation has n // 10 % 7 == 3 (30-39, 100-109, ...). What comes in
+  pairs belongs by the pair, one in ten to the test and one in ten to validation: small number and noun, thing and adjective, day and
+  month, day and part of it, hour and minute, person and place, start and goal. Every word of the test is known to training,
+  its company is new.
+* Templates. One in five of the clause shapes with two options or more (future, time first, a price, a place, a time), and of the
+  joins of two kinds of clause ("buy because arrive", "say that stay"), by a CRC, belongs to the test: training and validation never
+  have them, and every test sentence has at least one. No sentence of the test is therefore in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from jaxnmt.config import UserError
+from jaxnmt.data.phrases import english, french, german, spanish, turkish
+from jaxnmt.data.phrases.meaning import SPLITS, draw
+
+_SENTENCE = {"en": english.sentence, "fr": french.sentence, "de": german.sentence, "es": spanish.sentence, "tr": turkish.sentence}
+LANGUAGES = tuple(_SENTENCE)
+
+
+def pair(source_language: str, target_language: str, split: str, index: int, seed: int = 0) -> tuple[str, str]:
+    """Sentence `index` (any number from 0) of a split, in two languages.
+
+    Raises:
+        UserError: an unknown language or split, the same language twice, or a negative index.
+    """
+    _check(source_language, target_language, split)
+    if index < 0:
+        raise UserError(f"phrases: the index is {index}; give a number from 0.")
+    said = draw(split, index, seed)
+    return _SENTENCE[source_language](said), _SENTENCE[target_language](said)
+
+
+def generate(source_language: str, target_language: str, split: str, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
+    """The first `count` pairs of a split, in order: `pair` of 0, 1, 2, ... Raises as `pair` does, before the first is drawn."""
+    _check(source_language, target_language, split)
+    return (pair(source_language, target_language, split, index, seed) for index in range(count))
+
+
+def _check(source_language: str, target_language: str, split: str) -> None:
+    for language in (source_language, target_language):
+        if language not in LANGUAGES:
+            raise UserError(f'phrases: no language "{language}"; choose two of {", ".join(LANGUAGES)}.')
+    if source_language == target_language:
+        raise UserError(f'phrases: "{source_language}" is both source and target; choose two different languages.')
+    if split not in SPLITS:
+        raise UserError(f'phrases: no split "{split}"; choose one of {", ".join(SPLITS)}.')
