@@ -57,7 +57,7 @@ class Corpus:
             path = folder / f"{number}.{file}"
             if path.stat().st_size != length * np.dtype(kind).itemsize:
                 raise ValueError(f"{path} has the wrong size")
-            return np.memmap(path, kind, "r", shape=(length,))
+            return np.memmap(path, kind, "r", shape=(length,)).view(np.ndarray)  # a memmap's own slices are ten times slower
 
         self.source_ids, self.target_ids = (mapped(f"{side}.ids", dtype, n) for side, n in zip(("source", "target"), tokens, strict=True))
         self.source_offsets, self.target_offsets = (mapped(f"{side}.offsets", "int64", pairs + 1) for side in ("source", "target"))

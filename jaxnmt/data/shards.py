@@ -198,15 +198,17 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _in_parallel(jobs: Iterator[tuple[Path, list[RawPair]]], recipe: Recipe, workers: int) -> Iterator[int]:
-    """`write_shard` in worker processes, one chunk waiting for each; yields counts as they are done."""
+def _in_parallel(
+    jobs: Iterator[tuple[Path, list[RawPair]]], recipe: Recipe, workers: int, work: Callable[..., int] = write_shard
+) -> Iterator[int]:
+    """`work` in worker processes, one chunk waiting for each; yields its results as they are done."""
     context = multiprocessing.get_context("spawn")  # forking a process that has JAX's threads may hang
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
     pending: set[concurrent.futures.Future[int]] = set()
     try:
         for path, pairs in jobs:
             with _hidden_main():
-                pending.add(pool.submit(write_shard, path, pairs, recipe))
+                pending.add(pool.submit(work, path, pairs, recipe))
             if len(pending) >= 2 * workers:
                 done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
                 yield from (future.result() for future in done)
