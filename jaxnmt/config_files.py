@@ -94,7 +94,7 @@ class _naming:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception):
             return
-        lines = [frame.lineno for frame in traceback.extract_tb(trace) if os.path.samefile(frame.filename, self.path)] if trace else []
+        lines = [frame.lineno for frame in traceback.extract_tb(trace) if pathlib.Path(frame.filename) == self.path.absolute()]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
         raise UserError(f"config file {self.path}, line {line}: {self.what}: {type(error).__name__}: {reason}") from None
@@ -146,10 +146,11 @@ def read(path: os.PathLike[str]) -> Experiment:
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
     """The same experiment, its existing local files named by absolute paths, so that a run does not depend on the current folder."""
-    data, fields = experiment.data, ("train", "validation", "test")
-    data = dataclasses.replace(data, **{name: tuple(_absolute(word) for word in getattr(data, name)) for name in fields})
-    model = tuple(_absolute(word) for word in experiment.tokenizer.model)
-    return dataclasses.replace(experiment, data=data, tokenizer=dataclasses.replace(experiment.tokenizer, model=model))
+    changes = {}
+    for name in ("data.train", "data.validation", "data.test", "tokenizer.model"):
+        room, field = name.split(".")
+        changes[name] = tuple(map(_absolute, getattr(getattr(experiment, room), field)))
+    return config.replace(experiment, **changes)
 
 
 def _absolute(word: str) -> str:

@@ -90,11 +90,10 @@ def convert(flag: str, hint: Any, values: list[str]) -> Any:
     expected = f"{flag} expects {_expected(hint)}"
     if typing.get_origin(hint) is not tuple and len(values) != 1:
         raise UserError(f"{expected}, not {' '.join(values) if values else 'nothing'}")
-    if hint is bool:
-        values = [value.capitalize() for value in values]  # true, false
+    typed = [value.capitalize() for value in values] if hint is bool else values  # true, false
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # tyro prints a box
-            return tyro.cli(hint, args=["--", *values], console_outputs=False, config=_tyro_style())
+            return tyro.cli(hint, args=["--", *typed], console_outputs=False, config=_tyro_style())
     except SystemExit:
         raise UserError(f"{expected}, not {' '.join(values)}") from None
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import itertools
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import IO
+from collections.abc import Callable, Iterable, Iterator
 
 from jaxnmt.config import UserError
-from jaxnmt.data.cleaning import decode
 
 
 def windows(name: str, size: int) -> Iterator[list[str]]:
@@ -24,16 +23,18 @@ def windows(name: str, size: int) -> Iterator[list[str]]:
     if not name:
         return _windows(sys.stdin.buffer, 1 if sys.stdin.isatty() else size)
     try:
-        file: IO[bytes] = gzip.open(name) if name.endswith(".gz") else open(name, "rb")
+        file = open(name, "rb")
     except OSError as error:
         raise UserError(f"--input {name} cannot be read: {error.strerror}") from None
-    return _windows(file, size)
+    return _windows(gzip.open(file) if name.endswith(".gz") else file, size)
 
 
-def _windows(file: IO[bytes], size: int) -> Iterator[list[str]]:
-    with file:
-        while lines := list(itertools.islice(file, size)):  # a bytes file breaks lines at b"\n" alone
-            yield [decode(line.removesuffix(b"\n")) for line in lines]
+def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
+    from jaxnmt.data.cleaning import decode  # brings numpy: not before the user's words are checked
+
+    rows = iter(file)  # a bytes file breaks lines at b"\n" alone
+    while lines := list(itertools.islice(rows, size)):
+        yield [decode(line.removesuffix(b"\n")) for line in lines]
 
 
 @contextlib.contextmanager
@@ -44,7 +45,7 @@ def writer(name: str) -> Iterator[Callable[[str], None]]:
         UserError: the file cannot be written.
     """
     if not name:
-        yield lambda line: (sys.stdout.buffer.write(f"{line}\n".encode()), sys.stdout.buffer.flush())[0] and None
+        yield _to_stdout
         return
     target = pathlib.Path(name)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
@@ -54,7 +55,12 @@ def writer(name: str) -> Iterator[Callable[[str], None]]:
         raise UserError(f"--output {name} cannot be written: {error.strerror}") from None
     try:
         with file:
-            yield lambda line: print(line, file=file)
+            yield functools.partial(print, file=file)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _to_stdout(line: str) -> None:
+    sys.stdout.buffer.write(line.encode() + b"\n")  # UTF-8 whatever the locale
+    sys.stdout.buffer.flush()

@@ -24,14 +24,17 @@ class Score:
 class Scores:
     """The metrics of one set of translations; `str` is for people, `dataclasses.asdict` for JSON."""
 
-    bleu: Score
-    chrf: Score
-    ter: Score
+    metrics: tuple[Score, ...]
+    """BLEU, chrF++, TER."""
     sentences: int
     note: str = ""
 
+    @property
+    def bleu(self) -> float:
+        return self.metrics[0].value
+
     def __str__(self) -> str:
-        rows = [f"{score.name:<8}{score.value:6.2f}   {score.signature}" for score in (self.bleu, self.chrf, self.ter)]
+        rows = [f"{score.name:<8}{score.value:6.2f}   {score.signature}" for score in self.metrics]
         return "\n".join([*rows, f"{self.sentences} sentences", *([self.note] if self.note else [])])
 
 
@@ -51,12 +54,10 @@ def score(hypotheses: Sequence[str], references: Sequence[str], pretokenized: bo
     from sacrebleu.metrics.ter import TER
 
     _check(hypotheses, references)
-    bleu = _bleu(pretokenized, languages[1])
-    results = []
-    for name, metric in (("BLEU", bleu), ("chrF++", CHRF(word_order=2)), ("TER", TER())):
-        value = metric.corpus_score(hypotheses, [references]).score
-        results.append(Score(name, value, str(metric.get_signature())))
-    return Scores(*results, sentences=len(references), note=PRETOKENIZED_NOTE if pretokenized else "")
+    metrics = {"BLEU": _bleu(pretokenized, languages[1]), "chrF++": CHRF(word_order=2), "TER": TER()}
+    values = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
+    results = (Score(name, values[name], str(metric.get_signature())) for name, metric in metrics.items())
+    return Scores(tuple(results), len(references), PRETOKENIZED_NOTE if pretokenized else "")
 
 
 def bleu_score(hypotheses: Sequence[str], references: Sequence[str], pretokenized: bool, languages: tuple[str, str]) -> float:

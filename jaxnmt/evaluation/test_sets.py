@@ -1,0 +1,66 @@
+"""The sentences that `jaxnmt evaluate` scores a run on."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import pathlib
+
+from jaxnmt.config import Experiment
+from jaxnmt.data.cleaning import decode
+from jaxnmt.data.sources import open_sources
+
+
+@dataclasses.dataclass(frozen=True)
+class TestSet:
+    """Sentences and their reference translations.
+
+    Attributes:
+        name: where they come from, as the user wrote it.
+        sources, references: one for each sentence; the pieces of references that are already split are joined.
+        pretokenized: the words are already split by spaces.
+        languages: codes of source and target, "" if unknown.
+    """
+
+    __test__ = False  # pytest, this is no test
+
+    name: str
+    sources: list[str]
+    references: list[str]
+    pretokenized: bool
+    languages: tuple[str, str]
+
+
+def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...] = ()) -> TestSet:
+    """The test or validation sentences of a run; or those of other sources, `words`.
+
+    Where the run has no test sentences its validation sentences serve, and where it has none of these, the pairs that were
+    held out from its training text.
+
+    Raises:
+        UserError: a source cannot be read.
+    """
+    field = "--data" if words else f"data.{split}"
+    if not words:
+        words = experiment.data.test if split == "test" else experiment.data.validation
+    if not words and split == "test":
+        words, field = experiment.data.validation, "data.validation"
+    languages = experiment.data.source_language, experiment.data.target_language
+    if words:
+        sources = open_sources(words, field)
+        pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
+        languages = languages[0] or sources[0].source_language, languages[1] or sources[0].target_language
+        name = " ".join(source.name for source in sources)
+    else:
+        from jaxnmt.data.prepared import prepare
+
+        pairs = prepare(experiment, run / "tokenizer", say=lambda line: None).validation
+        name = "pairs held out from the training text"
+    pretokenized = experiment.tokenizer.kind == "words"
+    references = [join(target, experiment.tokenizer.joiner) if pretokenized else target for _, target in pairs]
+    return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages)
+
+
+def join(text: str, joiner: str) -> str:
+    """Text whose words are split by `joiner`, put together: "ein@@ fach" with "@@ " is "einfach"."""
+    return (text + " ").replace(joiner, "").strip()

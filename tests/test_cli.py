@@ -1,0 +1,257 @@
+"""The command: what it says to mistakes, and that it says it before JAX is imported."""
+
+import io
+import re
+import subprocess
+import sys
+import time
+import types
+import typing
+
+import pytest
+
+from jaxnmt import cli, config_files, overrides, run_directory, text_streams
+from jaxnmt.config import Experiment, replace
+
+FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
+
+
+def misspellings():
+    """(flag as typed, flag as meant): transposed, dropped, doubled and wrong letters, at a place that wanders through the name."""
+    for number, name in enumerate(FIELDS):
+        place = name.rindex(".") + 1 + number % (len(name) - name.rindex(".") - 2)
+        if number % 7 == 6:  # now and then it is the room that is misspelt
+            place = 1
+        a, b = name[place], name[place + 1]
+        wrong = {0: b + a, 1: b, 2: a + a + b, 3: "x" + b}[number % 4]
+        typed = name[:place] + wrong + name[place + 2 :]
+        if typed not in FIELDS:
+            yield f"--{typed.replace('_', '-')}", f"--{name.replace('_', '-')}"
+
+
+def ill_typed():
+    """(flag, words given, what is expected)."""
+    for number, (name, hint) in enumerate(FIELDS.items()):
+        flag = f"--{name.replace('_', '-')}"
+        if typing.get_origin(hint) is typing.Literal:
+            yield flag, [str(typing.get_args(hint)[0]) + "x"], ", ".join(typing.get_args(hint))
+        elif hint is int:
+            yield flag, [["many"], ["1.5"], [], ["3", "4"]][number % 4], "a whole number"
+        elif hint is float:
+            yield flag, [["high"], ["0,1"], []][number % 3], "a number"
+        elif hint is bool:
+            yield flag, ["maybe"], "True or False"
+
+
+MISSPELT = list(misspellings())[:60]
+ILL_TYPED = list(ill_typed())[:: max(1, len(list(ill_typed())) // 40)][:40]
+
+
+def run_python(*words, code="import sys; from jaxnmt import cli; sys.exit(cli.main(sys.argv[1:]))", **options):
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, **options)
+
+
+def error_of(capsys, *words):
+    assert cli.main(list(words)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1, err
+    return err
+
+
+def test_there_are_a_hundred_mistakes():
+    assert len(set(MISSPELT)) == 60 and len(ILL_TYPED) == 40
+
+
+@pytest.mark.parametrize(("typed", "meant"), MISSPELT)
+def test_a_misspelt_setting_is_answered_with_the_right_name(typed, meant, capsys):
+    message = error_of(capsys, "train", "quickstart", typed, "1")
+    assert typed in message and re.search(rf"{re.escape(meant)}[ ?]", message)
+
+
+@pytest.mark.parametrize(("flag", "words", "expected"), ILL_TYPED)
+def test_an_ill_typed_value_is_answered_with_what_is_expected(flag, words, expected, capsys):
+    message = error_of(capsys, "train", "quickstart", flag, *words)
+    assert flag in message and expected in message and " ".join(words) in message
+
+
+BEFORE_JAX = [
+    ["train", "quickstart", *MISSPELT[0][:1], "1"],
+    ["train", "quickstart", *MISSPELT[30][:1], "1"],
+    ["train", "quickstart", ILL_TYPED[0][0], *ILL_TYPED[0][1]],
+    ["train", "quickstart", "--model.num-heads", "3"],
+    ["train", "quikstart"],
+    ["translate", "no/such/run"],
+]
+
+
+@pytest.mark.parametrize("words", BEFORE_JAX, ids=" ".join)
+def test_mistakes_are_answered_before_jax_is_imported(words):
+    listing = "print(sorted({'jax', 'numpy', 'grain'} & set(sys.modules)))"
+    done = run_python(*words, code=f"import sys; from jaxnmt import cli; status = cli.main(sys.argv[1:]); {listing}; sys.exit(status)")
+    assert done.returncode == 2 and done.stdout == "[]\n" and done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_a_hundred_mistakes_one_process_each(capsys):
+    worst = 0.0
+    for flag, words in [(typed, ["1"]) for typed, _ in MISSPELT] + [(flag, words) for flag, words, _ in ILL_TYPED]:
+        start = time.perf_counter()
+        done = run_python("train", "quickstart", flag, *words)
+        worst = max(worst, time.perf_counter() - start)
+        assert done.returncode == 2 and done.stderr.startswith("error: ")
+    with capsys.disabled():
+        print(f"\nthe slowest of 100 answers took {worst:.2f} s")
+
+
+def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
+    assert cli.main(["train", "wmt14_base", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
+    assert words.count("(default:") == len(FIELDS) + 1  # and --run
+    assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512)" in words
+    assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
+    assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_each_verb_teaches_with_examples(verb, capsys):
+    assert cli.main([*verb.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "Examples:" in text and f"jaxnmt {verb}" in text
+
+
+def test_the_overview_names_every_verb_and_config(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"jaxnmt {verb} " in text for verb in cli.VERBS) and all(name in text for name in config_files.shipped())
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian", "quickstart"], "did you mean train?"),
+        (["data", "chekc"], "did you mean data check?"),
+        (["data"], "prepare or check"),
+        (["train"], "CONFIG"),
+        (["train", "quickstart", "more"], "CONFIG right after it"),
+        (["train", "quickstart", "--model.dropout", "0.1", "--model.dropout", "0.2"], "twice"),
+        (["train", "quickstart", "--emb-dim", "8"], "--model.emb-dim"),
+        (["train", "transformer_small"], "--data.train"),
+        (["runs", "show", "nowhere"], "nowhere does not exist"),
+        (["runs", "average", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_other_mistakes_are_answered_too(words, says, capsys):
+    assert says in error_of(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "changed"),
+    [
+        (["--model.num-encoder-layers", "4"], {"model.num_encoder_layers": 4}),
+        (["--model.num_encoder_layers=4"], {"model.num_encoder_layers": 4}),
+        (["--data.train", "a.en", "a.de@2"], {"data.train": ("a.en", "a.de@2")}),
+        (["--data.validation"], {"data.validation": ()}),
+        (["--tokenizer.joint", "false"], {"tokenizer.joint": False}),
+        (["--mesh.data", "-1", "--training.seed", "7"], {"mesh.data": -1, "training.seed": 7}),
+        (["--tokenizer.joiner", "-"], {"tokenizer.joiner": "-"}),
+        (["--schedule.learning-rate", "1e-4"], {"schedule.learning_rate": 1e-4}),
+    ],
+)
+def test_settings_change_their_fields_and_no_others(words, changed):
+    assert overrides.apply(words, Experiment(), "help") == replace(Experiment(), **changed)
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """A run, and in place of the training loop a list of what it is called with."""
+    calls = []
+    loop = types.ModuleType("jaxnmt.training.loop")
+    loop.train = lambda experiment, run, translate=None: calls.append((experiment, run))
+    validation = types.ModuleType("jaxnmt.evaluation.validation")
+    validation.translate_and_score = lambda: None
+    monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
+    monkeypatch.setitem(sys.modules, "jaxnmt.evaluation.validation", validation)
+    monkeypatch.chdir(tmp_path)
+    return calls
+
+
+def test_train_then_the_same_then_resume(trained, capsys):
+    assert cli.main(["train", "quickstart"]) == 0
+    assert cli.main(["train", "quickstart"]) == 0
+    assert cli.main(["resume", "runs/quickstart", "--training.steps", "5000"]) == 0
+    assert "taking up the run runs/quickstart" in capsys.readouterr().err
+    assert [str(run) for _, run in trained] == ["runs/quickstart"] * 3
+    assert trained[0] == trained[1] and trained[2][0].training.steps == 5000
+    assert run_directory.read("runs/quickstart").training.steps == 5000
+    assert cli.main(["train", "quickstart", "--training.seed", "9", "--training.steps", "5000"]) == 2
+    assert "training.seed: 1 → 9" in capsys.readouterr().err and len(trained) == 3
+
+
+def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):
+    def interrupted(experiment, run, translate=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["jaxnmt.training.loop"], "train", interrupted)
+    assert cli.main(["train", "quickstart"]) == 130
+    assert "jaxnmt resume runs/quickstart" in capsys.readouterr().err.splitlines()[-1]
+
+
+class Shouting:
+    """A translator that shouts, and knows a second best."""
+
+    @classmethod
+    def from_run(cls, run, checkpoint=None):
+        return cls()
+
+    def translate(self, lines, decoding):
+        return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    translator = types.ModuleType("jaxnmt.decoding.translator")
+    translator.Translator = Shouting
+    monkeypatch.setitem(sys.modules, "jaxnmt.decoding.translator", translator)
+    experiment = replace(Experiment(), **{"decoding.batch_size": 1, "data.test": (f"{tmp_path}/t.en", f"{tmp_path}/t.de")})
+    run_directory.start(tmp_path / "run", experiment)
+    return str(tmp_path / "run")
+
+
+def test_lines_stay_lines_in_their_order(run, tmp_path):
+    lines = [f"line {i}" for i in range(40)] + ["", "a\u2028b", "last"]
+    (tmp_path / "in.txt").write_bytes("\n".join(lines).encode())  # no line end after the last
+    assert cli.main(["translate", run, "--input", str(tmp_path / "in.txt"), "--output", str(tmp_path / "out.txt")]) == 0
+    out = (tmp_path / "out.txt").read_bytes().decode().split("\n")
+    assert out == [f"LINE {i}" for i in range(40)] + ["", "A B", "LAST", ""]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.txt", "out.txt", "run"]
+
+
+def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbinary):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\nb\n".encode())))
+    assert cli.main(["translate", run, "--n-best", "2"]) == 0
+    assert capfdbinary.readouterr().out.decode() == "1\t0.0000\tÉ\n1\t-1.0000\té\n2\t0.0000\tB\n2\t-1.0000\tb\n"
+
+
+def test_an_output_file_is_whole_or_not_there(tmp_path):
+    with pytest.raises(RuntimeError), text_streams.writer(str(tmp_path / "out")) as write:
+        write("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_prints_scores_with_signatures_and_json(run, tmp_path, capsys):
+    (tmp_path / "t.en").write_text("one two three four\nfive\n")
+    (tmp_path / "t.de").write_text("ONE TWO THREE FOUR\nFIVE\n")
+    assert cli.main(["evaluate", run]) == 0
+    out = capsys.readouterr().out
+    assert "BLEU    100.00" in out and "chrF++" in out and "TER       0.00" in out and "tok:13a" in out
+    assert cli.main(["evaluate", run, "--json", "true", "--samples", "1"]) == 0
+    assert '"value": 100' in capsys.readouterr().out
+
+
+def test_a_closed_pipe_is_no_traceback(run):
+    command = f"{sys.executable} -m jaxnmt.cli train quickstart --help | head -n 1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert done.stderr == "" and "usage" in done.stdout

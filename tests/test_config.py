@@ -1,0 +1,188 @@
+"""Configurations: loading, JSON, comparison, and values that cannot be."""
+
+import dataclasses
+import json
+
+import pytest
+
+from jaxnmt import config_checks, config_files, run_directory
+from jaxnmt.config import Experiment, Transformer, UserError, replace
+
+NAMES = {name for name, _, _ in config_files.leaves(Experiment())}
+SHIPPED = ("multi30k", "multi30k_tiny", "quickstart", "tatoeba", "transformer_small", "wmt14_base", "wmt14_big")
+
+OWN_MODEL = """import dataclasses
+from jaxnmt.config import Experiment
+
+@dataclasses.dataclass(frozen=True)
+class Mine:
+    width: int = 3
+
+def config():
+    return Experiment(model=Mine(7))
+"""
+
+
+def test_the_shipped_configs_are_there():
+    assert set(SHIPPED) <= set(config_files.shipped())
+
+
+@pytest.mark.parametrize("name", config_files.shipped())
+def test_a_shipped_config_is_valid_says_its_command_and_survives_json(name, tmp_path):
+    experiment = config_files.load(name)
+    config_checks.validate(experiment)
+    assert f"jaxnmt train {name}" in (config_files.load_module(config_files.find(name)).__doc__ or "")
+    config_files.save(experiment, tmp_path / "config.json")
+    assert config_files.read(tmp_path / "config.json") == experiment
+
+
+def test_a_name_is_found_with_dashes_and_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config_files.load("transformer-small") == config_files.load("transformer_small")
+
+
+def test_a_model_of_the_users_own_survives_json(tmp_path):
+    (tmp_path / "mine.py").write_text(OWN_MODEL)
+    experiment = config_files.load(str(tmp_path / "mine.py"))
+    config_files.save(experiment, tmp_path / "config.json")
+    again = config_files.read(tmp_path / "config.json")
+    assert type(again.model).__name__ == "Mine" and again.model.width == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "says"),
+    [
+        ("x = 1\nimport no_such_module\n", 2, "no_such_module"),
+        ("x = 1\n\nx = = 2\n", 3, "SyntaxError"),
+        ("x = 1\n", 1, "no function config()"),
+        ("\ndef config():\n    return 3\n", 2, "int"),
+        ("from jaxnmt.config import *\n\ndef config():\n    return Experiment(\n        nonsense=3)\n", 4, "nonsense"),
+    ],
+)
+def test_a_broken_config_file_is_named_with_its_line(text, line, says, tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        config_files.load(str(path))
+    assert f"{path}, line {line}:" in str(error.value) and says in str(error.value)
+
+
+def test_an_unknown_config_is_answered_with_the_nearest_and_all():
+    with pytest.raises(UserError, match="Did you mean multi30k_tiny") as error:
+        config_files.load("multi30k_tyni")
+    assert all(name in str(error.value) for name in SHIPPED)
+
+
+def test_json_that_is_none_and_fields_that_do_not_exist_are_refused(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match="is not a configuration"):
+        config_files.read(path)
+    path.write_text(json.dumps({"training": {"stepz": 3}}))
+    with pytest.raises(UserError, match="did you mean training.steps"):
+        config_files.read(path)
+    path.write_text(json.dumps({"training": {"steps": 3}}))
+    assert config_files.read(path) == replace(Experiment(), **{"training.steps": 3})
+
+
+def test_differences_name_each_changed_field_and_nothing_else():
+    new = replace(Experiment(), **{"model.dropout": 0.3, "data.train": ("a", "b")})
+    assert config_files.differences(Experiment(), new) == {"data.train": ((), ("a", "b")), "model.dropout": (0.1, 0.3)}
+    assert config_files.differences(new, new) == {}
+
+
+def test_files_become_absolute_and_other_words_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.en", "a.de", "p.tsv"):
+        (tmp_path / name).write_text("x\n")
+    words = ("a.en,a.de@3", "a.en", "a.de", "p.tsv@0.5", "phrases/en-fr:train@2", "missing.en")
+    found = config_files.with_absolute_paths(replace(Experiment(), **{"data.train": words})).data.train
+    here = str(tmp_path)
+    assert found == (f"{here}/a.en,{here}/a.de@3", f"{here}/a.en", f"{here}/a.de", f"{here}/p.tsv@0.5", *words[4:])
+
+
+def test_the_tables_of_rules_name_fields_that_exist():
+    fields = config_checks.POSITIVE | config_checks.SHARES | config_checks.UP_TO_ONE | config_checks.MINUS_ONE
+    assert fields <= NAMES
+    assert all(name in NAMES or any(field.startswith(name) for field in NAMES) for name in run_directory.HARMLESS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model.emb_dim": 100, "model.num_heads": 3}, ["model.emb_dim 100", "model.num_heads 3"]),
+        ({"model.dropout": 1.0}, ["model.dropout", "1.0", "below 1"]),
+        ({"model.dropout": -0.1}, ["model.dropout", "-0.1"]),
+        ({"tokenizer.joint": False}, ["model.tie_embeddings all", "tokenizer.joint"]),
+        ({"training.steps": 0}, ["training.steps", "0"]),
+        ({"schedule.learning_rate": float("nan")}, ["schedule.learning_rate", "nan"]),
+        ({"batching.tokens": 64}, ["batching.tokens 64", "128"]),
+        ({"training.accumulation": 64}, ["batching.tokens 4096", "training.accumulation 64"]),
+        ({"model.positions": "rotary", "model.head_dim": 5}, ["rotary", "5"]),
+        ({"schedule.warmup_steps": 0}, ["noam", "schedule.warmup_steps"]),
+        ({"schedule.name": "cosine", "training.steps": 500}, ["schedule.warmup_steps 1000", "training.steps is 500"]),
+        ({"mesh.fsdp": -1}, ["mesh.data", "mesh.fsdp"]),
+        ({"mesh.tensor": 0}, ["mesh.tensor", "0"]),
+        ({"decoding.n_best": 6}, ["decoding.n_best 6", "decoding.beam_size 5"]),
+        ({"tokenizer.vocab_size": 200}, ["tokenizer.vocab_size", "200", "260"]),
+        ({"tokenizer.model": ("a", "b")}, ["tokenizer.model", "2"]),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):
+    with pytest.raises(UserError) as error:
+        config_checks.validate(replace(Experiment(), **changes))
+    assert all(part in str(error.value) for part in says), str(error.value)
+
+
+def test_packed_rows_are_for_the_transformer_alone():
+    @dataclasses.dataclass(frozen=True)
+    class Other:
+        width: int = 3
+
+    with pytest.raises(UserError, match="Other needs batching.layout buckets"):
+        config_checks.validate(dataclasses.replace(Experiment(), model=Other()))
+    config_checks.validate(replace(dataclasses.replace(Experiment(), model=Other()), **{"batching.layout": "buckets"}))
+    config_checks.validate(dataclasses.replace(Experiment(), model=Transformer(head_dim=5, num_heads=3)))
+
+
+def run_of(tmp_path, **changes):
+    run = tmp_path / "run"
+    run_directory.start(run, replace(Experiment(), **changes))
+    return run
+
+
+def test_a_run_starts_once_and_is_taken_up_after(tmp_path):
+    assert run_directory.start(tmp_path / "run", Experiment()) is False
+    assert run_directory.start(tmp_path / "run", Experiment()) is True
+    assert run_directory.read(tmp_path / "run") == Experiment()
+
+
+@pytest.mark.parametrize("changes", [{"training.steps": 20_000}, {"logging.every": 7}, {"decoding.beam_size": 2}, {"mesh.fsdp": 2}])
+def test_a_change_that_does_not_touch_the_training_is_taken(changes, tmp_path):
+    run = run_of(tmp_path)
+    run_directory.start(run, replace(Experiment(), **changes))
+    assert run_directory.read(run) == replace(Experiment(), **changes)
+
+
+def test_changes_to_the_training_are_refused_each_with_both_values(tmp_path):
+    run = run_of(tmp_path)
+    with pytest.raises(UserError) as error:
+        run_directory.start(run, replace(Experiment(), **{"model.dropout": 0.3, "training.seed": 2, "logging.every": 7}))
+    assert "model.dropout: 0.1 → 0.3" in str(error.value) and "training.seed: 1 → 2" in str(error.value)
+    assert "logging.every" not in str(error.value)
+    assert run_directory.read(run) == Experiment()
+
+
+def test_more_steps_are_refused_where_the_schedule_counts_from_the_end(tmp_path):
+    run = run_of(tmp_path, **{"schedule.name": "cosine"})
+    with pytest.raises(UserError, match="training.steps: 10000 → 20000"):
+        run_directory.start(run, replace(Experiment(), **{"schedule.name": "cosine", "training.steps": 20_000}))
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="neither empty nor a run"):
+        run_directory.start(tmp_path, Experiment())
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+    with pytest.raises(UserError, match="is a file"):
+        run_directory.start(tmp_path / "letter.txt", Experiment())

@@ -1,0 +1,78 @@
+"""The house rule: imports run downwards.
+
+`cli → analysis → evaluation → decoding, training → models → parallel → config`; `data → config` alone.
+"""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+import jaxnmt
+
+ROOT = pathlib.Path(jaxnmt.__file__).parent
+CONFIG = {"config", "config_files", "config_checks", "overrides", "run_directory"}
+CLI = {"cli", "text_streams", "run_summary"}
+
+# What each room may import, itself aside.
+BELOW: dict[str, set[str]] = {"config": set(), "data": {"config"}, "parallel": {"config"}}
+BELOW["models"] = BELOW["parallel"] | {"parallel"}
+BELOW["training"] = BELOW["decoding"] = BELOW["models"] | {"models", "data"}
+BELOW["evaluation"] = BELOW["training"] | {"training", "decoding"}
+BELOW["analysis"] = BELOW["evaluation"] | {"evaluation"}
+BELOW["cli"] = BELOW["analysis"] | {"analysis"}
+
+
+def room(module: str) -> str | None:
+    """The room of `jaxnmt.models.layers` is models; None for what is not ours, and for the package itself."""
+    parts = module.split(".")
+    if parts[0] != "jaxnmt" or len(parts) == 1:
+        return None
+    return "config" if parts[1] in CONFIG else "cli" if parts[1] in CLI else parts[1]
+
+
+def imports(path: pathlib.Path) -> list[tuple[int, str]]:
+    """(line, module) of every import of a file, those inside functions too."""
+    found = []
+    package = ("jaxnmt", *path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])]) if node.level else node.module
+            found += [(node.lineno, base)] if base != "jaxnmt" else [(node.lineno, f"jaxnmt.{alias.name}") for alias in node.names]
+    return found
+
+
+def violations(path: pathlib.Path, of: str) -> list[str]:
+    wrong = []
+    for line, module in imports(path):
+        to = room(module)
+        if to and to in BELOW and to != of and to not in BELOW[of]:
+            wrong.append(f"{path.name}:{line}: {of} imports {module}")
+    return wrong
+
+
+FILES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py" and "_configs" not in path.parts]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    of = room(".".join(("jaxnmt", *path.relative_to(ROOT).with_suffix("").parts)))
+    assert of in BELOW, f"{path} is in no room that the house knows"
+    assert violations(path, of) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "data").rglob("*.py")), ids=lambda path: path.name)
+def test_data_is_free_of_jax(path):
+    banned = {"jax", "flax", "optax", "orbax"} | (set() if path.name == "loader.py" else {"grain"})
+    assert [module for _, module in imports(path) if module.split(".")[0] in banned] == []
+
+
+def test_a_violation_is_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "bad.py"
+    path.write_text("def f():\n    from ..training import loop\n    from jaxnmt import cli\n    import jaxnmt.config\n")
+    assert violations(path, "models") == ["bad.py:2: models imports jaxnmt.training", "bad.py:3: models imports jaxnmt.cli"]
