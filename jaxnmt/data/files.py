@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import gzip
 import itertools
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -44,10 +45,11 @@ def existing_file(path: str, field: str) -> epath.Path:
         UserError: it is missing (the nearest name in its folder is suggested), a folder, or no plain file.
     """
     file = epath.Path(path).expanduser()
-    if file.is_file():
-        return file
     if file.is_dir():
         raise UserError(f"{field}: {path} is a folder, not a file: name the files in it")
+    local = os.fspath(file)
+    if file.is_file() and (os.path.isfile(local) or not os.path.exists(local)):  # etils takes a pipe for a file
+        return file
     if file.exists():
         raise UserError(f"{field}: {path} is not a plain file, and it must be read more than once: write it to a file first")
     if not file.parent.is_dir():
