@@ -265,8 +265,11 @@ def test_every_test_sentence_has_a_template_that_training_never_has():
 
 
 def test_training_knows_every_word_of_the_test():
-    """What is new in the test is the company that words keep, not the words (German and years: parts of words)."""
-    for source, target in (("en", "fr"), ("es", "tr")):
+    """What is new in the test is the company that words keep, not the words.
+
+    German and Turkish put words together and inflect them, so that only parts of words can be promised there.
+    """
+    for source, target in (("en", "fr"), ("es", "en")):
         for side in (0, 1):
             words = {
                 split: {

@@ -47,7 +47,7 @@ def clause(c: Clause, role: str = "") -> str:
     """One clause: a main one, what somebody says (role "that"), or the time of another (role "when")."""
     frame = c.shape.frame
     if frame == "clock":
-        return _clock(*c.time, at=False)
+        return _clock(c.time[0], c.time[1], at=False)
     subject, verb = _subject(c), _verb(c, role)
     if role == "that" and subject:
         subject = _genitive(subject)
@@ -167,7 +167,7 @@ def _clock(hour: int, minute: int, at: bool) -> str:
 @lru_cache(maxsize=100_000)
 def _time(kind: str, values: tuple[int, ...]) -> str:
     if kind == "clock":
-        return _clock(*values, at=True)
+        return _clock(values[0], values[1], at=True)
     if kind == "weekday":
         return f"{cldr.weekday('tr', values[0]).lower()} {_PARTS[values[1]]}"
     if kind == "year":
