@@ -50,11 +50,11 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.created
-	@echo "installing jaxnmt into $(VENV) (a few minutes, about 1.5 GB) ..."
+	@echo "installing jaxnmt into $(VENV) (a few minutes, about 1 GB) ..."
 	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
-	@echo "installing jaxnmt and its tools into $(VENV) (a few minutes, about 1.5 GB) ..."
+	@echo "installing jaxnmt and its tools into $(VENV) (a few minutes, about 1 GB) ..."
 	@$(PIP) -e '.[test,dev]'
 	@touch $@ $(VENV)/.installed

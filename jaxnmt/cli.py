@@ -238,12 +238,12 @@ def _train(run: pathlib.Path, experiment: Experiment) -> None:
     existed = run_directory.start(run, experiment)
     _say(f"{'taking up' if existed else 'starting'} the run {run}")
     try:
-        from jaxnmt.evaluation.validation import translate_and_score
+        from jaxnmt.evaluation.validation import ValidationTranslator
         from jaxnmt.training.loop import train
 
-        train(experiment, run, translate=translate_and_score)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
+        train(experiment, run, translate=ValidationTranslator())
+    except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
+        raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
 
 
 def _translator(run: str, checkpoint: int | None) -> Any:

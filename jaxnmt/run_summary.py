@@ -28,24 +28,40 @@ def show(path: pathlib.Path) -> str:
 
 def _summary(run: pathlib.Path) -> str:
     experiment = run_directory.read(run)
-    changed = {name: value for name, _, value in leaves(experiment) if value != ()}
-    width = max(map(len, changed))
-    settings = [f"  {name:<{width}}  {' '.join(value) if isinstance(value, tuple) else value}" for name, value in changed.items()]
-    steps = sorted((int(folder.name) for folder in (run / "checkpoints").glob("[0-9]*") if folder.name.isdigit()), reverse=True)
-    kept = ", ".join(map(str, steps)) or "none"
-    return "\n".join([f"{run}: {type(experiment.model).__name__}, {_progress(run)}", f"checkpoints: {kept}", "settings:", *settings])
+    values = {name: value for name, _, value in leaves(experiment) if value not in ((), "")}
+    width = max(map(len, values))
+    settings = [f"  {name:<{width}}  {' '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items()]
+    steps = sorted(int(folder.name) for folder in (run / "checkpoints").glob("*") if folder.name.isdigit())
+    validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in _records(run) if record.get("kind") == "validation"]
+    return "\n".join(
+        [f"{run}: {type(experiment.model).__name__}, {_progress(run)}"]
+        + [f"checkpoints: {', '.join(map(str, steps)) or 'none'}"]
+        + (["validations:", *validations] if validations else [])
+        + ["settings:", *settings]
+    )
 
 
 def _progress(run: pathlib.Path) -> str:
-    """The last known value of every metric, in one line."""
-    latest: dict[str, Any] = {}
-    path = run / "metrics.jsonl"
+    """Steps done, and the last training and the best validation figures, in one line."""
+    records, experiment = _records(run), run_directory.read(run)
+    step = max((record.get("step", 0) for record in records), default=0)
+    parts = [f"step {step:,} of {experiment.training.steps:,}"]
+    if training := [record for record in records if record.get("kind") == "train"]:
+        parts.append(f"loss {training[-1]['loss']:.4g}")
+    if best := [record for record in records if record.get("kind") == "validation" and record.get("best")]:
+        parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
+    return ", ".join(parts)
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {record[name]:.4g}" for name in ("bleu", "loss", "perplexity") if isinstance(record.get(name), int | float))
+
+
+def _records(run: pathlib.Path) -> list[dict[str, Any]]:
+    path, records = run / "metrics.jsonl", []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            latest |= json.loads(line)
-        except ValueError:  # a line that a killed process left half-written
+            records.append(json.loads(line))
+        except ValueError:  # a last line that a killed process left half-written
             continue
-    numbers = {name: value for name, value in latest.items() if isinstance(value, int | float) and name != "step"}
-    steps = run_directory.read(run).training.steps
-    shown = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-    return f"step {latest.get('step', 0):,} of {steps:,}  {shown}".rstrip()
+    return records

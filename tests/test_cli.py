@@ -255,3 +255,22 @@ def test_a_closed_pipe_is_no_traceback(run):
     command = f"{sys.executable} -m jaxnmt.cli train quickstart --help | head -n 1"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
     assert done.stderr == "" and "usage" in done.stdout
+
+
+def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, capsys):
+    records = [
+        '{"kind": "train", "step": 50, "loss": 4.5}',
+        '{"kind": "validation", "step": 100, "loss": 3.5, "bleu": 21.5, "best": true}',
+        '{"kind": "validation", "step": 200, "loss": 3.6, "bleu": 20.5, "best": false}',
+        '{"kind": "train", "st',
+    ]
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(records))
+    (tmp_path / "run" / "checkpoints" / "200").mkdir(parents=True)
+    line = "step 200 of 10,000, loss 4.5, best validation at step 100: bleu 21.5, loss 3.5"
+    assert cli.main(["runs", "show", run]) == 0
+    out = capsys.readouterr().out
+    assert (
+        f"{run}: Transformer, {line}" in out and "checkpoints: 200" in out and "step 200: bleu 20.5" in out and "decoding.batch_size" in out
+    )
+    assert cli.main(["runs", "show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"run  {line}\n"
