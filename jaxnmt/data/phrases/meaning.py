@@ -19,39 +19,15 @@ SPLITS = ("train", "validation", "test")
 SINGULAR = ("sister", "brother", "doctor", "teacher", "neighbor", "baker", "farmer", "pilot", "queen", "actress", "engineer", "grandmother")
 PLURAL = ("children", "parents", "friends", "students", "musicians", "women", "aunts")
 PERSONS = SINGULAR + PLURAL
-THINGS = (
-    "book",
-    "chair",
-    "table",
-    "lamp",
-    "shirt",
-    "hat",
-    "bag",
-    "bicycle",
-    "umbrella",
-    "glass",
-    "box",
-    "flower",
-    "suitcase",
-    "picture",
-    "letter",
-)
+_THINGS = "book chair table lamp shirt hat bag bicycle umbrella glass box flower suitcase picture letter"
+THINGS = tuple(_THINGS.split())
 ADJECTIVES = ("", "red", "blue", "green", "white", "black", "yellow", "new", "big", "small")
 CURRENCIES = ("EUR", "USD", "GBP", "JPY", "CHF", "TRY")
 UNITS = ("minute", "hour", "day", "week", "month", "year")
 # Places are CLDR's: territories by their code, cities by their time zone.
 COUNTRIES = ("FR", "DE", "IT", "ES", "JP", "BR", "CA", "PT", "GR", "PL", "IN", "EG", "MA", "MX", "TR", "CH")
-CITIES = (
-    "Europe/London",
-    "Europe/Paris",
-    "Europe/Rome",
-    "Europe/Vienna",
-    "Europe/Lisbon",
-    "Europe/Berlin",
-    "Europe/Istanbul",
-    "Asia/Tokyo",
-)
-CITIES += ("Europe/Athens", "Europe/Warsaw", "Europe/Brussels", "Europe/Moscow", "Europe/Prague", "Europe/Bucharest")
+_EUROPE = "London Paris Rome Vienna Lisbon Berlin Istanbul Athens Warsaw Brussels Moscow Prague Bucharest"
+CITIES = ("Asia/Tokyo", *(f"Europe/{city}" for city in _EUROPE.split()))
 PLACES = COUNTRIES + CITIES
 MEANS = ("train", "bus", "car", "ship", "plane")
 VEHICLES = ("train", "bus", "ship")
