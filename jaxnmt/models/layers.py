@@ -20,7 +20,7 @@ from jaxnmt.parallel.sharding import constrain
 NORM_EPSILON = 1e-5
 
 
-def _mix(x: jax.Array) -> jax.Array:
+def mix(x: jax.Array) -> jax.Array:
     """A bijection of uint32 in which every input bit moves every output bit (xor-shift and multiply, twice)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
@@ -44,19 +44,19 @@ class Noise:
     @staticmethod
     def of(seed: int, step: jax.Array, rows_B: jax.Array) -> Noise:
         """The noise of one training step."""
-        return Noise(_mix(_mix(jnp.uint32(seed)) + step.astype(jnp.uint32)), rows_B.astype(jnp.uint32))
+        return Noise(mix(mix(jnp.uint32(seed)) + step.astype(jnp.uint32)), rows_B.astype(jnp.uint32))
 
     def at(self, place: str | jax.Array | int) -> Noise:
         """The noise of a named part, or of a numbered layer."""
         number = jnp.uint32(zlib.crc32(place.encode())) if isinstance(place, str) else jnp.asarray(place, jnp.uint32)
-        return Noise(_mix(self.key ^ _mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
+        return Noise(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
 
     def bits(self, shape: Sequence[int]) -> jax.Array:
         """One uniform uint32 for each element of an array whose first axis is the batch."""
         inner = math.prod(shape[1:])
         row = (self.rows_B * jnp.uint32(inner)).reshape((-1,) + (1,) * (len(shape) - 1))
         element = jnp.arange(inner, dtype=jnp.uint32).reshape((1, *shape[1:]))
-        return _mix((row + element) ^ self.key)
+        return mix((row + element) ^ self.key)
 
 
 def dropout(x: jax.Array, rate: float, noise: Noise | None) -> jax.Array:

@@ -33,7 +33,7 @@ def _stack(node):
         return node
     layers = sorted((name for name in node if _LAYER.fullmatch(name)), key=lambda name: int(name.removeprefix("layer_")))
     rest = {name: _stack(value) for name, value in node.items() if name not in layers}
-    return rest | {"layers": jax.tree.map(_join, *(node[name] for name in layers))} if layers else rest
+    return rest | {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(node[name] for name in layers))} if layers else rest
 
 
 def _unstack(node):
@@ -42,15 +42,5 @@ def _unstack(node):
     rest = {name: _unstack(value) for name, value in node.items() if name != "layers"}
     if "layers" in node:
         depth = jax.tree.leaves(node["layers"])[0].shape[0]
-        rest |= {f"layer_{i}": jax.tree.map(lambda x, i=i: _take(x, i), node["layers"]) for i in range(depth)}
+        rest |= {f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
     return rest
-
-
-def _join(*leaves):
-    if isinstance(leaves[0], jax.ShapeDtypeStruct):
-        return jax.ShapeDtypeStruct((len(leaves), *leaves[0].shape), leaves[0].dtype)
-    return jnp.stack(leaves)
-
-
-def _take(leaf, i: int):
-    return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf[i]

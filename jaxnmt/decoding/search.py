@@ -1,0 +1,166 @@
+"""Greedy and beam search over a model's `step` and its carry: one while-loop, compiled once a shape.
+
+K is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * K + k.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnmt.models.seq2seq import Batch, Seq2Seq
+
+PAD, BOS, EOS = 0, 1, 2
+NEVER = -1e9
+
+# (tokens so far (B, K, L), how many of them are written, log-probabilities (B, K, V)) -> log-probabilities
+LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Hypotheses:
+    """Best first.
+
+    Attributes:
+        tokens_BKL: int32, each ended by EOS and padded with PAD, without BOS.
+        scores_BK: float32, log-probability divided by the length penalty; NEVER for places that no hypothesis took.
+        log_probs_BK: float32, log-probability, EOS included.
+    """
+
+    tokens_BKL: jax.Array
+    scores_BK: jax.Array
+    log_probs_BK: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """What a search is compiled for.
+
+    Attributes:
+        beam_size: K.
+        max_length: L, tokens of the longest hypothesis of the batch, EOS included.
+        length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14).
+        processors: change log-probabilities before each choice.
+    """
+
+    beam_size: int
+    max_length: int
+    length_penalty: float = 1.0
+    processors: tuple[LogitProcessor, ...] = ()
+
+
+def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
+    """GNMT's (Wu et al. 2016, equation 14)."""
+    return ((5.0 + length) / 6.0) ** alpha
+
+
+def search(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Hypotheses:
+    """The best translations of each sentence of a batch.
+
+    Args:
+        batch: `encoder_input_tokens` (B, S), one sentence a row.
+        limits_B: int32, each sentence's longest translation, EOS included: it depends on the sentence alone, so that its
+            translation does not depend on its batch.
+    """
+    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B)
+
+
+def _log_probs(options: SearchOptions, logits_RV, tokens_BKL, written, limits_B) -> jax.Array:
+    """Log-probabilities (B, K, V) of the next token: never PAD or BOS, and only EOS where a sentence's limit is reached."""
+    B, K, _ = tokens_BKL.shape
+    log_p = jax.nn.log_softmax(logits_RV.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)).reshape(B, K, -1)
+    for process in options.processors:
+        log_p = process(tokens_BKL, written, log_p)
+    at_limit_B11 = (written + 1 >= limits_B)[:, None, None]
+    return jnp.where(at_limit_B11 & (jnp.arange(log_p.shape[-1]) != EOS), NEVER, jnp.maximum(log_p, NEVER))
+
+
+def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
+    memory = model.encode(params, batch)
+    B, L = batch["encoder_input_tokens"].shape[0], options.max_length
+    carry = model.start(params, memory, L)
+    state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, L), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
+
+    def unfinished(state):
+        return (state[0] < L) & ~state[-1].all()
+
+    def body(state):
+        t, carry, token_B, tokens_BL, log_prob_B, done_B = state
+        logits, carry = model.step(params, memory, carry, token_B)
+        log_p = _log_probs(options, logits, tokens_BL[:, None], t, limits_B)[:, 0]
+        token_B = jnp.where(done_B, PAD, log_p.argmax(-1)).astype(jnp.int32)
+        log_prob_B = log_prob_B + jnp.where(done_B, 0.0, log_p.max(-1))
+        return t + 1, carry, token_B, tokens_BL.at[:, t].set(token_B), log_prob_B, done_B | (token_B == EOS)
+
+    _, _, _, tokens_BL, log_prob_B, _ = jax.lax.while_loop(unfinished, body, state)
+    length_B = (tokens_BL != PAD).sum(-1)
+    return Hypotheses(tokens_BL[:, None], (log_prob_B / length_penalty(length_B, options.length_penalty))[:, None], log_prob_B[:, None])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Beams:
+    """Live hypotheses and the best finished ones, K of each a sentence."""
+
+    t: jax.Array
+    carry: Any
+    live_BKL: jax.Array
+    live_log_probs_BK: jax.Array
+    done: Hypotheses
+
+
+def _beam(model, options, params, batch, limits_B) -> Hypotheses:
+    memory = model.encode(params, batch)
+    B, K, L, alpha = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length, options.length_penalty
+    carry = jax.tree.map(lambda x: jnp.repeat(x, K, 0), model.start(params, memory, L))
+    nothing = Hypotheses(jnp.zeros((B, K, L), jnp.int32), jnp.full((B, K), NEVER), jnp.full((B, K), NEVER))
+    only_first_BK = jnp.tile(jnp.where(jnp.arange(K) == 0, 0.0, NEVER), (B, 1))
+    beams = _Beams(jnp.int32(0), carry, jnp.zeros((B, K, L), jnp.int32), only_first_BK, nothing)
+
+    def unfinished(beams: _Beams):
+        # No live hypothesis can still beat the worst finished one: log-probabilities only fall, and the penalty is largest at the limit
+        # (for alpha < 0 it is largest at once).
+        longest_B = limits_B if alpha >= 0 else jnp.broadcast_to(beams.t + 1, limits_B.shape)
+        hope_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
+        return (beams.t < L) & (hope_B > beams.done.scores_BK[:, -1]).any()
+
+    def body(beams: _Beams) -> _Beams:
+        last_BK = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BKL, jnp.maximum(beams.t - 1, 0), axis=2))
+        logits_RV, carry = model.step(params, memory, beams.carry, last_BK.reshape(-1))
+        log_p_BKV = _log_probs(options, logits_RV, beams.live_BKL, beams.t, limits_B)
+        values_BC, parents_BC, tokens_BC = _candidates(log_p_BKV, beams.live_log_probs_BK)
+        ended_BC = tokens_BC == EOS
+        history_BCL = jnp.take_along_axis(beams.live_BKL, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
+        done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), length_penalty(beams.t + 1, alpha))
+        values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
+        rows_R = (jnp.arange(B)[:, None] * K + jnp.take_along_axis(parents_BC, keep_BK, 1)).reshape(-1)
+        carry = jax.tree.map(lambda x: x[rows_R], carry)
+        return _Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
+
+    return jax.lax.while_loop(unfinished, body, beams).done
+
+
+def _candidates(log_p_BKV, live_log_probs_BK):
+    """The 2K best continuations of each sentence -> (values, parents, tokens), (B, 2K) each: enough for K that do not end.
+
+    In two stages: the best of each beam, then the best of those, which is the same and sorts far less.
+    """
+    B, K, V = log_p_BKV.shape
+    values, tokens = jax.lax.top_k(log_p_BKV, min(2 * K, V))
+    values = (values + live_log_probs_BK[..., None]).reshape(B, -1)
+    values_BC, best = jax.lax.top_k(values, min(2 * K, values.shape[1]))
+    return values_BC, best // tokens.shape[-1], jnp.take_along_axis(tokens.reshape(B, -1), best, 1)
+
+
+def _merge(done: Hypotheses, history_BCL, log_probs_BC, penalty) -> Hypotheses:
+    """The K best of the finished hypotheses and those that end now."""
+    scores = jnp.concatenate([done.scores_BK, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
+    scores_BK, best = jax.lax.top_k(scores, done.scores_BK.shape[1])
+    tokens = jnp.concatenate([done.tokens_BKL, history_BCL], 1)
+    log_probs = jnp.concatenate([done.log_probs_BK, log_probs_BC], 1)
+    return Hypotheses(jnp.take_along_axis(tokens, best[..., None], 1), scores_BK, jnp.take_along_axis(log_probs, best, 1))

@@ -1,0 +1,141 @@
+"""Text in, text out: tokenise, group by length, search, put words together again, in the order of the input."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnmt import config as cfg
+from jaxnmt import config_files
+from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.decoding.search import EOS, PAD, Hypotheses, LogitProcessor, SearchOptions, search
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.training.checkpoint import best_step, restore_params
+from jaxnmt.training.programs import use_compilation_cache
+
+LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
+
+
+class Translation(NamedTuple):
+    """A translation and its score: log-probability divided by the length penalty."""
+
+    text: str
+    score: float
+
+
+class Translator:
+    """Translates with given parameters; its searches are compiled once for each (rows, source length, options)."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        params: Any,
+        tokenizer: Tokenizer,
+        max_length: int,
+        processors: tuple[LogitProcessor, ...] = (),
+        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+    ):
+        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning."""
+        self.model, self.params, self.tokenizer, self.max_length, self.processors, self.warn = (
+            model,
+            params,
+            tokenizer,
+            max_length,
+            processors,
+            warn,
+        )
+        self._search = jax.jit(functools.partial(search, model), static_argnums=0)
+
+    @classmethod
+    def from_run(cls, run: Path, checkpoint: int | None = None) -> Translator:
+        """The model of a run's best checkpoint, or of the one at a given step, whatever mesh it was trained on.
+
+        Raises:
+            UserError: the run has no (such) checkpoint.
+        """
+        use_compilation_cache()
+        experiment = config_files.read(run / "config.json")
+        step = best_step(run) if checkpoint is None else checkpoint
+        if step is None:
+            raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
+        tokenizer = load_tokenizer(run / "tokenizer")
+        flat = dataclasses.replace(experiment.model, scan_layers=False, remat="none")
+        model = build_model(flat, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), jax.eval_shape(model.init, jax.random.key(0))
+        )
+        params = restore_params(run, abstract, step, averaged=experiment.training.ema_decay > 0)
+        print(f"checkpoint {step} of {run}", file=sys.stderr)
+        return cls(model, params, tokenizer, experiment.data.max_length)
+
+    def translate(self, lines: Sequence[str], decoding: cfg.Decoding) -> list[list[Translation]]:
+        """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read
+        is split at sentence ends, or else cut, with a warning."""
+        pieces: list[tuple[int, list[int]]] = []
+        for number, ids in enumerate(self.tokenizer.encode_source([line.strip() for line in lines])):
+            pieces += [(number, part) for part in self._fit(number, ids)]
+        found: list[list[list[Translation]]] = [[] for _ in lines]
+        for (number, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
+            found[number].append(translations)
+        return [_joined(parts) for parts in found]
+
+    def _fit(self, number: int, ids: list[int]) -> list[list[int]]:
+        """Parts of a sentence that the model can read."""
+        if not ids:
+            return []
+        limit = self.max_length - 1
+        if len(ids) <= limit:
+            return [ids]
+        self.warn(f"line {number + 1} has {len(ids)} tokens, more than data.max_length = {self.max_length} allows: translated in parts")
+        parts = math.ceil(len(ids) / limit)
+        size = math.ceil(len(ids) / parts)
+        return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+    def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
+        """Searches sentences in groups of similar length; results in the order given."""
+        results: list[list[Translation]] = [[] for _ in sentences]
+        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+        for start in range(0, len(order), decoding.batch_size):
+            group = order[start : start + decoding.batch_size]
+            length = bucket(max(len(sentences[i]) for i in group) + 1)
+            tokens = np.full((decoding.batch_size, length), PAD, np.int32)
+            limits = np.ones(decoding.batch_size, np.int32)
+            for row, i in enumerate(group):
+                tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
+                limits[row] = output_limit(len(sentences[i]), decoding)
+            tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
+            options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, self.processors)
+            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, {"encoder_input_tokens": tokens}, limits))
+            for row, i in enumerate(group):
+                kept = zip(hypotheses.tokens_BKL[row], hypotheses.scores_BK[row], strict=True)
+                results[i] = [Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in kept][: decoding.n_best]
+        return results
+
+
+def bucket(length: int) -> int:
+    """The compiled source length that a length is padded to."""
+    return next((size for size in LENGTHS if size >= length), -(-length // 512) * 512)
+
+
+def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
+    """The longest translation of a sentence, EOS included; a function of the sentence alone."""
+    return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
+
+
+def _joined(parts: list[list[Translation]]) -> list[Translation]:
+    """The translations of a line from those of its parts: the k-th best of each, one after the other."""
+    if not parts:
+        return [Translation("", 0.0)]
+    if len(parts) == 1:
+        return parts[0]
+    depth = min(map(len, parts))
+    return [Translation(" ".join(part[k].text for part in parts), sum(part[k].score for part in parts)) for k in range(depth)]

@@ -1,0 +1,185 @@
+"""Checkpoints: Orbax on disk, layers unstacked, parameters apart from optimizer state, each item with a checksum.
+
+A step's folder holds `params`, `ema` (where one is kept), `optimizer` and `progress` (JSON). Orbax makes a step visible
+only when it is whole; it does not notice a bit that flips afterwards, so the checksums do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxnmt import config as cfg
+from jaxnmt.models.layers import mix
+from jaxnmt.training.state import TrainState
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@dataclasses.dataclass
+class Progress:
+    """What training knows besides the arrays; all of it is saved, so that a resumed run is the same run.
+
+    Attributes:
+        best_score: best validation score so far (higher is better), and the step it was reached at.
+        stale: validations since then; `plateau_stale`: validations since the learning rate was last cut, or since then.
+        seconds: of training, all sessions together.
+        target_tokens, source_tokens: trained on so far.
+        window: running sums of the log line that is being gathered.
+    """
+
+    best_score: float | None = None
+    best_step: int = 0
+    stale: int = 0
+    plateau_stale: int = 0
+    seconds: float = 0.0
+    target_tokens: int = 0
+    source_tokens: int = 0
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def folder(run: Path) -> Path:
+    """Where a run's checkpoints lie."""
+    return (run / "checkpoints").absolute()
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+    """A uint32 that changes when any bit of any leaf does; the same for every mesh."""
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        bits = leaf.reshape(-1) if leaf.dtype == jnp.uint32 else jax.lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32)
+        place = jnp.arange(bits.size, dtype=jnp.uint32)
+        total += (bits * (mix(place + jnp.uint32(number * 0x9E3779B1 % 2**32)) | jnp.uint32(1))).sum(dtype=jnp.uint32)
+    return total
+
+
+class CheckpointStore:
+    """Saves and restores a run's training state; keeps the latest and the best."""
+
+    def __init__(self, run: Path, config: cfg.Checkpoints):
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(max(config.keep_latest, 1)),
+                policies.BestN(n=config.keep_best, get_metric_fn=lambda m: m["score"], keep_checkpoints_without_metrics=False),
+            ]
+        )
+        self._run = run
+        self._manager = ocp.CheckpointManager(
+            folder(run),
+            options=ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True),
+        )
+
+    def latest(self) -> int | None:
+        """The newest complete step."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, progress: Progress, score: float | None) -> None:
+        """Start writing a checkpoint in the background. `state` has its layers unstacked."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        items = {"params": state.params, "optimizer": _optimizer_item(state)} | ({} if state.ema is None else {"ema": state.ema})
+        record = dataclasses.asdict(progress) | {"step": step, "checksums": {name: int(checksum(item)) for name, item in items.items()}}
+        arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        with disk_errors(self._run):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(**arguments, progress=ocp.args.JsonSave(record)),
+                metrics=None if score is None else {"score": score},
+            )
+
+    def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
+        """The state (layers unstacked, laid out like `abstract`) and progress of a step.
+
+        Raises:
+            UserError: the checkpoint is damaged.
+        """
+        items = {"params": abstract.params, "optimizer": _optimizer_item(abstract)} | ({} if abstract.ema is None else {"ema": abstract.ema})
+        found, record = _restore(self._manager, self._run, step, items)
+        state = TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"])
+        fields = {field.name for field in dataclasses.fields(Progress)}
+        return state, Progress(**{name: value for name, value in record.items() if name in fields})
+
+    def wait(self) -> None:
+        """Until what was saved is on disk."""
+        with disk_errors(self._run):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Finish writing and let go."""
+        self.wait()
+        self._manager.close()
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale, "bad_steps": state.bad_steps}
+
+
+def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[str, Any]) -> tuple[dict[str, Any], dict]:
+    arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+    try:
+        found = manager.restore(step, args=ocp.args.Composite(**arguments, progress=ocp.args.JsonRestore()))
+    except (ValueError, KeyError, OSError, FileNotFoundError) as error:
+        raise cfg.UserError(
+            f"checkpoint {step} of {run} cannot be read ({str(error).splitlines()[0][:200]}): remove the folder {folder(run) / str(step)} to use an older one"
+        ) from error
+    record = found["progress"]
+    for name in items:
+        if int(checksum(found[name])) != record["checksums"][name]:
+            raise cfg.UserError(
+                f"checkpoint {step} of {run} is damaged: its {name} are not what was written; remove the folder {folder(run) / str(step)} to use an older one"
+            )
+    return {name: found[name] for name in items}, record
+
+
+def steps(run: Path) -> list[int]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted(int(path.name) for path in folder(run).glob("*") if path.name.isdigit()) if folder(run).is_dir() else []
+
+
+def best_step(run: Path) -> int | None:
+    """The checkpoint with the best validation score, or the newest where none has one."""
+    with _reader(run) as manager:
+        scored = {step: metrics["score"] for step in steps(run) if (metrics := manager.metrics(step))}
+    return max(scored, key=lambda step: (scored[step], step)) if scored else max(steps(run), default=None)
+
+
+def restore_params(run: Path, abstract_params: Any, step: int, averaged: bool) -> Any:
+    """The parameters that decoding uses, layers unstacked: the moving average where the run keeps one.
+
+    Raises:
+        UserError: no such checkpoint, or a damaged one.
+    """
+    if step not in steps(run):
+        raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run))) or 'none yet'}")
+    name = "ema" if averaged else "params"
+    with _reader(run) as manager:
+        found, _ = _restore(manager, run, step, {name: abstract_params})
+    return found[name]
+
+
+@contextlib.contextmanager
+def _reader(run: Path):
+    manager = ocp.CheckpointManager(folder(run), options=ocp.CheckpointManagerOptions(read_only=True))
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+@contextlib.contextmanager
+def disk_errors(run: Path):
+    """A full disk is the user's to mend: one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise cfg.UserError(f"{run}: a checkpoint could not be written ({error.strerror or error}); free some space, then resume") from error

@@ -1,0 +1,326 @@
+"""The training loop: batches in, steps, what is due after each; killed anywhere, it goes on where the last checkpoint stands."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnmt import config as cfg
+from jaxnmt.data.batching import BatchPlan, PlannedBatch
+from jaxnmt.data.loader import batches, evaluation_batches, name_pairs
+from jaxnmt.data.prepared import Prepared, prepare
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.models.accounting import parameter_count, training_flops
+from jaxnmt.models.layout import stack_layers, unstack_layers
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.parallel.sharding import make_mesh, to_mesh
+from jaxnmt.training.checkpoint import CheckpointStore, Progress
+from jaxnmt.training.clock import Clock
+from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
+from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.programs import TrainPrograms, evaluation_program, use_compilation_cache
+from jaxnmt.training.progress import Display, train_line, validation_line
+from jaxnmt.training.signals import Signals
+from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of
+from jaxnmt.training.step import StepMetrics
+
+# (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
+TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
+
+
+class _Pending(NamedTuple):
+    """A step whose metrics are still on the device."""
+
+    step: int
+    planned: PlannedBatch
+    metrics: StepMetrics
+
+
+def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None = None) -> None:
+    """Train, or go on training, the run in a folder (its `config.json` is written already).
+
+    Args:
+        translate: translates and scores the validation sentences; without it only the loss is validated.
+
+    Raises:
+        UserError: the data, the mesh or the checkpoints do not allow it, or gradients stay non-finite.
+        KeyboardInterrupt: Ctrl-C; what was trained is saved.
+    """
+    use_compilation_cache()
+    Trainer(experiment, run, translate).run()
+
+
+class Trainer:
+    """One session of a run."""
+
+    def __init__(self, experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None):
+        self.config, self.folder, self.translate = experiment, run, translate
+        self.signals = Signals()
+        self.started = time.perf_counter()
+        self.mesh = make_mesh(experiment.mesh)
+        self.store = CheckpointStore(run, experiment.checkpoints)
+        step = self.store.latest() or 0
+        self.display = Display(experiment.training.steps, step)
+        self.data = prepare(experiment, run / "tokenizer", say=self.display.say)
+        self._check_data(self.data)
+        self.display.say(self.data.describe())
+        tokenizer = self.data.tokenizer
+        self.plan = BatchPlan(
+            [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],
+            self.data.weights,
+            experiment.batching,
+            experiment.training.seed,
+            experiment.data.max_length,
+            row_multiple=experiment.training.accumulation * self.mesh.shape["data"] * self.mesh.shape["fsdp"],
+            counts_file=run / "batches.json",
+        )
+        self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+        self.flat_model = build_model(
+            dataclasses.replace(experiment.model, scan_layers=False), tokenizer.source_vocab_size, tokenizer.target_vocab_size
+        )
+        self.optimizer = make_optimizer(experiment.optimizer)
+        self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
+        self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing)
+        self.progress = Progress()
+        self.stopped = ""
+
+    # ---- set-up
+
+    def _check_data(self, data: Prepared) -> None:
+        """Refuse to go on with other text than the run began with; remember what it began with."""
+        path, now = self.folder / "data.json", json.dumps(data.fingerprints, indent=2, sort_keys=True)
+        if path.exists() and path.read_text() != now and self.store.latest():
+            raise cfg.UserError(
+                f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
+                "restore the data, or start a new run with --run"
+            )
+        path.write_text(now)
+
+    def _load(self) -> TrainState:
+        """The newest checkpoint, or a fresh state."""
+        step = self.store.latest()
+        if step is None:
+            make = jax.jit(
+                lambda: initial_state(self.model, self.optimizer, self.config.training), out_shardings=shardings_of(self.abstract)
+            )
+            with jax.sharding.set_mesh(self.mesh):
+                return make()
+        flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
+        state, self.progress = self.store.restore(step, flat)
+        self.display.say(f"going on from checkpoint {step:,}")
+        if self.config.model.scan_layers:
+            state = jax.jit(stack_layers, out_shardings=shardings_of(self.abstract))(state)
+        # a fresh copy: donating buffers that came from the checkpoint reader is not safe on CPU
+        return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
+
+    def _flat(self, tree):
+        """With layers unstacked, as checkpoints and decoding want them."""
+        return jax.jit(unstack_layers)(tree) if self.config.model.scan_layers else tree
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Compile, then step until the end, a stop or a signal; always saved, always closed."""
+        devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
+        self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
+        self.programs = TrainPrograms(
+            self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed
+        )
+        self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
+        self.state = self._load()
+        self.step = int(self.state.step)
+        self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
+        _remove_samples_after(self.folder / "samples", self.step)
+        self.clock = Clock()
+        self.display.start()
+        try:
+            with self.signals:
+                self._steps()
+        finally:
+            self.display.stop()
+            self.log.close()
+            self.store.close()
+        self._say_goodbye()
+
+    def _steps(self) -> None:
+        pending: _Pending | None = None
+        finished = None
+        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps)
+        with contextlib.closing(stream):
+            for step, planned, arrays in self.clock.waiting(stream):
+                self.state, metrics = self.programs(self.state, planned.shape, to_mesh(arrays, self.mesh))
+                if pending:
+                    self._record(pending)  # one step late: the device is already at work on this one
+                pending, finished = _Pending(step + 1, planned, metrics), step + 1
+                self.display.step(finished)
+                if self._due(finished):
+                    self._record(pending)
+                    pending = None
+                    self._milestone(finished)
+                if self.stopped:
+                    break
+        if pending:  # only where the last step was not a milestone
+            self._record(pending)
+
+    def _due(self, step: int) -> bool:
+        """Whether something must be done after a step that needs the device to have finished it."""
+        if self.signals.received:
+            self.stopped = "interrupted"
+        elif self.config.training.max_minutes and time.perf_counter() - self.started > 60 * self.config.training.max_minutes:
+            self.stopped = f"training.max_minutes = {self.config.training.max_minutes:g} are over"
+        every = (self.config.logging.every, self.config.checkpoints.every, self.config.validation.every)
+        return bool(self.stopped) or step == self.config.training.steps or any(n and step % n == 0 for n in every)
+
+    def _milestone(self, step: int) -> None:
+        """Log, validate and save, whichever is due after a step."""
+        last = step == self.config.training.steps
+        if step % self.config.logging.every == 0 or last:
+            self._log(step)
+        every = self.config.validation.every
+        score = self._validate(step) if last or (every and step % every == 0) else None
+        if score is not None or self.stopped or step % self.config.checkpoints.every == 0:
+            with self.clock.paused():
+                self.progress.seconds += self.clock.take_session_seconds()
+                self.store.save(self._flat(self.state), self.progress, score)
+
+    # ---- after a step
+
+    def _record(self, pending: _Pending) -> None:
+        """Add a step to the log line that is being gathered; count and name a step that was skipped."""
+        values = jax.device_get(pending.metrics)
+        if not values.finite:
+            self.display.say(f"skipped a step whose gradient is not finite ({float(values.gradient_norm)}): {name_pairs(pending.planned)}")
+            self.log.write("skipped", pending.step, {"pairs": name_pairs(pending.planned)})
+            if values.bad_steps >= self.config.training.max_bad_steps:
+                self.store.wait()
+                good = self.store.latest()
+                raise cfg.UserError(
+                    f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower schedule.learning_rate, "
+                    f"set optimizer.clip_norm, or look at these pairs; "
+                    + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
+                )
+        shape = pending.planned.shape
+        add = {
+            "steps": 1,
+            "positions": shape.rows * (shape.source + shape.target),
+            "source_tokens": int(values.source_tokens),
+            "target_tokens": int(values.sums.tokens),
+        }
+        if values.finite:
+            add |= {"good_steps": 1, "loss": float(values.sums.loss), "nll": float(values.sums.nll), "tokens": float(values.sums.tokens)}
+            add |= {"gradient_norm": float(values.gradient_norm)}
+        for name, value in add.items():
+            self.progress.window[name] = self.progress.window.get(name, 0) + value
+        self.progress.window["learning_rate"] = float(values.learning_rate)
+        self.progress.source_tokens += add["source_tokens"]
+        self.progress.target_tokens += add["target_tokens"]
+        self.clock.count(add["source_tokens"], add["target_tokens"])
+
+    def _log(self, step: int) -> None:
+        window, self.progress.window = self.progress.window, {}
+        tokens, good = window.get("tokens", 0) or math.nan, window.get("good_steps", 0) or math.nan
+        values = {
+            "epoch": self.plan.epoch(step),
+            "loss": window.get("loss", 0) / tokens,
+            "perplexity": perplexity(window.get("nll", 0) / tokens),
+            "learning_rate": window["learning_rate"],
+            "gradient_norm": window.get("gradient_norm", 0) / good,
+            "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
+            "target_tokens": self.progress.target_tokens,
+        }
+        seconds, waited, source, target, steps = self.clock.take_window()
+        timing = {
+            "seconds": seconds,
+            "target_tokens_per_second": target / seconds,
+            "utilisation": training_flops(self.abstract.params, source, target) / seconds / peak_flops(),
+            "input_wait": waited / seconds,
+            "seconds_left": (self.config.training.steps - step) * seconds / max(steps, 1),
+        }
+        self.log.write("train", step, values, timing)
+        self.display.log(step, train_line(values, timing))
+
+    def _validate(self, step: int) -> float:
+        """Loss and translations of the validation pairs; returns the score (higher is better) and updates what depends on it."""
+        with self.clock.paused():
+            start = time.perf_counter()
+            values = validation_loss(self.evaluate, self._flat(self.state.eval_params), self.data, self.config, self.mesh)
+            hypotheses: list[str] = []
+            if self.translate is not None:
+                params = self._flat(self.state.eval_params)
+                languages = (self.data.source_language, self.data.target_language)
+                arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, languages)
+                hypotheses, values["bleu"] = self.translate(*arguments)
+            use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
+            score = values["bleu"] if use_bleu else -values["loss"]
+            values["best"] = self.progress.best_score is None or score > self.progress.best_score
+            self._judge(step, score, values["best"])
+            self.log.write("validation", step, values, {"seconds": time.perf_counter() - start})
+            self.display.say(f"step {step:,}  {validation_line(values)}")
+            self._show_samples(step, hypotheses)
+        return score
+
+    def _judge(self, step: int, score: float, best: bool) -> None:
+        """Best score, patience, plateau."""
+        progress, schedule = self.progress, self.config.schedule
+        if best:
+            progress.best_score, progress.best_step, progress.stale, progress.plateau_stale = score, step, 0, 0
+            return
+        progress.stale, progress.plateau_stale = progress.stale + 1, progress.plateau_stale + 1
+        if schedule.name == "plateau" and progress.plateau_stale >= schedule.plateau_patience:
+            progress.plateau_stale = 0
+            self.state = dataclasses.replace(self.state, lr_scale=self.state.lr_scale * schedule.plateau_factor)
+        if 0 < self.config.validation.patience <= progress.stale:
+            self.stopped = f"no better {self.config.validation.metric} in {progress.stale} validations"
+
+    def _show_samples(self, step: int, hypotheses: Sequence[str]) -> None:
+        if not hypotheses:
+            return
+        pairs, folder = self.data.validation, self.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        rows = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
+        (folder / f"{step}.txt").write_text("\n".join(rows), encoding="utf-8")
+        count = min(self.config.validation.samples, len(rows))
+        if count:
+            self.display.say("\n".join(rows[i * len(rows) // count] for i in range(count)))
+
+    def _say_goodbye(self) -> None:
+        done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
+        if self.stopped == "interrupted":
+            self.display.say(f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there")
+            if self.signals.received == signal.SIGTERM:
+                raise SystemExit(128 + signal.SIGTERM)
+            raise KeyboardInterrupt
+        best = f"; best {self.config.validation.metric} at step {self.progress.best_step:,}" if self.progress.best_step else ""
+        why = f" ({self.stopped})" if self.stopped else ""
+        self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")
+
+
+def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg.Experiment, mesh: jax.sharding.Mesh) -> dict[str, float]:
+    """Mean loss and perplexity of the validation pairs, sides cut to data.max_length tokens."""
+    tokenizer, pairs = data.tokenizer, data.validation
+    ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    sums = []
+    with jax.sharding.set_mesh(mesh):
+        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, parts):
+            sums.append(evaluate(params, to_mesh(arrays, mesh)))
+    totals = [jax.device_get(part) for part in sums]
+    tokens = sum(float(part.tokens) for part in totals)
+    nll = sum(float(part.nll) for part in totals) / tokens
+    return {"loss": sum(float(part.loss) for part in totals) / tokens, "perplexity": perplexity(nll)}
+
+
+def _remove_samples_after(folder: Path, step: int) -> None:
+    for path in folder.glob("*.txt"):
+        if path.stem.isdigit() and int(path.stem) > step:
+            path.unlink()

@@ -1,0 +1,104 @@
+"""What is measured while training, and where it is written: metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+# Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
+_PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5p": 459e12,
+    "TPU v5": 459e12,
+    "TPU v6 lite": 918e12,
+    "A100": 312e12,
+    "H100": 989e12,
+    "H200": 989e12,
+}
+
+
+@functools.cache
+def peak_flops() -> float:
+    """Matrix-product rate of all devices together: from data sheets; on CPU, measured (float32, 1024³, best of five)."""
+    kind = jax.devices()[0].device_kind
+    if (known := next((rate for name, rate in _PEAK.items() if name in kind), None)) is not None:
+        return known * jax.device_count()
+    x = jnp.ones((1024, 1024), jnp.float32)
+    product = jax.jit(lambda a, b: a @ b).lower(x, x).compile()
+    product(x, x).block_until_ready()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        product(x, x).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / min(times)
+
+
+def perplexity(nll: float) -> float:
+    """exp of a mean negative log-likelihood, infinite rather than an error."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+class MetricsLog:
+    """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
+
+    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact.
+    """
+
+    def __init__(self, run: Path, step: int, tensorboard: bool):
+        self.path = run / "metrics.jsonl"
+        _cut_back(self.path, step)
+        self._file = self.path.open("a", encoding="utf-8")
+        self._writer = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
+        """One record, on disk when this returns."""
+        record = {"kind": kind, "step": step} | values | ({"timing": timing} if timing else {})
+        self._file.write(json.dumps(record, default=float) + "\n")
+        self._file.flush()
+        if self._writer:
+            for name, value in (values | (timing or {})).items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+            self._writer.flush()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+
+def _cut_back(path: Path, step: int) -> None:
+    """Drop the records after a step, and a last line that was cut off; the file is replaced in one go."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue
+    new = path.with_suffix(".new")
+    new.write_text("".join(kept), encoding="utf-8")
+    os.replace(new, path)
+
+
+def read_metrics(run: Path, kind: str) -> list[dict]:
+    """The records of one kind (`train` or `validation`), in order."""
+    path = run / "metrics.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return [record for record in records if record["kind"] == kind]

@@ -1,0 +1,103 @@
+"""The compiled programs of a run: every shape's training and evaluation step, made before the first step."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnmt import config as cfg
+from jaxnmt.data.packing import Shape
+from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.sharding import batch_sharding
+from jaxnmt.training.state import TrainState, shardings_of
+from jaxnmt.training.step import evaluation_step, train_step
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxnmt/xla."""
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("JAXNMT_CACHE") or Path.home() / ".cache" / "jaxnmt"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Names, shapes and types of a batch's arrays, as `loader.assemble` makes them."""
+    source, target = (shape.rows, shape.source), (shape.rows, shape.target)
+    arrays = {
+        "encoder_input_tokens": (source, np.int32),
+        "decoder_input_tokens": (target, np.int32),
+        "decoder_target_tokens": (target, np.int32),
+        "decoder_loss_weights": (target, np.float32),
+    }
+    if packed:
+        arrays |= {f"encoder_{name}": (source, np.int32) for name in ("segment_ids", "positions")}
+        arrays |= {f"decoder_{name}": (target, np.int32) for name in ("segment_ids", "positions")}
+    return {name: jax.ShapeDtypeStruct(*array, sharding=batch_sharding(mesh)) for name, array in arrays.items()}
+
+
+class TrainPrograms:
+    """`step(state, batch)`, compiled ahead of time for each shape; a call with another shape is an error, never a compilation."""
+
+    def __init__(
+        self,
+        model: Seq2Seq,
+        optimizer: optax.GradientTransformation,
+        config: cfg.Experiment,
+        abstract: TrainState,
+        mesh: jax.sharding.Mesh,
+        shapes: Sequence[Shape],
+        packed: bool,
+    ):
+        step = jax.jit(
+            functools.partial(train_step, model, optimizer, config), donate_argnums=0, out_shardings=(shardings_of(abstract), None)
+        )
+        structs = [batch_struct(shape, packed, mesh) for shape in shapes]
+        self.shapes, self.seconds = tuple(shapes), time.perf_counter()
+        self._programs = dict(zip(shapes, _compile_all(mesh, [lambda b=b: step.lower(abstract, b) for b in structs]), strict=True))
+        self.seconds = time.perf_counter() - self.seconds
+
+    def __call__(self, state: TrainState, shape: Shape, batch: dict[str, jax.Array]):
+        return self._programs[shape](state, batch)
+
+    def memory(self, shape: Shape) -> int | None:
+        """Bytes on a device: arguments and temporaries; None where the compiler does not tell."""
+        analysis = self._programs[shape].memory_analysis()
+        return None if analysis is None else analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+
+    def describe(self) -> list[str]:
+        """A line for each shape."""
+        lines = []
+        for shape in self.shapes:
+            memory = self.memory(shape)
+            told = "" if memory is None else f", {memory / 2**20:,.0f} MiB on a device"
+            lines.append(f"  {shape.rows} rows x {shape.source} source x {shape.target} target positions{told}")
+        return lines
+
+
+def evaluation_program(model: Seq2Seq, label_smoothing: float) -> Callable:
+    """`(params, batch) -> LossSums`, compiled once a shape when it is first met."""
+    return jax.jit(functools.partial(evaluation_step, model, label_smoothing))
+
+
+def _compile_all(mesh: jax.sharding.Mesh, lowerings: Sequence[Callable]) -> list:
+    """Trace one after the other, compile side by side."""
+    with jax.sharding.set_mesh(mesh):
+        lowered = [lower() for lower in lowerings]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(len(lowered), os.cpu_count() or 1))) as pool:
+        return list(pool.map(lambda program: program.compile(), lowered))
+
+
+def as_numpy(tree) -> dict:
+    """Device scalars -> floats."""
+    return jax.tree.map(lambda x: np.asarray(x).item() if jnp.ndim(x) == 0 else np.asarray(x), tree)
