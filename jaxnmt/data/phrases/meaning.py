@@ -206,9 +206,11 @@ def _shape(dice: _Dice, frames: tuple[str, ...], size: int, embedded: bool, past
     frame = FRAMES[name]
     extras = tuple(part for part in frame.may if dice.chance((0.5, 0.35, 0.2)[size - 1]))
     timed = "time" in frame.needs or "time" in extras
-    future = frame.who == "person" and name != "be born" and not past and dice.chance(0.35)
+    time = dice.one(frame.times) if timed else ""
+    # Years lie in the past, and so does "when".
+    future = frame.who == "person" and "year" not in time and not past and dice.chance(0.4)
     fronted = timed and not embedded and name != "clock" and dice.chance(0.35)
-    return Shape(name, future, fronted, extras, dice.one(frame.times) if timed else "")
+    return Shape(name, future, fronted, extras, time)
 
 
 def _fill(shape: Shape, split: str, dice: _Dice, told: tuple[str, ...]) -> Clause:
