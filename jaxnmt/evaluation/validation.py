@@ -1,4 +1,4 @@
-"""The translations and BLEU of a validation, as `jaxnmt evaluate --split validation` would give them."""
+"""What the training loop is handed to translate and score its validation sentences with."""
 
 from __future__ import annotations
 
@@ -6,36 +6,47 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnmt import config as cfg
+from jaxnmt.config import Experiment
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.evaluation.scores import score
+from jaxnmt.evaluation.scores import bleu_score
 from jaxnmt.evaluation.test_sets import join
 from jaxnmt.models.seq2seq import Seq2Seq
 
 
-class ValidationTranslator:
-    """Translates and scores validation pairs; keeps its compiled searches from one validation to the next."""
+class TranslateAndScore:
+    """Translates with one translator for a whole run, so that its searches are compiled once."""
 
     def __init__(self) -> None:
         self._translator: Translator | None = None
 
     def __call__(
         self,
-        experiment: cfg.Experiment,
+        experiment: Experiment,
         model: Seq2Seq,
         tokenizer: Tokenizer,
         params: Any,
         pairs: Sequence[tuple[str, str]],
         languages: tuple[str, str],
     ) -> tuple[list[str], float]:
-        """-> (best translation of each source, BLEU), with a beam of `validation.beam_size`."""
+        """Translations of the source sides, and their BLEU against the target sides: with validation.beam_size, otherwise as
+        `jaxnmt evaluate --split validation` does it.
+
+        Args:
+            params: layers unstacked.
+            pairs: validation sentences and their references.
+            languages: codes of source and target.
+        """
         if self._translator is None:
-            self._translator = Translator(model, params, tokenizer, experiment.data.max_length)
+            self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=_no_warning)
         self._translator.params = params
         decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
-        hypotheses = [best[0].text for best in self._translator.translate([source for source, _ in pairs], decoding)]
-        references = [target for _, target in pairs]
-        if tokenizer.pretokenized:
-            references = [join(reference, experiment.tokenizer.joiner) for reference in references]
-        return hypotheses, score(hypotheses, references, tokenizer.pretokenized, languages).bleu
+        candidates = self._translator.translate([source for source, _ in pairs], decoding)
+        hypotheses = [best.text for best, *_ in candidates]
+        joiner = experiment.tokenizer.joiner
+        references = [join(target, joiner) if tokenizer.pretokenized else target for _, target in pairs]
+        return hypotheses, bleu_score(hypotheses, references, tokenizer.pretokenized, languages)
+
+
+def _no_warning(line: str) -> None:
+    """The same sentences are too long at every validation; `evaluate` says so."""
