@@ -188,7 +188,9 @@ def draw(split: str, index: int, seed: int) -> Meaning:
 
 def _plan(dice: _Dice, report: str, size: int) -> Plan:
     """Draw a template of one to three clauses, the first perhaps reported."""
-    joins = [dice.one(JOINS if not report and place == 0 else JOINS[:4]) for place in range(size - 1)]
+    joins: list[str] = []
+    while len(joins) < size - 1:  # no join twice, and "when" only right after a main clause
+        joins.append(dice.one([join for join in JOINS if join not in joins and (join != "when" or not (report or joins))]))
     frames = tuple(FRAMES)
     told_when = "when" in joins
     first = _shape(dice, PERSONAL if told_when else EMBEDDED if report else frames, size, embedded=bool(report), past=told_when)
