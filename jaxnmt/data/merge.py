@@ -1,6 +1,6 @@
 """Shards become one corpus for each source: duplicates are dropped, validation pairs held out, the rest written in a row.
 
-A shard is in memory at a time, and 8 bytes for each pair while duplicates are looked for.
+A shard is in memory at a time, and 9 bytes for each pair while duplicates are looked for.
 """
 
 from __future__ import annotations
@@ -62,14 +62,21 @@ def _all(paths: Sequence[Path]) -> np.ndarray:
 
 
 def _fresh(paths: Sequence[Path]) -> np.ndarray:
-    """Mask of the pairs of one source that no earlier pair equals, by 64-bit hashes (8 bytes a pair, and a slice of them sorted:
-    among 40 million pairs a false alarm has a chance of 1 in 20,000)."""
-    pair_hash = np.concatenate([shards.read_shard(path, "pair_hash")[0] for path in paths])
-    fresh: np.ndarray = np.zeros(len(pair_hash), bool)
+    """Mask of the pairs of one source that no earlier pair equals, by 64-bit hashes: among 40 million pairs a false alarm has
+    a chance of 1 in 20,000. Needs 9 bytes a pair, and some tens of MB for the slice of them that is sorted at a time."""
+    fresh = _all(paths)
+    pair_hash: np.ndarray = np.empty(len(fresh), np.uint64)
+    starts = [0]
+    for path in paths:
+        (part,) = shards.read_shard(path, "pair_hash")
+        pair_hash[starts[-1] : starts[-1] + len(part)] = part
+        starts.append(starts[-1] + len(part))
     slices = len(pair_hash) // (1 << 20) + 1
     for number in range(slices):
-        (places,) = np.nonzero(pair_hash % np.uint64(slices) == number) if slices > 1 else (np.arange(len(pair_hash)),)
-        fresh[places[np.unique(pair_hash[places], return_index=True)[1]]] = True
+        blocks = zip(starts[:-1], starts[1:], strict=True)
+        places = np.concatenate([start + np.flatnonzero(pair_hash[start:end] % np.uint64(slices) == number) for start, end in blocks])
+        first = np.unique(pair_hash[places], return_index=True)[1]
+        fresh[np.delete(places, first)] = False
     return fresh
 
 

@@ -83,7 +83,7 @@ def test_wide_vocabularies_get_wide_ids(tmp_path):
 
 
 def test_no_held_out_sentence_is_trained_on(experiment, tmp_path):
-    said = []
+    said: list[str] = []
     result = prepare(experiment, tmp_path / "tokenizer", said.append)
     held = {source for source, _ in result.validation}
     everything = sentences(430)
@@ -165,6 +165,15 @@ def test_workers_import_no_jax(tmp_path):
     assert done.stdout == "1 [0, 0, 0]\n", done.stderr
 
 
+def die(path, pairs, recipe):
+    os._exit(9)
+
+
+def test_a_worker_that_dies_is_reported(tmp_path):
+    with pytest.raises(UserError, match="process that tokenises died.*data.workers"):
+        list(shards._in_parallel(iter([(tmp_path, []), (tmp_path, [])]), None, 2, work=die))
+
+
 class Stop(Exception):
     pass
 
@@ -173,7 +182,7 @@ class Stop(Exception):
 def test_interrupted_preparation_goes_on_where_it_was(experiment, tmp_path, monkeypatch, fail_at):
     undisturbed = prepare(experiment, tmp_path / "t", SILENT)
     again = replace(experiment, **{"data.cache": str(tmp_path / "again")})
-    calls = []
+    calls: list[int] = []
 
     def tokenise(pairs, recipe, real=shards.tokenise):
         if len(calls) == fail_at:
@@ -235,7 +244,7 @@ def test_kill_9_then_again_equals_undisturbed(experiment, tmp_path):
     victim.wait()
     left = len(list(cache.glob("*.parts/[0-9]*.npz")))
     assert 5 <= left < 400 and not (cache / undisturbed.fingerprint).exists(), "killed too late to show anything"
-    said = []
+    said: list[str] = []
     result = prepare(replace(experiment, **{"data.cache": str(cache)}), tmp_path / "t", said.append)
     assert any("resumed" in line for line in said)
     assert files(cache / result.fingerprint) == files(tmp_path / "cache" / undisturbed.fingerprint)

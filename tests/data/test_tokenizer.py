@@ -1,5 +1,7 @@
+import os
 import pickle
 
+import numpy as np
 import pytest
 
 from jaxnmt.config import Tokenizer as Options
@@ -51,6 +53,24 @@ def test_saved_and_pickled_tokenizers_are_the_same(options, tmp_path):
 def test_same_text_same_tokenizer(options):
     assert train_tokenizer(options, PAIRS).fingerprint() == train_tokenizer(options, iter(PAIRS)).fingerprint()
     assert train_tokenizer(options, PAIRS).fingerprint() != train_tokenizer(options, [*PAIRS, *[("zebra", "zebra")] * 200]).fingerprint()
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores to tell them from one"
+)
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_the_number_of_cores_does_not_matter(kind):
+    random = np.random.default_rng(0)
+    lines = ["".join(random.choice(list("abcde "), 60)) for _ in range(800)]
+    pairs = list(zip(lines, lines[::-1], strict=True))
+    cores = os.sched_getaffinity(0)
+    many = train_tokenizer(Options(kind=kind, vocab_size=500), pairs)
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        one = train_tokenizer(Options(kind=kind, vocab_size=500), pairs)
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert one.fingerprint() == many.fingerprint()
 
 
 def test_separate_vocabularies_know_their_own_side_only():
