@@ -18,6 +18,9 @@ from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason
 from jaxnmt.data.source import Source
 
+SLICE = 1 << 20
+"""About as many hashes are sorted at a time."""
+
 
 def merge(folder: Path, sources: list[Source], parts: Path, recipe: shards.Recipe, limit: int) -> None:
     """Writes the files of a cache folder: `meta.json`, and for source N `N.source.ids`, `N.source.offsets` and the target's.
@@ -71,7 +74,7 @@ def _fresh(paths: Sequence[Path]) -> np.ndarray:
         (part,) = shards.read_shard(path, "pair_hash")
         pair_hash[starts[-1] : starts[-1] + len(part)] = part
         starts.append(starts[-1] + len(part))
-    slices = len(pair_hash) // (1 << 20) + 1
+    slices = len(pair_hash) // SLICE + 1
     for number in range(slices):
         blocks = zip(starts[:-1], starts[1:], strict=True)
         places = np.concatenate([start + np.flatnonzero(pair_hash[start:end] % np.uint64(slices) == number) for start, end in blocks])

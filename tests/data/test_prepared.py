@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxnmt.config import Data, Experiment, Tokenizer, UserError, replace
-from jaxnmt.data import prepared, shards
+from jaxnmt.data import merge, prepared, shards
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.tokenizer import load_tokenizer
 
@@ -134,6 +134,17 @@ def test_dropped_pairs_are_counted_by_reason(tmp_path, monkeypatch):
     assert "5 dropped" in result.describe() and "2 duplicate" in result.describe()
 
 
+def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeypatch):
+    hashes = np.random.default_rng(0).integers(0, 60, 200, dtype=np.uint64)
+    paths = [tmp_path / f"{start}.npz" for start in (0, 70, 140)]
+    for path, part in zip(paths, np.split(hashes, [70, 140]), strict=True):
+        np.savez(path, pair_hash=part)
+    expected = [value not in hashes[:i] for i, value in enumerate(hashes)]
+    for size in (1000, 50, 7):
+        monkeypatch.setattr(merge, "SLICE", size)
+        assert merge._fresh(paths).tolist() == expected
+
+
 def test_two_workers_equal_one(experiment, tmp_path):
     one = prepare(experiment, tmp_path / "t", SILENT)
     two = prepare(replace(experiment, **{"data.workers": 2, "data.cache": str(tmp_path / "two")}), tmp_path / "t", SILENT)
@@ -190,14 +201,14 @@ def test_interrupted_preparation_goes_on_where_it_was(experiment, tmp_path, monk
         calls.append(len(pairs))
         return real(pairs, recipe)
 
-    def merge(*arguments, real=prepared.merge):
+    def merging(*arguments, real=prepared.merge):
         real(*arguments)
         if fail_at == "merge":
             raise Stop
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "tokenise", tokenise)
-        patch.setattr(prepared, "merge", merge)
+        patch.setattr(prepared, "merge", merging)
         with pytest.raises(Stop):
             prepare(again, tmp_path / "t", SILENT)
     done = len(calls)
