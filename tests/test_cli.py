@@ -170,7 +170,7 @@ def trained(monkeypatch, tmp_path):
     loop = types.ModuleType("jaxnmt.training.loop")
     loop.train = lambda experiment, run, translate=None: calls.append((experiment, run))
     validation = types.ModuleType("jaxnmt.evaluation.validation")
-    validation.TranslateAndScore = lambda: None
+    validation.ValidationTranslator = object
     monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
     monkeypatch.setitem(sys.modules, "jaxnmt.evaluation.validation", validation)
     monkeypatch.chdir(tmp_path)

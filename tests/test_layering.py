@@ -18,8 +18,9 @@ CLI = {"cli", "text_streams", "run_summary"}
 # What each room may import, itself aside.
 BELOW: dict[str, set[str]] = {"config": set(), "data": {"config"}, "parallel": {"config"}}
 BELOW["models"] = BELOW["parallel"] | {"parallel"}
-BELOW["training"] = BELOW["decoding"] = BELOW["models"] | {"models", "data"}
-BELOW["evaluation"] = BELOW["training"] | {"training", "decoding"}
+BELOW["training"] = BELOW["models"] | {"models", "data"}
+BELOW["decoding"] = BELOW["training"] | {"training"}  # to read checkpoints; training never imports decoding
+BELOW["evaluation"] = BELOW["decoding"] | {"decoding"}
 BELOW["analysis"] = BELOW["evaluation"] | {"evaluation"}
 BELOW["cli"] = BELOW["analysis"] | {"analysis"}
 

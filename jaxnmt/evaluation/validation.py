@@ -14,7 +14,7 @@ from jaxnmt.evaluation.test_sets import join
 from jaxnmt.models.seq2seq import Seq2Seq
 
 
-class TranslateAndScore:
+class ValidationTranslator:
     """Translates with one translator for a whole run, so that its searches are compiled once."""
 
     def __init__(self) -> None:

@@ -28,7 +28,7 @@ class Words:
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
     monkeypatch.setattr(validation, "Translator", Echo)
     experiment = replace(Experiment(), **{"validation.beam_size": 3, "decoding.n_best": 2})
-    score = validation.TranslateAndScore()
+    score = validation.ValidationTranslator()
     pairs = [("ein@@ fach so ja", "ein@@ fach so ja new 3")]
     first, worse = score(experiment, None, Words(), "old", pairs, ("en", "de"))
     second, best = score(experiment, None, Words(), "new", pairs, ("en", "de"))
