@@ -58,9 +58,9 @@ def start(run: pathlib.Path, experiment: Experiment) -> bool:
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; --run takes a folder")
     existed = (run / CONFIG).is_file()
-    if existed:
+    if existed and (run / "tokenizer").exists():  # else nothing was made yet: a first try may have named a file that is not there
         refuse_changes(run, config_files.read(run / CONFIG), experiment)
-    elif run.is_dir() and any(run.iterdir()):
+    elif not existed and run.is_dir() and any(run.iterdir()):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
     run.mkdir(parents=True, exist_ok=True)
     config_files.save(experiment, run / CONFIG)

@@ -177,7 +177,7 @@ def trained(monkeypatch, tmp_path):
     return calls
 
 
-def test_train_then_the_same_then_resume(trained, capsys):
+def test_train_then_the_same_then_resume(trained, tmp_path, capsys):
     assert cli.main(["train", "quickstart"]) == 0
     assert cli.main(["train", "quickstart"]) == 0
     assert cli.main(["resume", "runs/quickstart", "--training.steps", "5000"]) == 0
@@ -185,6 +185,7 @@ def test_train_then_the_same_then_resume(trained, capsys):
     assert [str(run) for _, run in trained] == ["runs/quickstart"] * 3
     assert trained[0] == trained[1] and trained[2][0].training.steps == 5000
     assert run_directory.read("runs/quickstart").training.steps == 5000
+    (tmp_path / "runs/quickstart/tokenizer").mkdir()
     assert cli.main(["train", "quickstart", "--training.seed", "9", "--training.steps", "5000"]) == 2
     assert "training.seed: 1 → 9" in capsys.readouterr().err and len(trained) == 3
 

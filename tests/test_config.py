@@ -148,6 +148,7 @@ def test_packed_rows_are_for_the_transformer_alone():
 def run_of(tmp_path, **changes):
     run = tmp_path / "run"
     run_directory.start(run, replace(Experiment(), **changes))
+    (run / "tokenizer").mkdir()  # the first thing that a run makes of its settings
     return run
 
 
@@ -171,6 +172,13 @@ def test_changes_to_the_training_are_refused_each_with_both_values(tmp_path):
     assert "model.dropout: 0.1 → 0.3" in str(error.value) and "training.seed: 1 → 2" in str(error.value)
     assert "logging.every" not in str(error.value)
     assert run_directory.read(run) == Experiment()
+
+
+def test_a_run_that_got_nowhere_may_start_again_with_other_settings(tmp_path):
+    run_directory.start(tmp_path / "run", replace(Experiment(), **{"data.train": ("missing.en", "missing.de")}))
+    right = replace(Experiment(), **{"data.train": ("a.en", "a.de")})
+    run_directory.start(tmp_path / "run", right)
+    assert run_directory.read(tmp_path / "run") == right
 
 
 def test_more_steps_are_refused_where_the_schedule_counts_from_the_end(tmp_path):
