@@ -73,7 +73,6 @@ class Trainer:
         self.display = Display(experiment.training.steps, step)
         self.data = prepare(experiment, run / "tokenizer", say=self.display.say)
         self._check_data(self.data)
-        self.display.say(self.data.describe())
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
             [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],
@@ -183,12 +182,11 @@ class Trainer:
 
     def _milestone(self, step: int) -> None:
         """Log, validate and save, whichever is due after a step."""
-        last = step == self.config.training.steps
+        last, every = step == self.config.training.steps, self.config.validation.every
         if step % self.config.logging.every == 0 or last:
             self._log(step)
-        every = self.config.validation.every
-        score = self._validate(step) if last or (every and step % every == 0) else None
-        if score is not None or self.stopped or step % self.config.checkpoints.every == 0:
+        score = self._validate(step) if self.data.validation and (last or (every and step % every == 0)) else None
+        if last or score is not None or self.stopped or step % self.config.checkpoints.every == 0:
             with self.clock.paused():
                 self.progress.seconds += self.clock.take_session_seconds()
                 self.store.save(self._flat(self.state), self.progress, score)
