@@ -253,8 +253,9 @@ def _translator(run: str, checkpoint: int | None) -> Any:
 
 
 def _is_text(name: str) -> bool:
-    """Whether a word of `data check` names text rather than a config: a path with a suffix other than .py, or a dataset."""
-    return not name.endswith(".py") and (any(mark in name for mark in ".,:") or pathlib.Path(name).is_file())
+    """Whether a word of `data check` names text, a file or a dataset, rather than a config."""
+    is_config = name.endswith(".py") or name.replace("-", "_") in config_files.shipped()
+    return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
 
 
 def _say(line: str) -> None:

@@ -31,11 +31,11 @@ def _summary(run: pathlib.Path) -> str:
     values = {name: value for name, _, value in leaves(experiment) if value not in ((), "")}
     width = max(map(len, values))
     settings = [f"  {name:<{width}}  {' '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items()]
-    steps = sorted(int(folder.name) for folder in (run / "checkpoints").glob("*") if folder.name.isdigit())
+    checkpoints = ", ".join(map(str, _checkpoints(run))) or "none"
     validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in _records(run) if record.get("kind") == "validation"]
     return "\n".join(
         [f"{run}: {type(experiment.model).__name__}, {_progress(run)}"]
-        + [f"checkpoints: {', '.join(map(str, steps)) or 'none'}"]
+        + [f"checkpoints: {checkpoints}"]
         + (["validations:", *validations] if validations else [])
         + ["settings:", *settings]
     )
@@ -44,13 +44,17 @@ def _summary(run: pathlib.Path) -> str:
 def _progress(run: pathlib.Path) -> str:
     """Steps done, and the last training and the best validation figures, in one line."""
     records, experiment = _records(run), run_directory.read(run)
-    step = max((record.get("step", 0) for record in records), default=0)
+    step = max([0, *_checkpoints(run), *(record.get("step", 0) for record in records)])
     parts = [f"step {step:,} of {experiment.training.steps:,}"]
     if training := [record for record in records if record.get("kind") == "train"]:
         parts.append(f"loss {training[-1]['loss']:.4g}")
     if best := [record for record in records if record.get("kind") == "validation" and record.get("best")]:
         parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
     return ", ".join(parts)
+
+
+def _checkpoints(run: pathlib.Path) -> list[int]:
+    return sorted(int(folder.name) for folder in (run / "checkpoints").glob("*") if folder.name.isdigit())
 
 
 def _numbers(record: dict[str, Any]) -> str:

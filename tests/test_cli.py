@@ -275,3 +275,13 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
     )
     assert cli.main(["runs", "show", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"run  {line}\n"
+
+
+@pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
+def test_data_check_takes_configs(word):
+    assert not cli._is_text(word)
+
+
+@pytest.mark.parametrize("word", ["a.en", "pairs.tsv.gz", "a.en,a.de", "phrases/en-fr:train", "wmt14_translate/de-en"])
+def test_data_check_takes_text(word):
+    assert cli._is_text(word)
