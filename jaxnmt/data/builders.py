@@ -63,7 +63,7 @@ def _configs(config: type[PairConfig], languages: tuple[str, ...]) -> list[PairC
     return [config(name=f"{a}-{b}", source=a, target=b) for a, b in itertools.permutations(languages, 2)]
 
 
-class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """What both datasets share: a `Translation` of two languages, in the order it is generated in."""
 
     def _translation_info(self, description: str, homepage: str | None = None, citation: str | None = None) -> tfds.core.DatasetInfo:

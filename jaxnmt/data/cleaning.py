@@ -70,7 +70,7 @@ class Duplicates:
 
     def __init__(self) -> None:
         self._recent: set[int] = set()
-        self._sorted = np.empty(0, np.uint64)
+        self._sorted: np.ndarray = np.empty(0, np.uint64)
 
     def seen(self, pair: tuple[str, str]) -> bool:
         """Whether this very pair came before; it is remembered from now on."""
@@ -81,7 +81,7 @@ class Duplicates:
         self._recent.add(key)
         if len(self._recent) >= self._RECENT:
             new = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._sorted = np.sort(np.concatenate([self._sorted, new]), kind="stable")
+            self._sorted: np.ndarray = np.sort(np.concatenate([self._sorted, new]), kind="stable")
             self._recent.clear()
         return False
 

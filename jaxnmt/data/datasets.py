@@ -5,11 +5,14 @@ Prepared data lies in $TFDS_DATA_DIR, or where TFDS puts it (~/tensorflow_datase
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
 import itertools
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -45,7 +48,7 @@ class Dataset(Source):
     ) -> None:
         super().__init__(name, weight, *languages)
         self._files = builder.info.splits[split].file_instructions
-        self._records = builder.as_data_source(split=split) if self._files else ()  # TFDS fails on an empty slice
+        self._records: Any = builder.as_data_source(split=split) if self._files else ()  # TFDS fails on an empty slice
         self._read = read
         self._rows: range | list[int] = range(len(self._records))
         if may_lack:
@@ -98,7 +101,7 @@ def open_dataset(name: str, config: str, split: str, weight: float, field: str) 
         raise UserError(f"{field}: {word}: there is no file and no TFDS dataset {name}: {hint}")
     builder_config, pair = _find_config(tfds, name, config, field)
     arguments = {} if builder_config is None else {"config": builder_config}
-    builder = tfds.builder(name, file_format="array_record", **arguments)
+    builder = tfds.builder(name, file_format="array_record", data_dir=os.environ.get("TFDS_DATA_DIR"), **arguments)
     languages, keys, variable = _sides(builder, pair, word, field)
     _prepare(tfds, builder, word, field)
     read = functools.partial(_read_variable if variable else _read_pair, keys)
@@ -190,7 +193,7 @@ def _require(pair: tuple[str, str], languages: list[str], word: str, field: str)
         raise UserError(f"{field}: {word} has no language {missing[0]}; there are {', '.join(sorted(languages))}")
 
 
-def _read_pair(keys: tuple[str, str], record: Any) -> tuple[bytes, bytes]:
+def _read_pair(keys: tuple[str, ...], record: Any) -> tuple[bytes, bytes]:
     return record[keys[0]], record[keys[1]]
 
 
@@ -206,7 +209,8 @@ def _read_variable(keys: tuple[str, ...], record: Any) -> tuple[bytes, bytes] | 
 def _prepare(tfds: Any, builder: Any, word: str, field: str) -> None:
     """Downloads and prepares what is not there yet; TFDS writes to a temporary folder and renames it at the end."""
     try:
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports on stdout, which is for results
+            builder.download_and_prepare()
     except UserError:
         raise
     except (OSError, AssertionError, tfds.download.DownloadError, tfds.core.download.extractor.ExtractError) as error:

@@ -95,7 +95,7 @@ def _aligned(text: str, weight: float, field: str) -> Source:
     files = text.split(",")
     if len(files) != 2 or not all(files):
         raise UserError(f"{field}: {text} names {len([name for name in files if name])} file(s); two are needed: source,target")
-    return AlignedFiles(*files, weight, field)
+    return AlignedFiles(files[0], files[1], weight, field)
 
 
 def _dataset(text: str, weight: float, field: str) -> Source:
