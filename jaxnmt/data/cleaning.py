@@ -81,7 +81,7 @@ class Duplicates:
         self._recent.add(key)
         if len(self._recent) >= self._RECENT:
             new = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._sorted: np.ndarray = np.sort(np.concatenate([self._sorted, new]), kind="stable")
+            self._sorted = np.sort(np.concatenate([self._sorted, new]), kind="stable")
             self._recent.clear()
         return False
 

@@ -200,8 +200,8 @@ def test_phrases_are_the_generators_sentences_in_order(data_dir):
     assert list(train.pairs()) == own and list(tail.pairs()) == own[100:]
     assert (train.source_language, train.target_language) == ("en", "fr")
     (test,) = open_sources(("phrases/en-fr-120:test",), "data.test")
-    own = itertools.islice(phrases.generate("en", "fr", "test", 1000), 5)
-    assert len(test) == 1000 and list(test.pairs())[:5] == [(a.encode(), b.encode()) for a, b in own]
+    first = itertools.islice(phrases.generate("en", "fr", "test", 1000), 5)
+    assert len(test) == 1000 and list(test.pairs())[:5] == [(a.encode(), b.encode()) for a, b in first]
 
 
 def test_reads_across_chunks(data_dir):
@@ -212,7 +212,7 @@ def test_reads_across_chunks(data_dir):
     assert list(train.pairs(start)) == everything[start:]
 
 
-class VariableLanguages(tfds.core.GeneratorBasedBuilder):
+class VariableLanguages(tfds.core.GeneratorBasedBuilder):  # type: ignore[name-defined]
     """Like ted_multi_translate: each record has some of the languages."""
 
     VERSION = tfds.core.Version("1.0.0")
