@@ -175,7 +175,8 @@ def data_prepare(config: str, options: Train) -> None:
     run_directory.start(run, experiment)
     from jaxnmt.data.prepared import prepare
 
-    print(prepare(experiment, run / "tokenizer", say=_say).report)
+    prepare(experiment, run / "tokenizer", say=_say)
+    _say(f"ready: `jaxnmt resume {run}` trains on it")
 
 
 def data_check(first: str, second: str | None, options: Settings) -> None:
