@@ -27,6 +27,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line
   jaxnmt runs show RUN | FOLDER                settings, progress and scores
   jaxnmt runs average RUN                      average the last checkpoints into one
+  jaxnmt bench CONFIG [settings]               how fast it trains here
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
@@ -38,6 +39,7 @@ Examples:
   jaxnmt train transformer_small --data.train a.en a.de --run runs/mine
   echo "one hundred and two" | jaxnmt translate runs/quickstart"""
 
+PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
 
 
@@ -85,6 +87,15 @@ class Evaluate:
 class Average:
     last: int = 5
     """How many of the newest checkpoints."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    run_time: float = 30.0
+    """Seconds of training steps to measure, starting up not counted."""
+    json: str = "benchmarks/results.jsonl"
+    """File that the record is added to, as one line."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +234,29 @@ def runs_average(run: str, options: Average) -> None:
     print(average(pathlib.Path(run), last=options.last))
 
 
+def bench(config: str, options: Bench) -> None:
+    """Measure training: tokens a second, utilisation, padding, waiting for input, starting up, memory. Nothing is kept but the record.
+
+    A config without training data is measured on the embedded phrases.
+
+    Examples:
+      jaxnmt bench transformer_small
+      jaxnmt bench transformer_small --data.train a.en a.de --run-time 60 --json mine.jsonl
+    """
+    experiment = options.experiment
+    if options.run_time <= 0:
+        raise UserError(f"--run-time expects a number of seconds above 0, not {options.run_time:g}")
+    if not experiment.data.train:
+        _say(f"{config} has no training data: measuring on {PHRASES[0]}")
+        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, train=PHRASES))
+    experiment = _trainable(config, experiment)
+    from jaxnmt.analysis import benchmark
+
+    record = benchmark.benchmark(experiment, options.run_time)
+    benchmark.append(record, experiment, config, pathlib.Path(options.json))
+    print(benchmark.describe(record))
+
+
 def _run_folder(config: str, options: Train) -> pathlib.Path:
     return pathlib.Path(options.run) if options.run else pathlib.Path("runs") / pathlib.Path(config.replace("-", "_")).stem
 
@@ -286,6 +320,7 @@ VERBS = {
     "data check": Verb(data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), _settings_of),
     "runs show": Verb(runs_show, ("RUN|FOLDER",), NoOptions()),
     "runs average": Verb(runs_average, ("RUN",), Average()),
+    "bench": Verb(bench, ("CONFIG",), Bench(), lambda config: Bench(experiment=config_files.load(config))),
 }
 
 
