@@ -5,15 +5,20 @@ Command: jaxnmt train multi30k
 Time, score: not yet measured
 """
 
-from jaxnmt.config import Batching, Data, Experiment, Schedule, Tokenizer, Training, Transformer
+from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer, Validation
 
 
 def config() -> Experiment:
     return Experiment(
         data=Data(train=("multi30k/en-de:train",), validation=("multi30k/en-de:validation",), test=("multi30k/en-de:test",), max_length=64),
-        tokenizer=Tokenizer(vocab_size=8000),
+        tokenizer=Tokenizer(kind="unigram", vocab_size=6000),
         batching=Batching(tokens=4096, row_length=64),
-        model=Transformer(dropout=0.3),
-        schedule=Schedule(learning_rate=2e-3, warmup_steps=1000),
-        training=Training(steps=8000),
+        model=Transformer(
+            emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="post", dropout=0.3
+        ),
+        optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
+        schedule=Schedule(learning_rate=4e-3, warmup_steps=2000),
+        training=Training(steps=10000, ema_decay=0.999, max_minutes=90),
+        validation=Validation(every=500),
+        checkpoints=Checkpoints(every=500),
     )

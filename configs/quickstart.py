@@ -10,11 +10,11 @@ from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Schedule, Tok
 def config() -> Experiment:
     return Experiment(
         data=Data(train=("phrases/en-fr:train",), validation=("phrases/en-fr:validation",), test=("phrases/en-fr:test",), max_length=64),
-        tokenizer=Tokenizer(vocab_size=1500),
+        tokenizer=Tokenizer(kind="bpe", vocab_size=1200),
         batching=Batching(tokens=2048, row_length=64),
         model=Transformer(emb_dim=128, num_heads=4, mlp_dim=512, num_encoder_layers=2, num_decoder_layers=2, dropout=0.1),
-        schedule=Schedule(learning_rate=3e-3, warmup_steps=200),
-        training=Training(steps=1000),
-        validation=Validation(every=250),
-        checkpoints=Checkpoints(every=250),
+        schedule=Schedule(name="cosine", learning_rate=3e-3, warmup_steps=200),
+        training=Training(steps=1200),
+        validation=Validation(every=300),
+        checkpoints=Checkpoints(every=300),
     )
