@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 PHASES = ("compiling", "saving", "validating", "stepping")
-STEPS, LOG, SAVE, VALIDATE = 48, 4, 6, 16
+STEPS, LOG, SAVE, VALIDATE = 48, 4, 10, 16
 
 CONFIG = f'''"""A tiny run with everything on that could make two sessions differ from one."""
 from jaxnmt.config import *
@@ -42,7 +42,7 @@ def config():
     return Experiment(
         data=Data(train=("numbers.a,numbers.b", "letters.a,letters.b@2"), held_out=24, max_length=32),
         tokenizer=Tokenizer(vocab_size=320),
-        batching=Batching(tokens=512, row_length=32),
+        batching=Batching(tokens=1024, row_length=32),
         model=Transformer(emb_dim=32, num_heads=2, mlp_dim=64, num_encoder_layers=1, num_decoder_layers=1,
                           dropout=0.2, attention_dropout=0.1, activation_dropout=0.1),
         schedule=Schedule(warmup_steps=10),
@@ -199,10 +199,10 @@ def kill_in(phase: str, session: Session, chance: random.Random) -> str:
         time.sleep(chance.uniform(0, 0.4))
         session.kill()
         return f"validating step {target}" if in_validation(run) and records(run)[-1]["step"] == target else ""
-    target = chance.choice([step for step in range(2 * SAVE, STEPS, LOG) if step % VALIDATE])
-    if not session.until(lambda: session.said(rf"step {target}/")):
+    target = chance.choice([step for step in range(SAVE, STEPS, LOG) if step % VALIDATE])
+    if not session.until(lambda: session.said(rf"step {target}/") and not half_saved(run) and not in_validation(run)):
         return ""
-    time.sleep(chance.uniform(0, 0.02))
+    time.sleep(chance.uniform(0, 0.01))
     session.kill()
     last = records(run)[-1]["step"]
     return "" if half_saved(run) or in_validation(run) else f"after step {last}, checkpoint {newest(run)} being the newest"
