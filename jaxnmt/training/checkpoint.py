@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import logging
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from jaxnmt import config as cfg
 from jaxnmt.models.layers import mix
 from jaxnmt.training.state import TrainState
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @dataclasses.dataclass
@@ -83,11 +88,16 @@ class CheckpointStore:
         return self._manager.latest_step()
 
     def save(self, state: TrainState, progress: Progress, score: float | None) -> None:
-        """Start writing a checkpoint in the background. `state` has its layers unstacked."""
+        """Start writing a checkpoint in the background. `state` has its layers unstacked.
+
+        Raises:
+            UserError: there is no room for it, or the one before could not be written.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         items = {"params": state.params, "optimizer": _optimizer_item(state)} | ({} if state.ema is None else {"ema": state.ema})
+        _check_space(self._run, items)
         record = dataclasses.asdict(progress) | {"step": step, "checksums": {name: int(checksum(item)) for name, item in items.items()}}
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with disk_errors(self._run):
@@ -103,11 +113,11 @@ class CheckpointStore:
         Raises:
             UserError: the checkpoint is damaged.
         """
-        items = {"params": abstract.params, "optimizer": _optimizer_item(abstract)} | ({} if abstract.ema is None else {"ema": abstract.ema})
+        items = {"params": abstract.params, "optimizer": _optimizer_item(abstract)} | (
+            {} if abstract.ema is None else {"ema": abstract.ema}
+        )
         found, record = _restore(self._manager, self._run, step, items)
-        state = TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"])
-        fields = {field.name for field in dataclasses.fields(Progress)}
-        return state, Progress(**{name: value for name, value in record.items() if name in fields})
+        return TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"]), _progress(record)
 
     def wait(self) -> None:
         """Until what was saved is on disk."""
@@ -122,6 +132,11 @@ class CheckpointStore:
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale, "bad_steps": state.bad_steps}
+
+
+def _progress(record: dict) -> Progress:
+    fields = {field.name for field in dataclasses.fields(Progress)}
+    return Progress(**{name: value for name, value in record.items() if name in fields})
 
 
 def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[str, Any]) -> tuple[dict[str, Any], dict]:
@@ -144,6 +159,12 @@ def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[s
 def steps(run: Path) -> list[int]:
     """Complete checkpoints of a run, oldest first."""
     return sorted(int(path.name) for path in folder(run).glob("*") if path.name.isdigit()) if folder(run).is_dir() else []
+
+
+def read_progress(run: Path, step: int) -> Progress:
+    """What training knew at a step."""
+    with _reader(run) as manager:
+        return _progress(_restore(manager, run, step, {})[1])
 
 
 def best_step(run: Path) -> int | None:
@@ -176,10 +197,31 @@ def _reader(run: Path):
         manager.close()
 
 
+def _check_space(run: Path, items: dict[str, Any]) -> None:
+    """Refuse before anything is written what would end half-written."""
+    needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20  # and some for metadata
+    free = shutil.disk_usage(run).free
+    if free < needed:
+        raise cfg.UserError(
+            f"{run}: the disk has {free / 2**20:,.0f} MiB left and a checkpoint takes {needed / 2**20:,.0f}: "
+            f"free some space, then `jaxnmt resume {run}` goes on from the last checkpoint"
+        )
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 @contextlib.contextmanager
 def disk_errors(run: Path):
-    """A full disk is the user's to mend: one sentence."""
+    """A full or read-only disk is the user's to mend: one sentence. TensorStore hides the system's error number in a ValueError's text."""
     try:
         yield
-    except OSError as error:
-        raise cfg.UserError(f"{run}: a checkpoint could not be written ({error.strerror or error}); free some space, then resume") from error
+    except (OSError, ValueError) as error:
+        hidden = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(hidden[1]) if hidden else getattr(error, "errno", None)
+        if number not in _DISK:
+            raise
+        raise cfg.UserError(
+            f"{getattr(error, 'filename', None) or run} cannot be written ({os.strerror(number)}): mend that, "
+            f"then `jaxnmt resume {run}` goes on from the last whole checkpoint"
+        ) from error

@@ -24,7 +24,7 @@ from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import stack_layers, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
-from jaxnmt.training.checkpoint import CheckpointStore, Progress
+from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
 from jaxnmt.training.optim import make_optimizer
@@ -57,7 +57,21 @@ def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | 
         KeyboardInterrupt: Ctrl-C; what was trained is saved.
     """
     use_compilation_cache()
-    Trainer(experiment, run, translate).run()
+    if over := _over(experiment, run):
+        return Display(experiment.training.steps, 0).say(over)
+    with disk_errors(run):
+        Trainer(experiment, run, translate).run()
+
+
+def _over(experiment: cfg.Experiment, run: Path) -> str:
+    """Why there is nothing left to train, or ""."""
+    step, patience = max(steps(run), default=0), experiment.validation.patience
+    if step >= experiment.training.steps:
+        return f"{run} is finished, at step {step:,} of {experiment.training.steps:,}"
+    if step and patience and (stale := read_progress(run, step).stale) >= patience:
+        metric = experiment.validation.metric
+        return f"{run} stopped at step {step:,}, after {stale} validations without a better {metric}; a higher validation.patience goes on"
+    return ""
 
 
 class Trainer:
@@ -103,7 +117,7 @@ class Trainer:
                 f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
                 "restore the data, or start a new run with --run"
             )
-        path.write_text(now)
+        _write(path, now)
 
     def _load(self) -> TrainState:
         """The newest checkpoint, or a fresh state."""
@@ -132,9 +146,7 @@ class Trainer:
         """Compile, then step until the end, a stop or a signal; always saved, always closed."""
         devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
         self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
-        self.programs = TrainPrograms(
-            self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed
-        )
+        self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         self.state = self._load()
         self.step = int(self.state.step)
@@ -286,7 +298,7 @@ class Trainer:
         pairs, folder = self.data.validation, self.folder / "samples"
         folder.mkdir(exist_ok=True)
         rows = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
-        (folder / f"{step}.txt").write_text("\n".join(rows), encoding="utf-8")
+        _write(folder / f"{step}.txt", "\n".join(rows))
         count = min(self.config.validation.samples, len(rows))
         if count:
             self.display.say("\n".join(rows[i * len(rows) // count] for i in range(count)))
@@ -294,10 +306,11 @@ class Trainer:
     def _say_goodbye(self) -> None:
         done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
         if self.stopped == "interrupted":
-            self.display.say(f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there")
-            if self.signals.received == signal.SIGTERM:
-                raise SystemExit(128 + signal.SIGTERM)
-            raise KeyboardInterrupt
+            saved = f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there"
+            if self.signals.received != signal.SIGTERM:
+                raise KeyboardInterrupt(saved)
+            self.display.say(saved)
+            raise SystemExit(128 + signal.SIGTERM)
         best = f"; best {self.config.validation.metric} at step {self.progress.best_step:,}" if self.progress.best_step else ""
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")
@@ -316,6 +329,13 @@ def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg
     tokens = sum(float(part.tokens) for part in totals)
     nll = sum(float(part.nll) for part in totals) / tokens
     return {"loss": sum(float(part.loss) for part in totals) / tokens, "perplexity": perplexity(nll)}
+
+
+def _write(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
 
 
 def _remove_samples_after(folder: Path, step: int) -> None:
