@@ -141,7 +141,7 @@ def translate(run: str, options: Translate) -> None:
         translator = _translator(run, options.checkpoint)
         done = 0
         for lines in windows:
-            for number, candidates in enumerate(translator.translate(lines, decoding), done + 1):
+            for number, candidates in enumerate(translator.translate(lines, decoding, done + 1), done + 1):
                 for candidate in candidates:
                     write(f"{number}\t{candidate.score:.4f}\t{candidate.text}" if decoding.n_best > 1 else candidate.text)
             done += len(lines)

@@ -6,7 +6,7 @@ no iterator to save.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -106,7 +106,9 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> dict[str, np.n
     return batch
 
 
-def batches(plan: BatchPlan, corpora: Sequence[Corpus], start: int, stop: int) -> Iterator[tuple[int, PlannedBatch, dict[str, np.ndarray]]]:
+def batches(
+    plan: BatchPlan, corpora: Sequence[Corpus], start: int, stop: int
+) -> Generator[tuple[int, PlannedBatch, dict[str, np.ndarray]], None, None]:
     """Steps start..stop-1 as (step, plan of the batch, arrays), a few made ready ahead in a thread.
 
     An error while a batch is made is raised here, when its turn comes. Closing the generator ends the thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +22,7 @@ from jaxnmt.training.checkpoint import best_step, restore_params
 from jaxnmt.training.programs import use_compilation_cache
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
+_SENTENCE_END = re.compile(r"(?<=[.!?…。！？]) +")
 
 
 class Translation(NamedTuple):
@@ -43,15 +44,10 @@ class Translator:
         processors: tuple[LogitProcessor, ...] = (),
         warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ):
-        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning."""
-        self.model, self.params, self.tokenizer, self.max_length, self.processors, self.warn = (
-            model,
-            params,
-            tokenizer,
-            max_length,
-            processors,
-            warn,
-        )
+        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning
+        that counts lines from `first`."""
+        self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
+        self.processors, self.warn = processors, warn
         self._search = jax.jit(functools.partial(search, model), static_argnums=0)
 
     @classmethod
@@ -77,28 +73,29 @@ class Translator:
         print(f"checkpoint {step} of {run}", file=sys.stderr)
         return cls(model, params, tokenizer, experiment.data.max_length)
 
-    def translate(self, lines: Sequence[str], decoding: cfg.Decoding) -> list[list[Translation]]:
+    def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
         """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read
-        is split at sentence ends, or else cut, with a warning."""
-        pieces: list[tuple[int, list[int]]] = []
-        for number, ids in enumerate(self.tokenizer.encode_source([line.strip() for line in lines])):
-            pieces += [(number, part) for part in self._fit(number, ids)]
+        is split at sentence ends, or else cut, with a warning
+        that counts lines from `first`."""
+        pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         found: list[list[list[Translation]]] = [[] for _ in lines]
-        for (number, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
-            found[number].append(translations)
+        for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
+            found[row].append(translations)
         return [_joined(parts) for parts in found]
 
-    def _fit(self, number: int, ids: list[int]) -> list[list[int]]:
-        """Parts of a sentence that the model can read."""
-        if not ids:
-            return []
-        limit = self.max_length - 1
+    def _parts(self, number: int, line: str) -> list[list[int]]:
+        """The tokens of a line, in as many parts as the model needs to read it."""
+        ids, limit = self.tokenizer.encode_source([line])[0], self.max_length - 1
         if len(ids) <= limit:
-            return [ids]
-        self.warn(f"line {number + 1} has {len(ids)} tokens, more than data.max_length = {self.max_length} allows: translated in parts")
-        parts = math.ceil(len(ids) / limit)
-        size = math.ceil(len(ids) / parts)
-        return [ids[start : start + size] for start in range(0, len(ids), size)]
+            return [ids] if ids else []
+        self.warn(f"line {number} has {len(ids)} tokens; the model reads {limit} (data.max_length): translated in parts")
+        parts: list[list[int]] = []
+        for sentence in self.tokenizer.encode_source(_SENTENCE_END.split(line)):
+            if parts and len(parts[-1]) + len(sentence) <= limit:
+                parts[-1] = parts[-1] + sentence
+            else:
+                parts += [sentence[start : start + limit] for start in range(0, len(sentence), limit)]
+        return parts
 
     def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
         """Searches sentences in groups of similar length; results in the order given."""
@@ -107,8 +104,8 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            tokens = np.full((decoding.batch_size, length), PAD, np.int32)
-            limits = np.ones(decoding.batch_size, np.int32)
+            tokens: np.ndarray = np.full((decoding.batch_size, length), PAD, np.int32)
+            limits: np.ndarray = np.ones(decoding.batch_size, np.int32)
             for row, i in enumerate(group):
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
@@ -117,7 +114,9 @@ class Translator:
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, {"encoder_input_tokens": tokens}, limits))
             for row, i in enumerate(group):
                 kept = zip(hypotheses.tokens_BKL[row], hypotheses.scores_BK[row], strict=True)
-                results[i] = [Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in kept][: decoding.n_best]
+                results[i] = [Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in kept][
+                    : decoding.n_best
+                ]
         return results
 
 

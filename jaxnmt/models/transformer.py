@@ -25,7 +25,12 @@ class Block(nn.Module):
 
     def setup(self):
         c = self.config
-        heads = {"num_heads": c.num_heads, "head_dim": c.head_dim or c.emb_dim // c.num_heads, "width": c.emb_dim, "dropout": c.attention_dropout}
+        heads = {
+            "num_heads": c.num_heads,
+            "head_dim": c.head_dim or c.emb_dim // c.num_heads,
+            "width": c.emb_dim,
+            "dropout": c.attention_dropout,
+        }
         self.self_attention = SelfAttention(**heads, rotary=c.positions == "rotary")
         self.self_attention_norm = Norm(c.norm)
         if self.cross:

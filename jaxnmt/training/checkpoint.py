@@ -74,7 +74,9 @@ class CheckpointStore:
         keep = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(max(config.keep_latest, 1)),
-                policies.BestN(n=config.keep_best, get_metric_fn=lambda m: m["score"], keep_checkpoints_without_metrics=False),
+                policies.BestN(
+                    n=config.keep_best, get_metric_fn=lambda m: (m["score"], -m["step"]), keep_checkpoints_without_metrics=False
+                ),
             ]
         )
         self._run = run
@@ -104,7 +106,7 @@ class CheckpointStore:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**arguments, progress=ocp.args.JsonSave(record)),
-                metrics=None if score is None else {"score": score},
+                metrics=None if score is None else {"score": score, "step": step},
             )
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
@@ -141,18 +143,15 @@ def _progress(record: dict) -> Progress:
 
 def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[str, Any]) -> tuple[dict[str, Any], dict]:
     arguments = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+    instead = f"remove the folder {folder(run) / str(step)} to use an older one"
     try:
         found = manager.restore(step, args=ocp.args.Composite(**arguments, progress=ocp.args.JsonRestore()))
     except (ValueError, KeyError, OSError, FileNotFoundError) as error:
-        raise cfg.UserError(
-            f"checkpoint {step} of {run} cannot be read ({str(error).splitlines()[0][:200]}): remove the folder {folder(run) / str(step)} to use an older one"
-        ) from error
+        raise cfg.UserError(f"checkpoint {step} of {run} cannot be read ({str(error).splitlines()[0][:200]}); {instead}") from error
     record = found["progress"]
     for name in items:
         if int(checksum(found[name])) != record["checksums"][name]:
-            raise cfg.UserError(
-                f"checkpoint {step} of {run} is damaged: its {name} are not what was written; remove the folder {folder(run) / str(step)} to use an older one"
-            )
+            raise cfg.UserError(f"checkpoint {step} of {run} is damaged: its {name} are not what was written; {instead}")
     return {name: found[name] for name in items}, record
 
 
@@ -171,7 +170,7 @@ def best_step(run: Path) -> int | None:
     """The checkpoint with the best validation score, or the newest where none has one."""
     with _reader(run) as manager:
         scored = {step: metrics["score"] for step in steps(run) if (metrics := manager.metrics(step))}
-    return max(scored, key=lambda step: (scored[step], step)) if scored else max(steps(run), default=None)
+    return max(scored, key=lambda step: (scored[step], -step)) if scored else max(steps(run), default=None)
 
 
 def restore_params(run: Path, abstract_params: Any, step: int, averaged: bool) -> Any:

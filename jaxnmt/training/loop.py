@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
-from jaxnmt.data.loader import batches, evaluation_batches, name_pairs
+from jaxnmt.data.loader import batches, name_pairs
 from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
@@ -33,6 +33,7 @@ from jaxnmt.training.progress import Display, train_line, validation_line
 from jaxnmt.training.signals import Signals
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of
 from jaxnmt.training.step import StepMetrics
+from jaxnmt.training.validation import remove_samples_after, validation_loss, write_file, write_samples
 
 # (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
 TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
@@ -117,7 +118,7 @@ class Trainer:
                 f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
                 "restore the data, or start a new run with --run"
             )
-        _write(path, now)
+        write_file(path, now)
 
     def _load(self) -> TrainState:
         """The newest checkpoint, or a fresh state."""
@@ -151,7 +152,7 @@ class Trainer:
         self.state = self._load()
         self.step = int(self.state.step)
         self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
-        _remove_samples_after(self.folder / "samples", self.step)
+        remove_samples_after(self.folder, self.step)
         self.clock = Clock()
         self.display.start()
         try:
@@ -209,32 +210,32 @@ class Trainer:
         """Add a step to the log line that is being gathered; count and name a step that was skipped."""
         values = jax.device_get(pending.metrics)
         if not values.finite:
-            self.display.say(f"skipped a step whose gradient is not finite ({float(values.gradient_norm)}): {name_pairs(pending.planned)}")
-            self.log.write("skipped", pending.step, {"pairs": name_pairs(pending.planned)})
-            if values.bad_steps >= self.config.training.max_bad_steps:
-                self.store.wait()
-                good = self.store.latest()
-                raise cfg.UserError(
-                    f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower schedule.learning_rate, "
-                    f"set optimizer.clip_norm, or look at these pairs; "
-                    + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
-                )
-        shape = pending.planned.shape
-        add = {
-            "steps": 1,
-            "positions": shape.rows * (shape.source + shape.target),
-            "source_tokens": int(values.source_tokens),
-            "target_tokens": int(values.sums.tokens),
-        }
+            self._skipped(pending, values)
+        shape, source, target = pending.planned.shape, int(values.source_tokens), int(values.sums.tokens)
+        add = {"steps": 1.0, "positions": shape.rows * (shape.source + shape.target), "source_tokens": source, "target_tokens": target}
         if values.finite:
             add |= {"good_steps": 1, "loss": float(values.sums.loss), "nll": float(values.sums.nll), "tokens": float(values.sums.tokens)}
-            add |= {"gradient_norm": float(values.gradient_norm)}
-        for name, value in add.items():
-            self.progress.window[name] = self.progress.window.get(name, 0) + value
-        self.progress.window["learning_rate"] = float(values.learning_rate)
-        self.progress.source_tokens += add["source_tokens"]
-        self.progress.target_tokens += add["target_tokens"]
-        self.clock.count(add["source_tokens"], add["target_tokens"])
+            add["gradient_norm"] = float(values.gradient_norm)
+        window = self.progress.window
+        window.update({name: window.get(name, 0) + value for name, value in add.items()}, learning_rate=float(values.learning_rate))
+        self.progress.source_tokens += source
+        self.progress.target_tokens += target
+        self.clock.count(source, target)
+
+    def _skipped(self, pending: _Pending, values: StepMetrics) -> None:
+        """Name the pairs of a step whose gradient was not finite; stop when there are too many in a row."""
+        names = name_pairs(pending.planned)
+        self.display.say(f"skipped a step whose gradient is not finite ({float(values.gradient_norm)}): {names}")
+        self.log.write("skipped", pending.step, {"pairs": names})
+        if values.bad_steps < self.config.training.max_bad_steps:
+            return
+        self.store.wait()
+        good = self.store.latest()
+        raise cfg.UserError(
+            f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower "
+            "schedule.learning_rate, set optimizer.clip_norm, or look at these pairs; "
+            + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
+        )
 
     def _log(self, step: int) -> None:
         window, self.progress.window = self.progress.window, {}
@@ -272,11 +273,15 @@ class Trainer:
                 hypotheses, values["bleu"] = self.translate(*arguments)
             use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
             score = values["bleu"] if use_bleu else -values["loss"]
-            values["best"] = self.progress.best_score is None or score > self.progress.best_score
-            self._judge(step, score, values["best"])
+            best = self.progress.best_score is None or score > self.progress.best_score
+            values["best"] = best
+            self._judge(step, score, best)
             self.log.write("validation", step, values, {"seconds": time.perf_counter() - start})
             self.display.say(f"step {step:,}  {validation_line(values)}")
-            self._show_samples(step, hypotheses)
+            if hypotheses:
+                samples = write_samples(self.folder, step, self.data.validation, hypotheses)
+                count = min(self.config.validation.samples, len(samples))
+                self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
         return score
 
     def _judge(self, step: int, score: float, best: bool) -> None:
@@ -292,17 +297,6 @@ class Trainer:
         if 0 < self.config.validation.patience <= progress.stale:
             self.stopped = f"no better {self.config.validation.metric} in {progress.stale} validations"
 
-    def _show_samples(self, step: int, hypotheses: Sequence[str]) -> None:
-        if not hypotheses:
-            return
-        pairs, folder = self.data.validation, self.folder / "samples"
-        folder.mkdir(exist_ok=True)
-        rows = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
-        _write(folder / f"{step}.txt", "\n".join(rows))
-        count = min(self.config.validation.samples, len(rows))
-        if count:
-            self.display.say("\n".join(rows[i * len(rows) // count] for i in range(count)))
-
     def _say_goodbye(self) -> None:
         done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
         if self.stopped == "interrupted":
@@ -314,31 +308,3 @@ class Trainer:
         best = f"; best {self.config.validation.metric} at step {self.progress.best_step:,}" if self.progress.best_step else ""
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")
-
-
-def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg.Experiment, mesh: jax.sharding.Mesh) -> dict[str, float]:
-    """Mean loss and perplexity of the validation pairs, sides cut to data.max_length tokens."""
-    tokenizer, pairs = data.tokenizer, data.validation
-    ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    sums = []
-    with jax.sharding.set_mesh(mesh):
-        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, parts):
-            sums.append(evaluate(params, to_mesh(arrays, mesh)))
-    totals = [jax.device_get(part) for part in sums]
-    tokens = sum(float(part.tokens) for part in totals)
-    nll = sum(float(part.nll) for part in totals) / tokens
-    return {"loss": sum(float(part.loss) for part in totals) / tokens, "perplexity": perplexity(nll)}
-
-
-def _write(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def _remove_samples_after(folder: Path, step: int) -> None:
-    for path in folder.glob("*.txt"):
-        if path.stem.isdigit() and int(path.stem) > step:
-            path.unlink()

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -99,8 +98,3 @@ def _compile_all(mesh: jax.sharding.Mesh, lowerings: Sequence[Callable]) -> list
         return list(pool.map(lambda program: program.compile(), lowered))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def as_numpy(tree) -> dict:
-    """Device scalars -> floats."""
-    return jax.tree.map(lambda x: np.asarray(x).item() if jnp.ndim(x) == 0 else np.asarray(x), tree)
