@@ -1,0 +1,113 @@
+"""Tiny models, batches and runs that the tests share."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt import config as cfg
+from jaxnmt.data.batching import PlannedBatch
+from jaxnmt.data.loader import FlatCorpus, assemble
+from jaxnmt.data.packing import Shape
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
+
+SOURCE_VOCAB, TARGET_VOCAB = 23, 29  # of models whose embeddings are not all one
+BASE = cfg.Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
+
+VARIANTS: dict[str, cfg.Transformer] = {
+    "pre": BASE,
+    "post": cfg.replace(BASE, norm_order="post", positions="none", activation="silu", num_decoder_layers=2),
+    "rotary": cfg.replace(BASE, norm="rmsnorm", positions="rotary", activation="swiglu", tie_embeddings="decoder", head_dim=6),
+    "learned": cfg.replace(BASE, norm="rmsnorm", norm_order="post", positions="learned", activation="gelu", tie_embeddings="none"),
+}
+SCANNED = cfg.replace(BASE, scan_layers=True, remat="full", num_encoder_layers=2, num_decoder_layers=2)
+
+
+def model_of(config: cfg.Transformer, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:
+    """A model with a source vocabulary of its own, where its embeddings allow that."""
+    return build_model(config, target_vocab if config.tie_embeddings == "all" else SOURCE_VOCAB, target_vocab)
+
+
+def params_of(model: Seq2Seq, seed: int = 0):
+    """Random parameters, biases and scales too, so that none can be forgotten without being noticed."""
+    random = np.random.default_rng(seed)
+
+    def make(path, x):
+        noise = random.standard_normal(x.shape).astype(np.float32)
+        name = path[-1].key
+        return jnp.asarray({"scale": 1 + 0.2 * noise, "bias": 0.2 * noise, "table": 0.4 * noise}.get(name, 0.3 * noise))
+
+    return jax.tree_util.tree_map_with_path(make, jax.eval_shape(model.init, jax.random.key(0)))
+
+
+def random_pairs(count: int, seed: int = 0, shortest: int = 2, longest: int = 6) -> list[tuple[list[int], list[int]]]:
+    """(source ids, target ids) without start and end."""
+    random = np.random.default_rng(seed)
+    side = lambda vocab: random.integers(4, vocab, random.integers(shortest, longest + 1)).tolist()  # noqa: E731
+    return [(side(SOURCE_VOCAB), side(TARGET_VOCAB)) for _ in range(count)]
+
+
+def batch_of(pairs, rows: Sequence[Sequence[int]], source: int, target: int, packed: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of a batch whose row r holds the pairs numbered `rows[r]`."""
+    row = np.array([r for r, members in enumerate(rows) for _ in members], np.int32)
+    index = np.array([i for members in rows for i in members], np.int64)
+    planned = PlannedBatch(0, Shape(len(rows), source, target), packed, row, np.zeros_like(row), index)
+    return assemble(planned, [FlatCorpus(pairs)])
+
+
+def assert_close(left, right, rtol: float = 1e-5, atol: float = 1e-6):
+    """Two pytrees of one structure are equal but for rounding; the leaf that is not is named."""
+    compare = functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol)
+    jax.tree_util.tree_map_with_path(lambda path, a, b: compare(a, b, err_msg=jax.tree_util.keystr(path)), left, right)
+
+
+def assert_same(left, right):
+    """Two pytrees of one structure are equal to the bit."""
+    jax.tree_util.tree_map_with_path(
+        lambda path, a, b: np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path)), left, right
+    )
+
+
+def write_text(folder: Path, name: str, count: int, seed: int) -> str:
+    """Two files of sentences of up to six letters and their reversals, as a source's one word."""
+    random = np.random.default_rng(seed)
+    lines = [random.choice(list("abcdefghij"), random.integers(1, 7)) for _ in range(count)]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.xx").write_text("".join(f"{' '.join(line)}\n" for line in lines))
+    (folder / f"{name}.yy").write_text("".join(f"{' '.join(line[::-1])}\n" for line in lines))
+    return f"{folder / name}.xx,{folder / name}.yy"
+
+
+def experiment(folder: Path, **changes) -> cfg.Experiment:
+    """A run of 8 steps with all that makes resuming hard: dropout, an average, accumulation and a mixture."""
+    data = cfg.Data(
+        train=(write_text(folder, "a", 60, 1) + "@2", write_text(folder, "b", 40, 2)),
+        validation=(write_text(folder, "v", 11, 3),),
+        max_length=8,
+        cleaning=cfg.Cleaning(drop_duplicates=False),
+        cache=str(folder / "cache"),
+        workers=1,
+    )
+    made = cfg.Experiment(
+        data=data,
+        tokenizer=cfg.Tokenizer(kind="words", vocab_size=0),
+        batching=cfg.Batching(layout="packed", tokens=256, row_length=16),
+        model=cfg.replace(BASE, dropout=0.2, attention_dropout=0.1, activation_dropout=0.1),
+        schedule=cfg.Schedule(learning_rate=3e-3, warmup_steps=4),
+        training=cfg.Training(steps=8, accumulation=2, ema_decay=0.9),
+        validation=cfg.Validation(every=4, metric="loss"),
+        checkpoints=cfg.Checkpoints(every=3),
+        logging=cfg.Logging(every=2, tensorboard=False),
+        decoding=cfg.Decoding(max_length_extra=4, batch_size=8, beam_size=2),
+    )
+    return cfg.replace(made, **changes)
+
+
+def as_arrays(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """On the device."""
+    return {name: jnp.asarray(x) for name, x in batch.items()}
