@@ -200,12 +200,13 @@ def kill_in(phase: str, session: Session, chance: random.Random) -> str:
         session.kill()
         return f"validating step {target}" if in_validation(run) and records(run)[-1]["step"] == target else ""
     target = chance.choice([step for step in range(SAVE, STEPS, LOG) if step % VALIDATE])
-    if not session.until(lambda: session.said(rf"step {target}/") and not half_saved(run) and not in_validation(run)):
+    if not session.until(lambda: session.said(rf"step {target}/")):
         return ""
-    time.sleep(chance.uniform(0, 0.01))
+    time.sleep(chance.uniform(0, 0.02))
     session.kill()
     last = records(run)[-1]["step"]
-    return "" if half_saved(run) or in_validation(run) else f"after step {last}, checkpoint {newest(run)} being the newest"
+    behind = ", a save under way" if half_saved(run) else ""
+    return "" if in_validation(run) or last >= STEPS else f"after step {last}, checkpoint {newest(run)} being the newest{behind}"
 
 
 def trial(phase: str, data: Path, run: Path, compiled: Path, chance: random.Random) -> str:
