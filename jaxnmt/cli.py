@@ -61,8 +61,8 @@ class Translate:
     """File to translate, one sentence a line, plain or .gz; when empty, stdin."""
     output: str = ""
     """File to write, whole or not at all; when empty, stdout."""
-    checkpoint: int | None = None
-    """Step of the checkpoint; when not given, the best."""
+    checkpoint: int | Literal["best", "latest", "average"] = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -72,8 +72,8 @@ class Evaluate:
     """Which of the run's own sentences."""
     data: tuple[str, ...] = ()
     """Other sentences to score on: sources, written as for data.test."""
-    checkpoint: int | None = None
-    """Step of the checkpoint; when not given, the best."""
+    checkpoint: int | Literal["best", "latest", "average"] = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     output: str = ""
     """File to write the translations to."""
     json: bool = False
@@ -220,7 +220,9 @@ def runs_show(run: str, options: NoOptions) -> None:
 
 
 def runs_average(run: str, options: Average) -> None:
-    """Average the parameters of a run's newest checkpoints into one more checkpoint.
+    """Average the parameters of a run's newest checkpoints; translate and evaluate take the result as `--checkpoint average`.
+
+    A run keeps two checkpoints and the best one, unless it is told to keep more: --checkpoints.keep-latest 5.
 
     Examples:
       jaxnmt runs average runs/quickstart
@@ -229,7 +231,7 @@ def runs_average(run: str, options: Average) -> None:
     run_directory.read(run)
     if options.last < 1:
         raise UserError(f"--last expects a number above 0, not {options.last}")
-    from jaxnmt.training.checkpoint import average
+    from jaxnmt.training.averaging import average
 
     print(average(pathlib.Path(run), last=options.last))
 
@@ -281,7 +283,7 @@ def _train(run: pathlib.Path, experiment: Experiment) -> None:
         raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
 
 
-def _translator(run: str, checkpoint: int | None) -> Any:
+def _translator(run: str, checkpoint: int | str) -> Any:
     from jaxnmt.decoding.translator import Translator
 
     return Translator.from_run(pathlib.Path(run), checkpoint=checkpoint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import re
 import sys
@@ -14,12 +13,11 @@ import jax
 import numpy as np
 
 from jaxnmt import config as cfg
-from jaxnmt import config_files
-from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import EOS, PAD, Hypotheses, LogitProcessor, SearchOptions, search
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.training.checkpoint import best_step, restore_params
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.training.programs import use_compilation_cache
+from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？]) +")
@@ -51,27 +49,16 @@ class Translator:
         self._search = jax.jit(functools.partial(search, model), static_argnums=0)
 
     @classmethod
-    def from_run(cls, run: Path, checkpoint: int | None = None) -> Translator:
-        """The model of a run's best checkpoint, or of the one at a given step, whatever mesh it was trained on.
+    def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
+        """The model of a run's checkpoint: a step, "best", "latest" or "average"; whatever mesh it was trained on.
 
         Raises:
             UserError: the run has no (such) checkpoint.
         """
         use_compilation_cache()
-        experiment = config_files.read(run / "config.json")
-        step = best_step(run) if checkpoint is None else checkpoint
-        if step is None:
-            raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
-        tokenizer = load_tokenizer(run / "tokenizer")
-        flat = dataclasses.replace(experiment.model, scan_layers=False, remat="none")
-        model = build_model(flat, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), jax.eval_shape(model.init, jax.random.key(0))
-        )
-        params = restore_params(run, abstract, step, averaged=experiment.training.ema_decay > 0)
-        print(f"checkpoint {step} of {run}", file=sys.stderr)
-        return cls(model, params, tokenizer, experiment.data.max_length)
+        trained = load(run, checkpoint)
+        print(f"{trained.checkpoint} of {run}", file=sys.stderr)
+        return cls(trained.model, trained.params, trained.tokenizer, trained.experiment.data.max_length)
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
         """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read

@@ -1,0 +1,82 @@
+"""What a run has trained: its model, and the parameters of the checkpoint that is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxnmt import config as cfg
+from jaxnmt import config_files
+from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, restore_params, steps
+
+
+class Trained(NamedTuple):
+    """A run's model, layers unstacked; `params` are shapes only until `load` has read them."""
+
+    experiment: cfg.Experiment
+    tokenizer: Tokenizer
+    model: Seq2Seq
+    params: Any
+    checkpoint: str
+
+
+def open_run(run: Path) -> Trained:
+    """A run's model without its parameters: these are ShapeDtypeStructs, laid out on one device."""
+    experiment, tokenizer = config_files.read(run / "config.json"), load_tokenizer(run / "tokenizer")
+    flat = dataclasses.replace(experiment.model, scan_layers=False, remat="none")
+    model = build_model(flat, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return Trained(
+        experiment, tokenizer, model, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes), ""
+    )
+
+
+def load(run: Path, checkpoint: int | str = "best") -> Trained:
+    """A run's model with the parameters that decoding uses (the moving average where the run keeps one), whatever mesh it was trained on.
+
+    Args:
+        checkpoint: a step, "best" (by validation.metric), "latest", or "average" (what `jaxnmt runs average` wrote).
+
+    Raises:
+        UserError: the run has no checkpoint yet, not this one, or it is damaged.
+    """
+    found = steps(run)
+    if not found:
+        raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
+    trained = open_run(run)
+    if checkpoint == "average":
+        params, name = _restore_average(run, trained.params)
+    else:
+        step: Any = best_step(run) if checkpoint == "best" else found[-1] if checkpoint == "latest" else checkpoint
+        params, name = restore_params(run, trained.params, step, averaged=trained.experiment.training.ema_decay > 0), f"checkpoint {step}"
+    return trained._replace(params=params, checkpoint=name)
+
+
+def average_folder(run: Path) -> Path:
+    """Where `params` and `average.json` (their checksum, and the steps that went in) of a run's average lie."""
+    return (run / "average").absolute()
+
+
+def _restore_average(run: Path, abstract: Any) -> tuple[Any, str]:
+    folder = average_folder(run)
+    if not folder.is_dir():
+        raise cfg.UserError(f"{run} has no average: make one with `jaxnmt runs average {run}`")
+    mend = f"make it anew with `jaxnmt runs average {run}`"
+    try:
+        record = json.loads((folder / "average.json").read_text())
+        with disk_errors(run), ocp.StandardCheckpointer() as reader:
+            params = reader.restore(folder / "params", abstract)
+        name = f"average of checkpoints {', '.join(map(str, record['steps']))}"
+        if int(checksum(params)) == record["checksum"]:
+            return params, name
+    except (ValueError, KeyError, OSError) as error:
+        raise cfg.UserError(f"{folder} cannot be read ({str(error).splitlines()[0][:200]}): {mend}") from error
+    raise cfg.UserError(f"{folder} is damaged: its params are not what was written; {mend}")
