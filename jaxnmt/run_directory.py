@@ -53,7 +53,7 @@ def start(run: pathlib.Path, experiment: Experiment) -> bool:
         Whether the run existed.
 
     Raises:
-        UserError: the folder holds something else, or a changed field would change the training.
+        UserError: the folder holds something else, cannot be written, or a changed field would change the training.
     """
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; --run takes a folder")
@@ -62,8 +62,11 @@ def start(run: pathlib.Path, experiment: Experiment) -> bool:
         refuse_changes(run, config_files.read(run / CONFIG), experiment)
     elif not existed and run.is_dir() and any(run.iterdir()):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
-    run.mkdir(parents=True, exist_ok=True)
-    config_files.save(experiment, run / CONFIG)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        config_files.save(experiment, run / CONFIG)
+    except OSError as error:
+        raise UserError(f"{run} cannot be written ({error.strerror}): mend that, or choose another folder with --run") from error
     return existed
 
 
