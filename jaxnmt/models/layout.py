@@ -25,21 +25,18 @@ def unstack_layers(tree: Any) -> Any:
 
 
 def _map_dicts(function, tree):
+    """`function` of every outermost dict; it maps on into the dict's values, which may be other containers (optax has dicts of tuples)."""
     return jax.tree.map(lambda node: function(node) if isinstance(node, dict) else node, tree, is_leaf=lambda node: isinstance(node, dict))
 
 
-def _stack(node):
-    if not isinstance(node, dict):
-        return node
+def _stack(node: dict) -> dict:
     layers = sorted((name for name in node if _LAYER.fullmatch(name)), key=lambda name: int(name.removeprefix("layer_")))
-    rest = {name: _stack(value) for name, value in node.items() if name not in layers}
+    rest = {name: _map_dicts(_stack, value) for name, value in node.items() if name not in layers}
     return rest | {"layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *(node[name] for name in layers))} if layers else rest
 
 
-def _unstack(node):
-    if not isinstance(node, dict):
-        return node
-    rest = {name: _unstack(value) for name, value in node.items() if name != "layers"}
+def _unstack(node: dict) -> dict:
+    rest = {name: _map_dicts(_unstack, value) for name, value in node.items() if name != "layers"}
     if "layers" in node:
         depth = jax.tree.leaves(node["layers"])[0].shape[0]
         rest |= {f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
