@@ -1,4 +1,4 @@
-"""A later target token changes no earlier prediction, padding changes nothing, packed neighbours do not meet: by exact zeros of gradients."""
+"""A later target token changes no earlier prediction, padding none, a packed neighbour none: by exact zeros of gradients."""
 
 import jax
 import jax.numpy as jnp
