@@ -67,6 +67,11 @@ def checksum(tree: Any) -> jax.Array:
     return total
 
 
+def _rank(metrics: dict) -> tuple[float, int]:
+    """The best checkpoint is the greatest; of equals, the earlier."""
+    return metrics["score"], -metrics["step"]
+
+
 class CheckpointStore:
     """Saves and restores a run's training state; keeps the latest and the best."""
 
@@ -74,15 +79,18 @@ class CheckpointStore:
         keep = policies.AnyPreservationPolicy(
             [
                 policies.LatestN(max(config.keep_latest, 1)),
-                policies.BestN(
-                    n=config.keep_best, get_metric_fn=lambda m: (m["score"], -m["step"]), keep_checkpoints_without_metrics=False
-                ),
+                policies.BestN(n=config.keep_best, get_metric_fn=_rank, keep_checkpoints_without_metrics=False),
             ]
         )
         self._run = run
         self._manager = ocp.CheckpointManager(
             folder(run),
-            options=ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True, enable_async_checkpointing=True),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=keep,
+                best_fn=_rank,  # without it Orbax drops the scores
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
         )
 
     def latest(self) -> int | None:
