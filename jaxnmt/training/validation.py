@@ -1,0 +1,52 @@
+"""The validation loss, and the files of translations that validations leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxnmt import config as cfg
+from jaxnmt.data.loader import evaluation_batches
+from jaxnmt.data.prepared import Prepared
+from jaxnmt.parallel.sharding import to_mesh
+from jaxnmt.training.metrics import perplexity
+
+
+def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg.Experiment, mesh: jax.sharding.Mesh) -> dict[str, float]:
+    """Mean loss and perplexity of the validation pairs, sides cut to data.max_length tokens."""
+    tokenizer, pairs = data.tokenizer, data.validation
+    ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    sums = []
+    with jax.sharding.set_mesh(mesh):
+        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, parts):
+            sums.append(evaluate(params, to_mesh(arrays, mesh)))
+    totals = [jax.device_get(part) for part in sums]
+    tokens = sum(float(part.tokens) for part in totals)
+    nll = sum(float(part.nll) for part in totals) / tokens
+    return {"loss": sum(float(part.loss) for part in totals) / tokens, "perplexity": perplexity(nll)}
+
+
+def write_samples(run: Path, step: int, pairs: Sequence[tuple[str, str]], hypotheses: Sequence[str]) -> list[str]:
+    """All validation sentences with reference and translation into samples/STEP.txt; returns them, one text each."""
+    samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
+    (run / "samples").mkdir(exist_ok=True)
+    write_file(run / "samples" / f"{step}.txt", "\n".join(samples))
+    return samples
+
+
+def remove_samples_after(run: Path, step: int) -> None:
+    """What a run that goes on from an earlier step will write again."""
+    for path in (run / "samples").glob("*.txt"):
+        if path.stem.isdigit() and int(path.stem) > step:
+            path.unlink()
+
+
+def write_file(path: Path, text: str) -> None:
+    """A file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
