@@ -24,15 +24,10 @@ def make_optimizer(config: cfg.Optimizer) -> optax.GradientTransformation:
         case "adafactor":
             return optax.adafactor(1.0, weight_decay_rate=config.weight_decay or None, weight_decay_mask=_decayed)
         case "muon":
-            return contrib.muon(
-                1.0,
-                beta=config.beta1,
-                weight_decay=config.weight_decay,
-                weight_decay_mask=_decayed,
-                adam_b1=config.beta1,
-                adam_b2=config.beta2,
-                muon_weight_dimension_numbers=_muon_dimensions,
+            muon = contrib.muon(
+                1.0, beta=config.beta1, adam_b1=config.beta1, adam_b2=config.beta2, muon_weight_dimension_numbers=_muon_dimensions
             )
+            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, _decayed))  # its own would miss the embeddings
     raise ValueError(config.name)
 
 
