@@ -32,7 +32,7 @@ def train_step(
 ) -> tuple[TrainState, StepMetrics]:
     """Gradient of the batch's mean token loss, clipped, applied; a step whose gradient is not finite changes only counters."""
     gradient, sums = accumulate_gradient(model, config.training, state, batch)
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     if config.optimizer.clip_norm:
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
