@@ -83,7 +83,8 @@ def interrupt(folder, run, monkeypatch):
 def kill(folder, run, monkeypatch):
     """kill -9 of another process, which hears nothing of it."""
     code = (
-        "import os, pathlib, signal, sys; sys.path.insert(0, sys.argv[1]); import pytest, conftest; sys.path.insert(0, sys.argv[1] + '/laws')\n"
+        "import os, pathlib, signal, sys; sys.path.insert(0, sys.argv[1]); import pytest, conftest\n"
+        "sys.path.insert(0, sys.argv[1] + '/laws')\n"
         "import test_resume as t; p = pytest.MonkeyPatch(); folder, run = map(pathlib.Path, sys.argv[2:])\n"
         "t.at_step(p, 9, lambda: os.kill(os.getpid(), signal.SIGKILL)); t.session(folder, run)"
     )

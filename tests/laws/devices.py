@@ -1,0 +1,41 @@
+"""Trains a tiny run on all the devices that this process has: `python devices.py FOLDER RUN [field=value ...]`, for test_devices.py."""
+
+import json
+import pathlib
+import sys
+
+import jax
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import tiny
+
+from jaxnmt import config_files
+from jaxnmt.training.loop import Trainer
+
+CHANGES = {
+    "batching.layout": "buckets",
+    "batching.tokens": 128,
+    "batching.max_shapes": 2,
+    "training.accumulation": 1,
+    "training.steps": 5,
+    "logging.every": 1,
+    "validation.every": 0,
+}
+
+
+def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
+    """A run whose every step is logged; the pairs of its batches go to `batches.txt`."""
+    run.mkdir(exist_ok=True)
+    experiment = tiny.experiment(folder, **(CHANGES | changes))
+    config_files.save(experiment, run / "config.json")
+    trainer = Trainer(experiment, run, None)
+    trainer.run()
+    planned = [trainer.plan.batch(step).rows for step in range(experiment.training.steps)]
+    (run / "batches.txt").write_text(json.dumps(planned))
+    return trainer
+
+
+if __name__ == "__main__":
+    train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    print(jax.device_count())

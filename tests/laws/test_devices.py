@@ -1,0 +1,74 @@
+"""One device and eight see the same sentences and reach the same loss; what one saved the other reads; a run's folder is all one needs."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnmt.config import Decoding
+from jaxnmt.decoding.translator import Translator
+from jaxnmt.training.checkpoint import CheckpointStore
+from jaxnmt.training.loop import validation_loss
+from jaxnmt.training.metrics import read_metrics
+
+SCRIPT = pathlib.Path(__file__).with_name("devices.py")
+spec = importlib.util.spec_from_file_location("devices", SCRIPT)
+devices = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(devices)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """-> (folder, the run on one device, the folder of the run on eight)."""
+    folder = tmp_path_factory.mktemp("devices")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    command = [sys.executable, str(SCRIPT), str(folder), str(folder / "eight")]
+    eight = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+    assert eight.returncode == 0 and eight.stdout.split() == ["8"], eight.stderr[-3000:]
+    return folder, devices.train(folder, folder / "one"), folder / "eight"
+
+
+def test_one_device_and_eight_train_on_the_same_sentences_to_the_same_loss(runs):
+    folder, one, eight = runs
+    assert jax.device_count() == 1
+    assert (eight / "batches.txt").read_text() == (folder / "one" / "batches.txt").read_text()
+    losses = [[record["loss"] for record in read_metrics(run, "train")] for run in (folder / "one", eight)]
+    assert len(losses[0]) == 5 and len(set(losses[0])) == 5
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-4)
+    validation = [read_metrics(run, "validation")[-1]["loss"] for run in (folder / "one", eight)]
+    np.testing.assert_allclose(validation[1], validation[0], rtol=0, atol=1e-4)
+
+
+def test_a_checkpoint_of_eight_devices_is_restored_on_one(runs):
+    folder, one, eight = runs
+    store = CheckpointStore(eight, one.config.checkpoints)
+    state, progress = store.restore(5, one.abstract)
+    store.close()
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {1}
+    assert progress.target_tokens == one.progress.target_tokens
+    loss = validation_loss(one.evaluate, state.eval_params, one.data, one.config, one.mesh)["loss"]
+    assert loss == pytest.approx(read_metrics(eight, "validation")[-1]["loss"], abs=1e-6)
+    assert int(state.step) == 5
+
+
+def test_training_goes_on_with_one_device_where_eight_stopped(runs):
+    folder, one, eight = runs
+    on = devices.train(folder, eight, **{"training.steps": 7})
+    assert int(on.state.step) == 7
+    assert [record["step"] for record in read_metrics(eight, "train")] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_translating_needs_only_the_runs_folder(runs, tmp_path):
+    folder, one, eight = runs
+    decoding = Decoding(beam_size=2, batch_size=4, max_length_extra=3)
+    expected = Translator.from_run(folder / "one", 5).translate(["a b c", "j"], decoding)
+    for name in [path for path in folder.iterdir() if path.name != "one"]:
+        name.rename(tmp_path / name.name)  # the text and the cache are gone
+    (folder / "one").rename(tmp_path / "elsewhere")
+    assert Translator.from_run(tmp_path / "elsewhere", 5).translate(["a b c", "j"], decoding) == expected
+    assert all(line[0].score < 0 for line in expected)

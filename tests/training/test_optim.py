@@ -1,0 +1,123 @@
+"""Update rules and schedules."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxnmt.config import Optimizer, Schedule, Training, replace
+from jaxnmt.models.layout import stack_layers
+from jaxnmt.training.optim import learning_rate, make_optimizer
+
+NAMES = ("adam", "adamw", "adafactor", "lion", "muon")
+
+
+def rate(step, total=100, **fields):
+    return float(learning_rate(Schedule(**fields), total, jnp.int32(step)))
+
+
+def test_warm_up_and_inverse_square_root_by_hand():
+    # the first step is number 1: it is trained on too
+    found = [rate(n - 1, name="noam", learning_rate=0.4, warmup_steps=4) for n in (1, 2, 4, 16, 100)]
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.4, 0.2, 0.08], rtol=1e-5)
+
+
+def test_noam_is_equation_3_of_the_paper():
+    width, warmup = 512, 4000
+    for n in (1, 1000, 4000, 100_000):
+        paper = width**-0.5 * min(n**-0.5, n * warmup**-1.5)
+        found = rate(n - 1, name="noam", learning_rate=(width * warmup) ** -0.5, warmup_steps=warmup)
+        assert found == pytest.approx(paper, rel=1e-5)
+
+
+def test_cosine_line_and_constant_by_hand():
+    fields = {"learning_rate": 0.5, "warmup_steps": 20, "final_ratio": 0.2}
+    at = lambda name: [rate(n - 1, name=name, **fields) for n in (10, 20, 40, 60, 100)]  # noqa: E731
+    np.testing.assert_allclose(at("linear"), [0.25, 0.5, 0.4, 0.3, 0.1], rtol=1e-5)
+    quarter = 0.5 * (0.2 + 0.8 * 0.5 * (1 + math.cos(math.pi / 4)))
+    np.testing.assert_allclose(at("cosine"), [0.25, 0.5, quarter, 0.3, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(at("constant"), [0.25] + [0.5] * 4, rtol=1e-5)
+    np.testing.assert_allclose(at("plateau"), at("constant"))
+    assert rate(500, name="cosine", **fields) == pytest.approx(0.1)  # past the end it stays
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "constant", "plateau"])
+def test_no_warm_up_begins_at_the_peak(name):
+    assert rate(0, 10**6, name=name, learning_rate=0.5, warmup_steps=0) == pytest.approx(0.5, rel=1e-5)
+
+
+@pytest.mark.parametrize("scanned", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_rule_moves_every_parameter_finitely_and_spares_norms_and_biases_its_decay(name, scanned):
+    params = tiny.params_of(tiny.model_of(replace(tiny.VARIANTS["rotary"], norm="layernorm")))
+    if scanned:
+        params = stack_layers(params)
+    gradient = jax.tree.map(jnp.cos, params)
+
+    def update(decay):
+        rule = make_optimizer(Optimizer(name=name, weight_decay=decay))
+        return jax.jit(lambda g: rule.update(g, rule.init(params), params)[0])(gradient)
+
+    plain, decayed = update(0.0), update(0.1)
+    differs = lambda path, u, d: (path[-1].key, bool(np.isfinite(u).all() and np.abs(u).max() > 0), bool(np.abs(u - d).max() > 1e-6))  # noqa: E731
+    for kind, moved, was_decayed in jax.tree.leaves(
+        jax.tree_util.tree_map_with_path(differs, plain, decayed), is_leaf=lambda x: isinstance(x, tuple)
+    ):
+        assert moved
+        assert was_decayed == (name != "adam" and kind not in ("bias", "scale")), kind
+
+
+def test_decay_is_decoupled_and_proportional():
+    params = {"wi": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}}
+    rule = make_optimizer(Optimizer(name="adamw", weight_decay=0.1))
+    updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    np.testing.assert_allclose(updates["wi"]["kernel"], -0.3, rtol=1e-6)
+    assert (updates["wi"]["bias"] == 0).all()
+
+
+def test_adam_by_hand():
+    # the first update is the gradient's sign; after a second gradient g2: m = (b1 (1-b1) g1 + (1-b1) g2) / (1 - b1^2), v likewise
+    rule = make_optimizer(Optimizer(name="adam", beta1=0.9, beta2=0.98, epsilon=0.0))
+    params = {"x": jnp.zeros(1)}
+    first, state = rule.update({"x": jnp.array([4.0])}, rule.init(params), params)
+    assert float(first["x"][0]) == pytest.approx(-1.0, rel=1e-5)
+    second, _ = rule.update({"x": jnp.array([-2.0])}, state, params)
+    m = (0.9 * 0.1 * 4 - 0.1 * 2) / (1 - 0.9**2)
+    v = (0.98 * 0.02 * 16 + 0.02 * 4) / (1 - 0.98**2)
+    assert float(second["x"][0]) == pytest.approx(-m / math.sqrt(v), rel=1e-4)
+
+
+def test_muon_updates_have_one_scale_in_all_directions():
+    """What Muon is: a matrix's update has singular values near one another, whatever the gradient's."""
+    model = tiny.model_of(tiny.BASE)
+    params = tiny.params_of(model)
+    rule = make_optimizer(Optimizer(name="muon"))
+    updates, _ = jax.jit(lambda g: rule.update(g, rule.init(params), params))(params)
+    layer = updates["encoder"]["layer_0"]
+    for matrix in (
+        layer["mlp"]["wi"]["kernel"],
+        layer["self_attention"]["qkv"]["kernel"].reshape(16, 3, 16)[:, 1],
+        layer["self_attention"]["out"]["kernel"].reshape(16, 16),
+    ):
+        values = np.linalg.svd(matrix, compute_uv=False)
+        assert values.max() / np.median(values) < 2.5, values
+
+
+def test_every_optimizer_and_training_field_is_used():
+    """Every field of the rule changes something: a setting that does nothing is a lie."""
+    params = {"wi": {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((4, 4)), jnp.float32)}}
+
+    def after_two(config):
+        rule = make_optimizer(config)
+        state = rule.init(params)
+        for scale in (1.0, -0.5):
+            updates, state = rule.update(jax.tree.map(lambda p, s=scale: s * jnp.sin(p), params), state, params)
+        return np.asarray(updates["wi"]["kernel"])
+
+    for field, value in {"beta1": 0.5, "beta2": 0.5, "epsilon": 0.1, "weight_decay": 0.1}.items():
+        base = Optimizer(name="adamw", epsilon=1e-6)
+        assert np.abs(after_two(base) - after_two(replace(base, **{field: value}))).max() > 1e-3, field
+    assert Training().ema_decay == 0.0
