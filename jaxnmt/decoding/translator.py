@@ -14,12 +14,13 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding.search import EOS, PAD, Hypotheses, LogitProcessor, SearchOptions, search
+from jaxnmt.decoding.search import EOS, NEVER, PAD, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
+FEW_ROWS = (1, 8)  # … and rows, where there are fewer sentences than decoding.batch_size
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？]) +")
 
 
@@ -42,8 +43,7 @@ class Translator:
         processors: tuple[LogitProcessor, ...] = (),
         warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
     ):
-        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning
-        that counts lines from `first`."""
+        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning."""
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.processors, self.warn = processors, warn
         self._search = jax.jit(functools.partial(search, model), static_argnums=0)
@@ -62,8 +62,7 @@ class Translator:
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
         """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read
-        is split at sentence ends, or else cut, with a warning
-        that counts lines from `first`."""
+        is split at sentence ends, or else anywhere, with a warning that counts lines from `first`."""
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
@@ -91,8 +90,9 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            tokens: np.ndarray = np.full((decoding.batch_size, length), PAD, np.int32)
-            limits: np.ndarray = np.ones(decoding.batch_size, np.int32)
+            rows = next((few for few in FEW_ROWS if len(group) <= few < decoding.batch_size), decoding.batch_size)
+            tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
+            limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
@@ -100,9 +100,9 @@ class Translator:
             options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, self.processors)
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, {"encoder_input_tokens": tokens}, limits))
             for row, i in enumerate(group):
-                kept = zip(hypotheses.tokens_BKL[row], hypotheses.scores_BK[row], strict=True)
-                results[i] = [Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in kept][
-                    : decoding.n_best
+                found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
+                results[i] = [
+                    Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in found if score > NEVER
                 ]
         return results
 
