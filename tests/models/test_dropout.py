@@ -1,0 +1,73 @@
+"""Dropout's masks: their rate, what they depend on, and what they do not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnmt.models.layers import Noise, dropout
+
+ROWS = jnp.arange(64)
+
+
+def noise(seed=1, step=7, rows=ROWS):
+    return Noise.of(seed, jnp.int32(step), rows)
+
+
+def mask(noise, shape=(64, 10, 20), rate=0.5):
+    return np.asarray(dropout(jnp.ones(shape), rate, noise)) > 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.9])
+def test_as_many_are_dropped_as_was_asked_for_and_the_mean_stays(rate):
+    x = np.asarray(dropout(jnp.ones((64, 20, 40)), rate, noise()))
+    assert set(np.unique(x)) == {0.0, np.float32(1 / (1 - rate))}
+    count, deviation = x.size, np.sqrt(rate * (1 - rate) / x.size)
+    assert abs((x == 0).mean() - rate) < 4 * deviation
+    for axis in range(3):  # nor is any row, place or feature treated otherwise than the rest
+        share = (x == 0).mean(axis=tuple(i for i in range(3) if i != axis))
+        assert np.abs(share - rate).max() < 5 * np.sqrt(rate * (1 - rate) * x.shape[axis] / count)
+
+
+def test_without_noise_or_rate_nothing_is_dropped():
+    x = jnp.ones((2, 3))
+    assert dropout(x, 0.5, None) is x and dropout(x, 0.0, noise(rows=jnp.arange(2))) is x
+
+
+OTHERS = {
+    "seed": noise(seed=2),
+    "step": noise(step=8),
+    "next seed, last step": noise(seed=2, step=6),
+    "site": noise().at("mlp"),
+    "other site": noise().at("residual"),
+    "layer": noise().at(0),
+    "other layer": noise().at(1),
+    "site of a layer": noise().at(0).at("mlp"),
+    "site of another layer": noise().at(1).at("mlp"),
+    "rows": noise(rows=ROWS + 64),
+}
+
+
+def test_masks_of_different_sites_layers_steps_seeds_and_rows_are_independent():
+    masks = {"plain": mask(noise())} | {name: mask(other) for name, other in OTHERS.items()}
+    flat = np.array([m.reshape(-1) for m in masks.values()], float)
+    correlation = np.corrcoef(flat) - np.eye(len(flat))
+    assert np.abs(correlation).max() < 5 / np.sqrt(flat.shape[1]), correlation.round(3)
+
+
+def test_neighbouring_elements_are_independent():
+    m = mask(noise()) - 0.5
+    for axis in range(3):
+        a, b = np.delete(m, 0, axis), np.delete(m, -1, axis)
+        assert abs(4 * (a * b).mean()) < 5 / np.sqrt(a.size)
+
+
+def test_a_rows_mask_is_its_own_whatever_batch_it_is_in():
+    whole = mask(noise())
+    rows = jnp.array([5, 40, 2])
+    np.testing.assert_array_equal(mask(noise(rows=rows), (3, 10, 20)), whole[[5, 40, 2]])
+
+
+def test_the_layers_index_may_be_traced():
+    traced = jax.jit(lambda layer: noise().at(layer).bits((64, 3)))(jnp.uint32(3))
+    np.testing.assert_array_equal(traced, noise().at(3).bits((64, 3)))
