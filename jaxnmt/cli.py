@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from jaxnmt import __version__, config_checks, config_files, overrides, run_directory, text_streams
+from jaxnmt import __version__, config_checks, config_files, huge_pages, overrides, run_directory, text_streams
 from jaxnmt.config import Decoding, Experiment, UserError
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -367,6 +367,8 @@ def _unknown_verb(words: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit status: 0; 2 for a mistake of the user's; 130 for Ctrl-C; 141 for a closed pipe."""
+    if argv is None and sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
+        huge_pages.use()  # before JAX takes memory
     try:
         _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
