@@ -1,0 +1,118 @@
+"""A training that takes so many steps each time it is told to; run by `versus_opennmt.py`, ours and OpenNMT-py's alike.
+
+    python paced.py opennmt ARGUMENTS OF onmt_train
+    python paced.py jaxnmt SOURCE TARGET [settings]
+
+Each line read from stdin is a number of steps; after them one line `BURST {"tokens": .., "seconds": ..}` is written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+class Pace:
+    """Counts steps and tokens; waits for the next order when one is done."""
+
+    def __init__(self) -> None:
+        self.left = self.tokens = 0
+        self.began = 0.0
+
+    def wait(self) -> None:
+        """Until told to go on. When nobody tells any more, the process ends."""
+        order = sys.stdin.readline()
+        if not order:
+            os._exit(0)
+        self.left, self.tokens, self.began = int(order), 0, time.perf_counter()
+
+    def report(self) -> None:
+        """The burst is over."""
+        record = {"tokens": self.tokens, "seconds": time.perf_counter() - self.began}
+        print("BURST " + json.dumps(record), flush=True)
+
+
+def opennmt(words: list[str]) -> None:
+    """OpenNMT-py's own command: tokens are counted where its trainer takes its batches, time where its optimizer has stepped."""
+    import onmt.trainer
+    import torch
+    from onmt.bin import train
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    pace = Pace()
+    step = onmt.trainer.Trainer._gradient_accumulation
+
+    def counted(self, batches, *arguments):
+        pad = self.train_loss.padding_idx
+        pace.tokens += sum(int((batch["tgt"][:, 1:] != pad).sum()) for batch in batches)  # after the start token
+        return step(self, batches, *arguments)
+
+    def stepped(*_) -> None:
+        pace.left -= 1
+        if pace.left <= 0:
+            pace.report()
+            pace.wait()
+
+    onmt.trainer.Trainer._gradient_accumulation = counted
+    register_optimizer_step_post_hook(stepped)
+    pace.wait()
+    sys.argv = ["onmt_train", *words]
+    train.main()
+
+
+def jaxnmt(source: str, target: str, words: list[str]) -> None:
+    """Our training loop, its milestones made the places where it waits."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from jaxnmt import huge_pages, overrides
+    from jaxnmt.analysis.benchmark import TimedTrainer
+    from jaxnmt.config import Experiment, replace
+    from jaxnmt.training.programs import use_compilation_cache
+
+    huge_pages.use()  # as the command does
+    same = {
+        "data.train": (source, target),
+        "data.max_length": 64,
+        "data.cleaning.max_ratio": 1e6,
+        "data.cleaning.drop_duplicates": False,
+        "data.held_out": 0,
+        "tokenizer.kind": "words",
+        "tokenizer.vocab_size": 0,
+        "batching.row_length": 64,
+        "model.attention_dropout": 0.1,
+        "model.activation_dropout": 0.1,
+        "schedule.learning_rate": 5e-4,
+        "training.steps": 1_000_000,
+    }
+    experiment = overrides.apply(words, replace(Experiment(), **same), "--help")
+    pace = Pace()
+
+    class Paced(TimedTrainer):
+        def _record(self, pending):
+            super()._record(pending)
+            pace.tokens += self.done[-1].target_tokens
+
+        def _due(self, step):
+            pace.left -= 1
+            return super()._due(step) or pace.left <= 0
+
+        def _milestone(self, step):
+            if pace.left <= 0:
+                pace.report()
+                pace.wait()
+
+    pace.wait()
+    use_compilation_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        Paced(experiment, Path(folder), seconds=1e9).run()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "opennmt":
+        opennmt(sys.argv[2:])
+    else:
+        jaxnmt(sys.argv[2], sys.argv[3], sys.argv[4:])
