@@ -199,7 +199,7 @@ def kill_in(phase: str, session: Session, chance: random.Random) -> str:
         time.sleep(chance.uniform(0, 0.4))
         session.kill()
         return f"validating step {target}" if in_validation(run) and records(run)[-1]["step"] == target else ""
-    target = chance.choice([step for step in range(SAVE, STEPS, LOG) if step % VALIDATE])
+    target = chance.choice([step for step in range(3 * LOG, STEPS, LOG) if step % VALIDATE])
     if not session.until(lambda: session.said(rf"step {target}/")):
         return ""
     time.sleep(chance.uniform(0, 0.02))
