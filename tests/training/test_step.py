@@ -1,0 +1,87 @@
+"""One optimizer step: clipping, the average, the learning rate's scale, and gradients that are not finite."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from jaxnmt.config import Experiment, replace
+from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.state import TrainState
+from jaxnmt.training.step import accumulate_gradient, train_step
+
+MODEL = tiny.model_of(tiny.BASE)
+BATCH = tiny.as_arrays(tiny.batch_of(tiny.random_pairs(3), [[0], [1], [2], []], 9, 8))
+CONFIG = replace(Experiment(model=tiny.BASE), **{"schedule.name": "constant", "schedule.learning_rate": 0.01, "schedule.warmup_steps": 0})
+
+
+def state_of(config, **changes):
+    params = tiny.params_of(MODEL)
+    ema = jax.tree.map(jnp.zeros_like, params) if config.training.ema_decay else None
+    made = {"step": jnp.int32(0), "opt_state": make_optimizer(config.optimizer).init(params), "ema": ema, "lr_scale": jnp.float32(1)}
+    return TrainState(**({"params": params, "bad_steps": jnp.int32(0)} | made | changes))
+
+
+@functools.cache
+def program(config):
+    return jax.jit(functools.partial(train_step, MODEL, make_optimizer(config.optimizer), config))
+
+
+def test_the_gradient_is_that_of_the_mean_over_tokens_and_the_update_optaxs():
+    state = state_of(CONFIG)
+    new, metrics = program(CONFIG)(state, BATCH)
+    gradient, sums = jax.jit(functools.partial(accumulate_gradient, MODEL, CONFIG.training))(state, BATCH)
+    assert float(metrics.gradient_norm) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
+    rule = make_optimizer(CONFIG.optimizer)
+    updates, _ = rule.update(gradient, state.opt_state, state.params)
+    expected = optax.apply_updates(state.params, jax.tree.map(lambda u: 0.01 * u, updates))
+    far = [np.abs(np.asarray(a - b)).max() for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(expected), strict=True)]
+    assert np.median(far) < 1e-6  # where a gradient is nothing but rounding, its sign is free
+    assert (int(new.step), int(metrics.source_tokens), float(metrics.sums.tokens)) == (
+        1,
+        sum(len(source) + 1 for source, _ in tiny.random_pairs(3)),
+        sum(len(target) + 1 for _, target in tiny.random_pairs(3)),
+    )
+
+
+def test_clipping_scales_the_gradient_to_the_norm_and_reports_the_whole():
+    config = replace(CONFIG, **{"optimizer.clip_norm": 0.25})
+    _, plain = program(CONFIG)(state_of(CONFIG), BATCH)
+    new, metrics = program(config)(state_of(config), BATCH)
+    assert float(metrics.gradient_norm) == pytest.approx(float(plain.gradient_norm), rel=1e-5) and float(plain.gradient_norm) > 0.25
+    first_moment = new.opt_state[0].mu  # 0.1 g after one step
+    assert float(optax.tree.norm(first_moment)) == pytest.approx(0.1 * 0.25, rel=1e-4)
+    loose = replace(CONFIG, **{"optimizer.clip_norm": 1e4})
+    assert float(optax.tree.norm(program(loose)(state_of(loose), BATCH)[0].opt_state[0].mu)) == pytest.approx(
+        0.1 * float(plain.gradient_norm), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(("step", "weight"), [(0, 0.9), (9, 1 - 10 / 19), (10_000, 0.05)])
+def test_the_average_by_hand(step, weight):
+    # the new parameters' share is the larger of 1 - decay and 1 - (1 + n) / (10 + n)
+    config = replace(CONFIG, **{"training.ema_decay": 0.95})
+    new, _ = program(config)(state_of(config, step=jnp.int32(step)), BATCH)
+    tiny.assert_close(new.ema, jax.tree.map(lambda p: weight * p, new.params), rtol=1e-4, atol=1e-6)
+
+
+def test_what_the_plateau_cut_scales_the_learning_rate():
+    new, metrics = program(CONFIG)(state_of(CONFIG, lr_scale=jnp.float32(0.25)), BATCH)
+    assert float(metrics.learning_rate) == pytest.approx(0.0025) and float(new.lr_scale) == 0.25
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_counters():
+    config = replace(CONFIG, **{"training.ema_decay": 0.95})
+    params = tiny.params_of(MODEL)
+    params["encoder"]["final_norm"]["scale"] = params["encoder"]["final_norm"]["scale"].at[0].set(jnp.nan)
+    state = state_of(config, params=params, bad_steps=jnp.int32(2))
+    new, metrics = program(config)(state, BATCH)
+    assert not bool(metrics.finite) and int(metrics.bad_steps) == int(new.bad_steps) == 3 and int(new.step) == 1
+    for name in ("params", "opt_state", "ema"):
+        tiny.assert_same(getattr(new, name), getattr(state, name))
+    good, metrics = program(config)(state_of(config, bad_steps=jnp.int32(3)), BATCH)
+    assert bool(metrics.finite) and int(good.bad_steps) == 0
