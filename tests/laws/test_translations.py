@@ -1,0 +1,175 @@
+"""A translation is the model's own: cached steps are the teacher-forced pass, greedy search its argmax; batch and padding do not show."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxnmt.config import Decoding, Tokenizer, replace
+from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding import translator as translators
+from jaxnmt.decoding.search import BOS, EOS, PAD, SearchOptions, search
+from jaxnmt.decoding.translator import Translator
+from jaxnmt.models.seq2seq import build_model
+
+VARIANTS = tiny.VARIANTS | {"rotary": replace(tiny.VARIANTS["rotary"], num_decoder_layers=2)}
+PAIRS = tiny.random_pairs(4, seed=3)
+LIMIT = 9
+
+
+def model_and_params(name):
+    model = tiny.model_of(VARIANTS[name])
+    return model, tiny.params_of(model, seed=4)
+
+
+def sources(length):
+    tokens = np.zeros((len(PAIRS), length), np.int32)
+    for row, (source, _) in zip(tokens, PAIRS, strict=True):
+        row[: len(source) + 1] = [*source, EOS]
+    return {"encoder_input_tokens": jnp.asarray(tokens)}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_cached_steps_are_the_teacher_forced_pass_and_greedy_search_its_argmax(name):
+    model, params = model_and_params(name)
+    limits = np.array([LIMIT, 5, 7, LIMIT], np.int32)
+    found = jax.device_get(jax.jit(functools.partial(search, model), static_argnums=0)(SearchOptions(1, LIMIT), params, sources(7), limits))
+    inputs = np.concatenate([np.full((4, 1), BOS), found.tokens_BKL[:, 0, :-1]], 1).astype(np.int32)
+
+    @jax.jit
+    def both(params):
+        batch = sources(10) | {"decoder_input_tokens": jnp.asarray(inputs)}  # more source padding than the search saw
+        memory = model.encode(params, batch)
+        step = lambda carry, token_B: model.step(params, memory, carry, token_B)[::-1]  # noqa: E731
+        _, by_step = jax.lax.scan(step, model.start(params, memory, LIMIT + 2), jnp.asarray(inputs).T)
+        return model.decode(params, memory, batch), jnp.moveaxis(by_step, 0, 1)
+
+    whole, by_step = map(np.array, both(params))
+    real = np.arange(128) < tiny.TARGET_VOCAB
+    np.testing.assert_allclose(by_step[..., real], whole[..., real], atol=1e-4)
+    whole[..., [PAD, BOS]] = -np.inf
+    log_p = np.asarray(jax.nn.log_softmax(whole))
+    for b, limit in enumerate(limits):
+        tokens = [int(token) for token in found.tokens_BKL[b, 0] if token != PAD]
+        best = log_p[b].argmax(-1)
+        assert tokens == [EOS if t + 1 == limit else best[t] for t in range(len(tokens))] and tokens[-1] == EOS
+        total = sum(log_p[b, t, token] for t, token in enumerate(tokens))
+        assert found.log_probs_BK[b, 0] == pytest.approx(total, abs=1e-4)
+        assert found.scores_BK[b, 0] == pytest.approx(total / ((5 + len(tokens)) / 6), abs=1e-4)
+    assert len({tuple(row) for row in found.tokens_BKL[:, 0].tolist()}) > 1  # or the sources would not be read
+
+
+@pytest.mark.parametrize("name", ["rotary"])
+def test_a_beams_scores_are_the_teacher_forced_passes(name):
+    model, params = model_and_params(name)
+    limits = np.full(4, LIMIT, np.int32)
+    options = SearchOptions(3, LIMIT, 0.7)
+    found = jax.device_get(jax.jit(functools.partial(search, model), static_argnums=0)(options, params, sources(7), limits))
+    tokens_RL = found.tokens_BKL.reshape(12, LIMIT)
+    inputs = np.concatenate([np.full((12, 1), BOS), tokens_RL[:, :-1]], 1).astype(np.int32)
+
+    @jax.jit
+    def teacher(params):
+        batch = {"encoder_input_tokens": jnp.repeat(sources(7)["encoder_input_tokens"], 3, 0), "decoder_input_tokens": jnp.asarray(inputs)}
+        logits = model.decode(params, model.encode(params, batch), batch)
+        return jax.nn.log_softmax(logits.at[..., jnp.array([PAD, BOS])].set(-jnp.inf))
+
+    log_p = np.take_along_axis(np.asarray(teacher(params)), tokens_RL[..., None], -1)[..., 0]
+    totals = np.where(tokens_RL != PAD, log_p, 0).sum(-1).reshape(4, 3)
+    lengths = (tokens_RL != PAD).sum(-1).reshape(4, 3)
+    np.testing.assert_allclose(found.log_probs_BK, totals, atol=1e-4)
+    np.testing.assert_allclose(found.scores_BK, totals / ((5 + lengths) / 6) ** 0.7, atol=1e-4)
+    assert (np.diff(found.scores_BK, axis=1) <= 0).all()
+
+
+# ---- text
+
+
+LETTERS = "abcdefghijklmnop"
+
+
+@pytest.fixture(scope="module")
+def translate():
+    """-> a function of (lines, decoding changes) over one model; `max_length` 12."""
+    tokenizer = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [(" ".join(LETTERS), " ".join(LETTERS))])
+    model = build_model(replace(tiny.BASE, tie_embeddings="none"), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    params = tiny.params_of(model, 5)
+    params["source_embedding"]["table"] *= 3  # so that a translation depends on its source, and seldom ends at once
+    params["output_embedding"]["table"] = 2 * params["output_embedding"]["table"].at[EOS].set(0)
+    warnings = []
+    translator = Translator(model, params, tokenizer, 12, warn=warnings.append)
+    basic = Decoding(beam_size=3, batch_size=4, max_length_ratio=1.0, max_length_extra=3, length_penalty=2.0)
+
+    def run(lines, **changes):
+        warnings.clear()
+        return translator.translate(lines, replace(basic, **changes))
+
+    run.warnings, run.translator = warnings, translator
+    return run
+
+
+def some_lines(count, seed=0):
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(list(LETTERS), random.integers(1, 11))) for _ in range(count)]
+
+
+def same(left, right):
+    assert [t.text for line in left for t in line] == [t.text for line in right for t in line]
+    np.testing.assert_allclose([t.score for line in left for t in line], [t.score for line in right for t in line], atol=1e-5)
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_translations_do_not_depend_on_order_batch_size_or_padding(translate, beam, monkeypatch):
+    lines = some_lines(9)
+    expected = translate(lines, beam_size=beam)
+    order = np.random.default_rng(1).permutation(9)
+    shuffled = translate([lines[i] for i in order], beam_size=beam)
+    same(shuffled, [expected[i] for i in order])
+    same(translate(lines, beam_size=beam, batch_size=9), expected)
+    same([translate([line], beam_size=beam)[0] for line in lines[:3]], expected[:3])
+    monkeypatch.setattr(translators, "LENGTHS", (24,))
+    same(translate(lines, beam_size=beam), expected)
+    assert len({line[0].text for line in expected}) > 5
+
+
+def test_n_best_are_different_and_sorted_and_the_first_is_the_best(translate):
+    lines = some_lines(4, 1)
+    many = translate(lines, n_best=3)
+    for candidates in many:
+        assert len(candidates) == 3 and len({c.text for c in candidates}) >= 2
+        assert [c.score for c in candidates] == sorted((c.score for c in candidates), reverse=True)
+    same([line[:1] for line in many], translate(lines))
+
+
+def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(translate):
+    long = " ".join(LETTERS[:15])  # 15 tokens, where 11 fit
+    found = translate(["a b", "", long, "   ", "c"])
+    assert [line[0].text == "" for line in found] == [False, True, False, True, False]
+    assert len(translate.warnings) == 1 and "line 3" in translate.warnings[0] and "15" in translate.warnings[0]
+    parts = translate([" ".join(LETTERS[:11]), " ".join(LETTERS[11:15])])
+    assert found[2][0].text == " ".join(part[0].text for part in parts)
+    assert not translate.warnings
+    translate([" ".join(LETTERS[:11])])
+    assert not translate.warnings  # it just fits
+
+
+def test_no_line_no_translation(translate):
+    assert translate([]) == [] and translate([""]) == [[translators.Translation("", 0.0)]]
+
+
+def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):
+    lines = some_lines(6, 2)
+    lengths = [len(found[0].text.split()) - len(line.split()) for line, found in zip(lines, translate(lines), strict=True)]
+    assert max(lengths) == 2  # three more, the end among them
+
+
+def test_searches_compile_once_a_shape(translate):
+    lines = some_lines(10, 3)
+    translate(lines + [" ".join(LETTERS[:n]) for n in (1, 7, 8, 11)])
+    before = translate.translator._search._cache_size()
+    translate(lines[::-1])
+    translate(some_lines(30, 4))
+    assert translate.translator._search._cache_size() == before > 0
