@@ -17,8 +17,8 @@ def config() -> Experiment:
             emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="post", dropout=0.3
         ),
         optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
-        schedule=Schedule(learning_rate=4e-3, warmup_steps=2000),
-        training=Training(steps=10000, ema_decay=0.999, max_minutes=90),
+        schedule=Schedule(learning_rate=3.5e-3, warmup_steps=2000),
+        training=Training(steps=20_000, ema_decay=0.999, max_minutes=90),
         validation=Validation(every=500),
         checkpoints=Checkpoints(every=500),
     )

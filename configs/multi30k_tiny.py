@@ -4,18 +4,20 @@ Command: jaxnmt train multi30k_tiny --data.train train.en train.de --data.valida
 Score: BLEU-4 41.02 on test2016 with fairseq (published, not run); ours not yet measured
 """
 
-from jaxnmt.config import Batching, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer
+from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer, Validation
 
 
 def config() -> Experiment:
     return Experiment(
-        data=Data(source_language="en", target_language="de", max_length=128),
+        data=Data(source_language="en", target_language="de", max_length=64),
         tokenizer=Tokenizer(kind="words", vocab_size=0),
-        batching=Batching(tokens=4096, row_length=128),
+        batching=Batching(tokens=4096, row_length=64),
         model=Transformer(
             emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="post", dropout=0.3
         ),
         optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
-        schedule=Schedule(learning_rate=5e-3, warmup_steps=2000),
-        training=Training(steps=8000),
+        schedule=Schedule(learning_rate=3.5e-3, warmup_steps=2000),
+        training=Training(steps=40_000, ema_decay=0.999),
+        validation=Validation(every=500),
+        checkpoints=Checkpoints(every=500),
     )
