@@ -183,23 +183,23 @@ def kill_in(phase: str, session: Session, chance: random.Random) -> str:
             return ""
         time.sleep(chance.uniform(0, 1.5))
         session.kill()
-        return "" if session.said("compiled in") else "before its programs were compiled"
+        return "" if session.said("compiled in") else f"before its programs were compiled, checkpoint {newest(run)} being the newest"
     if phase == "saving":
-        target = chance.choice(range(SAVE, STEPS, SAVE))
-        if not session.until(lambda: newest(run) >= target - SAVE and half_saved(run)):
+        before = chance.choice(range(0, STEPS - SAVE, SAVE))
+        if not session.until(lambda: newest(run) >= before and half_saved(run)):
             return ""
         time.sleep(chance.uniform(0, 0.1))
         session.kill()
         left = [path.name for path in half_saved(run)]
-        return f"with {left[0]} half-written" if left else ""
+        return f"with {left[0]} half-written, checkpoint {newest(run)} being the newest" if left else ""
     if phase == "validating":
         target = chance.choice(range(VALIDATE, STEPS + 1, VALIDATE))
         if not session.until(lambda: session.said(rf"step {target}/")):
             return ""
-        time.sleep(chance.uniform(0, 0.4))
+        time.sleep(chance.uniform(0, 0.4 if target == VALIDATE else 0.02))  # the first one compiles
         session.kill()
         return f"validating step {target}" if in_validation(run) and records(run)[-1]["step"] == target else ""
-    target = chance.choice([step for step in range(3 * LOG, STEPS, LOG) if step % VALIDATE])
+    target = chance.choice([step for step in range(2 * SAVE, STEPS, LOG) if step % VALIDATE])
     if not session.until(lambda: session.said(rf"step {target}/")):
         return ""
     time.sleep(chance.uniform(0, 0.02))
@@ -216,6 +216,10 @@ def trial(phase: str, data: Path, run: Path, compiled: Path, chance: random.Rand
         if phase == "compiling":
             compiled = run.with_suffix(".xla")  # nothing compiled yet: else there is next to nothing to interrupt
             shutil.rmtree(compiled, ignore_errors=True)
+            if chance.random() < 0.5:  # a later session of the run
+                first = Session(data, run, data / "xla")
+                first.until(lambda: newest(run) > 0)
+                first.kill()
         session = Session(data, run, compiled)
         if where := kill_in(phase, session, chance):
             Session(data, run, compiled).finish()
