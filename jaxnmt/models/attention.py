@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
         self.out = Dense((self.width,), inputs=2)
 
     def _project(self, x_BTD, positions_BT):
-        q, k, v = (constrain(y, "BTHK") for y in jnp.moveaxis(self.qkv(x_BTD), -3, 0))
+        q, k, v = (constrain(y.squeeze(-3), "BTHK") for y in jnp.split(self.qkv(x_BTD), 3, -3))
         return (rotate(q, positions_BT), rotate(k, positions_BT), v) if self.rotary else (q, k, v)
 
     def __call__(self, x_BTD, mask_BTS, positions_BT, noise: Noise | None):
@@ -70,7 +70,7 @@ class CrossAttention(nn.Module):
 
     def project(self, states_BSD):
         """Keys and values (B, S, H, K) of a memory: computed once for a sentence, however many words are decoded."""
-        k, v = (constrain(y, "BSHK") for y in jnp.moveaxis(self.kv(states_BSD), -3, 0))
+        k, v = (constrain(y.squeeze(-3), "BSHK") for y in jnp.split(self.kv(states_BSD), 2, -3))
         return k, v
 
     def __call__(self, x_BTD, keys_values, mask_BTS, noise: Noise | None):
