@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import json
 import logging
 import os
 import re
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +85,12 @@ class CheckpointStore:
             ]
         )
         self._run = run
-        self._manager = ocp.CheckpointManager(
-            folder(run),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=keep,
-                best_fn=_rank,  # without it Orbax drops the scores
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
-            ),
+        self._manager = _open(
+            run,
+            preservation_policy=keep,
+            best_fn=_rank,  # without it Orbax drops the scores
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
         )
 
     def latest(self) -> int | None:
@@ -108,7 +108,8 @@ class CheckpointStore:
             return
         items = {"params": state.params, "optimizer": _optimizer_item(state)} | ({} if state.ema is None else {"ema": state.ema})
         _check_space(self._run, items)
-        record = dataclasses.asdict(progress) | {"step": step, "checksums": {name: int(checksum(item)) for name, item in items.items()}}
+        record = dataclasses.asdict(progress) | {"step": step}
+        record["checksums"] = {name: int(checksum(item)) for name, item in items.items()} | {"progress": _record_sum(record)}
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         with disk_errors(self._run):
             self._manager.save(
@@ -140,6 +141,21 @@ class CheckpointStore:
         self._manager.close()
 
 
+def _open(run: Path, **options: Any) -> ocp.CheckpointManager:
+    """Orbax's manager; it reads the score of every checkpoint."""
+    try:
+        return ocp.CheckpointManager(folder(run), options=ocp.CheckpointManagerOptions(**options))
+    except (ValueError, KeyError) as error:
+        raise cfg.UserError(
+            f"the score of a checkpoint of {run} cannot be read ({error}): remove the folder whose metrics are damaged from {folder(run)}"
+        ) from error
+
+
+def _record_sum(record: dict) -> int:
+    """Checksum of a progress record but for its checksums."""
+    return zlib.crc32(json.dumps({name: value for name, value in record.items() if name != "checksums"}, sort_keys=True).encode())
+
+
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
     return {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale, "bad_steps": state.bad_steps}
 
@@ -154,11 +170,14 @@ def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[s
     instead = f"remove the folder {folder(run) / str(step)} to use an older one"
     try:
         found = manager.restore(step, args=ocp.args.Composite(**arguments, progress=ocp.args.JsonRestore()))
-    except (ValueError, KeyError, OSError, FileNotFoundError) as error:
+    except Exception as error:  # Orbax says so of lost data: nothing narrower
         raise cfg.UserError(f"checkpoint {step} of {run} cannot be read ({str(error).splitlines()[0][:200]}); {instead}") from error
     record = found["progress"]
-    for name in items:
-        if int(checksum(found[name])) != record["checksums"][name]:
+    sums = record.get("checksums", {})
+    intact = {name: int(checksum(found[name])) == sums.get(name) for name in items}
+    intact["progress"] = sums.get("progress") in (None, _record_sum(record))  # earlier versions had none
+    for name in intact:
+        if not intact[name]:
             raise cfg.UserError(f"checkpoint {step} of {run} is damaged: its {name} are not what was written; {instead}")
     return {name: found[name] for name in items}, record
 
@@ -197,7 +216,7 @@ def restore_params(run: Path, abstract_params: Any, step: int, averaged: bool) -
 
 @contextlib.contextmanager
 def _reader(run: Path):
-    manager = ocp.CheckpointManager(folder(run), options=ocp.CheckpointManagerOptions(read_only=True))
+    manager = _open(run, read_only=True)
     try:
         yield manager
     finally:
