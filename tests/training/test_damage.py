@@ -1,0 +1,101 @@
+"""A damaged checkpoint is noticed, or what was damaged did not matter; never is something else restored in silence."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training, UserError
+from jaxnmt.parallel.sharding import make_mesh
+from jaxnmt.training.checkpoint import CheckpointStore, Progress, checksum
+from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.state import abstract_state, initial_state
+
+MODEL = tiny.model_of(tiny.BASE)
+RULE = make_optimizer(Optimizer())
+TRAINING = Training(ema_decay=0.9)
+PROGRESS = Progress(best_score=12.25, best_step=3, stale=1, target_tokens=987, window={"loss": 0.1, "steps": 2})
+
+
+def state_at(step):
+    """All numbers random, so that no two places look alike."""
+    random = np.random.default_rng(step)
+    shapes = jax.eval_shape(lambda: initial_state(MODEL, RULE, TRAINING))
+    state = jax.tree.map(lambda x: jnp.asarray(random.standard_normal(x.shape) * 9, x.dtype), shapes)
+    return dataclasses.replace(state, step=jnp.int32(step))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    run = tmp_path_factory.mktemp("saved")
+    store = CheckpointStore(run, Checkpoints())
+    store.save(state_at(3), PROGRESS, 12.25)
+    store.close()
+    return run
+
+
+def restore(run):
+    store = CheckpointStore(run, Checkpoints())
+    try:
+        return store.restore(3, abstract_state(MODEL, RULE, TRAINING, make_mesh(Mesh())))
+    finally:
+        store.close()
+
+
+def test_what_was_saved_is_restored_to_the_bit(saved):
+    state, progress = restore(saved)
+    tiny.assert_same(state, state_at(3))
+    assert progress == PROGRESS
+
+
+def test_every_bit_moves_the_checksum():
+    tree = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.arange(3), "c": jnp.float32(0)}
+    plain = int(checksum(tree))
+    for name, leaf in tree.items():
+        for place in range(leaf.size):
+            for bit in (0, 13, 31):
+                bits = np.asarray(leaf).copy().reshape(-1).view(np.uint32)
+                bits[place] ^= np.uint32(1 << bit)
+                flipped = tree | {name: jnp.asarray(bits.view(leaf.dtype).reshape(leaf.shape))}
+                assert int(checksum(flipped)) != plain
+    assert int(checksum(tree | {"a": tree["a"][::-1]})) != plain
+
+
+def files(run):
+    return sorted(path.relative_to(run) for path in (run / "checkpoints" / "3").rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def damages():
+    """(what is done, to which share of the files)."""
+
+    def flip(data, place):
+        return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
+
+    yield "a bit in the middle flips", lambda data: flip(data, len(data) // 2)
+    yield "a bit near the end flips", lambda data: flip(data, len(data) * 9 // 10)
+    yield "the second half is lost", lambda data: data[: len(data) // 2]
+    yield "the file is lost", lambda data: None
+
+
+@pytest.mark.parametrize(("name", "damage"), damages(), ids=[name for name, _ in damages()])
+def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, name, damage):
+    noticed = 0
+    for number, file in enumerate(files(saved)):
+        run = tmp_path / str(number)
+        shutil.copytree(saved, run)
+        data = damage((run / file).read_bytes())
+        (run / file).unlink() if data is None else (run / file).write_bytes(data)
+        try:
+            state, progress = restore(run)
+        except UserError as error:
+            noticed += 1
+            assert str(run) in str(error) and "remove the folder" in str(error)
+        else:
+            tiny.assert_same(state, state_at(3))
+            assert progress == PROGRESS, file
+        shutil.rmtree(run)
+    assert noticed >= 3
