@@ -1,0 +1,46 @@
+"""Training compiles once a shape, validation and decoding too, and never again."""
+
+import collections
+
+import jax
+import pytest
+import tiny
+
+from jaxnmt.evaluation.validation import ValidationTranslator
+from jaxnmt.training.loop import Trainer
+
+
+@pytest.fixture
+def compiled():
+    """How often each function was lowered to be compiled, by name; and the names in order."""
+    names = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_run_compiles_each_shape_once_and_nothing_after_its_first_validation(compiled, tmp_path):
+    changes = {"batching.layout": "buckets", "batching.tokens": 64, "batching.max_shapes": 3, "validation.every": 4, "training.steps": 16}
+    (tmp_path / "run").mkdir()
+    trainer = Trainer(tiny.experiment(tmp_path, **changes, **{"checkpoints.every": 2}), tmp_path / "run", ValidationTranslator())
+    after_first = []
+    plain = trainer._milestone
+
+    def milestone(step):
+        plain(step)
+        if step == 4:
+            after_first.append(len(compiled))
+
+    trainer._milestone = milestone
+    trainer.run()
+    shapes = {trainer.plan.batch(step).shape for step in range(16)}
+    assert len(trainer.plan.shapes) == len(shapes) > 1
+    count = collections.Counter(compiled)
+    steps = {name: n for name, n in count.items() if "train_step" in name}
+    assert sum(steps.values()) == len(shapes), steps
+    assert compiled[after_first[0] :] == []
