@@ -1,0 +1,61 @@
+"""The command from text to score: train, resume, translate, evaluate, in one process, on a corpus of a few letters."""
+
+import io
+import json
+
+import pytest
+import tiny
+
+from jaxnmt import cli
+from jaxnmt.training.metrics import read_metrics
+
+CONFIG = """from jaxnmt.config import *
+
+def config():
+    return Experiment(
+        data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
+        tokenizer=Tokenizer(kind="words", vocab_size=0),
+        batching=Batching(tokens=256, row_length=16),
+        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
+        schedule=Schedule(learning_rate=1e-2, warmup_steps=10),
+        training=Training(steps=60, ema_decay=0.9),
+        validation=Validation(every=30, metric="bleu", beam_size=2),
+        decoding=Decoding(beam_size=2, max_length_extra=3, batch_size=8, length_penalty=3.0),
+        logging=Logging(every=5),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command")
+    source, target = tiny.write_text(folder, "text", 200, 1).split(",")
+    (folder / "mine.py").write_text(CONFIG.format(cache=str(folder / "cache")))
+    run = folder / "run"
+    assert cli.main(["train", str(folder / "mine.py"), "--run", str(run), "--data.train", source, target]) == 0
+    return run
+
+
+def test_validations_bleu_is_what_evaluate_says(run, capsys):
+    for record in read_metrics(run, "validation"):
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(run), "--split", "validation", "--checkpoint", str(record["step"]), "--json", "True"]) == 0
+        scores = json.loads(capsys.readouterr().out)
+        bleu = next(metric["value"] for metric in scores["metrics"] if metric["name"] == "BLEU")
+        assert bleu == pytest.approx(record["bleu"], abs=1e-9)
+    assert max(record["bleu"] for record in read_metrics(run, "validation")) > 0
+
+
+def test_lines_are_translated_in_order_and_empty_ones_stay(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a b c\n\nd e\n")))
+    assert cli.main(["translate", str(run)]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert len(lines) == 4 and lines[1] == lines[3] == "" and lines[0] and lines[2]
+
+
+def test_resuming_with_more_steps_goes_on_and_other_settings_are_refused(run, capsys):
+    assert cli.main(["resume", str(run), "--model.dropout", "0.5"]) == 2
+    assert "model.dropout" in capsys.readouterr().err
+    assert cli.main(["resume", str(run), "--training.steps", "65"]) == 0
+    assert "going on from checkpoint 60" in capsys.readouterr().err
+    assert [record["step"] for record in read_metrics(run, "train")] == list(range(5, 70, 5))
