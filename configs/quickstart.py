@@ -14,7 +14,7 @@ def config() -> Experiment:
         batching=Batching(tokens=2048, row_length=64),
         model=Transformer(emb_dim=128, num_heads=4, mlp_dim=512, num_encoder_layers=2, num_decoder_layers=2, dropout=0.1),
         schedule=Schedule(name="cosine", learning_rate=3e-3, warmup_steps=200),
-        training=Training(steps=1200),
-        validation=Validation(every=300),
-        checkpoints=Checkpoints(every=300),
+        training=Training(steps=1000),
+        validation=Validation(every=250),
+        checkpoints=Checkpoints(every=250),
     )
