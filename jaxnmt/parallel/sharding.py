@@ -67,6 +67,12 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*(_LETTERS.get(letter) for letter in letters)))
 
 
+def whole(letter: str) -> bool:
+    """Whether an activation's axis lies whole on every device."""
+    mesh, axes = jax.sharding.get_abstract_mesh(), _LETTERS.get(letter, ())
+    return mesh.empty or all(mesh.shape[axis] == 1 for axis in ([axes] if isinstance(axes, str) else axes))
+
+
 def path_name(path) -> str:
     """A pytree path as `a/b/c`."""
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
