@@ -206,7 +206,7 @@ class Shouting:
     def from_run(cls, run, checkpoint=None):
         return cls()
 
-    def translate(self, lines, decoding):
+    def translate(self, lines, decoding, first=1):
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
 
 

@@ -130,6 +130,8 @@ def _import_tfds(field: str) -> Any:
             f"{field}: tensorflow_datasets does not load; install it anew: pip install -U tensorflow-datasets importlib_resources"
         )
     tfds_shim.install()
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
     import tensorflow_datasets.translate  # noqa: F401
 
     import jaxnmt.data.builders  # noqa: F401

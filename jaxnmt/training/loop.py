@@ -225,7 +225,7 @@ class Trainer:
     def _skipped(self, pending: _Pending, values: StepMetrics) -> None:
         """Name the pairs of a step whose gradient was not finite; stop when there are too many in a row."""
         names = name_pairs(pending.planned)
-        self.display.say(f"skipped a step whose gradient is not finite ({float(values.gradient_norm)}): {names}")
+        self.display.say(f"step {pending.step:,} skipped, its gradient is not finite ({float(values.gradient_norm)}): {names}")
         self.log.write("skipped", pending.step, {"pairs": names})
         if values.bad_steps < self.config.training.max_bad_steps:
             return
@@ -273,6 +273,7 @@ class Trainer:
                 hypotheses, values["bleu"] = self.translate(*arguments)
             use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
             score = values["bleu"] if use_bleu else -values["loss"]
+            score = score if math.isfinite(score) else -math.inf
             best = self.progress.best_score is None or score > self.progress.best_score
             values["best"] = best
             self._judge(step, score, best)

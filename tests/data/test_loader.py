@@ -167,7 +167,4 @@ def test_evaluation_of_nothing_is_nothing():
 
 
 def test_a_bad_batch_can_be_named():
-    assert (
-        loader.name_pairs(planned((2, 9, 9), True, (0, 0, 88), (0, 1, 5), (1, 0, 3)))
-        == "step 7: pairs 3, 88 of corpus 0; pairs 5 of corpus 1"
-    )
+    assert loader.name_pairs(planned((2, 9, 9), True, (0, 0, 88), (0, 1, 5), (1, 0, 3))) == "pairs 3, 88 of corpus 0; pairs 5 of corpus 1"
