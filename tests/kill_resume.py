@@ -79,7 +79,14 @@ class Session:
         }
         command = [sys.executable, "-m", "jaxnmt.cli", "train", "tiny.py", "--run", str(run)]
         self.process = subprocess.Popen(
-            command, cwd=data, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+            command,
+            cwd=data,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what a shell starts with & would ignore it
         )
         self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr), daemon=True)
         self._reader.start()

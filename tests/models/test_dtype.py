@@ -18,7 +18,9 @@ def test_bfloat16_stays_close_to_float32(name):
     config = tiny.VARIANTS[name]
     models = {dtype: tiny.model_of(cfg.replace(config, dtype=dtype)) for dtype in ("float32", "bfloat16")}
     params = tiny.params_of(models["float32"])
-    loss = {dtype: jax.value_and_grad(lambda p, m=model: batch_loss(m, p, BATCH, None, 0.1).loss)(params) for dtype, model in models.items()}
+    loss = {
+        dtype: jax.value_and_grad(lambda p, m=model: batch_loss(m, p, BATCH, None, 0.1).loss)(params) for dtype, model in models.items()
+    }
     (exact, exact_gradient), (rough, rough_gradient) = loss["float32"], loss["bfloat16"]
     assert exact != rough  # the computation did change
     assert rough.dtype == jnp.float32 and abs(rough - exact) < 0.02 * exact

@@ -81,7 +81,7 @@ def damages():
     yield "the file is lost", lambda data: None
 
 
-@pytest.mark.parametrize(("name", "damage"), damages(), ids=[name for name, _ in damages()])
+@pytest.mark.parametrize(("name", "damage"), list(damages()), ids=[name for name, _ in damages()])
 def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, name, damage):
     noticed = 0
     for number, file in enumerate(files(saved)):
