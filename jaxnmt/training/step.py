@@ -34,27 +34,29 @@ def train_step(
     gradient, sums = accumulate_gradient(model, config.training, state, batch)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
+    rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
+    kept = (state.params, state.opt_state, state.ema)
+    # A branch, not a choice between two values for each number: XLA then updates the donated arrays where they lie.
+    params, opt_state, ema = jax.lax.cond(finite, lambda: _update(optimizer, config, state, gradient, norm, rate), lambda: kept)
+    bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
+    source_tokens = (batch["encoder_input_tokens"] > 0).sum()
+    return (
+        TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps),
+        StepMetrics(sums, source_tokens, norm, rate, finite, bad_steps),
+    )
+
+
+def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, gradient, norm, rate):
+    """-> parameters, optimizer state and average after a gradient of a global norm is applied at a learning rate."""
     if config.optimizer.clip_norm:
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
-    rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p + rate * u, state.params, updates)
     ema = state.ema
     if ema is not None:  # the average starts as a plain mean, so that the first parameters are soon forgotten
         decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
-    bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
-    keep = lambda new, old: jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)  # noqa: E731
-    state = TrainState(
-        step=state.step + 1,
-        params=keep(params, state.params),
-        opt_state=keep(opt_state, state.opt_state),
-        ema=None if ema is None else keep(ema, state.ema),
-        lr_scale=state.lr_scale,
-        bad_steps=bad_steps,
-    )
-    source_tokens = (batch["encoder_input_tokens"] > 0).sum()
-    return state, StepMetrics(sums, source_tokens, norm, rate, finite, bad_steps)
+    return params, opt_state, ema
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
