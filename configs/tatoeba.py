@@ -1,18 +1,23 @@
-"""Tatoeba, short everyday sentences, English to Turkish from a TSV file.
+"""Tatoeba, short everyday sentences, English to Turkish from a TSV file (37 thousand pairs).
 
 Command: jaxnmt train tatoeba --data.train eng-tur.train.tsv.gz --data.validation eng-tur.val.tsv.gz
 Time, score: not yet measured
 """
 
-from jaxnmt.config import Batching, Data, Experiment, Schedule, Tokenizer, Training, Transformer
+from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer, Validation
 
 
 def config() -> Experiment:
     return Experiment(
         data=Data(source_language="en", target_language="tr", max_length=64),
-        tokenizer=Tokenizer(vocab_size=8000),
-        batching=Batching(tokens=4096, row_length=64),
-        model=Transformer(dropout=0.3),
-        schedule=Schedule(learning_rate=2e-3, warmup_steps=1000),
-        training=Training(steps=8000),
+        tokenizer=Tokenizer(kind="unigram", vocab_size=4000),
+        batching=Batching(tokens=2048, row_length=64),
+        model=Transformer(
+            emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="post", dropout=0.3
+        ),
+        optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
+        schedule=Schedule(learning_rate=2.5e-3, warmup_steps=1500),
+        training=Training(steps=20_000, ema_decay=0.999, max_minutes=60),
+        validation=Validation(every=1000),
+        checkpoints=Checkpoints(every=1000),
     )
