@@ -1,6 +1,8 @@
 """The published Transformer-Tiny on Multi30k English to German, text already lowercased, tokenised and split with `@@ `.
 
+Files: the publishers' tokenised text, split by a joint BPE of 10,000 merges; docs/benchmarks.md has the commands.
 Command: jaxnmt train multi30k_tiny --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
+         jaxnmt evaluate runs/multi30k_tiny
 Score: BLEU-4 41.02 on test2016 with fairseq (published, not run); ours not yet measured
 """
 
