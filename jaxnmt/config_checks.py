@@ -104,6 +104,8 @@ def _training(experiment: Experiment) -> Iterator[str]:
         longest = "data.max_length" if width == experiment.data.max_length else "batching.row_length"
         parts = f" in each of training.accumulation {training.accumulation} parts" if training.accumulation > 1 else ""
         yield f"batching.tokens {batching.tokens} is too few for one row of {longest} {width}{parts}"
+    if experiment.optimizer.name == "adafactor" and getattr(experiment.model, "scan_layers", False):
+        yield "optimizer.name adafactor keeps a factored state for each layer; set model.scan_layers False, or choose another optimizer"
     if schedule.name == "noam" and schedule.warmup_steps == 0:
         yield "schedule.name noam needs schedule.warmup_steps above 0, not 0: its rate is counted from the end of the warm-up"
     if schedule.name in ("cosine", "linear") and schedule.warmup_steps >= training.steps:

@@ -120,6 +120,7 @@ def test_the_tables_of_rules_name_fields_that_exist():
         ({"training.accumulation": 64}, ["batching.tokens 4096", "training.accumulation 64"]),
         ({"model.positions": "rotary", "model.head_dim": 5}, ["rotary", "5"]),
         ({"schedule.warmup_steps": 0}, ["noam", "schedule.warmup_steps"]),
+        ({"optimizer.name": "adafactor", "model.scan_layers": True}, ["adafactor", "model.scan_layers"]),
         ({"schedule.name": "cosine", "training.steps": 500}, ["schedule.warmup_steps 1000", "training.steps is 500"]),
         ({"mesh.fsdp": -1}, ["mesh.data", "mesh.fsdp"]),
         ({"mesh.tensor": 0}, ["mesh.tensor", "0"]),
