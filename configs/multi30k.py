@@ -3,8 +3,8 @@
 Command: jaxnmt train multi30k
          jaxnmt train multi30k --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
          jaxnmt evaluate runs/multi30k
-Time, score: BLEU 38.35 on test2016 (sacreBLEU 13a, cased, beam 5; 37.3 on validation, greedy) with the checkpoint of step 4,000, 44 minutes after
-the start on two cores that did other work too; one run, settings not tuned. The config stops after 90 minutes.
+Time, score: BLEU 38.35 on test2016 (sacreBLEU 13a, cased, beam 5; 37.3 on validation, greedy) with the checkpoint of step 4,000,
+44 minutes after the start on two cores that did other work too; one run, settings not tuned. The config stops after 90 minutes.
 """
 
 from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Schedule, Tokenizer, Training, Transformer, Validation
