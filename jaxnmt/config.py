@@ -137,6 +137,60 @@ class Transformer:
 
 
 @dataclass(frozen=True)
+class Recurrent:
+    """An encoder and a decoder that read word after word: Cho et al. 2014, Sutskever et al. 2014, Bahdanau et al. 2015, Luong et al. 2015.
+
+    Batches must be in buckets (`Batching(layout="buckets")`).
+    """
+
+    encoder: Literal["recurrent", "bag"] = "recurrent"
+    """bag: each word through one feed-forward layer, their mean as the vector: no order, no memory."""
+    cell: Literal["rnn", "gru", "lstm", "layernorm_lstm"] = "lstm"
+    """rnn: Elman 1990; gru: Cho et al. 2014, reset after the product; lstm: Hochreiter and Schmidhuber 1997 with forget gates;
+    layernorm_lstm: Ba et al. 2016, equations 20-22."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """rnn: its non-linearity."""
+    emb_dim: int = 256
+    """Width of the word vectors."""
+    hidden_dim: int = 512
+    """Width of a decoder layer's state."""
+    encoder_dim: int = 0
+    """Width of an encoder state, both directions together; 0: hidden_dim."""
+    num_encoder_layers: int = 1
+    """Encoder layers."""
+    num_decoder_layers: int = 1
+    """Decoder layers."""
+    bidirectional: Literal["all", "first", "none"] = "all"
+    """Which encoder layers read in both directions (half the width each)."""
+    residual: bool = False
+    """Add a layer's input to its output, from the second layer on."""
+    reverse_source: bool = False
+    """Read the source's words last to first (Sutskever et al. 2014)."""
+    context: Literal["fixed", "bahdanau", "luong"] = "luong"
+    """What the decoder knows of the source. fixed: one vector, the encoder's last state. bahdanau: additive attention with the bottom
+    layer's last state, read by every layer. luong: attention with the top layer's new state, joined to it for the output."""
+    score: Literal["dot", "general", "concat", "location"] = "general"
+    """luong: how a state is compared with the source's (Luong et al. 2015, equations 7 and 8)."""
+    window: int = 0
+    """luong: look only so many words to each side of a predicted position (local-p, equations 9 and 10); 0: everywhere."""
+    input_feeding: bool = True
+    """luong: the next step reads what the attention gave (section 3.3). fixed: every step reads the one vector (Cho et al. 2014) instead of
+    starting from it alone (Sutskever et al. 2014). bahdanau always reads its context."""
+    bridge: Literal["copy", "dense"] = "dense"
+    """The decoder's first state. copy: the encoder's last, layer by layer; dense: a learnt layer from the top encoder layer's last."""
+    max_positions: int = 128
+    """score location: source positions that can be looked at."""
+    tie_embeddings: Literal["all", "decoder", "none"] = "none"
+    """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
+    dropout: float = 0.2
+    """Dropout on embeddings, between layers and before the output layer (Zaremba et al. 2014)."""
+    variational: bool = False
+    """Dropout masks that stay the same from word to word, and on the recurrent state too (Gal and Ghahramani 2016)."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters and optimizer stay float32."""
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """The update rule (optax)."""
 
@@ -261,7 +315,7 @@ class Mesh:
     """Devices that share heads, MLP width and vocabulary."""
 
 
-Model = Transformer  # | Recurrent | a module of the user's own
+Model = Transformer | Recurrent  # or a dataclass of the user's own, with a method `build`
 
 
 @dataclass(frozen=True)

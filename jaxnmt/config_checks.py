@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from jaxnmt.config import Experiment, Transformer, UserError
+from jaxnmt.config import Experiment, Recurrent, Transformer, UserError
 from jaxnmt.config_files import leaves
 
 POSITIVE = frozenset(
     """data.max_length data.cleaning.max_characters data.cleaning.max_ratio tokenizer.max_sentences
     batching.tokens batching.row_length batching.max_shapes
-    model.emb_dim model.num_heads model.mlp_dim model.num_encoder_layers model.num_decoder_layers
+    model.emb_dim model.num_heads model.mlp_dim model.hidden_dim model.num_encoder_layers model.num_decoder_layers
     schedule.learning_rate schedule.plateau_patience training.steps training.accumulation training.max_bad_steps
     optimizer.epsilon validation.beam_size checkpoints.every checkpoints.keep_latest logging.every
     decoding.beam_size decoding.n_best decoding.batch_size mesh.fsdp mesh.tensor""".split()
@@ -80,10 +80,44 @@ def _data(experiment: Experiment) -> Iterator[str]:
 
 def _model(experiment: Experiment) -> Iterator[str]:
     model = experiment.model
-    if not isinstance(model, Transformer):
-        if experiment.batching.layout == "packed":
-            yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
+    if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
+        yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
+    if isinstance(model, Transformer):
+        yield from _transformer(model)
         return
+    if experiment.batching.layout == "packed":
+        yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
+    if isinstance(model, Recurrent):
+        yield from _recurrent(model)
+
+
+def _recurrent(model: Recurrent) -> Iterator[str]:
+    states, named = (model.encoder_dim, "encoder_dim") if model.encoder_dim else (model.hidden_dim, "hidden_dim")
+    if model.encoder == "recurrent" and model.bidirectional != "none" and states % 2:
+        yield f"model.{named} {states} is odd; model.bidirectional {model.bidirectional} gives half of it to each direction"
+    if model.bridge == "copy" and model.encoder == "bag":
+        yield "model.bridge copy has no states to copy from model.encoder bag; choose model.bridge dense"
+    elif model.bridge == "copy" and model.num_encoder_layers != model.num_decoder_layers:
+        yield (
+            f"model.bridge copy needs as many encoder as decoder layers, not model.num_encoder_layers {model.num_encoder_layers} and "
+            f"model.num_decoder_layers {model.num_decoder_layers}; choose model.bridge dense, or make them equal"
+        )
+    same_width = {"model.bridge copy": model.bridge == "copy", "model.score dot": model.context == "luong" and model.score == "dot"}
+    for setting in (name for name, chosen in same_width.items() if chosen and states != model.hidden_dim):
+        yield f"{setting} needs model.encoder_dim {states} and model.hidden_dim {model.hidden_dim} to be equal"
+    if model.context == "bahdanau" and not model.input_feeding:
+        yield "model.context bahdanau always reads its context; model.input_feeding False is for fixed and luong"
+    if model.window and model.context != "luong":
+        yield f"model.window {model.window} is for model.context luong, not {model.context}"
+    reads = model.context == "bahdanau" or (model.context == "fixed" and model.input_feeding)
+    if model.tie_embeddings != "none" and not reads and model.emb_dim != model.hidden_dim:
+        yield (
+            f"model.tie_embeddings {model.tie_embeddings} needs model.emb_dim {model.emb_dim} and model.hidden_dim {model.hidden_dim} "
+            f"to be equal: with model.context {model.context} the output layer reads a state of that width"
+        )
+
+
+def _transformer(model: Transformer) -> Iterator[str]:
     if not model.head_dim and model.emb_dim % model.num_heads:
         yield f"model.emb_dim {model.emb_dim} is not divisible by model.num_heads {model.num_heads}; change one, or set model.head_dim"
     head_dim = model.head_dim or model.emb_dim // model.num_heads
@@ -91,8 +125,6 @@ def _model(experiment: Experiment) -> Iterator[str]:
         yield f"model.positions rotary turns pairs of numbers and needs an even width of a head, not {head_dim} (model.head_dim)"
     if model.positions == "sinusoidal" and model.emb_dim % 2:
         yield f"model.positions sinusoidal needs an even model.emb_dim, not {model.emb_dim}"
-    if model.tie_embeddings == "all" and not experiment.tokenizer.joint:
-        yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
     if model.positions == "learned" and model.max_positions < 1:
         yield f"model.max_positions is {model.max_positions}; it must be above 0"
 

@@ -51,19 +51,20 @@ class Noise:
         number = jnp.uint32(zlib.crc32(place.encode())) if isinstance(place, str) else jnp.asarray(place, jnp.uint32)
         return Noise(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
 
-    def bits(self, shape: Sequence[int]) -> jax.Array:
-        """One uniform uint32 for each element of an array whose first axis is the batch."""
-        inner = math.prod(shape[1:])
-        row = (self.rows_B * jnp.uint32(inner)).reshape((-1,) + (1,) * (len(shape) - 1))
-        element = jnp.arange(inner, dtype=jnp.uint32).reshape((1, *shape[1:]))
+    def bits(self, shape: Sequence[int], batch_axis: int = 0) -> jax.Array:
+        """One uniform uint32 for each element of an array."""
+        others = [1 if axis == batch_axis else size for axis, size in enumerate(shape)]
+        inner = math.prod(others)
+        row = (self.rows_B * jnp.uint32(inner)).reshape([-1 if axis == batch_axis else 1 for axis in range(len(shape))])
+        element = jnp.arange(inner, dtype=jnp.uint32).reshape(others)
         return mix((row + element) ^ self.key)
 
 
-def dropout(x: jax.Array, rate: float, noise: Noise | None) -> jax.Array:
+def dropout(x: jax.Array, rate: float, noise: Noise | None, batch_axis: int = 0) -> jax.Array:
     """Zero elements with probability `rate` and scale up the rest; the identity without noise."""
     if noise is None or rate == 0.0:
         return x
-    keep = noise.bits(x.shape) >= jnp.uint32(int(rate * 2**32))
+    keep = noise.bits(x.shape, batch_axis) >= jnp.uint32(int(rate * 2**32))
     return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
@@ -93,22 +94,25 @@ class Dense(nn.Module):
         return y
 
 
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """LayerNorm (Ba et al. 2016) over the last axis; without a bias RMSNorm (Zhang and Sennrich 2019). Computed in float32."""
+    y = x.astype(jnp.float32)
+    if bias is not None:
+        y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * scale
+    return (y if bias is None else y + bias).astype(x.dtype)
+
+
 class Norm(nn.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last axis, computed in float32."""
+    """`normalise` with parameters of its own: `layernorm` or `rmsnorm`."""
 
     kind: str = "layernorm"
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        width = x_BTD.shape[-1]
-        y = x_BTD.astype(jnp.float32)
-        if self.kind == "layernorm":
-            y = y - y.mean(-1, keepdims=True)
-        y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON)
-        y = y * self.param("scale", nn.initializers.ones, (width,))
-        if self.kind == "layernorm":
-            y = y + self.param("bias", nn.initializers.zeros, (width,))
-        return y.astype(x_BTD.dtype)
+        width = x_BTD.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, width)
+        return normalise(x_BTD, scale, self.param("bias", nn.initializers.zeros, width) if self.kind == "layernorm" else None)
 
 
 class Embedding(nn.Module):

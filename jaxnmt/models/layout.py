@@ -5,13 +5,26 @@ Checkpoints hold them one by one; a model whose layers are scanned wants them st
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxnmt import config as cfg
+
 _LAYER = re.compile(r"layer_(\d+)")
+
+
+def is_scanned(config: Any) -> bool:
+    """Whether a model's layers are stacked."""
+    return isinstance(config, cfg.Transformer) and config.scan_layers
+
+
+def unscanned(config: Any) -> Any:
+    """The same model with its layers one by one, computing nothing twice: what checkpoints hold and decoding runs."""
+    return dataclasses.replace(config, scan_layers=False, remat="none") if isinstance(config, cfg.Transformer) else config
 
 
 def stack_layers(tree: Any) -> Any:

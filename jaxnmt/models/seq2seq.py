@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import Embedding, Noise
+from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
 VOCABULARY_MULTIPLE = 128
@@ -30,6 +31,49 @@ class Memory:
     states_BSD: jax.Array
     segments_BS: jax.Array
     keys_values: Any
+
+
+class EncoderDecoder(nn.Module):
+    """What the shipped modules share: embeddings, tied or not, and the output layer.
+
+    Vocabulary sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
+    """
+
+    config: Any
+    source_size: int
+    target_size: int
+    target_vocab: int
+
+    def make_embeddings(self, features_width: int) -> None:
+        """To be called in `setup`; `features_width` is what the output layer reads."""
+        width, tie = self.config.emb_dim, self.config.tie_embeddings
+        if tie == "all":
+            self.shared_embedding = Embedding(self.target_size, width)
+            self.embed_source = self.embed_target = self.shared_embedding
+        else:
+            self.source_embedding, self.target_embedding = Embedding(self.source_size, width), Embedding(self.target_size, width)
+            self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
+        if tie == "none":
+            self.output_embedding = Embedding(self.target_size, features_width)
+        self.dtype = jnp.dtype(self.config.dtype)
+
+    def output_table(self) -> jax.Array:
+        """The output layer's matrix (V, D)."""
+        return (self.output_embedding if self.config.tie_embeddings == "none" else self.embed_target).table
+
+    def logits(self, features: jax.Array) -> jax.Array:
+        """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
+        table_VD = self.output_table().astype(features.dtype)
+        logits = constrain(jnp.einsum("...D,VD->...V", features, table_VD), "BTV" if features.ndim == 3 else "BV")
+        return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits.astype(jnp.float32), -jnp.inf)
+
+    def features(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
+        """What the output layer reads, for every target position at once (teacher forcing): (B, T, D)."""
+        raise NotImplementedError
+
+    def decode(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
+        """Logits of every target position, (B, T, V)."""
+        return self.logits(self.features(memory, batch, noise))
 
 
 class Seq2Seq:
@@ -79,7 +123,7 @@ class Seq2Seq:
     def attention(self, params, batch: Batch):
         """Every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
         both = lambda module, batch: module.decode(module.encode(batch), batch)  # noqa: E731
-        return self.module.apply({"params": params}, batch, method=both, mutable=["intermediates"])[1]["intermediates"]
+        return self.module.apply({"params": params}, batch, method=both, mutable=["intermediates"])[1].get("intermediates", {})
 
 
 def padded(vocab_size: int) -> int:
@@ -87,8 +131,18 @@ def padded(vocab_size: int) -> int:
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def build_model(config: cfg.Model, source_vocab: int, target_vocab: int) -> Seq2Seq:
-    """The model that a configuration describes, for vocabularies of these sizes."""
+def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
+    """The model that a configuration describes, for vocabularies of these sizes.
+
+    A configuration of the user's own has a method `build(source_size, target_size, target_vocab)` that returns the module; the first two
+    are the sizes of its tables, ids from `target_vocab` on being no tokens.
+    """
+    from jaxnmt.models.recurrent import RecurrentModule
     from jaxnmt.models.transformer import TransformerModule
 
-    return Seq2Seq(TransformerModule(config, padded(source_vocab), padded(target_vocab), target_vocab), target_vocab)
+    sizes = padded(source_vocab), padded(target_vocab), target_vocab
+    if isinstance(config, cfg.Transformer):
+        return Seq2Seq(TransformerModule(config, *sizes), target_vocab)
+    if isinstance(config, cfg.Recurrent):
+        return Seq2Seq(RecurrentModule(config, *sizes), target_vocab)
+    return Seq2Seq(config.build(*sizes), target_vocab)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt.models.attention import CrossAttention, SelfAttention
-from jaxnmt.models.layers import Embedding, FeedForward, Noise, Norm, Positions, dropout
-from jaxnmt.models.seq2seq import Batch, Memory
+from jaxnmt.models.layers import FeedForward, Noise, Norm, Positions, dropout
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory
 from jaxnmt.parallel.sharding import constrain
 
 _POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
@@ -114,31 +112,16 @@ class Stack(nn.Module):
         return self.final_norm(x) if self.config.norm_order == "pre" else x
 
 
-class TransformerModule(nn.Module):
-    """Encoder, decoder and output layer; the four functions of `seq2seq.Seq2Seq` are methods.
-
-    Vocabulary sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
-    """
+class TransformerModule(EncoderDecoder):
+    """Encoder, decoder and output layer; the four functions of `seq2seq.Seq2Seq` are methods."""
 
     config: cfg.Transformer
-    source_size: int
-    target_size: int
-    target_vocab: int
 
     def setup(self):
         c = self.config
-        embedding = functools.partial(Embedding, width=c.emb_dim)
-        if c.tie_embeddings == "all":
-            self.shared_embedding = embedding(self.target_size)
-            self.embed_source = self.embed_target = self.shared_embedding
-        else:
-            self.source_embedding, self.target_embedding = embedding(self.source_size), embedding(self.target_size)
-            self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
+        self.make_embeddings(c.emb_dim)
         self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
         self.encoder, self.decoder = Stack(c), Stack(c, cross=True)
-        if c.tie_embeddings == "none":
-            self.output_embedding = embedding(self.target_size)
-        self.dtype = jnp.dtype(c.dtype)
 
     def encode(self, batch: Batch, noise: Noise | None = None) -> Memory:
         """Encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
@@ -170,20 +153,6 @@ class TransformerModule(nn.Module):
             cross_mask = cross_mask & (segments_BT[:, :, None] == memory.segments_BS[:, None, :])
         keys_values = memory.states_BSD if memory.keys_values is None else memory.keys_values
         return self.decoder(x_BTD, self_mask, positions_BT, noise, keys_values, cross_mask)
-
-    def logits(self, features: jax.Array) -> jax.Array:
-        """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
-        table_VD = self.output_table().astype(features.dtype)
-        logits = constrain(jnp.einsum("...D,VD->...V", features, table_VD), "BTV" if features.ndim == 3 else "BV")
-        return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits.astype(jnp.float32), -jnp.inf)
-
-    def output_table(self) -> jax.Array:
-        """The output layer's matrix (V, D)."""
-        return (self.output_embedding if self.config.tie_embeddings == "none" else self.embed_target).table
-
-    def decode(self, memory: Memory, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """Logits of every target position, (B, T, V)."""
-        return self.logits(self.features(memory, batch, noise))
 
     def start(self, memory: Memory, max_length: int):
         """An empty key-value cache for one row a sentence, at position 0."""

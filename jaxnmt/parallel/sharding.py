@@ -34,6 +34,15 @@ _RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r".*/mlp/wo/kernel", ("tensor", "fsdp")),
     (r".*/(out|wo)/bias", (None,)),
     (r".*norm/(scale|bias)", (None,)),
+    # Recurrent kernels stay off `tensor`: they are gathered once before the scan, not at each of its steps.
+    (r"(encoder|decoder)/(backward_)?layer_\d+/(input|context_input|recurrent)/kernel", ("fsdp", None, None)),
+    (r"(encoder|decoder)/(backward_)?layer_\d+/input/bias", (None, None)),
+    (r"(encoder|decoder)/(backward_)?layer_\d+/(candidate_bias|\w+_norm_(scale|bias))", (None,)),
+    (r"(encoder/words|decoder/(combine|readout|cross_attention/\w+))/kernel", ("fsdp", None)),
+    (r"(encoder/words|decoder/(readout|cross_attention/\w+))/bias", (None,)),
+    (r"decoder/cross_attention/(place_)?scorer", (None,)),
+    (r"bridge/kernel", ("fsdp", None, None, None)),
+    (r"bridge/bias", (None, None, None)),
 )
 
 

@@ -21,7 +21,7 @@ from jaxnmt.data.loader import batches, name_pairs
 from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
-from jaxnmt.models.layout import stack_layers, unstack_layers
+from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
 from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
@@ -99,9 +99,7 @@ class Trainer:
             counts_file=run / "batches.json",
         )
         self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        self.flat_model = build_model(
-            dataclasses.replace(experiment.model, scan_layers=False), tokenizer.source_vocab_size, tokenizer.target_vocab_size
-        )
+        self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.optimizer = make_optimizer(experiment.optimizer)
         self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
         self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing)
@@ -132,14 +130,14 @@ class Trainer:
         flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
         self.display.say(f"going on from checkpoint {step:,}")
-        if self.config.model.scan_layers:
+        if is_scanned(self.config.model):
             state = jax.jit(stack_layers, out_shardings=shardings_of(self.abstract))(state)
         # a fresh copy: donating buffers that came from the checkpoint reader is not safe on CPU
         return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
 
     def _flat(self, tree):
         """With layers unstacked, as checkpoints and decoding want them."""
-        return jax.jit(unstack_layers)(tree) if self.config.model.scan_layers else tree
+        return jax.jit(unstack_layers)(tree) if is_scanned(self.config.model) else tree
 
     # ---- the loop
 

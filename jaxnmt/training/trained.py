@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import orbax.checkpoint as ocp
 from jaxnmt import config as cfg
 from jaxnmt import config_files
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, restore_params, steps
 
@@ -30,8 +30,7 @@ class Trained(NamedTuple):
 def open_run(run: Path) -> Trained:
     """A run's model without its parameters: these are ShapeDtypeStructs, laid out on one device."""
     experiment, tokenizer = config_files.read(run / "config.json"), load_tokenizer(run / "tokenizer")
-    flat = dataclasses.replace(experiment.model, scan_layers=False, remat="none")
-    model = build_model(flat, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return Trained(

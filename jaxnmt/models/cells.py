@@ -1,0 +1,150 @@
+"""Recurrent cells as functions of explicit arrays, and a layer that runs one over a sequence, forwards or backwards.
+
+Gates of a fused kernel are in the order of torch.nn: LSTM input, forget, cell, output; GRU reset, update, candidate. Letters in names:
+Z is gates times width, H the width of a state; sequences inside a recurrent model lead with time (T or S), then the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnmt.models.layers import normalise
+from jaxnmt.models.recurrence import Product, scan_products
+
+State = tuple[jax.Array, ...]
+"""What a cell hands from step to step: (h,), or (h, c) of an LSTM; (B, H) each."""
+
+
+class Form(NamedTuple):
+    """How many gates a cell's kernels hold, and how many arrays its state."""
+
+    gates: int
+    states: int
+
+
+FORMS = {"rnn": Form(1, 1), "gru": Form(3, 1), "lstm": Form(4, 2), "layernorm_lstm": Form(4, 2)}
+SPECS = {"input": "bi,io->bo", "context": "bi,io->bo", "recurrent": "bi,io->bo"}
+_ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu}
+
+
+def advance(kind: str, activation: str, extra: dict[str, jax.Array], z_BZ: jax.Array, r_BZ: jax.Array, state: State) -> State:
+    """One step of a cell.
+
+    Args:
+        extra: its parameters besides the kernels, as `RecurrentLayer.extra` gives them.
+        z_BZ: the input's share of the gates, W x + b (layernorm_lstm: W x).
+        r_BZ: the state's share, U h.
+    """
+    if kind == "rnn":  # Elman 1990
+        return (_ACTIVATIONS[activation](z_BZ + r_BZ),)
+    if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
+        (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
+        update = jax.nn.sigmoid(z_update + r_update)
+        new = jnp.tanh(z_new + jax.nn.sigmoid(z_reset + r_reset) * (r_new + extra["candidate_bias"]))
+        return (new + update * (state[0] - new),)
+    if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
+        z_BZ = normalise(z_BZ, extra["input_scale"], extra["input_bias"])
+        r_BZ = normalise(r_BZ, extra["recurrent_scale"], extra["recurrent_bias"])
+    let_in, keep, new, out = jnp.split(z_BZ + r_BZ, 4, -1)
+    c = jax.nn.sigmoid(keep) * state[1] + jax.nn.sigmoid(let_in) * jnp.tanh(new)
+    seen = normalise(c, extra["cell_scale"], extra["cell_bias"]) if kind == "layernorm_lstm" else c
+    return jax.nn.sigmoid(out) * jnp.tanh(seen), c
+
+
+class Affine(nn.Module):
+    """A kernel (inputs, gates, width), and a bias (gates, width) where asked for, that others multiply and add."""
+
+    inputs: int
+    gates: int
+    width: int
+    use_bias: bool = False
+    recurrent: bool = False
+
+    @nn.compact
+    def __call__(self, dtype) -> tuple[jax.Array, jax.Array | None]:
+        """-> kernel (inputs, Z), bias (Z,) or None."""
+
+        def init(key, shape):  # each gate's matrix for itself: orthogonal (Saxe et al. 2014), or Glorot and Bengio 2010
+            one = nn.initializers.orthogonal() if self.recurrent else nn.initializers.glorot_uniform()
+            return jnp.stack([one(k, (self.inputs, self.width), jnp.float32) for k in jax.random.split(key, self.gates)], 1)
+
+        def bias_init(_, shape):  # an LSTM begins by remembering (Gers et al. 2000)
+            return jnp.zeros(shape).at[1].set(1.0) if self.gates == FORMS["lstm"].gates else jnp.zeros(shape)
+
+        kernel = self.param("kernel", init, (self.inputs, self.gates, self.width)).astype(dtype).reshape(self.inputs, -1)
+        bias = self.param("bias", bias_init, (self.gates, self.width)).astype(dtype).reshape(-1) if self.use_bias else None
+        return kernel, bias
+
+
+class RecurrentLayer(nn.Module):
+    """One cell and its parameters; reads `inputs` numbers a step, and `context` more where the decoder joins a context to them."""
+
+    kind: str
+    activation: str
+    inputs: int
+    width: int
+    context: int
+    dtype: Any
+
+    def setup(self):
+        gates = FORMS[self.kind].gates
+        self.input = Affine(self.inputs, gates, self.width, use_bias=True)
+        self.recurrent = Affine(self.width, gates, self.width, recurrent=True)
+        if self.context:
+            self.context_input = Affine(self.context, gates, self.width)
+        if self.kind == "gru":
+            self.candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (self.width,))
+        if self.kind == "layernorm_lstm":
+            sizes = {"input": gates * self.width, "recurrent": gates * self.width, "cell": self.width}
+            self.scales = {name: self.param(f"{name}_norm_scale", nn.initializers.ones, (n,)) for name, n in sizes.items()}
+            self.biases = {
+                name: self.param(f"{name}_norm_bias", nn.initializers.zeros, (n,)) for name, n in sizes.items() if name != "input"
+            }
+
+    def factors(self) -> dict[str, jax.Array]:
+        """Kernels (…, Z) by the names of `SPECS`."""
+        found = {"input": self.input(self.dtype)[0], "recurrent": self.recurrent(self.dtype)[0]}
+        return found | ({"context": self.context_input(self.dtype)[0]} if self.context else {})
+
+    def extra(self) -> dict[str, jax.Array]:
+        """The other parameters, as `advance` wants them; `bias` is the input's."""
+        bias = self.input(self.dtype)[1]
+        if self.kind == "gru":
+            return {"bias": bias, "candidate_bias": self.candidate_bias.astype(self.dtype)}
+        if self.kind != "layernorm_lstm":
+            return {"bias": bias}
+        named = {f"{name}_scale": x for name, x in self.scales.items()} | {f"{name}_bias": x for name, x in self.biases.items()}
+        return named | {"input_bias": bias, "bias": jnp.zeros_like(bias)}
+
+    def zeros(self, rows: int) -> State:
+        """The state before anything is read."""
+        return (jnp.zeros((rows, self.width), self.dtype),) * FORMS[self.kind].states
+
+    def __call__(self, x_TBD, state: State, mask_TB1=None, reverse: bool = False, context_TBC=None, keep_BH=None):
+        """-> h (T, B, H) of every step, and the last state. Where the mask is false, h is zero and the state stays as it was.
+
+        `keep_BH`: what the recurrent state is multiplied by at each step (variational dropout).
+        """
+        factors, extra = self.factors(), self.extra()
+        z_TBZ = x_TBD @ factors["input"] + extra["bias"]
+        if context_TBC is not None:
+            z_TBZ = z_TBZ + context_TBC @ factors["context"]
+
+        def step(product: Product, shared, state: State, x):
+            (extra, keep_BH), (z_BZ, mask_B1) = shared, x
+            h = state[0] if keep_BH is None else state[0] * keep_BH
+            new = advance(self.kind, self.activation, extra, z_BZ, product("recurrent", h), state)
+            if mask_B1 is None:
+                return new, new[0]
+            return tuple(jnp.where(mask_B1, a, b) for a, b in zip(new, state, strict=True)), jnp.where(mask_B1, new[0], 0)
+
+        only = {"recurrent": factors["recurrent"]}
+        state, h_TBH = scan_products(
+            step, {"recurrent": SPECS["recurrent"]}, only, (extra, keep_BH), state, (z_TBZ, mask_TB1), reverse=reverse
+        )
+        return h_TBH, state

@@ -1,0 +1,361 @@
+"""Recurrent encoder–decoders: one fixed vector (Sutskever et al. 2014, Cho et al. 2014), or attention (Bahdanau, Luong et al. 2015).
+
+Inside, sequences lead with time: x_TBD. What depends on nothing later is computed for all steps at once: input projections, the output
+layer, and attention where the next step does not read it. Only what the next step reads is inside the scan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnmt import config as cfg
+from jaxnmt.models import alignment, cells
+from jaxnmt.models.alignment import SourceAttention, attend
+from jaxnmt.models.cells import FORMS, RecurrentLayer, State
+from jaxnmt.models.layers import Dense, Noise, dropout
+from jaxnmt.models.recurrence import Product, plain_product, scan_products
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder
+from jaxnmt.parallel.sharding import constrain
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class RecurrentMemory:
+    """What a decoder reads of the source: one row a sentence, never repeated over beams.
+
+    Attributes:
+        states_BSD: the top encoder layer's states, zero at padding, in the order of the source's words.
+        mask_BS: true where a word is.
+        keys_BSA: what the attention compares with; the states themselves where it needs nothing else, or there is none.
+        vector_BD: the last state: the fixed context.
+        initial: the decoder's first state, one tuple a layer.
+    """
+
+    states_BSD: jax.Array
+    mask_BS: jax.Array
+    keys_BSA: jax.Array
+    vector_BD: jax.Array
+    initial: tuple[State, ...]
+
+
+def mirror(x_SBD: jax.Array, mask_SB: jax.Array) -> jax.Array:
+    """Each sentence's words last to first, its end token and padding in place; its own inverse."""
+    words_B, place_S1 = mask_SB.sum(0) - 1, jnp.arange(mask_SB.shape[0])[:, None]
+    index_SB = jnp.where(place_S1 < words_B, words_B - 1 - place_S1, place_S1)
+    return jnp.take_along_axis(x_SBD, index_SB.reshape(index_SB.shape + (1,) * (x_SBD.ndim - 2)), 0)
+
+
+def drop(x_TBD: jax.Array, config: cfg.Recurrent, noise: Noise | None, place: str) -> jax.Array:
+    """Dropout of a sequence: a mask for each step, or one for all of them (variational)."""
+    if noise is None or config.dropout == 0.0:
+        return x_TBD
+    noise = noise.at(place)
+    if config.variational:
+        return x_TBD * dropout(jnp.ones_like(x_TBD[:1]), config.dropout, noise, batch_axis=1)
+    return dropout(x_TBD, config.dropout, noise, batch_axis=1)
+
+
+def recurrent_mask(config: cfg.Recurrent, rows: int, width: int, noise: Noise | None, place: str, dtype) -> jax.Array | None:
+    """What a layer's recurrent state is multiplied by at every step; None where dropout leaves it alone."""
+    if noise is None or not config.variational or config.dropout == 0.0:
+        return None
+    return dropout(jnp.ones((rows, width), dtype), config.dropout, noise.at(place).at("recurrent"))
+
+
+class Encoder(nn.Module):
+    """A stack of recurrent layers; those that read in both directions are two of half the width."""
+
+    config: cfg.Recurrent
+
+    def setup(self):
+        c, width, dtype = self.config, self.config.encoder_dim or self.config.hidden_dim, jnp.dtype(self.config.dtype)
+        both = [c.bidirectional == "all" or (c.bidirectional == "first" and i == 0) for i in range(c.num_encoder_layers)]
+        inputs = [c.emb_dim] + [width] * (c.num_encoder_layers - 1)
+        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=dtype)
+        self.layer = [layer(inputs=n, width=width // 2 if two else width) for n, two in zip(inputs, both, strict=True)]
+        self.backward_layer = [layer(inputs=n, width=width // 2) if two else None for n, two in zip(inputs, both, strict=True)]
+
+    def __call__(self, x_SBD, mask_SB1, noise: Noise | None) -> tuple[jax.Array, list[State]]:
+        """-> the top layer's states (S, B, D), and each layer's last state."""
+        last = []
+        for i, (layer, backward) in enumerate(zip(self.layer, self.backward_layer, strict=True)):
+            place = f"layer_{i}"
+            h_SBD, state = self._run(layer, x_SBD, mask_SB1, noise, place, False)
+            if backward is not None:
+                h_back, state_back = self._run(backward, x_SBD, mask_SB1, noise, f"{place}_backward", True)
+                h_SBD = jnp.concatenate([h_SBD, h_back], -1)
+                state = tuple(jnp.concatenate(pair, -1) for pair in zip(state, state_back, strict=True))
+            last.append(state)
+            x_SBD = h_SBD + x_SBD if self.config.residual and i > 0 else h_SBD
+            if i + 1 < len(self.layer):
+                x_SBD = drop(x_SBD, self.config, noise, place)
+        return x_SBD, last
+
+    def _run(self, layer: RecurrentLayer, x_SBD, mask_SB1, noise, place, reverse):
+        rows = x_SBD.shape[1]
+        keep = recurrent_mask(self.config, rows, layer.width, noise, place, x_SBD.dtype)
+        return layer(x_SBD, layer.zeros(rows), mask_SB1, reverse, keep_BH=keep)
+
+
+class Bag(nn.Module):
+    """Each word through one feed-forward layer, and their mean as the vector: an encoder without order and memory."""
+
+    config: cfg.Recurrent
+
+    @nn.compact
+    def __call__(self, x_SBD, mask_SB1, noise: Noise | None) -> tuple[jax.Array, list[State]]:
+        width = self.config.encoder_dim or self.config.hidden_dim
+        h_SBD = jnp.where(mask_SB1, jnp.tanh(Dense((width,), name="words")(x_SBD)), 0)
+        return h_SBD, [(h_SBD.sum(0) / jnp.maximum(mask_SB1.sum(0), 1).astype(h_SBD.dtype),)]
+
+
+class Decoder(nn.Module):
+    """Recurrent layers, the attention, and what the output layer reads."""
+
+    config: cfg.Recurrent
+
+    def setup(self):
+        c, dtype = self.config, jnp.dtype(self.config.dtype)
+        states = c.encoder_dim or c.hidden_dim
+        every = states if self.reads_context else 0
+        fed = c.hidden_dim if self.feeds_back else 0
+        layer = functools.partial(RecurrentLayer, c.cell, c.activation, width=c.hidden_dim, dtype=dtype)
+        self.layer = [
+            layer(inputs=c.hidden_dim if i else c.emb_dim, context=every if every or i else fed) for i in range(c.num_decoder_layers)
+        ]
+        if c.context != "fixed":
+            score = "additive" if c.context == "bahdanau" or c.score == "concat" else c.score
+            self.cross_attention = SourceAttention(
+                score, c.hidden_dim, states, c.hidden_dim, c.window if c.context == "luong" else 0, c.max_positions, dtype
+            )
+        if c.context == "luong":
+            self.combine = alignment.Matrix((states + c.hidden_dim, c.hidden_dim))
+        if self.reads_context:
+            self.readout = Dense((2 * c.emb_dim,))
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether every layer, and the output, reads the context: Bahdanau's, and the fixed one of Cho et al."""
+        return self.config.context == "bahdanau" or (self.config.context == "fixed" and self.config.input_feeding)
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether the next step reads what the attention gave."""
+        return self.config.context == "luong" and self.config.input_feeding
+
+    def keys(self, states_BSD: jax.Array) -> jax.Array:
+        """What queries are compared with, prepared once for a sentence."""
+        return states_BSD if self.config.context == "fixed" else self.cross_attention.keys(states_BSD)
+
+    # ---- one step, or one step of the layers that must be stepped through
+
+    def _specs(self, layers: int) -> dict[str, str]:
+        names = {f"layer_{i}/{name}": cells.SPECS[name] for i in range(layers) for name in self._kernels(i)}
+        if self.config.context == "bahdanau" or (self.config.context == "luong" and layers == len(self.layer)):
+            names |= {f"attention/{name}": alignment.SPECS[name] for name in self.cross_attention_names}
+        if self.config.context == "luong" and layers == len(self.layer):
+            names["combine"] = "bi,io->bo"
+        return names
+
+    def _kernels(self, i: int) -> list[str]:
+        return ["recurrent", *(["input"] if i else []), *(["context"] if self.layer[i].context else [])]
+
+    @property
+    def cross_attention_names(self) -> list[str]:
+        form = self.cross_attention
+        scored = {"additive": "query", "location": "locations"}.get(form.score, "keys")
+        return ["values", scored, *(["place"] if form.window else [])]
+
+    def _parts(self, memory: RecurrentMemory, layers: int) -> tuple[dict[str, str], dict[str, jax.Array], dict[str, Any]]:
+        """-> specs, factors and shared arrays of `_advance` over so many layers."""
+        specs = self._specs(layers)
+        factors = {f"layer_{i}/{name}": x for i in range(layers) for name, x in self.layer[i].factors().items()}
+        shared: dict[str, Any] = {f"layer_{i}": self.layer[i].extra() for i in range(layers)}
+        if self.config.context == "fixed":
+            shared["vector"] = memory.vector_BD
+        else:
+            attention = self.cross_attention.factors(memory.keys_BSA, memory.states_BSD)
+            factors |= {f"attention/{name}": x for name, x in attention.items()}
+            shared["attention"] = self.cross_attention.shared(memory.keys_BSA, memory.mask_BS)
+        if self.config.context == "luong":
+            factors["combine"] = self.combine(memory.states_BSD.dtype)
+        return specs, {name: factors[name] for name in specs}, shared
+
+    def _attend(self, product: Product, shared, query_RD):
+        """Rows may be several a sentence (beams, adjacent) -> context (R, D), weights (R, S)."""
+        sentences = shared["attention"]["mask"].shape[0]
+        query_BQD = query_RD.reshape(sentences, -1, query_RD.shape[-1])
+        found = attend(self.cross_attention, lambda name, x: product(f"attention/{name}", x), shared["attention"], query_BQD)
+        context, weights = (x.reshape(query_RD.shape[0], x.shape[-1]) for x in found)
+        return context, weights
+
+    def _advance(self, product: Product, shared, before: tuple[State, ...], fed, z_BZ, noise: Noise | None):
+        """One step of the first `len(before)` layers.
+
+        Args:
+            before: their states.
+            fed: what the last step's attention gave, where it is fed back.
+            z_BZ: the bottom layer's share of its input word.
+
+        Returns:
+            states, top h or what the attention made of it, context, attention weights (None where there are none).
+        """
+        c, states, context, weights = self.config, list(before), fed, None
+        if c.context == "bahdanau":
+            context, weights = self._attend(product, shared, states[0][0])
+        elif c.context == "fixed" and self.reads_context:
+            context = jnp.repeat(shared["vector"], len(z_BZ) // len(shared["vector"]), 0)
+        x_BD = None
+        for i in range(len(states)):
+            place, extra = f"layer_{i}", shared[f"layer_{i}"]
+            z = z_BZ if i == 0 else product(f"{place}/input", x_BD) + extra["bias"]
+            if self.layer[i].context:
+                z = z + product(f"{place}/context", context)
+            keep = shared.get("keep", {}).get(place)
+            h = states[i][0] if keep is None else states[i][0] * keep
+            states[i] = cells.advance(c.cell, c.activation, extra, z, product(f"{place}/recurrent", h), states[i])
+            x_BD = states[i][0] + x_BD if c.residual and i > 0 else states[i][0]
+            if i + 1 < len(self.layer):
+                x_BD = drop(x_BD[None], c, noise, place)[0]
+        if c.context == "luong" and len(states) == len(self.layer):
+            context, weights = self._attend(product, shared, x_BD)
+            x_BD = jnp.tanh(product("combine", jnp.concatenate([context, x_BD], -1)))
+            x_BD = drop(x_BD[None], c, noise, "features")[0]
+        return tuple(states), x_BD, context, weights
+
+    # ---- all steps
+
+    def __call__(self, memory: RecurrentMemory, x_TBD, noise: Noise | None) -> jax.Array:
+        """What the output layer reads after each input word, (T, B, D)."""
+        c, rows = self.config, x_TBD.shape[1]
+        stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if self.feeds_back else 0}[c.context]
+        h_TBD, context_TBC, weights_TBS = x_TBD, None, None
+        if c.context == "fixed" and self.reads_context:
+            context_TBC = memory.vector_BD[None]
+        if stepped:
+            h_TBD, context_TBC, weights_TBS = self._scan(memory, x_TBD, noise, stepped)
+        for i in range(stepped, len(self.layer)):
+            layer, place = self.layer[i], f"layer_{i}"
+            below = drop(h_TBD, c, noise, f"layer_{i - 1}") if i and i > stepped else h_TBD
+            keep = recurrent_mask(c, rows, c.hidden_dim, noise, place, x_TBD.dtype)
+            h_TBD, _ = layer(below, memory.initial[i], context_TBC=context_TBC, keep_BH=keep)
+            h_TBD = h_TBD + below if c.residual and i > 0 else h_TBD
+        if c.context == "luong" and not stepped:
+            h_TBD, weights_TBS = self._attend_all(memory, h_TBD, noise)
+        if weights_TBS is not None:
+            self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(weights_TBS, 1, 0)[:, None])
+        return self.output(h_TBD, x_TBD, context_TBC, noise)
+
+    def _scan(self, memory: RecurrentMemory, x_TBD, noise: Noise | None, layers: int):
+        """The first layers and the attention that they wait for -> h, contexts and weights of all steps."""
+        c, rows, steps = self.config, x_TBD.shape[1], jnp.arange(x_TBD.shape[0])
+        specs, factors, shared = self._parts(memory, layers)
+        keeps = {f"layer_{i}": recurrent_mask(c, rows, c.hidden_dim, noise, f"layer_{i}", x_TBD.dtype) for i in range(layers)}
+        shared |= {"keep": {name: keep for name, keep in keeps.items() if keep is not None}, "noise": noise}
+        z_TBZ = x_TBD @ self.layer[0].factors()["input"] + shared["layer_0"]["bias"]
+        wanted = self.is_mutable_collection("intermediates")
+
+        def step(product: Product, shared, carry, x):
+            states, fed = carry
+            z_BZ, t = x
+            noise = shared["noise"]
+            noise = noise and (noise if c.variational else noise.at(t))
+            states, h, context, weights = self._advance(product, shared, states, fed, z_BZ, noise)
+            return (states, h if self.feeds_back else fed), (h, None if self.feeds_back else context, weights if wanted else None)
+
+        fed = jnp.zeros((rows, c.hidden_dim), x_TBD.dtype) if self.feeds_back else None
+        carry = (memory.initial[:layers], fed)
+        return scan_products(step, specs, factors, shared, carry, (z_TBZ, steps))[1]
+
+    def _attend_all(self, memory: RecurrentMemory, h_TBD, noise: Noise | None):
+        """Luong's attention without feedback: every step's query at once."""
+        form, h_BTD = self.cross_attention, jnp.moveaxis(h_TBD, 0, 1)
+        factors = form.factors(memory.keys_BSA, memory.states_BSD)
+        product = plain_product(alignment.SPECS, factors)
+        context_BTD, weights_BTS = attend(form, product, form.shared(memory.keys_BSA, memory.mask_BS), h_BTD)
+        context_TBD, weights_TBS = jnp.moveaxis(context_BTD, 1, 0), jnp.moveaxis(weights_BTS, 1, 0)
+        h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ self.combine(h_TBD.dtype))
+        return drop(h_TBD, self.config, noise, "features"), weights_TBS
+
+    def output(self, h, x, context, noise: Noise | None = None) -> jax.Array:
+        """What the output layer reads, of (T, B, D) or of one step's (B, D)."""
+        if not self.reads_context:  # Luong's has been combined, and dropped, already
+            return drop(h, self.config, noise, "features") if self.config.context == "fixed" else h
+        context = jnp.broadcast_to(context, (*h.shape[:-1], context.shape[-1]))
+        pieces = self.readout(jnp.concatenate([h, x, context], -1))  # Bahdanau et al. 2015, section A.2.2: maxout in pairs
+        return drop(pieces.reshape(*pieces.shape[:-1], -1, 2).max(-1), self.config, noise, "features")
+
+    # ---- decoding
+
+    def start(self, memory: RecurrentMemory) -> dict[str, Any]:
+        """The carry before the first word."""
+        rows, dtype = memory.vector_BD.shape[0], memory.vector_BD.dtype
+        fed = {"fed": jnp.zeros((rows, self.config.hidden_dim), dtype)} if self.feeds_back else {}
+        return {"states": memory.initial} | fed
+
+    def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[jax.Array, dict[str, Any]]:
+        """One word's vector -> what the output layer reads, and the carry."""
+        specs, factors, shared = self._parts(memory, len(self.layer))
+        z_BZ = x_BD @ self.layer[0].factors()["input"] + shared["layer_0"]["bias"]
+        states, h, context, weights = self._advance(plain_product(specs, factors), shared, carry["states"], carry.get("fed"), z_BZ, None)
+        if weights is not None:
+            self.cross_attention.sow("intermediates", "attention", weights[:, None, None])
+        return self.output(h, x_BD, context), {"states": states} | ({"fed": h} if self.feeds_back else {})
+
+
+class RecurrentModule(EncoderDecoder):
+    """Encoder, decoder and output layer; the four functions of `seq2seq.Seq2Seq` are methods."""
+
+    config: cfg.Recurrent
+
+    def setup(self):
+        c = self.config
+        reads_context = c.context == "bahdanau" or (c.context == "fixed" and c.input_feeding)
+        self.make_embeddings(c.emb_dim if reads_context else c.hidden_dim)
+        self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c)
+        self.decoder = Decoder(c)
+        self.form = FORMS[c.cell]
+        if c.bridge == "dense":
+            self.bridge = Dense((c.num_decoder_layers, self.form.states, c.hidden_dim))
+
+    def encode(self, batch: Batch, noise: Noise | None = None) -> RecurrentMemory:
+        """Encoder states, what the attention compares with, and the decoder's first state."""
+        c, noise = self.config, noise and noise.at("encoder")
+        if "encoder_segment_ids" in batch:
+            raise ValueError("a recurrent model reads one sentence a row, not packed rows: batching.layout buckets")
+        tokens_SB = batch["encoder_input_tokens"].T
+        mask_SB = tokens_SB > 0
+        x_SBD = self.embed_source(mirror(tokens_SB, mask_SB) if c.reverse_source else tokens_SB, self.dtype)
+        states_SBD, last = self.encoder(drop(x_SBD, c, noise, "embedding"), mask_SB[..., None], noise)
+        if c.reverse_source:
+            states_SBD = mirror(states_SBD, mask_SB)
+        states_BSD = constrain(jnp.moveaxis(states_SBD, 1, 0), "BSD")
+        vector_BD = last[-1][0]
+        return RecurrentMemory(states_BSD, mask_SB.T, self.decoder.keys(states_BSD), vector_BD, self._initial(last))
+
+    def _initial(self, last: list[State]) -> tuple[State, ...]:
+        if self.config.bridge == "copy":
+            return tuple(last)
+        first_BLNH = jnp.tanh(self.bridge(last[-1][0]))  # Bahdanau et al. 2015, section A.2.2
+        return tuple(tuple(first_BLNH[:, i, n] for n in range(self.form.states)) for i in range(self.config.num_decoder_layers))
+
+    def features(self, memory: RecurrentMemory, batch: Batch, noise: Noise | None = None) -> jax.Array:
+        """What the output layer reads, for every target position at once (teacher forcing): (B, T, D)."""
+        noise = noise and noise.at("decoder")
+        x_TBD = drop(self.embed_target(batch["decoder_input_tokens"].T, self.dtype), self.config, noise, "embedding")
+        return constrain(jnp.moveaxis(self.decoder(memory, x_TBD, noise), 0, 1), "BTD")
+
+    def start(self, memory: RecurrentMemory, max_length: int):
+        """The decoder's state before the first word, one row a sentence; it takes no more room for a longer translation."""
+        return self.decoder.start(memory)
+
+    def step(self, memory: RecurrentMemory, carry, token_B: jax.Array):
+        """The next token's logits (B, V) and the carry after reading `token_B`; B may be a multiple of the memory's rows."""
+        features, carry = self.decoder.step(memory, carry, self.embed_target(token_B, self.dtype))
+        return self.logits(features), carry
