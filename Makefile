@@ -3,6 +3,7 @@
 #   make quickstart   train English to French, translate, score
 #   make test         the tests          make slow   the long ones
 #   make lint         ruff and mypy      make bench  speed (CONFIG=name for another config)
+#   make parity       recurrent and Transformer layers against PyTorch's
 #
 # PYTHON=/path/to/python chooses the interpreter; VENV=folder where everything is installed.
 
@@ -12,7 +13,7 @@ CONFIG ?= transformer_small
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help quickstart test slow lint bench clean
+.PHONY: help quickstart test slow lint parity bench clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -30,6 +31,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# PyPI's wheel of torch for Linux on x86-64 brings gigabytes of CUDA, which this has no use for. PyTorch's own index has the same version
+# without: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make parity
+parity: $(VENV)/.installed-parity
+	$(BIN)/python -m pytest -q tests/parity
 
 bench: $(VENV)/.installed
 	$(BIN)/jaxnmt bench $(CONFIG)
@@ -57,4 +63,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
 	@echo "installing jaxnmt and its tools into $(VENV) (a few minutes, about 1 GB) ..."
 	@$(PIP) -e '.[test,dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-parity: pyproject.toml | $(VENV)/.created
+	@echo "installing jaxnmt, pytest and torch into $(VENV) (a few minutes) ..."
+	@$(PIP) -e '.[test,parity]'
 	@touch $@ $(VENV)/.installed
