@@ -1,7 +1,7 @@
 """A training that takes so many steps each time it is told to; run by `versus_opennmt.py`, ours and OpenNMT-py's alike.
 
     python paced.py opennmt ARGUMENTS OF onmt_train
-    python paced.py jaxnmt SOURCE TARGET [settings]
+    python paced.py jaxnmt transformer|lstm SOURCE TARGET [settings]
 
 Each line read from stdin is a number of steps; after them one line `BURST {"tokens": .., "seconds": ..}` is written.
 """
@@ -65,16 +65,21 @@ def opennmt(words: list[str]) -> None:
     train.main()
 
 
-def jaxnmt(source: str, target: str, words: list[str]) -> None:
+def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     """Our training loop, its milestones made the places where it waits."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from jaxnmt import huge_pages, overrides
     from jaxnmt.analysis.benchmark import TimedTrainer
-    from jaxnmt.config import Experiment, replace
+    from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
     from jaxnmt.training.programs import use_compilation_cache
 
     huge_pages.use()  # as the command does
+    same_models = {
+        "transformer": Transformer(attention_dropout=0.1, activation_dropout=0.1),
+        "lstm": Recurrent(cell="lstm", emb_dim=512, hidden_dim=512, tie_embeddings="all", dropout=0.1),
+    }
     same = {
+        "model": same_models[model],
         "data.train": (source, target),
         "data.max_length": 64,
         "data.cleaning.max_ratio": 1e6,
@@ -82,9 +87,7 @@ def jaxnmt(source: str, target: str, words: list[str]) -> None:
         "data.held_out": 0,
         "tokenizer.kind": "words",
         "tokenizer.vocab_size": 0,
-        "batching.row_length": 64,
-        "model.attention_dropout": 0.1,
-        "model.activation_dropout": 0.1,
+        "batching": Batching(row_length=64) if model == "transformer" else Batching(layout="buckets"),
         "schedule.learning_rate": 5e-4,
         "training.steps": 1_000_000,
     }
@@ -115,4 +118,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "opennmt":
         opennmt(sys.argv[2:])
     else:
-        jaxnmt(sys.argv[2], sys.argv[3], sys.argv[4:])
+        jaxnmt(sys.argv[2], sys.argv[3], sys.argv[4], sys.argv[5:])

@@ -14,20 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.models.layers import Dense
-from jaxnmt.models.recurrence import Product
-
-SPECS = {
-    "query": "bqd,da->bqa",
-    "place": "bqd,da->bqa",
-    "locations": "bqd,ds->bqs",
-    "keys": "bqa,bsa->bqs",
-    "values": "bqs,bsd->bqd",
-}
-"""Products of an attention, for `scan_products`."""
 
 
 class Matrix(nn.Module):
-    """A kernel that others multiply."""
+    """A kernel that others multiply by."""
 
     shape: tuple[int, int]
 
@@ -67,46 +57,39 @@ class SourceAttention(nn.Module):
         """What queries are compared with, (B, S, A): computed once for a sentence."""
         return self.keys_dense(states_BSD) if self.score in ("additive", "general") else states_BSD
 
-    def factors(self, keys_BSA: jax.Array, states_BSD: jax.Array) -> dict[str, jax.Array]:
-        """What `attend` multiplies by, under the names of `SPECS`."""
-        found = {"values": states_BSD}
+    def weights(self, keys_BSA: jax.Array, states_BSD: jax.Array, mask_BS: jax.Array) -> dict[str, jax.Array]:
+        """What `attend` works with, as arrays that a scan's step can use; the mask is true where a word is."""
+        found = {"keys": keys_BSA, "values": states_BSD, "mask": mask_BS}
         if self.score == "additive":
-            found["query"] = self.query_kernel(self.dtype)
+            found |= {"query": self.query_kernel(self.dtype), "scorer": self.scorer.astype(self.dtype)}
         elif self.score == "location":
             found["locations"] = self.location_kernel(self.dtype)
-        else:
-            found["keys"] = keys_BSA
-        return found | ({"place": self.place_kernel(self.dtype)} if self.window else {})
-
-    def shared(self, keys_BSA: jax.Array, mask_BS: jax.Array) -> dict[str, jax.Array]:
-        """The rest of what `attend` needs; the mask is true where a word is."""
-        found = {"mask": mask_BS}
-        if self.score == "additive":
-            found |= {"keys": keys_BSA, "scorer": self.scorer.astype(self.dtype)}
-        return found | ({"place_scorer": self.place_scorer.astype(self.dtype)} if self.window else {})
+        if self.window:
+            found |= {"place": self.place_kernel(self.dtype), "place_scorer": self.place_scorer.astype(self.dtype)}
+        return found
 
 
-def attend(form: SourceAttention, product: Product, shared: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """-> the context of each query (B, Q, states), and its weights (B, Q, S), float32; of `form` only the fields are read."""
-    scores_BQS = _scores(form, product, shared, query_BQD).astype(jnp.float32)
-    seen_BQS = shared["mask"][:, None]
-    if form.window:
-        length_B1 = shared["mask"].sum(-1, keepdims=True)
-        place = jnp.tanh(product("place", query_BQD)) @ shared["place_scorer"]
-        place_BQ = length_B1 * jax.nn.sigmoid(place.astype(jnp.float32))  # Luong et al. 2015, equation 9
+def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """-> the context of each query (B, Q, states), and its weights (B, Q, S), float32."""
+    scores_BQS = _scores(score, weights, query_BQD).astype(jnp.float32)
+    seen_BQS = weights["mask"][:, None]
+    if window:
+        length_B1 = weights["mask"].sum(-1, keepdims=True)
+        place_BQ = jnp.tanh(query_BQD @ weights["place"]) @ weights["place_scorer"]
+        place_BQ = length_B1 * jax.nn.sigmoid(place_BQ.astype(jnp.float32))  # Luong et al. 2015, equation 9
         distance_BQS = jnp.arange(scores_BQS.shape[-1]) - place_BQ[..., None]
-        seen_BQS = seen_BQS & (jnp.abs(distance_BQS) <= form.window)
-    weights_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
-    if form.window:
-        weights_BQS = weights_BQS * jnp.exp(-2.0 * jnp.square(distance_BQS / form.window))  # equation 10, sigma = window / 2
-    return product("values", weights_BQS.astype(query_BQD.dtype)), weights_BQS
+        seen_BQS = seen_BQS & (jnp.abs(distance_BQS) <= window)
+    shares_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
+    if window:
+        shares_BQS = shares_BQS * jnp.exp(-2.0 * jnp.square(distance_BQS / window))  # equation 10, sigma = window / 2
+    return jnp.einsum("BQS,BSD->BQD", shares_BQS.astype(query_BQD.dtype), weights["values"]), shares_BQS
 
 
-def _scores(form: SourceAttention, product: Product, shared: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
-    if form.score == "additive":  # Bahdanau et al. 2015, section A.1.2
-        return jnp.tanh(product("query", query_BQD)[:, :, None] + shared["keys"][:, None]) @ shared["scorer"]
-    if form.score != "location":
-        return product("keys", query_BQD)
-    scores, length = product("locations", query_BQD), shared["mask"].shape[-1]
-    missing = max(0, length - form.max_positions)  # words too far on are never looked at
+def _scores(score: str, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
+    if score == "additive":  # Bahdanau et al. 2015, section A.1.2
+        return jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]) @ weights["scorer"]
+    if score != "location":
+        return jnp.einsum("BQA,BSA->BQS", query_BQD, weights["keys"])
+    scores, length = query_BQD @ weights["locations"], weights["mask"].shape[-1]
+    missing = max(0, length - scores.shape[-1])  # words too far on are never looked at
     return jnp.pad(scores[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.models.layers import normalise
-from jaxnmt.models.recurrence import Product, scan_products
 
 State = tuple[jax.Array, ...]
 """What a cell hands from step to step: (h,), or (h, c) of an LSTM; (B, H) each."""
@@ -28,36 +27,36 @@ class Form(NamedTuple):
 
 
 FORMS = {"rnn": Form(1, 1), "gru": Form(3, 1), "lstm": Form(4, 2), "layernorm_lstm": Form(4, 2)}
-SPECS = {"input": "bi,io->bo", "context": "bi,io->bo", "recurrent": "bi,io->bo"}
 _ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
-def advance(kind: str, activation: str, extra: dict[str, jax.Array], z_BZ: jax.Array, r_BZ: jax.Array, state: State) -> State:
+def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ: jax.Array, state: State, keep_BH=None) -> State:
     """One step of a cell.
 
     Args:
-        extra: its parameters besides the kernels, as `RecurrentLayer.extra` gives them.
+        weights: of `RecurrentLayer.weights`.
         z_BZ: the input's share of the gates, W x + b (layernorm_lstm: W x).
-        r_BZ: the state's share, U h.
+        keep_BH: what the state that is read is multiplied by (variational dropout).
     """
+    r_BZ = (state[0] if keep_BH is None else state[0] * keep_BH) @ weights["recurrent"]
     if kind == "rnn":  # Elman 1990
         return (_ACTIVATIONS[activation](z_BZ + r_BZ),)
     if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
         (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
         update = jax.nn.sigmoid(z_update + r_update)
-        new = jnp.tanh(z_new + jax.nn.sigmoid(z_reset + r_reset) * (r_new + extra["candidate_bias"]))
+        new = jnp.tanh(z_new + jax.nn.sigmoid(z_reset + r_reset) * (r_new + weights["candidate_bias"]))
         return (new + update * (state[0] - new),)
     if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
-        z_BZ = normalise(z_BZ, extra["input_scale"], extra["input_bias"])
-        r_BZ = normalise(r_BZ, extra["recurrent_scale"], extra["recurrent_bias"])
+        z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
+        r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
     let_in, keep, new, out = jnp.split(z_BZ + r_BZ, 4, -1)
     c = jax.nn.sigmoid(keep) * state[1] + jax.nn.sigmoid(let_in) * jnp.tanh(new)
-    seen = normalise(c, extra["cell_scale"], extra["cell_bias"]) if kind == "layernorm_lstm" else c
+    seen = normalise(c, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c
     return jax.nn.sigmoid(out) * jnp.tanh(seen), c
 
 
 class Affine(nn.Module):
-    """A kernel (inputs, gates, width), and a bias (gates, width) where asked for, that others multiply and add."""
+    """A kernel (inputs, gates, width), and a bias (gates, width) where asked for, that others multiply by and add."""
 
     inputs: int
     gates: int
@@ -106,20 +105,18 @@ class RecurrentLayer(nn.Module):
                 name: self.param(f"{name}_norm_bias", nn.initializers.zeros, (n,)) for name, n in sizes.items() if name != "input"
             }
 
-    def factors(self) -> dict[str, jax.Array]:
-        """Kernels (…, Z) by the names of `SPECS`."""
-        found = {"input": self.input(self.dtype)[0], "recurrent": self.recurrent(self.dtype)[0]}
-        return found | ({"context": self.context_input(self.dtype)[0]} if self.context else {})
-
-    def extra(self) -> dict[str, jax.Array]:
-        """The other parameters, as `advance` wants them; `bias` is the input's."""
-        bias = self.input(self.dtype)[1]
+    def weights(self) -> dict[str, jax.Array]:
+        """Kernels (…, Z) and the rest, as arrays that a scan's step can use."""
+        kernel, bias = self.input(self.dtype)
+        found = {"input": kernel, "bias": bias, "recurrent": self.recurrent(self.dtype)[0]}
+        if self.context:
+            found["context"] = self.context_input(self.dtype)[0]
         if self.kind == "gru":
-            return {"bias": bias, "candidate_bias": self.candidate_bias.astype(self.dtype)}
-        if self.kind != "layernorm_lstm":
-            return {"bias": bias}
-        named = {f"{name}_scale": x for name, x in self.scales.items()} | {f"{name}_bias": x for name, x in self.biases.items()}
-        return named | {"input_bias": bias, "bias": jnp.zeros_like(bias)}
+            found["candidate_bias"] = self.candidate_bias.astype(self.dtype)
+        if self.kind == "layernorm_lstm":  # its bias is added after the norm
+            found |= {f"{name}_scale": x for name, x in self.scales.items()} | {f"{name}_bias": x for name, x in self.biases.items()}
+            found |= {"input_bias": bias, "bias": jnp.zeros_like(bias)}
+        return found
 
     def zeros(self, rows: int) -> State:
         """The state before anything is read."""
@@ -130,21 +127,17 @@ class RecurrentLayer(nn.Module):
 
         `keep_BH`: what the recurrent state is multiplied by at each step (variational dropout).
         """
-        factors, extra = self.factors(), self.extra()
-        z_TBZ = x_TBD @ factors["input"] + extra["bias"]
+        weights = self.weights()
+        z_TBZ = x_TBD @ weights["input"] + weights["bias"]
         if context_TBC is not None:
-            z_TBZ = z_TBZ + context_TBC @ factors["context"]
+            z_TBZ = z_TBZ + context_TBC @ weights["context"]
 
-        def step(product: Product, shared, state: State, x):
-            (extra, keep_BH), (z_BZ, mask_B1) = shared, x
-            h = state[0] if keep_BH is None else state[0] * keep_BH
-            new = advance(self.kind, self.activation, extra, z_BZ, product("recurrent", h), state)
+        def step(state: State, x):
+            z_BZ, mask_B1 = x
+            new = advance(self.kind, self.activation, weights, z_BZ, state, keep_BH)
             if mask_B1 is None:
                 return new, new[0]
             return tuple(jnp.where(mask_B1, a, b) for a, b in zip(new, state, strict=True)), jnp.where(mask_B1, new[0], 0)
 
-        only = {"recurrent": factors["recurrent"]}
-        state, h_TBH = scan_products(
-            step, {"recurrent": SPECS["recurrent"]}, only, (extra, keep_BH), state, (z_TBZ, mask_TB1), reverse=reverse
-        )
+        state, h_TBH = jax.lax.scan(step, state, (z_TBZ, mask_TB1), reverse=reverse)
         return h_TBH, state

@@ -19,7 +19,6 @@ from jaxnmt.models import alignment, cells
 from jaxnmt.models.alignment import SourceAttention, attend
 from jaxnmt.models.cells import FORMS, RecurrentLayer, State
 from jaxnmt.models.layers import Dense, Noise, dropout
-from jaxnmt.models.recurrence import Product, plain_product, scan_products
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder
 from jaxnmt.parallel.sharding import constrain
 
@@ -153,81 +152,56 @@ class Decoder(nn.Module):
         """What queries are compared with, prepared once for a sentence."""
         return states_BSD if self.config.context == "fixed" else self.cross_attention.keys(states_BSD)
 
-    # ---- one step, or one step of the layers that must be stepped through
+    # ---- one step
 
-    def _specs(self, layers: int) -> dict[str, str]:
-        names = {f"layer_{i}/{name}": cells.SPECS[name] for i in range(layers) for name in self._kernels(i)}
-        if self.config.context == "bahdanau" or (self.config.context == "luong" and layers == len(self.layer)):
-            names |= {f"attention/{name}": alignment.SPECS[name] for name in self.cross_attention_names}
-        if self.config.context == "luong" and layers == len(self.layer):
-            names["combine"] = "bi,io->bo"
-        return names
-
-    def _kernels(self, i: int) -> list[str]:
-        return ["recurrent", *(["input"] if i else []), *(["context"] if self.layer[i].context else [])]
-
-    @property
-    def cross_attention_names(self) -> list[str]:
-        form = self.cross_attention
-        scored = {"additive": "query", "location": "locations"}.get(form.score, "keys")
-        return ["values", scored, *(["place"] if form.window else [])]
-
-    def _parts(self, memory: RecurrentMemory, layers: int) -> tuple[dict[str, str], dict[str, jax.Array], dict[str, Any]]:
-        """-> specs, factors and shared arrays of `_advance` over so many layers."""
-        specs = self._specs(layers)
-        factors = {f"layer_{i}/{name}": x for i in range(layers) for name, x in self.layer[i].factors().items()}
-        shared: dict[str, Any] = {f"layer_{i}": self.layer[i].extra() for i in range(layers)}
+    def _weights(self, memory: RecurrentMemory, layers: int) -> dict[str, Any]:
+        """Arrays that `_advance` works with, of the first so many layers."""
+        found: dict[str, Any] = {f"layer_{i}": self.layer[i].weights() for i in range(layers)}
         if self.config.context == "fixed":
-            shared["vector"] = memory.vector_BD
-        else:
-            attention = self.cross_attention.factors(memory.keys_BSA, memory.states_BSD)
-            factors |= {f"attention/{name}": x for name, x in attention.items()}
-            shared["attention"] = self.cross_attention.shared(memory.keys_BSA, memory.mask_BS)
-        if self.config.context == "luong":
-            factors["combine"] = self.combine(memory.states_BSD.dtype)
-        return specs, {name: factors[name] for name in specs}, shared
+            return found | {"vector": memory.vector_BD}
+        found["attention"] = self.cross_attention.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)
+        return found | ({"combine": self.combine(memory.states_BSD.dtype)} if self.config.context == "luong" else {})
 
-    def _attend(self, product: Product, shared, query_RD):
-        """Rows may be several a sentence (beams, adjacent) -> context (R, D), weights (R, S)."""
-        sentences = shared["attention"]["mask"].shape[0]
-        query_BQD = query_RD.reshape(sentences, -1, query_RD.shape[-1])
-        found = attend(self.cross_attention, lambda name, x: product(f"attention/{name}", x), shared["attention"], query_BQD)
-        context, weights = (x.reshape(query_RD.shape[0], x.shape[-1]) for x in found)
-        return context, weights
+    def _attend(self, weights, query_RD):
+        """Rows may be several a sentence (beams, adjacent) -> context (R, D), shares (R, S)."""
+        form, sentences = self.cross_attention, weights["attention"]["mask"].shape[0]
+        found = attend(form.score, form.window, weights["attention"], query_RD.reshape(sentences, -1, query_RD.shape[-1]))
+        context, shares = (x.reshape(query_RD.shape[0], x.shape[-1]) for x in found)
+        return context, shares
 
-    def _advance(self, product: Product, shared, before: tuple[State, ...], fed, z_BZ, noise: Noise | None):
+    def _advance(self, weights, before: tuple[State, ...], fed, z_BZ, noise: Noise | None, keep: dict[str, jax.Array]):
         """One step of the first `len(before)` layers.
 
         Args:
             before: their states.
             fed: what the last step's attention gave, where it is fed back.
             z_BZ: the bottom layer's share of its input word.
+            keep: `recurrent_mask` of each layer that has one.
 
         Returns:
-            states, top h or what the attention made of it, context, attention weights (None where there are none).
+            states, top h or what the attention made of it, context, shares of attention (None where there are none).
         """
-        c, states, context, weights = self.config, list(before), fed, None
+        c, states, context, shares = self.config, list(before), fed, None
         if c.context == "bahdanau":
-            context, weights = self._attend(product, shared, states[0][0])
+            context, shares = self._attend(weights, states[0][0])
         elif c.context == "fixed" and self.reads_context:
-            context = jnp.repeat(shared["vector"], len(z_BZ) // len(shared["vector"]), 0)
+            context = jnp.repeat(weights["vector"], len(z_BZ) // len(weights["vector"]), 0)
         x_BD = None
         for i in range(len(states)):
-            place, extra = f"layer_{i}", shared[f"layer_{i}"]
-            z = z_BZ if i == 0 else product(f"{place}/input", x_BD) + extra["bias"]
+            place = f"layer_{i}"
+            own = weights[place]
+            z = z_BZ if i == 0 else x_BD @ own["input"] + own["bias"]
             if self.layer[i].context:
-                z = z + product(f"{place}/context", context)
-            keep = shared.get("keep", {}).get(place)
-            h = states[i][0] if keep is None else states[i][0] * keep
-            states[i] = cells.advance(c.cell, c.activation, extra, z, product(f"{place}/recurrent", h), states[i])
+                z = z + context @ own["context"]
+            states[i] = cells.advance(c.cell, c.activation, own, z, states[i], keep.get(place))
             x_BD = states[i][0] + x_BD if c.residual and i > 0 else states[i][0]
             if i + 1 < len(self.layer):
                 x_BD = drop(x_BD[None], c, noise, place)[0]
         if c.context == "luong" and len(states) == len(self.layer):
-            context, weights = self._attend(product, shared, x_BD)
-            x_BD = jnp.tanh(product("combine", jnp.concatenate([context, x_BD], -1)))
+            context, shares = self._attend(weights, x_BD)
+            x_BD = jnp.tanh(jnp.concatenate([context, x_BD], -1) @ weights["combine"])  # Luong et al. 2015, equation 5
             x_BD = drop(x_BD[None], c, noise, "features")[0]
-        return tuple(states), x_BD, context, weights
+        return tuple(states), x_BD, context, shares
 
     # ---- all steps
 
@@ -235,11 +209,11 @@ class Decoder(nn.Module):
         """What the output layer reads after each input word, (T, B, D)."""
         c, rows = self.config, x_TBD.shape[1]
         stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if self.feeds_back else 0}[c.context]
-        h_TBD, context_TBC, weights_TBS = x_TBD, None, None
+        h_TBD, context_TBC, shares_TBS = x_TBD, None, None
         if c.context == "fixed" and self.reads_context:
             context_TBC = memory.vector_BD[None]
         if stepped:
-            h_TBD, context_TBC, weights_TBS = self._scan(memory, x_TBD, noise, stepped)
+            h_TBD, context_TBC, shares_TBS = self._scan(memory, x_TBD, noise, stepped)
         for i in range(stepped, len(self.layer)):
             layer, place = self.layer[i], f"layer_{i}"
             below = drop(h_TBD, c, noise, f"layer_{i - 1}") if i and i > stepped else h_TBD
@@ -247,41 +221,34 @@ class Decoder(nn.Module):
             h_TBD, _ = layer(below, memory.initial[i], context_TBC=context_TBC, keep_BH=keep)
             h_TBD = h_TBD + below if c.residual and i > 0 else h_TBD
         if c.context == "luong" and not stepped:
-            h_TBD, weights_TBS = self._attend_all(memory, h_TBD, noise)
-        if weights_TBS is not None:
-            self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(weights_TBS, 1, 0)[:, None])
+            h_TBD, shares_TBS = self._attend_all(memory, h_TBD, noise)
+        if shares_TBS is not None:
+            self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(shares_TBS, 1, 0)[:, None])
         return self.output(h_TBD, x_TBD, context_TBC, noise)
 
     def _scan(self, memory: RecurrentMemory, x_TBD, noise: Noise | None, layers: int):
-        """The first layers and the attention that they wait for -> h, contexts and weights of all steps."""
-        c, rows, steps = self.config, x_TBD.shape[1], jnp.arange(x_TBD.shape[0])
-        specs, factors, shared = self._parts(memory, layers)
-        keeps = {f"layer_{i}": recurrent_mask(c, rows, c.hidden_dim, noise, f"layer_{i}", x_TBD.dtype) for i in range(layers)}
-        shared |= {"keep": {name: keep for name, keep in keeps.items() if keep is not None}, "noise": noise}
-        z_TBZ = x_TBD @ self.layer[0].factors()["input"] + shared["layer_0"]["bias"]
-        wanted = self.is_mutable_collection("intermediates")
+        """The first layers and the attention that they wait for -> h, contexts and shares of all steps."""
+        c, rows, wanted = self.config, x_TBD.shape[1], self.is_mutable_collection("intermediates")
+        weights = self._weights(memory, layers)
+        keep = {f"layer_{i}": recurrent_mask(c, rows, c.hidden_dim, noise, f"layer_{i}", x_TBD.dtype) for i in range(layers)}
 
-        def step(product: Product, shared, carry, x):
-            states, fed = carry
-            z_BZ, t = x
-            noise = shared["noise"]
-            noise = noise and (noise if c.variational else noise.at(t))
-            states, h, context, weights = self._advance(product, shared, states, fed, z_BZ, noise)
-            return (states, h if self.feeds_back else fed), (h, None if self.feeds_back else context, weights if wanted else None)
+        def step(carry, x):
+            (states, fed), (z_BZ, t) = carry, x
+            fresh = noise and (noise if c.variational else noise.at(t))
+            states, h, context, shares = self._advance(weights, states, fed, z_BZ, fresh, keep)
+            return (states, h if self.feeds_back else fed), (h, None if self.feeds_back else context, shares if wanted else None)
 
+        z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
         fed = jnp.zeros((rows, c.hidden_dim), x_TBD.dtype) if self.feeds_back else None
-        carry = (memory.initial[:layers], fed)
-        return scan_products(step, specs, factors, shared, carry, (z_TBZ, steps))[1]
+        return jax.lax.scan(step, (memory.initial[:layers], fed), (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
 
     def _attend_all(self, memory: RecurrentMemory, h_TBD, noise: Noise | None):
         """Luong's attention without feedback: every step's query at once."""
-        form, h_BTD = self.cross_attention, jnp.moveaxis(h_TBD, 0, 1)
-        factors = form.factors(memory.keys_BSA, memory.states_BSD)
-        product = plain_product(alignment.SPECS, factors)
-        context_BTD, weights_BTS = attend(form, product, form.shared(memory.keys_BSA, memory.mask_BS), h_BTD)
-        context_TBD, weights_TBS = jnp.moveaxis(context_BTD, 1, 0), jnp.moveaxis(weights_BTS, 1, 0)
-        h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ self.combine(h_TBD.dtype))
-        return drop(h_TBD, self.config, noise, "features"), weights_TBS
+        weights, form = self._weights(memory, 0), self.cross_attention
+        found = attend(form.score, form.window, weights["attention"], jnp.moveaxis(h_TBD, 0, 1))
+        context_TBD, shares_TBS = (jnp.moveaxis(x, 1, 0) for x in found)
+        h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ weights["combine"])
+        return drop(h_TBD, self.config, noise, "features"), shares_TBS
 
     def output(self, h, x, context, noise: Noise | None = None) -> jax.Array:
         """What the output layer reads, of (T, B, D) or of one step's (B, D)."""
@@ -301,11 +268,11 @@ class Decoder(nn.Module):
 
     def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[jax.Array, dict[str, Any]]:
         """One word's vector -> what the output layer reads, and the carry."""
-        specs, factors, shared = self._parts(memory, len(self.layer))
-        z_BZ = x_BD @ self.layer[0].factors()["input"] + shared["layer_0"]["bias"]
-        states, h, context, weights = self._advance(plain_product(specs, factors), shared, carry["states"], carry.get("fed"), z_BZ, None)
-        if weights is not None:
-            self.cross_attention.sow("intermediates", "attention", weights[:, None, None])
+        weights = self._weights(memory, len(self.layer))
+        z_BZ = x_BD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
+        states, h, context, shares = self._advance(weights, carry["states"], carry.get("fed"), z_BZ, None, {})
+        if shares is not None:
+            self.cross_attention.sow("intermediates", "attention", shares[:, None, None])
         return self.output(h, x_BD, context), {"states": states} | ({"fed": h} if self.feeds_back else {})
 
 

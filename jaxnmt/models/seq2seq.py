@@ -15,6 +15,7 @@ from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
 VOCABULARY_MULTIPLE = 128
+FUNCTIONS = ("encode", "decode", "start", "step")
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +37,8 @@ class Memory:
 class EncoderDecoder(nn.Module):
     """What the shipped modules share: embeddings, tied or not, and the output layer.
 
-    Vocabulary sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
+    Of `config` it reads `emb_dim` and, where there are such fields, `tie_embeddings` (else none) and `dtype` (else float32). Vocabulary
+    sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
     """
 
     config: Any
@@ -46,7 +48,7 @@ class EncoderDecoder(nn.Module):
 
     def make_embeddings(self, features_width: int) -> None:
         """To be called in `setup`; `features_width` is what the output layer reads."""
-        width, tie = self.config.emb_dim, self.config.tie_embeddings
+        width, tie = self.config.emb_dim, self.tie_embeddings
         if tie == "all":
             self.shared_embedding = Embedding(self.target_size, width)
             self.embed_source = self.embed_target = self.shared_embedding
@@ -55,11 +57,16 @@ class EncoderDecoder(nn.Module):
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width)
-        self.dtype = jnp.dtype(self.config.dtype)
+        self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
+
+    @property
+    def tie_embeddings(self) -> str:
+        """Which embeddings share a matrix."""
+        return getattr(self.config, "tie_embeddings", "none")
 
     def output_table(self) -> jax.Array:
         """The output layer's matrix (V, D)."""
-        return (self.output_embedding if self.config.tie_embeddings == "none" else self.embed_target).table
+        return (self.output_embedding if self.tie_embeddings == "none" else self.embed_target).table
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
@@ -136,13 +143,21 @@ def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
 
     A configuration of the user's own has a method `build(source_size, target_size, target_vocab)` that returns the module; the first two
     are the sizes of its tables, ids from `target_vocab` on being no tokens.
+
+    Raises:
+        UserError: the module lacks one of the four functions.
     """
     from jaxnmt.models.recurrent import RecurrentModule
     from jaxnmt.models.transformer import TransformerModule
 
     sizes = padded(source_vocab), padded(target_vocab), target_vocab
-    if isinstance(config, cfg.Transformer):
-        return Seq2Seq(TransformerModule(config, *sizes), target_vocab)
-    if isinstance(config, cfg.Recurrent):
-        return Seq2Seq(RecurrentModule(config, *sizes), target_vocab)
-    return Seq2Seq(config.build(*sizes), target_vocab)
+    if hasattr(config, "build"):  # first: it may be a Transformer with a change
+        module = config.build(*sizes)
+    else:
+        module = (TransformerModule if isinstance(config, cfg.Transformer) else RecurrentModule)(config, *sizes)
+    if missing := [name for name in FUNCTIONS if not callable(getattr(module, name, None))]:
+        raise cfg.UserError(
+            f"{type(config).__name__}.build returns a {type(module).__name__} without {' and '.join(missing)}; "
+            f"a model has the methods {', '.join(FUNCTIONS)}"
+        )
+    return Seq2Seq(module, target_vocab)
