@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -42,7 +43,11 @@ def validate(experiment: Experiment) -> None:
 
 
 def _ranges(experiment: Experiment) -> Iterator[str]:
+    shipped = next((kind for kind in (Transformer, Recurrent) if isinstance(experiment.model, kind)), None)
+    known = {f"model.{field.name}" for field in dataclasses.fields(shipped)} if shipped else set()
     for name, _, value in leaves(experiment):
+        if name.startswith("model.") and name not in known:
+            continue  # what the fields of a user's own model may be, only that model knows
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if value == -1 and name in MINUS_ONE:
@@ -85,6 +90,8 @@ def _model(experiment: Experiment) -> Iterator[str]:
     if isinstance(model, Transformer):
         yield from _transformer(model)
         return
+    if not isinstance(model, Recurrent) and not callable(getattr(model, "build", None)):
+        yield f"the model {type(model).__name__} has no method build(source_size, target_size, target_vocab) that returns its linen module"
     if experiment.batching.layout == "packed":
         yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent):

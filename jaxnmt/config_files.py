@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import importlib
-import importlib.util
 import json
 import os
 import pathlib
@@ -13,11 +13,15 @@ import sys
 import traceback
 import types
 import typing
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 from jaxnmt import config
 from jaxnmt.config import Experiment, UserError
+
+_OWN = "jaxnmt_config_"  # how modules made of config files are called
+_CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -49,18 +53,25 @@ def find(name: str) -> pathlib.Path:
 
 
 def load_module(path: pathlib.Path) -> types.ModuleType:
-    """Run a config file.
+    """Run a config file; once, as long as its text stays the same, so that a model's class stays the same too.
 
     Raises:
         UserError: it fails; with the file and line.
     """
-    name = f"jaxnmt_config_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
     with _naming(path, "does not load"):
-        spec.loader.exec_module(module)
+        text, place = path.read_bytes(), str(path.absolute())
+        name = f"{_OWN}{path.stem}_{zlib.crc32(place.encode()):08x}"
+        known = sys.modules.get(name)
+        if known is not None and known.__dict__["__source__"] == text:
+            return known
+        module = types.ModuleType(name)
+        module.__dict__.update(__file__=place, __source__=text)
+        sys.modules[name] = module  # dataclasses look their module up there
+        try:
+            exec(compile(text, place, "exec", dont_inherit=True), module.__dict__)
+        except BaseException:
+            del sys.modules[name]
+            raise
     return module
 
 
@@ -79,7 +90,20 @@ def load(name: str) -> Experiment:
     if not isinstance(experiment, Experiment):
         line = module.config.__code__.co_firstlineno
         raise UserError(f"config file {path}, line {line}: config() returns {type(experiment).__name__}, not a jaxnmt.config.Experiment")
+    _check_model(path, experiment.model)
     return experiment
+
+
+def _check_model(path: pathlib.Path, model: Any) -> None:
+    kind = type(model)
+    if not dataclasses.is_dataclass(model) or isinstance(model, type):
+        raise UserError(
+            f"config file {path}: its model is {model!r}; it must be an instance of a dataclass, such as jaxnmt.config.Transformer()"
+        )
+    if getattr(sys.modules[kind.__module__], kind.__qualname__, None) is not kind:
+        raise UserError(
+            f"config file {path}: the model's class {kind.__qualname__} must stand at the top level of its file, to be found again"
+        )
 
 
 class _naming:
@@ -115,16 +139,34 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Fields whose values differ, as {dotted name: (old, new)}; a field that one side lacks is None there."""
     before = {name: value for name, _, value in leaves(old)} | {"model": type(old.model).__name__}
     after = {name: value for name, _, value in leaves(new)} | {"model": type(new.model).__name__}
+    if _code(type(old.model)) != _code(type(new.model)):
+        before["model"], after["model"] = (f"{type(side.model).__name__} of {_file(type(side.model))}" for side in (old, new))
+        after["model"] += ", whose code is another"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 def save(experiment: Experiment, path: os.PathLike[str]) -> None:
-    """Write an experiment as JSON, whole or not at all."""
-    text = json.dumps(_plain(experiment), indent=2, ensure_ascii=False) + "\n"
-    target = pathlib.Path(path)
+    """Write an experiment as JSON, whole or not at all; beside it, as `model.py`, the config file that a model of the user's own is from.
+
+    Raises:
+        UserError: a field of the user's own model holds what JSON cannot.
+    """
+    target, kind = pathlib.Path(path), type(experiment.model)
+    if _is_own(kind):
+        _write(target.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
+    try:
+        text = json.dumps(_plain(experiment), indent=2, ensure_ascii=False) + "\n"
+    except TypeError as error:
+        raise UserError(
+            f"the model {kind.__name__} has a field that {target.name} cannot hold ({error}); use numbers, words and tuples"
+        ) from None
+    _write(target, text.encode())
+
+
+def _write(target: pathlib.Path, data: bytes) -> None:
     temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(data)
     temporary.replace(target)
 
 
@@ -171,27 +213,54 @@ def _plain(value: Any) -> Any:
     return plain
 
 
+def _is_own(kind: type) -> bool:
+    """Whether a class is defined in a config file."""
+    return kind.__module__.startswith(_OWN)
+
+
+def _file(kind: type) -> str:
+    return getattr(sys.modules[kind.__module__], "__file__", None) or kind.__module__
+
+
+def _code(kind: type) -> str:
+    """What the config file of a user's own model computes: imports, `config()` and docstrings may change within a run."""
+    if not _is_own(kind):
+        return ""
+    tree = ast.parse(sys.modules[kind.__module__].__dict__["__source__"])
+    tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "name", "") != "config"]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [line for line in node.body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]
+    return ast.dump(tree)
+
+
 def _type_name(kind: type) -> str:
-    """`Transformer` for ours, `package.module:Class` for others, `/path/file.py:Class` for one defined in a config file."""
+    """`Transformer` for ours, `package.module:Class` for others, `model.py:Class` for one defined in a config file."""
     if kind.__module__ == config.__name__:
         return kind.__name__
-    if kind.__module__.startswith("jaxnmt_config_"):
-        return f"{pathlib.Path(sys.modules[kind.__module__].__file__ or '').resolve()}:{kind.__qualname__}"
-    return f"{kind.__module__}:{kind.__qualname__}"
+    return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
 
 
 def _type_of(name: str, where: str) -> type:
+    """The class of a model; `where` names the JSON file, in whose folder a `model.py` lies."""
     module_name, _, qualname = name.rpartition(":")
     try:
         if not module_name:
             module: Any = config
         elif module_name.endswith(".py"):
-            module = load_module(pathlib.Path(module_name))
+            path = pathlib.Path(where).parent / module_name
+            if not path.is_file():
+                raise UserError(
+                    f"{where}: the model {qualname} is defined in {path}, which is not there: put the config file back in its place"
+                )
+            module = load_module(path)
         else:
             module = importlib.import_module(module_name)
         return getattr(module, qualname)
-    except (ImportError, AttributeError, FileNotFoundError):
-        raise UserError(f"{where}: the model's type {name} cannot be found") from None
+    except ImportError as error:
+        raise UserError(f"{where}: the model's type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
+    except AttributeError:
+        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which the model is of") from None
 
 
 def _typed(kind: type, values: Any, where: str, prefix: str) -> Any:

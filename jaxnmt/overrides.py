@@ -11,6 +11,7 @@ import difflib
 import io
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -48,10 +49,9 @@ def print_help(options: Any, command: str, description: str) -> None:
     """Print every flag of `options` with its default and meaning."""
     import tyro
 
-    try:
+    with warnings.catch_warnings(), contextlib.suppress(SystemExit):
+        warnings.filterwarnings("ignore", ".*does not match any type in Union")  # a model of the user's own is in no union of ours
         tyro.cli(type(options), default=options, args=["--help"], prog=command, description=description, config=_tyro_style())
-    except SystemExit:
-        pass
 
 
 def flags(options: Any, path: str = "", prefix: str = "") -> dict[str, tuple[str, Any]]:

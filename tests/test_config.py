@@ -6,7 +6,7 @@ import json
 import pytest
 
 from jaxnmt import config_checks, config_files, run_directory
-from jaxnmt.config import Experiment, Transformer, UserError, replace
+from jaxnmt.config import Experiment, Recurrent, Transformer, UserError, replace
 
 NAMES = {name for name, _, _ in config_files.leaves(Experiment())}
 SHIPPED = ("multi30k", "multi30k_tiny", "quickstart", "tatoeba", "transformer_small", "wmt14_base", "wmt14_big")
@@ -103,7 +103,7 @@ def test_files_become_absolute_and_other_words_stay(tmp_path, monkeypatch):
 
 def test_the_tables_of_rules_name_fields_that_exist():
     fields = config_checks.POSITIVE | config_checks.SHARES | config_checks.UP_TO_ONE | config_checks.MINUS_ONE
-    assert fields <= NAMES
+    assert fields <= NAMES | {f"model.{field.name}" for field in dataclasses.fields(Recurrent)}
     assert all(name in NAMES or any(field.startswith(name) for field in NAMES) for name in run_directory.HARMLESS)
 
 
@@ -139,6 +139,8 @@ def test_packed_rows_are_for_the_transformer_alone():
     @dataclasses.dataclass(frozen=True)
     class Other:
         width: int = 3
+
+        def build(self, source_size, target_size, target_vocab): ...
 
     with pytest.raises(UserError, match="Other needs batching.layout buckets"):
         config_checks.validate(dataclasses.replace(Experiment(), model=Other()))

@@ -20,7 +20,8 @@ BATCH_AXES = ("data", "fsdp")
 _LETTERS: dict[str, str | tuple[str, ...]] = {"B": BATCH_AXES, "H": "tensor", "F": "tensor", "V": "tensor"}
 
 # Anchored patterns of parameter paths -> mesh axes of the *unstacked* parameter. The embedding side of a kernel lies over
-# `fsdp`; heads, MLP width and vocabulary over `tensor`. Every path must match exactly one.
+# `fsdp`; heads, MLP width and vocabulary over `tensor`. Every path of a model of ours must match exactly one (a test reads them all);
+# what a user's own model calls otherwise is kept whole on each device.
 _RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"(source|target|shared|output)_embedding/table", ("tensor", "fsdp")),
     (r"(encoder|decoder)_positions/table", (None, "fsdp")),
@@ -87,17 +88,23 @@ def path_name(path) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
+def matching_rules(path: str, rank: int) -> list[tuple[str | None, ...]]:
+    """The mesh axes that each rule for a parameter's path and rank gives."""
+    unstacked = rank - ("/layers/" in path)
+    return [axes for pattern, axes in _RULES if len(axes) == unstacked and re.fullmatch(pattern, path)]
+
+
 def param_spec(path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
-    """The layout of one parameter; a stacked one (`layers/…`) has its layer axis, kept whole, in front.
+    """The layout of one parameter; a stacked one (`layers/…`) has its layer axis, kept whole, in front. Without a rule: whole.
 
     Raises:
-        ValueError: no rule, or more than one, matches the path.
+        ValueError: more than one rule matches.
         UserError: a mesh axis does not divide the dimension it is laid over.
     """
-    matches = [axes for pattern, axes in _RULES if re.fullmatch(pattern, path)]
-    if len(matches) != 1:
-        raise ValueError(f"{len(matches)} sharding rules match the parameter {path}; exactly one must")
-    axes = (None,) * (len(shape) - len(matches[0])) + matches[0]
+    matches = matching_rules(path, len(shape))
+    if len(matches) > 1:
+        raise ValueError(f"{len(matches)} sharding rules match the parameter {path}; at most one may")
+    axes = (None,) * (len(shape) - len(matches[0])) + matches[0] if matches else (None,) * len(shape)
     for size, axis in zip(shape, axes, strict=True):
         if axis and size % mesh.shape[axis]:
             raise cfg.UserError(f"mesh.{axis} {mesh.shape[axis]} does not divide {size}, a dimension of {path} {shape}: change one of them")

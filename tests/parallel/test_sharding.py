@@ -1,13 +1,16 @@
 """The table of sharding rules, on the abstract: no device but the CPU's is needed."""
 
-import re
+import dataclasses
 
+import flax.linen as nn
 import jax
 import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from jaxnmt.config import Mesh, Optimizer, Training, UserError, replace
+from jaxnmt import config_files
+from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, UserError, replace
+from jaxnmt.models.seq2seq import EncoderDecoder, build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import initial_state
@@ -16,14 +19,58 @@ VARIANTS = tiny.VARIANTS | {"scanned": tiny.SCANNED, "learned_decoder": replace(
 GRID = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_exactly_one_rule_matches_every_parameter(name):
-    params = jax.eval_shape(tiny.model_of(VARIANTS[name]).init, jax.random.key(0))
+RECURRENT = Recurrent(emb_dim=16, hidden_dim=16, num_encoder_layers=2, num_decoder_layers=2)
+RUNGS = {
+    "bag": replace(RECURRENT, encoder="bag", cell="rnn", context="fixed", tie_embeddings="all"),
+    "fixed": replace(RECURRENT, cell="lstm", context="fixed", bidirectional="none", bridge="copy"),
+    "bahdanau": replace(RECURRENT, cell="gru", context="bahdanau", tie_embeddings="decoder"),
+    "normalised": replace(RECURRENT, cell="layernorm_lstm", bidirectional="first", window=3),
+    **{score: replace(RECURRENT, score=score) for score in ("dot", "general", "concat", "location")},
+}
+OURS = VARIANTS | RUNGS | {f"config {name}": config_files.load(name).model for name in config_files.shipped()}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_exactly_one_rule_matches_every_parameter_of_ours(name):
+    vocabulary = 29
+    params = jax.eval_shape(build_model(OURS[name], vocabulary, vocabulary).init, jax.random.key(0))
     for path, x in jax.tree_util.tree_leaves_with_path(params):
         found = sharding.path_name(path)
-        matches = [axes for pattern, axes in sharding._RULES if re.fullmatch(pattern, found)]
-        assert len(matches) == 1, found
-        assert x.ndim - len(matches[0]) == ("/layers/" in found), found
+        assert len(sharding.matching_rules(found, x.ndim)) == 1, found
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """A model with layers of linen's, two of which are called as ours are but have another rank."""
+
+    emb_dim: int = 6
+
+    def build(self, *sizes):
+        return OwnModule(self, *sizes)
+
+
+class OwnModule(EncoderDecoder):
+    @nn.compact
+    def encode(self, batch, noise=None):
+        return nn.Dense(7, name="out")(nn.Conv(6, (3,), name="kv")(jax.nn.one_hot(batch["encoder_input_tokens"], 5)))
+
+    def setup(self):
+        self.make_embeddings(6)
+
+    def features(self, memory, batch, noise=None):
+        return self.embed_target(batch["decoder_input_tokens"], self.dtype) + memory.mean((1, 2))[:, None, None]
+
+    def start(self, memory, max_length): ...
+
+    def step(self, memory, carry, token_B): ...
+
+
+def test_a_parameter_without_a_rule_is_whole_everywhere_and_others_of_the_same_model_are_not():
+    params = jax.eval_shape(build_model(Own(), 29, 29).init, jax.random.key(0))
+    specs = {sharding.path_name(path): s.spec for path, s in jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, GRID))}
+    assert specs.pop("target_embedding/table") == specs.pop("output_embedding/table") == PartitionSpec("tensor", "fsdp")
+    assert set(specs) == {f"{layer}/{name}" for layer in ("kv", "out") for name in ("kernel", "bias")}
+    assert all(set(spec) <= {None} for spec in specs.values())
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adafactor", "muon"])
@@ -52,9 +99,10 @@ def test_rules_lay_heads_width_and_vocabulary_over_the_tensor_axis():
     assert sharding.param_spec("shared_embedding/table", (128, 16), GRID) == PartitionSpec("tensor", "fsdp")
 
 
-def test_what_no_rule_knows_and_what_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="0 sharding rules match .*encoder/layer_0/new/kernel"):
-        sharding.param_spec("encoder/layer_0/new/kernel", (16, 24), GRID)
+def test_what_two_rules_know_and_what_does_not_divide_is_refused(monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="2 sharding rules match .*encoder/layer_0/mlp/wi/kernel"):
+        patch.setattr(sharding, "_RULES", sharding._RULES * 2)
+        sharding.param_spec("encoder/layer_0/mlp/wi/kernel", (16, 24), GRID)
     with pytest.raises(UserError, match="mesh.tensor 2 does not divide 25.*encoder/layer_0/mlp/wi/kernel"):
         sharding.param_spec("encoder/layer_0/mlp/wi/kernel", (16, 25), GRID)
 
