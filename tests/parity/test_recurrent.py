@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from parity.torch_side import LENGTHS, Reader, assert_equal, gradient, leaf, normal, randomised, value
+from parity.torch_side import LENGTHS, Reader, assert_equal, coefficients, gradient, leaf, normal, randomised, value
 
 from jaxnmt import config as cfg
 from jaxnmt.models.cells import RecurrentLayer
@@ -45,13 +45,8 @@ def as_tuple(state) -> tuple[torch.Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def cotangents(random: np.random.Generator, outputs):
-    """The coefficients of a random linear functional."""
-    return jax.tree.map(lambda x: jnp.asarray(normal(random, *x.shape)), outputs)
-
-
-def torch_gradients(outputs, coefficients) -> None:
-    torch.autograd.backward(jax.tree.leaves(outputs), [torch.tensor(np.asarray(x)) for x in jax.tree.leaves(coefficients)])
+def differentiate(outputs, functional) -> None:
+    torch.autograd.backward(jax.tree.leaves(outputs), [torch.tensor(x) for x in jax.tree.leaves(functional)])
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -74,9 +69,9 @@ def test_two_bidirectional_layers_with_lengths(cell, activation):
     states = [tuple(torch.cat([part[2 * i], part[2 * i + 1]], -1) for part in as_tuple(last)) for i in range(2)]
     assert_equal(ours, jax.tree.map(value, (h_SBD, states)))
 
-    coefficients = cotangents(random, ours)
-    torch_gradients((h_SBD, states), coefficients)
-    assert_equal(pull_back(coefficients), (tree(gradient), gradient(x)))
+    functional = coefficients(random, ours)
+    differentiate((h_SBD, states), functional)
+    assert_equal(pull_back(functional), (tree(gradient), gradient(x)))
 
 
 @pytest.mark.parametrize(("cell", "activation"), CELLS)
@@ -100,6 +95,6 @@ def test_a_layer_that_begins_in_a_state_and_reads_a_context(cell, activation):
     outputs = h_TBD, tuple(part[0] for part in as_tuple(last))
     assert_equal(ours, jax.tree.map(value, outputs))
 
-    coefficients = cotangents(random, ours)
-    torch_gradients(outputs, coefficients)
-    assert_equal(pull_back(coefficients), (tree(gradient), gradient(x), gradient(c), tuple(gradient(part) for part in first)))
+    functional = coefficients(random, ours)
+    differentiate(outputs, functional)
+    assert_equal(pull_back(functional), (tree(gradient), gradient(x), gradient(c), tuple(gradient(part) for part in first)))

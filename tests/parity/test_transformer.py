@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from parity.torch_side import LENGTHS, Reader, assert_equal, gradient, leaf, normal, randomised, value
+from parity.torch_side import LENGTHS, Reader, assert_equal, coefficients, gradient, leaf, normal, randomised, value
 
 from jaxnmt import config as cfg
 from jaxnmt.models.transformer import Block
@@ -63,9 +63,9 @@ def assert_parity(run, theirs: torch.nn.Module, outcome: torch.Tensor, inputs: d
     """`run(params, inputs)` is ours; `outcome` what torch's layer made of the same, `leaves`."""
     ours, pull_back = jax.vjp(run, layer_tree(theirs, value), inputs)
     assert_equal(ours, value(outcome))
-    coefficients = normal(np.random.default_rng(4), *ours.shape)
-    outcome.backward(torch.tensor(coefficients))
-    assert_equal(pull_back(coefficients), (layer_tree(theirs, gradient), {name: gradient(x) for name, x in leaves.items()}))
+    functional = coefficients(np.random.default_rng(4), ours)
+    outcome.backward(torch.tensor(functional))
+    assert_equal(pull_back(functional), (layer_tree(theirs, gradient), {name: gradient(x) for name, x in leaves.items()}))
 
 
 @forms

@@ -34,6 +34,11 @@ def normal(random: np.random.Generator, *shape: int) -> np.ndarray:
     return random.standard_normal(shape).astype(np.float32)
 
 
+def coefficients(random: np.random.Generator, outputs):
+    """A random linear functional of the outputs, its mean over the sentences."""
+    return jax.tree.map(lambda x: normal(random, *x.shape) / np.float32(len(LENGTHS)), outputs)
+
+
 def leaf(x: np.ndarray) -> torch.Tensor:
     """A tensor whose gradient is asked for."""
     return torch.tensor(x, requires_grad=True)
