@@ -90,7 +90,7 @@ class Batching:
     """Target positions in a batch, padding included: rows times row length."""
     row_length: int = 64
     """packed: tokens in a row, on each side. Raised to data.max_length where that is longer."""
-    max_shapes: int = 6
+    max_shapes: int = 8
     """buckets: how many batch shapes may be compiled."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnmt.config import UserError
 
-MAX_EDGES = 24
+MAX_EDGES = 32
 
 
 class Shape(NamedTuple):
@@ -40,8 +40,8 @@ def rows_for(tokens: int, length: int, multiple: int) -> int:
 
 
 def _rounded(lengths: np.ndarray) -> np.ndarray:
-    """Up to a multiple of 4 until 32, of 8 after: short rows would lose a fifth more to padding with 8 throughout."""
-    return np.where(lengths <= 32, -(-lengths // 4) * 4, -(-lengths // 8) * 8)
+    """Up to a multiple of 2 until 32, of 8 after: with 4, eight shapes would pad a seventh more."""
+    return np.where(lengths <= 32, -(-lengths // 2) * 2, -(-lengths // 8) * 8)
 
 
 def _edges(histogram: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
 
 import sentencepiece
 from etils import epath
@@ -40,6 +40,7 @@ class Vocabulary(Protocol):
     def __len__(self) -> int: ...
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
+    def words(self, text: str) -> tuple[list[str], list[int]]: ...
     def to_bytes(self) -> bytes: ...
 
 
@@ -81,6 +82,11 @@ class Subwords:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode(list(ids))
+
+    def words(self, text: str) -> tuple[list[str], list[int]]:
+        """The words of a text, and the number of the one that each of its tokens is of (spaces divide tokens too)."""
+        words = text.split()
+        return words, [number for number, ids in enumerate(self.encode(words)) for _ in ids]
 
     def to_bytes(self) -> bytes:
         return self._model
@@ -134,7 +140,15 @@ class Words:
         return [[self._ids.get(token, UNK) for token in split(text)] for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
-        text = " ".join(self._tokens[index] for index in ids) + " "  # so that a joiner at the very end goes too
+        return self._joined([self._tokens[index] for index in ids])
+
+    def words(self, text: str) -> tuple[list[str], list[int]]:
+        """The words of a text, put together, and the number of the one that each of its tokens is of."""
+        tokens = split(text)
+        return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
+
+    def _joined(self, tokens: Sequence[str]) -> str:
+        text = " ".join(tokens) + " "  # so that a joiner at the very end goes too
         return (text.replace(self._joiner, "") if self._joiner else text).strip(" ")
 
     def to_bytes(self) -> bytes:
@@ -144,6 +158,19 @@ class Words:
 def split(text: str) -> list[str]:
     """The tokens of text that is already split: at spaces only, so that a no-break space inside a token stays there."""
     return [token for token in text.split(" ") if token]
+
+
+Token = TypeVar("Token")
+
+
+def word_numbers(tokens: Sequence[Token], words: Callable[[Sequence[Token]], list[str]]) -> list[int]:
+    """The number, from 0, of the word that each token is of.
+
+    Counted from behind: a token is of the first word that it and all after it make. So what marks a word's start, and adds no letter,
+    belongs to the word that follows.
+    """
+    left = [len(words(tokens[start:])) for start in range(len(tokens))]
+    return [max(0, min(left[0] - rest, left[0] - 1)) for rest in left]
 
 
 class Tokenizer:
@@ -177,6 +204,19 @@ class Tokenizer:
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without begin and end."""
         return self._target.encode(texts)
+
+    def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+        """The words of a source text, and the number of the one that each of its tokens is of."""
+        words, numbers = self._source.words(text)
+        return (words, numbers) if len(numbers) == len(ids) else self._words_of(self._source, ids)  # a foreign model's span several words
+
+    def target_words(self, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+        """The words of the text that `decode_target` makes, and the number of the one that each token is of."""
+        return self._words_of(self._target, ids)
+
+    def _words_of(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+        cut = split if vocabulary.pretokenized else str.split
+        return cut(vocabulary.decode(ids)), word_numbers(ids, lambda rest: cut(vocabulary.decode(rest)))
 
     def decode_target(self, ids: Iterable[int]) -> str:
         """Detokenised text of the ids up to the first EOS; PAD and BOS are skipped. Split words are joined."""

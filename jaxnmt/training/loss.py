@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnmt.models.layers import Noise
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.sharding import whole
 
 CHUNK_TOKENS = 512  # of the output layer at a time: their logits fit a CPU's cache, and a GPU's units are full
 
@@ -59,21 +61,57 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
     The gradient is computed on the way forward, where a chunk's softmax is at hand: nothing is kept or computed twice.
     Only the first output, the loss, can be differentiated; rows of the table from `vocab` on are padding.
     """
-    chunks = _chunked(features_BTD, targets_BT, weights_BT)
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
 
-    def body(sums, chunk):
-        loss, nll, _ = _chunk(chunk, table_VD, vocab, label_smoothing)
-        return (sums[0] + loss, sums[1] + nll), None
+    def body(i, sums):
+        loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
+        return sums[0] + loss, sums[1] + nll
 
-    return jax.lax.scan(body, (jnp.float32(0), jnp.float32(0)), chunks)[0]
+    return jax.lax.fori_loop(0, chunks.count, body, (jnp.float32(0), jnp.float32(0)))
 
 
-def _chunked(features_BTD, targets_BT, weights_BT):
-    """Split the target axis (rows may be spread over devices): arrays led by a chunk axis."""
-    rows, length = targets_BT.shape
-    size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS), default=1)
-    split = lambda x: jnp.moveaxis(x.reshape(rows, length // size, size, *x.shape[2:]), 1, 0)  # noqa: E731
-    return split(features_BTD), split(targets_BT), split(weights_BT)
+class _Chunks(NamedTuple):
+    """Positions some at a time; arrays led by a chunk axis.
+
+    Where a device has the whole batch, positions that count come first and chunks without any are never computed: padding costs nothing.
+    Rows spread over devices stay where they are, and the target axis is split.
+
+    Attributes:
+        count: how many chunks have positions that count.
+        ranks: for each of the batch's positions (row by row) its place in the chunks; None where the target axis is split.
+    """
+
+    features: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+    count: int | jax.Array
+    ranks: jax.Array | None
+
+    @staticmethod
+    def of(features_BTD, targets_BT, weights_BT) -> _Chunks:
+        rows, length = targets_BT.shape
+        if not whole("B"):
+            size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS), default=1)
+            split = lambda x: jnp.moveaxis(x.reshape(rows, length // size, size, *x.shape[2:]), 1, 0)  # noqa: E731
+            return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), length // size, None)
+        total = rows * length
+        size = min(CHUNK_TOKENS, total)
+        counts_N = weights_BT.reshape(-1) != 0
+        number = counts_N.sum()
+        ranks_N = jnp.where(counts_N, counts_N.cumsum() - 1, number + (~counts_N).cumsum() - 1)
+        places = jnp.full(-(-total // size) * size, total).at[ranks_N].set(jnp.arange(total)).reshape(-1, 1, size)
+        pick = lambda x: x.reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
+        return _Chunks(pick(features_BTD), pick(targets_BT), pick(weights_BT), (number + size - 1) // size, ranks_N)
+
+    def at(self, i):
+        """Features, targets and weights of chunk i."""
+        return self.features[i], self.targets[i], self.weights[i]
+
+    def together(self, chunked: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """An array like `features` again in the batch's shape."""
+        if self.ranks is None:
+            return jnp.moveaxis(chunked, 0, 1).reshape(shape)
+        return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
 
 
 def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
@@ -95,7 +133,10 @@ def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing):
     real_V = jnp.arange(table_VD.shape[0]) < vocab
 
-    def body(carry, chunk):
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
+
+    def body(i, sums):
+        chunk = chunks.at(i)
         x_BTD, targets, weights = chunk
         loss, nll, (exp_BTV, total_BT1) = _chunk(chunk, table_VD, vocab, label_smoothing)
         reference_BTV = jnp.arange(table_VD.shape[0]) == targets[..., None]
@@ -103,11 +144,11 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=jnp.float32)
-        return (carry[0] + loss, carry[1] + nll, carry[2] + d_table_VD), d_x_BTD
+        return sums[0] + loss, sums[1] + nll, sums[2] + d_table_VD, sums[3].at[i].set(d_x_BTD)
 
-    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(table_VD.shape, jnp.float32))
-    (loss, nll, d_table_VD), d_x = jax.lax.scan(body, start, _chunked(features_BTD, targets_BT, weights_BT))
-    return (loss, nll), (jnp.moveaxis(d_x, 0, 1).reshape(features_BTD.shape), d_table_VD.astype(table_VD.dtype))
+    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(table_VD.shape, jnp.float32), jnp.zeros_like(chunks.features))
+    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.count, body, start)
+    return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 
 
 def _backward(vocab, label_smoothing, residuals, cotangents):
