@@ -87,7 +87,7 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
         "data.held_out": 0,
         "tokenizer.kind": "words",
         "tokenizer.vocab_size": 0,
-        "batching": Batching(row_length=64) if model == "transformer" else Batching(layout="buckets"),
+        "batching": Batching(row_length=64) if model == "transformer" else Batching(layout="buckets", max_shapes=12),
         "schedule.learning_rate": 5e-4,
         "training.steps": 1_000_000,
     }

@@ -1,0 +1,23 @@
+"""English to French on the embedded corpus with RNNsearch: the model of `gru_bahdanau`, smaller, in minutes on a laptop.
+
+Command: jaxnmt train phrases/gru_bahdanau
+Time, score: not yet measured
+"""
+
+from jaxnmt.config import Batching, Checkpoints, Experiment, Schedule, Training, Validation, replace
+from jaxnmt.config_files import load
+
+
+def config() -> Experiment:
+    quickstart = load("quickstart")
+    return Experiment(
+        data=quickstart.data,
+        tokenizer=quickstart.tokenizer,
+        batching=Batching(layout="buckets", tokens=2048),
+        model=replace(load("gru_bahdanau").model, emb_dim=128, hidden_dim=128, dropout=0.1),
+        optimizer=load("gru_bahdanau").optimizer,
+        schedule=Schedule(name="cosine", learning_rate=3e-3, warmup_steps=200),
+        training=Training(steps=2000),
+        validation=Validation(every=500),
+        checkpoints=Checkpoints(every=500),
+    )
