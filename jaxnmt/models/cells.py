@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.models import cudnn
 from jaxnmt.models.layers import normalise
 
 State = tuple[jax.Array, ...]
@@ -128,6 +129,12 @@ class RecurrentLayer(nn.Module):
         `keep_BH`: what the recurrent state is multiplied by at each step (variational dropout).
         """
         weights = self.weights()
+        if keep_BH is None and cudnn.fits(self.kind, self.dtype):
+            if context_TBC is not None:
+                context_TBC = jnp.broadcast_to(context_TBC, (*x_TBD.shape[:2], self.context))
+                x_TBD = jnp.concatenate([x_TBD, context_TBC], -1)
+                weights["input"] = jnp.concatenate([weights["input"], weights["context"]])
+            return cudnn.lstm(weights, x_TBD, state, mask_TB1, reverse)
         z_TBZ = x_TBD @ weights["input"] + weights["bias"]
         if context_TBC is not None:
             z_TBZ = z_TBZ + context_TBC @ weights["context"]
