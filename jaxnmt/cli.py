@@ -23,6 +23,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt runs show RUN | FOLDER                settings, progress and scores
   jaxnmt runs average RUN                      average the last checkpoints into one
   jaxnmt bench CONFIG [settings]               how fast it trains here
+  jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
@@ -35,11 +36,14 @@ Examples:
   echo "one hundred and two" | jaxnmt translate runs/quickstart"""
 
 
-def _dispatch(words: list[str]) -> None:
+def _dispatch(words: list[str]) -> int | None:
+    """-> the exit status; None is 0."""
     if not words or words[0] in ("-h", "--help", "help"):
-        return print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
+        print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
+        return 0
     if words[0] == "--version":
-        return print(f"jaxnmt {__version__}")
+        print(f"jaxnmt {__version__}")
+        return 0
     name = next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
     if name is None:
         raise UserError(_unknown_verb(words))
@@ -52,9 +56,10 @@ def _dispatch(words: list[str]) -> None:
         _check_names(name, verb, names)
     options = verb.given(names[0]) if verb.given and names else verb.blank
     if wants_help:
-        return overrides.print_help(options, command, inspect.cleandoc(verb.function.__doc__ or ""))
+        overrides.print_help(options, command, inspect.cleandoc(verb.function.__doc__ or ""))
+        return 0
     options = overrides.apply(flags, options, f"`{command} --help`")
-    verb.function(*names, *[None] * (len(verb.takes) - len(names)), options)
+    return verb.function(*names, *[None] * (len(verb.takes) - len(names)), options)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str]) -> None:
@@ -75,13 +80,13 @@ def _unknown_verb(words: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0; 2 for a mistake of the user's; 130 for Ctrl-C; 141 for a closed pipe."""
+    """Run the command -> exit status: 0; 1 for a law that fails; 2 for a user's mistake; 130 for Ctrl-C; 141 for a closed pipe."""
     if argv is None and sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
     try:
-        _dispatch(list(sys.argv[1:] if argv is None else argv))
+        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return 0
+        return status or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from jaxnmt import config_checks, config_files, run_directory, text_streams
-from jaxnmt.config import Decoding, Experiment, UserError
+from jaxnmt.config import Decoding, Experiment, Model, Transformer, UserError
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
@@ -72,6 +72,13 @@ class Bench:
     json: str = "benchmarks/results.jsonl"
     """File that the record is added to, as one line."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Laws:
+    only: tuple[str, ...] = ()
+    """Names of the laws to check, as the lines name them; when empty, all."""
+    model: Model = dataclasses.field(default_factory=Transformer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,6 +242,35 @@ def bench(config: str, options: Bench) -> None:
     print(benchmark.describe(record))
 
 
+def laws(config: str, options: Laws) -> int:
+    """Check what must be true of every model of a config's model: a line a law, whether it holds, and what was measured.
+
+    The model is as large as it is configured, its vocabulary small, its sentences random, the computation on this machine's CPU and in
+    float32; a smaller one, --model.emb-dim 64 and so on, is quicker. The exit status is 1 if a law fails.
+
+    Examples:
+      jaxnmt laws quickstart
+      jaxnmt laws my_model.py --model.emb-dim 64
+      jaxnmt laws my_model.py --only causal padding cached
+    """
+    config_checks.validate(dataclasses.replace(config_files.load(config), model=options.model))
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")  # the same bits again and again, and eight devices wherever there is one
+    from jaxnmt.analysis.laws import LAWS, check
+    from jaxnmt.training.programs import use_compilation_cache
+
+    for name in set(options.only) - set(LAWS):
+        raise UserError(f"--only {name}: there is no such law; the laws are {', '.join(LAWS)}")
+    use_compilation_cache()
+    failed = 0
+    for name, verdict in check(options.model, options.only):
+        failed += verdict.holds is False
+        told = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
+        print(f"{told:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
+    return int(failed > 0)
+
+
 def _run_folder(config: str, options: Train) -> pathlib.Path:
     return pathlib.Path(options.run) if options.run else pathlib.Path("runs") / pathlib.Path(config.replace("-", "_")).stem
 
@@ -279,7 +315,7 @@ def _say(line: str) -> None:
 class Verb:
     """A verb's function, the names it takes first, and its options: their defaults, and where these come from once a name is given."""
 
-    function: Callable[..., None]
+    function: Callable[..., int | None]
     takes: tuple[str, ...]
     blank: Any
     given: Callable[[str], Any] | None = None
@@ -299,4 +335,5 @@ VERBS = {
     "runs show": Verb(runs_show, ("RUN|FOLDER",), NoOptions()),
     "runs average": Verb(runs_average, ("RUN",), Average()),
     "bench": Verb(bench, ("CONFIG",), Bench(), lambda config: Bench(experiment=config_files.load(config))),
+    "laws": Verb(laws, ("CONFIG",), Laws(), lambda config: Laws(model=config_files.load(config).model)),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -11,12 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
-from jaxnmt.data.batching import PlannedBatch
-from jaxnmt.data.loader import FlatCorpus, assemble
-from jaxnmt.data.packing import Shape
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.analysis.laws.subject import SOURCE_VOCAB, TARGET_VOCAB, batch_of, model_of, random_pairs  # noqa: F401
+from jaxnmt.models.seq2seq import Seq2Seq
 
-SOURCE_VOCAB, TARGET_VOCAB = 23, 29  # of models whose embeddings are not all one
 BASE = cfg.Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)
 
 VARIANTS: dict[str, cfg.Transformer] = {
@@ -27,10 +23,28 @@ VARIANTS: dict[str, cfg.Transformer] = {
 }
 SCANNED = cfg.replace(BASE, scan_layers=True, remat="full", num_encoder_layers=2, num_decoder_layers=2)
 
+RNN = cfg.Recurrent(emb_dim=12, hidden_dim=16, dropout=0.0)
+ONE_WAY = {"bidirectional": "none", "bridge": "copy", "context": "fixed"}
+RECURRENT: dict[str, cfg.Recurrent] = {  # each cell, stack, direction, bridge, context and score there is
+    "bag": cfg.replace(RNN, encoder="bag", context="fixed", cell="rnn", activation="relu"),
+    "elman": cfg.replace(RNN, **ONE_WAY, cell="rnn", reverse_source=True),
+    "sutskever": cfg.replace(RNN, **ONE_WAY, input_feeding=False, num_encoder_layers=2, num_decoder_layers=2, reverse_source=True),
+    "cho": cfg.replace(RNN, context="fixed", cell="gru", num_decoder_layers=2, variational=True),
+    "bahdanau": cfg.replace(RNN, context="bahdanau", cell="gru", tie_embeddings="all"),
+    "gnmt": cfg.replace(RNN, context="bahdanau", num_encoder_layers=3, num_decoder_layers=3, bidirectional="first", residual=True),
+    "luong": cfg.replace(RNN, num_encoder_layers=2, num_decoder_layers=2, residual=True, bridge="copy", variational=True),
+    "luong_dot": cfg.replace(RNN, score="dot", cell="gru", input_feeding=False, num_decoder_layers=2, window=2),
+    "luong_concat": cfg.replace(RNN, score="concat", cell="layernorm_lstm", window=3, encoder_dim=10),
+    "luong_location": cfg.replace(
+        RNN, score="location", cell="rnn", max_positions=6, reverse_source=True, emb_dim=16, tie_embeddings="decoder"
+    ),
+}
 
-def model_of(config: cfg.Transformer, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:
-    """A model with a source vocabulary of its own, where its embeddings allow that."""
-    return build_model(config, target_vocab if config.tie_embeddings == "all" else SOURCE_VOCAB, target_vocab)
+_NOISY = {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
+RUNGS: dict[str, cfg.Model] = {  # with dropout, for the laws about training
+    **{name: cfg.replace(config, **_NOISY) for name, config in {**VARIANTS, "scanned": SCANNED}.items()},
+    **{name: cfg.replace(config, dropout=0.2) for name, config in RECURRENT.items()},
+}
 
 
 def params_of(model: Seq2Seq, seed: int = 0):
@@ -43,21 +57,6 @@ def params_of(model: Seq2Seq, seed: int = 0):
         return jnp.asarray({"scale": 1 + 0.2 * noise, "bias": 0.2 * noise, "table": 0.4 * noise}.get(name, 0.3 * noise))
 
     return jax.tree_util.tree_map_with_path(make, jax.eval_shape(model.init, jax.random.key(0)))
-
-
-def random_pairs(count: int, seed: int = 0, shortest: int = 2, longest: int = 6) -> list[tuple[list[int], list[int]]]:
-    """(source ids, target ids) without start and end."""
-    random = np.random.default_rng(seed)
-    side = lambda vocab: random.integers(4, vocab, random.integers(shortest, longest + 1)).tolist()  # noqa: E731
-    return [(side(SOURCE_VOCAB), side(TARGET_VOCAB)) for _ in range(count)]
-
-
-def batch_of(pairs, rows: Sequence[Sequence[int]], source: int, target: int, packed: bool = False) -> dict[str, np.ndarray]:
-    """The arrays of a batch whose row r holds the pairs numbered `rows[r]`."""
-    row = np.array([r for r, members in enumerate(rows) for _ in members], np.int32)
-    index = np.array([i for members in rows for i in members], np.int64)
-    planned = PlannedBatch(0, Shape(len(rows), source, target), packed, row, np.zeros_like(row), index)
-    return assemble(planned, [FlatCorpus(pairs)])
 
 
 def assert_close(left, right, rtol: float = 1e-5, atol: float = 1e-6):

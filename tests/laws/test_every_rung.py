@@ -1,0 +1,43 @@
+"""Every law, put to every rung of the ladder: what `jaxnmt laws` prints."""
+
+import functools
+
+import pytest
+import tiny
+
+from jaxnmt.analysis.laws import LAWS, Subject, ask
+
+# What training's programs take to compile is kept out of `make test` where another rung has the same code: `make slow` has the rest.
+# Between them these have both families, each context and each form of dropout, stacks and single layers; the run itself, resumed, on
+# eight devices and counting its compilations, is in the files beside this one.
+QUICK = {
+    "greedy": {"pre", "gnmt", "luong"},
+    "scanned": {"post", "scanned"},
+    "accumulated": {"pre", "gnmt", "luong"},
+    "compiles": {"luong"},
+    "resume": {"scanned", "luong"},
+    "devices": {"gnmt"},
+    "overfit": {"scanned", "bag", "sutskever", "luong_concat"},
+    "reversal": {"rotary", "elman", "bahdanau"},
+}
+
+LOOKS_AT_ORDER = {name for name in tiny.RUNGS if name not in ("bag", "post")}  # post has no positions
+TRANSFORMERS = {"pre", "post", "rotary", "learned", "scanned"}
+APPLIES = dict.fromkeys(("neighbours", "scanned", "packed"), TRANSFORMERS) | {"reversal": LOOKS_AT_ORDER}
+
+
+def case(rung, law):
+    marks = [] if rung in QUICK.get(law, tiny.RUNGS) else [pytest.mark.slow]
+    return pytest.param(rung, law, marks=marks, id=f"{rung}-{law}")
+
+
+@functools.lru_cache(maxsize=2)
+def subject(rung):
+    return Subject(tiny.RUNGS[rung])
+
+
+@pytest.mark.parametrize(("rung", "law"), [case(rung, law) for rung in tiny.RUNGS for law in LAWS])
+def test_the_law_holds(rung, law):
+    verdict = ask(law, subject(rung))
+    expected = True if rung in APPLIES.get(law, tiny.RUNGS) else None
+    assert verdict.holds is expected, verdict.measured

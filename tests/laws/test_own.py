@@ -1,0 +1,51 @@
+"""`jaxnmt laws` with a model of the user's own: it says what holds, and notices each fault."""
+
+import pathlib
+import re
+
+import pytest
+
+from jaxnmt import cli
+
+OWN = str(pathlib.Path(__file__).with_name("own.py"))
+TRAINING = {"accumulated", "compiles", "resume", "devices", "overfit", "reversal"}
+
+
+def lines_of(capsys):
+    found = [re.fullmatch(r"(holds|FAILS|does not apply) +(\w+) +(.+): (.+)", line) for line in capsys.readouterr().out.splitlines()]
+    return {line[2]: (line[1], line[4]) for line in found}
+
+
+def test_a_model_of_ones_own_is_put_through_every_law(capsys):
+    assert cli.main(["laws", OWN, "--model.width", "24"]) == 0
+    lines = lines_of(capsys)
+    assert {name for name, (told, _) in lines.items() if told == "does not apply"} == {"neighbours", "scanned", "packed"}
+    assert {name for name, (told, _) in lines.items() if told == "holds"} >= TRAINING | {"causal", "padding", "cached", "beam", "alone"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "fails"),
+    [
+        ("looks ahead", "causal"),
+        ("knows the length", "causal"),
+        ("copies the answer", "causal"),
+        ("reads padding", "padding"),
+        ("forgets the source", "padding"),
+        ("does not count", "cached"),
+        ("raises", "cached"),
+        ("mixes beams", "beam"),
+        ("mixes sentences", "alone"),
+        ("divides by the width", "alone"),
+        ("counts rows", "accumulated"),
+        ("forgets the source", "overfit"),
+    ],
+)
+def test_each_fault_fails_the_law_that_forbids_it(fault, fails, capsys):
+    assert cli.main(["laws", OWN, "--model.fault", fault, "--only", fails]) == 1
+    told, measured = lines_of(capsys)[fails]
+    assert told == "FAILS" and (fault != "raises" or "no step yet" in measured)
+
+
+def test_an_unknown_law_is_answered_with_those_there_are(capsys):
+    assert cli.main(["laws", OWN, "--only", "casual"]) == 2
+    assert "casual" in (error := capsys.readouterr().err) and "causal, padding" in error
