@@ -4,6 +4,7 @@ after the user's words are checked."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -39,6 +40,8 @@ class Translate:
     """File to write, whole or not at all; when empty, stdout."""
     checkpoint: int | Literal["best", "latest", "average"] = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    alignments: Literal["none", "hard", "soft"] = "none"
+    """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -112,8 +115,12 @@ def translate(run: str, options: Translate) -> None:
 
     With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
 
+    With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
+    source and target words, and weights: for each target word how much it looks at each source word.
+
     Examples:
       echo "one hundred and two" | jaxnmt translate runs/quickstart
+      echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
     """
@@ -122,11 +129,13 @@ def translate(run: str, options: Translate) -> None:
     windows = text_streams.windows(options.input, decoding.batch_size * 16)
     with text_streams.writer(options.output) as write:
         translator = _translator(run, options.checkpoint)
+        align = _aligner(translator, options)
         done = 0
         for lines in windows:
-            for number, candidates in enumerate(translator.translate(lines, decoding, done + 1), done + 1):
-                for candidate in candidates:
-                    write(f"{number}\t{candidate.score:.4f}\t{candidate.text}" if decoding.n_best > 1 else candidate.text)
+            found = translator.translate(lines, decoding, done + 1)
+            for number, (candidates, aligned) in enumerate(zip(found, align(lines, found), strict=True), done + 1):
+                for candidate, alignment in zip(candidates, aligned, strict=True):
+                    write(_translation_line(number, candidate, alignment, options))
             done += len(lines)
             _say(f"{done:,} sentences translated")
 
@@ -239,7 +248,7 @@ def bench(config: str, options: Bench) -> None:
 
     record = benchmark.benchmark(experiment, options.run_time)
     benchmark.append(record, experiment, config, pathlib.Path(options.json))
-    print(benchmark.describe(record))
+    print(benchmark.describe(record, config))
 
 
 def laws(config: str, options: Laws) -> int:
@@ -272,7 +281,8 @@ def laws(config: str, options: Laws) -> int:
 
 
 def _run_folder(config: str, options: Train) -> pathlib.Path:
-    return pathlib.Path(options.run) if options.run else pathlib.Path("runs") / pathlib.Path(config.replace("-", "_")).stem
+    name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
+    return pathlib.Path(options.run or pathlib.Path("runs") / name)
 
 
 def _trainable(name: str, experiment: Experiment) -> Experiment:
@@ -299,6 +309,22 @@ def _translator(run: str, checkpoint: int | str) -> Any:
     from jaxnmt.decoding.translator import Translator
 
     return Translator.from_run(pathlib.Path(run), checkpoint=checkpoint)
+
+
+def _aligner(translator: Any, options: Translate) -> Callable[[list[str], Any], Any]:
+    """(lines, their translations) -> an alignment for each translation; without --alignments anything of that shape."""
+    if options.alignments == "none":
+        return lambda lines, found: found
+    from jaxnmt.decoding.alignments import Aligner
+
+    return functools.partial(Aligner(translator).align, rows=options.decoding.batch_size)
+
+
+def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
+    if options.alignments == "soft":
+        return alignment.soft(number, translation)
+    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
+    return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line
 
 
 def _is_text(name: str) -> bool:

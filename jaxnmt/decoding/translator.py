@@ -25,10 +25,16 @@ _SENTENCE_END = re.compile(r"(?<=[.!?…。！？]) +")
 
 
 class Translation(NamedTuple):
-    """A translation and its score: log-probability divided by the length penalty."""
+    """A translation.
+
+    Attributes:
+        score: log-probability divided by the length penalty.
+        parts: the ids of source and target, end tokens left out; more than one pair where a line was translated in parts.
+    """
 
     text: str
     score: float
+    parts: tuple[tuple[list[int], list[int]], ...] = ()
 
 
 class Translator:
@@ -90,7 +96,7 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            rows = next((few for few in FEW_ROWS if len(group) <= few < decoding.batch_size), decoding.batch_size)
+            rows = few_rows(len(group), decoding.batch_size)
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
@@ -101,10 +107,16 @@ class Translator:
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, {"encoder_input_tokens": tokens}, limits))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
-                results[i] = [
-                    Translation(self.tokenizer.decode_target(ids.tolist()), float(score)) for ids, score in found if score > NEVER
-                ]
+                results[i] = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
         return results
+
+    def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
+        return Translation(self.tokenizer.decode_target(ids), score, ((source, ids[: ids.index(EOS)]),))
+
+
+def few_rows(count: int, most: int) -> int:
+    """The compiled number of rows that so many are filled up to."""
+    return next((few for few in FEW_ROWS if count <= few < most), most)
 
 
 def bucket(length: int) -> int:
@@ -124,4 +136,10 @@ def _joined(parts: list[list[Translation]]) -> list[Translation]:
     if len(parts) == 1:
         return parts[0]
     depth = min(map(len, parts))
-    return [Translation(" ".join(part[k].text for part in parts), sum(part[k].score for part in parts)) for k in range(depth)]
+    chosen = [[part[k] for part in parts] for k in range(depth)]
+    return [
+        Translation(
+            " ".join(part.text for part in each), sum(part.score for part in each), tuple(pair for part in each for pair in part.parts)
+        )
+        for each in chosen
+    ]

@@ -108,6 +108,58 @@ def test_decoding_stops_at_the_end_and_skips_padding():
     assert tokenizer.decode_target([EOS]) == tokenizer.decode_target([]) == ""
 
 
+@pytest.mark.parametrize("options", KINDS[:2])
+@pytest.mark.parametrize("text", ["the old cat saw 17 dogs .", "Katzenhunde, unseen!", " é👩‍👩‍👧 x\u2028y  z ", "the", ""])
+def test_the_words_of_pieces_are_those_between_spaces(options, text):
+    tokenizer = train_tokenizer(options, PAIRS)
+    (ids,) = tokenizer.encode_source([text])
+    words, number = tokenizer.source_words(text, ids)
+    assert words == text.split() and len(number) == len(ids) and number == sorted(number)
+    for word in words:
+        own = [i for i, n in zip(ids, number, strict=True) if n == words.index(word)]
+        assert tokenizer._source.decode(own) == word
+
+    (ids,) = tokenizer.encode_target([text])
+    words, number = tokenizer.target_words(ids)
+    assert words == tokenizer.decode_target(ids).split() and len(number) == len(ids) and number == sorted(number)
+    for i, word in enumerate(words):
+        assert tokenizer.decode_target([token for token, n in zip(ids, number, strict=True) if n == i]) == word
+
+
+def test_a_mark_of_a_words_start_belongs_to_the_word_that_follows():
+    vocabulary = train_tokenizer(Options(vocab_size=400), PAIRS)
+    processor = vocabulary._target._processor
+    start, t, c = processor.piece_to_id(["▁", "t", "c"])
+    assert UNK not in (start, t, c)
+    assert vocabulary.target_words([start, t, start, c, t]) == (["t", "ct"], [0, 0, 1, 1, 1])
+    assert vocabulary.target_words([start, start, t, start]) == (["t"], [0, 0, 0, 0])  # one that nothing follows: of the last there is
+    assert vocabulary.target_words([t, UNK, t]) == (["t", "⁇", "t"], [0, 1, 2])
+    assert vocabulary.target_words([start]) == ([], [0])
+
+
+def test_a_text_with_sentencepieces_own_mark_is_read_as_sentencepiece_reads_it():
+    tokenizer = train_tokenizer(Options(vocab_size=400), PAIRS)
+    (ids,) = tokenizer.encode_source(["old ▁ a▁b"])
+    words, number = tokenizer.source_words("old ▁ a▁b", ids)
+    assert words == ["old", "a", "b"] and len(number) == len(ids) and sorted(set(number)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("joiner", "text", "words", "numbers"),
+    [
+        ("@@ ", "a@@ b@@ c d  z@@ c", ["abc", "d", "zc"], [0, 0, 0, 1, 2, 2]),
+        (" ##", "a ##b c", ["ab", "c"], [0, 0, 1]),
+        ("", "a@@ b", ["a@@", "b"], [0, 1]),
+    ],
+)
+def test_words_of_split_text_are_put_together(joiner, text, words, numbers):
+    tokenizer = train_tokenizer(Options(kind="words", vocab_size=0, joiner=joiner), [("a@@ a ##b b@@ c d", "d")])
+    (ids,) = tokenizer.encode_source([text])
+    assert tokenizer.source_words(text, ids) == (words, numbers)  # of the text: `z@@` is unknown
+    known = [i for i in ids if i != UNK]
+    assert tokenizer.target_words(known)[0] == tokenizer.decode_target(known).split()
+
+
 def test_little_text_gives_a_smaller_vocabulary():
     for kind in ("unigram", "bpe"):
         tokenizer = train_tokenizer(Options(kind=kind), [("a b", "c d")])
