@@ -2,14 +2,14 @@
 #
 #   make quickstart   train English to French, translate, score
 #   make test         the tests          make slow   the long ones
-#   make lint         ruff and mypy      make bench  speed (CONFIG=name for another config)
+#   make lint         ruff and mypy      make bench  speed, a row for each rung (CONFIG=names for others)
 #   make parity       recurrent and Transformer layers against PyTorch's
 #
 # PYTHON=/path/to/python chooses the interpreter; VENV=folder where everything is installed.
 
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CONFIG ?= transformer_small
+CONFIG ?= rnn_fixed lstm_fixed gru_bahdanau lstm_luong gnmt_small transformer_small
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
@@ -38,7 +38,7 @@ parity: $(VENV)/.installed-parity
 	$(BIN)/python -m pytest -q tests/parity
 
 bench: $(VENV)/.installed
-	$(BIN)/jaxnmt bench $(CONFIG)
+	@for config in $(CONFIG); do $(BIN)/jaxnmt bench $$config || exit; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist

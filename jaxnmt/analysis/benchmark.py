@@ -176,20 +176,22 @@ def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: 
         file.write(json.dumps({"config": name} | record | {"settings": settings}) + "\n")
 
 
-def describe(record: dict[str, Any]) -> str:
-    """The record for people."""
+def describe(record: dict[str, Any], name: str) -> str:
+    """The record of a config for people; the first line is fit to be a row of a table."""
     rate, median, gib = record["target_tokens_per_s"], record["target_tokens_per_s_median"], 2**30
     begun, finished = record["first_step_begun_s"], record["first_step_finished_s"]
-    device = record.get("peak_device_memory_bytes")
+    memory, device = record["peak_memory_bytes"] / gib, record.get("peak_device_memory_bytes")
+    row = f"{name:<22}{rate:>9,.0f} target tokens/s {record['utilisation']:>5.0%} of the peak {record['padding']:>5.0%} padding"
     rows = {
-        "target tokens/s": f"{rate:,.0f} over {record['steps']} steps, the median step {median:,.0f}; padding not counted",
+        "speed": f"{rate:,.0f} target tokens/s over {record['steps']} steps, the median step {median:,.0f}; padding not counted",
         "utilisation": f"{record['utilisation']:.0%} of {record['peak_flops'] / 1e9:,.0f} GFLOP/s",
         "padding": f"{record['padding']:.1%} of positions",
         "input wait": f"{record['input_wait']:.1%} of the time",
         "compilation": f"{record['compile_s']:.1f} s for {len(record['shapes'])} shape(s)",
         "first step": f"begun {begun:.1f} s after the process, finished after {finished:.1f} s",
-        "memory": f"{record['peak_memory_bytes'] / gib:.2f} GiB" + (f", {device / gib:.2f} GiB on a device" if device else ""),
+        "memory": f"{memory:.2f} GiB" + (f", {device / gib:.2f} GiB on a device" if device else ""),
         "model": f"{record['parameters']:,} parameters",
         "on": f"{record['devices']}, {record['cores']} cores (load {record['load']:.1f}), JAX {record['jax']}, Python {record['python']}",
     }
-    return "\n".join(f"{name:<16}{value}" for name, value in rows.items())
+    lines = (f"  {what:<16}{value}" for what, value in rows.items())
+    return "\n".join([f"{row} {finished:>6.1f} s to the first step {memory:>6.2f} GiB", *lines])
