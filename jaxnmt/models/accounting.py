@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -18,8 +19,8 @@ def parameter_count(params: Any) -> int:
 def training_flops(params: Any, source_tokens: float, target_tokens: float) -> float:
     """Floating-point operations of the matrix products with weights, forward and backward: 6 for each weight and token.
 
-    Weights of the encoder and the keys and values of cross-attention see source tokens, the others target tokens; an embedding counts
-    once, as the output layer. Attention's own products (1–2 % at a sentence's length) are left out.
+    Weights (arrays called `kernel`) of the encoder and the keys and values of cross-attention see source tokens, the others target tokens;
+    an embedding counts once, as the output layer. Attention's own products (1–2 % at a sentence's length) are left out.
     """
     sides = {"source": 0, "target": 0}
     tables = {}
@@ -28,6 +29,8 @@ def training_flops(params: Any, source_tokens: float, target_tokens: float) -> f
         if name.endswith("table"):
             tables[name.split("/")[0]] = math.prod(x.shape)
         elif name.endswith("kernel"):
-            sides["source" if name.startswith("encoder/") or "cross_attention/kv" in name else "target"] += math.prod(x.shape)
+            sides["source" if name.startswith("encoder/") or re.search(r"cross_attention/(kv|keys)", name) else "target"] += math.prod(
+                x.shape
+            )
     output = next((tables[name] for name in ("output_embedding", "target_embedding", "shared_embedding") if name in tables), 0)
     return 6.0 * (sides["source"] * source_tokens + (sides["target"] + output) * target_tokens)

@@ -44,9 +44,9 @@ def _muon_dimensions(params):
         if not name.endswith("kernel"):
             return None
         first = 1 if "/layers/" in name else 0
-        if name.endswith(("/qkv/kernel", "/kv/kernel")):
+        if name.endswith(("/qkv/kernel", "/kv/kernel")) and x.ndim == first + 4:
             return contrib.MuonDimensionNumbers((first,), (first + 2, first + 3))
-        if name.endswith("/out/kernel"):
+        if name.endswith("/out/kernel") and x.ndim == first + 3:
             return contrib.MuonDimensionNumbers((first, first + 1), (first + 2,))
         return contrib.MuonDimensionNumbers((first,), tuple(range(first + 1, x.ndim)))
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 from jax.sharding import PartitionSpec
@@ -49,13 +50,19 @@ class Own:
         return OwnModule(self, *sizes)
 
 
-class OwnModule(EncoderDecoder):
+class OwnEncoder(nn.Module):
     @nn.compact
-    def encode(self, batch, noise=None):
-        return nn.Dense(7, name="out")(nn.Conv(6, (3,), name="kv")(jax.nn.one_hot(batch["encoder_input_tokens"], 5)))
+    def __call__(self, x_BSD):
+        return nn.Dense(7, name="out")(nn.Conv(6, (3,), name="kv")(x_BSD))
 
+
+class OwnModule(EncoderDecoder):
     def setup(self):
         self.make_embeddings(6)
+        self.encoder = OwnEncoder()
+
+    def encode(self, batch, noise=None):
+        return self.encoder(jax.nn.one_hot(batch["encoder_input_tokens"], 5))
 
     def features(self, memory, batch, noise=None):
         return self.embed_target(batch["decoder_input_tokens"], self.dtype) + memory.mean((1, 2))[:, None, None]
@@ -69,7 +76,7 @@ def test_a_parameter_without_a_rule_is_whole_everywhere_and_others_of_the_same_m
     params = jax.eval_shape(build_model(Own(), 29, 29).init, jax.random.key(0))
     specs = {sharding.path_name(path): s.spec for path, s in jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, GRID))}
     assert specs.pop("target_embedding/table") == specs.pop("output_embedding/table") == PartitionSpec("tensor", "fsdp")
-    assert set(specs) == {f"{layer}/{name}" for layer in ("kv", "out") for name in ("kernel", "bias")}
+    assert set(specs) == {f"encoder/{layer}/{name}" for layer in ("kv", "out") for name in ("kernel", "bias")}
     assert all(set(spec) <= {None} for spec in specs.values())
 
 
@@ -91,6 +98,16 @@ def test_optimizer_states_lie_like_their_parameters(name, optimizer):
         else:
             assert leaf.ndim <= 1 or owner, path
     assert matched >= len(specs) / 2
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adafactor", "muon"])
+def test_any_optimizer_takes_a_users_parameters(optimizer):
+    rule = make_optimizer(Optimizer(name=optimizer, weight_decay=0.1))
+    state = jax.eval_shape(lambda: initial_state(build_model(Own(), 29, 29), rule, Training()))
+    updates, _ = jax.eval_shape(rule.update, state.params, state.opt_state, state.params)
+    assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, state.params)
+    laid = jax.tree.leaves(sharding.state_shardings(state.opt_state, state.params, GRID))
+    assert PartitionSpec("tensor", "fsdp") in {s.spec for s in laid}
 
 
 def test_rules_lay_heads_width_and_vocabulary_over_the_tensor_axis():
