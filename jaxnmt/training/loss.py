@@ -67,7 +67,7 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
         loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
         return sums[0] + loss, sums[1] + nll
 
-    return jax.lax.fori_loop(0, chunks.count, body, (jnp.float32(0), jnp.float32(0)))
+    return jax.lax.fori_loop(0, chunks.used, body, (jnp.float32(0), jnp.float32(0)))
 
 
 class _Chunks(NamedTuple):
@@ -77,14 +77,14 @@ class _Chunks(NamedTuple):
     Rows spread over devices stay where they are, and the target axis is split.
 
     Attributes:
-        count: how many chunks have positions that count.
+        used: how many chunks have positions that count.
         ranks: for each of the batch's positions (row by row) its place in the chunks; None where the target axis is split.
     """
 
     features: jax.Array
     targets: jax.Array
     weights: jax.Array
-    count: int | jax.Array
+    used: int | jax.Array
     ranks: jax.Array | None
 
     @staticmethod
@@ -96,11 +96,11 @@ class _Chunks(NamedTuple):
             return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), length // size, None)
         total = rows * length
         size = min(CHUNK_TOKENS, total)
-        counts_N = weights_BT.reshape(-1) != 0
+        counts_N = jnp.asarray(weights_BT).reshape(-1) != 0
         number = counts_N.sum()
         ranks_N = jnp.where(counts_N, counts_N.cumsum() - 1, number + (~counts_N).cumsum() - 1)
         places = jnp.full(-(-total // size) * size, total).at[ranks_N].set(jnp.arange(total)).reshape(-1, 1, size)
-        pick = lambda x: x.reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
+        pick = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
         return _Chunks(pick(features_BTD), pick(targets_BT), pick(weights_BT), (number + size - 1) // size, ranks_N)
 
     def at(self, i):
@@ -147,7 +147,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         return sums[0] + loss, sums[1] + nll, sums[2] + d_table_VD, sums[3].at[i].set(d_x_BTD)
 
     start = (jnp.float32(0), jnp.float32(0), jnp.zeros(table_VD.shape, jnp.float32), jnp.zeros_like(chunks.features))
-    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.count, body, start)
+    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
     return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 
 
