@@ -29,7 +29,7 @@ LAWS = {
     "padding": Law("what padding is read as changes nothing, each word of the source something", masks.padding),
     "neighbours": Law("pairs packed into one row do not meet", masks.neighbours),
     "cached": Law("decoding step by step gives the logits of the teacher-forced pass", translations.cached),
-    "greedy": Law("a beam of one is greedy search, and greedy search takes the best word each time", translations.greedy),
+    "greedy": Law("a beam of one is greedy: it takes the best word of the teacher-forced pass each time", translations.greedy),
     "beam": Law("a beam's scores are those of the teacher-forced pass", translations.beam),
     "alone": Law("a translation does not depend on its batch, its shape or padding", translations.alone),
     "scanned": Law("scanned layers have the gradients of unrolled ones", layouts.scanned),

@@ -86,12 +86,18 @@ def padding(subject: Subject) -> Verdict:
 
 def _tables(subject: Subject) -> Any:
     """For each parameter the axis, counted from 1, that grows with the vocabularies; 0 where none does."""
-    shapes = [jax.eval_shape(build_model(subject.config, n, n).init, jax.random.key(0)) for n in (TARGET_VOCAB, 2 * VOCABULARY_MULTIPLE)]
-    return jax.tree.map(lambda a, b: next((i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=True), 1) if m != n), 0), *shapes)
+    twice = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
+    larger = jax.eval_shape(twice.init, jax.random.key(0))
+    grows = lambda x, y: next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=True), 1) if m != n), 0)  # noqa: E731
+    return jax.tree.map(grows, subject.params, larger)
 
 
 def _with_other_padding(x: jax.Array, axis: int) -> jax.Array:
-    return jnp.moveaxis(jnp.moveaxis(x, axis - 1, 0).at[PAD].add(1.5), 0, axis - 1) if axis else x
+    if not axis:
+        return x
+    rows = jnp.moveaxis(x, axis - 1, 0)
+    moved = np.random.default_rng(0).standard_normal(rows.shape[1:], np.float32)  # not one number: a norm would take that away again
+    return jnp.moveaxis(rows.at[PAD].add(moved), 0, axis - 1)
 
 
 def neighbours(subject: Subject) -> Verdict:

@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.analysis.laws.practice import SHAPE, Practice, batch
-from jaxnmt.analysis.laws.subject import Subject, Verdict, batch_of, random_pairs, same_bits
+from jaxnmt.analysis.laws.subject import Subject, Verdict, batch_of, random_pairs
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
+from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.checkpoint import CheckpointStore, Progress
 from jaxnmt.training.state import TrainState, abstract_state
 
@@ -50,12 +51,18 @@ def resume(subject: Subject) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="jaxnmt-laws-") as folder:
         save(subject, half, Path(folder))
         again, second = practice.run(restore(subject, practice, Path(folder), SAVED), batches[SAVED:])
-    if len(set(losses)) < STEPS:
-        return Verdict(False, f"training does not move: the losses are {losses}")
+    if all(jax.tree.leaves(jax.tree.map(np.array_equal, whole.params, practice.fresh().params))):
+        return Verdict(False, "training leaves the parameters as they are")
     if first + second != losses:
         return Verdict(False, f"the losses are {first + second}, not {losses}")
-    arrays = len(jax.tree.leaves(whole))
-    return Verdict(same_bits(again, whole), f"{STEPS} losses and {arrays} arrays of the state to the bit")
+    differ = [
+        path_name(path)
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(whole), jax.tree.leaves(again), strict=True)
+        if not np.array_equal(a, b)
+    ]
+    if differ:
+        return Verdict(False, f"{len(differ)} arrays of the state differ, the first is {differ[0]}")
+    return Verdict(True, f"{STEPS} losses and {len(jax.tree.leaves(whole))} arrays of the state to the bit")
 
 
 @contextlib.contextmanager
