@@ -3,12 +3,14 @@
     python benchmarks/versus_opennmt.py WORK DATA --opennmt PYTHON
 
 WORK is a folder for what is made on the way; DATA has train.src and train.tgt, split into pieces by spaces; PYTHON is the interpreter
-of an environment with OpenNMT-py (tried with 3.5.1). Both train the same model. transformer: pre-norm, 3+3 layers, width 256, MLP 1024,
-4 heads, dropout 0.1 on residuals, attention and activations. lstm: one bidirectional encoder layer of 256 each way, one decoder layer of 512
-with input feeding and Luong's general attention, word vectors of 512, dropout 0.1. Either has one vocabulary and one embedding matrix (of
-every piece of the text), label smoothing 0.1, Adam, float32, batches of 4096 target positions. Both processes live all the while and wait for their turn, so
-that start-up and compilation are in no figure, and a machine that slows down slows both. Tokens are those of the targets with their
-end token, padding not counted. A pair during which other processes used more than --foreign of the cores is measured again.
+of an environment with OpenNMT-py (tried with 3.5.1). Both train the same model:
+transformer: pre-norm, 3+3 layers, width 256, MLP 1024, 4 heads, dropout 0.1 on residuals, attention and activations;
+lstm: one bidirectional encoder layer of 256 each way, one decoder layer of 512 with input feeding and Luong's general attention, word
+vectors of 512, dropout 0.1.
+Either has one vocabulary and one embedding matrix (of every piece of the text), label smoothing 0.1, Adam, float32, batches of 4096
+target positions. Both processes live all the while and wait for their turn, so that start-up and compilation are in no figure, and a
+machine that slows down slows both. Tokens are those of the targets with their end token, padding not counted. A pair during which other
+processes used more than --foreign of the cores is measured again.
 """
 
 from __future__ import annotations
