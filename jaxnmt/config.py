@@ -189,6 +189,16 @@ class Recurrent:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters and optimizer stay float32."""
 
+    @property
+    def reads_context(self) -> bool:
+        """Whether every decoder layer, and the output, reads the context: Bahdanau's, and the fixed one of Cho et al."""
+        return self.context == "bahdanau" or (self.context == "fixed" and self.input_feeding)
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether the next step reads what the attention gave."""
+        return self.context == "luong" and self.input_feeding
+
 
 @dataclass(frozen=True)
 class Optimizer:

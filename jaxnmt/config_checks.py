@@ -116,8 +116,7 @@ def _recurrent(model: Recurrent) -> Iterator[str]:
         yield "model.context bahdanau always reads its context; model.input_feeding False is for fixed and luong"
     if model.window and model.context != "luong":
         yield f"model.window {model.window} is for model.context luong, not {model.context}"
-    reads = model.context == "bahdanau" or (model.context == "fixed" and model.input_feeding)
-    if model.tie_embeddings != "none" and not reads and model.emb_dim != model.hidden_dim:
+    if model.tie_embeddings != "none" and not model.reads_context and model.emb_dim != model.hidden_dim:
         yield (
             f"model.tie_embeddings {model.tie_embeddings} needs model.emb_dim {model.emb_dim} and model.hidden_dim {model.hidden_dim} "
             f"to be equal: with model.context {model.context} the output layer reads a state of that width"

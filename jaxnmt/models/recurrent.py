@@ -122,8 +122,8 @@ class Decoder(nn.Module):
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         states = c.encoder_dim or c.hidden_dim
-        every = states if self.reads_context else 0
-        fed = c.hidden_dim if self.feeds_back else 0
+        every = states if c.reads_context else 0
+        fed = c.hidden_dim if c.feeds_back else 0
         layer = functools.partial(RecurrentLayer, c.cell, c.activation, width=c.hidden_dim, dtype=dtype)
         self.layer = [
             layer(inputs=c.hidden_dim if i else c.emb_dim, context=every if every or i else fed) for i in range(c.num_decoder_layers)
@@ -135,18 +135,8 @@ class Decoder(nn.Module):
             )
         if c.context == "luong":
             self.combine = alignment.Matrix((states + c.hidden_dim, c.hidden_dim))
-        if self.reads_context:
+        if c.reads_context:
             self.readout = Dense((2 * c.emb_dim,))
-
-    @property
-    def reads_context(self) -> bool:
-        """Whether every layer, and the output, reads the context: Bahdanau's, and the fixed one of Cho et al."""
-        return self.config.context == "bahdanau" or (self.config.context == "fixed" and self.config.input_feeding)
-
-    @property
-    def feeds_back(self) -> bool:
-        """Whether the next step reads what the attention gave."""
-        return self.config.context == "luong" and self.config.input_feeding
 
     def keys(self, states_BSD: jax.Array) -> jax.Array:
         """What queries are compared with, prepared once for a sentence."""
@@ -184,7 +174,7 @@ class Decoder(nn.Module):
         c, states, context, shares = self.config, list(before), fed, None
         if c.context == "bahdanau":
             context, shares = self._attend(weights, states[0][0])
-        elif c.context == "fixed" and self.reads_context:
+        elif c.context == "fixed" and c.reads_context:
             context = jnp.repeat(weights["vector"], len(z_BZ) // len(weights["vector"]), 0)
         x_BD = None
         for i in range(len(states)):
@@ -208,9 +198,9 @@ class Decoder(nn.Module):
     def __call__(self, memory: RecurrentMemory, x_TBD, noise: Noise | None) -> jax.Array:
         """What the output layer reads after each input word, (T, B, D)."""
         c, rows = self.config, x_TBD.shape[1]
-        stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if self.feeds_back else 0}[c.context]
+        stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if c.feeds_back else 0}[c.context]
         h_TBD, context_TBC, shares_TBS = x_TBD, None, None
-        if c.context == "fixed" and self.reads_context:
+        if c.context == "fixed" and c.reads_context:
             context_TBC = memory.vector_BD[None]
         if stepped:
             h_TBD, context_TBC, shares_TBS = self._scan(memory, x_TBD, noise, stepped)
@@ -236,10 +226,10 @@ class Decoder(nn.Module):
             (states, fed), (z_BZ, t) = carry, x
             fresh = noise and (noise if c.variational else noise.at(t))
             states, h, context, shares = self._advance(weights, states, fed, z_BZ, fresh, keep)
-            return (states, h if self.feeds_back else fed), (h, None if self.feeds_back else context, shares if wanted else None)
+            return (states, h if c.feeds_back else fed), (h, None if c.feeds_back else context, shares if wanted else None)
 
         z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
-        fed = jnp.zeros((rows, c.hidden_dim), x_TBD.dtype) if self.feeds_back else None
+        fed = jnp.zeros((rows, c.hidden_dim), x_TBD.dtype) if c.feeds_back else None
         return jax.lax.scan(step, (memory.initial[:layers], fed), (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
 
     def _attend_all(self, memory: RecurrentMemory, h_TBD, noise: Noise | None):
@@ -252,7 +242,7 @@ class Decoder(nn.Module):
 
     def output(self, h, x, context, noise: Noise | None = None) -> jax.Array:
         """What the output layer reads, of (T, B, D) or of one step's (B, D)."""
-        if not self.reads_context:  # Luong's has been combined, and dropped, already
+        if not self.config.reads_context:  # Luong's has been combined, and dropped, already
             return drop(h, self.config, noise, "features") if self.config.context == "fixed" else h
         context = jnp.broadcast_to(context, (*h.shape[:-1], context.shape[-1]))
         pieces = self.readout(jnp.concatenate([h, x, context], -1))  # Bahdanau et al. 2015, section A.2.2: maxout in pairs
@@ -263,7 +253,7 @@ class Decoder(nn.Module):
     def start(self, memory: RecurrentMemory) -> dict[str, Any]:
         """The carry before the first word."""
         rows, dtype = memory.vector_BD.shape[0], memory.vector_BD.dtype
-        fed = {"fed": jnp.zeros((rows, self.config.hidden_dim), dtype)} if self.feeds_back else {}
+        fed = {"fed": jnp.zeros((rows, self.config.hidden_dim), dtype)} if self.config.feeds_back else {}
         return {"states": memory.initial} | fed
 
     def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[jax.Array, dict[str, Any]]:
@@ -273,7 +263,7 @@ class Decoder(nn.Module):
         states, h, context, shares = self._advance(weights, carry["states"], carry.get("fed"), z_BZ, None, {})
         if shares is not None:
             self.cross_attention.sow("intermediates", "attention", shares[:, None, None])
-        return self.output(h, x_BD, context), {"states": states} | ({"fed": h} if self.feeds_back else {})
+        return self.output(h, x_BD, context), {"states": states} | ({"fed": h} if self.config.feeds_back else {})
 
 
 class RecurrentModule(EncoderDecoder):
@@ -283,8 +273,7 @@ class RecurrentModule(EncoderDecoder):
 
     def setup(self):
         c = self.config
-        reads_context = c.context == "bahdanau" or (c.context == "fixed" and c.input_feeding)
-        self.make_embeddings(c.emb_dim if reads_context else c.hidden_dim)
+        self.make_embeddings(c.emb_dim if c.reads_context else c.hidden_dim)
         self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c)
         self.decoder = Decoder(c)
         self.form = FORMS[c.cell]
