@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -59,12 +60,15 @@ def _dispatch(words: list[str]) -> int | None:
         overrides.print_help(options, command, inspect.cleandoc(verb.function.__doc__ or ""))
         return 0
     options = overrides.apply(flags, options, f"`{command} --help`")
-    return verb.function(*names, *[None] * (len(verb.takes) - len(names)), options)
+    fixed = len(verb.takes) - verb.takes[-1].endswith("...]")
+    rest_of_names = [names[fixed:]] if fixed < len(verb.takes) else []
+    return verb.function(*names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str]) -> None:
     least = sum(not place.startswith("[") for place in verb.takes)
-    if not least <= len(names) <= len(verb.takes):
+    most = math.inf if verb.takes[-1].endswith("...]") else len(verb.takes)
+    if not least <= len(names) <= most:
         given = f"not {' '.join(names)}" if names else "nothing was given there"
         raise UserError(f"`jaxnmt {name}` takes {' '.join(verb.takes)} right after it, {given}; `jaxnmt {name} --help` has examples")
 

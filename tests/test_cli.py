@@ -10,8 +10,9 @@ import typing
 
 import pytest
 
-from jaxnmt import cli, config_files, overrides, run_directory, text_streams, verbs
+from jaxnmt import cli, config_files, overrides, run_directory, text_streams
 from jaxnmt.config import Experiment, replace
+from jaxnmt.verbs import training
 
 FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
 
@@ -279,9 +280,9 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
 def test_data_check_takes_configs(word):
-    assert not verbs._is_text(word)
+    assert not training.is_text(word)
 
 
 @pytest.mark.parametrize("word", ["a.en", "pairs.tsv.gz", "a.en,a.de", "phrases/en-fr:train", "wmt14_translate/de-en"])
 def test_data_check_takes_text(word):
-    assert verbs._is_text(word)
+    assert training.is_text(word)

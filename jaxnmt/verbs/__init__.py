@@ -1,0 +1,46 @@
+"""The verbs of the `jaxnmt` command: a function each, which wires rooms together, and its options. JAX is imported by those that compute,
+after the user's words are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from jaxnmt import config_files, run_directory
+from jaxnmt.verbs import analysis, training, translation
+from jaxnmt.verbs.common import NoOptions, Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+    """A verb's function, the names it takes first ("[…]" may be left out; a last one of "[…...]" is given to it as a list), and its options:
+    their defaults, and where these come from once a name is given."""
+
+    function: Callable[..., int | None]
+    takes: tuple[str, ...]
+    blank: Any
+    given: Callable[[str], Any] | None = None
+
+
+VERBS = {
+    "train": Verb(training.train, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))),
+    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run))),
+    "translate": Verb(
+        translation.translate,
+        ("RUN",),
+        translation.Translate(),
+        lambda run: translation.Translate(decoding=run_directory.read(run).decoding),
+    ),
+    "evaluate": Verb(
+        translation.evaluate, ("RUN",), translation.Evaluate(), lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding)
+    ),
+    "data prepare": Verb(
+        training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
+    ),
+    "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
+    "runs show": Verb(training.runs_show, ("RUN|FOLDER",), NoOptions()),
+    "runs average": Verb(training.runs_average, ("RUN",), training.Average()),
+    "bench": Verb(analysis.bench, ("CONFIG",), analysis.Bench(), lambda config: analysis.Bench(experiment=config_files.load(config))),
+    "laws": Verb(analysis.laws, ("CONFIG",), analysis.Laws(), lambda config: analysis.Laws(model=config_files.load(config).model)),
+}

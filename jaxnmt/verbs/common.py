@@ -1,0 +1,37 @@
+"""What verbs of several kinds share."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from jaxnmt import config_checks, config_files
+from jaxnmt.config import Experiment, UserError
+
+Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
+Checkpoint = int | Literal["best", "latest", "average"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    pass
+
+
+def trainable(name: str, experiment: Experiment) -> Experiment:
+    """The experiment, checked, its files named so that a run can be taken up from any folder."""
+    config_checks.validate(experiment)
+    if not experiment.data.train:
+        raise UserError(f"{name} has no training data; give yours with --data.train a.en a.de")
+    return config_files.with_absolute_paths(experiment)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # stdout is for results

@@ -1,0 +1,133 @@
+"""Verbs that make a run and look after it: train, resume, data prepare, data check, runs show, runs average."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Annotated
+
+from jaxnmt import config_files, run_directory
+from jaxnmt.config import Experiment, UserError
+from jaxnmt.verbs.common import Flat, NoOptions, Settings, say, trainable
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    run: str = ""
+    """Folder of the run; when empty, runs/ and the config's name."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Average:
+    last: int = 5
+    """How many of the newest checkpoints."""
+
+
+def train(config: str, options: Train) -> None:
+    """Train a model; the same command on an existing run takes it up again.
+
+    Examples:
+      jaxnmt train quickstart
+      jaxnmt train transformer_small --data.train a.en a.de --training.steps 5000
+      jaxnmt train multi30k --run runs/wide --model.emb-dim 512 --model.num-heads 8
+    """
+    _train(_run_folder(config, options), trainable(config, options.experiment))
+
+
+def resume(run: str, options: Settings) -> None:
+    """Take a run up again where its last checkpoint left it. Settings that do not change the training may be given.
+
+    Examples:
+      jaxnmt resume runs/quickstart
+      jaxnmt resume runs/quickstart --training.steps 2000
+    """
+    _train(pathlib.Path(run), trainable(run, options.experiment))
+
+
+def data_prepare(config: str, options: Train) -> None:
+    """Clean, train the tokenizer and tokenise now, so that training starts at once.
+
+    Examples:
+      jaxnmt data prepare wmt14_base
+      jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
+    """
+    run, experiment = _run_folder(config, options), trainable(config, options.experiment)
+    run_directory.start(run, experiment)
+    from jaxnmt.data.prepared import prepare
+
+    prepare(experiment, run / "tokenizer", say=say)
+    say(f"ready: `jaxnmt resume {run}` trains on it")
+
+
+def data_check(first: str, second: str | None, options: Settings) -> None:
+    """Read sentence pairs and report what cleaning would drop: how many for each reason, and where.
+
+    Examples:
+      jaxnmt data check a.en a.de
+      jaxnmt data check pairs.tsv.gz --data.cleaning.max-ratio 4
+      jaxnmt data check quickstart
+    """
+    words = tuple(filter(None, (first, second))) if second or is_text(first) else options.experiment.data.train
+    if not words:
+        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
+    from jaxnmt.data.check import check
+    from jaxnmt.data.sources import open_sources
+
+    print(check(open_sources(words, "data.train"), options.experiment.data.cleaning))
+
+
+def runs_show(run: str, options: NoOptions) -> None:
+    """Show a run's settings, progress and scores; or one line for each run of a folder.
+
+    Examples:
+      jaxnmt runs show runs/quickstart
+      jaxnmt runs show runs
+    """
+    from jaxnmt.run_summary import show
+
+    print(show(pathlib.Path(run)))
+
+
+def runs_average(run: str, options: Average) -> None:
+    """Average the parameters of a run's newest checkpoints; translate and evaluate take the result as `--checkpoint average`.
+
+    A run keeps two checkpoints and the best one, unless it is told to keep more: --checkpoints.keep-latest 5.
+
+    Examples:
+      jaxnmt runs average runs/quickstart
+      jaxnmt runs average runs/quickstart --last 10
+    """
+    run_directory.read(run)
+    if options.last < 1:
+        raise UserError(f"--last expects a number above 0, not {options.last}")
+    from jaxnmt.training.averaging import average
+
+    print(average(pathlib.Path(run), last=options.last))
+
+
+def _run_folder(config: str, options: Train) -> pathlib.Path:
+    name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
+    return pathlib.Path(options.run or pathlib.Path("runs") / name)
+
+
+def _train(run: pathlib.Path, experiment: Experiment) -> None:
+    existed = run_directory.start(run, experiment)
+    say(f"{'taking up' if existed else 'starting'} the run {run}")
+    try:
+        from jaxnmt.evaluation.validation import ValidationTranslator
+        from jaxnmt.training.loop import train
+
+        train(experiment, run, translate=ValidationTranslator())
+    except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
+        raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
+
+
+def is_text(name: str) -> bool:
+    """Whether a word of `data check` names text, a file or a dataset, rather than a config."""
+    is_config = name.endswith(".py") or name.replace("-", "_") in config_files.shipped()
+    return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
+
+
+def settings_of(name: str) -> Settings:
+    return Settings() if is_text(name) else Settings(config_files.load(name))

@@ -1,0 +1,123 @@
+"""Verbs that translate with a run: translate, evaluate."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from jaxnmt import config_checks, run_directory, text_streams
+from jaxnmt.config import Decoding
+from jaxnmt.verbs.common import Checkpoint, Flat, say
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate:
+    input: str = ""
+    """File to translate, one sentence a line, plain or .gz; when empty, stdin."""
+    output: str = ""
+    """File to write, whole or not at all; when empty, stdout."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    alignments: Literal["none", "hard", "soft"] = "none"
+    """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    split: Literal["test", "validation"] = "test"
+    """Which of the run's own sentences."""
+    data: tuple[str, ...] = ()
+    """Other sentences to score on: sources, written as for data.test."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    output: str = ""
+    """File to write the translations to."""
+    json: bool = False
+    """Print the scores as JSON."""
+    samples: int = 0
+    """Show the first so many sentences with reference and translation."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+def translate(run: str, options: Translate) -> None:
+    """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
+
+    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
+
+    With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
+    source and target words, and weights: for each target word how much it looks at each source word.
+
+    Examples:
+      echo "one hundred and two" | jaxnmt translate runs/quickstart
+      echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
+      jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
+      jaxnmt translate runs/quickstart --n-best 3 < a.en
+    """
+    decoding = options.decoding
+    config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=decoding))
+    windows = text_streams.windows(options.input, decoding.batch_size * 16)
+    with text_streams.writer(options.output) as write:
+        translator = _translator(run, options.checkpoint)
+        align = _aligner(translator, options)
+        done = 0
+        for lines in windows:
+            found = translator.translate(lines, decoding, done + 1)
+            for number, (candidates, aligned) in enumerate(zip(found, align(lines, found), strict=True), done + 1):
+                for candidate, alignment in zip(candidates, aligned, strict=True):
+                    write(_translation_line(number, candidate, alignment, options))
+            done += len(lines)
+            say(f"{done:,} sentences translated")
+
+
+def evaluate(run: str, options: Evaluate) -> None:
+    """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
+
+    Examples:
+      jaxnmt evaluate runs/quickstart
+      jaxnmt evaluate runs/quickstart --split validation --beam-size 1
+      jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
+    """
+    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
+    config_checks.validate(experiment)
+    from jaxnmt.evaluation.scores import score
+    from jaxnmt.evaluation.test_sets import open_test_set
+
+    test = open_test_set(experiment, pathlib.Path(run), options.split, options.data)
+    translator = _translator(run, options.checkpoint)
+    say(f"translating {len(test.sources):,} sentences of {test.name}")
+    hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+    if options.output:
+        with text_streams.writer(options.output) as write:
+            for hypothesis in hypotheses:
+                write(hypothesis)
+    for rows in list(zip(test.sources, test.references, hypotheses, strict=True))[: options.samples]:
+        print("\n".join(f"{name:<13}{text}" for name, text in zip(("source", "reference", "translation"), rows, strict=True)) + "\n")
+    scores = score(hypotheses, test.references, test.pretokenized, test.languages)
+    print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def _translator(run: str, checkpoint: int | str) -> Any:
+    from jaxnmt.decoding.translator import Translator
+
+    return Translator.from_run(pathlib.Path(run), checkpoint=checkpoint)
+
+
+def _aligner(translator: Any, options: Translate) -> Callable[[list[str], Any], Any]:
+    """(lines, their translations) -> an alignment for each translation; without --alignments anything of that shape."""
+    if options.alignments == "none":
+        return lambda lines, found: found
+    from jaxnmt.decoding.alignments import Aligner
+
+    return functools.partial(Aligner(translator).align, rows=options.decoding.batch_size)
+
+
+def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
+    if options.alignments == "soft":
+        return alignment.soft(number, translation)
+    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
+    return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line
