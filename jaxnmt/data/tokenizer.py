@@ -40,6 +40,7 @@ class Vocabulary(Protocol):
     def __len__(self) -> int: ...
     def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
+    def piece(self, index: int) -> str: ...
     def words(self, text: str) -> tuple[list[str], list[int]]: ...
     def to_bytes(self) -> bytes: ...
 
@@ -82,6 +83,10 @@ class Subwords:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode(list(ids))
+
+    def piece(self, index: int) -> str:
+        """A token as the vocabulary has it; `▁` begins a word."""
+        return self._processor.id_to_piece(index)
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """The words of a text, and the number of the one that each of its tokens is of (spaces divide tokens too)."""
@@ -141,6 +146,10 @@ class Words:
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._joined([self._tokens[index] for index in ids])
+
+    def piece(self, index: int) -> str:
+        """A token as the vocabulary has it."""
+        return self._tokens[index]
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """The words of a text, put together, and the number of the one that each of its tokens is of."""
@@ -204,6 +213,14 @@ class Tokenizer:
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without begin and end."""
         return self._target.encode(texts)
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the source vocabulary has it."""
+        return [self._source.piece(int(index)) for index in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        """Each token as the target vocabulary has it."""
+        return [self._target.piece(int(index)) for index in ids]
 
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """The words of a source text, and the number of the one that each of its tokens is of."""

@@ -6,7 +6,8 @@ K is the number of beams; rows of a carry are sentence-major: hypothesis k of se
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -104,8 +105,12 @@ def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Beams:
-    """Live hypotheses and the best finished ones, K of each a sentence."""
+class Beams:
+    """Live hypotheses and the best finished ones, K of each a sentence, after `t` steps.
+
+    Attributes:
+        live_BKL: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
+    """
 
     t: jax.Array
     carry: Any
@@ -115,34 +120,56 @@ class _Beams:
 
 
 def _beam(model, options, params, batch, limits_B) -> Hypotheses:
+    memory, beams = _begin(model, options, params, batch)
+    return jax.lax.while_loop(
+        lambda beams: _unfinished(options, limits_B, beams),
+        lambda beams: _advance(model, options, params, memory, limits_B, beams),
+        beams,
+    ).done
+
+
+def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
+    """The beams after each step of the same beam search, for those who watch it; the last one's `done` is what `search` gives."""
+    memory, beams = jax.jit(functools.partial(_begin, model, options))(params, batch)
+    advance = jax.jit(functools.partial(_advance, model, options))
+    while _unfinished(options, limits_B, beams):
+        beams = advance(params, memory, limits_B, beams)
+        yield beams
+
+
+def _begin(model, options, params, batch):
+    """-> the memory, and the beams before the first token."""
     memory = model.encode(params, batch)
-    B, K, L, alpha = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length, options.length_penalty
+    B, K, L = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length
     carry = jax.tree.map(lambda x: jnp.repeat(x, K, 0), model.start(params, memory, L))
     nothing = Hypotheses(jnp.zeros((B, K, L), jnp.int32), jnp.full((B, K), NEVER), jnp.full((B, K), NEVER))
     only_first_BK = jnp.tile(jnp.where(jnp.arange(K) == 0, 0.0, NEVER), (B, 1))
-    beams = _Beams(jnp.int32(0), carry, jnp.zeros((B, K, L), jnp.int32), only_first_BK, nothing)
+    return memory, Beams(jnp.int32(0), carry, jnp.zeros((B, K, L), jnp.int32), only_first_BK, nothing)
 
-    def unfinished(beams: _Beams):
-        # No live hypothesis can still beat the worst finished one: log-probabilities only fall, and the penalty is largest at the limit
-        # (for alpha < 0 it is largest at once).
-        longest_B = limits_B if alpha >= 0 else jnp.broadcast_to(beams.t + 1, limits_B.shape)
-        hope_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
-        return (beams.t < L) & (hope_B > beams.done.scores_BK[:, -1]).any()
 
-    def body(beams: _Beams) -> _Beams:
-        last_BK = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BKL, jnp.maximum(beams.t - 1, 0), axis=2))
-        logits_RV, carry = model.step(params, memory, beams.carry, last_BK.reshape(-1))
-        log_p_BKV = _log_probs(options, logits_RV, beams.live_BKL, beams.t, limits_B)
-        values_BC, parents_BC, tokens_BC = _candidates(log_p_BKV, beams.live_log_probs_BK)
-        ended_BC = tokens_BC == EOS
-        history_BCL = jnp.take_along_axis(beams.live_BKL, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
-        done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), length_penalty(beams.t + 1, alpha))
-        values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
-        rows_R = (jnp.arange(B)[:, None] * K + jnp.take_along_axis(parents_BC, keep_BK, 1)).reshape(-1)
-        carry = jax.tree.map(lambda x: x[rows_R], carry)
-        return _Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
+def _unfinished(options, limits_B, beams: Beams) -> jax.Array:
+    # No live hypothesis can still beat the worst finished one: log-probabilities only fall, and the penalty is largest at the limit
+    # (for alpha < 0 it is largest at once).
+    alpha = options.length_penalty
+    longest_B = limits_B if alpha >= 0 else jnp.broadcast_to(beams.t + 1, limits_B.shape)
+    hope_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
+    return (beams.t < options.max_length) & (hope_B > beams.done.scores_BK[:, -1]).any()
 
-    return jax.lax.while_loop(unfinished, body, beams).done
+
+def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
+    B, K, _ = beams.live_BKL.shape
+    last_BK = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BKL, jnp.maximum(beams.t - 1, 0), axis=2))
+    logits_RV, carry = model.step(params, memory, beams.carry, last_BK.reshape(-1))
+    log_p_BKV = _log_probs(options, logits_RV, beams.live_BKL, beams.t, limits_B)
+    values_BC, parents_BC, tokens_BC = _candidates(log_p_BKV, beams.live_log_probs_BK)
+    ended_BC = tokens_BC == EOS
+    history_BCL = jnp.take_along_axis(beams.live_BKL, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
+    penalty = length_penalty(beams.t + 1, options.length_penalty)
+    done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), penalty)
+    values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
+    rows_R = (jnp.arange(B)[:, None] * K + jnp.take_along_axis(parents_BC, keep_BK, 1)).reshape(-1)
+    carry = jax.tree.map(lambda x: x[rows_R], carry)
+    return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
 
 
 def _candidates(log_p_BKV, live_log_probs_BK):

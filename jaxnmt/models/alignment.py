@@ -71,7 +71,7 @@ class SourceAttention(nn.Module):
 
 def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
     """-> the context of each query (B, Q, states), and its weights (B, Q, S), float32."""
-    scores_BQS = _scores(score, weights, query_BQD).astype(jnp.float32)
+    scores_BQS = scores(score, weights, query_BQD).astype(jnp.float32)
     seen_BQS = weights["mask"][:, None]
     if window:
         length_B1 = weights["mask"].sum(-1, keepdims=True)
@@ -85,11 +85,12 @@ def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: ja
     return jnp.einsum("BQS,BSD->BQD", shares_BQS.astype(query_BQD.dtype), weights["values"]), shares_BQS
 
 
-def _scores(score: str, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
+def scores(score: str, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
+    """How well each query and each source state go together, (B, Q, S): what the softmax reads, padding not yet masked."""
     if score == "additive":  # Bahdanau et al. 2015, section A.1.2
         return jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]) @ weights["scorer"]
     if score != "location":
         return jnp.einsum("BQA,BSA->BQS", query_BQD, weights["keys"])
-    scores, length = query_BQD @ weights["locations"], weights["mask"].shape[-1]
-    missing = max(0, length - scores.shape[-1])  # words too far on are never looked at
-    return jnp.pad(scores[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
+    located, length = query_BQD @ weights["locations"], weights["mask"].shape[-1]
+    missing = max(0, length - located.shape[-1])  # words too far on are never looked at
+    return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)

@@ -1,0 +1,57 @@
+"""A beam search as a tree: which hypothesis grew out of which, what was finished, what was given up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnmt.decoding.search import EOS, NEVER, PAD, Beams
+
+Prefix = tuple[int, ...]
+
+
+def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Of the beams of one sentence after each step.
+
+    Returns:
+        nodes: {parent (-1: before the first token), step (from 0), token, log_prob, live: its rank among the live hypotheses or None,
+            finished: its rank among the translations found, or None}, parents first.
+        finished: {ids (EOS included), score, log_prob, node}, best first.
+    """
+    number: dict[Prefix, int] = {(): -1}
+    nodes: list[dict[str, Any]] = []
+
+    def node(prefix: Prefix, log_prob: float) -> int:
+        if prefix not in number:
+            number[prefix] = len(nodes)
+            step = len(prefix) - 1
+            nodes.append({"parent": number[prefix[:-1]], "step": step, "token": prefix[-1], "log_prob": log_prob, "live": None})
+        return number[prefix]
+
+    done = None
+    for beams in steps:
+        t, live_KL, log_probs_K, done = jax.device_get((beams.t, beams.live_BKL[0], beams.live_log_probs_BK[0], beams.done))
+        for prefix, log_prob in _real(live_KL, log_probs_K):
+            nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_K == np.float32(log_prob))[0])
+        for prefix, log_prob in _real(done.tokens_BKL[0], done.log_probs_BK[0]):
+            node(_ended(prefix), log_prob)
+    found = []
+    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BKL[0], done.log_probs_BK[0])) if done is not None else ():
+        at = number[_ended(prefix)]
+        found.append({"ids": list(_ended(prefix)), "score": float(done.scores_BK[0, rank]), "log_prob": log_prob, "node": at})
+    ranks = {each["node"]: rank for rank, each in enumerate(found)}
+    return [each | {"finished": ranks.get(index)} for index, each in enumerate(nodes)], found
+
+
+def _real(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
+    """The hypotheses among the places of a beam, best first."""
+    return [(tuple(row), float(p)) for row, p in zip(tokens_KL.tolist(), log_probs_K, strict=True) if p > NEVER / 2]
+
+
+def _ended(prefix: Sequence[int]) -> Prefix:
+    """Cut after its end token, padding with it."""
+    assert PAD not in prefix[: prefix.index(EOS)]
+    return tuple(prefix[: prefix.index(EOS) + 1])

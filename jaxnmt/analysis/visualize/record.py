@@ -1,0 +1,173 @@
+"""One sentence's way through a model as plain numbers, ready for JSON: what the page draws, and what anyone may compute with."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxnmt import config as cfg
+from jaxnmt.analysis.visualize import beam, passes, recurrence
+from jaxnmt.config import UserError
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.decoding.alignments import of_words
+from jaxnmt.decoding.search import EOS, SearchOptions, beam_steps
+from jaxnmt.decoding.translator import Translator, bucket, output_limit
+
+LIKELY = 8
+STRIP = 24
+"""Numbers of a vector that are drawn."""
+
+
+def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
+    """What the model does with a sentence.
+
+    Args:
+        config: the model's configuration.
+
+    Returns:
+        sentence, translation, score, log_prob; model; source and target {pieces, ids, words, word_of: the word of each token but the
+        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,)}]; alignment {name, weights
+        (T, S), words} or None; vectors; recurrent: {states, vector, initial} or None; steps, one a target token: {read, chosen, p, likely,
+        and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
+
+    Raises:
+        UserError: nothing to translate, or more than the model reads.
+    """
+    tokenizer, model, params = translator.tokenizer, translator.model, translator.params
+    source = _source(translator, sentence)
+    nodes, finished = beam.tree(_search(translator, source, decoding))
+    target = finished[0]["ids"]
+    told = passes.teacher_forced(model, params, source, target)
+    walked = None
+    if isinstance(config, cfg.Recurrent):
+        tokens = passes.batch_of(source, target)["encoder_input_tokens"]
+        walked = recurrence.steps(config, model, params, tokens, len(source), target)
+    found = {
+        "sentence": sentence,
+        "translation": tokenizer.decode_target(target),
+        "score": _number(finished[0]["score"]),
+        "log_prob": _number(finished[0]["log_prob"]),
+        "model": _model(config),
+        "source": _side(tokenizer, source, tokenizer.source_words(sentence, source[:-1]), "source"),
+        "target": _side(tokenizer, target, tokenizer.target_words(target[:-1]), "target"),
+        "attention": [_attention(each) for each in told.attention],
+        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in told.vectors],
+        "recurrent": walked and {
+            "states": [strip(x) for x in walked.states_SD],
+            "vector": strip(walked.vector_D),
+            "initial": strip(walked.initial_D),
+        },
+        "steps": _steps(tokenizer, target, told.log_p_TV, walked),
+        "beam": {
+            "size": decoding.beam_size,
+            "length_penalty": decoding.length_penalty,
+            "nodes": [{**node, "log_prob": _number(node["log_prob"]), "piece": _shown(tokenizer, node["token"])} for node in nodes],
+            "finished": [
+                {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}
+                | {name: _number(each[name]) for name in ("score", "log_prob")}
+                for each in finished
+            ],
+        },
+    }
+    return found | {"alignment": _alignment(found, told.attention)}
+
+
+def strip(vector: np.ndarray) -> dict[str, Any]:
+    """A vector in few words: its first numbers, its length (norm), and how many numbers it has."""
+    return {"values": _numbers(vector[:STRIP], 3), "norm": _number(float(np.linalg.norm(vector)), 3), "size": len(vector)}
+
+
+def _source(translator: Translator, sentence: str) -> list[int]:
+    ids, limit = translator.tokenizer.encode_source([sentence])[0], translator.max_length - 1
+    if not ids:
+        raise UserError("there is no word in the sentence: give one to translate, in quotes")
+    if len(ids) > limit:
+        raise UserError(f"the sentence has {len(ids)} tokens; the model reads {limit} (data.max_length): give a shorter one")
+    return [*ids, EOS]
+
+
+def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
+    """The beams of the search that `Translator.translate` would make, its shape included."""
+    length = bucket(len(source))
+    tokens: np.ndarray = np.zeros((1, length), np.int32)
+    tokens[0, : len(source)] = source
+    options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, translator.processors)
+    limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
+    return beam_steps(translator.model, options, translator.params, {"encoder_input_tokens": tokens}, limits)
+
+
+def _model(config: Any) -> dict[str, Any]:
+    kind = {cfg.Transformer: "transformer", cfg.Recurrent: "recurrent"}.get(type(config), "other")
+    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
+    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float | bool)}
+    return {"kind": kind, "name": type(config).__name__, "settings": plain}
+
+
+def _side(tokenizer: Tokenizer, ids: list[int], words: tuple[list[str], list[int]], side: str) -> dict[str, Any]:
+    pieces = tokenizer.source_pieces(ids) if side == "source" else tokenizer.target_pieces(ids)
+    shown = [_readable(piece, tokenizer.pretokenized) for piece in pieces[:-1]]
+    return {"pieces": [*shown, "‹end›"], "ids": ids, "words": words[0], "word_of": words[1]}
+
+
+def _shown(tokenizer: Tokenizer, token: int) -> str:
+    return "‹end›" if token == EOS else _readable(tokenizer.target_pieces([token])[0], tokenizer.pretokenized)
+
+
+def _readable(piece: str, pretokenized: bool) -> str:
+    """SentencePiece marks what begins a word; here what continues one is marked, by a dot."""
+    if pretokenized or piece.startswith("<"):
+        return piece
+    if piece.startswith("▁"):
+        return piece[1:] or "␣"
+    return f"·{piece}" if any(letter.isalnum() for letter in piece) else piece
+
+
+def _attention(found: passes.Attention) -> dict[str, Any]:
+    shares: dict[str, Any] = {}
+    if found.part != "cross":
+        rows = np.arange(found.weights_HTS.shape[1])
+        shares["itself"] = _numbers(found.weights_HTS[:, rows, rows].mean(-1))
+        shares["previous"] = _numbers(found.weights_HTS[:, rows[1:], rows[:-1]].mean(-1)) if len(rows) > 1 else None
+    return {"part": found.part, "layer": found.layer, "name": found.name, "heads": _numbers(found.weights_HTS)} | shares
+
+
+def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict[str, Any] | None:
+    """Attention over the source in one picture: the heads' mean in the layer that comes closest to word alignment (Garg et al. 2019)."""
+    cross = [each for each in attention if each.part == "cross"]
+    if not cross:
+        return None
+    chosen = cross[-2 if len(cross) > 2 else -1]
+    weights_TS = chosen.weights_HTS.mean(0)
+    source, target = found["source"], found["target"]
+    of = of_words(weights_TS[:-1, :-1], target["word_of"], source["word_of"], len(target["words"]), len(source["words"]))
+    heads = f", mean of {len(chosen.weights_HTS)} heads" if len(chosen.weights_HTS) > 1 else ""
+    name = f"layer {chosen.layer} of {len(cross)}{heads}" if len(cross) > 1 or heads else ""
+    return {"name": name, "layer": chosen.layer, "weights": _numbers(weights_TS), "words": _numbers(of)}
+
+
+def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, walked: recurrence.Steps | None) -> list[dict[str, Any]]:
+    found = []
+    for t, token in enumerate(target):
+        likely = np.argsort(-log_p_TV[t], kind="stable")[:LIKELY]
+        likely = [index for index in likely if np.isfinite(log_p_TV[t, index])]
+        step: dict[str, Any] = {
+            "read": "‹begin›" if t == 0 else _shown(tokenizer, target[t - 1]),
+            "chosen": _shown(tokenizer, token),
+            "p": _number(float(np.exp(log_p_TV[t, token]))),
+            "likely": [{"piece": _shown(tokenizer, int(i)), "id": int(i), "p": _number(float(np.exp(log_p_TV[t, i])))} for i in likely],
+        }
+        for name, x in (walked.each[t] if walked else {}).items():
+            step[name] = _numbers(x) if name in ("scores", "weights") else strip(x)
+        found.append(step)
+    return found
+
+
+def _numbers(x: np.ndarray, digits: int = 7) -> Any:
+    """Nested lists; seven digits keep a weight to better than 1e-7."""
+    return np.round(np.asarray(x, np.float64), digits).tolist()
+
+
+def _number(x: float, digits: int = 7) -> float:
+    return round(float(x), digits)
