@@ -15,17 +15,28 @@ import types
 import typing
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxnmt import config
 from jaxnmt.config import Experiment, UserError
 
+Returned = TypeVar("Returned")
 _OWN = "jaxnmt_config_"  # how modules made of config files are called
+_STUDIES = "ablations/"
 _CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
 
 
 def shipped() -> dict[str, pathlib.Path]:
-    """The configs that come with the package, by name (`quickstart`, `ablations/heads`)."""
+    """The configs that come with the package, by name (`quickstart`, `phrases/lstm_luong`)."""
+    return {name: path for name, path in _shipped().items() if not name.startswith(_STUDIES)}
+
+
+def shipped_studies() -> dict[str, pathlib.Path]:
+    """The studies that come with the package, by name (`heads`)."""
+    return {name.removeprefix(_STUDIES): path for name, path in _shipped().items() if name.startswith(_STUDIES)}
+
+
+def _shipped() -> dict[str, pathlib.Path]:
     package = pathlib.Path(__file__).parent
     folder = next((f for f in (package / "_configs", package.parent / "configs") if f.is_dir()), None)
     if folder is None:
@@ -39,17 +50,29 @@ def find(name: str) -> pathlib.Path:
     Raises:
         UserError: there is neither; the nearest shipped names and all of them are given.
     """
+    return _find(name, "config", shipped())
+
+
+def find_study(name: str) -> pathlib.Path:
+    """The file of a study: as `find`.
+
+    Raises:
+        UserError: as `find`.
+    """
+    return _find(name, "study", shipped_studies())
+
+
+def _find(name: str, kind: str, names: dict[str, pathlib.Path]) -> pathlib.Path:
     path = pathlib.Path(name)
     if path.suffix == ".py":
         if path.is_file():
             return path
-        raise UserError(f"config file {name} does not exist; give the path of a Python file, or a shipped name: {', '.join(shipped())}")
-    names = shipped()
+        raise UserError(f"{kind} file {name} does not exist; give the path of a Python file, or a shipped name: {', '.join(names)}")
     if name.replace("-", "_") in names:
         return names[name.replace("-", "_")]
     near = difflib.get_close_matches(name.replace("-", "_"), names, n=2, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"there is no config named {name}.{hint} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
+    raise UserError(f"there is no {kind} named {name}.{hint} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
 
 
 def load_module(path: pathlib.Path) -> types.ModuleType:
@@ -82,16 +105,26 @@ def load(name: str) -> Experiment:
         UserError: no such config, the file fails, or its `config()` is missing or returns something else.
     """
     path = find(name)
-    module = load_module(path)
-    if not callable(getattr(module, "config", None)):
-        raise UserError(f"config file {path}, line 1: it has no function config(); define one that returns a jaxnmt.config.Experiment")
-    with _naming(path, "config() fails"):
-        experiment = module.config()
-    if not isinstance(experiment, Experiment):
-        line = module.config.__code__.co_firstlineno
-        raise UserError(f"config file {path}, line {line}: config() returns {type(experiment).__name__}, not a jaxnmt.config.Experiment")
+    experiment = call(path, "config", Experiment)
     _check_model(path, experiment.model)
     return experiment
+
+
+def call(path: pathlib.Path, function: str, returns: type[Returned]) -> Returned:
+    """What a function of a config file returns.
+
+    Raises:
+        UserError: the file fails, or the function is missing, fails or returns something else.
+    """
+    module, kind = load_module(path), f"{returns.__module__}.{returns.__qualname__}"
+    if not callable(getattr(module, function, None)):
+        raise UserError(f"config file {path}, line 1: it has no function {function}(); define one that returns a {kind}")
+    with _naming(path, f"{function}() fails"):
+        made = getattr(module, function)()
+    if not isinstance(made, returns):
+        line = getattr(module, function).__code__.co_firstlineno
+        raise UserError(f"config file {path}, line {line}: {function}() returns {type(made).__name__}, not a {kind}")
+    return made
 
 
 def _check_model(path: pathlib.Path, model: Any) -> None:
@@ -156,12 +189,17 @@ def save(experiment: Experiment, path: os.PathLike[str]) -> None:
     if _is_own(kind):
         _write(target.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
     try:
-        text = json.dumps(_plain(experiment), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(plain(experiment), indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise UserError(
             f"the model {kind.__name__} has a field that {target.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
     _write(target, text.encode())
+
+
+def write_json(value: Any, path: pathlib.Path) -> None:
+    """Write JSON, whole or not at all."""
+    _write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _write(target: pathlib.Path, data: bytes) -> None:
@@ -204,13 +242,14 @@ def _absolute(word: str) -> str:
     return ",".join(str(file.absolute()) for file in files) + at + weight
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A configuration as dictionaries, lists and numbers."""
     if not dataclasses.is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
-    plain = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Experiment):  # the one field whose class is the config file's choice
-        plain["model"] = {"type": _type_name(type(value.model)), **plain["model"]}
-    return plain
+        fields["model"] = {"type": _type_name(type(value.model)), **fields["model"]}
+    return fields
 
 
 def _is_own(kind: type) -> bool:

@@ -1,14 +1,15 @@
-"""Verbs that measure and show models: bench, laws."""
+"""Verbs that measure models and what they translate: bench, laws, compare."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
-from typing import Annotated
+from typing import Annotated, Literal
 
-from jaxnmt import config_checks, config_files
+from jaxnmt import config_checks, config_files, text_streams
 from jaxnmt.config import Experiment, Model, Transformer, UserError
-from jaxnmt.verbs.common import Flat, say, trainable
+from jaxnmt.verbs.common import Checkpoint, Flat, say, trainable
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 
@@ -27,6 +28,38 @@ class Laws:
     only: tuple[str, ...] = ()
     """Names of the laws to check, as the lines name them; when empty, all."""
     model: Model = dataclasses.field(default_factory=Transformer)
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    source: str = ""
+    """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
+    reference: str = ""
+    """File of their reference translations."""
+    test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
+    """The paired test against the baseline."""
+    samples: int = 0
+    """Resamples, or trials; 0: sacreBLEU's 1,000, or 10,000."""
+    metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
+    """Metrics with intervals and tests."""
+    html: str = ""
+    """File to write a page to: the tables, and the sentences that differ most."""
+    json: str = ""
+    """File to write all numbers to."""
+    other: str = ""
+    """The system whose sentences the page shows beside the baseline's; when empty, the first after it."""
+    examples: int = 50
+    """Losses, and gains, that the page shows."""
+    split: Literal["test", "validation"] = "test"
+    """Which of the runs' own sentences."""
+    checkpoint: Checkpoint = "best"
+    """Of the runs: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    beam_size: int = 0
+    """Of the runs; 0: as each run's settings say."""
+    pretokenized: bool = False
+    """The text of --reference and of the files is already split by spaces: BLEU counts the words as they stand (tokenize=none)."""
+    target_language: str = ""
+    """Code of the reference's language, which chooses BLEU's tokenizer; when empty, as its file's name ends (test.de: de), or the run's."""
 
 
 def bench(config: str, options: Bench) -> None:
@@ -79,3 +112,40 @@ def laws(config: str, options: Laws) -> int:
         told = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
         print(f"{told:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
     return int(failed > 0)
+
+
+def compare(first: str, others: list[str], options: Compare) -> None:
+    """Compare systems on one test set: scores with 95 % intervals, paired tests against the first (the baseline), and where they differ.
+
+    A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one a line, by any
+    toolkit. Scores, intervals and p are sacreBLEU's, to the digit.
+
+    Examples:
+      jaxnmt compare runs/gru runs/transformer --html page.html
+      jaxnmt compare runs/mine theirs.de --test approximate-randomisation
+      jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
+    """
+    if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
+        raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
+    from jaxnmt.analysis import comparison_report, tables
+    from jaxnmt.analysis.compare import Settings
+    from jaxnmt.analysis.compare import compare as compared
+    from jaxnmt.analysis.compare import gather
+
+    names = [first, *others]
+    comparison_report.other_system(names, options.other)
+    wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
+    test, systems, trained = gather(names, Settings(**wanted), say)
+    found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
+    if options.json:
+        _write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
+    if options.html:
+        _write(options.html, comparison_report.page(found, test, systems, options.other, options.examples))
+    print(comparison_report.heading(found), end="\n\n")
+    tables.show(comparison_report.tables(found))
+
+
+def _write(name: str, text: str) -> None:
+    with text_streams.writer(name) as write:
+        write(text)
+    say(f"written: {name}")

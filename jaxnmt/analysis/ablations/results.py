@@ -1,0 +1,141 @@
+"""A study's results, gathered from what its jobs have left: means and deviations over seeds, at any time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import pathlib
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jaxnmt.analysis.ablations import study as studies
+from jaxnmt.analysis.ablations.study import Job, Study
+from jaxnmt.analysis.ablations.worker import chosen_rate, read_result
+
+
+class Mean(NamedTuple):
+    """Mean and sample standard deviation of as many values; the deviation of a single one is 0."""
+
+    mean: float
+    deviation: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.count == 1 else f"{self.mean:.2f} ± {self.deviation:.2f}"
+
+
+class Row(NamedTuple):
+    """A variant's results.
+
+    Attributes:
+        differs: what sets it apart from the parent.
+        learning_rate: that its runs trained with.
+        runs: how many of its runs are finished, and which folders they are in.
+        bleu, chrf, ter: on the test sentences; None while nothing is finished.
+    """
+
+    variant: str
+    differs: str
+    parameters: int
+    flops: float
+    learning_rate: float | None
+    steps: int
+    runs: tuple[pathlib.Path, ...]
+    bleu: Mean | None
+    chrf: Mean | None
+    ter: Mean | None
+    target_tokens: float
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.target_tokens / self.seconds if self.seconds else 0.0
+
+
+def gather(study: Study, folder: pathlib.Path, sizes: dict[str, Any]) -> list[Row]:
+    """A row for each variant, in the study's order; `sizes` as `budgets.measure` finds them."""
+    return [_row(study, folder, variant, sizes[variant]) for variant in study.variants]
+
+
+def _row(study: Study, folder: pathlib.Path, variant: str, size: Any) -> Row:
+    jobs = [Job(variant, seed) for seed in study.seeds]
+    done = [(job, result) for job in jobs if (result := read_result(folder, job)) is not None]
+    results = [result for _, result in done]
+    scores = [[metric["value"] for metric in result["test"]["metrics"]] for result in results]
+    bleu, chrf, ter = (mean([score[i] for score in scores]) for i in range(3))
+    own = study.variants[variant].schedule.learning_rate
+    steps = size.steps(study.budget)
+    return Row(
+        variant=variant,
+        differs=_told(studies.differences(study, variant)),
+        parameters=size.parameters,
+        flops=size.flops * size.tokens * steps / size.epoch_steps,
+        learning_rate=chosen_rate(study, folder, variant) if study.learning_rates else own,
+        steps=steps,
+        runs=tuple(folder / job.folder for job, _ in done),
+        bleu=bleu,
+        chrf=chrf,
+        ter=ter,
+        target_tokens=sum(result["target_tokens"] for result in results),
+        seconds=sum(result["seconds"] for result in results),
+    )
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """Of at least one value."""
+    if not values:
+        return None
+    return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+
+
+def _told(differences: dict[str, tuple[Any, Any]]) -> str:
+    return ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items())
+
+
+HEADINGS = ("variant", "BLEU", "chrF++", "TER", "runs", "parameters", "TFLOP a run", "steps", "learning rate", "tokens/s")
+
+
+def cells(row: Row, seeds: int) -> list[str]:
+    """A row's cells under `HEADINGS`."""
+    return [
+        row.variant,
+        *(str(value) if value else "–" for value in (row.bleu, row.chrf, row.ter)),
+        f"{len(row.runs)} of {seeds}",
+        f"{row.parameters:,}",
+        f"{row.flops / 1e12:,.0f}",
+        f"{row.steps:,}",
+        f"{row.learning_rate:g}" if row.learning_rate else "–",
+        f"{row.tokens_per_second:,.0f}",
+    ]
+
+
+def markdown(study: Study, rows: Sequence[Row]) -> str:
+    """The table, as Markdown."""
+    lines = [cells(row, len(study.seeds)) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (HEADINGS, ["---"] * len(HEADINGS), *lines))
+
+
+def latex(study: Study, rows: Sequence[Row]) -> str:
+    """The table, as a LaTeX tabular."""
+    lines = [HEADINGS, *(cells(row, len(study.seeds)) for row in rows)]
+    body = [" & ".join(_escaped(cell) for cell in line) + r" \\" for line in lines]
+    return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}", body[0], r"\hline", *body[1:], r"\end{tabular}"])
+
+
+def _escaped(text: str) -> str:
+    text = "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
+    return text.replace("±", r"$\pm$").replace("–", "--")
+
+
+def table_csv(rows: Sequence[Row]) -> str:
+    """The numbers themselves, a line a variant; `runs` are folders."""
+    out = io.StringIO()
+    names = [name for name in Row._fields if name not in ("bleu", "chrf", "ter", "runs")]
+    scores = [f"{metric}_{part}" for metric in ("bleu", "chrf", "ter") for part in ("mean", "deviation", "count")]
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*names, *scores, "runs"])
+    for row in rows:
+        values = [value for metric in (row.bleu, row.chrf, row.ter) for value in (metric or ("", "", 0))]
+        writer.writerow([*(getattr(row, name) for name in names), *values, " ".join(map(str, row.runs))])
+    return out.getvalue()

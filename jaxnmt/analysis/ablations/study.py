@@ -1,0 +1,158 @@
+"""What a study is, and the jobs that it consists of. Nothing here imports JAX."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jaxnmt import config_checks, config_files
+from jaxnmt.config import Experiment, UserError, replace
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run trains: the same for every variant."""
+
+    amount: float
+    unit: Literal["steps", "epochs", "tokens", "flops"] = "steps"
+    """Optimizer steps; passes over the text; target tokens; floating-point operations of training (6 for each weight and token)."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """Variants that differ in what is studied, and are trained alike.
+
+    A config file of a study has a function `study()` that returns one.
+    """
+
+    variants: Mapping[str, Experiment]
+    """By name; the first is the parent that the others are compared with."""
+    budget: Budget
+    """Of every run whose result counts."""
+    seeds: tuple[int, ...] = (1, 2, 3)
+    """Each variant is trained once with each."""
+    learning_rates: tuple[float, ...] = ()
+    """Tried for every variant before its runs, with the first seed; the best on validation is taken. Empty: the variant's own."""
+    tuning: Budget | None = None
+    """Of each of these trials; None: as `budget`."""
+    unequal_parameters: bool = False
+    """Whether variants may differ by more than a twentieth in parameters (embeddings and output layer counted)."""
+
+    @property
+    def parent(self) -> str:
+        return next(iter(self.variants))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training.
+
+    Attributes:
+        variant, seed: whose, and with which seed.
+        learning_rate: that is tried, of a trial; None for a run whose result counts.
+    """
+
+    variant: str
+    seed: int
+    learning_rate: float | None = None
+
+    @property
+    def folder(self) -> str:
+        """Its place in the study's folder."""
+        name = re.sub(r"[^\w.+-]+", "_", self.variant).strip("_")
+        return f"runs/{name}/seed-{self.seed}" if self.learning_rate is None else f"trials/{name}/rate-{self.learning_rate:g}"
+
+
+def load(name: str) -> Study:
+    """The study of a config file, by shipped name (`heads`) or path.
+
+    Raises:
+        UserError: there is none, or what it says cannot be.
+    """
+    path = config_files.find_study(name)
+    study = config_files.call(path, "study", Study)
+    check(study, str(path))
+    return study
+
+
+def check(study: Study, where: str) -> None:
+    """Refuse what cannot be.
+
+    Raises:
+        UserError: naming the variant or field.
+    """
+    if len(study.variants) < 2:
+        raise UserError(f"{where}: a study compares at least two variants, not {len(study.variants)}")
+    if not study.seeds or len(set(study.seeds)) < len(study.seeds):
+        raise UserError(f"{where}: seeds are {study.seeds}; give at least one, each once")
+    for budget, field in ((study.budget, "budget"), (study.tuning, "tuning")):
+        if budget and budget.amount <= 0:
+            raise UserError(f"{where}: {field} is {budget.amount:g} {budget.unit}; it must be above 0")
+    folders = [Job(name, 0).folder for name in study.variants]
+    if len(set(folders)) < len(folders):
+        raise UserError(f"{where}: two variants' names differ in punctuation alone: {', '.join(study.variants)}")
+    for name, experiment in study.variants.items():
+        try:
+            config_checks.validate(experiment)
+        except UserError as error:
+            raise UserError(f"{where}: variant {name}: {error}") from None
+
+
+def trials(study: Study, variant: str) -> list[Job]:
+    """The trials that choose a variant's learning rate; none where one rate needs no choice."""
+    rates = study.learning_rates
+    return [Job(variant, study.seeds[0], rate) for rate in rates] if len(rates) > 1 else []
+
+
+def jobs(study: Study) -> Iterator[Job]:
+    """Every training, trials first; seed by seed, so that a study stopped early has something of each variant."""
+    for variant in study.variants:
+        yield from trials(study, variant)
+    for seed in study.seeds:
+        yield from (Job(variant, seed) for variant in study.variants)
+
+
+def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | None) -> Experiment:
+    """The run of a job: so many steps, at a learning rate that was chosen (None: the variant's own)."""
+    changes: dict[str, Any] = {"training.seed": job.seed, "training.steps": steps, "training.max_minutes": 0.0}
+    if learning_rate is not None:
+        changes["schedule.learning_rate"] = learning_rate
+    return config_files.with_absolute_paths(replace(study.variants[job.variant], **changes))
+
+
+def describe(study: Study) -> dict[str, Any]:
+    """All that defines a study, for JSON; two studies are the same if these are equal."""
+    plain = dataclasses.asdict(dataclasses.replace(study, variants={}))
+    return json.loads(json.dumps(plain | {"variants": {name: config_files.plain(e) for name, e in study.variants.items()}}))
+
+
+def differences(study: Study, variant: str) -> dict[str, tuple[Any, Any]]:
+    """What sets a variant apart from the parent: {field: (parent's, its own)}."""
+    return config_files.differences(study.variants[study.parent], study.variants[variant])
+
+
+def begin(study: Study, folder: pathlib.Path) -> None:
+    """Make a study's folder, or see that an existing one holds the same study.
+
+    Raises:
+        UserError: it holds another one; the fields that differ are named.
+    """
+    path, now = folder / "study.json", describe(study)
+    if not path.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        config_files.write_json(now, path)
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [field for field in now if before.get(field) != now[field] and field != "seeds"]
+    if changed:
+        raise UserError(
+            f"{folder} holds a study with other {' and '.join(changed)}: choose another folder with --folder, or restore the config file"
+        )
+    config_files.write_json(now, path)  # other seeds only add runs, or leave some out

@@ -1,0 +1,157 @@
+"""Works a study off: claims a job, trains and scores it in a process of its own, writes its result, goes on to the next.
+
+Any number of workers may share a study's folder. A job is claimed by a lock on a file, which the system lets go when its process dies,
+however it dies; its run is taken up where its last checkpoint left it. A job whose `result.json` is there is finished for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxnmt import config_files, run_directory
+from jaxnmt.analysis.ablations import study as studies
+from jaxnmt.analysis.ablations.study import Job, Study
+from jaxnmt.config import Experiment, UserError
+
+RESULT = "result.json"
+POLL_SECONDS = 5.0  # between looks at what other workers have finished
+Say = Callable[[str], None]
+
+
+def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], say: Say) -> list[Job]:
+    """Do every job that nobody else does, and wait for those that others do.
+
+    Args:
+        steps: of each variant's "run" and "trial", as `budgets.resolve` found them.
+
+    Returns:
+        The jobs that failed; the next call tries them again.
+    """
+    failed: list[Job] = []
+    everything = list(studies.jobs(study))
+    while True:
+        left = [job for job in everything if job not in failed and not (folder / job.folder / RESULT).exists()]
+        if not left:
+            return failed
+        if not any(_attempt(study, folder, steps, job, failed, say) for job in left):
+            time.sleep(POLL_SECONDS)
+
+
+def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: list[Job], say: Say) -> bool:
+    """Do a job if it is ready and free; -> whether anything was done."""
+    rate = job.learning_rate
+    if rate is None and study.learning_rates:
+        rate = chosen_rate(study, folder, job.variant)
+        if rate is None:
+            lost = any(trial in failed for trial in studies.trials(study, job.variant))
+            if lost:
+                failed.append(job)
+            return lost
+    with _claim(folder / job.folder) as mine:
+        if not mine or (folder / job.folder / RESULT).exists():
+            return False
+        kind = "run" if job.learning_rate is None else "trial"
+        experiment = studies.experiment_of(study, job, steps[job.variant][kind], rate)
+        say(f"{_progress(study, folder)} {job.folder}")
+        result = _train_and_score(experiment, folder / job.folder, kind)
+        if result is None:
+            say(f"{job.folder} failed: the end of {folder / job.folder / 'log.txt'} says why")
+            failed.append(job)
+        else:
+            config_files.write_json(result, folder / job.folder / RESULT)
+    return True
+
+
+def chosen_rate(study: Study, folder: pathlib.Path, variant: str) -> float | None:
+    """The learning rate that a variant's trials have found best on validation (of equals the smaller); None while trials are missing."""
+    if len(study.learning_rates) == 1:
+        return study.learning_rates[0]
+    results = [read_result(folder, trial) for trial in studies.trials(study, variant)]
+    if not results or any(result is None for result in results):
+        return None
+    return min((-result["validation_score"], rate) for result, rate in zip(results, study.learning_rates, strict=True) if result)[1]
+
+
+def read_result(folder: pathlib.Path, job: Job) -> dict[str, Any] | None:
+    """What a finished job's `result.json` holds."""
+    path = folder / job.folder / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextlib.contextmanager
+def _claim(folder: pathlib.Path) -> Iterator[bool]:
+    """-> whether the job is ours until the block ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str) -> dict[str, Any] | None:
+    """A job's result, or None where a process ended with an error."""
+    run = folder / "run"
+    try:
+        run_directory.start(run, experiment)
+    except UserError as error:
+        (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
+        return None
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        if _jaxnmt(["resume", str(run)], log, log) != 0:
+            return None
+        result = {"run": str(run), **_training_record(run)}
+        if kind == "trial":
+            return result
+        scores = folder / "scores.json"
+        with scores.open("w", encoding="utf-8") as out:
+            if _jaxnmt(["evaluate", str(run), "--json", "True", "--output", str(folder / "test.txt")], out, log) != 0:
+                return None
+    return result | {"test": json.loads(scores.read_text(encoding="utf-8"))}
+
+
+def _jaxnmt(words: list[str], out, log) -> int:
+    """Run the command in a process of its own. Ctrl-C reaches it too: it saves, and we wait for that.
+
+    Raises:
+        KeyboardInterrupt: after it has left.
+    """
+    process = subprocess.Popen([sys.executable, "-m", "jaxnmt.cli", *words], stdout=out, stderr=log)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def _training_record(run: pathlib.Path) -> dict[str, Any]:
+    """What a run's log tells: validations, the best of them, tokens, time."""
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    validations = [record for record in records if record["kind"] == "validation"]
+    training = [record for record in records if record["kind"] == "train"]
+    best = [record for record in validations if record["best"]][-1]
+    by_bleu = run_directory.read(run).validation.metric == "bleu"
+    return {
+        "validation_score": best["bleu"] if by_bleu else -best["loss"],
+        "best_step": best["step"],
+        "steps": training[-1]["step"],
+        "target_tokens": training[-1]["target_tokens"],
+        "seconds": sum(record["timing"]["seconds"] for record in training),
+        "validations": [{name: record[name] for name in ("step", "loss", "bleu") if name in record} for record in validations],
+    }
+
+
+def _progress(study: Study, folder: pathlib.Path) -> str:
+    everything = list(studies.jobs(study))
+    done = sum((folder / job.folder / RESULT).exists() for job in everything)
+    return f"[{done + 1}/{len(everything)}]"

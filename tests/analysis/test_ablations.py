@@ -1,0 +1,156 @@
+"""A study: what it comes to, that nothing is done twice whatever is killed, and that the table is the runs'."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tiny
+
+from jaxnmt import cli, config_files
+from jaxnmt.analysis.ablations import budgets, results, worker
+from jaxnmt.analysis.ablations import study as studies
+from jaxnmt.analysis.ablations.study import Budget, Job, Study
+from jaxnmt.config import UserError, replace
+
+STUDY = """
+import sys
+
+sys.path.insert(0, {tests!r})
+import pathlib
+
+import tiny
+
+from jaxnmt.analysis.ablations.study import Budget, Study
+from jaxnmt.config import replace
+
+
+def study():
+    parent = tiny.experiment(pathlib.Path({folder!r}), **{{"training.ema_decay": 0.0, "validation.metric": "loss"}})
+    return Study(
+        variants={{"one head": replace(parent, **{{"model.num_heads": 1}}), "two heads": parent}},
+        budget=Budget(6, "steps"),
+        seeds={seeds},
+        learning_rates=(1e-3, 1e-2),
+        tuning=Budget(4, "steps"),
+    )
+"""
+
+
+def study_file(tmp_path, seeds):
+    path = tmp_path / "heads.py"
+    path.write_text(STUDY.format(tests=str(pathlib.Path(__file__).parents[1]), folder=str(tmp_path / "text"), seeds=seeds))
+    return path
+
+
+def command(file, folder):
+    return [sys.executable, "-m", "jaxnmt.cli", "ablate", str(file), "--folder", str(folder)]
+
+
+def without_speed(table):
+    """A Markdown table but for its last column, tokens a second."""
+    return [line.rsplit("|", 2)[0] for line in table.splitlines()]
+
+
+@pytest.mark.parametrize(("seeds", "kills"), [((1,), 1), pytest.param((1, 2), 10, marks=pytest.mark.slow)])
+def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_done_twice(tmp_path, seeds, kills):
+    file, random = study_file(tmp_path, seeds), np.random.default_rng(0)
+    whole = subprocess.run(command(file, tmp_path / "whole"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    finished: dict = {}
+    for _ in range(kills):
+        process = subprocess.Popen(command(file, tmp_path / "killed"), start_new_session=True, stderr=subprocess.DEVNULL)
+        done = len(finished)
+        while process.poll() is None and len(finished) == done:  # until it has finished something, and somewhere in the next
+            time.sleep(0.2)
+            finished |= {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("result.json")}
+        time.sleep(random.uniform(0, 6))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        finished |= {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("result.json")}
+    two = [subprocess.Popen(command(file, tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in two] == [0, 0]
+    assert finished and {path: path.stat().st_mtime_ns for path in finished} == finished
+    tables = [(tmp_path / name / "report.md").read_text() for name in ("whole", "killed")]
+    assert without_speed(tables[0]) == without_speed(tables[1])
+    study = studies.load(str(file))
+    for job in studies.jobs(study):
+        left, right = (worker.read_result(tmp_path / name, job) for name in ("whole", "killed"))
+        assert left["validations"] == right["validations"] and left.get("test") == right.get("test")
+    check_table(study, tmp_path / "whole", tables[0])
+
+
+def check_table(study, folder, table):
+    """The table is what the runs say, and they trained with the rate that their trials found best."""
+    results_of = [worker.read_result(folder, Job("two heads", seed)) for seed in study.seeds]
+    assert str(results.mean([result["test"]["metrics"][1]["value"] for result in results_of])) in table
+    rate = worker.chosen_rate(study, folder, "two heads")
+    scores = {r: worker.read_result(folder, Job("two heads", 1, r))["validation_score"] for r in (1e-3, 1e-2)}
+    assert scores[rate] == max(scores.values()) > min(scores.values())
+    used = json.loads((folder / "runs/two_heads/seed-1/run/config.json").read_text())
+    assert used["schedule"]["learning_rate"] == rate and used["training"]["seed"] == 1 and used["training"]["steps"] == 6
+
+
+def test_a_budget_is_the_same_for_all_in_its_own_unit(tmp_path):
+    small = tiny.experiment(tmp_path)
+    large = replace(small, **{"batching.tokens": 512, "model.mlp_dim": 48})
+    sizes = budgets.measure(Study({"small": small, "large": large}, Budget(1), unequal_parameters=True), tmp_path)
+    assert sizes["small"].tokens == sizes["large"].tokens and sizes["small"].epoch_steps > sizes["large"].epoch_steps
+    for unit, cost in (("tokens", lambda s: s.tokens), ("epochs", lambda s: 1), ("flops", lambda s: s.flops * s.tokens)):
+        budget = Budget(100 * cost(sizes["small"]), unit)
+        spent = [size.steps(budget) / size.epoch_steps * cost(size) for size in sizes.values()]
+        assert spent == pytest.approx([budget.amount] * 2, rel=0.01)
+    assert [size.steps(Budget(7, "steps")) for size in sizes.values()] == [7, 7]
+
+
+def test_variants_of_unequal_size_are_refused_unless_asked_for(tmp_path):
+    small = tiny.experiment(tmp_path)
+    study = Study({"small": small, "large": replace(small, **{"model.emb_dim": 32})}, Budget(1))
+    with pytest.raises(UserError, match="large .* parameters|large [0-9,]+"):
+        budgets.measure(study, tmp_path)
+
+
+def test_mean_and_deviation_by_hand():
+    assert results.mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5), 3)
+    assert str(results.mean([4.0])) == "4.00" and results.mean([]) is None
+
+
+def test_a_changed_study_is_refused_and_more_seeds_are_taken(tmp_path):
+    one = tiny.experiment(tmp_path)
+    study = Study({"a": one, "b": replace(one, **{"training.label_smoothing": 0.2})}, Budget(5))
+    studies.begin(study, tmp_path / "study")
+    studies.begin(Study(study.variants, Budget(5), seeds=(1, 2, 3, 4)), tmp_path / "study")
+    with pytest.raises(UserError, match="other budget"):
+        studies.begin(Study(study.variants, Budget(6)), tmp_path / "study")
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("variants={'a': parent}", "at least two"),
+        ("variants={'a': parent, 'b': parent}, seeds=(1, 1)", "seeds"),
+        ("variants={'a b': parent, 'a_b': parent}", "punctuation"),
+        ("variants={'a': parent, 'b': replace(parent, **{'model.dropout': 2.0})}", "variant b: model.dropout"),
+    ],
+)
+def test_a_mistake_in_a_study_is_one_sentence(tmp_path, capsys, change, says):
+    path = tmp_path / "study.py"
+    path.write_text(
+        "from jaxnmt.analysis.ablations.study import Budget, Study\nfrom jaxnmt.config import Experiment, replace\nparent = Experiment()\n"
+        f"def study():\n    return Study(budget=Budget(5), {change})\n"
+    )
+    assert cli.main(["ablate", str(path)]) == 2
+    told = capsys.readouterr().err
+    assert says in told and told.count("\n") == 1 and str(path) in told
+
+
+@pytest.mark.parametrize("name", config_files.shipped_studies())
+def test_shipped_studies_load(name):
+    assert len(studies.load(name).variants) > 1
