@@ -1,0 +1,54 @@
+/** The search as a tree from left to right: every hypothesis that was ever kept. */
+function drawBeam(section) {
+  const { size, nodes, finished, length_penalty: alpha } = record.beam;
+  section.append(el("p", { class: "lead" }, size > 1
+    ? `The decoder kept the ${size} likeliest beginnings at each step (a beam of ${size}). Under a word stands its log-probability with all before it; grey ones were given up.`
+    : "The decoder took the likeliest word at each step (greedy search). Under a word stands its log-probability with all before it."));
+  section.append(scrolling("The beam as a tree; a table follows", treePicture(nodes, finished)));
+  const rows = finished.map((found, rank) => el("tr", {}, el("td", { class: "num" }, String(rank + 1)), el("th", { scope: "row", dir: "auto" }, found.text || "(nothing)"),
+    el("td", { class: "num" }, two(found.log_prob)), el("td", { class: "num" }, found.score.toFixed(3))));
+  section.append(scrolling("Translations found", el("table", { class: "finished" }, el("caption", { class: "vh" }, "Translations found, best first"),
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rank"), el("th", { scope: "col" }, "Translation"), el("th", { scope: "col", class: "num" }, "log-probability"), el("th", { scope: "col", class: "num" }, "score"))),
+    el("tbody", {}, ...rows))));
+  section.append(el("p", { class: "note" }, `The score is the log-probability divided by ((5 + length) / 6) to the power of ${alpha}, so that longer translations are not at a disadvantage.`));
+  section.append(stepsInWords(nodes));
+}
+
+function treePicture(nodes, finished) {
+  const children = nodes.map(() => []), roots = [];
+  nodes.forEach((node, i) => (node.parent < 0 ? roots : children[node.parent]).push(i));
+  const best = new Set(), found = new Set();
+  finished.forEach(({ node }, rank) => { for (let i = node; i >= 0; i = nodes[i].parent) { found.add(i); if (rank === 0) best.add(i); } });
+  const order = (list) => list.sort((a, b) => best.has(b) - best.has(a) || found.has(b) - found.has(a) || nodes[b].log_prob - nodes[a].log_prob);
+  const row = [];
+  let rows = 0;
+  const place = (i) => { if (children[i].length) { order(children[i]).forEach(place); row[i] = row[children[i][0]]; } else row[i] = rows++; };
+  order(roots).forEach(place);
+  const depth = Math.max(0, ...nodes.map((node) => node.step)) + 1;
+  const widest = Array.from({ length: depth }, (_, step) => Math.max(...nodes.filter((node) => node.step === step).map((node) => [...node.piece].length)));
+  const left = [], high = 42;
+  widest.reduce((x, letters, step) => { left[step] = x; return x + Math.max(52, letters * 8 + 18) + 26; }, 78);
+  const width = left.at(-1) + Math.max(52, widest.at(-1) * 8 + 18) + 8, height = rows * high + 8;
+  const drawn = nodes.map((node, i) => {
+    const x = left[node.step], y = row[i] * high + 6, wide = Math.max(44, [...node.piece].length * 8 + 14);
+    const from = node.parent < 0 ? [66, 21] : [left[node.parent === -1 ? 0 : nodes[node.parent].step] + Math.max(44, [...nodes[node.parent].piece].length * 8 + 14), row[node.parent] * high + 21];
+    const middle = x - 13;
+    return svg("g", { class: best.has(i) ? "best" : found.has(i) ? "found" : "lost" },
+      svg("path", { class: "edge", d: `M${from[0]} ${from[1]}H${middle - 8}C${middle} ${from[1]} ${middle} ${y + 15} ${x} ${y + 15}` }),
+      svg("rect", { class: "box", x, y, width: wide, height: 31, rx: 6 }),
+      svg("text", { x: x + 7, y: y + 14 }, node.piece), svg("text", { class: "p", x: x + 7, y: y + 26 }, two(node.log_prob)));
+  });
+  drawn.sort((a, b) => a.classList.contains("best") - b.classList.contains("best"));
+  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `A tree of ${nodes.length} hypotheses over ${depth} steps; the best reads ${record.translation}` },
+    svg("g", { class: "best" }, svg("rect", { class: "box", x: 4, y: 6, width: 62, height: 31, rx: 6 }), svg("text", { x: 11, y: 26 }, "‹begin›")), ...drawn);
+}
+
+function stepsInWords(nodes) {
+  const depth = Math.max(0, ...nodes.map((node) => node.step)) + 1;
+  const prefix = (i) => (i < 0 ? "" : `${prefix(nodes[i].parent)} ${nodes[i].piece}`);
+  const lists = Array.from({ length: depth }, (_, step) => {
+    const here = nodes.map((node, i) => [node, i]).filter(([node]) => node.step === step).sort((a, b) => b[0].log_prob - a[0].log_prob);
+    return el("li", {}, `After step ${step + 1}`, el("ul", {}, ...here.map(([node, i]) => el("li", { dir: "auto" }, `${prefix(i).trim()} (${two(node.log_prob)})`))));
+  });
+  return el("details", {}, el("summary", {}, "The same tree in words"), el("ol", {}, ...lists));
+}

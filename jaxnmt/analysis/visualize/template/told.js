@@ -1,0 +1,86 @@
+/** What each step of the player is, and what it says: a list of {word (-1: the source is being read), name, say, …} by kind of model. */
+const sources = S.slice(0, -1);
+
+function recurrentSteps() {
+  const context = settings.context, bag = settings.encoder === "bag", vector = record.recurrent.vector;
+  const both = settings.bidirectional !== "none" && !bag;
+  const found = S.map((word, i) => ({
+    word: -1, read: i, name: "reading the source",
+    say: bag
+      ? `${quoted(word)} goes through one layer by itself; the encoder has no order and no memory.`
+      : `The encoder reads ${quoted(word)} and makes a state of ${record.recurrent.states[i].size} numbers, which carries what came before`
+        + (both ? ", and, read from the other end too, what comes after." : "."),
+  }));
+  if (context === "fixed") found.push({
+    word: -1, read: S.length - 1, name: "the one vector", vector: true,
+    say: `${bag ? "The mean of the words" : "The encoder’s last state"} is one vector of ${vector.size} numbers: all that the decoder will ever know of the ${S.length - 1} source tokens. This model has no attention.`,
+  });
+  steps.forEach((step, t) => found.push(...(context === "fixed" ? fixedSteps : attentiveSteps)(step, t)));
+  return found;
+}
+
+function fixedSteps(step, t) {
+  const fed = settings.input_feeding ? ", the one vector" : "";
+  return [
+    { word: t, stage: 4, name: "new state", say: `The decoder reads ${quoted(step.read)}: its new state h is made of the last state${fed} and this word. It looks back at no source word.` },
+    { word: t, stage: 5, name: "next word", say: choice(step, t) },
+  ];
+}
+
+function attentiveSteps(step, t) {
+  const before = settings.context === "bahdanau", asks = before ? "The last state, s at t−1," : "The new state hₜ";
+  const best = argmax(step.scores);
+  const moved = before ? `The word read is ${quoted(step.read)}.` : `The decoder reads ${quoted(step.read)} and moves to its new state hₜ.`;
+  const joined = before
+    ? `The new state hₜ is made of the last state, the word read and the context. State, word and context are joined, [hₜ; y; Cₜ], and go through one layer.`
+    : `State and context are joined, [hₜ; Cₜ], and go through one layer with a tanh.${settings.input_feeding ? " The result is also fed to the next step." : ""}`;
+  return [
+    { word: t, stage: 1, name: "scores", say: `${moved} ${asks} is compared with every encoder state; the best score, ${two(step.scores[best])}, has ${quoted(S[best])}.` },
+    { word: t, stage: 2, name: "softmax", say: `The softmax turns scores into weights above zero that sum to one: ${strongest(step.weights, S)}.` },
+    { word: t, stage: 3, name: "weighted sum", say: "Each encoder state is multiplied by its weight, and all are added up: the context vector Cₜ. The weights multiply the states, not the scores." },
+    { word: t, stage: 4, name: "joined", say: joined },
+    { word: t, stage: 5, name: "next word", say: choice(step, t) },
+  ];
+}
+
+function parallelSteps() {
+  const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross");
+  const inputs = record.vectors.filter((found) => found.side === "encoder");
+  const found = [{
+    word: -1, layer: 0, name: "words become vectors",
+    say: `All ${S.length} source tokens enter at once. Each is a vector${settings.positions && settings.positions !== "none" ? `, and its place in the sentence is told as well (${settings.positions} positions)` : ""}.`,
+  }];
+  const layers = Math.max(encoder.length, inputs.filter((layer) => layer.name).length);
+  for (let layer = 1; layer <= layers; layer++) {
+    const weights = encoder[layer - 1];
+    found.push({
+      word: -1, layer, name: `encoder layer ${layer}`,
+      say: weights
+        ? `Encoder layer ${layer}: every word looks at every word, in ${weights.heads.length} heads at once. Of its attention a word keeps ${percent(mean(weights.itself.map((x) => [x]))[0])} for itself, on average over heads; what the heads gather is concatenated and projected, then goes through a feed-forward layer.`
+        : `Encoder layer ${layer}: every word’s vector is made anew.`,
+    });
+  }
+  steps.forEach((step, t) => {
+    const last = decoder.at(-1);
+    if (last) found.push({
+      word: t, stage: 1, name: "masked self-attention",
+      say: `The decoder reads ${quoted(step.read)} and looks at the ${t ? `${t + 1} tokens` : "one token"} it has so far; the mask hides what comes later. In its last layer it looks at ${strongest(averaged(last, t), steps.map((each) => each.read))}.`,
+    });
+    if (cross.length) found.push({
+      word: t, stage: 3, name: "attention over the source",
+      say: `Now it looks at the source, in ${cross.length > 1 ? `each of ${cross.length} layers` : "one layer"}. In layer ${record.alignment.layer}: ${strongest(record.alignment.weights[t], S)}. The weights multiply the words’ value vectors, which are summed, head by head.`,
+    });
+    found.push({ word: t, stage: 5, name: "next word", say: choice(step, t) });
+  });
+  return found;
+}
+
+/** The end of each word's steps: which word, how sure, and what becomes of it. */
+function choice(step, t) {
+  const first = step.likely[0];
+  const likeliest = first.piece === step.chosen
+    ? `${quoted(step.chosen)} is likeliest, with probability ${two(step.p)}.`
+    : `${quoted(first.piece)} is likeliest here (${two(first.p)}), but the beam search keeps ${quoted(step.chosen)} (${two(step.p)}): the sentence as a whole scores better.`;
+  if (t === steps.length - 1) return `${likeliest} It is the end: the translation is finished.`;
+  return `${likeliest} It is written down, and fed back as the next word to read.`;
+}
