@@ -120,6 +120,8 @@ class Transformer:
     """How a token's place is told to the model."""
     max_positions: int = 512
     """learned: how many positions have a vector; later ones share the last."""
+    causal: bool = True
+    """Hide later target words from the decoder. False shows why: it reads the answer, and learns nothing that helps to translate."""
     tie_embeddings: Literal["all", "decoder", "none"] = "all"
     """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
     dropout: float = 0.1

@@ -1,4 +1,4 @@
-"""How many attention heads, at equal width (Vaswani et al. 2017, table 3, rows A), English to French on the embedded corpus.
+"""How many attention heads, at equal width (Vaswani et al. 2017, table 3, rows A), on the embedded corpus.
 
 Command: jaxnmt ablate heads
 Time, score: not yet measured

@@ -145,8 +145,8 @@ class TransformerModule(EncoderDecoder):
         noise = noise and noise.at("decoder")
         x_BTD = self.decoder_positions(self.embed_target(tokens_BT, self.dtype), positions_BT, length)
         x_BTD = constrain(dropout(x_BTD, c.dropout, noise and noise.at("embedding")), "BTD")
-        causal_TT = jnp.tril(jnp.ones((length, length), bool))
-        self_mask = causal_TT & (segments_BT[:, :, None] == segments_BT[:, None, :])
+        seen_TT = jnp.ones((length, length), bool)
+        self_mask = (jnp.tril(seen_TT) if c.causal else seen_TT) & (segments_BT[:, :, None] == segments_BT[:, None, :])
         packed = "decoder_segment_ids" in batch
         cross_mask = (memory.segments_BS > 0)[:, None, :]
         if packed:

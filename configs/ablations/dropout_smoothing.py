@@ -1,0 +1,19 @@
+"""Dropout and label smoothing, with and without (Vaswani et al. 2017, table 3, rows D), on the embedded corpus.
+
+Command: jaxnmt ablate dropout_smoothing
+Time, score: not yet measured
+"""
+
+from jaxnmt.analysis.ablations.study import Budget, Study
+from jaxnmt.config import replace
+from jaxnmt.config_files import load
+
+
+def study() -> Study:
+    parent = load("quickstart")
+    variants = {
+        f"dropout {dropout}, smoothing {smoothing}": replace(parent, **{"model.dropout": dropout, "training.label_smoothing": smoothing})
+        for dropout in (0.1, 0.0, 0.3)
+        for smoothing in (0.1, 0.0)
+    }
+    return Study(variants=variants, budget=Budget(1000, "steps"))

@@ -1,0 +1,14 @@
+"""A decoder that sees the words it is to predict: training loss near nothing, translations worthless. On the embedded corpus.
+
+Command: jaxnmt ablate mask
+Time, score: not yet measured
+"""
+
+from jaxnmt.analysis.ablations.study import Budget, Study
+from jaxnmt.config import replace
+from jaxnmt.config_files import load
+
+
+def study() -> Study:
+    masked = load("quickstart")
+    return Study(variants={"masked": masked, "sees the future": replace(masked, **{"model.causal": False})}, budget=Budget(1000, "steps"))

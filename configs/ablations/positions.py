@@ -1,0 +1,16 @@
+"""How a Transformer is told where a word stands: sines, learned vectors, rotations, or not at all (Vaswani et al. 2017, table 3, row E),
+English to French on the embedded corpus.
+
+Command: jaxnmt ablate positions
+Time, score: not yet measured
+"""
+
+from jaxnmt.analysis.ablations.study import Budget, Study
+from jaxnmt.config import replace
+from jaxnmt.config_files import load
+
+
+def study() -> Study:
+    parent = load("quickstart")
+    kinds = ("sinusoidal", "learned", "rotary", "none")
+    return Study(variants={kind: replace(parent, **{"model.positions": kind}) for kind in kinds}, budget=Budget(1000, "steps"))
