@@ -19,14 +19,25 @@ function treePicture(nodes, finished) {
   nodes.forEach((node, i) => (node.parent < 0 ? roots : children[node.parent]).push(i));
   const best = new Set(), found = new Set();
   finished.forEach(({ node }, rank) => { for (let i = node; i >= 0; i = nodes[i].parent) { found.add(i); if (rank === 0) best.add(i); } });
-  const order = (list) => list.sort((a, b) => best.has(b) - best.has(a) || found.has(b) - found.has(a) || nodes[b].log_prob - nodes[a].log_prob);
-  const row = [];
-  let rows = 0;
-  const place = (i) => { if (children[i].length) { order(children[i]).forEach(place); row[i] = row[children[i][0]]; } else row[i] = rows++; };
-  order(roots).forEach(place);
+  const worth = (i) => (best.has(i) ? 2 : found.has(i) ? 1 : 0);
+  const better = (a, b) => worth(b) - worth(a) || nodes[b].log_prob - nodes[a].log_prob;
+  // A node's best child goes on in its row. Every other child begins a branch in the nearest row below with room from there on; late
+  // branches first, so that lines do not cross.
+  const row = [], taken = [];
+  const chainOf = (i) => { const chain = [i]; for (let next; (next = children[chain.at(-1)].sort(better)[0]) !== undefined;) chain.push(next); return chain; };
+  const place = (i, above) => {
+    const chain = chainOf(i), from = nodes[i].step - 1, to = nodes[chain.at(-1)].step;
+    let here = above + 1;
+    while ((taken[here] ??= []).some(([a, b]) => a <= to && from <= b)) here++;
+    taken[here].push([from, to]);
+    for (const node of chain) row[node] = here;
+    for (const node of [...chain].reverse()) children[node].slice(1).forEach((child) => place(child, here));
+  };
+  roots.sort(better).forEach((root, rank) => place(root, rank ? 0 : -1));
+  const rows = taken.length;
   const depth = Math.max(0, ...nodes.map((node) => node.step)) + 1;
   const widest = Array.from({ length: depth }, (_, step) => Math.max(...nodes.filter((node) => node.step === step).map((node) => [...node.piece].length)));
-  const left = [], high = 42;
+  const left = [], high = 38;
   widest.reduce((x, letters, step) => { left[step] = x; return x + Math.max(52, letters * 8 + 18) + 26; }, 78);
   const width = left.at(-1) + Math.max(52, widest.at(-1) * 8 + 18) + 8, height = rows * high + 8;
   const drawn = nodes.map((node, i) => {

@@ -1,6 +1,7 @@
 /**
  * Weights as a table whose cells are darker the larger they are: rows are what looks, columns what is looked at.
- * `options`: label, rows, columns, tight, masked(row, column), says(row, column, weight): a sentence for the line below.
+ * `options`: label, rows, columns; tight: smaller cells; masked(row, column): what may not be seen; says(row, column): the sentence for the line
+ * below; invites: what stands there before.
  */
 function heatmap(weights, options) {
   const { rows, columns } = options;
@@ -19,7 +20,7 @@ function heatmap(weights, options) {
     const cell = event.target.closest("td.c");
     if (!cell) return;
     const [i, j] = [Number(cell.dataset.row), Number(cell.dataset.column)];
-    readout.textContent = options.masked && options.masked(i, j)
+    readout.textContent = options.says ? options.says(i, j) : options.masked && options.masked(i, j)
       ? `${quoted(rows[i])} cannot see ${quoted(columns[j])}: it comes later, and the mask hides it.`
       : `${quoted(rows[i])} looks at ${quoted(columns[j])} with weight ${weights[i][j].toFixed(4)}.`;
   };
@@ -53,6 +54,7 @@ function drawAlignment(section) {
   const divided = S.length - 1 > record.source.words.length || T.length - 1 > record.target.words.length;
   const whole = el("input", { type: "checkbox", onchange: () => (whole.checked ? words : pieces)() });
   section.append(numbersToggle(holder));
+  pieces();
   section.append(el("label", { class: "toggle" }, whole, divided ? "Whole words instead of pieces" : "Without the end"), holder);
   const sums = found.weights.map((row) => row.reduce((sum, x) => sum + x, 0));
   section.append(el("p", { class: "note" }, sums.every((sum) => Math.abs(sum - 1) < 1e-3)
