@@ -51,3 +51,9 @@ def test_each_fault_fails_the_law_that_forbids_it(fault, fails, capsys):
 def test_an_unknown_law_is_answered_with_those_there_are(capsys):
     assert cli.main(["laws", OWN, "--only", "casual"]) == 2
     assert "casual" in (error := capsys.readouterr().err) and "causal, padding" in error
+
+
+def test_a_decoder_without_its_mask_is_found_out(capsys):
+    small = ["--model.emb-dim", "16", "--model.num-heads", "2", "--model.mlp-dim", "24"]
+    assert cli.main(["laws", "quickstart", "--model.causal", "False", *small, "--only", "causal", "cached"]) == 1
+    assert [told for told, _ in lines_of(capsys).values()] == ["FAILS", "FAILS"]
