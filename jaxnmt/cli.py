@@ -19,6 +19,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt resume RUN [settings]                 take a run up again
   jaxnmt translate RUN                         translate lines from stdin to stdout
   jaxnmt evaluate RUN                          BLEU, chrF++ and TER on the run's test sentences
+  jaxnmt compare RUN|FILE RUN|FILE ...         scores with error bars and paired tests; where they differ
   jaxnmt data prepare CONFIG [settings]        clean and tokenise now, train later
   jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line
   jaxnmt runs show RUN | FOLDER                settings, progress and scores

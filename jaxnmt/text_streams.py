@@ -38,8 +38,8 @@ def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def writer(name: str) -> Iterator[Callable[[str], None]]:
-    """A function that writes a line to the file `name` (stdout when empty). The file appears when all is written.
+def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], None]]:
+    """A function that writes a line to the file `name` (stdout when empty). The file appears when all is written; `flag` named it.
 
     Raises:
         UserError: the file cannot be written.
@@ -52,7 +52,7 @@ def writer(name: str) -> Iterator[Callable[[str], None]]:
     try:
         file = open(temporary, "w", encoding="utf-8", newline="\n")
     except OSError as error:
-        raise UserError(f"--output {name} cannot be written: {error.strerror}") from None
+        raise UserError(f"{flag} {name} cannot be written: {error.strerror}") from None
     try:
         with file:
             yield functools.partial(print, file=file)

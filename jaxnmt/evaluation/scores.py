@@ -53,8 +53,8 @@ def score(hypotheses: Sequence[str], references: Sequence[str], pretokenized: bo
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
-    _check(hypotheses, references)
-    metrics = {"BLEU": _bleu(pretokenized, languages[1]), "chrF++": CHRF(word_order=2), "TER": TER()}
+    check(hypotheses, references)
+    metrics = {"BLEU": bleu_metric(pretokenized, languages[1]), "chrF++": CHRF(word_order=2), "TER": TER()}
     values = {name: metric.corpus_score(hypotheses, [references]).score for name, metric in metrics.items()}
     results = (Score(name, values[name], str(metric.get_signature())) for name, metric in metrics.items())
     return Scores(tuple(results), len(references), PRETOKENIZED_NOTE if pretokenized else "")
@@ -66,8 +66,8 @@ def bleu_score(hypotheses: Sequence[str], references: Sequence[str], pretokenize
     Raises:
         UserError: as `score`.
     """
-    _check(hypotheses, references)
-    return _bleu(pretokenized, languages[1]).corpus_score(hypotheses, [references]).score
+    check(hypotheses, references)
+    return bleu_metric(pretokenized, languages[1]).corpus_score(hypotheses, [references]).score
 
 
 def bleu_tokenizer(language: str, pretokenized: bool = False) -> str:
@@ -84,14 +84,20 @@ def bleu_tokenizer(language: str, pretokenized: bool = False) -> str:
     return "13a"
 
 
-def _bleu(pretokenized: bool, language: str):
+def bleu_metric(pretokenized: bool, language: str, references: Sequence[Sequence[str]] | None = None):
+    """sacreBLEU's BLEU for a target language; `references` are counted once where several systems are scored."""
     from sacrebleu.metrics.bleu import BLEU
 
     # force: do not warn that the text looks tokenised; where it is, that is known and said
-    return BLEU(tokenize=bleu_tokenizer(language, pretokenized), force=True)
+    return BLEU(tokenize=bleu_tokenizer(language, pretokenized), force=True, references=references)
 
 
-def _check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def check(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    """There is one hypothesis for each reference, and at least one.
+
+    Raises:
+        UserError: there is not.
+    """
     if len(hypotheses) != len(references):
         raise UserError(f"{len(hypotheses)} translations cannot be scored against {len(references)} references: one for each is needed")
     if not references:

@@ -193,6 +193,12 @@ def read_progress(run: Path, step: int) -> Progress:
         return _progress(_restore(manager, run, step, {})[1])
 
 
+def recorded_checksum(run: Path, step: int, averaged: bool) -> int | None:
+    """What `checksum` gave of the parameters that decoding uses when checkpoint `step` was written; they are not read."""
+    with _reader(run) as manager:
+        return _restore(manager, run, step, {})[1].get("checksums", {}).get("ema" if averaged else "params")
+
+
 def best_step(run: Path) -> int | None:
     """The checkpoint with the best validation score, or the newest where none has one."""
     with _reader(run) as manager:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from jaxnmt import config_files
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, restore_params, steps
+from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, recorded_checksum, restore_params, steps
 
 
 class Trained(NamedTuple):
@@ -47,16 +49,28 @@ def load(run: Path, checkpoint: int | str = "best") -> Trained:
     Raises:
         UserError: the run has no checkpoint yet, not this one, or it is damaged.
     """
-    found = steps(run)
-    if not found:
-        raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
+    step = _step(run, checkpoint)
     trained = open_run(run)
-    if checkpoint == "average":
+    if step is None:
         params, name = _restore_average(run, trained.params)
     else:
-        step: Any = best_step(run) if checkpoint == "best" else found[-1] if checkpoint == "latest" else checkpoint
         params, name = restore_params(run, trained.params, step, averaged=trained.experiment.training.ema_decay > 0), f"checkpoint {step}"
     return trained._replace(params=params, checkpoint=name)
+
+
+def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None]:
+    """What `load` would read: the checkpoint's name, and the checksum of its parameters, without reading them.
+
+    Raises:
+        UserError: the run has no checkpoint yet, or not this one.
+    """
+    step = _step(run, checkpoint)
+    if step is None:
+        record = _average_record(run)
+        return _average_name(record), record["checksum"]
+    if step not in steps(run):
+        raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run)))}")
+    return f"checkpoint {step}", recorded_checksum(run, step, config_files.read(run / "config.json").training.ema_decay > 0)
 
 
 def average_folder(run: Path) -> Path:
@@ -64,18 +78,43 @@ def average_folder(run: Path) -> Path:
     return (run / "average").absolute()
 
 
-def _restore_average(run: Path, abstract: Any) -> tuple[Any, str]:
+def _step(run: Path, checkpoint: int | str) -> Any:
+    """The step that a checkpoint's name means; None for the average."""
+    found = steps(run)
+    if not found:
+        raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
+    if checkpoint == "average":
+        return None
+    return best_step(run) if checkpoint == "best" else found[-1] if checkpoint == "latest" else checkpoint
+
+
+def _average_record(run: Path) -> dict[str, Any]:
+    """`average.json`: the steps that went in, and the checksum."""
     folder = average_folder(run)
     if not folder.is_dir():
         raise cfg.UserError(f"{run} has no average: make one with `jaxnmt runs average {run}`")
-    mend = f"make it anew with `jaxnmt runs average {run}`"
-    try:
+    with _readable(run, folder):
         record = json.loads((folder / "average.json").read_text())
-        with disk_errors(run), ocp.StandardCheckpointer() as reader:
-            params = reader.restore(folder / "params", abstract)
-        name = f"average of checkpoints {', '.join(map(str, record['steps']))}"
+        return {"steps": record["steps"], "checksum": record["checksum"]}
+
+
+def _average_name(record: dict[str, Any]) -> str:
+    return f"average of checkpoints {', '.join(map(str, record['steps']))}"
+
+
+def _restore_average(run: Path, abstract: Any) -> tuple[Any, str]:
+    record, folder = _average_record(run), average_folder(run)
+    with _readable(run, folder), disk_errors(run), ocp.StandardCheckpointer() as reader:
+        params = reader.restore(folder / "params", abstract)
         if int(checksum(params)) == record["checksum"]:
-            return params, name
+            return params, _average_name(record)
+    raise cfg.UserError(f"{folder} is damaged: its params are not what was written; make it anew with `jaxnmt runs average {run}`")
+
+
+@contextlib.contextmanager
+def _readable(run: Path, folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, KeyError, OSError) as error:
+        mend = f"make it anew with `jaxnmt runs average {run}`"
         raise cfg.UserError(f"{folder} cannot be read ({str(error).splitlines()[0][:200]}): {mend}") from error
-    raise cfg.UserError(f"{folder} is damaged: its params are not what was written; {mend}")

@@ -14,8 +14,8 @@ from jaxnmt.verbs.common import NoOptions, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """A verb's function, the names it takes first ("[…]" may be left out; a last one of "[…...]" is given to it as a list), and its options:
-    their defaults, and where these come from once a name is given."""
+    """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
+    and where these come from once a name is given."""
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
@@ -35,6 +35,7 @@ VERBS = {
     "evaluate": Verb(
         translation.evaluate, ("RUN",), translation.Evaluate(), lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding)
     ),
+    "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
     ),

@@ -127,10 +127,12 @@ def compare(first: str, others: list[str], options: Compare) -> None:
     """
     if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
         raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
+    for name in filter(None, (options.html, options.json)):
+        if not pathlib.Path(name).absolute().parent.is_dir():
+            raise UserError(f"{name} cannot be written: there is no folder {pathlib.Path(name).parent}")
     from jaxnmt.analysis import comparison_report, tables
-    from jaxnmt.analysis.compare import Settings
+    from jaxnmt.analysis.compare import Settings, gather
     from jaxnmt.analysis.compare import compare as compared
-    from jaxnmt.analysis.compare import gather
 
     names = [first, *others]
     comparison_report.other_system(names, options.other)
@@ -138,14 +140,14 @@ def compare(first: str, others: list[str], options: Compare) -> None:
     test, systems, trained = gather(names, Settings(**wanted), say)
     found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
     if options.json:
-        _write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
+        _write("--json", options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
     if options.html:
-        _write(options.html, comparison_report.page(found, test, systems, options.other, options.examples))
+        _write("--html", options.html, comparison_report.page(found, test, systems, options.other, options.examples))
     print(comparison_report.heading(found), end="\n\n")
     tables.show(comparison_report.tables(found))
 
 
-def _write(name: str, text: str) -> None:
-    with text_streams.writer(name) as write:
+def _write(flag: str, name: str, text: str) -> None:
+    with text_streams.writer(name, flag) as write:
         write(text)
     say(f"written: {name}")

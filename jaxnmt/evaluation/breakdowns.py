@@ -1,0 +1,155 @@
+"""Where systems differ: by the source's length, by how rare a word is, in repetition, in length and in whether sentences end.
+
+Words are what BLEU's tokenizer of the language makes of a line (text that came already split: what stands between spaces).
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jaxnmt.evaluation.scores import bleu_metric
+
+LENGTHS = (0, 1, 6, 11, 16, 21, 31, 41, 61)  # where the buckets of source words begin
+FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)  # … and those of a word's frequency
+ORDERS = (1, 2, 3, 4)  # of the n-grams whose repetition is counted
+
+_SENTENCE_ENDS = frozenset(".!?…。！？．؟۔।॥")
+_CLOSING = " \t\"'»«”“’‘)]}」』）】›"
+
+Splitter = Callable[[str], list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class LengthBucket:
+    """Sentences whose source has so many words; BLEU and chrF++ of each system on them alone."""
+
+    words: str
+    sentences: int
+    bleu: tuple[float, ...]
+    chrf: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class FrequencyBucket:
+    """Words that are so frequent: how many stand in the references, and each system's F1 for them."""
+
+    frequency: str
+    words: int
+    f1: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One system's output against the references.
+
+    Attributes:
+        length_ratio: its words by theirs.
+        under_half, over_double: share of translations with less than half, with more than double the reference's words.
+        empty: share without a word.
+        unfinished: of the translations whose reference ends in punctuation, the share that does not.
+    """
+
+    length_ratio: float
+    under_half: float
+    over_double: float
+    empty: float
+    unfinished: float
+
+
+def splitter(language: str, pretokenized: bool) -> Splitter:
+    """text -> its words."""
+    tokenize = bleu_metric(pretokenized, language).tokenizer
+    return lambda text: tokenize(text.strip()).split()
+
+
+def by_length(
+    source_lengths: Sequence[int], hypotheses: Sequence[Sequence[str]], references: Sequence[str], pretokenized: bool, language: str
+) -> tuple[LengthBucket, ...]:
+    """Scores for each bucket of source lengths (in words) that has sentences."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    bleu, chrf = bleu_metric(pretokenized, language), CHRF(word_order=2)
+    members: dict[int, list[int]] = collections.defaultdict(list)
+    for number, length in enumerate(source_lengths):
+        members[_bucket(length, LENGTHS)].append(number)
+
+    def scores(metric, chosen: list[int]) -> tuple[float, ...]:
+        target = [[references[i] for i in chosen]]
+        return tuple(metric.corpus_score([lines[i] for i in chosen], target).score for lines in hypotheses)
+
+    rows = sorted(members.items())
+    return tuple(LengthBucket(_label(which, LENGTHS), len(chosen), scores(bleu, chosen), scores(chrf, chosen)) for which, chosen in rows)
+
+
+def by_frequency(
+    hypotheses: Sequence[Sequence[Sequence[str]]], references: Sequence[Sequence[str]], frequency: Mapping[str, int]
+) -> tuple[FrequencyBucket, ...]:
+    """F1 of words by their frequency. In a sentence, a word is found as often as translation and reference both have it (Neubig et al.
+    2019, compare-mt); precision and recall are taken over all sentences.
+
+    Args:
+        hypotheses, references: split into words; for each system, and for all.
+        frequency: how often a word stands in the training text; a word that it lacks has 0.
+    """
+    wanted = [collections.Counter(words) for words in references]
+    total = _spread(wanted, frequency)
+    columns = []
+    for system in hypotheses:
+        given = [collections.Counter(words) for words in system]
+        found = _spread([mine & theirs for mine, theirs in zip(given, wanted, strict=True)], frequency)
+        produced = _spread(given, frequency)
+        columns.append({which: 2 * found[which] / (produced[which] + count) for which, count in total.items()})
+    rows = sorted(total.items())
+    return tuple(FrequencyBucket(_label(which, FREQUENCIES), count, tuple(f1[which] for f1 in columns)) for which, count in rows)
+
+
+def repetition(sentences: Iterable[Sequence[str]]) -> tuple[float, ...]:
+    """For each of ORDERS the share of n-grams that stood in the same sentence before (Welleck et al. 2020, seq-rep-n), over all n-grams."""
+    sentences = list(sentences)
+    shares = []
+    for n in ORDERS:
+        grams = [[tuple(words[i : i + n]) for i in range(len(words) - n + 1)] for words in sentences]
+        total = sum(map(len, grams))
+        shares.append(1 - sum(len(set(each)) for each in grams) / total if total else 0.0)
+    return tuple(shares)
+
+
+def shape(translations: Sequence[str], references: Sequence[str], split: Splitter) -> Shape:
+    """Truncation and over-length of one system's translations."""
+    lengths = [(len(split(mine)), len(split(theirs))) for mine, theirs in zip(translations, references, strict=True)]
+    ends = [ends_sentence(mine) for mine, theirs in zip(translations, references, strict=True) if ends_sentence(theirs)]
+    count = len(lengths)
+    return Shape(
+        length_ratio=sum(mine for mine, _ in lengths) / max(1, sum(theirs for _, theirs in lengths)),
+        under_half=sum(2 * mine < theirs for mine, theirs in lengths) / count,
+        over_double=sum(mine > 2 * theirs for mine, theirs in lengths) / count,
+        empty=sum(mine == 0 for mine, _ in lengths) / count,
+        unfinished=1 - sum(ends) / len(ends) if ends else 0.0,
+    )
+
+
+def ends_sentence(text: str) -> bool:
+    """Whether a line ends in punctuation that ends a sentence; quotation marks and brackets after it are overlooked."""
+    return text.rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS and bool(text.strip())
+
+
+def _spread(counts: Iterable[Mapping[str, int]], frequency: Mapping[str, int]) -> collections.Counter[int]:
+    """How many words fall in each bucket of frequencies."""
+    spread: collections.Counter[int] = collections.Counter()
+    for each in counts:
+        for word, count in each.items():
+            spread[_bucket(frequency.get(word, 0), FREQUENCIES)] += count
+    return spread
+
+
+def _bucket(value: int, edges: Sequence[int]) -> int:
+    return sum(value >= edge for edge in edges) - 1
+
+
+def _label(which: int, edges: Sequence[int]) -> str:
+    first, after = edges[which], edges[which + 1] if which + 1 < len(edges) else None
+    if after is None:
+        return f"{first:,} or more"
+    return f"{first}" if after == first + 1 else f"{first}–{after - 1}"

@@ -1,0 +1,103 @@
+"""Several systems on one test set: scores, their 95 % intervals and paired tests against the first, all by sacreBLEU's own code, so that
+`sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+from jaxnmt.evaluation.scores import bleu_metric, check
+
+MetricName = Literal["bleu", "chrf", "chrf++", "ter"]
+TestName = Literal["paired-bootstrap", "approximate-randomisation"]
+
+_SACREBLEU_TESTS = {"paired-bootstrap": "bs", "approximate-randomisation": "ar"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """One system's score by one metric.
+
+    Attributes:
+        score: of the whole test set.
+        mean, ci: of bootstrap resamples of its sentences: their mean, and half the width of the interval that holds 95 % of them.
+        p: how likely a difference from the baseline as large as this one is by chance; None for the baseline itself.
+        p_holm: p corrected for the number of systems that are compared (Holm 1979).
+    """
+
+    score: float
+    mean: float
+    ci: float
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricResult:
+    """One metric for every system, the baseline first; `signature` as sacreBLEU writes it."""
+
+    name: str
+    signature: str
+    estimates: tuple[Estimate, ...]
+
+
+def paired(
+    hypotheses: Sequence[Sequence[str]],
+    references: Sequence[str],
+    metrics: Sequence[MetricName],
+    test: TestName,
+    pretokenized: bool,
+    language: str,
+    samples: int = 0,
+) -> tuple[MetricResult, ...]:
+    """Score systems and test each against the first: by paired bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler and
+    Maxwell 2005). The seed is sacreBLEU's (12345, or $SACREBLEU_SEED), and white space at line ends is dropped as its command does.
+
+    Args:
+        hypotheses: each system's translations, one for each reference; the baseline's first.
+        pretokenized: the words are already split by spaces: BLEU must not split them again.
+        language: the target's code, which chooses BLEU's tokenizer.
+        samples: resamples, or trials; 0 for sacreBLEU's 1,000, or 10,000.
+
+    Raises:
+        UserError: there is nothing to score, or the numbers of sentences differ.
+    """
+    from sacrebleu.significance import PairedTest
+
+    for translations in hypotheses:
+        check(translations, references)
+    stripped = [line.rstrip() for line in references]
+    systems = [(str(number), [line.rstrip() for line in translations]) for number, translations in enumerate(hypotheses)]
+    made = {name: _metric(name, stripped, pretokenized, language) for name in metrics}
+    kind = _SACREBLEU_TESTS[test]
+    # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
+    run = PairedTest(systems, made, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)
+    signatures, results = run()
+    return tuple(MetricResult(name, str(signature), _estimates(results[name])) for name, signature in signatures.items())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the k-th smallest of m is multiplied by m - k + 1; none falls below a smaller one's, none exceeds 1."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        corrected[place] = largest
+    return corrected
+
+
+def _estimates(results: Sequence) -> tuple[Estimate, ...]:
+    baseline, *others = results
+    corrected = holm([result.p_value for result in others])
+    first = Estimate(float(baseline.score), float(baseline.mean), float(baseline.ci))
+    rest = zip(others, corrected, strict=True)
+    return first, *(Estimate(float(r.score), float(r.mean), float(r.ci), float(r.p_value), p) for r, p in rest)
+
+
+def _metric(name: MetricName, references: Sequence[str], pretokenized: bool, language: str):
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
+
+    if name == "bleu":
+        return bleu_metric(pretokenized, language, [references])
+    return TER(references=[references]) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=[references])

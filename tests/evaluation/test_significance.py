@@ -1,0 +1,83 @@
+"""Systems against a baseline: the digits are those of sacreBLEU's command, in a process of its own."""
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from jaxnmt.config import UserError
+from jaxnmt.evaluation.significance import holm, paired
+
+WORDS = "Ein Mann , eine Frau und zwei Hunde gehen im roten Park spazieren . „ Ach ! “".split()
+
+
+def corpora(seed=1, sentences=40):
+    """A reference and three systems that replace, drop and repeat its words, more and more; some lines end in spaces, some are empty."""
+    chance = random.Random(seed)
+    reference = [" ".join(chance.choices(WORDS, k=chance.randint(1, 12))) + chance.choice(["", " ", "."]) for _ in range(sentences)]
+
+    def spoil(line, rate):
+        words = [chance.choice(WORDS) if chance.random() < rate else word for word in line.split()]
+        return " ".join(word for word in words if chance.random() > rate / 2) + chance.choice(["", " \t"])
+
+    return reference, [[spoil(line, rate) for line in reference] for rate in (0.3, 0.35, 0.6)]
+
+
+def sacrebleu(folder, reference, systems, *flags):
+    """What the command prints: its table's cells, twelve digits after the point, and everything."""
+    names = [folder / f"{number}.txt" for number in range(len(systems))]
+    for name, lines in [(folder / "ref.txt", reference), *zip(names, systems, strict=True)]:
+        name.write_text("".join(f"{line}\n" for line in lines))
+    table = ["-f", "latex", "-w", "12", "--no-color"]  # its JSON breaks off at TER's float32
+    command = [sys.executable, "-m", "sacrebleu", folder / "ref.txt", "-i", *names, "-m", "bleu", "chrf", "ter", *flags, *table]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [line.rstrip("\\ ").split("&")[1:] for line in out.splitlines() if ".txt" in line and "&" in line]
+    return [[cell.strip() for cell in row] for row in rows], out
+
+
+def cell(estimate, interval):
+    """An estimate as sacreBLEU writes it."""
+    mean = f" ({estimate.mean:.12f} ± {estimate.ci:.12f})" if interval else ""
+    p = "" if estimate.p is None else f" (p = {estimate.p:.4f}){'*' * (estimate.p <= 0.05)}"
+    return f"{estimate.score:.12f}{mean}{p}"
+
+
+@pytest.mark.parametrize(
+    ("test", "metrics", "pretokenized", "samples", "flags"),
+    [
+        ("paired-bootstrap", ("bleu", "chrf", "ter"), False, 0, ["--paired-bs"]),
+        ("paired-bootstrap", ("bleu", "chrf++", "ter"), True, 200, ["--paired-bs-n", "200", "--paired-bs", "-cw", "2", "-tok", "none"]),
+        ("approximate-randomisation", ("bleu", "chrf++", "ter"), False, 300, ["--paired-ar", "--paired-ar-n", "300", "-cw", "2"]),
+    ],
+)
+def test_every_digit_is_that_of_sacrebleus_command(tmp_path, test, metrics, pretokenized, samples, flags):
+    reference, systems = corpora()
+    ours = paired(systems, reference, metrics, test, pretokenized, "de", samples)
+    cells, out = sacrebleu(tmp_path, reference, systems, *flags)
+    interval = test == "paired-bootstrap"  # with the other test its command gives none
+    assert [[cell(metric.estimates[number], interval) for metric in ours] for number in range(len(systems))] == cells
+    assert all(metric.signature.replace("" if interval else "|bs:1000", "") in out for metric in ours)
+    assert all(abs(estimate.mean - estimate.score) < estimate.ci < 15 for metric in ours for estimate in metric.estimates)
+
+
+def test_holm_by_hand():
+    # sorted .01 .02 .04: times 3, 2, 1
+    assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.04, 0.03, 0.03]) == pytest.approx([0.09, 0.09, 0.09])  # none falls below a smaller one's
+    assert holm([0.9, 0.6]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_p_is_corrected_for_the_systems_compared():
+    reference, systems = corpora(sentences=25)
+    (bleu,) = paired(systems, reference, ("bleu",), "paired-bootstrap", False, "de", 100)
+    assert bleu.estimates[0].p is None and bleu.estimates[0].p_holm is None
+    assert [estimate.p_holm for estimate in bleu.estimates[1:]] == holm([estimate.p for estimate in bleu.estimates[1:]])
+    (alone,) = paired(systems[:1], reference, ("bleu",), "paired-bootstrap", False, "de", 100)
+    assert alone.estimates == bleu.estimates[:1]
+
+
+def test_a_missing_line_is_refused_with_both_numbers():
+    reference, systems = corpora()
+    with pytest.raises(UserError, match="39 translations .* 40 references"):
+        paired([systems[0], systems[1][:-1]], reference, ("bleu",), "paired-bootstrap", False, "de")
