@@ -87,6 +87,8 @@ def convert(flag: str, hint: Any, values: list[str]) -> Any:
     """
     import tyro
 
+    if hint is bool and not values:
+        return True
     expected = f"{flag} expects {_expected(hint)}"
     if typing.get_origin(hint) is not tuple and len(values) != 1:
         raise UserError(f"{expected}, not {' '.join(values) if values else 'nothing'}")

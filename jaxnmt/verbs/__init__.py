@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnmt import config_files, run_directory
-from jaxnmt.verbs import analysis, studies, training, translation
+from jaxnmt.verbs import analysis, pictures, studies, training, translation
 from jaxnmt.verbs.common import NoOptions, Settings
 
 
@@ -36,6 +36,9 @@ VERBS = {
         translation.evaluate, ("RUN",), translation.Evaluate(), lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding)
     ),
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
+    "visualize": Verb(
+        pictures.visualize, ("RUN", "SENTENCE"), pictures.Visualize(), lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding)
+    ),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
     ),

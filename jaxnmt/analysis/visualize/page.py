@@ -13,7 +13,7 @@ SCRIPTS = ("common.js", "heatmap.js", "told.js", "player.js", "heads.js", "beam.
 
 
 def page(record: dict[str, Any]) -> str:
-    """The page of a record (`record.record`, with `run`, `checkpoint` and `languages`, the codes of the two or "")."""
+    """The page of a record (`record.of_run`)."""
     parts = {
         "sentence": html.escape(record["sentence"]),
         "translation": html.escape(record["translation"]),

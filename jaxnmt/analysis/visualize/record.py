@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,27 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import EOS, SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit
+from jaxnmt.training.programs import use_compilation_cache
+from jaxnmt.training.trained import load
 
 LIKELY = 8
 STRIP = 24
 """Numbers of a vector that are drawn."""
+
+
+def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | str = "best") -> dict[str, Any]:
+    """The record of a run's model, and where it is from: run, checkpoint, languages (codes, or "").
+
+    Raises:
+        UserError: the run has no (such) checkpoint; the sentence is empty, or longer than the model reads.
+    """
+    use_compilation_cache()
+    trained = load(run, checkpoint)
+    experiment = trained.experiment
+    translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)
+    languages = [experiment.data.source_language, experiment.data.target_language]
+    origin = {"run": run.absolute().name, "checkpoint": trained.checkpoint, "languages": languages}
+    return origin | record(translator, experiment.model, sentence, decoding)
 
 
 def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
@@ -28,7 +46,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
 
     Returns:
         sentence, translation, score, log_prob; model; source and target {pieces, ids, words, word_of: the word of each token but the
-        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,)}]; alignment {name, weights
+        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): mean shares on the token
+        itself and on the one before it}]; alignment {name, weights
         (T, S), words} or None; vectors; recurrent: {states, vector, initial} or None; steps, one a target token: {read, chosen, p, likely,
         and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
 
@@ -129,7 +148,7 @@ def _attention(found: passes.Attention) -> dict[str, Any]:
     if found.part != "cross":
         rows = np.arange(found.weights_HTS.shape[1])
         shares["itself"] = _numbers(found.weights_HTS[:, rows, rows].mean(-1))
-        shares["previous"] = _numbers(found.weights_HTS[:, rows[1:], rows[:-1]].mean(-1)) if len(rows) > 1 else None
+        shares["previous"] = _numbers(found.weights_HTS[:, rows[1:], rows[:-1]].sum(-1) / len(rows))  # the first has none: 0
     return {"part": found.part, "layer": found.layer, "name": found.name, "heads": _numbers(found.weights_HTS)} | shares
 
 

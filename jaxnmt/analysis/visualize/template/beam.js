@@ -36,13 +36,19 @@ function treePicture(nodes, finished) {
   roots.sort(better).forEach((root, rank) => place(root, rank ? 0 : -1));
   const rows = taken.length;
   const depth = Math.max(0, ...nodes.map((node) => node.step)) + 1;
-  const widest = Array.from({ length: depth }, (_, step) => Math.max(...nodes.filter((node) => node.step === step).map((node) => [...node.piece].length)));
-  const left = [], high = 38;
-  widest.reduce((x, letters, step) => { left[step] = x; return x + Math.max(52, letters * 8 + 18) + 26; }, 78);
-  const width = left.at(-1) + Math.max(52, widest.at(-1) * 8 + 18) + 8, height = rows * high + 8;
+  const pen = document.createElement("canvas").getContext("2d");
+  pen.font = `700 13px ${getComputedStyle(document.body).fontFamily}`;
+  const wideOf = (piece) => Math.max(46, Math.ceil(pen.measureText(piece).width) + 16);
+  const left = [], high = 38, start = wideOf("‹begin›"), gap = 26;
+  let width = start + 4;
+  for (let step = 0; step < depth; step++) {
+    left[step] = width + gap;
+    width = left[step] + Math.max(...nodes.filter((node) => node.step === step).map((node) => wideOf(node.piece)));
+  }
+  const height = rows * high + 8;
   const drawn = nodes.map((node, i) => {
-    const x = left[node.step], y = row[i] * high + 6, wide = Math.max(44, [...node.piece].length * 8 + 14);
-    const from = node.parent < 0 ? [66, 21] : [left[node.parent === -1 ? 0 : nodes[node.parent].step] + Math.max(44, [...nodes[node.parent].piece].length * 8 + 14), row[node.parent] * high + 21];
+    const x = left[node.step], y = row[i] * high + 6, wide = wideOf(node.piece), parent = nodes[node.parent];
+    const from = parent ? [left[parent.step] + wideOf(parent.piece), row[node.parent] * high + 21] : [start + 4, 21];
     const middle = x - 13;
     return svg("g", { class: best.has(i) ? "best" : found.has(i) ? "found" : "lost" },
       svg("path", { class: "edge", d: `M${from[0]} ${from[1]}H${middle - 8}C${middle} ${from[1]} ${middle} ${y + 15} ${x} ${y + 15}` }),
@@ -50,8 +56,8 @@ function treePicture(nodes, finished) {
       svg("text", { x: x + 7, y: y + 14 }, node.piece), svg("text", { class: "p", x: x + 7, y: y + 26 }, two(node.log_prob)));
   });
   drawn.sort((a, b) => a.classList.contains("best") - b.classList.contains("best"));
-  return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `A tree of ${nodes.length} hypotheses over ${depth} steps; the best reads ${record.translation}` },
-    svg("g", { class: "best" }, svg("rect", { class: "box", x: 4, y: 6, width: 62, height: 31, rx: 6 }), svg("text", { x: 11, y: 26 }, "‹begin›")), ...drawn);
+  return svg("svg", { width: width + 4, height, viewBox: `0 0 ${width + 4} ${height}`, role: "img", "aria-label": `A tree of ${nodes.length} hypotheses over ${depth} steps; the best reads ${record.translation}` },
+    svg("g", { class: "best" }, svg("rect", { class: "box", x: 4, y: 6, width: start, height: 31, rx: 6 }), svg("text", { x: 12, y: 26 }, "‹begin›")), ...drawn);
 }
 
 function stepsInWords(nodes) {

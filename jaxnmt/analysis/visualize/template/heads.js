@@ -1,7 +1,9 @@
 /** Every layer and head in small, one enlarged. */
 const PARTS = {
   encoder: ["The encoder’s self-attention", "Every source word looks at every source word, itself included."],
-  decoder: ["The decoder’s masked self-attention", "Every word read so far looks at itself and those before it; the mask hides what comes later."],
+  decoder: causal()
+    ? ["The decoder’s masked self-attention", "Every word read so far looks at itself and those before it; the mask hides what comes later."]
+    : ["The decoder’s self-attention, without a mask", "Every word looks at all others: when such a model is trained, it can see the answer."],
   cross: ["Attention over the source", "Every word to be written looks at the source: this is where the two languages meet."],
 };
 
@@ -21,13 +23,11 @@ function drawPart(part, title, explained) {
     const row = el("div", { class: "minis" });
     found.heads.forEach((head, h) => {
       const share = part === "cross" ? "" : `itself ${percent(found.itself[h])}`;
-      const name = `Layer ${found.layer}, head ${h + 1}`;
       const canvas = el("canvas", { width: head[0].length, height: head.length, "aria-hidden": "true" });
       const button = el("button", { type: "button", class: "mini", "aria-pressed": "false", onclick: () => enlarge(button, found, h) },
         canvas, el("span", {}, el("span", { class: "vh" }, `Layer ${found.layer}, `), `head ${h + 1}`), share ? el("span", { class: "small" }, share) : null);
       button.paint = () => paint(canvas, head);
       button.paint();
-      button.name_ = name;
       buttons.push(button);
       row.append(button);
     });
@@ -39,10 +39,9 @@ function drawPart(part, title, explained) {
     for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
     const rows = part === "encoder" ? S : part === "decoder" ? steps.map((step) => step.read) : T;
     const columns = part === "decoder" ? rows : S;
-    const shares = part === "cross" ? "" : ` On average ${percent(found.itself[h])} of the weight lies on the word itself`
-      + (found.previous ? ` and ${percent(found.previous[h])} on the one before it.` : ".");
+    const shares = part === "cross" ? "" : ` On average ${percent(found.itself[h])} of the weight lies on the word itself and ${percent(found.previous[h])} on the one before it.`;
     const label = `${title}, layer ${found.layer}, head ${h + 1}`;
-    const picture = el("div", {}, heatmap(found.heads[h], { label, rows, columns, tight: true, masked: part === "decoder" ? (i, j) => j > i : null }));
+    const picture = el("div", {}, heatmap(found.heads[h], { label, rows, columns, tight: true, masked: part === "decoder" && causal() ? (i, j) => j > i : null }));
     large.replaceChildren(el("h4", {}, `Layer ${found.layer}, head ${h + 1}`), el("p", { class: "small" }, `Rows look, columns are looked at.${shares}`), numbersToggle(picture), picture);
   }
   buttons[0].click();

@@ -38,9 +38,10 @@ function sourceTable(step) {
   if (record.recurrent) {
     const states = record.recurrent.states, most = largest(states);
     const reads = settings.reverse_source ? (i) => i === S.length - 1 || S.length - 2 - i <= step.read : (i) => i <= step.read;
-    columns.push(["encoder state", (i) => strip(states[i], most, `state of ${S[i]}`), (i) => step.word >= 0 || reads(i)]);
+    const now = steps[Math.max(0, step.word)];
+    if (step.stage === 3) columns.push(["weight × state", (i) => strip(states[i], most / now.weights[i], `weight times state of ${S[i]}`), () => true]);
+    else columns.push(["encoder state", (i) => strip(states[i], most, `state of ${S[i]}`), (i) => step.word >= 0 || reads(i)]);
     if (record.alignment) {
-      const now = steps[Math.max(0, step.word)];
       columns.push(["score", (i) => two(now.scores[i]), () => step.stage >= 1, "num"]);
       columns.push(["weight", (i) => [bar(now.weights[i]), two(now.weights[i])], () => step.stage >= 2]);
     }
@@ -60,6 +61,8 @@ function sourceTable(step) {
   const head = el("tr", {}, el("th", { scope: "col" }, "token"), ...columns.map(([name, , , kind]) => el("th", { scope: "col", class: kind }, name)));
   const rows = S.map((word, i) => el("tr", { class: i === focus ? "now" : "" }, el("th", { scope: "row", dir: "auto" }, word),
     ...columns.map(([, make, ready, kind]) => el("td", { class: kind }, el("span", { class: ready(i) ? "" : "later" }, ...[make(i)].flat())))));
+  if (step.stage === 3 && record.recurrent) rows.push(el("tr", { class: "sum" }, el("th", { scope: "row" }, "sum: Cₜ"),
+    el("td", {}, strip(steps[step.word].context, largest(record.recurrent.states), "context Cₜ")), el("td", { class: "num" }), el("td", {}, "1.00")));
   return el("table", { class: "words" }, el("caption", { class: "vh" }, "Source tokens and what the model has made of each"), el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
@@ -77,8 +80,8 @@ function insideRecurrent(step) {
   for (const [name, vector, stage, fresh] of vectors) {
     const ready = name.startsWith("The one") ? stage < 9 : step.word >= 0 && step.stage >= stage;
     const word = fresh || (ready && step.word >= 0 && stage === step.stage) ? "fresh" : "";
-    list.append(el("div", { class: `${word}${ready ? "" : " later"}` },
-      el("dt", {}, name), el("dd", {}, strip(vector, largest([vector]), name))));
+    list.append(el("div", { class: ready ? word : "waiting" },
+      el("dt", {}, name), el("dd", {}, ready ? strip(vector, largest([vector]), name) : el("span", { class: "strip empty" }, "not yet"))));
   }
   const note = el("p", { class: "small" }, `Of each vector the first ${told.vector.values.length} numbers: blue above zero, orange below, by its own largest.`);
   if (record.alignment) return [list, note];
@@ -109,7 +112,8 @@ function likely(step) {
   const items = now.likely.map((each) => el("li", { class: each.piece === now.chosen ? "chosen" : "" },
     el("span", { dir: "auto" }, each.piece, each.piece === now.chosen ? el("span", { class: "vh" }, " (chosen)") : null), bar(each.p), el("span", {}, percent(each.p))));
   const fed = step.word === steps.length - 1 ? "The end token stops the search." : `Fed back: ${quoted(now.chosen)}.`;
-  return [el("ol", { class: ready ? "likely" : "likely later" }, ...items), el("p", { class: "small" }, ready ? fed : "The softmax over the whole vocabulary comes last.")];
+  if (!ready) return [el("p", { class: "small" }, "Comes last: a softmax over the whole vocabulary.")];
+  return [el("ol", { class: "likely" }, ...items), el("p", { class: "small" }, fed)];
 }
 
 function go(to) {

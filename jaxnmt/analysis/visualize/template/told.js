@@ -28,7 +28,7 @@ function fixedSteps(step, t) {
 }
 
 function attentiveSteps(step, t) {
-  const before = settings.context === "bahdanau", asks = before ? "The last state, s at t−1," : "The new state hₜ";
+  const before = settings.context === "bahdanau", asks = before ? "The last state hₜ₋₁" : "The new state hₜ";
   const best = argmax(step.scores);
   const moved = before ? `The word read is ${quoted(step.read)}.` : `The decoder reads ${quoted(step.read)} and moves to its new state hₜ.`;
   const joined = before
@@ -44,7 +44,7 @@ function attentiveSteps(step, t) {
 }
 
 function parallelSteps() {
-  const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross");
+  const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross"), masked = causal();
   const inputs = record.vectors.filter((found) => found.side === "encoder");
   const found = [{
     word: -1, layer: 0, name: "words become vectors",
@@ -63,8 +63,8 @@ function parallelSteps() {
   steps.forEach((step, t) => {
     const last = decoder.at(-1);
     if (last) found.push({
-      word: t, stage: 1, name: "masked self-attention",
-      say: `The decoder reads ${quoted(step.read)} and looks at the ${t ? `${t + 1} tokens` : "one token"} it has so far; the mask hides what comes later. In its last layer it looks at ${strongest(averaged(last, t), steps.map((each) => each.read))}.`,
+      word: t, stage: 1, name: masked ? "masked self-attention" : "self-attention",
+      say: `The decoder reads ${quoted(step.read)} and looks at the ${t ? `${t + 1} tokens` : "one token"} it has so far${masked ? "; the mask hides what comes later" : ""}. In its last layer it looks at ${strongest(averaged(last, t), steps.map((each) => each.read))}.`,
     });
     if (cross.length) found.push({
       word: t, stage: 3, name: "attention over the source",
