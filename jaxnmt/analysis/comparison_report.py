@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import pathlib
 from collections.abc import Sequence
 
 from jaxnmt.analysis import pages
@@ -18,7 +19,7 @@ _TESTS = {"paired-bootstrap": "paired bootstrap resampling", "approximate-random
 
 def tables(found: Comparison) -> list[Table]:
     """Scores with intervals and tests, then the breakdowns."""
-    names = found.systems
+    names = labels(found.systems)
     shapes = [(s.length_ratio, s.under_half, s.over_double, s.empty, s.unfinished) for s in found.shapes]
     repeated = [*zip(names, found.repetition, strict=True), ("reference", found.reference_repetition)]
     return [
@@ -42,12 +43,12 @@ def tables(found: Comparison) -> list[Table]:
         ),
         Table(
             "Repeated n-grams in a sentence",
-            ("", *(f"{n}-grams" for n in ORDERS)),
+            ("system", *(f"{n}-grams" for n in ORDERS)),
             tuple((name, *map(_percent, shares)) for name, shares in repeated),
         ),
         Table(
             "Length and endings",
-            ("", "length ratio", "under half", "over double", "empty", "unfinished"),
+            ("system", "length ratio", "under half", "over double", "empty", "unfinished"),
             tuple((name, f"{ratio:.3f}", *map(_percent, shares)) for name, (ratio, *shares) in zip(names, shapes, strict=True)),
             "Against the reference's words; unfinished: without the punctuation that ends the reference.",
         ),
@@ -71,18 +72,24 @@ def page(found: Comparison, test: TestSet, systems: Sequence[System], other: str
     Raises:
         UserError: there is no such system.
     """
-    parts = [pages.paragraph(line) for line in heading(found).splitlines()]
+    names, parts = labels(found.systems), [pages.paragraph(line) for line in heading(found).splitlines()]
     links = '<p>Examples: <a href="#losses">biggest losses</a>, <a href="#gains">biggest gains</a></p>'
     shown = [pages.table(each) for each in tables(found)]
     if len(systems) == 1:
-        return pages.page(f"{systems[0].name} on {found.test_set}", "\n".join([*parts, *shown]))
+        return pages.page(names[0], "\n".join([*parts, *shown]))
     chosen = other_system(found.systems, other)
     losses, gains = ranked(found.sentence_chrf[0], found.sentence_chrf[chosen], examples)
     for anchor, title, numbers in (("losses", "Biggest losses", losses), ("gains", "Biggest gains", gains)):
-        shown.append(f'<h2 id="{anchor}">{title} of {html.escape(found.systems[chosen])} against {html.escape(found.systems[0])}</h2>')
+        shown.append(f'<h2 id="{anchor}">{title} of {html.escape(names[chosen])} against {html.escape(names[0])}</h2>')
         shown.append(pages.paragraph("By chrF++ of the sentence; underlined: words that the reference does not have there.", "note"))
         shown += [_example(number, found, test, systems, chosen) for number in numbers] or [pages.paragraph("None.")]
-    return pages.page(f"{found.systems[0]} and {', '.join(found.systems[1:])}", "\n".join([*parts, links, *shown]))
+    return pages.page(f"{names[0]} and {', '.join(names[1:])}", "\n".join([*parts, links, *shown]))
+
+
+def labels(names: Sequence[str]) -> tuple[str, ...]:
+    """Names short enough for a table: the last part of each path, where these differ."""
+    short = tuple(pathlib.PurePath(name).name or name for name in names)
+    return short if len(set(short)) == len(names) else tuple(names)
 
 
 def other_system(names: Sequence[str], other: str) -> int:
@@ -112,13 +119,13 @@ def _example(number: int, found: Comparison, test: TestSet, systems: Sequence[Sy
     reference = test.references[number]
     rows = [("source", html.escape(test.sources[number])), ("reference", html.escape(reference))]
     for place, score in zip((0, chosen), scores, strict=True):
-        rows.append((f"{systems[place].name} ({score:.1f})", pages.marked(systems[place].translations[number], reference)))
+        rows.append((f"{labels(found.systems)[place]} ({score:.1f})", pages.marked(systems[place].translations[number], reference)))
     return f"<article>\n<h3>Sentence {number + 1:,}: {scores[1] - scores[0]:+.1f}</h3>\n{pages.definitions(rows)}\n</article>"
 
 
 def _scores(metric: MetricResult, found: Comparison) -> Table:
     baseline = metric.estimates[0].score
-    rows = [_row(name, estimate, baseline) for name, estimate in zip(found.systems, metric.estimates, strict=True)]
+    rows = [_row(name, estimate, baseline) for name, estimate in zip(labels(found.systems), metric.estimates, strict=True)]
     compared = len(rows) - 1
     less = "; less is better" if metric.name == "TER" else ""
     tested = f"; p by {_TESTS[found.test]}, then after Holm's correction for {compared}" if compared else ""

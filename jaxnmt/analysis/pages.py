@@ -29,8 +29,8 @@ th:first-child, td:first-child { text-align: left; font-weight: normal; }
 thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
 article { border: 1px solid var(--line); border-radius: .5rem; background: var(--raised); padding: .75rem 1rem; margin: 1rem 0; }
 article h3 { margin: 0 0 .5rem; font-size: 1rem; }
-dl { margin: 0; display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .25rem 1rem; }
-dt { color: var(--faint); overflow-wrap: anywhere; max-width: 14rem; } dd { margin: 0; overflow-wrap: anywhere; }
+dl { margin: 0; display: grid; grid-template-columns: fit-content(12rem) 1fr; gap: .25rem 1rem; }
+dt { color: var(--faint); overflow-wrap: anywhere; } dd { margin: 0; overflow-wrap: anywhere; }
 mark { background: var(--mark); color: inherit; text-decoration: underline; text-underline-offset: .2em; border-radius: .15rem; }
 @media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """

@@ -1,0 +1,215 @@
+"""`jaxnmt compare`: what it refuses, what it translates and when it does not, and its page."""
+
+import html.parser
+import json
+import re
+import types
+
+import pytest
+
+from jaxnmt import cli, run_directory
+from jaxnmt.analysis import compare, pages, tables
+from jaxnmt.analysis.comparison_report import labels, ranked
+from jaxnmt.config import Experiment, replace
+from jaxnmt.evaluation import translations
+
+SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
+REFERENCE = ["eins zwei drei .", "vier", "fünf sechs & sieben", "acht neun zehn elf zwölf dreizehn ."]
+WORSE = ["eins zwei zwei zwei", "vier", "<script>alert(1)</script> sechs & sieben", "acht neun"]
+BETTER = ["eins zwei drei .", "fier", "fünf sechs & sieben", "acht neun zehn elf zwölf ."]
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = types.SimpleNamespace()
+    for name, lines in {"source.en": SOURCE, "reference.de": REFERENCE, "worse.de": WORSE, "better.de": BETTER}.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+        setattr(made, name.split(".")[0], str(tmp_path / name))
+    made.given = ["--source", made.source, "--reference", made.reference]
+    made.folder = tmp_path
+    return made
+
+
+@pytest.fixture
+def translated(monkeypatch):
+    """What runs translated: (run, sentences, beam size) of each time."""
+    calls = []
+
+    class Shouting:
+        def __init__(self, run):
+            self.run = run
+
+        @classmethod
+        def from_run(cls, run, checkpoint="best"):
+            return cls(run)
+
+        def translate(self, lines, decoding):
+            calls.append((self.run.name, len(lines), decoding.beam_size))
+            return [[types.SimpleNamespace(text=line.upper())] for line in lines]
+
+    monkeypatch.setattr(translations, "Translator", Shouting)
+    monkeypatch.setattr(translations, "identify", lambda run, checkpoint: (f"checkpoint {checkpoint}", int((run / "sum").read_text())))
+    return calls
+
+
+def start(files, name, **changes):
+    """A run that never trained, with the test set and the training text of `files`."""
+    text = (files.source, files.reference)
+    run_directory.start(files.folder / name, replace(Experiment(), **{"data.test": text, "data.train": text, **changes}))
+    (files.folder / name / "sum").write_text("7")
+    return str(files.folder / name)
+
+
+def numbers(files, *words):
+    file = files.folder / "numbers.json"
+    assert cli.main(["compare", *words, "--json", str(file), "--samples", "20"]) == 0
+    return json.loads(file.read_text())
+
+
+def test_files_are_compared_with_the_first(files, capsys):
+    found = numbers(files, files.worse, files.better, *files.given)
+    assert [metric["name"] for metric in found["metrics"]] == ["BLEU", "chrF2++", "TER"]
+    first, second = found["metrics"][0]["estimates"]
+    assert first["p"] is None and 0 < second["p"] <= 1 and second["score"] > first["score"]
+    assert found["sentence_chrf"][1][0] == pytest.approx(100) and found["counted_in"] == "the references"
+    assert found["shapes"][0]["unfinished"] == 1 and found["shapes"][1]["unfinished"] == 0
+    out = capsys.readouterr().out
+    assert "4 sentences" in out and found["metrics"][0]["signature"] in out and f"baseline: {files.worse}" in out
+    assert "tok:13a" in out and "\x1b" not in out and "│" not in out  # plain, for this is no terminal
+
+
+def test_split_text_is_scored_as_it_stands(files):
+    found = numbers(files, files.worse, files.better, *files.given, "--pretokenized", "True")
+    assert "tok:none" in found["metrics"][0]["signature"] and "tokenize=none" in found["note"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["{worse}", "{short}", "--source", "{source}", "--reference", "{reference}"], "short.de has 3 lines, but .* has 4 sentences"),
+        (["{worse}", "{better}"], "--source FILE and --reference FILE"),
+        (["{worse}", "--source", "{source}"], "go together"),
+        (["{worse}", "--source", "{short}", "--reference", "{reference}"], "has 3 lines and .* 4"),
+        (["{worse}", "{worse}", "--source", "{source}", "--reference", "{reference}"], "named twice"),
+        (["{worse}", "{folder}/bettr.de", "--source", "{source}", "--reference", "{reference}"], "did you mean .*better.de"),
+        (["{worse}", "{folder}", "--source", "{source}", "--reference", "{reference}"], "is not a run"),
+        (["{worse}", "{better}", "--other", "{reference}"], "--other .* is not compared"),
+        (["{worse}", "{better}", "--html", "{folder}/no/page.html"], "there is no folder"),
+    ],
+)
+def test_refusals(files, capsys, words, sentence):
+    (files.folder / "short.de").write_text("eins\nzwei\ndrei")
+    places = {**vars(files), "short": files.folder / "short.de"}
+    assert cli.main(["compare", *(word.format(**places) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(sentence, error) and error.count("\n") == 1
+
+
+def test_a_run_translates_its_test_set_once(files, translated):
+    run = start(files, "run")
+    found = numbers(files, run, files.better)
+    assert translated == [("run", 4, 5)] and found["made_by"] == ["checkpoint best, beam 5", "file"]
+    assert found["counted_in"].startswith("the training text")
+    assert numbers(files, run, files.better) == found and len(translated) == 1
+    numbers(files, run, files.better, "--beam-size", "2")
+    numbers(files, run, files.better, "--checkpoint", "latest")
+    assert translated[1:] == [("run", 4, 2), ("run", 4, 5)]
+    (files.folder / "run" / "sum").write_text("8")  # other parameters under the same name
+    numbers(files, run, files.better)
+    (files.folder / "source.en").write_text("".join(f"{line} !\n" for line in SOURCE))
+    numbers(files, run, files.better)
+    assert len(translated) == 5
+    for kept in (files.folder / "run" / "translations").iterdir():
+        kept.write_text(kept.read_text()[:-9])
+    numbers(files, run, files.better)
+    assert len(translated) == 6
+
+
+def test_a_file_may_be_the_baseline_and_a_run_bring_the_test_set(files, translated):
+    found = numbers(files, files.better, start(files, "run"))
+    assert found["systems"][0] == files.better and found["sentences"] == 4
+
+
+def test_a_run_translates_the_source_that_is_given(files, translated):
+    other = files.folder / "other.en"
+    other.write_text("\n".join(SOURCE[:2]))
+    reference = files.folder / "other.de"
+    reference.write_text("\n".join(REFERENCE[:2]))
+    found = numbers(files, start(files, "run"), "--source", str(other), "--reference", str(reference))
+    assert translated == [("run", 2, 5)] and found["sentences"] == 2
+
+
+def test_runs_with_different_test_sets_are_refused(files, translated, capsys):
+    first, second = start(files, "first"), start(files, "second", **{"data.test": (files.source, files.worse)})
+    assert cli.main(["compare", first, second]) == 2
+    assert "have different test sets" in capsys.readouterr().err and translated == []
+    assert cli.main(["compare", first, second, *files.given, "--samples", "5"]) == 0
+
+
+def test_the_biggest_differences_come_first_and_equals_are_left_out():
+    losses, gains = ranked([50, 50, 50, 50, 50], [50, 20, 90, 10, 60], 1)
+    assert (losses, gains) == ([3], [2])
+    losses, gains = ranked([50, 50, 50, 50, 50], [50, 20, 90, 10, 60], 9)
+    assert (losses, gains) == ([3, 1], [2, 4])
+
+
+class Parsed(html.parser.HTMLParser):
+    """Elements opened and closed in order; the names, attributes and text that were met."""
+
+    VOID = {"meta", "link", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.met, self.values, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.met.append(tag)
+        self.values += attributes
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data if "style" not in self.open else ""
+
+
+def test_the_page_is_whole_escapes_what_it_shows_and_asks_for_nothing(files):
+    page = files.folder / "page.html"
+    assert cli.main(["compare", files.worse, files.better, *files.given, "--samples", "20", "--html", str(page)]) == 0
+    text = page.read_text()
+    parsed = Parsed(text)
+    assert "script" not in parsed.met and "<script>alert(1)</script> sechs & sieben" in parsed.text
+    assert "b" not in parsed.met and "five <b>six</b> & seven" in parsed.text
+    ids = [value for name, value in parsed.values if name == "id"]
+    assert len(ids) == len(set(ids))
+    links = [value for name, value in parsed.values if name in ("href", "src")]
+    assert links and all(link == "data:," or link[1:] in ids for link in links) and "url(" not in text and "@import" not in text
+    assert parsed.met.count("article") == 4 and "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert parsed.text.index("Sentence 4") > 0 and "mark" in parsed.met
+
+
+def test_words_that_the_reference_lacks_are_marked():
+    assert pages.marked("a x y b < c", "a b < d") == "a <mark>x y</mark> b &lt; <mark>c</mark>"
+    assert pages.marked("我爱你", "我恨你") == "我<mark>爱</mark>你"
+    assert pages.marked("", "a") == "" and pages.marked("a  b", "a b") == "a  b"
+
+
+def test_a_table_in_plain_text_is_aligned(capsys):
+    table = tables.Table("T", ("name", "n"), (("[bold]", "1"), ("b", "100")), "note")
+    assert str(table) == "T\nname      n\n-----------\n[bold]    1\nb       100\nnote"
+    tables.show([table])
+    assert capsys.readouterr().out == f"{table}\n\n"
+
+
+def test_lines_are_read_as_sacrebleu_reads_them(tmp_path):
+    (tmp_path / "a.de").write_bytes("eins \r\nzwei\u2028drei\n\n vier".encode())
+    assert compare.read_lines(str(tmp_path / "a.de")) == ["eins", "zwei\u2028drei", "", " vier"]
+
+
+def test_labels_are_short_where_they_tell_systems_apart():
+    assert labels(["a/x.de", "b/y.de"]) == ("x.de", "y.de") and labels(["a/x", "b/x/"]) == ("a/x", "b/x/")
