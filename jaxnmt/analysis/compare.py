@@ -50,6 +50,7 @@ class Comparison:
     """All numbers. What has one value for each system is in their order, the baseline first.
 
     Attributes:
+        identical: systems whose translations are the baseline's; sacreBLEU's tests give these the smallest p there is.
         counted_in: the text in which the words of `by_frequency` were counted.
         repetition, reference_repetition: shares for breakdowns.ORDERS.
         sentence_chrf: chrF++ of each sentence.
@@ -60,6 +61,7 @@ class Comparison:
     sentences: int
     systems: tuple[str, ...]
     made_by: tuple[str, ...]
+    identical: tuple[str, ...]
     test: str
     metrics: tuple[MetricResult, ...]
     by_length: tuple[breakdowns.LengthBucket, ...]
@@ -124,6 +126,7 @@ def compare(
         sentences=len(test.references),
         systems=tuple(system.name for system in systems),
         made_by=tuple(system.made_by for system in systems),
+        identical=tuple(system.name for system in systems[1:] if system.translations == systems[0].translations),
         test=kind,
         metrics=paired(texts, test.references, metrics, kind, test.pretokenized, language, samples),
         by_length=breakdowns.by_length(lengths, texts, test.references, test.pretokenized, language),
@@ -231,9 +234,10 @@ def _frequency(
     if trained is not None:
         try:
             pairs = itertools.chain.from_iterable(source.pairs() for source in open_sources(trained.data.train, "data.train"))
-            for _, target in itertools.islice(pairs, MOST_PAIRS):
+            number = 0
+            for number, (_, target) in enumerate(itertools.islice(pairs, MOST_PAIRS), 1):  # noqa: B007
                 counts.update(word for word in split(_target(target, trained)) if word in wanted)
-            return counts, f"the training text ({next(iter(trained.data.train), '')}, at most {MOST_PAIRS:,} pairs)"
+            return counts, "the training text" if number < MOST_PAIRS else f"the first {MOST_PAIRS:,} pairs of the training text"
         except UserError as error:
             say(f"words are counted in the references, for the training text cannot be read: {error}")
     counts.update(itertools.chain.from_iterable(references))

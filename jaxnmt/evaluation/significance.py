@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from jaxnmt.evaluation.scores import bleu_metric, check
 
@@ -69,7 +69,7 @@ def paired(
         check(translations, references)
     stripped = [line.rstrip() for line in references]
     systems = [(str(number), [line.rstrip() for line in translations]) for number, translations in enumerate(hypotheses)]
-    made = {name: _metric(name, stripped, pretokenized, language) for name in metrics}
+    made: dict[str, Any] = {name: _metric(name, stripped, pretokenized, language) for name in metrics}
     kind = _SACREBLEU_TESTS[test]
     # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
     run = PairedTest(systems, made, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -20,19 +19,13 @@ from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import UserError, replace
 
 STUDY = """
-import sys
-
-sys.path.insert(0, {tests!r})
-import pathlib
-
-import tiny
-
 from jaxnmt.analysis.ablations.study import Budget, Study
 from jaxnmt.config import replace
+from jaxnmt.config_files import read
 
 
 def study():
-    parent = tiny.experiment(pathlib.Path({folder!r}), **{{"training.ema_decay": 0.0, "validation.metric": "loss"}})
+    parent = read({parent!r})
     return Study(
         variants={{"one head": replace(parent, **{{"model.num_heads": 1}}), "two heads": parent}},
         budget=Budget(6, "steps"),
@@ -44,8 +37,10 @@ def study():
 
 
 def study_file(tmp_path, seeds):
+    parent = tiny.experiment(tmp_path / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"})
+    config_files.save(parent, tmp_path / "parent.json")
     path = tmp_path / "heads.py"
-    path.write_text(STUDY.format(tests=str(pathlib.Path(__file__).parents[1]), folder=str(tmp_path / "text"), seeds=seeds))
+    path.write_text(STUDY.format(parent=str(tmp_path / "parent.json"), seeds=seeds))
     return path
 
 
@@ -75,8 +70,10 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_do
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         finished |= {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("result.json")}
-    two = [subprocess.Popen(command(file, tmp_path / "killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
-    assert [process.wait() for process in two] == [0, 0]
+    two = [subprocess.Popen(command(file, tmp_path / "killed"), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in two:
+        told = process.communicate()[1]
+        assert process.returncode == 0, told[-2000:]
     assert finished and {path: path.stat().st_mtime_ns for path in finished} == finished
     tables = [(tmp_path / name / "report.md").read_text() for name in ("whole", "killed")]
     assert without_speed(tables[0]) == without_speed(tables[1])
@@ -91,6 +88,8 @@ def check_table(study, folder, table):
     """The table is what the runs say, and they trained with the rate that their trials found best."""
     results_of = [worker.read_result(folder, Job("two heads", seed)) for seed in study.seeds]
     assert str(results.mean([result["test"]["metrics"][1]["value"] for result in results_of])) in table
+    assert list(results.significance(study, folder)) == ["two heads"]
+    assert "<svg" in (folder / "report.html").read_text()
     rate = worker.chosen_rate(study, folder, "two heads")
     scores = {r: worker.read_result(folder, Job("two heads", 1, r))["validation_score"] for r in (1e-3, 1e-2)}
     assert scores[rate] == max(scores.values()) > min(scores.values())

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.analysis.ablations.worker import chosen_rate, read_result
+from jaxnmt.evaluation.significance import paired
+from jaxnmt.evaluation.test_sets import open_test_set
 
 
 class Mean(NamedTuple):
@@ -19,10 +21,10 @@ class Mean(NamedTuple):
 
     mean: float
     deviation: float
-    count: int
+    runs: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" if self.count == 1 else f"{self.mean:.2f} ± {self.deviation:.2f}"
+        return f"{self.mean:.2f}" if self.runs == 1 else f"{self.mean:.2f} ± {self.deviation:.2f}"
 
 
 class Row(NamedTuple):
@@ -33,6 +35,8 @@ class Row(NamedTuple):
         learning_rate: that its runs trained with.
         runs: how many of its runs are finished, and which folders they are in.
         bleu, chrf, ter: on the test sentences; None while nothing is finished.
+        p: how likely a difference in BLEU from the parent as large as this one is by chance, corrected for the number of variants
+            (Holm 1979); None for the parent, and while runs are missing.
     """
 
     variant: str
@@ -47,6 +51,7 @@ class Row(NamedTuple):
     ter: Mean | None
     target_tokens: float
     seconds: float
+    p: float | None
 
     @property
     def tokens_per_second(self) -> float:
@@ -55,10 +60,30 @@ class Row(NamedTuple):
 
 def gather(study: Study, folder: pathlib.Path, sizes: dict[str, Any]) -> list[Row]:
     """A row for each variant, in the study's order; `sizes` as `budgets.measure` finds them."""
-    return [_row(study, folder, variant, sizes[variant]) for variant in study.variants]
+    p_values = significance(study, folder)
+    return [_row(study, folder, variant, sizes[variant], p_values.get(variant)) for variant in study.variants]
 
 
-def _row(study: Study, folder: pathlib.Path, variant: str, size: Any) -> Row:
+def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
+    """Paired bootstrap of BLEU against the parent (Koehn 2004), Holm's correction; all seeds' translations one after the other.
+
+    Variants with a run missing, or with other test sentences than the parent's, are left out.
+    """
+    parent = study.variants[study.parent]
+    tested = ("test", "validation", "train", "held_out", "source_language", "target_language")
+    alike = [name for name, e in study.variants.items() if all(getattr(e.data, f) == getattr(parent.data, f) for f in tested)]
+    files = {name: [folder / Job(name, seed).folder / "test.txt" for seed in study.seeds] for name in alike}
+    whole = [name for name in alike if all(read_result(folder, Job(name, seed)) for seed in study.seeds)]
+    if len(whole) < 2 or whole[0] != study.parent:
+        return {}
+    test = open_test_set(parent, folder / Job(study.parent, study.seeds[0]).folder / "run", "test")
+    hypotheses = [[line for file in files[name] for line in file.read_text(encoding="utf-8").split("\n")[:-1]] for name in whole]
+    references = test.references * len(study.seeds)
+    bleu = paired(hypotheses, references, ["bleu"], "paired-bootstrap", test.pretokenized, test.languages[1])[0]
+    return {name: e.p_holm for name, e in zip(whole, bleu.estimates, strict=True) if e.p_holm is not None}
+
+
+def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float | None) -> Row:
     jobs = [Job(variant, seed) for seed in study.seeds]
     done = [(job, result) for job in jobs if (result := read_result(folder, job)) is not None]
     results = [result for _, result in done]
@@ -79,6 +104,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any) -> Row:
         ter=ter,
         target_tokens=sum(result["target_tokens"] for result in results),
         seconds=sum(result["seconds"] for result in results),
+        p=p,
     )
 
 
@@ -93,17 +119,19 @@ def _told(differences: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items())
 
 
-HEADINGS = ("variant", "BLEU", "chrF++", "TER", "runs", "parameters", "TFLOP a run", "steps", "learning rate", "tokens/s")
+HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "runs", "parameters", "TFLOP a run", "steps", "learning rate", "tokens/s")
 
 
 def cells(row: Row, seeds: int) -> list[str]:
     """A row's cells under `HEADINGS`."""
     return [
         row.variant,
-        *(str(value) if value else "–" for value in (row.bleu, row.chrf, row.ter)),
+        str(row.bleu or "–"),
+        "–" if row.p is None else f"{row.p:.3f}",
+        *(str(value or "–") for value in (row.chrf, row.ter)),
         f"{len(row.runs)} of {seeds}",
         f"{row.parameters:,}",
-        f"{row.flops / 1e12:,.0f}",
+        f"{row.flops / 1e12:,.3g}",
         f"{row.steps:,}",
         f"{row.learning_rate:g}" if row.learning_rate else "–",
         f"{row.tokens_per_second:,.0f}",
