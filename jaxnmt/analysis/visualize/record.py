@@ -174,8 +174,8 @@ def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, walked
         step: dict[str, Any] = {
             "read": "‹begin›" if t == 0 else _shown(tokenizer, target[t - 1]),
             "chosen": _shown(tokenizer, token),
-            "p": _number(float(np.exp(log_p_TV[t, token]))),
-            "likely": [{"piece": _shown(tokenizer, int(i)), "id": int(i), "p": _number(float(np.exp(log_p_TV[t, i])))} for i in likely],
+            "p": _share(log_p_TV[t, token]),
+            "likely": [{"piece": _shown(tokenizer, int(i)), "id": int(i), "p": _share(log_p_TV[t, i])} for i in likely],
         }
         for name, x in (walked.each[t] if walked else {}).items():
             step[name] = _numbers(x) if name in ("scores", "weights") else strip(x)
@@ -190,3 +190,8 @@ def _numbers(x: np.ndarray, digits: int = 7) -> Any:
 
 def _number(x: float, digits: int = 7) -> float:
     return round(float(x), digits)
+
+
+def _share(log_p: float) -> float:
+    """A probability, to seven significant digits."""
+    return float(f"{np.exp(np.float64(log_p)):.7g}")

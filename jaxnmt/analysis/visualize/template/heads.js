@@ -10,7 +10,7 @@ const PARTS = {
 function drawHeads(section) {
   if (record.attention.length < 2 && (record.attention[0]?.heads.length ?? 0) < 2) return;
   section.hidden = false;
-  section.append(el("p", { class: "lead" }, "A head is one way of looking: it has weights of its own, and each layer has several. Choose one to enlarge it; darker is more."));
+  section.append(el("p", { class: "lead" }, "A head is one way of looking: it has weights of its own, and each layer has several. Choose one to enlarge it; stronger colour is more."));
   for (const [part, [title, explained]] of Object.entries(PARTS)) {
     if (of(part).length) section.append(drawPart(part, title, explained));
   }

@@ -1,5 +1,5 @@
 /**
- * Weights as a table whose cells are darker the larger they are: rows are what looks, columns what is looked at.
+ * Weights as a table whose cells have more colour the larger they are: rows are what looks, columns what is looked at.
  * `options`: label, rows, columns; tight: smaller cells; masked(row, column): what may not be seen; says(row, column): the sentence for the line
  * below; invites: what stands there before.
  */
@@ -9,7 +9,7 @@ function heatmap(weights, options) {
   const head = el("tr", {}, el("td"), ...columns.map((word) => el("th", { scope: "col" }, el("span", { dir: "auto" }, word))));
   const body = weights.map((row, i) => el("tr", {}, el("th", { scope: "row", dir: "auto" }, rows[i]), ...row.map((weight, j) => {
     const masked = options.masked && options.masked(i, j);
-    const depth = masked ? "c masked" : weight > 0.78 ? "c deep" : weight > 0.5 ? "c mid" : "c";
+    const depth = masked ? "c masked" : weight > 0.78 ? "c deep" : weight > 0.53 ? "c mid" : "c";
     const shown = masked ? "not seen" : weight >= 0.995 ? "1" : two(weight).slice(1);
     return el("td", { class: depth, style: `--w:${Math.min(1, weight)}`, "data-row": i, "data-column": j },
       el("span", { class: masked || weight < 0.005 ? "vh always" : "vh" }, masked || weight < 0.005 ? (masked ? shown : "0") : shown));
@@ -44,7 +44,7 @@ function drawAlignment(section) {
     return;
   }
   section.append(el("p", { class: "lead" },
-    "Each row is a word of the translation; the darker a cell, the more the model looked at that source word when it wrote it."
+    "Each row is a word of the translation; the stronger a cell’s colour, the more the model looked at that source word when it wrote it."
     + (found.name ? ` This is ${found.name}.` : "")));
   const holder = el("div", { class: "panel" });
   const pieces = () => holder.replaceChildren(heatmap(found.weights, {

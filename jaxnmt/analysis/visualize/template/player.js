@@ -103,7 +103,7 @@ function insideParallel(step) {
   return [el("p", { class: "small" }, `Where this step looks ${label}, layer by layer, mean of heads.`),
     heatmap(words.map((_, i) => rows.map((row) => row[i])), {
       label: `Attention ${label} by layer`, rows: words, columns: parts.map((found) => `layer ${found.layer}`), tight: true,
-      invites: "Rows are tokens, columns layers; darker is more.",
+      invites: "Rows are tokens, columns layers; stronger colour is more.",
       says: (i, j) => `In layer ${parts[j].layer} this step looks at ${quoted(words[i])} with weight ${rows[j][i].toFixed(4)}.` })];
 }
 
