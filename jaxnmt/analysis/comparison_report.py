@@ -59,6 +59,7 @@ def heading(found: Comparison) -> str:
     """What is compared, in a few lines."""
     made = [f"{name} ({by})" for name, by in zip(found.systems, found.made_by, strict=True)]
     lines = [f"{found.sentences:,} sentences of {found.test_set}", f"baseline: {made[0]}", *(f"against it: {each}" for each in made[1:])]
+    lines += [f"{name} translates every sentence as the baseline does: its p says nothing" for name in found.identical]
     return "\n".join([*lines, *([found.note] if found.note else [])])
 
 

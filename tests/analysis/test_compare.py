@@ -78,6 +78,13 @@ def test_files_are_compared_with_the_first(files, capsys):
     assert "tok:13a" in out and "\x1b" not in out and "│" not in out  # plain, for this is no terminal
 
 
+def test_a_system_that_is_the_baseline_over_again_is_said_to_be(files, capsys):
+    (files.folder / "copy.de").write_text("\n".join(WORSE))
+    found = numbers(files, files.worse, files.better, str(files.folder / "copy.de"), *files.given)
+    assert found["identical"] == [str(files.folder / "copy.de")]
+    assert "copy.de translates every sentence as the baseline does" in capsys.readouterr().out
+
+
 def test_split_text_is_scored_as_it_stands(files):
     found = numbers(files, files.worse, files.better, *files.given, "--pretokenized", "True")
     assert "tok:none" in found["metrics"][0]["signature"] and "tokenize=none" in found["note"]

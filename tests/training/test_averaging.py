@@ -13,10 +13,10 @@ from jaxnmt import config as cfg
 from jaxnmt.data.prepared import prepare
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.averaging import average
-from jaxnmt.training.checkpoint import CheckpointStore, Progress, steps
+from jaxnmt.training.checkpoint import CheckpointStore, Progress, checksum, steps
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import abstract_state
-from jaxnmt.training.trained import load, open_run
+from jaxnmt.training.trained import identify, load, open_run
 
 
 def filled(x, value):
@@ -92,6 +92,20 @@ def test_a_checkpoint_by_name(tmp_path):
         load(run, 9)
     with pytest.raises(cfg.UserError, match="jaxnmt runs average"):
         load(run, "average")
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_what_would_be_loaded_is_known_by_name_and_checksum_without_reading_it(tmp_path, ema):
+    run = run_of(tmp_path, [1.0, 2.0, 3.0], ema=ema)
+    average(run, last=2)
+    sums = set()
+    for word in ("best", "latest", 2, "average"):
+        found = load(run, word)
+        assert identify(run, word) == (found.checkpoint, int(checksum(found.params)))
+        sums.add(int(checksum(found.params)))
+    assert len(sums) == 4
+    with pytest.raises(cfg.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
+        identify(run, 9)
 
 
 def test_fewer_than_asked_for_says_how_to_keep_more(tmp_path, capsys):
