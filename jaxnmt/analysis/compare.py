@@ -234,10 +234,10 @@ def _frequency(
     if trained is not None:
         try:
             pairs = itertools.chain.from_iterable(source.pairs() for source in open_sources(trained.data.train, "data.train"))
-            number = 0
-            for number, (_, target) in enumerate(itertools.islice(pairs, MOST_PAIRS), 1):  # noqa: B007
+            for _, target in itertools.islice(pairs, MOST_PAIRS):
                 counts.update(word for word in split(_target(target, trained)) if word in wanted)
-            return counts, "the training text" if number < MOST_PAIRS else f"the first {MOST_PAIRS:,} pairs of the training text"
+            whole = next(pairs, None) is None
+            return counts, "the training text" if whole else f"the first {MOST_PAIRS:,} pairs of the training text"
         except UserError as error:
             say(f"words are counted in the references, for the training text cannot be read: {error}")
     counts.update(itertools.chain.from_iterable(references))

@@ -68,7 +68,9 @@ def paired(
     for translations in hypotheses:
         check(translations, references)
     stripped = [line.rstrip() for line in references]
-    systems = [(str(number), [line.rstrip() for line in translations]) for number, translations in enumerate(hypotheses)]
+    systems: list[tuple[str, Sequence[str]]] = [
+        (str(number), [line.rstrip() for line in translations]) for number, translations in enumerate(hypotheses)
+    ]
     made: dict[str, Any] = {name: _metric(name, stripped, pretokenized, language) for name in metrics}
     kind = _SACREBLEU_TESTS[test]
     # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
