@@ -37,7 +37,10 @@ VERBS = {
     ),
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "visualize": Verb(
-        pictures.visualize, ("RUN", "SENTENCE"), pictures.Visualize(), lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding)
+        pictures.visualize,
+        ("RUN", "SENTENCE"),
+        pictures.Visualize(),
+        lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
     ),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))

@@ -49,7 +49,16 @@ def test_the_weights_in_the_page_are_the_models_own(name):
 
 def test_layers_are_counted_in_their_order_and_parts_are_told_apart():
     found = [(each["part"], each["layer"]) for each in seen.recorded("transformer")["attention"]]
-    assert found == [("encoder", 1), ("encoder", 2), ("decoder", 1), ("decoder", 2), ("decoder", 3), ("cross", 1), ("cross", 2), ("cross", 3)]
+    assert found == [
+        ("encoder", 1),
+        ("encoder", 2),
+        ("decoder", 1),
+        ("decoder", 2),
+        ("decoder", 3),
+        ("cross", 1),
+        ("cross", 2),
+        ("cross", 3),
+    ]
     sides = [(each["side"], each["name"]) for each in seen.recorded("transformer")["vectors"]]
     assert sides == [("encoder", ""), ("encoder", "layer_0"), ("encoder", "layer_1"), ("decoder", "")] + [
         ("decoder", f"layer_{i}") for i in range(3)

@@ -46,6 +46,23 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
     return [each | {"finished": ranks.get(index)} for index, each in enumerate(nodes)], found
 
 
+def chain(ids: Sequence[int], log_p_T: np.ndarray, score: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What greedy search found, as `tree` has it; `ids` end with EOS."""
+    total_T, end = np.cumsum(np.asarray(log_p_T, np.float64)).tolist(), len(ids) - 1
+    nodes = [
+        {
+            "parent": t - 1,
+            "step": t,
+            "token": token,
+            "log_prob": total_T[t],
+            "live": 0 if t < end else None,
+            "finished": None if t < end else 0,
+        }
+        for t, token in enumerate(ids)
+    ]
+    return nodes, [{"ids": list(ids), "score": score, "log_prob": total_T[-1], "node": end}]
+
+
 def _real(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
     """The hypotheses among the places of a beam, best first."""
     return [(tuple(row), float(p)) for row, p in zip(tokens_KL.tolist(), log_probs_K, strict=True) if p > NEVER / 2]

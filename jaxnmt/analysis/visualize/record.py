@@ -56,9 +56,15 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     """
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = _source(translator, sentence)
-    nodes, finished = beam.tree(_search(translator, source, decoding))
-    target = finished[0]["ids"]
-    told = passes.teacher_forced(model, params, source, target)
+    if decoding.beam_size > 1:
+        nodes, finished = beam.tree(_search(translator, source, decoding))
+        target = finished[0]["ids"]
+        told = passes.teacher_forced(model, params, source, target)
+    else:
+        best = translator.translate([sentence], decoding)[0][0]
+        target = [*best.parts[0][1], EOS]
+        told = passes.teacher_forced(model, params, source, target)
+        nodes, finished = beam.chain(target, told.log_p_TV[np.arange(len(target)), target], best.score)
     walked = None
     if isinstance(config, cfg.Recurrent):
         tokens = passes.batch_of(source, target)["encoder_input_tokens"]
@@ -73,7 +79,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         "target": _side(tokenizer, target, tokenizer.target_words(target[:-1]), "target"),
         "attention": [_attention(each) for each in told.attention],
         "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in told.vectors],
-        "recurrent": walked and {
+        "recurrent": walked
+        and {
             "states": [strip(x) for x in walked.states_SD],
             "vector": strip(walked.vector_D),
             "initial": strip(walked.initial_D),
