@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import shlex
+import shutil
+import subprocess
+from typing import Literal
 
 from jaxnmt.config import UserError
 from jaxnmt.verbs.common import say
@@ -15,6 +19,12 @@ class Ablate:
     """Folder of the study; when empty, studies/ and its name."""
     report: bool = False
     """Train nothing: report what is finished so far."""
+    reproduce: str = ""
+    """Do one finished run again and compare: its folder in the study, such as runs/1_head/seed-2."""
+    submit: Literal["", "slurm"] = ""
+    """slurm: train nothing here, but submit an array job whose tasks share the study."""
+    workers: int = 4
+    """submit: tasks of the array."""
 
 
 def ablate(name: str, options: Ablate) -> int:
@@ -25,24 +35,40 @@ def ablate(name: str, options: Ablate) -> int:
 
     Examples:
       jaxnmt ablate heads
-      jaxnmt ablate heads --report True
+      jaxnmt ablate heads --report
+      jaxnmt ablate heads --reproduce runs/1_head/seed-2
+      jaxnmt ablate heads --submit slurm --workers 8
       jaxnmt ablate my_study.py --folder studies/mine
     """
     from jaxnmt.analysis.ablations import study as studies
 
     study = studies.load(name)
     folder = pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}")
-    if options.report and not (folder / "study.json").exists():
-        raise UserError(f"{folder} is not a study (it has no study.json): nothing to report")
+    if (options.report or options.reproduce) and not (folder / "study.json").exists():
+        raise UserError(f"{folder} is not a study (it has no study.json): nothing is finished there")
     studies.begin(study, folder)
+    if options.submit:
+        return _submit(name, folder, options.workers)
     from jaxnmt.analysis.ablations import budgets, report, worker
 
     sizes = budgets.measure(study, folder)
-    failed = []
-    if not options.report:
-        steps = {
-            variant: {"run": size.steps(study.budget), "trial": size.steps(study.tuning or study.budget)} for variant, size in sizes.items()
-        }
-        failed = worker.work(study, folder, steps, say)
+    trial = study.tuning or study.budget
+    steps = {variant: {"run": size.steps(study.budget), "trial": size.steps(trial)} for variant, size in sizes.items()}
+    if options.reproduce:
+        same = worker.reproduce(study, folder, steps, options.reproduce, say)
+        print("the same to the digit" if same else "not the same")
+        return int(not same)
+    failed = [] if options.report else worker.work(study, folder, steps, say)
     report.write(study, folder, sizes)
     return int(bool(failed))
+
+
+def _submit(name: str, folder: pathlib.Path, workers: int) -> int:
+    """Hand an array of workers to SLURM; each ends when nothing is left to do."""
+    if shutil.which("sbatch") is None:
+        raise UserError("--submit slurm needs the command sbatch, which is not here: run it where jobs are submitted")
+    if workers < 1:
+        raise UserError(f"--workers expects a number above 0, not {workers}")
+    work = shlex.join(["jaxnmt", "ablate", name, "--folder", str(folder.absolute())])
+    array = [f"--array=1-{workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt", "--requeue"]
+    return subprocess.run(["sbatch", *array, f"--wrap={work}"]).returncode

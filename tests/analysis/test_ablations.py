@@ -82,6 +82,8 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_do
         left, right = (worker.read_result(tmp_path / name, job) for name in ("whole", "killed"))
         assert left["validations"] == right["validations"] and left.get("test") == right.get("test")
     check_table(study, tmp_path / "whole", tables[0])
+    again = [*command(file, tmp_path / "whole"), "--reproduce", "runs/two_heads/seed-1"]
+    assert subprocess.run(again, capture_output=True, text=True).stdout == "the same to the digit\n"
 
 
 def check_table(study, folder, table):
@@ -148,6 +150,17 @@ def test_a_mistake_in_a_study_is_one_sentence(tmp_path, capsys, change, says):
     assert cli.main(["ablate", str(path)]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1 and str(path) in told
+
+
+def test_a_study_is_handed_to_slurm_as_an_array(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/told\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert cli.main(["ablate", "heads", "--folder", str(tmp_path / "my study"), "--submit", "slurm", "--workers", "3"]) == 0
+    told = (tmp_path / "told").read_text().splitlines()
+    assert told[0] == "--array=1-3" and told[-1] == f"--wrap=jaxnmt ablate heads --folder '{tmp_path}/my study'"
+    monkeypatch.setenv("PATH", "")
+    assert cli.main(["ablate", "heads", "--folder", str(tmp_path / "my study"), "--submit", "slurm"]) == 2
 
 
 @pytest.mark.parametrize("name", config_files.shipped_studies())

@@ -70,6 +70,33 @@ def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: 
     return True
 
 
+def reproduce(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], name: str, say: Say) -> bool:
+    """Do a finished run again, in `reproduced/`, and compare: -> whether validations and test scores are the same to the digit.
+
+    Args:
+        name: the run's folder within the study's, as the report names it: "runs/1_head/seed-2".
+
+    Raises:
+        UserError: there is no such run, it is not finished, or the new one fails.
+    """
+    runs = {job.folder: job for job in studies.jobs(study) if job.learning_rate is None}
+    name = name.removeprefix(f"{folder}/").strip("/")
+    if name not in runs or (before := read_result(folder, runs[name])) is None:
+        finished = ", ".join(place for place, job in runs.items() if read_result(folder, job))
+        raise UserError(f"{name} is no finished run of {folder}; finished are: {finished or 'none'}")
+    job, again = runs[name], folder / "reproduced" / name
+    rate = chosen_rate(study, folder, job.variant) if study.learning_rates else None
+    now = _train_and_score(studies.experiment_of(study, job, steps[job.variant]["run"], rate), again, "run")
+    if now is None:
+        raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
+    same = True
+    for part in ("validations", "test"):
+        if before[part] != now[part]:
+            same = False
+            say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
+    return same
+
+
 def chosen_rate(study: Study, folder: pathlib.Path, variant: str) -> float | None:
     """The learning rate that a variant's trials have found best on validation (of equals the smaller); None while trials are missing."""
     if len(study.learning_rates) == 1:
