@@ -52,7 +52,7 @@ def paired(
     samples: int = 0,
 ) -> tuple[MetricResult, ...]:
     """Score systems and test each against the first: by paired bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler and
-    Maxwell 2005). The seed is sacreBLEU's (12345, or $SACREBLEU_SEED), and white space at line ends is dropped as its command does.
+    Maxwell 2005). The seed is sacreBLEU's: 12345, or $SACREBLEU_SEED.
 
     Args:
         hypotheses: each system's translations, one for each reference; the baseline's first.
@@ -67,11 +67,8 @@ def paired(
 
     for translations in hypotheses:
         check(translations, references)
-    stripped = [line.rstrip() for line in references]
-    systems: list[tuple[str, Sequence[str]]] = [
-        (str(number), [line.rstrip() for line in translations]) for number, translations in enumerate(hypotheses)
-    ]
-    made: dict[str, Any] = {name: _metric(name, stripped, pretokenized, language) for name in metrics}
+    systems = [(str(number), translations) for number, translations in enumerate(hypotheses)]
+    made: dict[str, Any] = {name: _metric(name, references, pretokenized, language) for name in metrics}
     kind = _SACREBLEU_TESTS[test]
     # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
     run = PairedTest(systems, made, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)

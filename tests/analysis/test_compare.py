@@ -146,6 +146,29 @@ def test_a_run_translates_the_source_that_is_given(files, translated):
     assert translated == [("run", 2, 5)] and found["sentences"] == 2
 
 
+def test_rare_words_are_rare_in_the_training_text(files, translated):
+    train = str(files.folder / "train.en"), str(files.folder / "train.de")
+    for name in train:
+        (files.folder / name).write_text("Zwei zwei, zwei.\n" if name.endswith("de") else "eins acht\n")
+    found = numbers(files, start(files, "run", **{"data.train": train}), files.better)
+    assert [(row["frequency"], row["words"]) for row in found["by_frequency"]] == [("0", 13), ("1", 2), ("2–4", 1)]  # "." once, zwei twice
+    assert found["counted_in"] == "the training text" and found["by_frequency"][2]["f1"] == [0, 1]
+    for name in train:
+        (files.folder / name).unlink()
+    found = numbers(files, str(files.folder / "run"), files.better)
+    assert found["counted_in"] == "the references" and [row["words"] for row in found["by_frequency"]] == [14, 2]
+
+
+def test_a_run_on_split_words_reads_them_split_and_is_scored_on_them_joined(files, translated):
+    (files.folder / "source.en").write_text("o@@ ne two\n" + "".join(f"{line}\n" for line in SOURCE[1:]))
+    (files.folder / "reference.de").write_text("ei@@ ns zwei\n" + "".join(f"{line}\n" for line in REFERENCE[1:]))
+    run = start(files, "run", **{"tokenizer.kind": "words", "tokenizer.vocab_size": 0})
+    for settings in (compare.Settings(), compare.Settings(source=files.source, reference=files.reference)):
+        test, systems, _ = compare.gather([run, files.better], settings, print)
+        assert (test.sources[0], test.references[0], test.pretokenized) == ("one two", "eins zwei", True)
+        assert systems[0].translations[0] == "O@@ NE TWO"  # what the model reads is as it was
+
+
 def test_runs_with_different_test_sets_are_refused(files, translated, capsys):
     first, second = start(files, "first"), start(files, "second", **{"data.test": (files.source, files.worse)})
     assert cli.main(["compare", first, second]) == 2

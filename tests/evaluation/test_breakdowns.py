@@ -48,6 +48,7 @@ def test_length_and_endings_by_hand():
     assert (found.under_half, found.over_double, found.empty) == pytest.approx((2 / 5, 0, 1 / 5))  # ten words for five are not over
     assert found.unfinished == pytest.approx(2 / 4)  # of four that end; the third does not
     assert breakdowns.shape(["a b c d e"], ["a b"], SPLIT).over_double == 1
+    assert breakdowns.shape(["a b", "a b"], ["a b c d", "a b c d e"], SPLIT).under_half == 1 / 2  # two of four are half
 
 
 @pytest.mark.parametrize(("text", "ends"), [("Ja.", True), ("Ja.”)", True), ("Nein", False), ("„", False), ("", False), ("是。", True)])
