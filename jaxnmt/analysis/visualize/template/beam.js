@@ -6,7 +6,7 @@ function drawBeam(section) {
     : "The decoder took the likeliest word at each step (greedy search). Under a word stands its log-probability with all before it."));
   section.append(scrolling("The beam as a tree; a table follows", treePicture(nodes, finished)));
   const rows = finished.map((found, rank) => el("tr", {}, el("td", { class: "num" }, String(rank + 1)), el("th", { scope: "row", dir: "auto" }, found.text || "(nothing)"),
-    el("td", { class: "num" }, two(found.log_prob)), el("td", { class: "num" }, found.score.toFixed(3))));
+    el("td", { class: "num" }, two(found.log_prob)), el("td", { class: "num" }, found.score.toFixed(3).replace("-", "−"))));
   section.append(scrolling("Translations found", el("table", { class: "finished" }, el("caption", { class: "vh" }, "Translations found, best first"),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rank"), el("th", { scope: "col" }, "Translation"), el("th", { scope: "col", class: "num" }, "log-probability"), el("th", { scope: "col", class: "num" }, "score"))),
     el("tbody", {}, ...rows))));

@@ -21,7 +21,7 @@ function svg(name, attributes, ...children) {
 }
 
 const quoted = (word) => `“${word}”`;
-const two = (x) => x.toFixed(2);
+const two = (x) => x.toFixed(2).replace("-", "−");
 const percent = (x) => (x > 0 && x < 0.005 ? "<1 %" : `${Math.round(100 * x)} %`);
 const mean = (rows) => rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
 const argmax = (row) => row.reduce((best, x, i) => (x > row[best] ? i : best), 0);

@@ -16,7 +16,7 @@ function about() {
   const model = kind === "transformer" ? `Transformer, ${s.num_encoder_layers} + ${layers(s.num_decoder_layers)}, ${s.num_heads} heads, width ${s.emb_dim}`
     : kind === "recurrent" ? `${s.encoder === "bag" ? "bag-of-words encoder" : `${cell} encoder, ${layers(s.num_encoder_layers)}`}; ${cell} decoder, ${layers(s.num_decoder_layers)}; ${context}`
     : record.model.name;
-  return `${model} · run ${record.run}, ${record.checkpoint} · ${S.length - 1} source and ${T.length - 1} target tokens · score ${record.score.toFixed(3)}`;
+  return `${model} · run ${record.run}, ${record.checkpoint} · ${S.length - 1} source and ${T.length - 1} target tokens · score ${two(record.score)}`;
 }
 
 $("about").textContent = about();

@@ -9,8 +9,9 @@ function draw() {
   $("slider").setAttribute("aria-valuetext", `step ${at + 1} of ${all.length}, ${step.name}`);
   $("where").textContent = `Step ${at + 1} of ${all.length} · ${step.word < 0 ? "encoder" : `token ${step.word + 1} of ${T.length}`} · ${step.name}`;
   $("told").replaceChildren(...emphasised(step.say));
-  for (const id of ["first", "back", "word-back"]) $(id).disabled = at === 0;
-  for (const id of ["last", "next", "word-next"]) $(id).disabled = at === all.length - 1;
+  // Not `disabled`: a button that is would lose the focus, and with it the keys.
+  for (const id of ["first", "back", "word-back"]) $(id).setAttribute("aria-disabled", String(at === 0));
+  for (const id of ["last", "next", "word-next"]) $(id).setAttribute("aria-disabled", String(at === all.length - 1));
   soFar(step);
   $("source").replaceChildren(scrolling("The source, token by token", sourceTable(step)));
   $("inside").replaceChildren(...(record.recurrent ? insideRecurrent(step) : insideParallel(step)));
@@ -34,11 +35,10 @@ function soFar(step) {
 
 /** Columns of the source's table by kind of model; what is not computed yet keeps its room. */
 function sourceTable(step) {
-  const columns = [];
+  const columns = [], now = steps[Math.max(0, step.word)];
   if (record.recurrent) {
     const states = record.recurrent.states, most = largest(states);
     const reads = settings.reverse_source ? (i) => i === S.length - 1 || S.length - 2 - i <= step.read : (i) => i <= step.read;
-    const now = steps[Math.max(0, step.word)];
     if (step.stage === 3) columns.push(["weight × state", (i) => strip(states[i], most / now.weights[i], `weight times state of ${S[i]}`), () => true]);
     else columns.push(["encoder state", (i) => strip(states[i], most, `state of ${S[i]}`), (i) => step.word >= 0 || reads(i)]);
     if (record.alignment) {
@@ -62,7 +62,7 @@ function sourceTable(step) {
   const rows = S.map((word, i) => el("tr", { class: i === focus ? "now" : "" }, el("th", { scope: "row", dir: "auto" }, word),
     ...columns.map(([, make, ready, kind]) => el("td", { class: kind }, el("span", { class: ready(i) ? "" : "later" }, ...[make(i)].flat())))));
   if (step.stage === 3 && record.recurrent) rows.push(el("tr", { class: "sum" }, el("th", { scope: "row" }, "sum: Cₜ"),
-    el("td", {}, strip(steps[step.word].context, largest(record.recurrent.states), "context Cₜ")), el("td", { class: "num" }), el("td", {}, "1.00")));
+    el("td", {}, strip(now.context, largest(record.recurrent.states), "context Cₜ")), el("td", { class: "num" }), el("td", {}, two(now.weights.reduce((sum, x) => sum + x, 0)))));
   return el("table", { class: "words" }, el("caption", { class: "vh" }, "Source tokens and what the model has made of each"), el("thead", {}, head), el("tbody", {}, ...rows));
 }
 
@@ -75,13 +75,14 @@ function insideRecurrent(step) {
   if (record.alignment && !before) vectors.push(["The new state, hₜ", now.state, 1]);
   if (record.alignment) vectors.push(["The context, Cₜ: weights times encoder states, summed", now.context, 3]);
   if (before || !record.alignment) vectors.push(["The new state, hₜ", now.state, 4]);
-  vectors.push([record.alignment ? "What the output layer reads, made of [hₜ; Cₜ]" : "What the output layer reads", now.joined, 4]);
+  if (record.alignment) vectors.push(["Joined, [hₜ; Cₜ]", [now.state, now.context], 4]);
+  vectors.push([record.alignment ? "What the output layer reads, made of these" : "What the output layer reads", now.joined, 4]);
   const list = el("dl", { class: "vectors" });
   for (const [name, vector, stage, fresh] of vectors) {
     const ready = name.startsWith("The one") ? stage < 9 : step.word >= 0 && step.stage >= stage;
     const word = fresh || (ready && step.word >= 0 && stage === step.stage) ? "fresh" : "";
     list.append(el("div", { class: ready ? word : "waiting" },
-      el("dt", {}, name), el("dd", {}, ready ? strip(vector, largest([vector]), name) : el("span", { class: "strip empty" }, "not yet"))));
+      el("dt", {}, name), el("dd", {}, ...ready ? [vector].flat().map((part) => strip(part, largest([part]), name)) : [el("span", { class: "strip empty" }, "not yet")])));
   }
   const note = el("p", { class: "small" }, `Of each vector the first ${told.vector.values.length} numbers: blue above zero, orange below, by its own largest.`);
   if (record.alignment) return [list, note];
@@ -126,6 +127,7 @@ const lastWord = () => { const here = all.findIndex((step) => step.word === all[
 function startPlayer() {
   $("player-lead").textContent = record.recurrent
     ? "First the encoder reads the source token by token; then the decoder writes the translation, each word fed back until the end token."
+    : record.model.kind === "other" ? "First the encoder reads the source; then the decoder writes the translation, each word fed back until the end token."
     : "First all source tokens go through the encoder at once, layer by layer; then the decoder writes the translation, each word fed back until the end token.";
   const moves = { first: () => 0, back: () => at - 1, next: () => at + 1, last: () => all.length - 1, "word-next": nextWord, "word-back": lastWord };
   for (const [id, move] of Object.entries(moves)) $(id).onclick = () => go(move());

@@ -36,7 +36,9 @@ function attentiveSteps(step, t) {
     : `State and context are joined, [hₜ; Cₜ], and go through one layer with a tanh.${settings.input_feeding ? " The result is also fed to the next step." : ""}`;
   return [
     { word: t, stage: 1, name: "scores", say: `${moved} ${asks} is compared with every encoder state; the best score, ${two(step.scores[best])}, has ${quoted(S[best])}.` },
-    { word: t, stage: 2, name: "softmax", say: `The softmax turns scores into weights above zero that sum to one: ${strongest(step.weights, S)}.` },
+    { word: t, stage: 2, name: "softmax", say: settings.window
+      ? `The softmax turns the scores within ${settings.window} words of a predicted place into weights, and a bell curve around that place shrinks them: ${strongest(step.weights, S)}.`
+      : `The softmax turns scores into weights above zero that sum to one: ${strongest(step.weights, S)}.` },
     { word: t, stage: 3, name: "weighted sum", say: "Each encoder state is multiplied by its weight, and all are added up: the context vector Cₜ. The weights multiply the states, not the scores." },
     { word: t, stage: 4, name: "joined", say: joined },
     { word: t, stage: 5, name: "next word", say: choice(step, t) },
@@ -46,7 +48,10 @@ function attentiveSteps(step, t) {
 function parallelSteps() {
   const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross"), masked = causal();
   const inputs = record.vectors.filter((found) => found.side === "encoder");
-  const found = [{
+  const found = [record.model.kind === "other" && !encoder.length ? {
+    word: -1, layer: 0, name: "the source",
+    say: `The encoder reads ${S.length} source tokens. What it makes of them is known to this page only as far as the model tells of attention.`,
+  } : {
     word: -1, layer: 0, name: "words become vectors",
     say: `All ${S.length} source tokens enter at once. Each is a vector${settings.positions && settings.positions !== "none" ? `, and its place in the sentence is told as well (${settings.positions} positions)` : ""}.`,
   }];
