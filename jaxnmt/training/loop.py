@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -145,9 +146,12 @@ class Trainer:
         """Compile, then step until the end, a stop or a signal; always saved, always closed."""
         devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
         self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        loading = pool.submit(self._load)  # beside the compilation
+        pool.shutdown(wait=False)
         self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
-        self.state = self._load()
+        self.state = loading.result()
         self.step = int(self.state.step)
         self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
         remove_samples_after(self.folder, self.step)
