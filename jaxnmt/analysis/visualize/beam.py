@@ -31,7 +31,7 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
             nodes.append({"parent": number[prefix[:-1]], "step": step, "token": prefix[-1], "log_prob": log_prob, "live": None})
         return number[prefix]
 
-    done = None
+    done: Any = None
     for beams in steps:
         t, live_KL, log_probs_K, done = jax.device_get((beams.t, beams.live_BKL[0], beams.live_log_probs_BK[0], beams.done))
         for prefix, log_prob in _real(live_KL, log_probs_K):
@@ -39,7 +39,7 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
         for prefix, log_prob in _real(done.tokens_BKL[0], done.log_probs_BK[0]):
             node(_ended(prefix), log_prob)
     found = []
-    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BKL[0], done.log_probs_BK[0])) if done is not None else ():
+    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BKL[0], done.log_probs_BK[0])):
         at = number[_ended(prefix)]
         found.append({"ids": list(_ended(prefix)), "score": float(done.scores_BK[0, rank]), "log_prob": log_prob, "node": at})
     ranks = {each["node"]: rank for rank, each in enumerate(found)}

@@ -199,6 +199,6 @@ def _number(x: float, digits: int = 7) -> float:
     return round(float(x), digits)
 
 
-def _share(log_p: float) -> float:
+def _share(log_p: Any) -> float:
     """A probability, to seven significant digits."""
     return float(f"{np.exp(np.float64(log_p)):.7g}")
