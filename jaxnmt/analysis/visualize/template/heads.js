@@ -24,11 +24,12 @@ function drawPart(part, title, explained) {
     found.heads.forEach((head, h) => {
       const share = part === "cross" ? "" : `itself ${percent(found.itself[h])}`;
       const canvas = el("canvas", { width: head[0].length, height: head.length, "aria-hidden": "true" });
-      const button = el("button", { type: "button", class: "mini", "aria-pressed": "false", onclick: () => enlarge(button, found, h) },
+      const button = el("button", { type: "button", class: "mini", "aria-pressed": "false", onclick: () => { enlarge(button, found, h); large.scrollIntoView({ block: "nearest" }); } },
         canvas, el("span", {}, el("span", { class: "vh" }, `Layer ${found.layer}, `), `head ${h + 1}`), share ? el("span", { class: "small" }, share) : null);
       button.paint = () => paint(canvas, head);
       button.paint();
       buttons.push(button);
+      if (buttons.length === 1) enlarge(button, found, h);
       row.append(button);
     });
     minis.append(el("div", { class: "layer" }, el("h4", {}, `Layer ${found.layer}${layerShare(found)}`), row));
@@ -44,7 +45,6 @@ function drawPart(part, title, explained) {
     const picture = el("div", {}, heatmap(found.heads[h], { label, rows, columns, tight: true, masked: part === "decoder" && causal() ? (i, j) => j > i : null }));
     large.replaceChildren(el("h4", {}, `Layer ${found.layer}, head ${h + 1}`), el("p", { class: "small" }, `Rows look, columns are looked at.${shares}`), numbersToggle(picture), picture);
   }
-  buttons[0].click();
   return el("section", { class: "part", "aria-labelledby": heading }, el("h3", { id: heading }, title), el("p", {}, explained), el("div", { class: "with-large" }, minis, large));
 }
 
