@@ -4,20 +4,10 @@ Command: jaxnmt train phrases/lstm_luong
 Time, score: not yet measured
 """
 
-from jaxnmt.config import Batching, Checkpoints, Experiment, Schedule, Training, Validation, replace
+from jaxnmt.config import Experiment, replace
 from jaxnmt.config_files import load
 
 
 def config() -> Experiment:
-    quickstart = load("quickstart")
-    return Experiment(
-        data=quickstart.data,
-        tokenizer=quickstart.tokenizer,
-        batching=Batching(layout="buckets", tokens=2048),
-        model=replace(load("lstm_luong").model, emb_dim=128, hidden_dim=128, dropout=0.1),
-        optimizer=load("lstm_luong").optimizer,
-        schedule=Schedule(name="cosine", learning_rate=3e-3, warmup_steps=200),
-        training=Training(steps=2000),
-        validation=Validation(every=500),
-        checkpoints=Checkpoints(every=500),
-    )
+    model = replace(load("lstm_luong").model, emb_dim=128, hidden_dim=128, dropout=0.1)
+    return replace(load("phrases/gru_bahdanau"), model=model)
