@@ -1,8 +1,4 @@
-"""Text to token ids and back: SentencePiece on raw text, or a plain vocabulary of text that is already split.
-
-A `Tokenizer` is two vocabularies, source and target; joint means that they are the same one. In every vocabulary the ids
-0 to 3 are padding, begin, end and unknown, and no text, whatever it says, is encoded as one of the first three.
-"""
+"""Text to token ids and back: two vocabularies, source and target, trained, kept in a folder, and loaded from it."""
 
 from __future__ import annotations
 
@@ -13,173 +9,19 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Sequence
 
 import sentencepiece
 from etils import epath
 
 from jaxnmt import config
 from jaxnmt.config import UserError
-
-PAD, BOS, EOS, UNK = range(4)
-SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+from jaxnmt.data.vocabulary import BOS, EOS, PAD, SPECIAL, UNK, Subwords, Vocabulary, Words, split, word_numbers
 
 _THREADS = 16
 """Fixed, not one per core: the unigram trainer sums its counts per thread, and another number gives another model."""
 _LONGEST_SENTENCE = 1 << 16
 """Bytes; longer sentences are left out of SentencePiece's training."""
-
-
-class Vocabulary(Protocol):
-    """One language's tokens, or those of both."""
-
-    suffix: str
-    pretokenized: bool
-
-    def __len__(self) -> int: ...
-    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def piece(self, index: int) -> str: ...
-    def words(self, text: str) -> tuple[list[str], list[int]]: ...
-    def to_bytes(self) -> bytes: ...
-
-
-class Subwords:
-    """A SentencePiece model.
-
-    Raises:
-        UserError: `model` is none, or its special ids are not padding 0, begin 1, end 2, unknown 3.
-    """
-
-    suffix = "model"
-    pretokenized = False
-
-    def __init__(self, model: bytes, name: str = "SentencePiece model") -> None:
-        self._model = model
-        try:
-            if not model:
-                raise RuntimeError("empty")
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise UserError(f"{name} is not a SentencePiece model, or is damaged: train or fetch it again") from error
-        processor = self._processor
-        found = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
-        if found != (PAD, BOS, EOS, UNK):
-            raise UserError(
-                f"{name} has the special ids pad {found[0]}, bos {found[1]}, eos {found[2]}, unk {found[3]} (-1: none), but 0, 1, 2, 3 "
-                "are needed: train it with --pad_id=0 --bos_id=1 --eos_id=2 --unk_id=3"
-            )
-
-    def __reduce__(self):
-        return Subwords, (self._model,)
-
-    def __len__(self) -> int:
-        return self._processor.vocab_size()
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # One thread: workers are processes already. Exotic spaces are spaces, as `str.split` sees them.
-        return self._processor.encode([" ".join(text.split()) for text in texts], out_type=int, num_threads=1)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._processor.decode(list(ids))
-
-    def piece(self, index: int) -> str:
-        """A token as the vocabulary has it; `▁` begins a word."""
-        return self._processor.id_to_piece(index)
-
-    def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, and the number of the one that each of its tokens is of (spaces divide tokens too)."""
-        words = text.split()
-        return words, [number for number, ids in enumerate(self.encode(words)) for _ in ids]
-
-    def to_bytes(self) -> bytes:
-        return self._model
-
-
-class Words:
-    """A list of tokens that spaces divide; what is not in it is unknown.
-
-    The special tokens are known by their place, the first four, not by their text, so that a token `</s>` of the text is
-    a token like others.
-
-    Args:
-        tokens: all but the special ones, in the order of their ids, which start at 4.
-        joiner: what marks a split inside a word ("@@ "); removed by `decode`.
-    """
-
-    suffix = "vocab"
-    pretokenized = True
-
-    def __init__(self, tokens: Sequence[str], joiner: str) -> None:
-        self._tokens = [*SPECIAL, *tokens]
-        self._joiner = joiner
-        self._ids = {token: index for index, token in enumerate(self._tokens) if index >= len(SPECIAL)}
-
-    @classmethod
-    def from_bytes(cls, data: bytes, joiner: str, name: str) -> Words:
-        """Reads what `to_bytes` wrote.
-
-        Raises:
-            UserError: it is not UTF-8, its first four lines are not the special tokens, or a token is there twice.
-        """
-        try:
-            lines = data.decode().split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not UTF-8: a vocabulary has one token a line") from error
-        tokens = lines[len(SPECIAL) : -1]
-        if tuple(lines[: len(SPECIAL)]) != SPECIAL or lines[-1]:
-            raise UserError(f"{name} is no whole vocabulary: it must start with {', '.join(SPECIAL)}, one token a line, and end with \\n")
-        if len(set(tokens)) < len(tokens):
-            twice = next(token for token, count in collections.Counter(tokens).items() if count > 1)
-            raise UserError(f"{name} has the token {twice!r} twice: remove one of the lines")
-        return cls(tokens, joiner)
-
-    def __reduce__(self):
-        return Words, (self._tokens[len(SPECIAL) :], self._joiner)
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[self._ids.get(token, UNK) for token in split(text)] for text in texts]
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._joined([self._tokens[index] for index in ids])
-
-    def piece(self, index: int) -> str:
-        """A token as the vocabulary has it."""
-        return self._tokens[index]
-
-    def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, put together, and the number of the one that each of its tokens is of."""
-        tokens = split(text)
-        return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
-
-    def _joined(self, tokens: Sequence[str]) -> str:
-        text = " ".join(tokens) + " "  # so that a joiner at the very end goes too
-        return (text.replace(self._joiner, "") if self._joiner else text).strip(" ")
-
-    def to_bytes(self) -> bytes:
-        return "".join(f"{token}\n" for token in self._tokens).encode()
-
-
-def split(text: str) -> list[str]:
-    """The tokens of text that is already split: at spaces only, so that a no-break space inside a token stays there."""
-    return [token for token in text.split(" ") if token]
-
-
-Token = TypeVar("Token")
-
-
-def word_numbers(tokens: Sequence[Token], words: Callable[[Sequence[Token]], list[str]]) -> list[int]:
-    """The number, from 0, of the word that each token is of.
-
-    Counted from behind: a token is of the first word that it and all after it make. So what marks a word's start, and adds no letter,
-    belongs to the word that follows.
-    """
-    left = [len(words(tokens[start:])) for start in range(len(tokens))]
-    return [max(0, min(left[0] - rest, left[0] - 1)) for rest in left]
 
 
 class Tokenizer:
