@@ -74,12 +74,8 @@ class EncoderDecoder(nn.Module):
         logits = constrain(jnp.einsum("...D,VD->...V", features, table_VD), "BTV" if features.ndim == 3 else "BV")
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits.astype(jnp.float32), -jnp.inf)
 
-    def features(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """What the output layer reads, for every target position at once (teacher forcing): (B, T, D)."""
-        raise NotImplementedError
-
     def decode(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """Logits of every target position, (B, T, V)."""
+        """Logits of every target position, (B, T, V), where the module has `features`; one that has not decodes in its own way."""
         return self.logits(self.features(memory, batch, noise))
 
 
