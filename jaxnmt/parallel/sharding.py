@@ -6,6 +6,7 @@ Models name the axes of an array by letters (`constrain(x, "BTD")`); only this f
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -47,13 +48,16 @@ _RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 
 
-def make_mesh(config: cfg.Mesh) -> jax.sharding.Mesh:
+def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """All devices as a (data, fsdp, tensor) grid.
+
+    Args:
+        topology: devices that programs are only compiled for; None: those that are here.
 
     Raises:
         UserError: the axes do not multiply to the number of devices.
     """
-    devices, sizes = jax.device_count(), [config.data, config.fsdp, config.tensor]
+    devices, sizes = len(topology or jax.devices()), [config.data, config.fsdp, config.tensor]
     known = int(np.prod([n for n in sizes if n != -1]))
     if sizes.count(-1) > 1 or known < 1 or devices % known or (-1 not in sizes and known != devices):
         raise cfg.UserError(
@@ -61,7 +65,7 @@ def make_mesh(config: cfg.Mesh) -> jax.sharding.Mesh:
             "their product must be that number; write -1 for one axis to let it fill up"
         )
     sizes = [devices // known if n == -1 else n for n in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=topology)
 
 
 def batch_devices(config: cfg.Mesh) -> int:
