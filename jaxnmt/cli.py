@@ -26,6 +26,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt runs show RUN | FOLDER                settings, progress and scores
   jaxnmt runs average RUN                      average the last checkpoints into one
   jaxnmt bench CONFIG [settings]               how fast it trains here
+  jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart
   jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
   jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
 
