@@ -45,6 +45,12 @@ def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[st
     return {name: jax.ShapeDtypeStruct(*array, sharding=batch_sharding(mesh)) for name, array in arrays.items()}
 
 
+def jitted_step(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, abstract: TrainState):
+    """`(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout."""
+    step = functools.partial(train_step, model, optimizer, config)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(abstract), None))
+
+
 class TrainPrograms:
     """`step(state, batch)`, compiled ahead of time for each shape; a call with another shape is an error, never a compilation."""
 
@@ -58,9 +64,7 @@ class TrainPrograms:
         shapes: Sequence[Shape],
         packed: bool,
     ):
-        step = jax.jit(
-            functools.partial(train_step, model, optimizer, config), donate_argnums=0, out_shardings=(shardings_of(abstract), None)
-        )
+        step = jitted_step(model, optimizer, config, abstract)
         structs = [batch_struct(shape, packed, mesh) for shape in shapes]
         self.shapes, self.seconds = tuple(shapes), time.perf_counter()
         self._programs = dict(zip(shapes, _compile_all(mesh, [lambda b=b: step.lower(abstract, b) for b in structs]), strict=True))
