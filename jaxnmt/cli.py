@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jaxnmt import __version__, config_files, huge_pages, overrides
 from jaxnmt.config import UserError
+from jaxnmt.parallel import distributed
 from jaxnmt.verbs import VERBS, Verb
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -29,6 +31,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart
   jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
   jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
+  jaxnmt launch local|slurm|jobset|tpu_vm -- VERB ...   the same on many hosts
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
@@ -49,10 +52,16 @@ def _dispatch(words: list[str]) -> int | None:
     if words[0] == "--version":
         print(f"jaxnmt {__version__}")
         return 0
+    return _call(words)()
+
+
+def _call(words: list[str]) -> Callable[[], int | None]:
+    """-> the words' verb with its names and options, ready to be called; mistakes in the words are raised here."""
     name = next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
     if name is None:
         raise UserError(_unknown_verb(words))
     verb, rest = VERBS[name], words[name.count(" ") + 1 :]
+    rest, commanded = _cut(rest) if verb.commands else (rest, [])
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
     flags = rest[len(names) :]
     command = " ".join(["jaxnmt", name, *(names or verb.takes)])
@@ -61,20 +70,39 @@ def _dispatch(words: list[str]) -> int | None:
         _check_names(name, verb, names)
     options = verb.given(names[0]) if verb.given and names else verb.blank
     if wants_help:
-        overrides.print_help(options, command, inspect.cleandoc(verb.function.__doc__ or ""))
-        return 0
+        return functools.partial(overrides.print_help, options, command, inspect.cleandoc(verb.function.__doc__ or ""))
     options = overrides.apply(flags, options, f"`{command} --help`")
-    fixed = len(verb.takes) - verb.takes[-1].endswith("...]")
+    if verb.commands:
+        _check_commanded(name, commanded)
+        return functools.partial(verb.function, options, commanded)
+    fixed = len(verb.takes) - (bool(verb.takes) and verb.takes[-1].endswith("...]"))
     rest_of_names = [names[fixed:]] if fixed < len(verb.takes) else []
-    return verb.function(*names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
+    return functools.partial(verb.function, *names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
+
+
+def _cut(words: list[str]) -> tuple[list[str], list[str]]:
+    """Before and after `--`."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
+
+
+def _check_commanded(name: str, words: list[str]) -> None:
+    """A command that is to run elsewhere is read here already, but for what only that place knows: which runs there are."""
+    if not words or words[0] in ("-h", "--help"):
+        raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
+    verb = VERBS.get(words[0])
+    if verb is None or not verb.takes or not verb.takes[0].startswith("RUN"):
+        _call(words)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str]) -> None:
     least = sum(not place.startswith("[") for place in verb.takes)
-    most = math.inf if verb.takes[-1].endswith("...]") else len(verb.takes)
+    most = math.inf if verb.takes and verb.takes[-1].endswith("...]") else len(verb.takes)
     if not least <= len(names) <= most:
         given = f"not {' '.join(names)}" if names else "nothing was given there"
-        raise UserError(f"`jaxnmt {name}` takes {' '.join(verb.takes)} right after it, {given}; `jaxnmt {name} --help` has examples")
+        raise UserError(
+            f"`jaxnmt {name}` takes {' '.join(verb.takes) or 'nothing'} right after it, {given}; `jaxnmt {name} --help` has examples"
+        )
 
 
 def _unknown_verb(words: Sequence[str]) -> str:
@@ -94,12 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return status or 0
+        return distributed.leave(status or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"{distributed.prefix()}error: {error}", file=sys.stderr)
+        return distributed.leave(2)
     except KeyboardInterrupt as interrupt:
-        print(f"interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr, flush=True)
+        print(f"{distributed.prefix()}interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr, flush=True)
+        distributed.leave(130)
         if argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
             os._exit(130)
         return 130

@@ -13,7 +13,7 @@ import jaxnmt
 
 ROOT = pathlib.Path(jaxnmt.__file__).parent
 CONFIG = {"config", "config_files", "config_checks", "overrides", "run_directory"}
-CLI = {"cli", "verbs", "huge_pages", "text_streams", "run_summary"}
+CLI = {"cli", "verbs", "huge_pages", "text_streams", "run_summary", "launchers"}
 
 # What each room may import, itself aside.
 BELOW: dict[str, set[str]] = {"config": set(), "data": {"config"}, "parallel": {"config"}}

@@ -8,19 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnmt import config_files, run_directory
-from jaxnmt.verbs import analysis, pictures, probes, studies, training, translation
+from jaxnmt.verbs import analysis, launching, pictures, probes, studies, training, translation
 from jaxnmt.verbs.common import NoOptions, Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
     """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
-    and where these come from once a name is given."""
+    where these come from once a name is given, and whether another command follows, after `--`, which the function is given last."""
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
     blank: Any
     given: Callable[[str], Any] | None = None
+    commands: bool = False
 
 
 VERBS = {
@@ -52,4 +53,8 @@ VERBS = {
     "laws": Verb(analysis.laws, ("CONFIG",), analysis.Laws(), lambda config: analysis.Laws(model=config_files.load(config).model)),
     "probe gradients": Verb(probes.gradients, ("CONFIG|RUN", "[CONFIG|RUN...]"), probes.Gradients()),
     "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate()),
+    "launch local": Verb(launching.local, (), launching.Local(), commands=True),
+    "launch slurm": Verb(launching.slurm, (), launching.Slurm(), commands=True),
+    "launch jobset": Verb(launching.jobset, (), launching.Jobset(), commands=True),
+    "launch tpu_vm": Verb(launching.tpu_vm, (), launching.TpuVm(), commands=True),
 }

@@ -1,0 +1,116 @@
+"""The files of launch/, filled in: what starts the same command on many hosts. No JAX here."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from jaxnmt.config import UserError
+
+_PORT = 8476
+
+
+class Tpu(NamedTuple):
+    """What Google calls a generation: as Kubernetes' node label, as Cloud TPU's accelerator type, how many units of that type a chip
+    counts for, and the machine image (https://cloud.google.com/tpu/docs/runtimes)."""
+
+    label: str
+    type: str
+    units: int
+    runtime: str
+
+
+TPUS = {
+    "v5e": Tpu("tpu-v5-lite-podslice", "v5litepod", 1, "v2-alpha-tpuv5-lite"),
+    "v5p": Tpu("tpu-v5p-slice", "v5p", 2, "v2-alpha-tpuv5"),
+    "v6e": Tpu("tpu-v6e-slice", "v6e", 1, "v2-alpha-tpuv6e"),
+}
+_CHIPS_PER_HOST = 4
+
+
+class Slice(NamedTuple):
+    """The TPU chips that are wired together."""
+
+    tpu: Tpu
+    topology: str
+    chips: int
+
+    @property
+    def hosts(self) -> int:
+        return max(1, self.chips // _CHIPS_PER_HOST)
+
+
+def slice_of(word: str) -> Slice:
+    """`v5p:4x4x8` -> its generation, topology and chips.
+
+    Raises:
+        UserError: that is no topology of a generation known here.
+    """
+    match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", word)
+    if match is None or match[1] not in TPUS or not (chips := math.prod(map(int, match[2].split("x")))):
+        raise UserError(f"--on expects a generation and a topology, such as v5p:4x4x8, not {word}; the generations are {', '.join(TPUS)}")
+    return Slice(TPUS[match[1]], match[2], chips)
+
+
+def launcher(name: str) -> pathlib.Path:
+    """A file of launch/, in the installed package or in the source tree."""
+    package = pathlib.Path(__file__).parent
+    return next(path for path in (package / "_launch" / name, package.parent / "launch" / name) if path.is_file())
+
+
+def slurm(command: Sequence[str], name: str, nodes: int, gpus: int, hours: float, setup: str) -> str:
+    """A job script for `sbatch`. Arguments: as the flags of `jaxnmt launch slurm`."""
+    values = {"tasks": max(gpus, 1), "minutes": math.ceil(hours * 60), "setup": setup or "# (whatever makes the command jaxnmt known)"}
+    return _fill("slurm.sbatch", values | {"name": name, "nodes": nodes, "gpus": gpus, "command": shlex.join(command)})
+
+
+def jobset(command: Sequence[str], name: str, image: str, on: str, hosts: int, slices: int, restarts: int) -> str:
+    """A JobSet for `kubectl apply`. Arguments: as the flags of `jaxnmt launch jobset`.
+
+    Raises:
+        UserError: `on` is neither gpu:N nor a TPU topology; `hosts` or `slices` that do not go with it.
+    """
+    if gpus := re.fullmatch(r"gpu:([1-9]\d*)", on):
+        if slices != 1:
+            raise UserError(f"--slices {slices}: only TPUs come in slices; give the number of GPU machines with --hosts")
+        limits, selector, annotations = {"nvidia.com/gpu": int(gpus[1])}, {}, {}
+        # Kubernetes has no peers of its own that JAX could ask for: the first pod's name is known, and each pod's number.
+        number = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
+        env = [
+            {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{name}-workers-0-0.{name}:{_PORT}"},
+            {"name": "JAX_NUM_PROCESSES", "value": str(hosts)},
+            {"name": "JAX_PROCESS_ID", "valueFrom": number},
+        ]
+    else:
+        tpu = slice_of(on)
+        if hosts not in (1, tpu.hosts):
+            raise UserError(f"--hosts {hosts}: a slice {on} has {tpu.hosts} hosts; leave --hosts out")
+        hosts, limits, env = tpu.hosts, {"google.com/tpu": min(tpu.chips, _CHIPS_PER_HOST)}, []
+        annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}  # no two jobs on one slice
+        selector = {"cloud.google.com/gke-tpu-accelerator": tpu.tpu.label, "cloud.google.com/gke-tpu-topology": tpu.topology}
+    structures = {"command": command, "env": env, "limits": limits, "node_selector": selector, "annotations": annotations}
+    values = {"name": name, "image": image, "hosts": hosts, "slices": slices, "restarts": restarts}
+    return _fill("jobset.yaml", values | {key: json.dumps(value) for key, value in structures.items()})  # JSON is YAML
+
+
+def tpu_vm(command: Sequence[str], name: str, on: str, slices: int, zone: str, project: str, setup: str) -> str:
+    """A script that asks Cloud TPU for slices and starts the command on each host. Arguments: as the flags of `jaxnmt launch tpu_vm`.
+
+    Raises:
+        UserError: `on` is no TPU topology.
+    """
+    tpu = slice_of(on)
+    words = {"name": name, "zone": zone, "project": project, "setup": setup, "command": shlex.join(command)}
+    values = {key: shlex.quote(word) for key, word in words.items()}
+    values |= {"accelerator_type": f"{tpu.tpu.type}-{tpu.chips * tpu.tpu.units}", "runtime": tpu.tpu.runtime}
+    nodes = f"--node-id={name}" if slices == 1 else f"--node-count={slices} --node-prefix={name}"
+    return _fill("tpu_vm.sh", values | {"nodes": nodes})
+
+
+def _fill(file: str, values: Mapping[str, object]) -> str:
+    return re.sub(r"@\{(\w+)\}", lambda match: str(values[match[1]]), launcher(file).read_text(encoding="utf-8"))

