@@ -170,8 +170,8 @@ def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestS
     if not runs:
         raise UserError("files of translations do not say what they translate: give --source FILE and --reference FILE")
     opened = {name: open_test_set(experiment, pathlib.Path(name), settings.split) for name, experiment in runs.items()}
-    readable = {name: _readable(test, runs[name]) for name, test in opened.items()}
-    (first, test), *others = readable.items()
+    shown = {name: readable(test, runs[name]) for name, test in opened.items()}
+    (first, test), *others = shown.items()
     for name, other in others:
         if (other.sources, other.references) != (test.sources, test.references):
             raise UserError(
@@ -197,10 +197,10 @@ def _given(runs: Mapping[str, Experiment], settings: Settings) -> TestSet:
         data = trained.data
         languages = [code or known for code, known in zip(languages, (data.source_language, data.target_language), strict=True)]
     test = TestSet(settings.reference, sources, references, settings.pretokenized or split, (languages[0], languages[1]))
-    return _readable(dataclasses.replace(test, references=_joined(references, trained)), trained) if trained and split else test
+    return readable(dataclasses.replace(test, references=_joined(references, trained)), trained) if trained and split else test
 
 
-def _readable(test: TestSet, experiment: Experiment) -> TestSet:
+def readable(test: TestSet, experiment: Experiment) -> TestSet:
     """A test set whose sources are put together as its references are."""
     return dataclasses.replace(test, sources=_joined(test.sources, experiment)) if test.pretokenized else test
 

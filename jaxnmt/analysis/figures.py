@@ -1,4 +1,4 @@
-"""Line charts with bands, as SVG, each with the numbers that it shows as CSV."""
+"""Line charts with bands, maps of points and heat maps, as SVG; and the numbers that they show, as CSV."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import csv
 import io
 import re
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 # Okabe and Ito's colours, told apart by those who see few; then dashes tell lines apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.")
+WRITTEN = 240  # cells of a heat map, at most, in which numbers are written
 
 
 class Line(NamedTuple):
@@ -33,16 +34,27 @@ def over_seeds(curves: Sequence[Mapping[float, float]]) -> Line:
     return Line(list(shared), means, low, high)
 
 
+class Point(NamedTuple):
+    """A place on a map, and what is written there."""
+
+    name: str
+    x: float
+    y: float
+
+
+class Grid(NamedTuple):
+    """A heat map: a row of `values` for each name in `rows`, a column for each in `columns`; without names both are counted from 0."""
+
+    values: Sequence[Sequence[float]]
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+
+
 def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = False, log_y: bool = False) -> str:
     """The lines as one SVG, that scales to the width it is given and needs nothing from elsewhere."""
-    import matplotlib
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    with pyplot.rc_context(style):
-        figure, axes = pyplot.subplots(figsize=(7.5, 4.2), layout="constrained")
+    def draw(figure) -> None:
+        axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
             axes.plot(line.x, line.y, dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
@@ -50,6 +62,78 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
+
+    return _drawn(title, 4.2, draw)
+
+
+def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -> str:
+    """Named points in two dimensions, a colour for each group, as one SVG."""
+
+    def draw(figure) -> None:
+        axes = figure.subplots()
+        for colour, (group, points) in zip(COLOURS, groups.items(), strict=False):
+            axes.scatter([point.x for point in points], [point.y for point in points], s=8, color=colour, label=group)
+            for point in points:
+                axes.annotate(point.name, (point.x, point.y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=colour)
+        axes.set(title=title, xlabel=x, ylabel=y)
+        axes.margins(0.08)
+        axes.grid(alpha=0.25)
+        if len(groups) > 1:
+            axes.legend(frameon=False)
+
+    return _drawn(title, 6.5, draw)
+
+
+def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float, high: float) -> str:
+    """Heat maps one below the other, by name, as one SVG with one scale from `low` to `high`; a negative `low` is drawn in another colour.
+
+    Small ones have their numbers written in them.
+    """
+
+    def draw(figure) -> None:
+        figure.suptitle(title, fontsize="large")
+        panels = figure.subplots(len(grids), squeeze=False, height_ratios=[max(3, len(grid.values)) for grid in grids.values()])[:, 0]
+        for axes, (name, grid) in zip(panels, grids.items(), strict=True):
+            shown = axes.imshow(
+                grid.values, vmin=low, vmax=high, cmap="RdBu_r" if low < 0 else "Blues", aspect="auto", interpolation="none"
+            )
+            axes.set_title(name, fontsize="medium", loc="left")
+            axes.set(ylabel=y)
+            axes.spines[:].set_visible(False)
+            if grid.rows:
+                axes.set_yticks(range(len(grid.rows)), grid.rows)
+            if grid.columns:
+                axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=60, ha="right", rotation_mode="anchor")
+                axes.tick_params(length=0)
+            if len(grid.values) * len(grid.values[0]) <= WRITTEN:
+                _write_in(axes, grid, low, high)
+        panels[-1].set_xlabel(x)
+        figure.colorbar(shown, ax=list(panels), shrink=min(1.0, 3 / len(grids)), pad=0.02)
+
+    rows = sum(max(3, len(grid.values)) if grid.rows else 10 for grid in grids.values())
+    return _drawn(title, 1.2 + 0.28 * rows + 0.9 * len(grids), draw)
+
+
+def _write_in(axes, grid: Grid, low: float, high: float) -> None:
+    """Each number in its cell, light where the cell is dark."""
+    for i, row in enumerate(grid.values):
+        for j, value in enumerate(row):
+            dark = abs(value) > 0.6 * high if low < 0 else value - low > 0.6 * (high - low)
+            text = f"{value:.2f}".replace("0.", ".", 1)
+            axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+
+
+def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
+    """A figure (matplotlib's) in the house's style, as SVG; `height` in inches, of 7.5 that it is wide."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    with pyplot.rc_context(style):
+        figure = pyplot.figure(figsize=(7.5, height), layout="constrained")
+        draw(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
         pyplot.close(figure)
@@ -67,9 +151,11 @@ def _scaling(svg: str, title: str) -> str:
 
 def table(lines: Mapping[str, Line]) -> str:
     """The numbers of a chart, a line a point."""
+    return numbers(["line", *Line._fields], ([name, *point] for name, line in lines.items() for point in zip(*line, strict=True)))
+
+
+def numbers(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV, below their header."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["line", *Line._fields])
-    for name, line in lines.items():
-        writer.writerows([name, *point] for point in zip(*line, strict=True))
+    csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()

@@ -43,6 +43,7 @@ VERBS = {
         pictures.Visualize(),
         lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
     ),
+    "probe length": Verb(pictures.probe_length, ("RUN|FILE", "[RUN|FILE...]"), pictures.Length()),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
     ),

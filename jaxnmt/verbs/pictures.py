@@ -1,4 +1,4 @@
-"""Verbs that draw: visualize."""
+"""Verbs that draw what trained models do: visualize, and the probes of runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import webbrowser
-from typing import Annotated
+from typing import Annotated, Literal
 
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
@@ -24,6 +24,26 @@ class Visualize:
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    output: str = "length.svg"
+    """File to draw to; the numbers lie beside it, as CSV."""
+    bins: int = 8
+    """Points of a line, each of about as many sentences."""
+    by: Literal["run", "variant"] = "run"
+    """A line for each run, or for each variant of a study (runs/VARIANT/seed-N): then the band is over seeds."""
+    source: str = ""
+    """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
+    reference: str = ""
+    """File of their reference translations."""
+    split: Literal["test", "validation"] = "test"
+    """Which of the runs' own sentences."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    beam_size: int = 0
+    """0: as each run's settings say."""
 
 
 def visualize(run: str, sentence: str, options: Visualize) -> None:
@@ -51,3 +71,49 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     say(f"drawn in {options.output}")
     if options.open:
         webbrowser.open(pathlib.Path(options.output).absolute().as_uri())
+
+
+def probe_length(first: str, others: list[str], options: Length) -> None:
+    """BLEU against the source's length, several systems on one chart, with 95 % intervals.
+
+    A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one a line.
+
+    Examples:
+      jaxnmt probe length runs/lstm_fixed runs/gru_bahdanau
+      jaxnmt probe length mine.de theirs.de --source test.en --reference test.de --output images/length.svg
+      jaxnmt probe length studies/ladder/runs/*/seed-*/run --by variant
+    """
+    if options.bins < 1 or options.beam_size < 0:
+        raise UserError("--bins expects a number of 1 or more, and --beam-size one of 0 or more")
+    _check_output(options.output)
+    from jaxnmt.analysis import comparison_report, tables
+    from jaxnmt.analysis.compare import Settings, gather
+    from jaxnmt.analysis.probes import length
+
+    wanted = {name: value for name, value in dataclasses.asdict(options).items() if name in Settings.__dataclass_fields__}
+    test, systems, _ = gather([first, *others], Settings(**wanted), say)
+    made: dict[str, list[list[str]]] = {}
+    for system in systems:
+        made.setdefault(system.name if options.by == "run" else length.variant_of(system.name), []).append(system.translations)
+    made = dict(zip(comparison_report.labels(list(made)), made.values(), strict=True))
+    bins = length.bins_of(test, options.bins)
+    lines, band = length.curves(test, made, bins), length.band(made)
+    _keep(options.output, length.drawn(lines, band), length.numbers(lines, bins))
+    tables.show([length.table(lines, bins, band)])
+
+
+def _check_output(name: str) -> None:
+    """Before anything is computed."""
+    path = pathlib.Path(name)
+    if path.suffix != ".svg":
+        raise UserError(f"--output {name}: a figure's name ends in .svg")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--output {name} cannot be written: there is no folder {path.parent}")
+
+
+def _keep(name: str, figure: str, numbers: str) -> None:
+    """A figure, and its numbers beside it."""
+    for file, text in ((pathlib.Path(name), figure), (pathlib.Path(name).with_suffix(".csv"), numbers)):
+        with text_streams.writer(str(file)) as write:
+            write(text.removesuffix("\n"))
+    say(f"drawn in {name}, with its numbers in {pathlib.Path(name).with_suffix('.csv')}")

@@ -1,4 +1,5 @@
-"""A study's report: the table on the terminal; the same as Markdown, CSV and LaTeX; learning curves; all of it on one page."""
+"""A study's report: the table on the terminal; the same as Markdown, CSV and LaTeX; learning curves, and BLEU against the
+source's length; all of it on one page."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from jaxnmt.analysis.ablations.budgets import Size
 from jaxnmt.analysis.ablations.results import Row
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.analysis.ablations.worker import read_result
+from jaxnmt.analysis.probes import length
 from jaxnmt.analysis.tables import Table, show
+from jaxnmt.evaluation.test_sets import TestSet
 
+LEARNING = "Learning curves"
 CURVES = "Validation BLEU, mean over seeds ± standard deviation"
 
 
@@ -25,13 +29,18 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     rows = results.gather(study, folder, sizes)
     lines = learning_curves(study, folder, sizes)
     table = Table(_budget(study), results.HEADINGS, tuple(tuple(results.cells(row, len(study.seeds))) for row in rows))
-    drawn = figures.chart(lines, CURVES, "epoch", "BLEU") if lines else ""
+    drawn = {LEARNING: figures.chart(lines, CURVES, "epoch", "BLEU")} if lines else {}
+    by_length = {}
+    if made := results.translations(study, folder):
+        by_length = length_figure(results.test_set(study, folder), made)
+        drawn[length.TITLE] = by_length["length.svg"]
     files = {
         "report.md": results.markdown(study, rows) + "\n",
         "report.csv": results.table_csv(rows),
         "report.tex": results.latex(study, rows) + "\n",
         "curves.csv": figures.table(lines),
-        "curves.svg": drawn,
+        "curves.svg": drawn.get(LEARNING, ""),
+        **by_length,
         "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
     for name, text in files.items():
@@ -53,6 +62,13 @@ def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) 
     return lines
 
 
+def length_figure(test: TestSet, made: dict[str, list[list[str]]]) -> dict[str, str]:
+    """BLEU against the source's length, of each variant over the seeds that are finished: files."""
+    bins = length.bins_of(test)
+    lines = length.curves(test, made, bins)
+    return {"length.svg": length.drawn(lines, length.band(made)), "length.csv": length.numbers(lines, bins)}
+
+
 def _budget(study: Study) -> str:
     trials = f"; learning rates {', '.join(f'{rate:g}' for rate in study.learning_rates)} tried for each" if study.learning_rates else ""
     tuning = study.tuning or study.budget
@@ -60,14 +76,13 @@ def _budget(study: Study) -> str:
     return f"{study.budget.amount:,g} {study.budget.unit} a run, {len(study.seeds)} seeds{tried}"
 
 
-def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table, drawn: str) -> str:
+def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table, drawn: dict[str, str]) -> str:
     said = (
         f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of a difference from it "
         "in BLEU, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
     )
     parts = [pages.paragraph(said), pages.table(table)]
-    if drawn:
-        parts.append(f"<h2>Learning curves</h2>\n<figure>{drawn}</figure>")
+    parts += [f"<h2>{name}</h2>\n<figure>{figure}</figure>" for name, figure in drawn.items()]
     parts.append("<h2>What differs, and which runs stand behind each row</h2>")
     parts.append(pages.definitions([(row.variant, _runs(row)) for row in rows]))
     if study.learning_rates:

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.analysis.ablations.worker import chosen_rate, read_result
+from jaxnmt.analysis.compare import readable
 from jaxnmt.evaluation.significance import paired
-from jaxnmt.evaluation.test_sets import open_test_set
+from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 
 
 class Mean(NamedTuple):
@@ -69,24 +70,43 @@ def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
 
     Variants with a run missing, or with other test sentences than the parent's, are left out.
     """
-    parent = study.variants[study.parent]
-    tested = ("test", "validation", "train", "held_out", "source_language", "target_language")
-    alike = [name for name, e in study.variants.items() if all(getattr(e.data, f) == getattr(parent.data, f) for f in tested)]
-    files = {name: [folder / Job(name, seed).folder / "test.txt" for seed in study.seeds] for name in alike}
-    whole = [name for name in alike if all(read_result(folder, Job(name, seed)) for seed in study.seeds)]
-    if len(whole) < 2 or whole[0] != study.parent:
+    whole = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
+    if len(whole) < 2 or study.parent not in whole:
         return {}
-    test = open_test_set(parent, folder / Job(study.parent, study.seeds[0]).folder / "run", "test")
-    hypotheses = [[line for file in files[name] for line in file.read_text(encoding="utf-8").split("\n")[:-1]] for name in whole]
+    test = test_set(study, folder)
+    hypotheses = [[line for lines in made for line in lines] for made in whole.values()]
     references = test.references * len(study.seeds)
     bleu = paired(hypotheses, references, ["bleu"], "paired-bootstrap", test.pretokenized, test.languages[1])[0]
     return {name: e.p_holm for name, e in zip(whole, bleu.estimates, strict=True) if e.p_holm is not None}
 
 
-def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float | None) -> Row:
+def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]]]:
+    """Of the test sentences, by the finished runs of each variant that has some.
+
+    Variants with other test sentences than the parent's are left out.
+    """
+    parent = study.variants[study.parent]
+    tested = ("test", "validation", "train", "held_out", "source_language", "target_language")
+    alike = [name for name, e in study.variants.items() if all(getattr(e.data, f) == getattr(parent.data, f) for f in tested)]
+    files = {name: [folder / job.folder / "test.txt" for job in _finished(study, folder, name)] for name in alike}
+    return {name: [file.read_text(encoding="utf-8").split("\n")[:-1] for file in each] for name, each in files.items() if each}
+
+
+def test_set(study: Study, folder: pathlib.Path) -> TestSet:
+    """The parent's test sentences, as people read them; something that shares them is finished."""
+    name = next(iter(translations(study, folder)))
+    test = open_test_set(study.variants[name], folder / _finished(study, folder, name)[0].folder / "run", "test")
+    return readable(test, study.variants[name])
+
+
+def _finished(study: Study, folder: pathlib.Path, variant: str) -> list[Job]:
     jobs = [Job(variant, seed) for seed in study.seeds]
-    done = [(job, result) for job in jobs if (result := read_result(folder, job)) is not None]
-    results = [result for _, result in done]
+    return [job for job in jobs if read_result(folder, job) is not None]
+
+
+def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float | None) -> Row:
+    done = _finished(study, folder, variant)
+    results = [result for job in done if (result := read_result(folder, job)) is not None]
     scores = [[metric["value"] for metric in result["test"]["metrics"]] for result in results]
     bleu, chrf, ter = (mean([score[i] for score in scores]) for i in range(3))
     own = study.variants[variant].schedule.learning_rate
@@ -98,7 +118,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
         flops=size.flops * size.tokens * steps / size.epoch_steps,
         learning_rate=chosen_rate(study, folder, variant) if study.learning_rates else own,
         steps=steps,
-        runs=tuple(folder / job.folder for job, _ in done),
+        runs=tuple(folder / job.folder for job in done),
         bleu=bleu,
         chrf=chrf,
         ter=ter,
