@@ -31,6 +31,26 @@ FORMS = {"rnn": Form(1, 1), "gru": Form(3, 1), "lstm": Form(4, 2), "layernorm_ls
 _ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
+def gates(kind: str, weights: dict[str, jax.Array], z_BZ: jax.Array, h_BH: jax.Array) -> dict[str, jax.Array]:
+    """What the gates of an LSTM or a GRU let through in one step, between 0 and 1, and the candidate for the new state: (B, H) each.
+
+    Args:
+        weights, z_BZ: as `advance` has them.
+        h_BH: the state that is read.
+    """
+    r_BZ = h_BH @ weights["recurrent"]
+    if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
+        (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
+        reset, update = jax.nn.sigmoid(z_reset + r_reset), jax.nn.sigmoid(z_update + r_update)
+        return {"reset": reset, "update": update, "candidate": jnp.tanh(z_new + reset * (r_new + weights["candidate_bias"]))}
+    if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
+        z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
+        r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
+    let_in, keep, new, out = jnp.split(z_BZ + r_BZ, 4, -1)
+    sigmoid = jax.nn.sigmoid
+    return {"input": sigmoid(let_in), "forget": sigmoid(keep), "candidate": jnp.tanh(new), "output": sigmoid(out)}
+
+
 def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ: jax.Array, state: State, keep_BH=None) -> State:
     """One step of a cell.
 
@@ -39,21 +59,19 @@ def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ: jax
         z_BZ: the input's share of the gates, W x + b (layernorm_lstm: W x).
         keep_BH: what the state that is read is multiplied by (variational dropout).
     """
-    r_BZ = (state[0] if keep_BH is None else state[0] * keep_BH) @ weights["recurrent"]
+    h_BH = state[0] if keep_BH is None else state[0] * keep_BH
     if kind == "rnn":  # Elman 1990
-        return (_ACTIVATIONS[activation](z_BZ + r_BZ),)
-    if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
-        (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
-        update = jax.nn.sigmoid(z_update + r_update)
-        new = jnp.tanh(z_new + jax.nn.sigmoid(z_reset + r_reset) * (r_new + weights["candidate_bias"]))
-        return (new + update * (state[0] - new),)
-    if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
-        z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
-        r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
-    let_in, keep, new, out = jnp.split(z_BZ + r_BZ, 4, -1)
-    c = jax.nn.sigmoid(keep) * state[1] + jax.nn.sigmoid(let_in) * jnp.tanh(new)
-    seen = normalise(c, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c
-    return jax.nn.sigmoid(out) * jnp.tanh(seen), c
+        return (_ACTIVATIONS[activation](z_BZ + h_BH @ weights["recurrent"]),)
+    gate = gates(kind, weights, z_BZ, h_BH)
+    if kind == "gru":
+        return (gate["candidate"] + gate["update"] * (state[0] - gate["candidate"]),)
+    c = gate["forget"] * state[1] + gate["input"] * gate["candidate"]
+    return gate["output"] * jnp.tanh(seen(kind, weights, c)), c
+
+
+def seen(kind: str, weights: dict[str, jax.Array], c_BH: jax.Array) -> jax.Array:
+    """What an LSTM's output gate is given of its cell, before the tanh."""
+    return normalise(c_BH, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c_BH
 
 
 class Affine(nn.Module):

@@ -44,6 +44,7 @@ VERBS = {
         lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
     ),
     "probe length": Verb(pictures.probe_length, ("RUN|FILE", "[RUN|FILE...]"), pictures.Length()),
+    "probe gates": Verb(pictures.probe_gates, ("RUN", "SENTENCE"), pictures.Gates()),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
     ),

@@ -46,6 +46,14 @@ class Length:
     """0: as each run's settings say."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Gates:
+    output: str = "gates.svg"
+    """File to draw to; the numbers lie beside it, as CSV."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
 def visualize(run: str, sentence: str, options: Visualize) -> None:
     """Translate one sentence and draw how: one HTML file that needs nothing else, no network either.
 
@@ -100,6 +108,31 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     lines, band = length.curves(test, made, bins), length.band(made)
     _keep(options.output, length.drawn(lines, band), length.numbers(lines, bins))
     tables.show([length.table(lines, bins, band)])
+
+
+def probe_gates(run: str, sentence: str, options: Gates) -> None:
+    """How far the gates of an LSTM or a GRU are open while the encoder reads a sentence, layer by layer: a heat map.
+
+    Examples:
+      jaxnmt probe gates runs/lstm_luong "one hundred and two"
+      jaxnmt probe gates runs/gru_bahdanau "one hundred and two" --output images/gates.svg
+    """
+    _check_output(options.output)
+    experiment = run_directory.read(run)
+    from jaxnmt.analysis import tables
+    from jaxnmt.analysis.probes import gates
+    from jaxnmt.analysis.visualize.record import source_ids
+    from jaxnmt.training.programs import use_compilation_cache
+    from jaxnmt.training.trained import load
+
+    gates.check(experiment.model)
+    use_compilation_cache()
+    trained = load(pathlib.Path(run), options.checkpoint)
+    source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
+    layers, shown = gates.read(experiment.model, trained.model, trained.params, source), gates.SHOWN[experiment.model.cell]
+    pieces = trained.tokenizer.source_pieces(source)
+    _keep(options.output, gates.drawn(layers, pieces, shown), gates.numbers(layers, pieces, shown))
+    tables.show([gates.table(layers, shown)])
 
 
 def _check_output(name: str) -> None:

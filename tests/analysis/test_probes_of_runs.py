@@ -3,11 +3,15 @@
 import csv
 import statistics
 
+import jax
 import numpy as np
 import pytest
+import tiny
 
 from jaxnmt import cli
-from jaxnmt.analysis.probes import length
+from jaxnmt.analysis.probes import gates, length
+from jaxnmt.config import UserError
+from jaxnmt.decoding.search import EOS
 from jaxnmt.evaluation.scores import bleu_metric, bleu_score
 from jaxnmt.evaluation.test_sets import TestSet
 
@@ -98,3 +102,94 @@ def test_mistakes_are_said(words, says, capsys):
     assert cli.main(["probe", "length", "a.de", *words]) == 2
     told = capsys.readouterr().err
     assert says in told and told.count("\n") == 1
+
+
+# ---- gates
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def norm(x, scale, bias):
+    return (x - x.mean()) / np.sqrt(x.var() + 1e-5) * scale + bias
+
+
+def by_hand(kind, layer, x_SD):
+    """The papers' equations, a step after the other."""
+    kernel, recurrent, bias = (
+        np.asarray(x, np.float64) for x in (layer["input"]["kernel"], layer["recurrent"]["kernel"], layer["input"]["bias"])
+    )
+    h = c = np.zeros(recurrent.shape[-1])
+    told = []
+    for x in x_SD:
+        z, r = np.einsum("d,dgh->gh", x, kernel), np.einsum("d,dgh->gh", h, recurrent)
+        if kind == "gru":
+            z = z + bias
+            reset, update = sigmoid(z[0] + r[0]), sigmoid(z[1] + r[1])
+            candidate = np.tanh(z[2] + reset * (r[2] + layer["candidate_bias"]))
+            h = (1 - update) * candidate + update * h
+            told.append({"reset": reset, "update": update, "candidate": candidate, "h": h})
+            continue
+        if kind == "layernorm_lstm":
+            z = norm(z.ravel(), layer["input_norm_scale"], bias.ravel()).reshape(z.shape)
+            r = norm(r.ravel(), layer["recurrent_norm_scale"], layer["recurrent_norm_bias"]).reshape(r.shape)
+        else:
+            z = z + bias
+        let_in, forget, candidate, out = sigmoid(z[0] + r[0]), sigmoid(z[1] + r[1]), np.tanh(z[2] + r[2]), sigmoid(z[3] + r[3])
+        c = forget * c + let_in * candidate
+        seen = np.tanh(norm(c, layer["cell_norm_scale"], layer["cell_norm_bias"]) if kind == "layernorm_lstm" else c)
+        h = out * seen
+        told.append({"input": let_in, "forget": forget, "candidate": candidate, "output": out, "cell": np.abs(seen), "h": h})
+    return {name: np.stack([step[name] for step in told]) for name in told[0]}
+
+
+SOURCE = [5, 9, 4, 11, 7, 6, EOS]
+
+
+@pytest.mark.parametrize("name", ["sutskever", "bahdanau", "luong", "luong_concat", "cho", "gnmt"])
+def test_gates_are_the_papers_equations(name):
+    config = tiny.RECURRENT[name]
+    model = tiny.model_of(config)
+    params = tiny.params_of(model, 3)
+    encoder = jax.tree.map(np.asarray, params["encoder"])
+    table = np.asarray(model.module.apply({"params": params}, method=lambda module: module.embed_source.table), np.float64)
+    turn = (lambda x: np.concatenate([x[-2::-1], x[-1:]])) if config.reverse_source else (lambda x: x)
+    x_SD = turn(table[SOURCE] * np.sqrt(config.emb_dim))
+    found = {layer.name: layer.gates for layer in gates.read(config, model, params, SOURCE)}
+    expected, states = {}, None
+    for i in range(config.num_encoder_layers):
+        forth = by_hand(config.cell, encoder[f"layer_{i}"], x_SD)
+        expected[f"layer {i + 1}"] = {gate: turn(x) for gate, x in forth.items()}
+        states = forth["h"]
+        if f"backward_layer_{i}" in encoder:
+            back = {gate: x[::-1] for gate, x in by_hand(config.cell, encoder[f"backward_layer_{i}"], x_SD[::-1]).items()}
+            expected[f"layer {i + 1}, backwards"] = {gate: turn(x) for gate, x in back.items()}
+            states = np.concatenate([forth["h"], back["h"]], -1)
+        x_SD = states + x_SD if config.residual and i > 0 else states
+    assert list(found) == list(expected)
+    tiny.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    memory = model.encode(params, {"encoder_input_tokens": np.array([SOURCE])})
+    np.testing.assert_allclose(memory.states_BSD[0], turn(x_SD), atol=1e-5)
+
+
+def test_gates_are_drawn_with_their_numbers():
+    config = tiny.RECURRENT["luong"]
+    model = tiny.model_of(config)
+    layers = gates.read(config, model, tiny.params_of(model, 3), SOURCE)
+    pieces = [f"w{i}" for i in range(len(SOURCE))]
+    rows = list(csv.DictReader(gates.numbers(layers, pieces, gates.LSTM).splitlines()))
+    assert len(rows) == 4 * 4 * len(SOURCE)
+    for row in rows:
+        [layer] = [layer for layer in layers if layer.name == row["layer"]]
+        assert float(row["mean"]) == pytest.approx(layer.gates[row["gate"]][int(row["position"])].mean()) and row["piece"] in pieces
+    svg = gates.drawn(layers, pieces, gates.LSTM)
+    assert all(f">{text}<" in svg for text in ("layer 2, backwards", "forget", "w6"))
+    state = layers[0].mean("state")
+    np.testing.assert_allclose(state, np.abs(layers[0].gates["h"]).mean(-1))
+
+
+@pytest.mark.parametrize("config", [tiny.BASE, tiny.RECURRENT["bag"], tiny.RECURRENT["elman"]])
+def test_a_model_without_gates_is_refused(config):
+    with pytest.raises(UserError, match="has no gates"):
+        gates.check(config)

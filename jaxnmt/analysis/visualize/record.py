@@ -55,7 +55,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         UserError: nothing to translate, or more than the model reads.
     """
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
-    source = _source(translator, sentence)
+    source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
         nodes, finished = beam.tree(_search(translator, source, decoding))
         target = finished[0]["ids"]
@@ -105,10 +105,15 @@ def strip(vector: np.ndarray) -> dict[str, Any]:
     return {"values": _numbers(vector[:STRIP], 3), "norm": _number(float(np.linalg.norm(vector)), 3), "size": len(vector)}
 
 
-def _source(translator: Translator, sentence: str) -> list[int]:
-    ids, limit = translator.tokenizer.encode_source([sentence])[0], translator.max_length - 1
+def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int]:
+    """A sentence's ids, EOS at their end.
+
+    Raises:
+        UserError: there are none, or more than `max_length`.
+    """
+    ids, limit = tokenizer.encode_source([sentence])[0], max_length - 1
     if not ids:
-        raise UserError("there is no word in the sentence: give one to translate, in quotes")
+        raise UserError("there is no word in the sentence: give one, in quotes")
     if len(ids) > limit:
         raise UserError(f"the sentence has {len(ids)} tokens; the model reads {limit} (data.max_length): give a shorter one")
     return [*ids, EOS]
