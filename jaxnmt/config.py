@@ -257,6 +257,8 @@ class Training:
     """Stop after this many steps in a row whose gradient is not finite (each is skipped and named)."""
     max_minutes: float = 0.0
     """Stop, save and say so after this many minutes of this process; 0: no limit."""
+    stuck_minutes: float = 20.0
+    """Several processes: end them when nothing was done for so many minutes (a step, a validation, a checkpoint); 0: never."""
 
 
 @dataclass(frozen=True)
@@ -325,6 +327,8 @@ class Mesh:
     """Devices that share the parameters, and split the batch too."""
     tensor: int = 1
     """Devices that share heads, MLP width and vocabulary."""
+    slices: int = -1
+    """Groups of devices with a slower network between them, over which only copies (data) are spread; -1: as the devices say."""
 
 
 Model = Transformer | Recurrent  # or a dataclass of the user's own, with a method `build`

@@ -15,7 +15,7 @@ POSITIVE = frozenset(
     model.emb_dim model.num_heads model.mlp_dim model.hidden_dim model.num_encoder_layers model.num_decoder_layers
     schedule.learning_rate schedule.plateau_patience training.steps training.accumulation training.max_bad_steps
     optimizer.epsilon validation.beam_size checkpoints.every checkpoints.keep_latest logging.every
-    decoding.beam_size decoding.n_best decoding.batch_size mesh.fsdp mesh.tensor""".split()
+    decoding.beam_size decoding.n_best decoding.batch_size mesh.fsdp mesh.tensor mesh.slices""".split()
 )
 """Fields that must be above 0. Every other number must be at least 0."""
 
@@ -28,7 +28,7 @@ SHARES = frozenset(
 UP_TO_ONE = frozenset({"schedule.final_ratio", "schedule.plateau_factor", "tokenizer.character_coverage"})
 """Fields that must be at most 1."""
 
-MINUS_ONE = frozenset({"mesh.data", "mesh.fsdp", "mesh.tensor"})
+MINUS_ONE = frozenset({"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"})
 """Fields where -1 means all that are left."""
 
 

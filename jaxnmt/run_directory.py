@@ -13,6 +13,7 @@ CONFIG = "config.json"
 HARMLESS = (
     "training.max_minutes",
     "training.max_bad_steps",
+    "training.stuck_minutes",
     "validation.samples",
     "validation.patience",
     "checkpoints.",

@@ -3,8 +3,8 @@
 #
 #   launch/local.sh N VERB ...     such as: launch/local.sh 2 train quickstart
 #
-# JAXNMT is the command to start (default: jaxnmt). SIGTERM and Ctrl-C are passed on; the exit status is the worst of the processes'.
-# Once one has failed the others have 60 seconds to leave, because they may be waiting for it.
+# JAXNMT is the command to start (default: jaxnmt), JAXNMT_PORT the port of process 0 (default: by chance). SIGTERM and Ctrl-C are passed
+# on; the exit status is the worst of the processes'. When one fails the others are ended by JAX, in a hundred seconds at most.
 set -u
 if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || [ $# -lt 2 ]; then
   echo "usage: $0 N VERB ..., such as: $0 2 train quickstart" >&2
@@ -15,28 +15,23 @@ shift
 port=${JAXNMT_PORT:-$((20000 + RANDOM % 12000))}
 
 processes=()
+signalled=""
+trap 'signalled=yes; kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
 for ((index = 0; index < count; index++)); do
   JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index ${JAXNMT:-jaxnmt} "$@" <&0 &
   processes+=($!)
 done
-trap 'kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
 
 worst=0
-left=$count
-while [ "$left" -gt 0 ]; do
-  wait -n
-  status=$?
-  jobs >/dev/null # forget the one that ended
-  running=$(jobs -rp | wc -l)
-  [ "$running" -eq "$left" ] && continue # a signal, not an end
-  left=$((left - 1))
+for process in "${processes[@]}"; do
+  status=127
+  while [ "$status" -eq 127 ] || [ -n "$signalled" ]; do
+    signalled=""
+    wait "$process"
+    now=$?
+    [ "$now" -eq 127 ] && break
+    status=$now # or 143, because a signal ended the wait and not the process: then once more
+  done
   [ "$status" -gt "$worst" ] && worst=$status
-  if [ "$status" -ne 0 ] && [ -z "${deadline:-}" ]; then
-    deadline=60
-    (sleep $deadline; kill -KILL "${processes[@]}" 2>/dev/null) &
-    reaper=$!
-    disown $reaper
-  fi
 done
-[ -n "${reaper:-}" ] && kill "$reaper" 2>/dev/null
 exit "$worst"

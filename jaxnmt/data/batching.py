@@ -50,6 +50,13 @@ class PlannedBatch:
     corpus: np.ndarray
     index: np.ndarray
 
+    def only(self, rows: np.ndarray) -> PlannedBatch:
+        """The same batch with some of its rows alone, ascending, numbered from 0."""
+        place = np.minimum(np.searchsorted(rows, self.row), len(rows) - 1)
+        mine = rows[place] == self.row
+        shape = self.shape._replace(rows=len(rows))
+        return PlannedBatch(self.step, shape, self.packed, place[mine].astype(np.int32), self.corpus[mine], self.index[mine])
+
     @property
     def rows(self) -> list[list[tuple[int, int]]]:
         """Each row as a list of (corpus, index); empty lists are padding."""
@@ -79,11 +86,14 @@ class BatchPlan:
         batching: layout and sizes.
         seed: of all that is random.
         max_length: positions that a pair may need on a side (its tokens plus one).
-        row_multiple: rows of every shape are a multiple of this (accumulation × devices that split the batch).
-        counts_file: local file for the windows' batch counts; None: windows before a step are planned again to reach it.
+        row_multiple: rows of every shape are planned as a multiple of this (accumulation).
+        counts_file: file for the windows' batch counts; None: windows before a step are planned again to reach it.
+        write_counts: whether that file is written, or only read.
+        row_padding: rows of every shape are filled up with empty ones to a multiple of this (accumulation × devices that split the batch),
+            so that the pairs of a batch are the same for any number of devices.
 
     Attributes:
-        shapes: every shape that a batch can have, smallest first.
+        shapes: every shape that a batch can have, empty rows included, smallest first.
 
     Raises:
         UserError: an empty corpus, a bad weight, a pair over `max_length`, a budget under one row.
@@ -98,6 +108,8 @@ class BatchPlan:
         max_length: int,
         row_multiple: int = 1,
         counts_file: Path | None = None,
+        write_counts: bool = True,
+        row_padding: int = 1,
     ):
         _check(batching, max_length, row_multiple)
         self._lengths = [(np.asarray(s), np.asarray(t)) for s, t in lengths]
@@ -110,12 +122,13 @@ class BatchPlan:
             sides = [(row, row)]
         else:
             sides = packing.bucket_lengths(self._histogram(weights), batching.max_shapes, max_length)
-        self.shapes = tuple(Shape(packing.rows_for(batching.tokens, t, row_multiple), s, t) for s, t in sides)
+        self._planned = tuple(Shape(packing.rows_for(batching.tokens, t, row_multiple), s, t) for s, t in sides)
+        self.shapes = tuple(shape._replace(rows=-(-shape.rows // row_padding) * row_padding) for shape in self._planned)
         self.pairs_per_epoch = sum(self._mixture.sizes)
         self._windows_per_epoch = -(-self.pairs_per_epoch // WINDOW)
         self._windows: OrderedDict[int, _Window] = OrderedDict()
         self._lock = threading.RLock()  # the loader's thread and the training loop both ask
-        self._counts_file = counts_file
+        self._counts_file, self._writes = counts_file, write_counts
         self._key = self._fingerprint(weights)
         self._ends = self._read_counts()
         self._written = len(self._ends)
@@ -188,13 +201,13 @@ class BatchPlan:
         corpus, index = corpus[mixed], index[mixed]
         source, target = self._positions(corpus, index)
         if self.packed:
-            row_of_pair = packing.pack(source, target, self.shapes[0].source)
+            row_of_pair = packing.pack(source, target, self._planned[0].source)
             rows = row_of_pair.max() + 1
-            groups = [packing.even(order.shuffled(rows, self.seed, number, 2), self.shapes[0].rows)]
+            groups = [packing.even(order.shuffled(rows, self.seed, number, 2), self._planned[0].rows)]
         else:
             row_of_pair = np.arange(len(corpus))
             rows = len(corpus)
-            groups = packing.bucket_rows(source, target, self.shapes)
+            groups = packing.bucket_rows(source, target, self._planned)
         batches = [(shape, batch) for shape, group in enumerate(groups) for batch in group]
         batches = [batches[i] for i in order.shuffled(len(batches), self.seed, number, 3)]
         batch_of_row, place_of_row = np.empty(rows, np.int64), np.empty(rows, np.int64)
@@ -243,7 +256,7 @@ class BatchPlan:
         return total
 
     def _fingerprint(self, weights: Sequence[float]) -> str:
-        told = (VERSION, [float(w) for w in weights], self.packed, self.seed, self.shapes, WINDOW)
+        told = (VERSION, [float(w) for w in weights], self.packed, self.seed, self._planned, WINDOW)
         digest = hashlib.sha256(repr(told).encode())
         for pair in self._lengths:
             for lengths in pair:
@@ -262,7 +275,7 @@ class BatchPlan:
         return ends if rising else []
 
     def _write_counts(self) -> None:
-        if self._counts_file is None:
+        if self._counts_file is None or not self._writes:
             return
         path = Path(self._counts_file)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")

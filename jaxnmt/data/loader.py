@@ -6,7 +6,7 @@ no iterator to save.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -107,17 +107,24 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> dict[str, np.n
 
 
 def batches(
-    plan: BatchPlan, corpora: Sequence[Corpus], start: int, stop: int
+    plan: BatchPlan,
+    corpora: Sequence[Corpus],
+    start: int,
+    stop: int,
+    rows: Callable[[int], np.ndarray] | None = None,
 ) -> Generator[tuple[int, PlannedBatch, dict[str, np.ndarray]], None, None]:
     """Steps start..stop-1 as (step, plan of the batch, arrays), a few made ready ahead in a thread.
 
     An error while a batch is made is raised here, when its turn comes. Closing the generator ends the thread.
+
+    Args:
+        rows: which rows, ascending, of a batch of so many are read and made into arrays; None: all. The plan is of the whole batch.
     """
     import grain  # imports JAX
 
     def make(step: int) -> tuple[int, PlannedBatch, dict[str, np.ndarray]]:
         planned = plan.batch(int(step))
-        return int(step), planned, assemble(planned, corpora)
+        return int(step), planned, assemble(planned if rows is None else planned.only(rows(planned.shape.rows)), corpora)
 
     if start >= stop:
         return

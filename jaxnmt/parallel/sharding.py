@@ -5,6 +5,7 @@ Models name the axes of an array by letters (`constrain(x, "BTD")`); only this f
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -51,27 +52,55 @@ _RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """All devices as a (data, fsdp, tensor) grid.
 
+    Where they are in slices, joined by a slower network, `data` counts slice by slice: only the sum of the gradients goes from one to
+    another.
+
     Args:
-        topology: devices that programs are only compiled for; None: those that are here.
+        topology: the devices, which programs may only be compiled for; None: those that are here, of all processes.
 
     Raises:
-        UserError: the axes do not multiply to the number of devices.
+        UserError: the axes do not multiply to the number of devices, or the slices do not divide `data`.
     """
-    devices, sizes = len(topology or jax.devices()), [config.data, config.fsdp, config.tensor]
+    devices = list(topology or jax.devices())
+    sizes = [config.data, config.fsdp, config.tensor]
     known = int(np.prod([n for n in sizes if n != -1]))
-    if sizes.count(-1) > 1 or known < 1 or devices % known or (-1 not in sizes and known != devices):
+    if sizes.count(-1) > 1 or known < 1 or len(devices) % known or (-1 not in sizes and known != len(devices)):
         raise cfg.UserError(
-            f"mesh.data {sizes[0]} x mesh.fsdp {sizes[1]} x mesh.tensor {sizes[2]} does not fit {devices} device(s): "
+            f"mesh.data {sizes[0]} x mesh.fsdp {sizes[1]} x mesh.tensor {sizes[2]} does not fit {len(devices)} device(s): "
             "their product must be that number; write -1 for one axis to let it fill up"
         )
-    sizes = [devices // known if n == -1 else n for n in sizes]
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=topology)
+    sizes = [len(devices) // known if n == -1 else n for n in sizes]
+    types = (AxisType.Auto,) * len(AXES)
+    slices = _slices(config, devices)
+    if len(slices) == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
+    if sizes[0] % len(slices):
+        raise cfg.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
+    inner = (sizes[0] // len(slices), *sizes[1:])
+    grids = [jax.make_mesh(inner, AXES, axis_types=types, devices=part).devices for part in slices]
+    return jax.sharding.Mesh(np.concatenate(grids), AXES, axis_types=types)
 
 
-def batch_devices(config: cfg.Mesh) -> int:
+def _slices(config: cfg.Mesh, devices: list[jax.Device]) -> list[list[jax.Device]]:
+    """The devices slice by slice: as they say themselves (TPU), or as `mesh.slices` says, in their order."""
+    if config.slices == -1:
+        numbers = [getattr(device, "slice_index", None) or 0 for device in devices]
+        return [[d for d, n in zip(devices, numbers, strict=True) if n == number] for number in sorted(set(numbers))]
+    if len(devices) % config.slices:
+        raise cfg.UserError(f"mesh.slices {config.slices} does not divide {len(devices)} devices")
+    size = len(devices) // config.slices
+    return [devices[start : start + size] for start in range(0, len(devices), size)]
+
+
+def batch_parts(mesh: jax.sharding.Mesh) -> int:
     """How many parts a batch's rows are split into."""
-    mesh = make_mesh(config)
     return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def mesh_of(tree) -> jax.sharding.Mesh | None:
+    """The mesh that arrays lie on; None where that is a single device."""
+    sharding = getattr(jax.tree.leaves(tree)[0], "sharding", None)
+    return sharding.mesh if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 else None
 
 
 def constrain(x: jax.Array, letters: str) -> jax.Array:
@@ -156,7 +185,30 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def to_mesh(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Host arrays of a whole batch -> global device arrays; each process hands over the rows its devices hold."""
+@functools.lru_cache(maxsize=64)
+def rows_held(mesh: jax.sharding.Mesh, rows: int, devices: tuple[jax.Device, ...] | None = None) -> np.ndarray:
+    """Which of a batch's rows lie on some devices (None: on those of this process), ascending; by the batch sharding's index map.
+
+    Processes that share a row of the mesh's `tensor` axis hold the same rows.
+    """
+    indices = batch_sharding(mesh).devices_indices_map((rows,))
+    held = {indices[device][0].indices(rows)[:2] for device in (mesh.local_devices if devices is None else devices)}
+    return np.unique(np.concatenate([np.arange(start, stop) for start, stop in held]))
+
+
+def to_mesh(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh, rows: int | None = None) -> dict[str, jax.Array]:
+    """Host arrays of a batch -> global device arrays.
+
+    Args:
+        rows: how many the whole batch has, where the arrays have `rows_held` alone; None: they have all of them.
+    """
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_callback(x.shape, sharding, lambda index, x=x: x[index]) for name, x in batch.items()}
+    held = None if rows is None else rows_held(mesh, rows)
+
+    def put(x: np.ndarray) -> jax.Array:
+        if held is None or rows == len(x):
+            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+        place = lambda index: np.searchsorted(held, range(*index[0].indices(rows)))  # noqa: E731
+        return jax.make_array_from_callback((rows, *x.shape[1:]), sharding, lambda index: x[place(index)])
+
+    return {name: put(x) for name, x in batch.items()}

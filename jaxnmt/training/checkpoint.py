@@ -25,6 +25,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxnmt import config as cfg
 from jaxnmt.models.layers import mix
+from jaxnmt.parallel import distributed
 from jaxnmt.training.state import TrainState
 
 for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
@@ -107,7 +108,8 @@ class CheckpointStore:
         if step in self._manager.all_steps():
             return
         items = {"params": state.params, "optimizer": _optimizer_item(state)} | ({} if state.ema is None else {"ema": state.ema})
-        _check_space(self._run, items)
+        with distributed.leader_first("save a checkpoint"):
+            _check_space(self._run, items)
         record = dataclasses.asdict(progress) | {"step": step}
         record["checksums"] = {name: int(checksum(item)) for name, item in items.items()} | {"progress": _record_sum(record)}
         arguments = {name: ocp.args.StandardSave(item) for name, item in items.items()}

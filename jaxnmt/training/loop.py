@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import signal
@@ -24,7 +25,8 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.parallel.sharding import make_mesh, to_mesh
+from jaxnmt.parallel import distributed
+from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
 from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
@@ -87,8 +89,9 @@ class Trainer:
         self.store = CheckpointStore(run, experiment.checkpoints)
         step = self.store.latest() or 0
         self.display = Display(experiment.training.steps, step)
-        self.data = prepare(experiment, run / "tokenizer", say=self.display.say)
-        self._check_data(self.data)
+        with distributed.leader_first("prepare the data"):
+            self.data = prepare(experiment, run / "tokenizer", say=self.display.say)
+            self._check_data(self.data)
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
             [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],
@@ -96,8 +99,10 @@ class Trainer:
             experiment.batching,
             experiment.training.seed,
             experiment.data.max_length,
-            row_multiple=experiment.training.accumulation * self.mesh.shape["data"] * self.mesh.shape["fsdp"],
+            row_multiple=experiment.training.accumulation,
+            row_padding=experiment.training.accumulation * batch_parts(self.mesh),
             counts_file=run / "batches.json",
+            write_counts=distributed.is_leader(),
         )
         self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
@@ -110,8 +115,12 @@ class Trainer:
     # ---- set-up
 
     def _check_data(self, data: Prepared) -> None:
-        """Refuse to go on with other text than the run began with; remember what it began with."""
+        """Refuse to go on with other text than the run began with, or than process 0 has; remember what it began with."""
         path, now = self.folder / "data.json", json.dumps(data.fingerprints, indent=2, sort_keys=True)
+        if not distributed.is_leader():
+            if not path.exists() or path.read_text() != now:
+                raise cfg.UserError(f"{path} is not there, or tells of other text than this process has: all must see the same files")
+            return
         if path.exists() and path.read_text() != now and self.store.latest():
             raise cfg.UserError(
                 f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
@@ -148,13 +157,15 @@ class Trainer:
         self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
         pool = concurrent.futures.ThreadPoolExecutor(1)
         loading = pool.submit(self._load)  # beside the compilation
-        pool.shutdown(wait=False)
+        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
         self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         self.state = loading.result()
         self.step = int(self.state.step)
         self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
-        remove_samples_after(self.folder, self.step)
+        if distributed.is_leader():
+            remove_samples_after(self.folder, self.step)
+        self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
         self.clock = Clock()
         self.display.start()
         try:
@@ -164,15 +175,18 @@ class Trainer:
             self.display.stop()
             self.log.close()
             self.store.close()
+            self.watchdog.stop()
         self._say_goodbye()
 
     def _steps(self) -> None:
         pending: _Pending | None = None
         finished = None
-        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps)
+        share = functools.partial(rows_held, self.mesh)
+        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, share)
         with contextlib.closing(stream):
             for step, planned, arrays in self.clock.waiting(stream):
-                self.state, metrics = self.programs(self.state, planned.shape, to_mesh(arrays, self.mesh))
+                self.watchdog.at(step)
+                self.state, metrics = self.programs(self.state, planned.shape, to_mesh(arrays, self.mesh, planned.shape.rows))
                 if pending:
                     self._record(pending)  # one step late: the device is already at work on this one
                 pending, finished = _Pending(step + 1, planned, metrics), step + 1
@@ -188,12 +202,18 @@ class Trainer:
 
     def _due(self, step: int) -> bool:
         """Whether something must be done after a step that needs the device to have finished it."""
-        if self.signals.received:
+        if self.signals.stop_after(step):
             self.stopped = "interrupted"
-        elif self.config.training.max_minutes and time.perf_counter() - self.started > 60 * self.config.training.max_minutes:
+        elif self.config.training.max_minutes and self._time_is_over(step):
             self.stopped = f"training.max_minutes = {self.config.training.max_minutes:g} are over"
         every = (self.config.logging.every, self.config.checkpoints.every, self.config.validation.every)
         return bool(self.stopped) or step == self.config.training.steps or any(n and step % n == 0 for n in every)
+
+    def _time_is_over(self, step: int) -> bool:
+        """Several processes look at one clock, and seldom."""
+        if distributed.several() and step % self.config.logging.every:
+            return False
+        return distributed.agree("time", time.perf_counter() - self.started > 60 * self.config.training.max_minutes)
 
     def _milestone(self, step: int) -> None:
         """Log, validate and save, whichever is due after a step."""
@@ -275,13 +295,13 @@ class Trainer:
                 hypotheses, values["bleu"] = self.translate(*arguments)
             use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
             score = values["bleu"] if use_bleu else -values["loss"]
-            score = score if math.isfinite(score) else -math.inf
+            score = distributed.agree("score", score if math.isfinite(score) else -math.inf)
             best = self.progress.best_score is None or score > self.progress.best_score
             values["best"] = best
             self._judge(step, score, best)
             self.log.write("validation", step, values, {"seconds": time.perf_counter() - start})
             self.display.say(f"step {step:,}  {validation_line(values)}")
-            if hypotheses:
+            if hypotheses and distributed.is_leader():
                 samples = write_samples(self.folder, step, self.data.validation, hypotheses)
                 count = min(self.config.validation.samples, len(samples))
                 self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))

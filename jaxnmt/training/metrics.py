@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.parallel.distributed import is_leader
+
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
 _PEAK = {
     "TPU v4": 275e12,
@@ -50,14 +52,16 @@ def perplexity(nll: float) -> float:
 class MetricsLog:
     """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
 
-    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact.
+    Of several processes, one writes. A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact.
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):
         self.path = run / "metrics.jsonl"
+        self._file, self._writer = None, None
+        if not is_leader():
+            return
         _cut_back(self.path, step)
         self._file = self.path.open("a", encoding="utf-8")
-        self._writer = None
         if tensorboard:
             from tensorboardX import SummaryWriter
 
@@ -65,6 +69,8 @@ class MetricsLog:
 
     def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
         """One record, on disk when this returns."""
+        if not self._file:
+            return
         record = {"kind": kind, "step": step} | values | ({"timing": timing} if timing else {})
         self._file.write(json.dumps(record, default=float) + "\n")
         self._file.flush()
@@ -76,9 +82,8 @@ class MetricsLog:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._file.close()
-        if self._writer:
-            self._writer.close()
+        for file in filter(None, (self._file, self._writer)):
+            file.close()
 
 
 def _cut_back(path: Path, step: int) -> None:

@@ -8,6 +8,8 @@ import sys
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxnmt.parallel.distributed import is_leader
+
 
 def train_line(values: dict, timing: dict) -> str:
     """One log record in words."""
@@ -26,13 +28,13 @@ def validation_line(values: dict) -> str:
 
 
 class Display:
-    """Lines for people, above a progress bar where there is a terminal."""
+    """Lines for people, above a progress bar where there is a terminal; of several processes, one shows them."""
 
     def __init__(self, total: int, step: int):
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not is_leader())
         self._bar = None
         self.total = total
-        if self._console.is_terminal:
+        if self._console.is_terminal and is_leader():
             columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self._bar = Progress(*columns, console=self._console)
             self._task = self._bar.add_task("", total=total, completed=step)

@@ -11,7 +11,7 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
-from jaxnmt.parallel.sharding import to_mesh
+from jaxnmt.parallel.sharding import batch_parts, to_mesh
 from jaxnmt.training.metrics import perplexity
 
 
@@ -19,10 +19,9 @@ def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg
     """Mean loss and perplexity of the validation pairs, sides cut to data.max_length tokens."""
     tokenizer, pairs = data.tokenizer, data.validation
     ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
     sums = []
     with jax.sharding.set_mesh(mesh):
-        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, parts):
+        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, batch_parts(mesh)):
             sums.append(evaluate(params, to_mesh(arrays, mesh)))
     totals = [jax.device_get(part) for part in sums]
     tokens = sum(float(part.tokens) for part in totals)

@@ -10,6 +10,7 @@ import tyro
 
 from jaxnmt import config_checks, config_files
 from jaxnmt.config import Experiment, UserError
+from jaxnmt.parallel import distributed
 
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
 Checkpoint = int | Literal["best", "latest", "average"]
@@ -34,4 +35,6 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
 
 
 def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # stdout is for results
+    """For people; of several processes, one says it."""
+    if distributed.is_leader():
+        print(line, file=sys.stderr, flush=True)  # stdout is for results

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from jaxnmt import config_files, run_directory
 from jaxnmt.config import Experiment, UserError
+from jaxnmt.parallel import distributed
 from jaxnmt.verbs.common import Flat, NoOptions, Settings, say, trainable
 
 
@@ -53,10 +54,12 @@ def data_prepare(config: str, options: Train) -> None:
       jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
     """
     run, experiment = _run_folder(config, options), trainable(config, options.experiment)
-    run_directory.start(run, experiment)
+    distributed.join()
+    _start(run, experiment)
     from jaxnmt.data.prepared import prepare
 
-    prepare(experiment, run / "tokenizer", say=say)
+    with distributed.leader_first("prepare the data"):
+        prepare(experiment, run / "tokenizer", say=say)
     say(f"ready: `jaxnmt resume {run}` trains on it")
 
 
@@ -111,8 +114,20 @@ def _run_folder(config: str, options: Train) -> pathlib.Path:
     return pathlib.Path(options.run or pathlib.Path("runs") / name)
 
 
+def _start(run: pathlib.Path, experiment: Experiment) -> bool:
+    """Make or take up a run's folder, in one process; the others see it there."""
+    existed = False
+    with distributed.leader_first("begin the run"):
+        if distributed.is_leader():
+            existed = run_directory.start(run, experiment)
+        elif not (run / run_directory.CONFIG).exists():
+            raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
+    return existed
+
+
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
-    existed = run_directory.start(run, experiment)
+    distributed.join()
+    existed = _start(run, experiment)
     say(f"{'taking up' if existed else 'starting'} the run {run}")
     try:
         from jaxnmt.evaluation.validation import ValidationTranslator

@@ -13,7 +13,6 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import batch_devices
 
 LIKENESS = 1 / 20  # by how much parameters may differ and still be called equal
 
@@ -83,5 +82,5 @@ def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:
         experiment.batching,
         experiment.training.seed,
         experiment.data.max_length,
-        row_multiple=experiment.training.accumulation * batch_devices(experiment.mesh),
+        row_multiple=experiment.training.accumulation,
     )

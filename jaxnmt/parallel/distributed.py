@@ -1,0 +1,229 @@
+"""Several processes that are one run: how they find each other, agree, stop together, and notice one that is stuck.
+
+JAX's own runtime (`jax.distributed`) does the work. In a process of its own everything here does nothing, and does not even import JAX.
+Processes agree through the key-value store of JAX's coordinator, which process 0 holds: no device takes part, and an hour's wait is no
+collective that hangs. Every function that waits must be called by all processes in the same order.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from jaxnmt.config import UserError
+
+STUCK = 75  # EX_TEMPFAIL of sysexits.h: the same command may do better
+_A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long
+_TOGETHER = (0, 143)  # statuses that all processes leave with at once
+
+
+class _Place(NamedTuple):
+    index: int = 0
+    count: int = 1
+    client: Any = None
+
+
+_here = _Place()
+_uses: collections.Counter[str] = collections.Counter()
+
+
+def asked() -> bool:
+    """Whether the environment says that this process is one of several.
+
+    It is one where `JAX_COORDINATOR_ADDRESS` (host:port of process 0) is set, with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; in a SLURM
+    step of several tasks; on a TPU slice of several hosts as Kubernetes sets it up, or one of several slices; and where
+    `JAXNMT_DISTRIBUTED=auto` leaves it to JAX to find out (Cloud TPU machines, whose metadata it reads).
+    """
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
+    return (
+        bool(os.environ.get("JAX_COORDINATOR_ADDRESS") or os.environ.get("MEGASCALE_COORDINATOR_ADDRESS"))
+        or os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1")
+        or "," in hosts
+        or os.environ.get("JAXNMT_DISTRIBUTED") == "auto"
+    )
+
+
+def join() -> None:
+    """Find the other processes, where the environment speaks of any; before anything touches a device.
+
+    Raises:
+        UserError: the environment is incomplete, or they do not find each other.
+    """
+    global _here
+    if several() or not asked():
+        return
+    import jax
+    from jax._src import distributed as runtime  # the store and the barriers have no public name
+
+    count, index = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    explicit = os.environ.get("JAX_COORDINATOR_ADDRESS") and count is not None and index is not None
+    method = {"cluster_detection_method": "deactivate"} if explicit else {}  # nobody else need be asked
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=30, **method)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"the environment asks for several processes, and they do not find each other ({str(error).splitlines()[0]}): set "
+            "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
+        ) from error
+    state = runtime.global_state
+    if state.num_processes > 1:
+        _here = _Place(state.process_id, state.num_processes, state.client)
+        sys.excepthook = _fail
+
+
+def _number(name: str) -> int | None:
+    value = os.environ.get(name)
+    if value is not None and not value.isdecimal():
+        raise UserError(f"{name} is {value!r} in the environment; it must be a whole number")
+    return None if value is None else int(value)
+
+
+def several() -> bool:
+    """Whether this process is one of several."""
+    return _here.count > 1
+
+
+def is_leader() -> bool:
+    """Whether this process is the one that prints, logs and writes what is written once."""
+    return _here.index == 0
+
+
+def prefix() -> str:
+    """What a message of this process begins with: its number, where there are several."""
+    return f"process {_here.index} of {_here.count}: " if several() else ""
+
+
+def agree(what: str, value: Any) -> Any:
+    """What process 0 says: a value fit for JSON. `what` is what it is about, and the same everywhere."""
+    if not several():
+        return value
+    key = _key(what)
+    if not is_leader():
+        return json.loads(_here.client.blocking_key_value_get(key, _A_DAY * 1000))
+    text = json.dumps(value)
+    _here.client.key_value_set(key, text)
+    return json.loads(text)
+
+
+def barrier(what: str, seconds: float = _A_DAY) -> None:
+    """Until all processes are here."""
+    if several():
+        _here.client.wait_at_barrier(_key(what), round(seconds * 1000))
+
+
+@contextlib.contextmanager
+def leader_first(what: str) -> Iterator[None]:
+    """The block runs in process 0 and then, when it is through there, in all others at once.
+
+    Raises:
+        UserError: in the others, where it failed in process 0; it is not run in them then.
+    """
+    if not several():
+        yield
+    elif is_leader():
+        try:
+            yield
+        except BaseException as error:
+            agree(what, str(error) or type(error).__name__)
+            raise
+        agree(what, "")
+    else:
+        if failed := agree(what, ""):
+            raise UserError(f"process 0 could not {what}: {failed}")
+        yield
+
+
+def from_leader(what: str, items: Iterator[Any]) -> Iterator[Any]:
+    """The items that process 0 has, in all processes; None among them ends it. `items` is looked at in process 0 alone."""
+    while (item := agree(what, next(items, None) if is_leader() else None)) is not None:
+        yield item
+
+
+def reached_preemption(step: int) -> bool:
+    """Whether all processes are to stop after this step, because one was sent SIGTERM; asked after every step.
+
+    JAX's coordinator chooses the step: one that no process has passed yet.
+    """
+    from jax.experimental import multihost_utils
+
+    return several() and multihost_utils.reached_preemption_sync_point(step)
+
+
+def leave(status: int) -> int:
+    """Say good-bye to the other processes -> the exit status.
+
+    A process that fails alone does not wait for the others, which may be waiting for it in a collective: it ends at once.
+    """
+    if not several():
+        return status
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if status in _TOGETHER:
+        import jax
+
+        barrier("leave")
+        jax.distributed.shutdown()
+    else:
+        with contextlib.suppress(Exception):
+            barrier("fail", 3)  # those that fail alike: process 0 is the last to go, and the others need not hear of it from JAX
+        os._exit(status)
+    return status
+
+
+def _fail(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    for line in "".join(traceback.format_exception(kind, error, trace)).splitlines():
+        print(f"{prefix()}{line}", file=sys.stderr)
+    leave(1)
+
+
+def _key(what: str) -> str:
+    """A name that no other use of `what` has: the store does not forget."""
+    _uses[what] += 1
+    return f"jaxnmt/{what}/{_uses[what]}"
+
+
+class Watchdog:
+    """Ends this process when it has not got on for too long: a peer that is alive but stuck holds all others in a collective for ever."""
+
+    def __init__(self, minutes: float, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)):
+        """`minutes`: without a call of `at`; 0: for ever. In a process of its own nothing is watched."""
+        self._limit, self._say = 60 * minutes, say
+        self._step, self._since = 0, time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        if several() and minutes:
+            self._thread.start()
+
+    def at(self, step: int) -> None:
+        """This step begins now."""
+        self._step, self._since = step, time.monotonic()
+
+    def stop(self) -> None:
+        """Nothing is watched any more."""
+        self._over.set()
+
+    def _watch(self) -> None:
+        while not self._over.wait(min(5.0, self._limit / 4)):
+            with contextlib.suppress(Exception):
+                _here.client.key_value_set(f"jaxnmt/at/{_here.index}", str(self._step), allow_overwrite=True)
+            if time.monotonic() - self._since > self._limit and not self._over.is_set():
+                self._say(f"{prefix()}nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}")
+                os._exit(STUCK)
+
+    def _behind(self) -> str:
+        """Which processes have begun fewer steps than others."""
+        with contextlib.suppress(Exception):
+            at = {int(key.rpartition("/")[2]): int(step) for key, step in _here.client.key_value_dir_get("jaxnmt/at/")}
+            late = sorted(index for index, step in at.items() if step < max(at.values()))
+            if late:
+                return f"; stuck is process {', '.join(map(str, late))}, at step {min(at.values()):,}: start all of them again"
+        return ": one of the processes is stuck; start all of them again"
