@@ -31,6 +31,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt runs average RUN                      average the last checkpoints into one
   jaxnmt bench CONFIG [settings]               how fast it trains here
   jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart
+  jaxnmt plan CONFIG --on v5p:2x2x2            does it fit devices that are not here, how fast, how long
   jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
   jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
   jaxnmt launch local|slurm|jobset|tpu_vm -- VERB ...   the same on many hosts

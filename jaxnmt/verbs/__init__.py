@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnmt import config_files, run_directory
-from jaxnmt.verbs import analysis, launching, pictures, probes, studies, training, translation
+from jaxnmt.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
 from jaxnmt.verbs.common import NoOptions, Settings
 
 
@@ -53,6 +53,7 @@ VERBS = {
     "runs average": Verb(training.runs_average, ("RUN",), training.Average()),
     "bench": Verb(analysis.bench, ("CONFIG",), analysis.Bench(), lambda config: analysis.Bench(experiment=config_files.load(config))),
     "laws": Verb(analysis.laws, ("CONFIG",), analysis.Laws(), lambda config: analysis.Laws(model=config_files.load(config).model)),
+    "plan": Verb(planning.plan, ("CONFIG",), planning.Plan(), lambda config: planning.Plan(experiment=config_files.load(config))),
     "probe gradients": Verb(probes.gradients, ("CONFIG|RUN", "[CONFIG|RUN...]"), probes.Gradients()),
     "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate()),
     "launch local": Verb(launching.local, (), launching.Local(), commands=True),

@@ -1,0 +1,95 @@
+"""A compiled program as text: its computations, how often each runs in one call, and what its instructions say of themselves.
+
+XLA's own cost analysis counts a loop's body once; here a body counts as often as its loop goes round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
+_BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
+_SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+
+class Instruction(NamedTuple):
+    """One line: `name = type opcode(rest`; `rest` holds operands and attributes."""
+
+    name: str
+    type: str
+    opcode: str
+    rest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Attributes: computations: instructions of each; entry: the one that is called."""
+
+    computations: dict[str, list[Instruction]]
+    entry: str
+
+    def runs(self, unknown_trips: int) -> Iterator[tuple[Instruction, int]]:
+        """Every instruction, those inside fusions too, with how often it runs in one call of the program.
+
+        Every branch of a choice counts as taken.
+
+        Args:
+            unknown_trips: how often a loop goes round whose bound is not in the text.
+        """
+        yield from self._runs(self.entry, 1, unknown_trips)
+
+    def _runs(self, name: str, times: int, unknown_trips: int) -> Iterator[tuple[Instruction, int]]:
+        for instruction in self.computations.get(name, ()):
+            yield instruction, times
+            inside = times * (self._trips(instruction, unknown_trips) if instruction.opcode == "while" else 1)
+            for called in _called(instruction):
+                yield from self._runs(called, inside, unknown_trips)
+
+    def _trips(self, loop: Instruction, unknown: int) -> int:
+        """Rounds of a loop that counts from 0 to a constant, as `lax.scan` and `fori_loop` do."""
+        if told := _TRIPS.search(loop.rest):
+            return int(told[1])
+        condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+        body = list(self._runs(condition[1], 1, 1)) if condition else []
+        bounds = {int(number[1]) for i, _ in body if i.opcode == "constant" and (number := re.match(r"(\d+)\)", i.rest))}
+        compares = [i for i, _ in body if i.opcode == "compare" and "direction=LT" in i.rest]
+        return bounds.pop() if len(bounds) == len(compares) == 1 else unknown
+
+
+def parse(text: str) -> Program:
+    """What `compiled.as_text()` gives, read."""
+    computations: dict[str, list[Instruction]] = {}
+    entry = name = ""
+    for line in text.splitlines():
+        if not line.startswith(" "):
+            if header := _HEADER.match(line):
+                name = header[2]
+                computations[name] = []
+                entry = name if header[1] else entry
+        elif name and (found := _INSTRUCTION.match(line)):
+            computations[name].append(Instruction(*found.groups()))
+    return Program(computations, entry)
+
+
+def _called(instruction: Instruction) -> list[str]:
+    names = _CALLED.findall(instruction.rest)
+    for group in _BRANCHES.findall(instruction.rest):
+        names += [name.strip().lstrip("%") for name in group.split(",")]
+    return names
+
+
+def sizes(type_: str) -> list[int]:
+    """Bytes of every array in a type such as `(f32[8,16]{1,0}, bf16[4])`."""
+    return [_width(kind) * math.prod(int(n) for n in dims.split(",") if n) // 8 for kind, dims in _SHAPE.findall(type_)]
+
+
+def _width(kind: str) -> int:
+    """Bits of a number."""
+    return 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])  # type: ignore[index]

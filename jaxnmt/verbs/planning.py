@@ -1,0 +1,52 @@
+"""The verb that looks ahead: plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Annotated
+
+from jaxnmt import config_checks
+from jaxnmt.config import Experiment, UserError
+from jaxnmt.verbs.common import Flat, say
+from jaxnmt.verbs.training import _run_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    on: str = ""
+    """What to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), cpu:8 (simulated devices), or gpu (this machine's)."""
+    search: bool = False
+    """Try meshes, remat policies and batch sizes, and rank those that fit by tokens a second."""
+    decoding: bool = False
+    """Plan the search for translations instead of the training step."""
+    run: str = ""
+    """Folder of the run, whose prepared data says which batches there will be; when empty, runs/ and the config's name."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+def plan(config: str, options: Plan) -> int:
+    """Compile the real training step for devices that need not be here: does it fit, what is sent, how fast, how long to the last step.
+
+    TPU slices need the TPU compiler, pip install 'jaxnmt[plan]'; nothing is run. Without prepared data the largest shapes that the config
+    allows are compiled. The exit status is 1 if it does not fit.
+
+    Examples:
+      jaxnmt plan wmt14_big --on v5p:2x2x2
+      jaxnmt plan transformer_1b --on v5e:16x16 --mesh.fsdp 16
+      jaxnmt plan wmt14_base --on v5e:4x4 --search
+      jaxnmt plan quickstart --on cpu:8 --decoding
+    """
+    if not options.on:
+        raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
+    config_checks.validate(options.experiment)
+    from jaxnmt.analysis import tables
+    from jaxnmt.analysis.plan import prediction, report, topology, workload
+
+    target = topology.target(options.on)
+    lengths = workload.Lengths(options.experiment, _run_folder(config, options), say)
+    found = prediction.predict(options.experiment, target, lengths, say)
+    tables.show(report.tables(found, config))
+    if not found.fits:
+        print(report.refusal(found, config), file=sys.stderr)
+    return int(not found.fits)
