@@ -16,6 +16,8 @@ from jaxnmt import config as cfg
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import EOS, NEVER, PAD, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.distributed import is_leader
+from jaxnmt.parallel.sharding import batch_parts, mesh_of, replicated, to_mesh
 from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load
 
@@ -47,12 +49,17 @@ class Translator:
         tokenizer: Tokenizer,
         max_length: int,
         processors: tuple[LogitProcessor, ...] = (),
-        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr),
+        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr) if is_leader() else None,
     ):
-        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning."""
+        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning.
+
+        Sentences are spread over the devices that the parameters lie on.
+        """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.processors, self.warn = processors, warn
-        self._search = jax.jit(functools.partial(search, model), static_argnums=0)
+        self.mesh = mesh_of(params)
+        laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
+        self._search = jax.jit(functools.partial(search, model), static_argnums=0, **laid)
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
@@ -63,7 +70,8 @@ class Translator:
         """
         use_compilation_cache()
         trained = load(run, checkpoint)
-        print(f"{trained.checkpoint} of {run}", file=sys.stderr)
+        if is_leader():
+            print(f"{trained.checkpoint} of {run}", file=sys.stderr)
         return cls(trained.model, trained.params, trained.tokenizer, trained.experiment.data.max_length)
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
@@ -97,6 +105,7 @@ class Translator:
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
             rows = few_rows(len(group), decoding.batch_size)
+            rows += -rows % (1 if self.mesh is None else batch_parts(self.mesh))
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
@@ -104,11 +113,16 @@ class Translator:
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
             options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, self.processors)
-            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, {"encoder_input_tokens": tokens}, limits))
+            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
                 results[i] = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
         return results
+
+    def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
+        arrays = {"encoder_input_tokens": tokens, "limits": limits}
+        batch = arrays if self.mesh is None else to_mesh(arrays, self.mesh)
+        return batch, batch.pop("limits")
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         return Translation(self.tokenizer.decode_target(ids), score, ((source, ids[: ids.index(EOS)]),))

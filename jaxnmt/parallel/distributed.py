@@ -62,6 +62,7 @@ def join() -> None:
         return
     import jax
     from jax._src import distributed as runtime  # the store and the barriers have no public name
+    from jax.experimental import multihost_utils
 
     count, index = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
     explicit = os.environ.get("JAX_COORDINATOR_ADDRESS") and count is not None and index is not None
@@ -78,6 +79,22 @@ def join() -> None:
     if state.num_processes > 1:
         _here = _Place(state.process_id, state.num_processes, state.client)
         sys.excepthook = _fail
+        with _silent_stdout():
+            multihost_utils.sync_global_devices("jaxnmt")
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Gloo tells of its peers on stdout, which is for results."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _number(name: str) -> int | None:

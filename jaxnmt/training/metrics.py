@@ -52,7 +52,8 @@ def perplexity(nll: float) -> float:
 class MetricsLog:
     """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
 
-    Of several processes, one writes. A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact.
+    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact. Of several
+    processes, one writes.
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):

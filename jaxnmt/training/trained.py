@@ -16,6 +16,7 @@ from jaxnmt import config_files
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.parallel.sharding import make_mesh, replicated
 from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, recorded_checksum, restore_params, steps
 
 
@@ -30,10 +31,10 @@ class Trained(NamedTuple):
 
 
 def open_run(run: Path) -> Trained:
-    """A run's model without its parameters: these are ShapeDtypeStructs, laid out on one device."""
+    """A run's model without its parameters: these are ShapeDtypeStructs, whole on each device (of all processes)."""
     experiment, tokenizer = config_files.read(run / "config.json"), load_tokenizer(run / "tokenizer")
     model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(cfg.Mesh()))
     shapes = jax.eval_shape(model.init, jax.random.key(0))
     return Trained(
         experiment, tokenizer, model, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes), ""

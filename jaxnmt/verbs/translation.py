@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding
+from jaxnmt.parallel import distributed
 from jaxnmt.verbs.common import Checkpoint, Flat, say
 
 
@@ -60,8 +62,11 @@ def translate(run: str, options: Translate) -> None:
     """
     decoding = options.decoding
     config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=decoding))
-    windows = text_streams.windows(options.input, decoding.batch_size * 16)
-    with text_streams.writer(options.output) as write:
+    distributed.join()
+    with distributed.leader_first("read the input"):
+        lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
+    windows = distributed.from_leader("lines", lines_at_hand)
+    with _writer(options.output) as write:
         translator = _translator(run, options.checkpoint)
         align = _aligner(translator, options)
         done = 0
@@ -84,6 +89,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     """
     experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
     config_checks.validate(experiment)
+    distributed.join()
     from jaxnmt.evaluation.scores import score
     from jaxnmt.evaluation.test_sets import open_test_set
 
@@ -91,6 +97,8 @@ def evaluate(run: str, options: Evaluate) -> None:
     translator = _translator(run, options.checkpoint)
     say(f"translating {len(test.sources):,} sentences of {test.name}")
     hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+    if not distributed.is_leader():
+        return
     if options.output:
         with text_streams.writer(options.output) as write:
             for hypothesis in hypotheses:
@@ -99,6 +107,11 @@ def evaluate(run: str, options: Evaluate) -> None:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(("source", "reference", "translation"), rows, strict=True)) + "\n")
     scores = score(hypotheses, test.references, test.pretokenized, test.languages)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    """Of several processes, one writes."""
+    return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translator(run: str, checkpoint: int | str) -> Any:
