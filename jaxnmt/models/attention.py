@@ -2,14 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.models import fused
 from jaxnmt.models.layers import Dense, Noise, dropout, rotate
 from jaxnmt.parallel.sharding import constrain
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """Which keys a query sees: as a boolean array, and as the rule that made it, which is all that a kernel needs.
+
+    Attributes:
+        dense_BTS: boolean, broadcastable.
+        query_segments_BT, key_segments_BS: int32; a query sees the keys of its segment …
+        causal: … and with this none after its place.
+    """
+
+    dense_BTS: jax.Array
+    query_segments_BT: jax.Array
+    key_segments_BS: jax.Array
+    causal: bool = dataclasses.field(default=False, metadata={"static": True})
+
+
+def attend(module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask: Mask | jax.Array, rate: float, noise: Noise | None) -> jax.Array:
+    """`dot_product_attention`; on TPUs by a fused kernel, unless weights are dropped or asked for, which such a kernel never holds."""
+    if not isinstance(mask, Mask):
+        return dot_product_attention(module, q_BTHK, k_BSHK, v_BSHK, mask, rate, noise)
+    whole_weights = (noise is not None and rate > 0) or module.is_mutable_collection("intermediates")
+    if not whole_weights and fused.fits(q_BTHK, k_BSHK):
+        return fused.attend(q_BTHK, k_BSHK, v_BSHK, mask.query_segments_BT, mask.key_segments_BS, mask.causal)
+    return dot_product_attention(module, q_BTHK, k_BSHK, v_BSHK, mask.dense_BTS, rate, noise)
 
 
 def dot_product_attention(module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask_BTS, rate: float, noise: Noise | None) -> jax.Array:
@@ -42,9 +71,10 @@ class SelfAttention(nn.Module):
         q, k, v = (constrain(y.squeeze(-3), "BTHK") for y in jnp.split(self.qkv(x_BTD), 3, -3))
         return (rotate(q, positions_BT), rotate(k, positions_BT), v) if self.rotary else (q, k, v)
 
-    def __call__(self, x_BTD, mask_BTS, positions_BT, noise: Noise | None):
+    def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: Noise | None):
+        """`mask`: a Mask, or booleans (B, T, T)."""
         q, k, v = self._project(x_BTD, positions_BT)
-        return self.out(dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise))
+        return self.out(attend(self, q, k, v, mask, self.dropout, noise))
 
     def step(self, x_BD, cache, position):
         """One position of a decoder: reads and extends the cache {"k", "v"}: (B, T, H, K); position: int32 scalar."""
@@ -73,13 +103,13 @@ class CrossAttention(nn.Module):
         k, v = (constrain(y.squeeze(-3), "BSHK") for y in jnp.split(self.kv(states_BSD), 2, -3))
         return k, v
 
-    def __call__(self, x_BTD, keys_values, mask_BTS, noise: Noise | None):
+    def __call__(self, x_BTD, keys_values, mask: Mask | jax.Array, noise: Noise | None):
         """x may have several rows for each row of the memory (beams, adjacent): they attend to the same keys, which are never tiled."""
         k, v = keys_values
         rows, beams = k.shape[0], x_BTD.shape[0] // k.shape[0]
         q = constrain(self.q(x_BTD), "BTHK")
         if beams == 1:
-            return self.out(dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise))
+            return self.out(attend(self, q, k, v, mask, self.dropout, noise))
         q = q.reshape(rows, beams * q.shape[1], *q.shape[2:])
-        y = dot_product_attention(self, q, k, v, mask_BTS, self.dropout, noise)
+        y = dot_product_attention(self, q, k, v, mask.dense_BTS if isinstance(mask, Mask) else mask, self.dropout, noise)
         return self.out(y.reshape(rows * beams, -1, *y.shape[2:]))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
-from jaxnmt.models.attention import CrossAttention, SelfAttention
+from jaxnmt.models.attention import CrossAttention, Mask, SelfAttention
 from jaxnmt.models.layers import FeedForward, Noise, Norm, Positions, dropout
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory
 from jaxnmt.parallel.sharding import constrain
@@ -44,17 +44,17 @@ class Block(nn.Module):
         x = x + dropout(y, self.config.dropout, noise and noise.at("residual"))
         return (x if self.config.norm_order == "pre" else norm(x)), extra
 
-    def __call__(self, x_BTD, layer, self_mask_BTT, positions_BT, noise: Noise | None, memory=None, cross_mask_BTS=None):
-        """`layer`: its index; `memory`: the encoder's states, or keys and values projected already."""
+    def __call__(self, x_BTD, layer, self_mask, positions_BT, noise: Noise | None, memory=None, cross_mask=None):
+        """`layer`: its index; masks: a Mask or booleans (B, T, S); `memory`: the encoder's states, or keys and values projected already."""
         noise = noise and noise.at(layer)
         at = lambda name: noise and noise.at(name)  # noqa: E731
         x, _ = self._sublayer(
-            x_BTD, self.self_attention_norm, lambda y: self.self_attention(y, self_mask_BTT, positions_BT, at("self")), at("self")
+            x_BTD, self.self_attention_norm, lambda y: self.self_attention(y, self_mask, positions_BT, at("self")), at("self")
         )
         if self.cross:
             keys_values = memory if isinstance(memory, tuple) else self.cross_attention.project(memory)
             x, _ = self._sublayer(
-                x, self.cross_attention_norm, lambda y: self.cross_attention(y, keys_values, cross_mask_BTS, at("cross")), at("cross")
+                x, self.cross_attention_norm, lambda y: self.cross_attention(y, keys_values, cross_mask, at("cross")), at("cross")
             )
         x, _ = self._sublayer(x, self.mlp_norm, lambda y: self.mlp(y, at("mlp")), at("mlp"))
         return constrain(x, "BTD"), None  # as nn.scan wants it
@@ -132,7 +132,7 @@ class TransformerModule(EncoderDecoder):
         x_BSD = self.encoder_positions(self.embed_source(tokens_BS, self.dtype), positions_BS, tokens_BS.shape[1])
         x_BSD = constrain(dropout(x_BSD, c.dropout, noise and noise.at("embedding")), "BSD")
         mask_BSS = (segments_BS[:, :, None] == segments_BS[:, None, :]) & (segments_BS > 0)[:, None, :]
-        states_BSD = self.encoder(x_BSD, mask_BSS, positions_BS, noise)
+        states_BSD = self.encoder(x_BSD, Mask(mask_BSS, segments_BS, segments_BS), positions_BS, noise)
         keys_values = None if c.scan_layers else tuple(layer.project(states_BSD) for layer in self.decoder.layer)
         return Memory(states_BSD, segments_BS, keys_values)
 
@@ -146,12 +146,16 @@ class TransformerModule(EncoderDecoder):
         x_BTD = self.decoder_positions(self.embed_target(tokens_BT, self.dtype), positions_BT, length)
         x_BTD = constrain(dropout(x_BTD, c.dropout, noise and noise.at("embedding")), "BTD")
         seen_TT = jnp.ones((length, length), bool)
-        self_mask = (jnp.tril(seen_TT) if c.causal else seen_TT) & (segments_BT[:, :, None] == segments_BT[:, None, :])
+        self_mask_BTT = (jnp.tril(seen_TT) if c.causal else seen_TT) & (segments_BT[:, :, None] == segments_BT[:, None, :])
         packed = "decoder_segment_ids" in batch
-        cross_mask = (memory.segments_BS > 0)[:, None, :]
+        cross_mask_BTS = (memory.segments_BS > 0)[:, None, :]
         if packed:
-            cross_mask = cross_mask & (segments_BT[:, :, None] == memory.segments_BS[:, None, :])
+            cross_mask_BTS = cross_mask_BTS & (segments_BT[:, :, None] == memory.segments_BS[:, None, :])
         keys_values = memory.states_BSD if memory.keys_values is None else memory.keys_values
+        self_mask, cross_mask = (
+            Mask(self_mask_BTT, segments_BT, segments_BT, c.causal),
+            Mask(cross_mask_BTS, segments_BT, memory.segments_BS),
+        )
         return self.decoder(x_BTD, self_mask, positions_BT, noise, keys_values, cross_mask)
 
     def start(self, memory: Memory, max_length: int):

@@ -6,6 +6,7 @@ Models name the axes of an array by letters (`constrain(x, "BTD")`); only this f
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Sequence
 
@@ -107,13 +108,23 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
     """Lay an activation out by its shape letters; does nothing outside a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(_LETTERS.get(letter) for letter in letters)))
+    return jax.lax.with_sharding_constraint(x, activation_spec(letters))
+
+
+def parts(letter: str) -> int:
+    """How many parts an activation's axis is split into."""
+    mesh, axes = jax.sharding.get_abstract_mesh(), _LETTERS.get(letter, ())
+    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes))
 
 
 def whole(letter: str) -> bool:
     """Whether an activation's axis lies whole on every device."""
-    mesh, axes = jax.sharding.get_abstract_mesh(), _LETTERS.get(letter, ())
-    return mesh.empty or all(mesh.shape[axis] == 1 for axis in ([axes] if isinstance(axes, str) else axes))
+    return parts(letter) == 1
+
+
+def activation_spec(letters: str) -> PartitionSpec:
+    """How an activation with these axes lies on a mesh."""
+    return PartitionSpec(*(_LETTERS.get(letter) for letter in letters))
 
 
 def path_name(path) -> str:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jaxnmt.models.layers import Noise
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.sharding import whole
+from jaxnmt.parallel.sharding import constrain, parts, whole
 
-CHUNK_TOKENS = 512  # of the output layer at a time: their logits fit a CPU's cache, and a GPU's units are full
+CHUNK_TOKENS = 512  # of a device, through the output layer at a time: their logits fit a CPU's cache, and a GPU's units are full
 
 
 @jax.tree_util.register_dataclass
@@ -38,7 +38,8 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD = model.features(params, memory, batch, noise)
-        table_VD = model.output_table(params).astype(features_BTD.dtype)
+        # Gathered here, once: the loop over chunks would do it in each round.
+        table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD")
         loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing)
     else:
         logits_BTV = model.decode(params, memory, batch, noise)
@@ -91,7 +92,7 @@ class _Chunks(NamedTuple):
     def of(features_BTD, targets_BT, weights_BT) -> _Chunks:
         rows, length = targets_BT.shape
         if not whole("B"):
-            size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS), default=1)
+            size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS * parts("B")), default=1)
             split = lambda x: jnp.moveaxis(x.reshape(rows, length // size, size, *x.shape[2:]), 1, 0)  # noqa: E731
             return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), length // size, None)
         total = rows * length
@@ -146,7 +147,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=jnp.float32)
         return sums[0] + loss, sums[1] + nll, sums[2] + d_table_VD, sums[3].at[i].set(d_x_BTD)
 
-    start = (jnp.float32(0), jnp.float32(0), jnp.zeros(table_VD.shape, jnp.float32), jnp.zeros_like(chunks.features))
+    start = (jnp.float32(0), jnp.float32(0), constrain(jnp.zeros(table_VD.shape, jnp.float32), "VD"), jnp.zeros_like(chunks.features))
     loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
     return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 

@@ -1,0 +1,73 @@
+"""The fused kernel computes what plain attention computes; where it does not fit, nothing is asked of it."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnmt import config as cfg
+from jaxnmt.models import fused
+from jaxnmt.models.attention import Mask, attend, dot_product_attention
+from jaxnmt.parallel.sharding import make_mesh
+
+ROWS, HEADS, WIDTH = 2, 2, 64
+
+
+def arrays(queries, keys):
+    random = np.random.default_rng(0)
+    make = lambda length: jnp.asarray(random.standard_normal((ROWS, length, HEADS, WIDTH)), jnp.float32)  # noqa: E731
+    return make(queries), make(keys), make(keys)
+
+
+def segments(length, *ends):
+    """Two rows: segments that end at `ends`, then padding; and one that fills the row."""
+    row = np.zeros(length, np.int32)
+    for number, (start, end) in enumerate(zip((0, *ends), ends, strict=False), 1):
+        row[start:end] = number
+    return jnp.asarray(np.stack([row, np.ones(length, np.int32)]))
+
+
+class Plain(nn.Module):
+    def __call__(self, q, k, v, mask):
+        return dot_product_attention(self, q, k, v, mask, 0.0, None)
+
+
+@pytest.mark.parametrize("queries, keys, causal", [(256, 256, True), (128, 256, False)])
+def test_values_and_gradients(queries, keys, causal):
+    query_segments, key_segments = segments(queries, 50, 120), segments(keys, 130, 200)
+    if queries == keys:
+        key_segments = query_segments
+    real_BT11 = (query_segments > 0)[..., None, None]
+    mask = (query_segments[:, :, None] == key_segments[:, None, :]) & (key_segments > 0)[:, None, :]
+    mask = mask & jnp.tril(jnp.ones((queries, keys), bool)) if causal else mask
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((ROWS, queries, HEADS, WIDTH)), jnp.float32)
+
+    def results(attention):
+        """What real positions get, and the gradient of a weighted sum of it."""
+
+        def total(q, k, v):
+            y = jnp.where(real_BT11, attention(q, k, v), 0)
+            return (y * weights).sum(), y
+
+        (_, y), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(*arrays(queries, keys))
+        return y, *gradient
+
+    kernel = results(lambda q, k, v: fused.attend(q, k, v, query_segments, key_segments, causal, interpret=True))
+    plain = results(lambda q, k, v: Plain().apply({}, q, k, v, mask))
+    for ours, theirs in zip(kernel, plain, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cpu_uses_plain_attention(monkeypatch):
+    monkeypatch.setattr(fused, "attend", lambda *_, **__: pytest.fail("the kernel was used"))
+
+    class Either(nn.Module):
+        def __call__(self, q, k, v, mask):
+            return attend(self, q, k, v, mask, 0.0, None)
+
+    ones = jnp.ones((ROWS, 128), jnp.int32)
+    mask = Mask(jnp.ones((ROWS, 1, 128), bool), ones, ones)
+    with jax.sharding.set_mesh(make_mesh(cfg.Mesh(), jax.devices()[:1])):
+        inside = Either().apply({}, *arrays(128, 128), mask)
+    np.testing.assert_array_equal(inside, Either().apply({}, *arrays(128, 128), mask))
