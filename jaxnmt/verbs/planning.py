@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import pathlib
 import sys
 from typing import Annotated
 
@@ -22,6 +24,8 @@ class Plan:
     """Plan the search for translations instead of the training step."""
     run: str = ""
     """Folder of the run, whose prepared data says which batches there will be; when empty, runs/ and the config's name."""
+    json: str = ""
+    """File to write all numbers to."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -41,11 +45,21 @@ def plan(config: str, options: Plan) -> int:
         raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
     config_checks.validate(options.experiment)
     from jaxnmt.analysis import tables
-    from jaxnmt.analysis.plan import prediction, report, topology, workload
+    from jaxnmt.analysis.plan import prediction, report, search, topology, workload
 
     target = topology.target(options.on)
     lengths = workload.Lengths(options.experiment, _run_folder(config, options), say)
+    if options.decoding:
+        program, time = prediction.decoding(options.experiment, target, lengths)
+        tables.show([report.decoding_table(program, time, target, config)])
+        return int(not program.fits)
+    if options.search:
+        ranked = search.search(options.experiment, target, lengths, say)
+        tables.show([report.search_table(ranked, config, target)])
+        return int(not ranked)
     found = prediction.predict(options.experiment, target, lengths, say)
+    if options.json:
+        pathlib.Path(options.json).write_text(json.dumps(report.record(found, config), indent=1) + "\n")
     tables.show(report.tables(found, config))
     if not found.fits:
         print(report.refusal(found, config), file=sys.stderr)

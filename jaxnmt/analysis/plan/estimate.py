@@ -48,7 +48,8 @@ def estimate(compiled: Compiled, target: Target) -> Estimate | None:
     else:
         kernels = max(compiled.work.kernel_flops / chip.flops, compiled.work.kernel_bytes / chip.bandwidth) / devices
         computing = compiled.cycles / chip.clock + kernels
-    times = {overlapped: 0.0 for overlapped in (False, True)}
-    for collective in compiled.collectives:
-        times[collective.overlapped] += seconds(collective, target, compiled.order)
-    return Estimate(arithmetic, computing, times[False], times[True])
+    waiting = sum(seconds(c, target, compiled.order) for c in compiled.collectives if not c.overlapped)
+    hidden = [(c.kind, seconds(c, target, compiled.order)) for c in compiled.collectives if c.overlapped]
+    # Permutes of different neighbours use different links at once, as a ring in both directions does.
+    permutes = max((time for kind, time in hidden if kind == "collective-permute"), default=0.0)
+    return Estimate(arithmetic, computing, waiting, permutes + sum(time for kind, time in hidden if kind != "collective-permute"))

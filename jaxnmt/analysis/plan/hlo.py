@@ -53,14 +53,29 @@ class Program:
                 yield from self._runs(called, inside, unknown_trips)
 
     def _trips(self, loop: Instruction, unknown: int) -> int:
-        """Rounds of a loop that counts from 0 to a constant, as `lax.scan` and `fori_loop` do."""
+        """Rounds of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
         if told := _TRIPS.search(loop.rest):
             return int(told[1])
-        condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
-        body = list(self._runs(condition[1], 1, 1)) if condition else []
-        bounds = {int(number[1]) for i, _ in body if i.opcode == "constant" and (number := re.match(r"(\d+)\)", i.rest))}
-        compares = [i for i, _ in body if i.opcode == "compare" and "direction=LT" in i.rest]
-        return bounds.pop() if len(bounds) == len(compares) == 1 else unknown
+        test, body = (self.computations.get(_attribute(loop, name), []) for name in ("condition", "body"))
+        by_name = {i.name: i for i in test}
+        for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
+            counter, bound = (by_name.get(name) for name in _operands(compare)[:2])
+            if counter and bound and counter.opcode == "get-tuple-element" and bound.opcode == "constant":
+                return -(-int(bound.rest.split(")")[0]) // _increment(body, _attribute(counter, "index")))
+        return unknown
+
+
+def _increment(body: list[Instruction], index: str) -> int:
+    """How far a loop's body moves the counter on, which is the number `index` of what the loop carries; 1 where that is not plain."""
+    by_name = {i.name: i for i in body}
+    results = next((i for i in body if i.opcode == "tuple" and i is body[-1]), None)
+    at = by_name.get(_operands(results)[int(index)]) if results else None
+    total = 0
+    while at is not None and at.opcode in ("add", "copy", "bitcast"):
+        operands = [by_name.get(name) for name in _operands(at)]
+        total += sum(int(i.rest.split(")")[0]) for i in operands if i is not None and i.opcode == "constant")
+        at = next((i for i in operands if i is not None and i.opcode != "constant"), None)
+    return total if total and at is not None and at.opcode == "get-tuple-element" else 1
 
 
 def parse(text: str) -> Program:
@@ -76,6 +91,15 @@ def parse(text: str) -> Program:
         elif name and (found := _INSTRUCTION.match(line)):
             computations[name].append(Instruction(*found.groups()))
     return Program(computations, entry)
+
+
+def _operands(instruction: Instruction) -> list[str]:
+    return re.findall(r"%([\w.\-]+)", instruction.rest.split(")")[0])
+
+
+def _attribute(instruction: Instruction, name: str) -> str:
+    found = re.search(rf"\b{name}=%?([\w.\-]+)", instruction.rest)
+    return found[1] if found else ""
 
 
 def _called(instruction: Instruction) -> list[str]:

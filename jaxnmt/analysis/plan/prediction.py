@@ -12,7 +12,8 @@ from jaxnmt.analysis.plan import compiled
 from jaxnmt.analysis.plan.compiled import Compiled
 from jaxnmt.analysis.plan.estimate import Estimate, estimate
 from jaxnmt.analysis.plan.topology import Target
-from jaxnmt.analysis.plan.workload import Lengths, Share, Workload
+from jaxnmt.analysis.plan.workload import Lengths, Workload
+from jaxnmt.data.packing import Shape
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh
@@ -107,6 +108,9 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
     )
 
 
-def largest_share(workload: Workload) -> Share:
-    """The shape with most positions."""
-    return max(workload.shares, key=lambda share: share.shape.rows * (share.shape.source + share.shape.target))
+def decoding(experiment: cfg.Experiment, target: Target, lengths: Lengths) -> tuple[Compiled, Estimate | None]:
+    """The search for as many of the longest sentences as are translated together, and its time."""
+    source, settings = experiment.data.max_length, experiment.decoding
+    longest = int(source * settings.max_length_ratio) + settings.max_length_extra
+    program = compiled.decoding(experiment, target, lengths.vocabularies, Shape(settings.batch_size, source, longest))
+    return program, estimate(program, target) if program.fits else None

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any
 
+import jax
+
+from jaxnmt.analysis.plan.collectives import Collective
 from jaxnmt.analysis.plan.compiled import Compiled
 from jaxnmt.analysis.plan.estimate import Estimate
 from jaxnmt.analysis.plan.prediction import Prediction
+from jaxnmt.analysis.plan.search import describe
 from jaxnmt.analysis.plan.topology import GIB, Target
 from jaxnmt.analysis.tables import Table
 
@@ -71,11 +77,39 @@ def _shapes(p: Prediction) -> Table:
 
 def collectives_table(program: Compiled) -> Table:
     """What devices send to each other in one call."""
-    rows = []
+    alike: dict[tuple, list[Collective]] = {}
     for c in program.collectives:
-        how = "behind computing" if c.overlapped else "waited for"
-        rows.append((f"{c.kind} of {len(c.group)}", f"{c.count:,}", _bytes(c.bytes), _bytes(c.sent), how))
+        alike.setdefault((c.kind, len(c.group), c.overlapped), []).append(c)
+    rows = []
+    for (kind, members, overlapped), found in alike.items():
+        name = kind if kind == "collective-permute" else f"{kind} of {members}"
+        sums = [sum(getattr(c, number) for c in found) for number in ("count", "bytes", "sent")]
+        rows.append((name, f"{sums[0]:,}", _bytes(sums[1]), _bytes(sums[2]), "behind computing" if overlapped else "waited for"))
     return Table("Collectives in a step", ("kind and devices", "times", "bytes", "sent by a device", ""), tuple(rows))
+
+
+def record(p: Prediction, name: str) -> dict[str, Any]:
+    """All numbers, fit for JSON; times in seconds, memory in bytes."""
+    times = [time and dataclasses.asdict(time) for time in p.times]
+    return {
+        "config": name,
+        "on": p.target.name,
+        "devices": len(p.target.devices),
+        "mesh": p.mesh,
+        "fits": p.fits,
+        "parameters": p.parameters,
+        "model_flops": p.model_flops,
+        "step_seconds": p.step_seconds,
+        "target_tokens_per_s": p.tokens_per_second,
+        "utilisation": p.utilisation,
+        "hours": p.hours,
+        "batches": p.workload.said,
+        "shapes": [
+            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time, "order": None}
+            for share, program, time in zip(p.workload.shares, p.programs, times, strict=True)
+        ],
+        "jax": jax.__version__,
+    }
 
 
 def refusal(p: Prediction, name: str) -> str:
@@ -103,6 +137,16 @@ def decoding_table(program: Compiled, time: Estimate | None, target: Target, nam
     sentences = f"{program.shape.rows} sentences of {program.shape.source} words"
     title = f"{name}: searching for {sentences} on one {target.chip.name}: compiled, not run"
     return Table(title, ("", "a search"), tuple(rows))
+
+
+def search_table(ranked: list[Prediction], name: str, target: Target) -> Table:
+    """Settings that fit, best first."""
+    rows = []
+    for p in ranked:
+        speed = (f"{p.tokens_per_second:,.0f}", f"{p.utilisation:.1%}", f"{p.hours:.1f}") if p.tokens_per_second else ("", "", "")
+        rows.append((describe(p.experiment), _gib(p.largest.memory), *speed))
+    title = f"{name} on {target.name}: what fits, of a device's {_gib(target.chip.memory or 0)}: compiled, not run"
+    return Table(title, ("settings", "memory", "target tokens/s", "utilisation", "hours"), tuple(rows))
 
 
 def _gib(size: float) -> str:
