@@ -1,0 +1,91 @@
+"""Trains tiny models on meshes of the eight devices that this process has: `python meshes.py FOLDER`, for test_meshes.py.
+
+Each mesh takes the first steps from the start, and one more from what the mesh before it has saved.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
+
+import tiny
+
+from jaxnmt import config as cfg
+from jaxnmt.analysis.laws.practice import Practice, batch
+from jaxnmt.analysis.laws.subject import Subject
+from jaxnmt.analysis.laws.training import restore, save
+from jaxnmt.config import Mesh
+from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding.translator import Translator
+from jaxnmt.models.seq2seq import build_model
+from jaxnmt.parallel.sharding import make_mesh, param_shardings
+
+STEPS = 3
+MESHES = {
+    "8x1x1": Mesh(data=8),
+    "1x8x1": Mesh(data=1, fsdp=8),
+    "2x2x2": Mesh(data=2, fsdp=2, tensor=2),
+    "4x1x2": Mesh(data=4, tensor=2),
+    "1x2x4": Mesh(data=1, fsdp=2, tensor=4),
+}
+DECODED = ("8x1x1", "2x2x2")
+LETTERS = "a b c d e f g h i j k l m n o p"
+_NOISY = {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
+_TRANSFORMER = cfg.replace(tiny.BASE, **_NOISY, num_heads=4, num_encoder_layers=2, num_decoder_layers=2)
+MODELS = {
+    "transformer": _TRANSFORMER,
+    "scanned": cfg.replace(_TRANSFORMER, scan_layers=True, remat="full"),
+    "lstm": cfg.Recurrent(emb_dim=16, hidden_dim=16, num_encoder_layers=2, dropout=0.2),
+}
+
+
+def subject_of(name: str) -> Subject:
+    """A model, to be trained with a moving average."""
+    return Subject(MODELS[name])
+
+
+def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.Path | None) -> tuple[list[float], float | None]:
+    """-> the loss of each of the first steps, whose end is saved in `folder`, and that of the step after what `before` holds."""
+    practice = Practice(subject.model, cfg.replace(subject.experiment, mesh=mesh))
+    state, found = practice.run(practice.fresh(), [batch(step) for step in range(STEPS)])
+    save(subject, state, folder)
+    if before is None:
+        return found, None
+    _, on = practice.run(restore(subject, practice, before, STEPS), [batch(STEPS)])
+    return found, on[0]
+
+
+def translations(name: str, mesh: Mesh | None) -> list[str]:
+    """Some lines, by greedy and by beam search, with parameters laid out on a mesh (None: on one device)."""
+    tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [(LETTERS, LETTERS)])
+    model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    params = tiny.params_of(model, 5)
+    if mesh is not None:
+        params = jax.device_put(params, param_shardings(params, make_mesh(mesh)))
+    translator = Translator(model, params, tokenizer, 12)
+    random = np.random.default_rng(0)
+    lines = [" ".join(random.choice(LETTERS.split(), random.integers(1, 9))) for _ in range(11)]
+    decoding = cfg.Decoding(batch_size=6, max_length_ratio=1.0, max_length_extra=3)
+    found = [translator.translate(lines, cfg.replace(decoding, beam_size=beam)) for beam in (1, 3)]
+    return [candidates[0].text for part in found for candidates in part]
+
+
+def main(folder: pathlib.Path) -> None:
+    told: dict = {"devices": jax.device_count(), "models": {}}
+    told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "lstm")}
+    for name in MODELS:
+        subject, before = subject_of(name), None
+        told["models"][name] = {}
+        for mesh, axes in MESHES.items():
+            where = folder / name / mesh
+            told["models"][name][mesh] = losses(subject, axes, where, before)
+            before = where
+    (folder / "told.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

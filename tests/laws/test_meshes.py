@@ -1,0 +1,70 @@
+"""Laws 2 and 7 on eight devices: every mesh reaches one device's losses, and what it saved is restored on another and on one device."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnmt.analysis.laws.practice import Practice, batch
+from jaxnmt.analysis.laws.training import restore
+
+pytestmark = pytest.mark.slow  # `devices` of test_every_rung.py takes one mesh for every rung
+
+SCRIPT = pathlib.Path(__file__).with_name("meshes.py")
+spec = importlib.util.spec_from_file_location("meshes", SCRIPT)
+meshes = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(meshes)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """-> (folder of checkpoints, what the process with eight devices tells)."""
+    folder = tmp_path_factory.mktemp("meshes")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    done = subprocess.run([sys.executable, str(SCRIPT), str(folder)], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads((folder / "told.json").read_text())
+    assert told["devices"] == 8 and jax.device_count() == 1
+    return folder, told
+
+
+@pytest.fixture(scope="module", params=meshes.MODELS)
+def one(request):
+    """-> (a model's name, its training on one device, and the losses there)."""
+    subject = meshes.subject_of(request.param)
+    practice = Practice(subject.model, subject.experiment)
+    _, losses = practice.run(practice.fresh(), [batch(step) for step in range(meshes.STEPS + 1)])
+    return request.param, subject, practice, losses
+
+
+def test_every_mesh_reaches_the_losses_of_one_device(eight, one):
+    name, _, _, expected = one
+    assert len(set(expected)) == len(expected)
+    for mesh, (losses, _) in eight[1]["models"][name].items():
+        np.testing.assert_allclose(losses, expected[: meshes.STEPS], rtol=0, atol=1e-4, err_msg=mesh)
+
+
+def test_a_mesh_goes_on_from_what_another_saved(eight, one):
+    name, _, _, expected = one
+    for mesh, (_, on) in list(eight[1]["models"][name].items())[1:]:
+        assert on == pytest.approx(expected[meshes.STEPS], abs=1e-4), mesh
+
+
+def test_one_device_goes_on_from_what_a_mesh_saved(eight, one):
+    folder, (name, subject, practice, expected) = eight[0], one
+    for mesh in meshes.MESHES:
+        _, on = practice.run(restore(subject, practice, folder / name / mesh, meshes.STEPS), [batch(meshes.STEPS)])
+        assert on[0] == pytest.approx(expected[meshes.STEPS], abs=1e-4), mesh
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_translations_are_the_same_on_every_mesh(eight, name):
+    expected = meshes.translations(name, None)
+    assert len(set(expected)) > 3
+    assert eight[1]["translations"][name] == {mesh: expected for mesh in meshes.DECODED}
