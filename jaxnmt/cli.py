@@ -24,6 +24,8 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt compare RUN|FILE RUN|FILE ...         scores with error bars and paired tests; where they differ
   jaxnmt visualize RUN "SENTENCE" [--open]     how it is translated, step by step, as one HTML file
   jaxnmt probe length RUN|FILE ...             BLEU against the source's length
+  jaxnmt probe contrast RUN ...                agreement over a distance: the right word, or the wrong one?
+  jaxnmt probe embeddings RUN                  word vectors: neighbours, a map, positions, one word in two sentences
   jaxnmt probe gates RUN "SENTENCE"            an LSTM's or a GRU's gates over a sentence
   jaxnmt data prepare CONFIG [settings]        clean and tokenise now, train later
   jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line

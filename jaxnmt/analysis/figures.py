@@ -54,12 +54,16 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
     """The lines as one SVG, that scales to the width it is given and needs nothing from elsewhere."""
 
     def draw(figure) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
             axes.plot(line.x, line.y, dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        if not log_x and all(float(value).is_integer() for line in lines.values() for value in line.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pathlib
+from collections.abc import Sequence
 
 from jaxnmt.config import Experiment
 from jaxnmt.data.cleaning import decode
@@ -20,6 +21,7 @@ class TestSet:
         sources, references: one for each sentence; the pieces of references that are already split are joined.
         pretokenized: the words are already split by spaces.
         languages: codes of source and target, "" if unknown.
+        targets: the references as a model writes them, pieces not joined.
     """
 
     __test__ = False  # pytest, this is no test
@@ -29,6 +31,7 @@ class TestSet:
     references: list[str]
     pretokenized: bool
     languages: tuple[str, str]
+    targets: Sequence[str] = ()
 
 
 def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...] = ()) -> TestSet:
@@ -58,7 +61,7 @@ def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: 
         name = "pairs held out from the training text"
     pretokenized = experiment.tokenizer.kind == "words"
     references = [join(target, experiment.tokenizer.joiner) if pretokenized else target for _, target in pairs]
-    return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages)
+    return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages, [target for _, target in pairs])
 
 
 def join(text: str, joiner: str) -> str:

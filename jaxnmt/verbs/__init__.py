@@ -44,6 +44,8 @@ VERBS = {
         lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
     ),
     "probe length": Verb(pictures.probe_length, ("RUN|FILE", "[RUN|FILE...]"), pictures.Length()),
+    "probe contrast": Verb(pictures.probe_contrast, ("RUN", "[RUN...]"), pictures.Contrast()),
+    "probe embeddings": Verb(pictures.probe_embeddings, ("RUN",), pictures.Embeddings()),
     "probe gates": Verb(pictures.probe_gates, ("RUN", "SENTENCE"), pictures.Gates()),
     "data prepare": Verb(
         training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))

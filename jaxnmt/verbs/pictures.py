@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pathlib
 import webbrowser
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
@@ -44,6 +44,40 @@ class Length:
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     beam_size: int = 0
     """0: as each run's settings say."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    output: str = "contrast.svg"
+    """File to draw to; the numbers lie beside it as CSV, and pairs that were made as TSV."""
+    pairs: str = ""
+    """TSV file of pairs: source, right translation, wrong translation, distance; when empty, they are made by --rules."""
+    rules: str = ""
+    """TOML file of rules, or a language that has shipped ones (de); when empty, the run's target language."""
+    only: tuple[str, ...] = ()
+    """Names of the rules to use (de: possessive, relative); when empty, all."""
+    data: tuple[str, ...] = ()
+    """Sentences to make pairs of: sources, written as for data.test; when empty, the first run's test and validation sentences."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    output: str = "embeddings"
+    """Folder for the figures and their numbers."""
+    words: tuple[str, ...] = ()
+    """Words to find neighbours of and to draw; when empty, the most frequent of the run's test sentences."""
+    side: Literal["source", "target"] = "source"
+    """Whose words."""
+    neighbours: int = 8
+    """Neighbours of a word."""
+    word: str = ""
+    """A word to follow through the encoder's layers in several --sentences."""
+    sentences: tuple[str, ...] = ()
+    """Two or more source sentences with that word: the first is compared with each of the others."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +144,81 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     tables.show([length.table(lines, bins, band)])
 
 
+def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
+    """How often a run prefers the right of two translations that differ in one word, by the distance to the word that decides it.
+
+    For German targets pairs are made by shipped rules, from sentences in which a possessive or a relative pronoun agrees with a noun
+    before it: "Ein Mann mit Hut, der …" against "…, die …".
+
+    Examples:
+      jaxnmt probe contrast runs/multi30k
+      jaxnmt probe contrast runs/lstm_fixed runs/gru_bahdanau --only relative
+      jaxnmt probe contrast runs/multi30k --rules my_rules.toml --data a.en a.de
+      jaxnmt probe contrast runs/multi30k --pairs contrast.tsv
+    """
+    _check_output(options.output)
+    names = [first, *others]
+    experiments = [run_directory.read(name) for name in names]
+    from jaxnmt.analysis import comparison_report, tables
+    from jaxnmt.analysis.probes import contrast, contrast_pairs
+    from jaxnmt.training.programs import use_compilation_cache
+    from jaxnmt.training.trained import load
+
+    runs = dict(zip(names, experiments, strict=True))
+    pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
+    use_compilation_cache()
+    trained = [load(pathlib.Path(name), options.checkpoint) for name in names]
+    found = len(pairs)
+    for each in trained:
+        pairs = contrast_pairs.usable(pairs, each.tokenizer, each.experiment.data.max_length)
+    say(f"{found:,} pairs, {found - len(pairs):,} left out: too long, or with a word that a run does not know")
+    if not pairs:
+        raise UserError("no pair is left to be scored")
+    labels = comparison_report.labels(names)
+    shares = {}
+    for label, each in zip(labels, trained, strict=True):
+        say(f"{label}: scoring")
+        shares[label] = contrast.by_distance(pairs, contrast.preferred(each.model, each.params, each.tokenizer, pairs))
+    _keep(options.output, contrast.drawn(shares), contrast.numbers(shares))
+    if not options.pairs:
+        _write(str(pathlib.Path(options.output).with_suffix(".tsv")), contrast_pairs.as_text(pairs))
+    tables.show([contrast.table(shares)])
+
+
+def probe_embeddings(run: str, options: Embeddings) -> None:
+    """Words as vectors: nearest neighbours, a map, the position vectors; and one word in several sentences, layer by layer.
+
+    Examples:
+      jaxnmt probe embeddings runs/multi30k
+      jaxnmt probe embeddings runs/multi30k --words man woman dog red blue --neighbours 5
+      jaxnmt probe embeddings runs/multi30k --word bank --sentences "A man sits on a bank." "A woman works in a bank."
+    """
+    run_directory.read(run)
+    folder = pathlib.Path(options.output)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: several figures need a folder")
+    if options.neighbours < 1:
+        raise UserError(f"--neighbours expects a whole number of 1 or more, not {options.neighbours}")
+    if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
+        raise UserError("--word and --sentences go together: a word, and at least two sentences that have it")
+    from jaxnmt.analysis import tables
+    from jaxnmt.analysis.probes import embeddings_report
+    from jaxnmt.training.programs import use_compilation_cache
+    from jaxnmt.training.trained import load
+
+    use_compilation_cache()
+    trained = load(pathlib.Path(run), options.checkpoint)
+    reports = [embeddings_report.vectors(trained, pathlib.Path(run), options.words, options.side, options.neighbours)]
+    if options.word:
+        reports.append(embeddings_report.in_sentences(trained, options.word, options.sentences))
+    folder.mkdir(parents=True, exist_ok=True)
+    for report in reports:
+        for name, text in report.files.items():
+            _write(str(folder / name), text)
+        tables.show(report.tables)
+    say(f"written in {folder}: {', '.join(name for report in reports for name in report.files)}")
+
+
 def probe_gates(run: str, sentence: str, options: Gates) -> None:
     """How far the gates of an LSTM or a GRU are open while the encoder reads a sentence, layer by layer: a heat map.
 
@@ -121,16 +230,17 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
     experiment = run_directory.read(run)
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.probes import gates
-    from jaxnmt.analysis.visualize.record import source_ids
+    from jaxnmt.analysis.visualize.record import readable_piece, source_ids
     from jaxnmt.training.programs import use_compilation_cache
     from jaxnmt.training.trained import load
 
-    gates.check(experiment.model)
+    config: Any = experiment.model
+    gates.check(config)
     use_compilation_cache()
     trained = load(pathlib.Path(run), options.checkpoint)
     source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
-    layers, shown = gates.read(experiment.model, trained.model, trained.params, source), gates.SHOWN[experiment.model.cell]
-    pieces = trained.tokenizer.source_pieces(source)
+    layers, shown = gates.read(config, trained.model, trained.params, source), gates.SHOWN[config.cell]
+    pieces = [readable_piece(piece, trained.tokenizer.pretokenized) for piece in trained.tokenizer.source_pieces(source)]
     _keep(options.output, gates.drawn(layers, pieces, shown), gates.numbers(layers, pieces, shown))
     tables.show([gates.table(layers, shown)])
 
@@ -147,6 +257,10 @@ def _check_output(name: str) -> None:
 def _keep(name: str, figure: str, numbers: str) -> None:
     """A figure, and its numbers beside it."""
     for file, text in ((pathlib.Path(name), figure), (pathlib.Path(name).with_suffix(".csv"), numbers)):
-        with text_streams.writer(str(file)) as write:
-            write(text.removesuffix("\n"))
+        _write(str(file), text)
     say(f"drawn in {name}, with its numbers in {pathlib.Path(name).with_suffix('.csv')}")
+
+
+def _write(name: str, text: str) -> None:
+    with text_streams.writer(name) as write:
+        write(text.removesuffix("\n"))

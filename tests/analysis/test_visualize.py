@@ -151,7 +151,11 @@ def test_words_of_pieces():
     found = seen.recorded("bahdanau")
     assert found["source"]["pieces"] == ["a", "b@@", "c", "d", "a", "e", "‹end›"] and found["source"]["words"] == ["a", "bc", "d", "a", "e"]
     assert np.array(found["alignment"]["words"]).shape == (len(found["target"]["words"]), 5)
-    assert records._readable("▁Lad", False) == "Lad" and records._readable("der", False) == "·der" and records._readable(".", False) == "."
+    assert (
+        records.readable_piece("▁Lad", False) == "Lad"
+        and records.readable_piece("der", False) == "·der"
+        and records.readable_piece(".", False) == "."
+    )
 
 
 def test_text_cannot_leave_its_place_in_the_page():

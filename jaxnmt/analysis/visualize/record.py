@@ -138,15 +138,15 @@ def _model(config: Any) -> dict[str, Any]:
 
 def _side(tokenizer: Tokenizer, ids: list[int], words: tuple[list[str], list[int]], side: str) -> dict[str, Any]:
     pieces = tokenizer.source_pieces(ids) if side == "source" else tokenizer.target_pieces(ids)
-    shown = [_readable(piece, tokenizer.pretokenized) for piece in pieces[:-1]]
+    shown = [readable_piece(piece, tokenizer.pretokenized) for piece in pieces[:-1]]
     return {"pieces": [*shown, "‹end›"], "ids": ids, "words": words[0], "word_of": words[1]}
 
 
 def _shown(tokenizer: Tokenizer, token: int) -> str:
-    return "‹end›" if token == EOS else _readable(tokenizer.target_pieces([token])[0], tokenizer.pretokenized)
+    return "‹end›" if token == EOS else readable_piece(tokenizer.target_pieces([token])[0], tokenizer.pretokenized)
 
 
-def _readable(piece: str, pretokenized: bool) -> str:
+def readable_piece(piece: str, pretokenized: bool) -> str:
     """SentencePiece marks what begins a word; here what continues one is marked, by a dot."""
     if pretokenized or piece.startswith("<"):
         return piece
