@@ -33,6 +33,8 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt runs average RUN                      average the last checkpoints into one
   jaxnmt bench CONFIG [settings]               how fast it trains here
   jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart
+  jaxnmt probe recall CONFIG ...               a word seen n steps ago: how well it is recalled
+  jaxnmt probe steptime CONFIG ...             a training step's time and utilisation, by length
   jaxnmt plan CONFIG --on v5p:2x2x2            does it fit devices that are not here, how fast, how long
   jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
   jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one

@@ -57,6 +57,8 @@ VERBS = {
     "laws": Verb(analysis.laws, ("CONFIG",), analysis.Laws(), lambda config: analysis.Laws(model=config_files.load(config).model)),
     "plan": Verb(planning.plan, ("CONFIG",), planning.Plan(), lambda config: planning.Plan(experiment=config_files.load(config))),
     "probe gradients": Verb(probes.gradients, ("CONFIG|RUN", "[CONFIG|RUN...]"), probes.Gradients()),
+    "probe recall": Verb(probes.recall, ("CONFIG", "[CONFIG...]"), probes.Recall()),
+    "probe steptime": Verb(probes.steptime, ("CONFIG", "[CONFIG...]"), probes.Steptime()),
     "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate()),
     "launch local": Verb(launching.local, (), launching.Local(), commands=True),
     "launch slurm": Verb(launching.slurm, (), launching.Slurm(), commands=True),

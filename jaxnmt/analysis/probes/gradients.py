@@ -16,8 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -37,6 +36,7 @@ from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.training import trained
 from jaxnmt.training.loss import batch_loss
 
+TAPPED = RecurrentLayer, Embedding, nn.Embed
 VOCABULARY = 1000  # of models that are not trained
 TITLE = "Gradient of the first word's loss, by distance"
 X, Y = "steps between word t and the end of the source", "‖∂loss/∂h_t‖"
@@ -49,17 +49,17 @@ def distances(most: int, per_decade: int = 10) -> list[int]:
 
 
 class Tap:
-    """Adds nudges to h_t at some places, from outside the model: an interceptor of its modules' calls (`flax.linen.intercept_methods`).
+    """Adds nudges to h_t from outside the model: an interceptor of its modules' calls (`flax.linen.intercept_methods`).
 
-    A bottom recurrent layer is run piece by piece, each up to one of the places, and the state that it hands to the next is nudged.
+    A bottom recurrent layer is run one step at a time, and the state that it hands to the next step is nudged.
 
     Attributes:
         widths: after a pass, how wide h_t is, by the path of the module that makes it.
     """
 
-    def __init__(self, length: int, places: Sequence[int], nudges: Mapping[str, jax.Array]):
-        """`places`: N positions, ascending; `nudges`: for each module that is tapped float32 (N, width)."""
-        self.length, self.places, self.nudges = length, places, nudges
+    def __init__(self, length: int, nudges: Mapping[str, jax.Array]):
+        """`length`: S; `nudges`: (S, width) for each module that is to be tapped."""
+        self.length, self.nudges = length, nudges
         self.recurrent: dict[str, int] = {}
         self.words: dict[str, int] = {}
         self._read: Any = None
@@ -69,44 +69,37 @@ class Tap:
         return self.recurrent or self.words
 
     def __call__(self, call, args, kwargs, context):
-        if context.method_name != "__call__" or not isinstance(context.module, RecurrentLayer | Embedding | nn.Embed):
+        layer, of_words = context.module, ((1, self.length), (self.length, 1))
+        if context.method_name != "__call__" or not isinstance(layer, TAPPED) or args[0].shape[:2] not in of_words:
             return call(*args, **kwargs)
-        if args[0].shape[:2] not in ((1, self.length), (self.length, 1)):
-            return call(*args, **kwargs)  # of the decoder
-        name = "/".join(context.module.path)
-        if isinstance(context.module, RecurrentLayer):
-            self._read = args[0] if self._read is None else self._read
-            if args[0] is not self._read:
-                return call(*args, **kwargs)  # a layer above
-            self.recurrent[name] = context.module.width
-            return self._run(call, self.nudges[name], *args, **kwargs) if name in self.nudges else call(*args, **kwargs)
+        name = "/".join(layer.path)
+        if isinstance(layer, RecurrentLayer) and (self._read is None or self._read is args[0]):  # else of a layer above
+            self._read, self.recurrent[name] = args[0], layer.width
+            return _run(layer, self.nudges[name], *args, **kwargs) if name in self.nudges else call(*args, **kwargs)
         made = call(*args, **kwargs)
-        if self.words:
-            return made  # the words' vectors are looked up first; these are of something else
-        self.words[name] = made.shape[-1]
-        if name not in self.nudges:
-            return made
-        flat_SD = made.reshape(self.length, -1)
-        return flat_SD.at[np.array(self.places)].add(self.nudges[name].astype(made.dtype)).reshape(made.shape)
-
-    def _run(self, layer, nudge_NH, x_SBD, state, mask_SB1=None, reverse=False, **others):
-        turn = (lambda x: x[::-1]) if reverse else (lambda x: x)
-        x_SBD, mask_SB1 = turn(x_SBD), None if mask_SB1 is None else turn(mask_SB1)
-        stops = [self.length - place for place in reversed(self.places)] if reverse else [place + 1 for place in self.places]
-        nudges = [*turn(nudge_NH.astype(x_SBD.dtype)), 0.0]
-        h_SBH = []
-        for begin, end, nudge in zip([0, *stops], [*stops, self.length], nudges, strict=True):
-            h, state = layer(x_SBD[begin:end], state, None if mask_SB1 is None else mask_SB1[begin:end], False, **others)
-            state = (state[0] + nudge, *state[1:])
-            h_SBH.append(h.at[-1].add(nudge))
-        return turn(jnp.concatenate(h_SBH)), state
+        if not isinstance(layer, RecurrentLayer) and not self.words:  # the words' vectors are looked up before any others
+            self.words[name] = made.shape[-1]
+            made = made + self.nudges[name].reshape(made.shape).astype(made.dtype) if name in self.nudges else made
+        return made
 
 
-def norms(model: Seq2Seq, places: Sequence[int], params, source_S: jax.Array, target: jax.Array) -> jax.Array:
-    """‖∂L/∂h_t‖ at some positions t, float32 (N,); to be compiled, `model` and `places` being fixed.
+def _run(layer: RecurrentLayer, nudge_SH, x_SBD, state, mask_SB1=None, reverse=False, **others):
+    """`RecurrentLayer.__call__`, step by step, a nudge added to each state."""
+
+    def step(layer, state, x):
+        x_BD, mask_B1, nudge_H = x
+        h_1BH, state = layer(x_BD[None], state, None if mask_B1 is None else mask_B1[None], **others)
+        return (state[0] + nudge_H, *state[1:]), h_1BH[0] + nudge_H
+
+    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False}, reverse=reverse)
+    state, h_SBH = scan(layer, state, (x_SBD, mask_SB1, nudge_SH.astype(x_SBD.dtype)))
+    return h_SBH, state
+
+
+def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax.Array:
+    """‖∂L/∂h_t‖ at every position t, float32 (S,), in the order of reading where the model is recurrent. To be compiled, `model` fixed.
 
     Args:
-        places: ascending; counted in the order of reading where the model is recurrent.
         source_S: int32 ids, the end token included; padding may follow.
         target: int32 scalar, the first word of the translation.
 
@@ -120,19 +113,23 @@ def norms(model: Seq2Seq, places: Sequence[int], params, source_S: jax.Array, ta
         "decoder_loss_weights": jnp.ones((1, 1), jnp.float32),
     }
 
-    def loss(nudges, tap=None):
-        with nn.intercept_methods(tap or Tap(len(source_S), places, nudges)):
+    def loss(tap):
+        with nn.intercept_methods(tap):
             return batch_loss(model, params, batch, None, 0.0).loss
 
-    seen = Tap(len(source_S), places, {})
-    jax.eval_shape(functools.partial(loss, tap=seen), {})
+    seen, length = Tap(len(source_S), {}), len(source_S)
+    jax.eval_shape(lambda: loss(seen))
     if not seen.widths:
         raise cfg.UserError(
             f"{type(model.module).__name__} looks no word up by jaxnmt's Embedding or flax's Embed, nor runs it a RecurrentLayer: "
             "there is nothing to take the gradient of"
         )
-    found = jax.grad(loss)({name: jnp.zeros((len(places), width)) for name, width in seen.widths.items()})
-    return jnp.sqrt(sum(jnp.square(x).sum(-1) for x in found.values()))
+    nudges = {name: jnp.zeros((length, width)) for name, width in seen.widths.items()}
+    found = jax.grad(lambda nudges: loss(Tap(length, nudges)))(nudges)
+    found_SD = jnp.concatenate(list(found.values()), -1)
+    largest_S1 = jnp.abs(found_SD).max(-1, keepdims=True)
+    scaled_SD = found_SD / jnp.where(largest_S1 > 0, largest_S1, 1)  # the squares of small numbers would be 0
+    return largest_S1[:, 0] * jnp.linalg.norm(scaled_SD, axis=-1)
 
 
 def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np.ndarray:
@@ -150,12 +147,13 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
         model, source, target = build_model(subject.model, VOCABULARY, VOCABULARY), VOCABULARY, VOCABULARY
         init = jax.jit(model.init)
         params = (init(jax.random.key(seed)) for seed in itertools.count())
-    take = jax.jit(functools.partial(norms, model, [length - 1 - n for n in reversed(at)]))
+    take = jax.jit(functools.partial(norms, model))
     found = []
     for seed, own in zip(range(samples), params, strict=False):
         random = np.random.default_rng(seed)
         words = np.append(random.integers(FIRST_WORD, source, length - 1), EOS).astype(np.int32)
-        found.append(np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))[::-1])
+        norms_S = np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))
+        found.append(norms_S[length - 1 - np.array(at)])
     if not np.isfinite(found).all():
         raise cfg.UserError(f"{label}: the gradient is not a number for a source of {length} tokens; try a smaller --distance")
     return np.array(found)
