@@ -1,0 +1,199 @@
+"""Real processes on loopback, from launch/local.sh: what several do is what one does."""
+
+import os
+import random
+import signal
+import time
+
+import kill_resume
+import processes
+import pytest
+from processes import Job, apart
+
+from jaxnmt.config import UserError
+from jaxnmt.parallel import distributed
+from jaxnmt.training.checkpoint import steps
+
+SETTINGS = {"training.steps": 16, "validation.every": 8, "checkpoints.every": 5, "logging.every": 2, "logging.tensorboard": False}
+
+
+def train(run, **settings):
+    flags = [word for name, value in (SETTINGS | settings).items() for word in (f"--{name}", str(value))]
+    return ["train", "tiny.py", "--run", str(run), *flags]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    kill_resume.write_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def start(text):
+    """`start(count, words, name)` -> a job whose log has that name."""
+    environment = {"JAXNMT_CACHE": str(text / "cache")}
+    return lambda count, words, name, **more: Job(count, words, text / f"{name}.log", text, **environment, **more)
+
+
+@pytest.fixture(scope="module")
+def one(start, text):
+    """The folder of a run by one process."""
+    job = start(1, train(text / "one"), "one")
+    assert job.status() == 0, job.said()
+    return text / "one"
+
+
+def test_two_processes_stopped_by_sigterm_and_then_one_are_as_one_from_the_start(start, one, text):
+    run = text / "two"
+    job = start(2, train(run), "two")
+    assert job.until("step 4/"), job.said()
+    os.kill(job.workers()[1], signal.SIGTERM)
+    assert job.status() == 128 + signal.SIGTERM, job.said()
+    said = job.said()
+    assert said.count("saved at step") == said.count("starting the run") == said.count("compiled in") == 1
+    assert 4 < steps(run)[-1] < 16 and f"saved at step {steps(run)[-1]} of 16" in said
+    assert "on 2 cpu devices" in said and "Traceback" not in said and job.out() == ""
+    saved = steps(run)[-1]
+    job = start(1, train(run), "two-on")
+    assert job.status() == 0 and f"going on from checkpoint {saved}" in job.said(), job.said()
+    assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4
+    assert sorted(path.name for path in (run / "samples").iterdir()) == ["16.txt", "8.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "count,axes",
+    [(2, {"mesh.fsdp": 2}), (4, {}), (4, {"mesh.fsdp": 2, "mesh.tensor": 2}), (3, {})],
+    ids=["fsdp", "four", "tensor", "three"],
+)
+def test_meshes_over_processes_are_as_one(start, one, text, count, axes, request):
+    name = request.node.callspec.id
+    job = start(count, train(text / name, **axes), name)
+    assert job.status(400) == 0, job.said()
+    assert apart(one, text / name, "train") < 1e-4 and apart(one, text / name, "validation") < 1e-4
+    on = start(1, train(text / name, **{"training.steps": 18}), f"{name}-on")
+    assert on.status() == 0 and "going on from checkpoint 16" in on.said()
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_at_random_moments_reach_ones_losses(text, one):
+    run, chance = text / "stopped", random.Random(os.getpid())
+    told = processes.stopped_and_resumed(2, train(run), run, text, 2, chance, JAXNMT_CACHE=str(text / "cache"))
+    assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4, told
+
+
+@pytest.mark.slow
+def test_translations_and_scores_of_three_processes_are_ones(start, one, text):
+    source = text / "numbers.a"
+    found = []
+    for count in (1, 3):
+        job = start(count, ["translate", str(one), "--input", str(source), "--n-best", "2", "--beam-size", "3"], f"translate-{count}")
+        assert job.status() == 0, job.said()
+        job_2 = start(count, ["evaluate", str(one), "--split", "validation"], f"evaluate-{count}")
+        assert job_2.status() == 0, job_2.said()
+        found.append((job.out(), job_2.out()))
+    assert found[0] == found[1] and len(found[0][0].splitlines()) == 800
+
+
+@pytest.mark.slow
+def test_a_failure_of_any_process_is_told_with_its_number(start, text):
+    job = start(2, ["train", "tiny.py", "--run", str(text / "none"), "--data.train", "nowhere.a,nowhere.b"], "none")
+    assert job.status() == 2
+    assert (
+        "process 0 of 2: error: data.train: there is no file" in job.said() and "process 1 of 2: error: process 0 could not" in job.said()
+    )
+    job = start(2, train(text / "grid", **{"mesh.data": 3}), "grid")
+    assert job.status() == 2
+    assert all(f"process {n} of 2: error: mesh.data 3" in job.said() for n in (0, 1)) and "Traceback" not in job.said()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stuck_ends_all(start, text):
+    job = start(2, train(text / "stuck", **{"training.steps": 100_000, "training.stuck_minutes": 0.1, "validation.every": 0}), "stuck")
+    assert job.until("step 20/"), job.said()
+    os.kill(job.workers()[1], signal.SIGSTOP)
+    assert job.until("nothing done for 0.1 minutes since step", 60), job.said()
+    assert "stuck is process 1" in job.said()
+    os.kill(job.workers()[-1], signal.SIGKILL)
+    assert job.status(60) != 0
+
+
+class Store:
+    """Stands in for the key-value store of JAX's coordinator."""
+
+    def __init__(self, **at):
+        self.at = {f"jaxnmt/at/{n[1:]}": str(step) for n, step in at.items()}
+
+    def key_value_set(self, key, value, allow_overwrite=False):
+        self.at[key] = value
+
+    def key_value_dir_get(self, folder):
+        return list(self.at.items())
+
+
+def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
+    left, said = [], []
+    monkeypatch.setattr(distributed, "_here", distributed._Place(1, 3, Store(p0=7, p2=5)))
+    monkeypatch.setattr(os, "_exit", left.append)
+    dog = distributed.Watchdog(0.002, said.append)
+    for _ in range(10):
+        dog.at(7)
+        time.sleep(0.02)
+    assert not left
+    end = time.monotonic() + 10
+    while not left and time.monotonic() < end:
+        time.sleep(0.02)
+    dog.stop()
+    assert left[0] == distributed.STUCK
+    assert said[0].startswith("process 1 of 3: nothing done for 0.002 minutes since step 7 was begun; stuck is process 2, at step 5")
+
+
+def test_the_environment_says_whether_there_are_others(monkeypatch):
+    for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(name, raising=False)
+    assert not distributed.asked() and not distributed.several() and distributed.is_leader() and distributed.prefix() == ""
+    told = {
+        "JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476",
+        "MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1:8080",
+        "SLURM_STEP_NUM_TASKS": "16",
+        "TPU_WORKER_HOSTNAMES": "t-0,t-1",
+        "JAXNMT_DISTRIBUTED": "auto",
+    }
+    for name, value in told.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert distributed.asked(), name
+    for name, value in {"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not distributed.asked(), name
+    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.1:8476")
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'"):
+        distributed.join()
+
+
+def test_what_fails_in_process_0_is_raised_in_the_others(monkeypatch):
+    class Client:
+        said: dict = {}
+
+        def key_value_set(self, key, value):
+            self.said[key] = value
+
+        def blocking_key_value_get(self, key, timeout):
+            return self.said[key]
+
+    begun = []
+
+    def everywhere():
+        with distributed.leader_first("read the data"):
+            begun.append(distributed.prefix())
+            raise UserError("there is none")
+
+    for index, error in ((0, "there is none"), (1, "process 0 could not read the data: there is none")):
+        monkeypatch.setattr(distributed, "_here", distributed._Place(index, 2, Client()))
+        monkeypatch.setattr(distributed, "_uses", type(distributed._uses)())
+        with pytest.raises(UserError, match=error):
+            everywhere()
+    assert begun == ["process 0 of 2: "]
