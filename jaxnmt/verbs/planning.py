@@ -11,7 +11,7 @@ from typing import Annotated
 from jaxnmt import config_checks
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.verbs.common import Flat, say
-from jaxnmt.verbs.training import _run_folder
+from jaxnmt.verbs.training import Train, _run_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,10 @@ def plan(config: str, options: Plan) -> int:
         raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
     config_checks.validate(options.experiment)
     from jaxnmt.analysis import tables
-    from jaxnmt.analysis.plan import prediction, report, search, topology, workload
+    from jaxnmt.analysis.plan import kernel, prediction, report, search, topology, workload
 
     target = topology.target(options.on)
-    lengths = workload.Lengths(options.experiment, _run_folder(config, options), say)
+    lengths = workload.Lengths(options.experiment, _run_folder(config, Train(run=options.run)), say)
     if options.decoding:
         program, time = prediction.decoding(options.experiment, target, lengths)
         tables.show([report.decoding_table(program, time, target, config)])
@@ -60,7 +60,9 @@ def plan(config: str, options: Plan) -> int:
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
         pathlib.Path(options.json).write_text(json.dumps(report.record(found, config), indent=1) + "\n")
-    tables.show(report.tables(found, config))
+    used = found.largest.work.kernel_flops > 0
+    saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
+    tables.show(report.tables(found, config, saved))
     if not found.fits:
         print(report.refusal(found, config), file=sys.stderr)
     return int(not found.fits)

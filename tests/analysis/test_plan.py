@@ -16,10 +16,11 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt import config_files
-from jaxnmt.analysis.plan import compiled, hlo, kernel, prediction, report, search, topology, workload
+from jaxnmt.analysis.plan import compiled, hlo, kernel, minimum, prediction, report, search, topology, workload
 from jaxnmt.analysis.plan.arithmetic import work
 from jaxnmt.analysis.plan.collectives import Collective, collectives, groups, seconds
 from jaxnmt.config import UserError
+from jaxnmt.data.packing import Shape
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -240,6 +241,17 @@ def test_unknown_topologies_are_refused_with_those_known(monkeypatch):
         topology.target("v5e:2x2")
 
 
+def test_least_traffic_by_hand():
+    model = cfg.replace(tiny.BASE, emb_dim=8, num_encoder_layers=2, num_decoder_layers=3, dtype="bfloat16")
+    least = lambda **mesh: minimum.least_sent(model, 1000, {"data": 1, "fsdp": 1, "tensor": 1} | mesh, Shape(16, 32, 64))  # noqa: E731
+    assert least() == 0
+    assert least(data=4) == 2 * 3 / 4 * 2000
+    assert least(fsdp=4) == 3 * 3 / 4 * 2000
+    assert least(data=2, fsdp=4) == 2 * 1 / 2 * 2000 / 4 + 3 * 3 / 4 * 2000
+    source, target = 16 * 32 * 8 * 2, 16 * 64 * 8 * 2
+    assert least(tensor=2) == 2 * 1 / 2 * ((4 * 2 + 1 + 3) * source + (6 * 3 + 2) * target)
+
+
 def test_candidates_of_a_search_divide_the_devices():
     tried = list(search.candidates(EXPERIMENT, 16))
     assert {c.mesh.data * c.mesh.fsdp * c.mesh.tensor for c in tried} == {16}
@@ -292,5 +304,5 @@ def test_the_kernel_is_used_and_saves_memory():
     dropped = cfg.replace(experiment, **{"model.attention_dropout": 0.1})
     assert prediction.predict(dropped, target, lengths).largest.work.kernel_flops == 0
     shape = lengths.workload(experiment, compiled.make_mesh(experiment.mesh, target.devices)).shares[0].shape
-    sizes = kernel.saving(experiment.model, experiment.mesh, target, shape)
+    sizes = kernel.saving(experiment, target, shape)
     assert sizes.fused < sizes.plain

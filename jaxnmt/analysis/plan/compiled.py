@@ -66,6 +66,11 @@ class Compiled:
         """Bytes on a device."""
         return self.arguments + self.temporaries
 
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends in a call."""
+        return sum(collective.sent for collective in self.collectives)
+
 
 def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
     """The training step of a batch shape: the function that the trainer jits, compiled.

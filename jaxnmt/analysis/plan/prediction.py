@@ -11,6 +11,7 @@ from jaxnmt import config as cfg
 from jaxnmt.analysis.plan import compiled
 from jaxnmt.analysis.plan.compiled import Compiled
 from jaxnmt.analysis.plan.estimate import Estimate, estimate
+from jaxnmt.analysis.plan.minimum import least_sent
 from jaxnmt.analysis.plan.topology import Target
 from jaxnmt.analysis.plan.workload import Lengths, Workload
 from jaxnmt.data.packing import Shape
@@ -50,6 +51,14 @@ class Prediction:
     def largest(self) -> Compiled:
         """The program that needs most memory."""
         return max(self.programs, key=lambda program: program.memory)
+
+    @property
+    def least_sent(self) -> float | None:
+        """Bytes that a device must send in the mean step; known for Transformers."""
+        model = self.experiment.model
+        if not isinstance(model, cfg.Transformer) or len(self.target.devices) == 1:
+            return None
+        return sum(share.share * least_sent(model, self.parameters, self.mesh, share.shape) for share in self.workload.shares)
 
     @property
     def step_seconds(self) -> float | None:

@@ -11,15 +11,16 @@ import jax
 from jaxnmt.analysis.plan.collectives import Collective
 from jaxnmt.analysis.plan.compiled import Compiled
 from jaxnmt.analysis.plan.estimate import Estimate
+from jaxnmt.analysis.plan.kernel import Saving
 from jaxnmt.analysis.plan.prediction import Prediction
 from jaxnmt.analysis.plan.search import describe
 from jaxnmt.analysis.plan.topology import GIB, Target
 from jaxnmt.analysis.tables import Table
 
 
-def tables(prediction: Prediction, name: str) -> list[Table]:
-    """What a run needs, does and takes, and its collectives."""
-    found = [_summary(prediction, name)]
+def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> list[Table]:
+    """What a run needs, does and takes, and its collectives; `kernel`: what the attention kernel saves."""
+    found = [_summary(prediction, name, kernel)]
     if len(prediction.programs) > 1:
         found.append(_shapes(prediction))
     if any(program.collectives for program in prediction.programs):
@@ -27,16 +28,17 @@ def tables(prediction: Prediction, name: str) -> list[Table]:
     return found
 
 
-def _summary(p: Prediction, name: str) -> Table:
-    largest, chip = p.largest, p.target.chip
+def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
+    largest, chip, least = p.largest, p.target.chip, p.least_sent
     rows = [
         ("parameters", f"{p.parameters:,}"),
         ("mesh", " x ".join(f"{axis} {size}" for axis, size in p.mesh.items())),
         ("memory of a device", f"{_gib(largest.memory)}{f' of {_gib(chip.memory)}' if chip.memory else ''}"),
         ("  state and batch", _gib(largest.arguments)),
         ("  activations and the rest", _gib(largest.temporaries)),
+        *([("  one attention, fused; plain", f"{_gib(kernel.fused)}; {_gib(kernel.plain)}")] if kernel else []),
         ("FLOPs of a step", f"{_si(_mean(p, lambda c, _: c.work.flops))}, {_si(p.model_flops)} of them the model's"),
-        ("sent by a device in a step", _bytes(_mean(p, lambda c, _: sum(x.sent for x in c.collectives)))),
+        ("sent by a device in a step", _bytes(_mean(p, lambda c, _: c.sent)) + (f"; at least {_bytes(least)}" if least else "")),
         *_times(p),
         ("compiled in", f"{sum(program.seconds for program in p.programs):.0f} s"),
     ]
@@ -99,13 +101,15 @@ def record(p: Prediction, name: str) -> dict[str, Any]:
         "fits": p.fits,
         "parameters": p.parameters,
         "model_flops": p.model_flops,
+        "sent": _mean(p, lambda c, _: c.sent),
+        "least_sent": p.least_sent,
         "step_seconds": p.step_seconds,
         "target_tokens_per_s": p.tokens_per_second,
         "utilisation": p.utilisation,
         "hours": p.hours,
         "batches": p.workload.said,
         "shapes": [
-            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time, "order": None}
+            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time}
             for share, program, time in zip(p.workload.shares, p.programs, times, strict=True)
         ],
         "jax": jax.__version__,
