@@ -124,10 +124,8 @@ def main() -> int:
     several, chance = folder / "several", random.Random(options.seed)
     print(stopped_and_resumed(options.processes, [*train, str(several)], several, Path.cwd(), options.stops, chance))
     for kind in ("train", "validation"):
-        last = [list(losses(run, kind).items())[-1] for run in (folder / "one", several)]
-        print(
-            f"{kind} loss: at most {apart(folder / 'one', several, kind):.2g} apart; last {last[0][1]:.5f} and {last[1][1]:.5f}, step {last[0][0]}"
-        )
+        (step, left), (_, right) = (list(losses(run, kind).items())[-1] for run in (folder / "one", several))
+        print(f"{kind} loss: at most {apart(folder / 'one', several, kind):.2g} apart; at step {step} {left:.5f} and {right:.5f}")
     return 0
 
 

@@ -109,7 +109,7 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
     words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
-    assert words.count("(default:") == len(FIELDS) + 1  # and --run
+    assert words.count("(default:") == len(FIELDS) + 2  # and --run, --explain-sharding
     assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512)" in words
     assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
     assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"

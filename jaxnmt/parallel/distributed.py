@@ -239,7 +239,8 @@ class Watchdog:
     def _behind(self) -> str:
         """Which processes have begun fewer steps than others."""
         with contextlib.suppress(Exception):
-            at = {int(key.rpartition("/")[2]): int(step) for key, step in _here.client.key_value_dir_get("jaxnmt/at/")}
+            at = dict.fromkeys(range(_here.count), 0)
+            at |= {int(key.rpartition("/")[2]): int(step) for key, step in _here.client.key_value_dir_get("jaxnmt/at/")}
             late = sorted(index for index, step in at.items() if step < max(at.values()))
             if late:
                 return f"; stuck is process {', '.join(map(str, late))}, at step {min(at.values()):,}: start all of them again"

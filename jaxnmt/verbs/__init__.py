@@ -48,7 +48,7 @@ VERBS = {
     "probe embeddings": Verb(pictures.probe_embeddings, ("RUN",), pictures.Embeddings()),
     "probe gates": Verb(pictures.probe_gates, ("RUN", "SENTENCE"), pictures.Gates()),
     "data prepare": Verb(
-        training.data_prepare, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))
+        training.data_prepare, ("CONFIG",), training.Prepare(), lambda config: training.Prepare(experiment=config_files.load(config))
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
     "runs show": Verb(training.runs_show, ("RUN|FOLDER",), NoOptions()),

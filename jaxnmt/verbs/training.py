@@ -6,16 +6,25 @@ import dataclasses
 import pathlib
 from typing import Annotated
 
-from jaxnmt import config_files, run_directory
+from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.parallel import distributed
 from jaxnmt.verbs.common import Flat, NoOptions, Settings, say, trainable
 
 
 @dataclasses.dataclass(frozen=True)
+class Prepare:
+    run: str = ""
+    """Folder of the run; when empty, runs/ and the config's name."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     run: str = ""
     """Folder of the run; when empty, runs/ and the config's name."""
+    explain_sharding: bool = False
+    """Only print how each parameter lies on the devices, and what they hold of it; nothing is trained."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -32,7 +41,10 @@ def train(config: str, options: Train) -> None:
       jaxnmt train quickstart
       jaxnmt train transformer_small --data.train a.en a.de --training.steps 5000
       jaxnmt train multi30k --run runs/wide --model.emb-dim 512 --model.num-heads 8
+      jaxnmt train wmt14_big --mesh.fsdp 8 --explain-sharding
     """
+    if options.explain_sharding:
+        return _explain_sharding(config, options)
     _train(_run_folder(config, options), trainable(config, options.experiment))
 
 
@@ -43,10 +55,10 @@ def resume(run: str, options: Settings) -> None:
       jaxnmt resume runs/quickstart
       jaxnmt resume runs/quickstart --training.steps 2000
     """
-    _train(pathlib.Path(run), trainable(run, options.experiment))
+    _train(run_directory.folder(run), trainable(run, options.experiment))
 
 
-def data_prepare(config: str, options: Train) -> None:
+def data_prepare(config: str, options: Prepare) -> None:
     """Clean, train the tokenizer and tokenise now, so that training starts at once.
 
     Examples:
@@ -89,7 +101,7 @@ def runs_show(run: str, options: NoOptions) -> None:
     """
     from jaxnmt.run_summary import show
 
-    print(show(pathlib.Path(run)))
+    print(show(run_directory.folder(run)))
 
 
 def runs_average(run: str, options: Average) -> None:
@@ -106,12 +118,24 @@ def runs_average(run: str, options: Average) -> None:
         raise UserError(f"--last expects a number above 0, not {options.last}")
     from jaxnmt.training.averaging import average
 
-    print(average(pathlib.Path(run), last=options.last))
+    print(average(run_directory.folder(run), last=options.last))
 
 
-def _run_folder(config: str, options: Train) -> pathlib.Path:
+def _explain_sharding(config: str, options: Train) -> None:
+    config_checks.validate(options.experiment)
+    distributed.join()
+    from jaxnmt.analysis import tables
+    from jaxnmt.analysis.sharding_table import explain
+    from jaxnmt.analysis.plan.workload import Lengths
+
+    table = explain(options.experiment, Lengths(options.experiment, _run_folder(config, options), say).vocabularies)
+    if distributed.is_leader():
+        tables.show([table])
+
+
+def _run_folder(config: str, options: Train | Prepare) -> pathlib.Path:
     name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
-    return pathlib.Path(options.run or pathlib.Path("runs") / name)
+    return run_directory.folder(options.run or pathlib.Path("runs") / name)
 
 
 def _start(run: pathlib.Path, experiment: Experiment) -> bool:
