@@ -149,7 +149,8 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=jnp.float32)
-        return sums[0] + loss, sums[1] + nll, sums[2] + d_table_VD, sums[3].at[i].set(d_x_BTD)
+        # Summed over devices after the loop, not in each round, which is what laying it out like the table would come to.
+        return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD"), sums[3].at[i].set(d_x_BTD)
 
     start = (jnp.float32(0), jnp.float32(0), constrain(jnp.zeros(table_VD.shape, jnp.float32), "VD"), jnp.zeros_like(chunks.features))
     loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)

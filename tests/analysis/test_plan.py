@@ -21,6 +21,7 @@ from jaxnmt.analysis.plan.arithmetic import work
 from jaxnmt.analysis.plan.collectives import Collective, collectives, groups, seconds
 from jaxnmt.config import UserError
 from jaxnmt.data.packing import Shape
+from jaxnmt.verbs import planning
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -78,6 +79,7 @@ ENTRY %main (a: f32[8,16], b.1: bf16[4,4]) -> f32[8,16] {
         ("replica_groups=[2,2]<=[2,2]T(1,0), x", [(0, 2), (1, 3)]),
         ("replica_groups=mesh['a'=2,'b'=2] {'a'}, use", [(0, 2), (1, 3)]),
         ("replica_groups=mesh['a'=2,'b'=2] {'b'}", [(0, 1), (2, 3)]),
+        ("replica_groups=mesh['a'=1,'b'=2,'c'=2], device_ids=([2,2]T(1,0)) {'b'}, dimensions", [(0, 1), (2, 3)]),
         ("source_target_pairs={{0,1},{1,0}}", [(0, 1), (1, 0)]),
         ("replica_groups={}, x", [(0, 1, 2, 3)]),
     ],
@@ -109,6 +111,41 @@ def test_a_loop_of_unknown_length_counts_as_told():
 def slice_of(name, rows, columns, closed):
     places = tuple((i, j) for i in range(rows) for j in range(columns))
     return topology.Target(name, topology.Chip("chip", link=100.0), range(rows * columns), places, ((rows, closed), (columns, closed)))
+
+
+def test_what_the_tpu_compiler_spells_in_its_own_way():
+    """A gather behind a product, told three times; a reduce-scatter as an all-reduce of which a part is kept."""
+    gather = "replica_groups=[1,4]<=[4], dimensions={0}"
+    text = f"""
+%begins (p: bf16[2,16]) -> bf16[8,16] {{
+  %x = bf16[8,16] all-gather(%p), {gather}
+}}
+
+%async_collective_fusion.1 (p: bf16[2,16]) -> bf16[8,16] {{
+  %y = bf16[8,16] all-gather(%p), {gather}
+}}
+
+%ends (p: bf16[2,16]) -> bf16[8,16] {{
+  %z = bf16[8,16] all-gather(%p), {gather}
+}}
+
+%all-reduce-scatter.1 (p: bf16[8,16]) -> bf16[2,16] {{
+  %r = bf16[8,16] all-reduce(%p), replica_groups={{{{0,1,2,3}}}}, to_apply=%add
+  ROOT %part = bf16[2,16] dynamic-slice(%r)
+}}
+
+ENTRY %main (p: bf16[2,16]) -> bf16[2,16] {{
+  %async-collective-start = bf16[8,16] fusion(%p), kind=kCustom, calls=%begins
+  %fusion.1 = bf16[8,16] fusion(%p), kind=kCustom, calls=%async_collective_fusion.1
+  %async-collective-done = bf16[8,16] fusion(%p), kind=kCustom, calls=%ends
+  ROOT %fusion.2 = bf16[2,16] fusion(%fusion.1), kind=kCustom, calls=%all-reduce-scatter.1
+}}
+"""
+    found = collectives(hlo.parse(text), 4)
+    assert [(c.kind, c.overlapped, c.count, c.sent) for c in found] == [
+        ("all-gather", True, 1, 3 / 4 * 256),
+        ("reduce-scatter", False, 1, 3 / 4 * 256),
+    ]
 
 
 def test_time_of_a_collective_by_its_links():
@@ -197,6 +234,29 @@ def test_what_does_not_fit_is_refused_with_the_numbers(planned):
     assert f"{planned.programs[0].memory / 2**20:.2f} MiB" in sentence and "1.00 MiB" in sentence and "16 rows x 32" in sentence
     assert "does not fit" in "".join(map(str, report.tables(small, "tiny")))
     assert not prediction.predict(EXPERIMENT, HERE(2**10), lengths_of(EXPERIMENT)).fits
+
+
+def test_the_exit_status_tells_whether_it_fits(monkeypatch, capsys):
+    for memory, status in ((2**30, 0), (2**10, 1)):
+        monkeypatch.setattr(topology, "target", lambda name, memory=memory: HERE(memory))
+        assert planning.plan("tiny", planning.Plan(on="cpu:1", run="no-such-run", experiment=EXPERIMENT)) == status
+        assert ("tiny does not fit here" in capsys.readouterr().err) == bool(status)
+
+
+def test_a_search_ranks_what_fits():
+    ranked = search.search(EXPERIMENT, HERE(2**30), lengths_of(EXPERIMENT), print)
+    assert {p.experiment.batching.tokens for p in ranked} == {512, 1024}  # remat is not tried where its absence fits
+    assert all(p.experiment.model.remat == "none" for p in ranked)
+    speeds = [p.tokens_per_second for p in ranked]
+    assert speeds == sorted(speeds, reverse=True)
+    assert "--batching.tokens 1024 --model.remat none" in str(report.search_table(ranked, "tiny", HERE(2**30)))
+
+
+def test_the_search_for_translations_is_planned():
+    experiment = cfg.replace(EXPERIMENT, **{"decoding.batch_size": 4, "decoding.beam_size": 2, "data.max_length": 8})
+    program, time = prediction.decoding(experiment, HERE(), lengths_of(experiment))
+    assert program.shape == (4, 8, 32) and program.arguments > 4 * 10_000 and time.seconds > 0
+    assert "4 sentences of 8" in str(report.decoding_table(program, time, HERE(), "tiny"))
 
 
 def test_the_compilers_refusal_is_read():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxnmt.analysis.plan.hlo import Program, sizes
+from jaxnmt.analysis.plan.hlo import Instruction, Program, sizes
 from jaxnmt.analysis.plan.topology import Target
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -55,27 +55,41 @@ def collectives(program: Program, devices: int, unknown_trips: int = 1) -> list[
         unknown_trips: as in `Program.runs`.
     """
     found: dict[tuple, list[int]] = {}
-    for instruction, times in program.runs(unknown_trips):
-        kind = instruction.opcode.removesuffix("-start")
-        if kind not in KINDS:
+    for instruction, times, caller in program.runs(unknown_trips):
+        kind, overlapped, whole = _kind(instruction, caller)
+        if kind is None or len(group := groups(instruction.rest, devices)[0]) < 2:
             continue
-        group = groups(instruction.rest, devices)[0]
-        if len(group) < 2:
-            continue
-        overlapped = instruction.opcode != kind
         totals = found.setdefault((kind, group, overlapped), [0, 0])
         totals[0] += times
-        totals[1] += times * _bytes(kind, instruction.type, len(group), overlapped)
+        totals[1] += times * _bytes(kind, instruction, 1 if whole else len(group))
     return [Collective(kind, group, count, size, overlapped) for (kind, group, overlapped), (count, size) in sorted(found.items())]
 
 
-def _bytes(kind: str, type_: str, members: int, started: bool) -> int:
-    """Bytes of the whole array of a collective, from the type of its result; of several arrays the sum."""
-    parts = sizes(type_)
-    if started and kind in ("all-gather", "collective-permute"):  # (operands, results, places to wait at)
+def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | None, bool, bool]:
+    """-> what a line is (None: no collective, or one that another line has told of), whether it is computed meanwhile, and whether its
+    result is the whole array.
+
+    The TPU compiler tells of a collective behind a product three times, where it starts, in the product, and where it is done; and of a
+    reduce-scatter as an all-reduce inside a fusion that keeps a part.
+    """
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in KINDS:
+        return None, False, False
+    name, calls = (caller.name, caller.rest) if caller and caller.opcode == "fusion" else ("", "")
+    if name.startswith("async-collective-done") or "calls=%async_collective_fusion" in calls:
+        return None, False, False
+    overlapped = instruction.opcode != kind or name.startswith("async-collective-start")
+    scattered = kind == "all-reduce" and "calls=%all-reduce-scatter" in calls
+    return "reduce-scatter" if scattered else kind, overlapped, scattered or kind != "reduce-scatter"
+
+
+def _bytes(kind: str, instruction: Instruction, members: int) -> int:
+    """Bytes of the whole array of a collective, of which the result is one of `members` parts; of several arrays the sum."""
+    parts = sizes(instruction.type)
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, places to wait at)
         parts = [part for part in parts if part > 8]
         parts = parts[len(parts) // 2 :]
-    return sum(parts) * (members if kind == "reduce-scatter" else 1)
+    return sum(parts) * members
 
 
 def groups(rest: str, devices: int) -> list[tuple[int, ...]]:
@@ -89,15 +103,20 @@ def groups(rest: str, devices: int) -> list[tuple[int, ...]]:
     if mesh := re.search(r"replica_groups=\w*mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{(.*?)\}", rest):
         axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
         kept = re.findall(r"'(\w+)'", mesh[3])
-        grid = np.arange(devices).reshape(tuple(axes.values()))
+        grid = _iota(mesh[2] or f"[{devices}]").reshape(tuple(axes.values()))
         order = [i for i, name in enumerate(axes) if name not in kept] + [i for i, name in enumerate(axes) if name in kept]
         members = math.prod(axes[name] for name in kept)
         return [tuple(row) for row in grid.transpose(order).reshape(-1, members).tolist()]
-    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", rest):
-        grid = np.arange(devices).reshape([int(n) for n in iota[3].split(",")])
-        grid = grid.transpose([int(n) for n in iota[4].split(",")]) if iota[4] else grid
-        return [tuple(row) for row in grid.reshape(int(iota[1]), int(iota[2])).tolist()]
+    if iota := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", rest):
+        return [tuple(row) for row in _iota(iota[3]).reshape(int(iota[1]), int(iota[2])).tolist()]
     return [tuple(range(devices))]
+
+
+def _iota(text: str) -> np.ndarray:
+    """The numbers that `[2,4]T(1,0)` spells: 0 to 7 as 2 x 4, its axes turned."""
+    sizes, _, turned = text.partition("T")
+    grid = np.arange(math.prod(shape := [int(n) for n in re.findall(r"\d+", sizes)])).reshape(shape)
+    return grid.transpose([int(n) for n in re.findall(r"\d+", turned)]) if turned else grid
 
 
 def seconds(collective: Collective, target: Target, order: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -99,12 +100,15 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     options = SearchOptions(experiment.decoding.beam_size, shape.target, experiment.decoding.length_penalty)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
-    return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
+    return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target, inside=False)
 
 
-def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.Mesh, shape: Shape, unknown_trips: int) -> Compiled:
+def _compile(
+    jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.Mesh, shape: Shape, unknown_trips: int, inside: bool = True
+) -> Compiled:
+    """`inside`: whether activations are laid out on the mesh."""
     began = time.perf_counter()
-    with jax.sharding.set_mesh(mesh):
+    with jax.sharding.set_mesh(mesh) if inside else contextlib.nullcontext():
         traced = jitted.trace(*arguments)
         lowered = traced.lower()
     arithmetic = work(traced.jaxpr, unknown_trips)
@@ -118,7 +122,7 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     seconds = time.perf_counter() - began
     needs = compiled.memory_analysis()
     program = hlo.parse(_text(compiled))
-    told = [int(found[1]) * times for i, times in program.runs(unknown_trips) if (found := _CYCLES.search(i.rest))]
+    told = [int(found[1]) * times for i, times, _ in program.runs(unknown_trips) if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
     memory = needs.argument_size_in_bytes + temporaries
     return Compiled(

@@ -28,6 +28,14 @@ class Instruction(NamedTuple):
     rest: str
 
 
+class Run(NamedTuple):
+    """An instruction, how often it runs in a call of the program, and what calls the computation that it stands in (a loop, a fusion)."""
+
+    instruction: Instruction
+    times: int
+    caller: Instruction | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Program:
     """Attributes: computations: instructions of each; entry: the one that is called."""
@@ -35,7 +43,7 @@ class Program:
     computations: dict[str, list[Instruction]]
     entry: str
 
-    def runs(self, unknown_trips: int) -> Iterator[tuple[Instruction, int]]:
+    def runs(self, unknown_trips: int) -> Iterator[Run]:
         """Every instruction, those inside fusions too, with how often it runs in one call of the program.
 
         Every branch of a choice counts as taken.
@@ -43,14 +51,14 @@ class Program:
         Args:
             unknown_trips: how often a loop goes round whose bound is not in the text.
         """
-        yield from self._runs(self.entry, 1, unknown_trips)
+        yield from self._runs(self.entry, 1, None, unknown_trips)
 
-    def _runs(self, name: str, times: int, unknown_trips: int) -> Iterator[tuple[Instruction, int]]:
+    def _runs(self, name: str, times: int, caller: Instruction | None, unknown_trips: int) -> Iterator[Run]:
         for instruction in self.computations.get(name, ()):
-            yield instruction, times
+            yield Run(instruction, times, caller)
             inside = times * (self._trips(instruction, unknown_trips) if instruction.opcode == "while" else 1)
             for called in _called(instruction):
-                yield from self._runs(called, inside, unknown_trips)
+                yield from self._runs(called, inside, instruction, unknown_trips)
 
     def _trips(self, loop: Instruction, unknown: int) -> int:
         """Rounds of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
