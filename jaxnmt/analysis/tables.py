@@ -23,6 +23,11 @@ class Table:
         return "\n".join([self.title, lines[0], "-" * max(map(len, lines)), *lines[1:], *([self.note] if self.note else [])])
 
 
+def span(first: int, last: int) -> str:
+    """Whole numbers from first to last, in few words."""
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
 def show(tables: Iterable[Table], file: TextIO | None = None) -> None:
     """Print tables: drawn where `file` (stdout) is a terminal, plain elsewhere."""
     from rich.console import Console

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli
+from jaxnmt import cli, config_files
 from jaxnmt import config as cfg
 from jaxnmt.analysis.probes import contrast, contrast_pairs, embeddings, gates, length
 from jaxnmt.config import UserError
@@ -20,6 +20,7 @@ from jaxnmt.evaluation.scores import bleu_metric, bleu_score
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.seq2seq import build_model
+from jaxnmt.training.loop import train
 
 WORDS = "a man in the red hat sits on his old bench and reads".split()
 
@@ -438,3 +439,46 @@ def test_position_vectors():
     assert len(learned) == 2 and not embeddings.position_vectors(tiny.VARIANTS["rotary"], {}, 9) | embeddings.position_vectors(
         tiny.RNN, {}, 9
     )
+
+
+# ---- the commands
+
+
+def test_the_commands_on_a_run(tmp_path, capsys, monkeypatch):
+    """Each draws, keeps its numbers, and answers what cannot be."""
+    changes = {"training.steps": 1, "validation.every": 0, "training.accumulation": 1}
+    model = cfg.replace(tiny.RECURRENT["luong"], num_encoder_layers=1, num_decoder_layers=1)
+    experiment = tiny.experiment(tmp_path, model=model, batching=cfg.Batching(layout="buckets", tokens=256, max_shapes=1), **changes)
+    (tmp_path / "run").mkdir()
+    config_files.save(experiment, tmp_path / "run" / "config.json")
+    train(experiment, tmp_path / "run")
+    (tmp_path / "rules.toml").write_text(
+        "[[rules]]\nname = 'x'\n[[rules.agree]]\nantecedents = ['a', 'b', 'c']\nswaps = { d = 'e', f = 'g' }\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+
+    assert cli.main(["probe", "length", "run", "--beam-size", "1", "--bins", "2"]) == 0
+    assert cli.main(["probe", "contrast", "run", "--rules", "rules.toml"]) == 0
+    first = capsys.readouterr().out
+    assert cli.main(["probe", "contrast", "run", "--pairs", "contrast.tsv"]) == 0  # what was made, given back
+    assert capsys.readouterr().out == first[first.index("The right translation") :]
+    rows = list(csv.DictReader(open("contrast.csv")))
+    assert sum(int(row["pairs"]) for row in rows) == len(open("contrast.tsv").readlines()) > 0
+    assert cli.main(["probe", "gates", "run", "a b c"]) == 0
+    assert len(list(csv.DictReader(open("gates.csv")))) == 2 * 4 * 4
+    assert cli.main(["probe", "embeddings", "run", "--words", "a", "b", "c", "--word", "a", "--sentences", "a b", "c a", "b c a"]) == 0
+    assert len(list(csv.DictReader(open("embeddings/layers.csv")))) == 2 * 2
+    assert {row["word"] for row in csv.DictReader(open("embeddings/neighbours.csv"))} == {"a", "b", "c"}
+    names = ["length.svg", "contrast.svg", "gates.svg", "embeddings/map.svg", "embeddings/layers.svg"]
+    assert all((tmp_path / name).read_text().startswith("<svg") for name in names)
+    capsys.readouterr()
+    for words, says in (
+        (["contrast", "run"], "--rules"),  # no language has such text
+        (["embeddings", "run", "--word", "a"], "go together"),
+        (["embeddings", "run", "--words", "nothing"], "does not know 'nothing'"),
+        (["gates", "run", " "], "no word"),
+        (["gates", "nowhere", "a"], "does not exist"),
+    ):
+        assert cli.main(["probe", *words]) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]

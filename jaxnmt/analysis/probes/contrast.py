@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnmt.analysis import figures
 from jaxnmt.analysis.probes.contrast_pairs import Pair
-from jaxnmt.analysis.tables import Table
+from jaxnmt.analysis.tables import Table, span
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import BOS, EOS, PAD
 from jaxnmt.decoding.translator import bucket, few_rows
@@ -123,6 +123,5 @@ def table(shares: Mapping[str, Sequence[Share]]) -> Table:
     rows = []
     for i, share in enumerate(first):
         cells = (f"{100 * e[i].accuracy:.1f} % ({100 * e[i].low:.0f}–{100 * e[i].high:.0f})" for e in shares.values())
-        name = f"{share.nearest}" if share.nearest == share.furthest else f"{share.nearest}–{share.furthest}"
-        rows.append((name, f"{share.pairs:,}", *cells))
+        rows.append((span(share.nearest, share.furthest), f"{share.pairs:,}", *cells))
     return Table(TITLE, ("words between", "pairs", *shares), tuple(rows), "In brackets: 95 % (Wilson).")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaxnmt.analysis import figures
 from jaxnmt.analysis.figures import Line
-from jaxnmt.analysis.tables import Table
+from jaxnmt.analysis.tables import Table, span
 from jaxnmt.evaluation.breakdowns import splitter
 from jaxnmt.evaluation.scores import bleu_score
 from jaxnmt.evaluation.significance import paired
@@ -112,5 +112,5 @@ def numbers(lines: Mapping[str, Line], found: Sequence[Bin]) -> str:
 def table(lines: Mapping[str, Line], found: Sequence[Bin], band: str) -> Table:
     """The chart's numbers for people."""
     cells = {name: [f"{y:.1f} ({low:.1f}–{high:.1f})" for y, low, high in zip(*line[1:], strict=True)] for name, line in lines.items()}
-    rows = [(f"{each.fewest}–{each.most}", f"{len(each.members):,}", *(cells[name][i] for name in lines)) for i, each in enumerate(found)]
+    rows = [(span(each.fewest, each.most), f"{len(each.members):,}", *(cells[name][i] for name in lines)) for i, each in enumerate(found)]
     return Table(TITLE, ("words", "sentences", *lines), tuple(rows), f"In brackets: {band}.")
