@@ -7,7 +7,6 @@ import dataclasses
 import difflib
 import importlib
 import json
-import os
 import pathlib
 import sys
 import traceback
@@ -17,7 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from jaxnmt import config
+from jaxnmt import config, whole_files
 from jaxnmt.config import Experiment, UserError
 
 Returned = TypeVar("Returned")
@@ -179,49 +178,42 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def save(experiment: Experiment, path: os.PathLike[str]) -> None:
+def save(experiment: Experiment, path: pathlib.Path) -> None:
     """Write an experiment as JSON, whole or not at all; beside it, as `model.py`, the config file that a model of the user's own is from.
 
     Raises:
         UserError: a field of the user's own model holds what JSON cannot.
     """
-    target, kind = pathlib.Path(path), type(experiment.model)
+    kind = type(experiment.model)
     if _is_own(kind):
-        _write(target.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
+        whole_files.write(path.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
     try:
         text = json.dumps(plain(experiment), indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise UserError(
-            f"the model {kind.__name__} has a field that {target.name} cannot hold ({error}); use numbers, words and tuples"
+            f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
-    _write(target, text.encode())
+    whole_files.write(path, text)
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
     """Write JSON, whole or not at all."""
-    _write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    whole_files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def _write(target: pathlib.Path, data: bytes) -> None:
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(target)
-
-
-def read(path: os.PathLike[str]) -> Experiment:
+def read(path: pathlib.Path) -> Experiment:
     """Read an experiment written by `save`. Fields that the file lacks take their defaults.
 
     Raises:
         UserError: the file is missing, is not such a file, or names a field that does not exist.
     """
-    path = pathlib.Path(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a configuration: {error}") from None
-    return _typed(Experiment, values, str(path), "")
+    return _typed(Experiment, values, path, "")
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
@@ -280,14 +272,14 @@ def _type_name(kind: type) -> str:
     return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
 
 
-def _type_of(name: str, where: str) -> type:
+def _type_of(name: str, where: pathlib.Path) -> type:
     """The class of a model; `where` names the JSON file, in whose folder a `model.py` lies."""
     module_name, _, qualname = name.rpartition(":")
     try:
         if not module_name:
             module: Any = config
         elif module_name.endswith(".py"):
-            path = pathlib.Path(where).parent / module_name
+            path = where.parent / module_name
             if not path.is_file():
                 raise UserError(
                     f"{where}: the model {qualname} is defined in {path}, which is not there: put the config file back in its place"
@@ -302,7 +294,7 @@ def _type_of(name: str, where: str) -> type:
         raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which the model is of") from None
 
 
-def _typed(kind: type, values: Any, where: str, prefix: str) -> Any:
+def _typed(kind: type, values: Any, where: pathlib.Path, prefix: str) -> Any:
     if not isinstance(values, dict):
         raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} should be an object with fields, not {values!r}")
     hints = typing.get_type_hints(kind)

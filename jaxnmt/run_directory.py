@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pathlib
+import typing
 from typing import Any
 
 from jaxnmt import config_files
@@ -28,13 +30,30 @@ HARMLESS = (
 """Fields that may change within a run: the parameters after step n do not depend on them (on the mesh: but for rounding)."""
 
 
+def folder(run: str | pathlib.PurePath) -> pathlib.Path:
+    """A run's folder by its name: a local one, or one in a bucket (`gs://bucket/runs/big`).
+
+    Raises:
+        UserError: what buckets need is not installed, or it is of another kind.
+    """
+    if isinstance(run, pathlib.PurePath) or "://" not in run:
+        return pathlib.Path(run) if isinstance(run, str) else typing.cast(pathlib.Path, run)
+    if not run.startswith("gs://"):
+        raise UserError(f"{run}: of folders that are elsewhere, only gs:// ones are known")
+    if importlib.util.find_spec("gcsfs") is None:
+        raise UserError(f"{run}: folders in a bucket need the extra gcs: pip install 'jaxnmt[gcs]'")
+    from etils import epath  # a quarter of a second to import
+
+    return typing.cast(pathlib.Path, epath.Path(run))
+
+
 def read(run: str | pathlib.Path) -> Experiment:
     """The experiment of an existing run.
 
     Raises:
         UserError: the folder does not exist or is not a run.
     """
-    run = pathlib.Path(run)
+    run = folder(run)
     if not (run / CONFIG).is_file():
         runs = [str(found) for found in find_runs(run)] if run.is_dir() else []
         inside = f"; the runs in it are {', '.join(runs[:5])}" if runs else ""

@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import gzip
 import itertools
-import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxnmt import config_checks, run_directory
@@ -83,7 +82,7 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
     twice = [name for name, count in collections.Counter(name.rstrip("/") for name in names).items() if count > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
-    runs = {name: _settled(run_directory.read(name), settings) for name in names if pathlib.Path(name).is_dir()}
+    runs = {name: _settled(run_directory.read(name), settings) for name in names if run_directory.folder(name).is_dir()}
     test, sources = _test_set(runs, settings)
     files = {name: read_lines(name) for name in names if name not in runs}
     for name, lines in files.items():
@@ -169,7 +168,7 @@ def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestS
         return test, dict.fromkeys(runs, read_lines(settings.source, "--source"))
     if not runs:
         raise UserError("files of translations do not say what they translate: give --source FILE and --reference FILE")
-    opened = {name: open_test_set(experiment, pathlib.Path(name), settings.split) for name, experiment in runs.items()}
+    opened = {name: open_test_set(experiment, run_directory.folder(name), settings.split) for name, experiment in runs.items()}
     shown = {name: readable(test, runs[name]) for name, test in opened.items()}
     (first, test), *others = shown.items()
     for name, other in others:
@@ -222,7 +221,7 @@ def _system(
     from jaxnmt.evaluation.translations import translations  # JAX, only where a run is compared
 
     decoding = runs[name].decoding
-    made_by, found = translations(pathlib.Path(name), sources[name], decoding, settings.checkpoint, say)
+    made_by, found = translations(run_directory.folder(name), sources[name], decoding, settings.checkpoint, say)
     return System(name, f"{made_by}, beam {decoding.beam_size}", found)
 
 

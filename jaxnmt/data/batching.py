@@ -12,7 +12,6 @@ import bisect
 import contextlib
 import hashlib
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnmt import whole_files
 from jaxnmt.config import Batching, UserError
 from jaxnmt.data import order, packing
 from jaxnmt.data.packing import Shape
@@ -267,7 +267,7 @@ class BatchPlan:
     def _read_counts(self) -> list[int]:
         """Last step + 1 of each window known so far; nothing where the file is missing, damaged or another plan's."""
         try:
-            kept = json.loads(Path(self._counts_file).read_text()) if self._counts_file else {}
+            kept = json.loads(self._counts_file.read_text()) if self._counts_file else {}
             ends = kept.get("ends", []) if kept.get("key") == self._key else []
             rising = all(type(n) is int and n > before for before, n in zip([0, *ends], ends, strict=False))
         except (OSError, ValueError, AttributeError, TypeError):
@@ -277,15 +277,10 @@ class BatchPlan:
     def _write_counts(self) -> None:
         if self._counts_file is None or not self._writes:
             return
-        path = Path(self._counts_file)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        path = self._counts_file
+        with contextlib.suppress(OSError):  # a full disk or one that may not be written: the counts only save time
             path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"key": self._key, "ends": self._ends}))
-            part.replace(path)
-        except OSError:  # a full disk or one that may not be written: the counts only save time
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
+            whole_files.write(path, json.dumps({"key": self._key, "ends": self._ends}))
         self._written = len(self._ends)
 
 

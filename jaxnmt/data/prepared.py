@@ -27,7 +27,7 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
-from jaxnmt import config
+from jaxnmt import config, whole_files
 from jaxnmt.config import UserError
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean, decode
@@ -165,7 +165,7 @@ def cache_folder(data: config.Data) -> Path:
         UserError: it is not local.
     """
     folder = data.cache or os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"
-    if "://" in folder:
+    if whole_files.in_bucket(folder):
         raise UserError(f"data.cache {folder} must be a local folder: it is memory-mapped")
     return Path(folder).expanduser()
 

@@ -7,14 +7,13 @@ import functools
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 
 import sentencepiece
 from etils import epath
 
-from jaxnmt import config
+from jaxnmt import config, whole_files
 from jaxnmt.config import UserError
 from jaxnmt.data.vocabulary import BOS, EOS, PAD, SPECIAL, UNK, Subwords, Vocabulary, Words, split, word_numbers
 
@@ -109,9 +108,7 @@ class Tokenizer:
         folder = epath.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self._files().items():
-            temporary = folder / f".{name}.{os.getpid()}"
-            temporary.write_bytes(data)
-            temporary.replace(folder / name)
+            whole_files.write(folder / name, data)
 
 
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:

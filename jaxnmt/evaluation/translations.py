@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxnmt import __version__
+from jaxnmt import __version__, whole_files
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.training.trained import identify
@@ -55,11 +54,8 @@ def _read(file: Path, count: int) -> list[str] | None:
 
 
 def _write(file: Path, record: dict, say: Callable[[str], None]) -> None:
-    """Written under another name and renamed, so that it is whole if it is there."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-        temporary.replace(file)
+        whole_files.write(file, json.dumps(record, ensure_ascii=False, indent=1))
     except OSError as error:  # somebody else's run may be compared too
         say(f"the translations are not kept: {file} cannot be written ({error.strerror})")

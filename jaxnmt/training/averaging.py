@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
+from jaxnmt import whole_files
 from jaxnmt.config import UserError
 from jaxnmt.training.checkpoint import checksum, disk_errors, restore_params, steps
 from jaxnmt.training.trained import average_folder, open_run
@@ -39,25 +40,28 @@ def average(run: Path, last: int) -> str:
         total = jax.tree.map(lambda sum, x: sum + np.asarray(x, np.float64), total, params)
     mean = jax.tree.map(lambda sum, x: jax.device_put((sum / last).astype(x.dtype), x.sharding), total, trained.params)
     with disk_errors(run):
-        _write(average_folder(run), mean, chosen)
+        _write(epath.Path(average_folder(run)), mean, chosen)
     return (
         f"averaged checkpoints {', '.join(map(str, chosen))} into {run / 'average'}; "
         f"`jaxnmt translate {run} --checkpoint average` uses it, and evaluate likewise"
     )
 
 
-def _write(folder: Path, params, chosen: list[int]) -> None:
-    """Made beside the old one and put in its place when it is whole."""
+def _write(folder: epath.Path, params, chosen: list[int]) -> None:
+    """Made beside the old one and put in its place when it is whole; in a bucket, where no folder can be moved, in its place."""
     new, old = folder.with_name("average.new"), folder.with_name("average.old")
+    if whole_files.in_bucket(folder):
+        new = folder
     for left_over in (new, old):
-        shutil.rmtree(left_over, ignore_errors=True)
+        left_over.rmtree(missing_ok=True)
     try:
         with ocp.StandardCheckpointer() as writer:
             writer.save(new / "params", params)
         (new / "average.json").write_text(json.dumps({"steps": chosen, "checksum": int(checksum(params))}))
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        if new != folder:
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
     finally:
-        for left_over in (new, old):
-            shutil.rmtree(left_over, ignore_errors=True)
+        for left_over in {new, old} - {folder}:
+            left_over.rmtree(missing_ok=True)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
+from jaxnmt import whole_files
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches, name_pairs
 from jaxnmt.data.prepared import Prepared, prepare
@@ -36,7 +37,7 @@ from jaxnmt.training.progress import Display, train_line, validation_line
 from jaxnmt.training.signals import Signals
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of
 from jaxnmt.training.step import StepMetrics
-from jaxnmt.training.validation import remove_samples_after, validation_loss, write_file, write_samples
+from jaxnmt.training.validation import remove_samples_after, validation_loss, write_samples
 
 # (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
 TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
@@ -126,7 +127,7 @@ class Trainer:
                 f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
                 "restore the data, or start a new run with --run"
             )
-        write_file(path, now)
+        whole_files.write(path, now)
 
     def _load(self) -> TrainState:
         """The newest checkpoint, or a fresh state."""
@@ -224,6 +225,7 @@ class Trainer:
         if last or score is not None or self.stopped or step % self.config.checkpoints.every == 0:
             with self.clock.paused():
                 self.progress.seconds += self.clock.take_session_seconds()
+                self.log.publish()
                 self.store.save(self._flat(self.state), self.progress, score)
 
     # ---- after a step

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
+from jaxnmt import whole_files
 from jaxnmt.parallel.distributed import is_leader
 
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
@@ -53,7 +55,8 @@ class MetricsLog:
     """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
 
     A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact. Of several
-    processes, one writes.
+    processes, one writes. Nothing can be added to a file in a bucket: those of a run that lies there grow in a folder here and are
+    copied there once a minute, with every validation and before every checkpoint.
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):
@@ -62,14 +65,20 @@ class MetricsLog:
         if not is_leader():
             return
         _cut_back(self.path, step)
-        self._file = self.path.open("a", encoding="utf-8")
+        self._run = self._folder = run
+        if whole_files.in_bucket(run):
+            self._folder = Path(tempfile.mkdtemp(prefix="jaxnmt-"))
+            if self.path.exists():
+                (self._folder / self.path.name).write_text(self.path.read_text(encoding="utf-8"), encoding="utf-8")
+        self._published = time.monotonic()
+        self._file = (self._folder / self.path.name).open("a", encoding="utf-8")
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
-        """One record, on disk when this returns."""
+        """One record, on disk when this returns (in a bucket: with the next copy)."""
         if not self._file:
             return
         record = {"kind": kind, "step": step} | values | ({"timing": timing} if timing else {})
@@ -80,11 +89,27 @@ class MetricsLog:
                 if isinstance(value, int | float):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
             self._writer.flush()
+        if kind != "train" or time.monotonic() - self._published > 60:
+            self.publish()
+
+    def publish(self) -> None:
+        """Copy what is in this computer's folder to where the run lies."""
+        if not self._file or self._folder == self._run:
+            return
+        for file in self._folder.rglob("*"):
+            if file.is_file():
+                there = self._run / file.relative_to(self._folder)
+                there.parent.mkdir(parents=True, exist_ok=True)
+                there.write_bytes(file.read_bytes())
+        self._published = time.monotonic()
 
     def close(self) -> None:
         """Let go of the files."""
         for file in filter(None, (self._file, self._writer)):
             file.close()
+        self.publish()
+        if self._file and self._folder != self._run:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _cut_back(path: Path, step: int) -> None:
@@ -98,9 +123,7 @@ def _cut_back(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
             continue
-    new = path.with_suffix(".new")
-    new.write_text("".join(kept), encoding="utf-8")
-    os.replace(new, path)
+    whole_files.write(path, "".join(kept))
 
 
 def read_metrics(run: Path, kind: str) -> list[dict]:

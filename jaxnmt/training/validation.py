@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxnmt import config as cfg
+from jaxnmt import whole_files
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
 from jaxnmt.parallel.sharding import batch_parts, to_mesh
@@ -33,7 +34,7 @@ def write_samples(run: Path, step: int, pairs: Sequence[tuple[str, str]], hypoth
     """All validation sentences with reference and translation into samples/STEP.txt; returns them, one text each."""
     samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
     (run / "samples").mkdir(exist_ok=True)
-    write_file(run / "samples" / f"{step}.txt", "\n".join(samples))
+    whole_files.write(run / "samples" / f"{step}.txt", "\n".join(samples))
     return samples
 
 
@@ -42,10 +43,3 @@ def remove_samples_after(run: Path, step: int) -> None:
     for path in (run / "samples").glob("*.txt"):
         if path.stem.isdigit() and int(path.stem) > step:
             path.unlink()
-
-
-def write_file(path: Path, text: str) -> None:
-    """A file, whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)

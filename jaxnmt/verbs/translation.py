@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -93,7 +92,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     from jaxnmt.evaluation.scores import score
     from jaxnmt.evaluation.test_sets import open_test_set
 
-    test = open_test_set(experiment, pathlib.Path(run), options.split, options.data)
+    test = open_test_set(experiment, run_directory.folder(run), options.split, options.data)
     translator = _translator(run, options.checkpoint)
     say(f"translating {len(test.sources):,} sentences of {test.name}")
     hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
@@ -117,7 +116,7 @@ def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], No
 def _translator(run: str, checkpoint: int | str) -> Any:
     from jaxnmt.decoding.translator import Translator
 
-    return Translator.from_run(pathlib.Path(run), checkpoint=checkpoint)
+    return Translator.from_run(run_directory.folder(run), checkpoint=checkpoint)
 
 
 def _aligner(translator: Any, options: Translate) -> Callable[[list[str], Any], Any]:

@@ -1,0 +1,109 @@
+"""A run in a bucket (gs://) is what the same run in a folder is: against an emulator of Google Cloud Storage on this computer."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+
+import pytest
+import tiny
+
+from jaxnmt import cli, run_directory
+from jaxnmt.config import UserError
+
+CONFIG = """from jaxnmt.config import *
+
+def config():
+    return Experiment(
+        data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
+        tokenizer=Tokenizer(kind="words", vocab_size=0),
+        batching=Batching(tokens=256, row_length=16),
+        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
+        training=Training(steps=20, ema_decay=0.9),
+        validation=Validation(every=10),
+        checkpoints=Checkpoints(every=5),
+        logging=Logging(every=5),
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """The environment of processes that take an emulator for Google's servers; its bucket is called bucket."""
+    pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is not installed (extra gcs-test)")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["-m", "gcp_storage_emulator", "start", "--in-memory", "--default-bucket=bucket", "--host=127.0.0.1", f"--port={port}"]
+    server = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(100):
+        try:
+            urllib.request.urlopen(f"{address}/storage/v1/b/bucket").close()
+            break
+        except OSError:
+            time.sleep(0.1)
+    yield os.environ | {"STORAGE_EMULATOR_HOST": address, "TENSORSTORE_GCS_HTTP_URL": address, "JAX_PLATFORMS": "cpu"}
+    server.terminate()
+    server.wait()
+
+
+def in_bucket(env, name):
+    """The text of a file in the bucket."""
+    place = urllib.parse.quote(name, safe="")
+    with urllib.request.urlopen(f"{env['STORAGE_EMULATOR_HOST']}/storage/v1/b/bucket/o/{place}?alt=media") as answer:
+        return answer.read().decode()
+
+
+def jaxnmt(env, *words, lines=""):
+    done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=env, input=lines, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def exact(text):
+    return [{name: value for name, value in json.loads(line).items() if name != "timing"} for line in text.splitlines()]
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
+    source, target = tiny.write_text(tmp_path, "text", 200, 1).split(",")
+    (tmp_path / "mine.py").write_text(CONFIG.format(cache=str(tmp_path / "cache")))
+    text, said = ["--data.train", source, target], []
+    for run, commands in (
+        (str(tmp_path / "run"), [["train", str(tmp_path / "mine.py"), "--run", "RUN", *text]]),
+        (
+            "gs://bucket/runs/a",
+            [
+                ["train", str(tmp_path / "mine.py"), "--run", "RUN", "--training.steps", "10", *text],
+                ["resume", "RUN", "--training.steps", "20"],
+            ],
+        ),
+    ):
+        for words in commands:
+            jaxnmt(bucket, *(run if word == "RUN" else word for word in words))
+        average = ["runs", "average", run, "--last", "2"]
+        jaxnmt(bucket, *average)
+        jaxnmt(bucket, *average)  # the old one is replaced
+        said.append([jaxnmt(bucket, "translate", run, "--checkpoint", name, lines="a b c\nd e\n") for name in ("best", "average")])
+        assert "step 20 of 20" in jaxnmt(bucket, "runs", "show", run)
+    assert said[0] == said[1]
+    assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert in_bucket(bucket, "runs/a/samples/20.txt") == (tmp_path / "run" / "samples" / "20.txt").read_text()
+
+
+def test_other_places_are_refused():
+    with pytest.raises(UserError, match="only gs://"):
+        run_directory.folder("s3://bucket/run")
+    assert cli.main(["resume", "s3://bucket/run"]) == 2
+
+
+def test_what_buckets_need_is_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"jaxnmt\[gcs\]"):
+        run_directory.folder("gs://bucket/run")
