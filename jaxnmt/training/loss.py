@@ -38,7 +38,8 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD = model.features(params, memory, batch, noise)
-        table_VD = model.output_table(params)
+        # Gathered here, once: the loop over chunks would do it in each round.
+        table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD")
         loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing)
     else:
         logits_BTV = model.decode(params, memory, batch, noise)
@@ -61,7 +62,7 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
     The gradient is computed on the way forward, where a chunk's softmax is at hand: nothing is kept or computed twice.
     Only the first output, the loss, can be differentiated; rows of the table from `vocab` on are padding.
     """
-    chunks, table_VD = _Chunks.of(features_BTD, targets_BT, weights_BT), _gathered(table_VD, features_BTD)
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
 
     def body(i, sums):
         loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
@@ -114,12 +115,6 @@ class _Chunks(NamedTuple):
         return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
 
 
-def _gathered(table_VD, features_BTD):
-    """The table in the features' type, gathered before the loop, which would do it in each round. Its gradient stays in the table's own
-    type: where the table is an embedding too, the two gradients are then summed over devices as one."""
-    return constrain(table_VD.astype(features_BTD.dtype), "VD")
-
-
 def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
     """-> loss sum, nll sum, and what the gradient needs: the softmax, unnormalised, and its sum."""
     x_BTD, targets_BT, weights_BT = chunk
@@ -137,8 +132,8 @@ def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing):
-    real_V, dtype = jnp.arange(table_VD.shape[0]) < vocab, table_VD.dtype
-    chunks, table_VD = _Chunks.of(features_BTD, targets_BT, weights_BT), _gathered(table_VD, features_BTD)
+    real_V = jnp.arange(table_VD.shape[0]) < vocab
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
 
     def body(i, sums):
         chunk = chunks.at(i)
@@ -154,7 +149,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
 
     start = (jnp.float32(0), jnp.float32(0), constrain(jnp.zeros(table_VD.shape, jnp.float32), "VD"), jnp.zeros_like(chunks.features))
     loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
-    return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(dtype))
+    return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 
 
 def _backward(vocab, label_smoothing, residuals, cotangents):
