@@ -51,8 +51,11 @@ def asked() -> bool:
     )
 
 
-def join() -> None:
+def join(stops_together: bool = False) -> None:
     """Find the other processes, where the environment speaks of any; before anything touches a device.
+
+    Args:
+        stops_together: SIGTERM does not end this process, but is what `reached_preemption` looks for.
 
     Raises:
         UserError: the environment is incomplete, or they do not find each other.
@@ -65,9 +68,12 @@ def join() -> None:
     from jax.experimental import multihost_utils
 
     count, index = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
+    if count == 1:
+        return
     explicit = os.environ.get("JAX_COORDINATOR_ADDRESS") and count is not None and index is not None
     method = {"cluster_detection_method": "deactivate"} if explicit else {}  # nobody else need be asked
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", stops_together)
     try:
         jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=30, **method)
     except (ValueError, RuntimeError) as error:

@@ -125,8 +125,8 @@ def _explain_sharding(config: str, options: Train) -> None:
     config_checks.validate(options.experiment)
     distributed.join()
     from jaxnmt.analysis import tables
-    from jaxnmt.analysis.sharding_table import explain
     from jaxnmt.analysis.plan.workload import Lengths
+    from jaxnmt.analysis.sharding_table import explain
 
     table = explain(options.experiment, Lengths(options.experiment, _run_folder(config, options), say).vocabularies)
     if distributed.is_leader():
@@ -150,7 +150,7 @@ def _start(run: pathlib.Path, experiment: Experiment) -> bool:
 
 
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
-    distributed.join()
+    distributed.join(stops_together=True)
     existed = _start(run, experiment)
     say(f"{'taking up' if existed else 'starting'} the run {run}")
     try:
