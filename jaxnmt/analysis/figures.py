@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 # Okabe and Ito's colours, told apart by those who see few; then dashes tell lines apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.")
-WRITTEN = 240  # cells of a heat map, at most, in which numbers are written
+WRITTEN = 24  # columns of a heat map, at most, for its numbers to be written in it
 
 
 class Line(NamedTuple):
@@ -91,7 +91,7 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -
 def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float, high: float) -> str:
     """Heat maps one below the other, by name, as one SVG with one scale from `low` to `high`; a negative `low` is drawn in another colour.
 
-    Small ones have their numbers written in them.
+    Narrow ones have their numbers written in them.
     """
 
     def draw(figure) -> None:
@@ -109,7 +109,7 @@ def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float,
             if grid.columns:
                 axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=60, ha="right", rotation_mode="anchor")
                 axes.tick_params(length=0)
-            if len(grid.values) * len(grid.values[0]) <= WRITTEN:
+            if len(grid.values[0]) <= WRITTEN:
                 _write_in(axes, grid, low, high)
         panels[-1].set_xlabel(x)
         figure.colorbar(shown, ax=list(panels), shrink=min(1.0, 3 / len(grids)), pad=0.02)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
 from jaxnmt.verbs.common import Checkpoint, Flat, say
+from jaxnmt.verbs.drawing import at_least, drawable, write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +126,13 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
       jaxnmt probe length mine.de theirs.de --source test.en --reference test.de --output images/length.svg
       jaxnmt probe length studies/ladder/runs/*/seed-*/run --by variant
     """
-    if options.bins < 1 or options.beam_size < 0:
-        raise UserError("--bins expects a number of 1 or more, and --beam-size one of 0 or more")
-    _check_output(options.output)
+    at_least("--bins", options.bins, 1)
+    at_least("--beam-size", options.beam_size, 0)
+    drawable(options.output)
     from jaxnmt.analysis import comparison_report, tables
     from jaxnmt.analysis.compare import Settings, gather
     from jaxnmt.analysis.probes import length
+    from jaxnmt.evaluation.scores import PRETOKENIZED_NOTE
 
     wanted = {name: value for name, value in dataclasses.asdict(options).items() if name in Settings.__dataclass_fields__}
     test, systems, _ = gather([first, *others], Settings(**wanted), say)
@@ -140,8 +142,10 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     made = dict(zip(comparison_report.labels(list(made)), made.values(), strict=True))
     bins = length.bins_of(test, options.bins)
     lines, band = length.curves(test, made, bins), length.band(made)
-    _keep(options.output, length.drawn(lines, band), length.numbers(lines, bins))
+    write(options.output, {".svg": length.drawn(lines, band), ".csv": length.numbers(lines, bins)})
     tables.show([length.table(lines, bins, band)])
+    if test.pretokenized:
+        say(PRETOKENIZED_NOTE)
 
 
 def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
@@ -156,7 +160,7 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
       jaxnmt probe contrast runs/multi30k --rules my_rules.toml --data a.en a.de
       jaxnmt probe contrast runs/multi30k --pairs contrast.tsv
     """
-    _check_output(options.output)
+    drawable(options.output)
     names = [first, *others]
     experiments = [run_directory.read(name) for name in names]
     from jaxnmt.analysis import comparison_report, tables
@@ -167,7 +171,7 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     runs = dict(zip(names, experiments, strict=True))
     pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
     use_compilation_cache()
-    trained = [load(pathlib.Path(name), options.checkpoint) for name in names]
+    trained = [load(run_directory.folder(name), options.checkpoint) for name in names]
     found = len(pairs)
     for each in trained:
         pairs = contrast_pairs.usable(pairs, each.tokenizer, each.experiment.data.max_length)
@@ -179,9 +183,8 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     for label, each in zip(labels, trained, strict=True):
         say(f"{label}: scoring")
         shares[label] = contrast.by_distance(pairs, contrast.preferred(each.model, each.params, each.tokenizer, pairs))
-    _keep(options.output, contrast.drawn(shares), contrast.numbers(shares))
-    if not options.pairs:
-        _write(str(pathlib.Path(options.output).with_suffix(".tsv")), contrast_pairs.as_text(pairs))
+    made = {} if options.pairs else {".tsv": contrast_pairs.as_text(pairs)}
+    write(options.output, {".svg": contrast.drawn(shares), ".csv": contrast.numbers(shares)} | made)
     tables.show([contrast.table(shares)])
 
 
@@ -197,8 +200,7 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     folder = pathlib.Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: several figures need a folder")
-    if options.neighbours < 1:
-        raise UserError(f"--neighbours expects a whole number of 1 or more, not {options.neighbours}")
+    at_least("--neighbours", options.neighbours, 1)
     if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
         raise UserError("--word and --sentences go together: a word, and at least two sentences that have it")
     from jaxnmt.analysis import tables
@@ -207,16 +209,15 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     from jaxnmt.training.trained import load
 
     use_compilation_cache()
-    trained = load(pathlib.Path(run), options.checkpoint)
-    reports = [embeddings_report.vectors(trained, pathlib.Path(run), options.words, options.side, options.neighbours)]
+    trained = load(run_directory.folder(run), options.checkpoint)
+    reports = [embeddings_report.vectors(trained, run_directory.folder(run), options.words, options.side, options.neighbours)]
     if options.word:
         reports.append(embeddings_report.in_sentences(trained, options.word, options.sentences))
     folder.mkdir(parents=True, exist_ok=True)
     for report in reports:
         for name, text in report.files.items():
-            _write(str(folder / name), text)
+            write(str(folder / name), {pathlib.PurePath(name).suffix: text})
         tables.show(report.tables)
-    say(f"written in {folder}: {', '.join(name for report in reports for name in report.files)}")
 
 
 def probe_gates(run: str, sentence: str, options: Gates) -> None:
@@ -226,7 +227,7 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
       jaxnmt probe gates runs/lstm_luong "one hundred and two"
       jaxnmt probe gates runs/gru_bahdanau "one hundred and two" --output images/gates.svg
     """
-    _check_output(options.output)
+    drawable(options.output)
     experiment = run_directory.read(run)
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.probes import gates
@@ -237,30 +238,9 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
     config: Any = experiment.model
     gates.check(config)
     use_compilation_cache()
-    trained = load(pathlib.Path(run), options.checkpoint)
+    trained = load(run_directory.folder(run), options.checkpoint)
     source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
     layers, shown = gates.read(config, trained.model, trained.params, source), gates.SHOWN[config.cell]
     pieces = [readable_piece(piece, trained.tokenizer.pretokenized) for piece in trained.tokenizer.source_pieces(source)]
-    _keep(options.output, gates.drawn(layers, pieces, shown), gates.numbers(layers, pieces, shown))
+    write(options.output, {".svg": gates.drawn(layers, pieces, shown), ".csv": gates.numbers(layers, pieces, shown)})
     tables.show([gates.table(layers, shown)])
-
-
-def _check_output(name: str) -> None:
-    """Before anything is computed."""
-    path = pathlib.Path(name)
-    if path.suffix != ".svg":
-        raise UserError(f"--output {name}: a figure's name ends in .svg")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--output {name} cannot be written: there is no folder {path.parent}")
-
-
-def _keep(name: str, figure: str, numbers: str) -> None:
-    """A figure, and its numbers beside it."""
-    for file, text in ((pathlib.Path(name), figure), (pathlib.Path(name).with_suffix(".csv"), numbers)):
-        _write(str(file), text)
-    say(f"drawn in {name}, with its numbers in {pathlib.Path(name).with_suffix('.csv')}")
-
-
-def _write(name: str, text: str) -> None:
-    with text_streams.writer(name) as write:
-        write(text.removesuffix("\n"))

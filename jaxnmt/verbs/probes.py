@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
 
-from jaxnmt import text_streams
 from jaxnmt.analysis.probes.subjects import subjects
 from jaxnmt.config import UserError
 from jaxnmt.verbs.common import say
+from jaxnmt.verbs.drawing import at_least, drawable, write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,7 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
     """
     at_least("--distance", options.distance, 1)
     at_least("--samples", options.samples, 1)
-    _drawable(options.output)
+    drawable(options.output)
     asked = subjects([first, *others], options.width, runs=True)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import gradients as probe
@@ -49,7 +48,7 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
         say(f"{label}: measured")
     svg = figures.chart(lines, probe.TITLE, probe.X, probe.Y, log_x=True, log_y=True)
-    _write(options.output, {".svg": svg, ".csv": figures.table(lines)})
+    write(options.output, {".svg": svg, ".csv": figures.table(lines)})
     tables.show([probe.table(lines)])
 
 
@@ -89,7 +88,7 @@ def recall(first: str, others: list[str], options: Recall) -> None:
     at_least("--distances", min(distances, default=0), 1)
     if options.learning_rate <= 0:
         raise UserError(f"--learning-rate expects a number above 0, not {options.learning_rate:g}")
-    _drawable(options.output)
+    drawable(options.output)
     asked = subjects([first, *others], options.width)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import recall as probe
@@ -102,7 +101,7 @@ def recall(first: str, others: list[str], options: Recall) -> None:
     )
     path = pathlib.Path(options.output).with_suffix(".csv")
     cells = probe.measure(models, distances, not options.apart, budget, options.seeds, path, say)
-    _write(options.output, {".svg": figures.chart(probe.lines(cells), probe.title(cells), probe.X, probe.Y, log_x=True)})
+    write(options.output, {".svg": figures.chart(probe.lines(cells), probe.title(cells), probe.X, probe.Y, log_x=True)})
     tables.show([probe.table(cells)])
 
 
@@ -134,7 +133,7 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     at_least("--tokens", options.tokens, max(lengths))
     if options.run_time < 0:
         raise UserError(f"--run-time expects a number of seconds, not {options.run_time:g}")
-    _drawable(options.output)
+    drawable(options.output)
     asked = subjects([first, *others], options.width)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import steptime as probe
@@ -149,27 +148,5 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     for kind, suffix in (("time", ".svg"), ("utilisation", "-utilisation.svg")):
         drawn = probe.lines(timings, kind)
         texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True, log_y=kind == "time")
-    _write(options.output, texts | {".csv": probe.numbers(timings)})
+    write(options.output, texts | {".csv": probe.numbers(timings)})
     tables.show([probe.table(timings)])
-
-
-def at_least(flag: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{flag} expects a whole number of {least} or more, not {value}")
-
-
-def _drawable(output: str) -> None:
-    path = pathlib.Path(output)
-    if path.suffix != ".svg":
-        raise UserError(f"--output {output}: the chart is an SVG; give a name that ends in .svg")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--output {output} cannot be written: there is no folder {path.parent}")
-
-
-def _write(output: str, files: Mapping[str, str]) -> None:
-    """Write texts beside each other, by suffix."""
-    for suffix, text in files.items():
-        name = str(pathlib.Path(output).with_suffix("")) + suffix
-        with text_streams.writer(name) as write:
-            write(text.removesuffix("\n"))
-        say(f"written: {name}")

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jaxnmt import run_directory
 from jaxnmt.analysis.compare import read_lines
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data.tokenizer import Tokenizer
@@ -110,7 +111,7 @@ def of_runs(runs: Mapping[str, Experiment], rules: str, only: Sequence[str], dat
     Raises:
         UserError: the runs have different sentences, or no pair is found in them.
     """
-    told = [_sentences(experiment, pathlib.Path(name), data) for name, experiment in runs.items()]
+    told = [_sentences(experiment, run_directory.folder(name), data) for name, experiment in runs.items()]
     (first, experiment), (sources, targets, language) = next(iter(runs.items())), told[0]
     for name, other in zip(runs, told, strict=True):
         if other[:2] != (sources, targets):

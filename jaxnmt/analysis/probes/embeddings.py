@@ -44,7 +44,7 @@ class Words:
     """
 
     def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, side: Side) -> None:
-        if not isinstance(model.module, EncoderDecoder) or not hasattr(model.module, "make_embeddings"):
+        if not isinstance(model.module, EncoderDecoder):
             raise UserError(
                 f"{type(model.module).__name__} is no EncoderDecoder of jaxnmt.models.seq2seq: where its word vectors are is unknown"
             )

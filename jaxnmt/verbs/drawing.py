@@ -1,0 +1,42 @@
+"""Where verbs that draw put what they have drawn."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+
+from jaxnmt import text_streams
+from jaxnmt.config import UserError
+from jaxnmt.verbs.common import say
+
+
+def at_least(flag: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        UserError: it is.
+    """
+    if value < least:
+        raise UserError(f"{flag} expects a whole number of {least} or more, not {value}")
+
+
+def drawable(output: str) -> None:
+    """See, before anything is computed, that a figure can be written.
+
+    Raises:
+        UserError: its name is no SVG's, or there is no such folder.
+    """
+    path = pathlib.Path(output)
+    if path.suffix != ".svg":
+        raise UserError(f"--output {output}: the chart is an SVG; give a name that ends in .svg")
+    if not path.absolute().parent.is_dir():
+        raise UserError(f"--output {output} cannot be written: there is no folder {path.parent}")
+
+
+def write(output: str, files: Mapping[str, str]) -> None:
+    """Write texts beside each other: for each suffix one."""
+    for suffix, text in files.items():
+        name = str(pathlib.Path(output).with_suffix("")) + suffix
+        with text_streams.writer(name) as line:
+            line(text.removesuffix("\n"))
+        say(f"written: {name}")
