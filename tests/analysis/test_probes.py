@@ -4,6 +4,7 @@ import csv
 import functools
 import importlib.util
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -14,12 +15,12 @@ import tiny
 
 from jaxnmt import cli
 from jaxnmt.analysis.laws.subject import FIRST_WORD
-from jaxnmt.analysis.probes import gradients
+from jaxnmt.analysis.probes import gradients, recall, steptime
 from jaxnmt.analysis.probes.subjects import Subject, resized, subjects
 from jaxnmt.config import Recurrent, Transformer, UserError, replace
 from jaxnmt.decoding.search import BOS, EOS
 from jaxnmt.models import cells
-from jaxnmt.models.recurrent import RecurrentMemory
+from jaxnmt.models.recurrent import RecurrentMemory, mirror
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loss import batch_loss
 
@@ -152,6 +153,17 @@ def test_the_classic_picture_at_initialisation():
     assert relative["attention"][2] > 1e-3 and 0.2 < relative["transformer"][2] < 5
 
 
+def test_a_run_is_measured_with_its_own_parameters(monkeypatch):
+    model, params = made(STACKED)
+    params["output_embedding"] = jax.tree.map(jnp.zeros_like, params["output_embedding"])  # every word is as likely: no gradient
+    vocabulary = types.SimpleNamespace(source_vocab_size=VOCABULARY, target_vocab_size=VOCABULARY)
+    run = types.SimpleNamespace(model=model, params=params, tokenizer=vocabulary)
+    monkeypatch.setattr(gradients.trained, "load", lambda path: run)
+    np.testing.assert_array_equal(gradients.measure("run", Subject(STACKED, Path("run")), [1, 4], 3), np.zeros((3, 2)))
+    fresh = gradients.measure("fresh", Subject(STACKED), [1, 4], 3)
+    assert fresh.min() > 0 and len(np.unique(fresh)) == 6
+
+
 def test_distances_are_spread_over_the_decades():
     assert gradients.distances(1) == [1]
     assert gradients.distances(10, 3) == [1, 2, 5, 10]
@@ -217,3 +229,133 @@ def test_a_width_reaches_every_model():
     assert (wide.emb_dim, wide.hidden_dim, wide.encoder_dim) == (64, 64, 64)
     with pytest.raises(UserError, match="none of the fields"):
         resized("mine", own.Average(), 64)
+
+
+# ---- recall
+
+BAG = replace(tiny.RECURRENT["bag"], emb_dim=16)
+BUDGET = recall.Budget(steps=3, rows=8, learning_rate=1e-2)
+
+
+@pytest.mark.parametrize("distance", [1, 2, 9])
+@pytest.mark.parametrize("name", ["elman", "gnmt", "sutskever", "transformer", "bag"])
+def test_the_key_was_read_so_many_steps_ago_whichever_way_the_model_reads(name, distance):
+    config = {**tiny.RECURRENT, **CONFIGS}[name]
+    arrays = recall.sentences(recall.around(config, distance), 64, np.random.default_rng(0))
+    source, key = arrays["encoder_input_tokens"], arrays["decoder_target_tokens"]
+    is_key = (source >= FIRST_WORD) & (source < FIRST_WORD + recall.KEYS)
+    assert (is_key.sum(1) == 1).all() and (source[is_key] == key[:, 0]).all() and (source[:, -1] == EOS).all()
+    assert len(set(key[:, 0])) > recall.KEYS / 2 and source.max() < recall.VOCABULARY and source.min() == EOS
+    read = np.asarray(mirror(source.T, source.T > 0)).T if getattr(config, "reverse_source", False) else source
+    ways = [read] if name != "gnmt" else [read, read[:, ::-1]]  # read backwards, the end token comes first: n - 1 words are left
+    for way, steps in zip(ways, (distance, distance - 1), strict=False):
+        assert (way.shape[1] - 1 - np.argmax(np.isin(way, key), axis=1) == steps).all()
+
+
+def test_what_can_be_recalled_is_learnt_and_what_was_not_taught_is_guessed():
+    taught = recall.Task(BAG, (1, 4), recall.Budget(150, 16, 1e-2))
+    assert min(taught.accuracies(1).values()) > 0.9
+    assert max(recall.Task(BAG, (1, 4), recall.Budget(1, 16, 1e-6)).accuracies(1).values()) < 0.3
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(together, tmp_path, monkeypatch):
+    models = {"bag": BAG, "wide": replace(BAG, hidden_dim=24)}
+    measure = functools.partial(recall.measure, models, (1, 3), together, BUDGET, 2)
+    whole = measure(tmp_path / "whole.csv")
+    assert len(whole) == len(set(whole)) == 2 * 2 * 2
+    assert {(cell.model, cell.seed, cell.distance) for cell in whole} == {(m, s, n) for m in models for s in (1, 2) for n in (1, 3)}
+    trained, plain = [], recall.Task.accuracies
+
+    def killed(task, seed):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(seed)
+        return plain(task, seed)
+
+    monkeypatch.setattr(recall.Task, "accuracies", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path / "cut.csv")
+    assert len(recall.read(tmp_path / "cut.csv")) == (6 if together else 3)
+    if not together:
+        trained.clear()
+        with pytest.raises(KeyboardInterrupt):
+            measure(tmp_path / "cut.csv")
+    trained.clear()
+    assert measure(tmp_path / "cut.csv") == whole and len(trained) == (1 if together else 2)
+    assert (tmp_path / "cut.csv").read_text() == (tmp_path / "whole.csv").read_text()
+
+
+def test_a_chart_has_one_budget_and_takes_more_models(tmp_path, monkeypatch):
+    monkeypatch.setattr(recall.Task, "accuracies", lambda task, seed: dict.fromkeys(task.distances, 0.5 * seed))
+    path = tmp_path / "a.csv"
+    recall.measure({"bag": BAG}, (1, 3), True, BUDGET, 2, path)
+    cells = recall.measure({"other": tiny.BASE}, (1, 3), True, BUDGET, 1, path)
+    drawn = recall.lines(cells)
+    assert list(drawn) == ["bag", "other", "guessing"]
+    assert drawn["bag"].x == [1, 3] and drawn["bag"].y == [0.75, 0.75] and drawn["bag"].high[0] == pytest.approx(0.75 + 0.125**0.5)
+    assert drawn["guessing"].y == [1 / recall.KEYS] * 2
+    assert ["bag", "75", "±", "35", "75", "±", "35"] in [row.split() for row in str(recall.table(cells)).splitlines()]
+    assert "one model for all n" in recall.title(cells)
+    different = {
+        "steps 3, not 4": ({"bag": BAG}, (1, 3), True, BUDGET._replace(steps=4)),
+        "trained on 1 3, not 1": ({"bag": BAG}, (1, 3), False, BUDGET),
+        "trained on 1 3, not 1 3 5": ({"new": BAG}, (1, 3, 5), True, BUDGET),
+        "parameters": ({"bag": replace(BAG, hidden_dim=24)}, (1, 3), True, BUDGET),
+    }
+    for said, arguments in different.items():
+        with pytest.raises(UserError, match=said):
+            recall.measure(*arguments, 1, path)
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table of this probe"):
+        recall.read(path)
+
+
+def test_the_command_trains_and_draws(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["probe", "recall", "phrases/rnn_fixed", "--width", "8", "--distances", "2", "1", "--steps", "2", "--seeds", "1"]
+    assert cli.main([*words, "--apart"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recall.csv", "recall.svg"]
+    assert [(cell.model, cell.distance, cell.trained_on) for cell in recall.read(tmp_path / "recall.csv")] == [
+        ("rnn_fixed", 1, "1"),
+        ("rnn_fixed", 2, "2"),
+    ]
+    assert "a model for each n" in (tmp_path / "recall.svg").read_text()
+    assert cli.main([*words, "--apart", "--learning-rate", "0.5"]) == 2
+    assert "learning rate 0.003, not 0.5" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    assert cli.main(["probe", "recall", "run"]) == 2
+    assert "give a config" in capsys.readouterr().err
+
+
+# ---- steptime
+
+
+def test_a_row_for_each_model_and_length_at_equal_tokens(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["--width", "8", "--lengths", "4", "16", "--tokens", "64", "--run-time", "0"]
+    assert cli.main(["probe", "steptime", "phrases/rnn_fixed", "quickstart", *words]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["steptime-utilisation.svg", "steptime.csv", "steptime.svg"]
+    rows = list(csv.DictReader((tmp_path / "steptime.csv").open()))
+    assert [(row["model"], row["length"], row["rows"]) for row in rows] == [
+        (name, length, count) for name in ("rnn_fixed", "quickstart") for length, count in (("4", "16"), ("16", "4"))
+    ]
+    for row in rows:
+        assert int(row["steps"]) == steptime.LEAST
+        assert 0 < float(row["low_s"]) <= float(row["step_s"]) <= float(row["high_s"])
+        assert float(row["target_tokens_per_s"]) * float(row["step_s"]) == pytest.approx(64)
+        assert float(row["utilisation"]) > 0
+    flops = [float(row["utilisation"]) * float(row["step_s"]) for row in rows]  # the same work at either length
+    assert flops[0] == pytest.approx(flops[1]) and flops[2] == pytest.approx(flops[3])
+    assert "rnn_fixed, 16" in capsys.readouterr().out
+
+
+def test_a_band_is_from_quartile_to_quartile():
+    timing = steptime.Timing("a", 16, 4, step_s=2.0, low_s=1.0, high_s=4.0, target_tokens_per_s=32.0, utilisation=0.4, steps=3)
+    assert steptime.lines([timing], "time") == {"a": ([16.0], [2.0], [1.0], [4.0])}
+    assert steptime.lines([timing], "utilisation") == {"a": ([16.0], [0.4], [0.2], [0.8])}
+
+
+def test_too_few_tokens_for_a_row_are_refused(capsys):
+    assert cli.main(["probe", "steptime", "quickstart", "--lengths", "16", "512", "--tokens", "256"]) == 2
+    assert "--tokens" in capsys.readouterr().err
