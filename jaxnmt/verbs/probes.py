@@ -148,5 +148,5 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     for kind, suffix in (("time", ".svg"), ("utilisation", "-utilisation.svg")):
         drawn = probe.lines(timings, kind)
         texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True, log_y=kind == "time")
-    write(options.output, texts | {".csv": probe.numbers(timings)})
+    write(options.output, texts | {".csv": figures.numbers(probe.Timing._fields, timings)})
     tables.show([probe.table(timings)])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -142,7 +142,7 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
     if subject.run:
         run = trained.load(subject.run)
         model, source, target = run.model, run.tokenizer.source_vocab_size, run.tokenizer.target_vocab_size
-        params = itertools.repeat(run.params)
+        params: Iterator[Any] = itertools.repeat(run.params)
     else:
         model, source, target = build_model(subject.model, VOCABULARY, VOCABULARY), VOCABULARY, VOCABULARY
         init = jax.jit(model.init)
@@ -151,7 +151,7 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
     found = []
     for seed, own in zip(range(samples), params, strict=False):
         random = np.random.default_rng(seed)
-        words = np.append(random.integers(FIRST_WORD, source, length - 1), EOS).astype(np.int32)
+        words: np.ndarray = np.append(random.integers(FIRST_WORD, source, length - 1), EOS).astype(np.int32)
         norms_S = np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))
         found.append(norms_S[length - 1 - np.array(at)])
     if not np.isfinite(found).all():

@@ -164,7 +164,7 @@ def measure(
         Every cell of the CSV.
 
     Raises:
-        UserError: the CSV cannot be read or written, or is of another budget.
+        UserError: the CSV is something else, or of another budget.
     """
     groups = [tuple(distances)] if together else [(n,) for n in distances]
     cells = read(path)
@@ -223,8 +223,7 @@ def read(path: pathlib.Path) -> list[Cell]:
 
 def _write(path: pathlib.Path, cells: Sequence[Cell]) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([Cell._fields, *cells])
+    temporary.write_text(figures.numbers(Cell._fields, cells), encoding="utf-8", newline="")
     temporary.replace(path)
 
 

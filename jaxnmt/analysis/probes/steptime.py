@@ -6,8 +6,6 @@ positions at once. At equal tokens R falls as L grows: the recurrent model's pro
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,7 +77,8 @@ def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: 
     words: np.ndarray = np.random.default_rng(0).integers(FIRST_WORD, VOCABULARY, (shape.rows, length), np.int32)
     names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
     batch = to_mesh(dict.fromkeys(names, words) | {"decoder_loss_weights": np.ones(words.shape, np.float32)}, practice.mesh)
-    state, times, end = practice.fresh(), [], float("inf")
+    state, end = practice.fresh(), float("inf")
+    times: list[float] = []
     while len(times) <= LEAST or time.perf_counter() < end:
         begun = time.perf_counter()
         state, metrics = practice.programs(state, shape, batch)
@@ -102,13 +101,6 @@ def lines(timings: Sequence[Timing], kind: str) -> dict[str, Line]:
         for column, value in zip(line, (float(timing.length), *values), strict=True):
             column.append(value)
     return found
-
-
-def numbers(timings: Sequence[Timing]) -> str:
-    """The CSV."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows([Timing._fields, *timings])
-    return out.getvalue()
 
 
 def table(timings: Sequence[Timing]) -> Table:
