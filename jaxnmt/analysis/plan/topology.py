@@ -129,8 +129,9 @@ def _tpus(kind: str, size: str) -> Target:
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{size}").devices
     lengths = [int(length) for length in size.split("x")]
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if size == "1x1" else {}  # of a host's 2 x 2
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{size}", **alone).devices
     rings = tuple((length, length % _TORUS[kind] == 0) for length in lengths)
     places = tuple(tuple(device.coords[: len(lengths)]) for device in devices)
     return Target(f"{kind}:{size}", _TPUS[kind], devices, places, rings)
