@@ -30,7 +30,8 @@ from jaxnmt.training.programs import batch_struct, jitted_step
 from jaxnmt.training.state import abstract_state
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_FULL = re.compile(r"Used ([\d.]+)([KMGT])i?B? of ([\d.]+)([KMGT])")
+_FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # everything; and, of a program that is far too large, its temporaries:
+_FAR_TOO_FULL = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _compile(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        wanted, held = _wanted(str(error)), _bytes_on_a_device(arguments)
-        return Compiled(shape, held, max(wanted - held, 0), False, arithmetic, None, 0.0, (), order, time.perf_counter() - began)
+        held, took = _bytes_on_a_device(arguments), time.perf_counter() - began
+        return Compiled(shape, held, _wanted(str(error), held), False, arithmetic, None, 0.0, (), order, took)
     seconds = time.perf_counter() - began
     needs = compiled.memory_analysis()
     program = hlo.parse(_text(compiled))
@@ -144,14 +145,16 @@ def _bytes_on_a_device(arguments: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
 
 
-def _wanted(message: str) -> int:
-    """How much memory a program wanted that was refused for it.
+def _wanted(message: str, held: int) -> int:
+    """How much memory, beyond its arguments', a program wanted that was refused for it.
 
     Raises:
         UserError: it was refused for something else.
     """
     units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     if found := _FULL.search(message):
+        return max(int(float(found[1]) * units[found[2]]) - held, 0)
+    if found := _FAR_TOO_FULL.search(message):
         return int(float(found[1]) * units[found[2]])
     raise UserError(f"the compiler refuses the program: {message.splitlines()[0][:300]}") from None
 
