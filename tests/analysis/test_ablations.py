@@ -19,13 +19,15 @@ from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import UserError, replace
 
 STUDY = """
+import pathlib
+
 from jaxnmt.analysis.ablations.study import Budget, Study
 from jaxnmt.config import replace
 from jaxnmt.config_files import read
 
 
 def study():
-    parent = read({parent!r})
+    parent = read(pathlib.Path({parent!r}))
     return Study(
         variants={{"one head": replace(parent, **{{"model.num_heads": 1}}), "two heads": parent}},
         budget=Budget(6, "steps"),
