@@ -57,7 +57,7 @@ class Progress:
 
 def folder(run: Path) -> Path:
     """Where a run's checkpoints lie."""
-    return (run / "checkpoints").absolute()
+    return run / "checkpoints" if whole_files.in_bucket(run) else (run / "checkpoints").absolute()
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, replicated
+from jaxnmt.training import checkpoint as checkpoint_store
 from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, recorded_checksum, restore_params, steps
 
 
@@ -76,7 +77,7 @@ def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None
 
 def average_folder(run: Path) -> Path:
     """Where `params` and `average.json` (their checksum, and the steps that went in) of a run's average lie."""
-    return (run / "average").absolute()
+    return checkpoint_store.folder(run).with_name("average")
 
 
 def _step(run: Path, checkpoint: int | str) -> Any:
