@@ -33,7 +33,7 @@ PLANS = {
     **{
         f"weak_1b_{n}": f"{BILLION} --on v5e:{size} --mesh.fsdp {min(n, 16)} --batching.tokens {n * A_CHIP}"
         for n, size in CHIPS.items()
-        if n > 1
+        if 1 < n < 256
     },
 }
 
@@ -52,6 +52,7 @@ def make(folder: pathlib.Path) -> dict[str, dict]:
 def weak(plans: dict[str, dict]) -> dict[str, figures.Line]:
     """Utilisation over chips, with sending hidden and not."""
     lines = {}
+    plans = plans | {"weak_1b_256": plans["1b_v5e"]} if "1b_v5e" in plans else plans
     for label, name in ((f"{BIG}, layers scanned", "weak_big"), (BILLION, "weak_1b")):
         points = {n: plans[f"{name}_{n}"] for n in CHIPS if f"{name}_{n}" in plans}
         y = [100 * point["utilisation"] for point in points.values()]
@@ -59,24 +60,95 @@ def weak(plans: dict[str, dict]) -> dict[str, figures.Line]:
     return lines
 
 
-def row(name: str, plan: dict) -> str:
-    """A line of a Markdown table: what every plan has."""
-    shape = plan["shapes"][0]
-    gib = [f"{shape[part] / 2**30:.2f}" for part in ("memory", "arguments")]
-    if not plan["fits"]:
-        return f"| {name} | {plan['devices']} | {' | '.join(gib)} | does not fit |"
-    time, sent = shape["time"], f"{plan['sent'] / 1e9:.2f} | {(plan['least_sent'] or 0) / 1e9:.2f}"
-    parts = " | ".join(f"{1e3 * time[part]:.1f}" for part in ("computing", "waiting", "overlapped"))
-    speed = f"{plan['target_tokens_per_s']:,.0f} | {plan['utilisation']:.1%} | {plan['hours']:.1f}"
-    flops = f"{shape['work']['flops'] / 1e12:,.1f} | {plan['model_flops'] / 1e12:,.1f}"
-    return f"| {name} | {plan['devices']} | {' | '.join(gib)} | {flops} | {sent} | {parts} | {speed} | {shape['seconds']:.0f} |"
+def _table(header: str, rows: list[list[str]]) -> str:
+    names = header.split(" | ")
+    lines = [names, ["---"] + ["---:"] * (len(names) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f}"
+
+
+def _mesh(plan: dict) -> str:
+    return " x ".join(map(str, plan["mesh"].values()))
+
+
+def _ms(plan: dict, part: str) -> str:
+    return f"{1e3 * plan['shapes'][0]['time'][part]:.1f}"
+
+
+def runs(plans: dict[str, dict]) -> str:
+    """What whole runs need and take."""
+    header = (
+        "run | mesh | memory, GiB | of it state | FLOPs, T | sent, GB | computing, ms | sending, waited for | sending, hidden "
+        "| target tokens/s | utilisation | hours"
+    )
+    rows = []
+    for name in ("big_v5e", "big_v5p", "1b_v5p", "1b_v5e"):
+        if plan := plans.get(name):
+            shape = plan["shapes"][0]
+            memory, times = (
+                (_gib(shape["memory"]), _gib(shape["arguments"])),
+                [_ms(plan, p) for p in ("computing", "waiting", "overlapped")],
+            )
+            work = f"{shape['work']['flops'] / 1e12:,.0f}", f"{plan['sent'] / 1e9:.2f}"
+            speed = f"{plan['target_tokens_per_s']:,.0f}", f"{plan['utilisation']:.1%}", f"{plan['hours']:.1f}"
+            rows.append([f"`{plan['config']}` on `{plan['on']}`", _mesh(plan), *memory, *work, *times, *speed])
+    return _table(header, rows)
+
+
+def sending(plans: dict[str, dict]) -> str:
+    """What is sent against the least that must be."""
+    rows = []
+    for name in ("dp", "fsdp", "tp"):
+        if plan := plans.get(name):
+            numbers = [f"{plan[key] / 1e9:.2f}" for key in ("sent", "least_sent")]
+            rows.append([f"`{PLANS[name].partition(' --on ')[2]}`", _mesh(plan), *numbers, f"{plan['sent'] / plan['least_sent']:.2f}"])
+    return _table("`jaxnmt plan wmt14_big --on` | mesh | sent, GB | least, GB | ratio", rows)
+
+
+def depth(plans: dict[str, dict]) -> str:
+    """Compilation over depth."""
+    rows = []
+    for n in (6, 12, 24, 48):
+        if plan := plans.get(f"depth{n}"):
+            shape = plan["shapes"][0]
+            rows.append([f"{n} + {n}", f"{plan['parameters']:,}", f"{shape['seconds']:.1f}", _gib(shape["memory"])])
+    return _table("layers | parameters | traced and compiled in, s | memory, GiB", rows)
+
+
+def remat(plans: dict[str, dict]) -> str:
+    """Memory and time of each policy."""
+    rows = []
+    for policy, name in (("none", "remat_none"), ("dots", "1b_v5e"), ("full", "remat_full")):
+        if plan := plans.get(name):
+            shape = plan["shapes"][0]
+            memory = _gib(shape["memory"]), _gib(shape["temporaries"])
+            time = (f"{shape['work']['flops'] / 1e12:,.0f}", _ms(plan, "computing")) if plan["fits"] else ("", "does not fit")
+            rows.append([f"`{policy}`", *memory, *time])
+    return _table("policy | memory, GiB | of it activations and the rest | FLOPs, T | computing, ms", rows)
+
+
+def over_chips(plans: dict[str, dict]) -> str:
+    """The numbers of the curve, and whether sending takes longer than computing."""
+    rows, plans = [], plans | {"weak_1b_256": plans["1b_v5e"]} if "1b_v5e" in plans else plans
+    for name in ("weak_big", "weak_1b"):
+        for n in CHIPS:
+            if plan := plans.get(f"{name}_{n}"):
+                time = plan["shapes"][0]["time"]
+                sent = time["waiting"] + time["overlapped"]
+                longer = "sending" if sent > time["computing"] else "computing"
+                numbers = _ms(plan, "computing"), f"{1e3 * sent:.1f}", f"{plan['utilisation']:.1%}"
+                rows.append([f"`{plan['config']}`", str(n), _mesh(plan), *numbers, longer])
+    return _table("config | chips | mesh | computing, ms | sending, ms | utilisation | what takes longer", rows)
 
 
 def main() -> None:
     folder = pathlib.Path(sys.argv[1])
     plans = make(folder)
-    for name, plan in plans.items():
-        print(row(name, plan))
+    for table in (runs, sending, depth, remat, over_chips):
+        print(f"{table.__doc__}\n\n{table(plans)}")
     title = "Predicted utilisation at 2,048 target positions a chip, TPU v5e (compiled, not run)"
     chart = figures.chart(weak(plans), title, "chips", "model FLOPs utilisation, %", log_x=True)
     (folder / "scaling.svg").write_text(chart)

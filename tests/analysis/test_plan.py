@@ -311,7 +311,7 @@ def test_least_traffic_by_hand():
     assert least(fsdp=4) == 3 * 3 / 4 * 2000
     assert least(data=2, fsdp=4) == 2 * 1 / 2 * 2000 / 4 + 3 * 3 / 4 * 2000
     source, target = 16 * 32 * 8 * 2, 16 * 64 * 8 * 2
-    assert least(tensor=2) == 2 * 1 / 2 * ((4 * 2 + 1 + 3) * source + (6 * 3 + 2) * target)
+    assert least(tensor=2) == 2 * 1 / 2 * ((4 * 2 + 1 + 1) * source + (6 * 3 + 2) * target)
 
 
 def test_candidates_of_a_search_divide_the_devices():
