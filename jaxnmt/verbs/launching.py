@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 
 from jaxnmt import launchers
@@ -30,11 +33,15 @@ def local(options: Local, command: Sequence[str]) -> int:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
     _check_counts(processes=options.processes)
+    environment = {"JAXNMT": f"{sys.executable} -m jaxnmt.cli"}  # this one, whatever PATH says
     script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
     if options.print:
-        print(shlex.join(script))
+        print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
         return 0
-    return subprocess.run(script).returncode
+    with subprocess.Popen(script, env=os.environ | environment) as processes:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: processes.send_signal(number))
+        return processes.wait()
 
 
 @dataclasses.dataclass(frozen=True)
