@@ -14,8 +14,8 @@ def least_sent(model: cfg.Transformer, parameters: int, mesh: Mapping[str, int],
     Copies (`data`) sum their share of the gradient: 2 (n - 1) / n of it. Devices that share parameters (`fsdp`) gather them for the
     forward and again for the backward pass and scatter the gradient's sum: 3 (n - 1) / n (Rajbhandari et al. 2020, section 7.2.2). Devices
     that share layers (`tensor`) sum each sublayer's output going forward and its input's gradient going back: 2 (n - 1) / n of these
-    activations (Shoeybi et al. 2019, section 3); so do the embeddings, the output layer, and all cross-attentions together for what they read
-    of the encoder.
+    activations (Shoeybi et al. 2019, section 3); so do the embeddings, the output layer, and all cross-attentions together for what they
+    read of the encoder.
     """
     data, fsdp, tensor = (mesh[axis] for axis in ("data", "fsdp", "tensor"))
     width = 2 if model.dtype == "bfloat16" else 4
