@@ -113,11 +113,11 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--stops", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("settings", nargs="*")
-    options = parser.parse_args()
+    place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options, settings = parser.parse_args(sys.argv[1:place]), sys.argv[place + 1 :]
     folder = options.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    train = ["train", options.config, *options.settings, "--run"]
+    train = ["train", options.config, *settings, "--run"]
     job = Job(1, [*train, str(folder / "one")], folder / "one.log", Path.cwd())
     if job.status(24 * 3600) != 0:
         raise RuntimeError(job.said())
