@@ -147,6 +147,6 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     texts = {}
     for kind, suffix in (("time", ".svg"), ("utilisation", "-utilisation.svg")):
         drawn = probe.lines(timings, kind)
-        texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True, log_y=kind == "time")
+        texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True)
     write(options.output, texts | {".csv": figures.numbers(probe.Timing._fields, timings)})
     tables.show([probe.table(timings)])
