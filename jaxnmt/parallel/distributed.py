@@ -26,8 +26,8 @@ _TOGETHER = (0, 143)  # statuses that all processes leave with at once
 
 
 class _Place(NamedTuple):
-    index: int = 0
-    count: int = 1
+    process: int = 0
+    processes: int = 1
     client: Any = None
 
 
@@ -112,17 +112,17 @@ def _number(name: str) -> int | None:
 
 def several() -> bool:
     """Whether this process is one of several."""
-    return _here.count > 1
+    return _here.processes > 1
 
 
 def is_leader() -> bool:
     """Whether this process is the one that prints, logs and writes what is written once."""
-    return _here.index == 0
+    return _here.process == 0
 
 
 def prefix() -> str:
     """What a message of this process begins with: its number, where there are several."""
-    return f"process {_here.index} of {_here.count}: " if several() else ""
+    return f"process {_here.process} of {_here.processes}: " if several() else ""
 
 
 def agree(what: str, value: Any) -> Any:
@@ -237,7 +237,7 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._over.wait(min(5.0, self._limit / 4)):
             with contextlib.suppress(Exception):
-                _here.client.key_value_set(f"jaxnmt/at/{_here.index}", str(self._step), allow_overwrite=True)
+                _here.client.key_value_set(f"jaxnmt/at/{_here.process}", str(self._step), allow_overwrite=True)
             if time.monotonic() - self._since > self._limit and not self._over.is_set():
                 self._say(f"{prefix()}nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}")
                 os._exit(STUCK)
@@ -245,7 +245,7 @@ class Watchdog:
     def _behind(self) -> str:
         """Which processes have begun fewer steps than others."""
         with contextlib.suppress(Exception):
-            at = dict.fromkeys(range(_here.count), 0)
+            at = dict.fromkeys(range(_here.processes), 0)
             at |= {int(key.rpartition("/")[2]): int(step) for key, step in _here.client.key_value_dir_get("jaxnmt/at/")}
             late = sorted(index for index, step in at.items() if step < max(at.values()))
             if late:
