@@ -30,6 +30,7 @@ def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> l
 
 def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
     largest, chip, least = p.largest, p.target.chip, p.least_sent
+    at_least = f"; at least {_bytes(least)}" if least else ""
     rows = [
         ("parameters", f"{p.parameters:,}"),
         ("mesh", " x ".join(f"{axis} {size}" for axis, size in p.mesh.items())),
@@ -38,7 +39,7 @@ def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
         ("  activations and the rest", _gib(largest.temporaries)),
         *([("  one attention, fused; plain", f"{_gib(kernel.fused)}; {_gib(kernel.plain)}")] if kernel else []),
         ("FLOPs of a step", f"{_si(_mean(p, lambda c, _: c.work.flops))}, {_si(p.model_flops)} of them the model's"),
-        ("sent by a device in a step", _bytes(_mean(p, lambda c, _: c.sent)) + (f"; at least {_bytes(least)}" if least else "")),
+        *([("sent by a device in a step", _bytes(_mean(p, lambda c, _: c.sent)) + at_least)] if p.fits else []),
         *_times(p),
         ("compiled in", f"{sum(program.seconds for program in p.programs):.0f} s"),
     ]
