@@ -80,11 +80,11 @@ def _ms(plan: dict, part: str) -> str:
 def runs(plans: dict[str, dict]) -> str:
     """What whole runs need and take."""
     header = (
-        "run | mesh | memory, GiB | of it state | FLOPs, T | sent, GB | computing, ms | sending, waited for | sending, hidden "
+        "`jaxnmt plan` | mesh | memory, GiB | of it state | FLOPs, T | sent, GB | computing, ms | sending, waited for | sending, hidden "
         "| target tokens/s | utilisation | hours"
     )
     rows = []
-    for name in ("big_v5e", "big_v5p", "1b_v5p", "1b_v5e"):
+    for name in ("big_v5e", "weak_big_16", "big_v5p", "1b_v5p", "1b_v5e"):
         if plan := plans.get(name):
             shape = plan["shapes"][0]
             memory, times = (
@@ -93,7 +93,7 @@ def runs(plans: dict[str, dict]) -> str:
             )
             work = f"{shape['work']['flops'] / 1e12:,.0f}", f"{plan['sent'] / 1e9:.2f}"
             speed = f"{plan['target_tokens_per_s']:,.0f}", f"{plan['utilisation']:.1%}", f"{plan['hours']:.1f}"
-            rows.append([f"`{plan['config']}` on `{plan['on']}`", _mesh(plan), *memory, *work, *times, *speed])
+            rows.append([f"`{PLANS[name]}`", _mesh(plan), *memory, *work, *times, *speed])
     return _table(header, rows)
 
 

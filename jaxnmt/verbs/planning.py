@@ -8,7 +8,7 @@ import pathlib
 import sys
 from typing import Annotated
 
-from jaxnmt import config_checks
+from jaxnmt import config_checks, text_streams
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.verbs.common import Flat, say
 from jaxnmt.verbs.training import Train, _run_folder
@@ -25,7 +25,7 @@ class Plan:
     run: str = ""
     """Folder of the run, whose prepared data says which batches there will be; when empty, runs/ and the config's name."""
     json: str = ""
-    """File to write all numbers to."""
+    """File to write all numbers of the training step to."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -43,6 +43,8 @@ def plan(config: str, options: Plan) -> int:
     """
     if not options.on:
         raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
+    if options.json and not pathlib.Path(options.json).absolute().parent.is_dir():
+        raise UserError(f"--json {options.json} cannot be written: there is no folder {pathlib.Path(options.json).parent}")
     config_checks.validate(options.experiment)
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.plan import kernel, prediction, report, search, topology, workload
@@ -55,12 +57,16 @@ def plan(config: str, options: Plan) -> int:
         return int(not program.fits)
     if options.search:
         ranked = search.search(options.experiment, target, lengths, say)
+        if not ranked:
+            print(f"nothing that was tried fits {target.name}", file=sys.stderr)
+            return 1
         tables.show([report.search_table(ranked, config, target)])
-        return int(not ranked)
+        return 0
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(report.record(found, config), indent=1) + "\n")
-    used = found.largest.work.kernel_flops > 0
+        with text_streams.writer(options.json, "--json") as write:
+            write(json.dumps(report.record(found, config), indent=1))
+    used = found.fits and found.largest.work.kernel_flops > 0
     saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
     tables.show(report.tables(found, config, saved))
     if not found.fits:

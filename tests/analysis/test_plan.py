@@ -261,11 +261,11 @@ def test_the_search_for_translations_is_planned():
 
 def test_the_compilers_refusal_is_read():
     told = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
-    assert compiled._wanted(told, 2**30) == int(19.5 * 2**30)
+    assert compiled.wanted(told, 2**30) == int(19.5 * 2**30)
     told = "Ran out of memory on HBM, the total memory required for HLO temporaries (500.00G) exceeds available HBM (15.75G)."
-    assert compiled._wanted(told, 2**30) == 500 * 2**30
+    assert compiled.wanted(told, 2**30) == 500 * 2**30
     with pytest.raises(UserError, match="refuses the program: INTERNAL: no"):
-        compiled._wanted("INTERNAL: no\nmore", 0)
+        compiled.wanted("INTERNAL: no\nmore", 0)
 
 
 def test_with_data_the_batches_are_the_runs(tmp_path):

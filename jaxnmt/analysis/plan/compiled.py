@@ -119,7 +119,7 @@ def _compile(
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         held, took = _bytes_on_a_device(arguments), time.perf_counter() - began
-        return Compiled(shape, held, _wanted(str(error), held), False, arithmetic, None, 0.0, (), order, took)
+        return Compiled(shape, held, wanted(str(error), held), False, arithmetic, None, 0.0, (), order, took)
     seconds = time.perf_counter() - began
     needs = compiled.memory_analysis()
     program = hlo.parse(_text(compiled))
@@ -145,7 +145,7 @@ def _bytes_on_a_device(arguments: Any) -> int:
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
 
 
-def _wanted(message: str, held: int) -> int:
+def wanted(message: str, held: int) -> int:
     """How much memory, beyond its arguments', a program wanted that was refused for it.
 
     Raises:

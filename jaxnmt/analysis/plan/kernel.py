@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt.analysis.plan.compiled import wanted
 from jaxnmt.analysis.plan.topology import Target
 from jaxnmt.data.packing import Shape
 from jaxnmt.models import fused
@@ -51,7 +52,10 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
     def temporaries() -> int:
         with jax.sharding.set_mesh(mesh):
             lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(heads, heads, heads, segments)
-        return lowered.compile().memory_analysis().temp_size_in_bytes
+        try:
+            return lowered.compile().memory_analysis().temp_size_in_bytes
+        except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
+            return wanted(str(error), 0)
 
     sizes = []
     for context in (contextlib.nullcontext, fused.not_in_use):
