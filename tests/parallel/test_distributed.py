@@ -77,9 +77,12 @@ def test_meshes_over_processes_are_as_one(start, one, text, count, axes, request
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_at_random_moments_reach_ones_losses(text, one):
+def test_two_processes_stopped_at_random_moments_are_as_if_never_stopped_and_reach_ones_losses(start, text, one):
+    job = start(2, train(text / "unstopped"), "unstopped")
+    assert job.status() == 0, job.said()
     run, chance = text / "stopped", random.Random(os.getpid())
     told = processes.stopped_and_resumed(2, train(run), run, text, 2, chance, JAXNMT_CACHE=str(text / "cache"))
+    assert apart(text / "unstopped", run, "train") == apart(text / "unstopped", run, "validation") == 0, told  # to the bit
     assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4, told
 
 
