@@ -16,9 +16,7 @@ def config() -> Experiment:
         data=Data(source_language="en", target_language="tr", max_length=64),
         tokenizer=Tokenizer(kind="unigram", vocab_size=4000),
         batching=Batching(tokens=2048, row_length=64),
-        model=Transformer(
-            emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="pre", dropout=0.3
-        ),
+        model=Transformer(emb_dim=128, num_heads=4, mlp_dim=256, num_encoder_layers=4, num_decoder_layers=4, norm_order="pre", dropout=0.3),
         optimizer=Optimizer(beta2=0.98, epsilon=1e-8),
         schedule=Schedule(learning_rate=2e-3, warmup_steps=1500),
         training=Training(steps=20_000, ema_decay=0.999, max_minutes=60),

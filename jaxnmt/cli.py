@@ -38,7 +38,10 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt plan CONFIG --on v5p:2x2x2            does it fit devices that are not here, how fast, how long
   jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
   jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
-  jaxnmt launch local|slurm|jobset|tpu_vm -- VERB ...   the same on many hosts
+  jaxnmt launch local -- VERB ...              a command as several processes on this computer
+  jaxnmt launch slurm -- VERB ...              on the nodes of a SLURM cluster
+  jaxnmt launch jobset -- VERB ...             on hosts of a Kubernetes cluster, GPU or TPU
+  jaxnmt launch tpu_vm -- VERB ...             on slices of Cloud TPU
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
