@@ -99,7 +99,7 @@ def band(systems: Mapping[str, Translations]) -> str:
 
 def drawn(lines: Mapping[str, Line], band: str) -> str:
     """The chart, as SVG."""
-    return figures.chart(lines, TITLE, "words of the source", f"BLEU (band: {band})")
+    return figures.chart(lines, TITLE, f"words of the source (band: {band})", "BLEU")
 
 
 def numbers(lines: Mapping[str, Line], found: Sequence[Bin]) -> str:
