@@ -65,6 +65,13 @@ def test_layers_are_counted_in_their_order_and_parts_are_told_apart():
     ]
 
 
+@pytest.mark.parametrize("name", seen.CONFIGS)
+def test_every_layer_has_a_vector_for_every_token(name):
+    found = seen.recorded(name)
+    for each in found["vectors"]:
+        assert len(each["strips"]) == len(found["source" if each["side"] == "encoder" else "target"]["ids"])
+
+
 def test_a_heads_share_on_the_word_itself_and_on_the_one_before():
     for each in seen.recorded("transformer")["attention"]:
         if each["part"] == "cross":

@@ -75,7 +75,8 @@ def teacher_forced(model: Seq2Seq, params: Any, source: list[int], target: list[
             of_layer = _LAYER.fullmatch(name.split("/__call__")[0])
         if of_layer and x.ndim == 3:
             side = of_layer[1] or of_layer[3]
-            vectors.append((side, of_layer[2] or "", np.asarray(x[0, : len(source if side == "encoder" else target)], np.float32)))
+            rows = x[0] if x.shape[0] == 1 else x[:, 0]  # recurrent layers have time first
+            vectors.append((side, of_layer[2] or "", np.asarray(rows[: len(source if side == "encoder" else target)], np.float32)))
     order = {"encoder": 0, "decoder": 1, "cross": 2}
     attention.sort(key=lambda found: (order[found.part], _numbers(found.name), found.name))
     vectors.sort(key=lambda found: (found[0] != "encoder", _numbers(found[1])))
