@@ -83,8 +83,8 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
     runs = {name: _settled(run_directory.read(name), settings) for name in names if run_directory.folder(name).is_dir()}
-    test, sources = _test_set(runs, settings)
     files = {name: read_lines(name) for name in names if name not in runs}
+    test, sources = _test_set(runs, settings)
     for name, lines in files.items():
         if len(lines) != len(test.references):
             raise UserError(
