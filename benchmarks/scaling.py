@@ -148,8 +148,8 @@ def main() -> None:
     plans = make(folder)
     for table in (runs, sending, depth, remat, over_chips):
         print(f"{table.__doc__}\n\n{table(plans)}")
-    title = "Predicted utilisation at 2,048 target positions a chip, TPU v5e (compiled, not run)"
-    chart = figures.chart(weak(plans), title, "chips", "model FLOPs utilisation, %", log_x=True)
+    title = "Compiled, not run: TPU v5e, 2,048 target positions a chip"
+    chart = figures.chart(weak(plans), title, "chips", "predicted model FLOPs utilisation, %", log_x=True)
     (folder / "scaling.svg").write_text(chart)
     (folder / "scaling.csv").write_text(figures.table(weak(plans)))
 
