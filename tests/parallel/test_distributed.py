@@ -114,10 +114,13 @@ def test_a_failure_of_any_process_is_told_with_its_number(start, text):
 def test_a_process_that_is_stuck_ends_all(start, text):
     job = start(2, train(text / "stuck", **{"training.steps": 100_000, "training.stuck_minutes": 0.1, "validation.every": 0}), "stuck")
     assert job.until("step 20/"), job.said()
-    os.kill(job.workers()[1], signal.SIGSTOP)
-    assert job.until("nothing done for 0.1 minutes since step", 60), job.said()
-    assert "stuck is process 1" in job.said()
-    os.kill(job.workers()[-1], signal.SIGKILL)
+    stuck = job.workers()[1]
+    os.kill(stuck, signal.SIGSTOP)
+    try:
+        assert job.until("nothing done for 0.1 minutes since step", 60), job.said()
+        assert "stuck is process 1" in job.said()
+    finally:
+        os.kill(stuck, signal.SIGKILL)
     assert job.status(60) != 0
 
 
