@@ -267,7 +267,7 @@ def _code(kind: type) -> str:
 
 def _type_name(kind: type) -> str:
     """`Transformer` for ours, `package.module:Class` for others, `model.py:Class` for one defined in a config file."""
-    if kind.__module__ == config.__name__:
+    if getattr(config, kind.__name__, None) is kind:
         return kind.__name__
     return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
 

@@ -48,13 +48,15 @@ def test_what_the_user_has_tuned_stays():
     assert rest == "glibc.malloc.check=0 [] input"
 
 
-def test_without_huge_pages_to_be_had_nothing_is_done(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "setting, started", [("always [madvise] never", 1), ("always madvise [never]", 0), ("[always] madvise never", 0), (None, 0)]
+)
+def test_a_process_is_started_again_only_where_huge_pages_are_to_be_had(setting, started, tmp_path, monkeypatch):
+    path, calls = tmp_path / "enabled", []
+    if setting:
+        path.write_text(setting)
     monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
-    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started again"))
-    for setting in ("always madvise [never]", "[always] madvise never", None):
-        path = tmp_path / "enabled"
-        path.unlink(missing_ok=True)
-        if setting:
-            path.write_text(setting)
-        monkeypatch.setattr(huge_pages, "SETTING", path)
-        huge_pages.use()
+    monkeypatch.setattr(os, "execve", lambda *words: calls.append(words))
+    monkeypatch.setattr(huge_pages, "SETTING", path)
+    huge_pages.use()
+    assert len(calls) == started

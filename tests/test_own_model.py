@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from jaxnmt import cli, config_checks, config_files, run_directory
-from jaxnmt.config import UserError, replace
+from jaxnmt.config import Transformer, UserError, replace
 
 TEXT = '''"""A config."""
 import dataclasses
@@ -47,8 +47,12 @@ def start(run, path, **changes):
     return existed
 
 
-def test_its_fields_may_be_any_numbers(mine):
-    config_checks.validate(config_files.load(str(mine)))
+def test_its_fields_may_be_any_numbers_where_ours_may_not(mine):
+    experiment = config_files.load(str(mine))
+    config_checks.validate(experiment)
+    assert (experiment.model.bias, experiment.model.mlp_dim) == (-1.0, 0)
+    with pytest.raises(UserError, match="model.mlp_dim"):
+        config_checks.validate(replace(experiment, model=Transformer(mlp_dim=0)))
 
 
 def test_a_run_needs_its_folder_alone(mine, tmp_path):
