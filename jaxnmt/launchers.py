@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxnmt.config import UserError
+from jaxnmt.tpu_slices import slice_of
 
 _PORT = 8476
 
@@ -31,30 +32,6 @@ TPUS = {
     "v6e": Tpu("tpu-v6e-slice", "v6e", 1, "v2-alpha-tpuv6e"),
 }
 _CHIPS_PER_HOST = 4
-
-
-class Slice(NamedTuple):
-    """The TPU chips that are wired together."""
-
-    tpu: Tpu
-    topology: str
-    chips: int
-
-    @property
-    def hosts(self) -> int:
-        return max(1, self.chips // _CHIPS_PER_HOST)
-
-
-def slice_of(word: str) -> Slice:
-    """`v5p:4x4x8` -> its generation, topology and chips.
-
-    Raises:
-        UserError: that is no topology of a generation known here.
-    """
-    match = re.fullmatch(r"(\w+):(\d+(?:x\d+){1,2})", word)
-    if match is None or match[1] not in TPUS or not (chips := math.prod(map(int, match[2].split("x")))):
-        raise UserError(f"--on expects a generation and a topology, such as v5p:4x4x8, not {word}; the generations are {', '.join(TPUS)}")
-    return Slice(TPUS[match[1]], match[2], chips)
 
 
 def launcher(name: str) -> pathlib.Path:
@@ -87,12 +64,16 @@ def jobset(command: Sequence[str], name: str, image: str, on: str, hosts: int, s
             {"name": "JAX_PROCESS_ID", "valueFrom": number},
         ]
     else:
-        tpu = slice_of(on)
-        if hosts not in (1, tpu.hosts):
-            raise UserError(f"--hosts {hosts}: a slice {on} has {tpu.hosts} hosts; leave --hosts out")
-        hosts, limits, env = tpu.hosts, {"google.com/tpu": min(tpu.chips, _CHIPS_PER_HOST)}, []
+        asked = slice_of(on, "; gpu:N (N in each host)")
+        per_host = min(asked.chips, _CHIPS_PER_HOST)
+        if hosts not in (1, asked.chips // per_host):
+            raise UserError(f"--hosts {hosts}: a slice {on} has {asked.chips // per_host} hosts; leave --hosts out")
+        hosts, limits, env = asked.chips // per_host, {"google.com/tpu": per_host}, []
         annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}  # no two jobs on one slice
-        selector = {"cloud.google.com/gke-tpu-accelerator": tpu.tpu.label, "cloud.google.com/gke-tpu-topology": tpu.topology}
+        selector = {
+            "cloud.google.com/gke-tpu-accelerator": TPUS[asked.generation].label,
+            "cloud.google.com/gke-tpu-topology": asked.topology,
+        }
     structures = {"command": command, "env": env, "limits": limits, "node_selector": selector, "annotations": annotations}
     values = {"name": name, "image": image, "hosts": hosts, "slices": slices, "restarts": restarts}
     return _fill("jobset.yaml", values | {key: json.dumps(value) for key, value in structures.items()})  # JSON is YAML
@@ -104,10 +85,11 @@ def tpu_vm(command: Sequence[str], name: str, on: str, slices: int, zone: str, p
     Raises:
         UserError: `on` is no TPU topology.
     """
-    tpu = slice_of(on)
+    asked = slice_of(on)
+    tpu = TPUS[asked.generation]
     words = {"name": name, "zone": zone, "project": project, "setup": setup, "command": shlex.join(command)}
     values = {key: shlex.quote(word) for key, word in words.items()}
-    values |= {"accelerator_type": f"{tpu.tpu.type}-{tpu.chips * tpu.tpu.units}", "runtime": tpu.tpu.runtime}
+    values |= {"accelerator_type": f"{tpu.type}-{asked.chips * tpu.units}", "runtime": tpu.runtime}
     nodes = f"--node-id={name}" if slices == 1 else f"--node-count={slices} --node-prefix={name}"
     return _fill("tpu_vm.sh", values | {"nodes": nodes})
 

@@ -12,7 +12,7 @@ import pytest
 import jaxnmt
 
 ROOT = pathlib.Path(jaxnmt.__file__).parent
-CONFIG = {"config", "config_models", "config_files", "config_checks", "overrides", "run_directory", "whole_files"}
+CONFIG = {"config", "config_models", "config_files", "config_checks", "overrides", "run_directory", "whole_files", "tpu_slices"}
 CLI = {"cli", "verbs", "huge_pages", "text_streams", "run_summary", "launchers"}
 
 # What each room may import, itself aside.

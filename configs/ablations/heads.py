@@ -12,4 +12,4 @@ from jaxnmt.config_files import load
 def study() -> Study:
     parent = load("quickstart")
     heads = {f"{n} heads" if n > 1 else "1 head": replace(parent, **{"model.num_heads": n}) for n in (4, 1, 2, 8)}
-    return Study(variants=heads, budget=Budget(1000, "steps"), seeds=(1, 2, 3))
+    return Study(variants=heads, budget=Budget(400, "steps"), seeds=(1, 2, 3))

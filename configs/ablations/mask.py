@@ -11,4 +11,4 @@ from jaxnmt.config_files import load
 
 def study() -> Study:
     masked = load("quickstart")
-    return Study(variants={"masked": masked, "sees the future": replace(masked, **{"model.causal": False})}, budget=Budget(1000, "steps"))
+    return Study(variants={"masked": masked, "sees the future": replace(masked, **{"model.causal": False})}, budget=Budget(400, "steps"))

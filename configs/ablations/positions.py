@@ -13,4 +13,4 @@ from jaxnmt.config_files import load
 def study() -> Study:
     parent = load("quickstart")
     kinds = ("sinusoidal", "learned", "rotary", "none")
-    return Study(variants={kind: replace(parent, **{"model.positions": kind}) for kind in kinds}, budget=Budget(1000, "steps"))
+    return Study(variants={kind: replace(parent, **{"model.positions": kind}) for kind in kinds}, budget=Budget(400, "steps"))

@@ -58,7 +58,7 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
 
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)]
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # one line shows through another that lies on it
             axes.plot(line.x, line.y, dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")

@@ -9,7 +9,7 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.analysis.tables import Table
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import make_mesh, path_name
+from jaxnmt.parallel.sharding import make_mesh, owner_of, path_name
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import abstract_state
 
@@ -37,9 +37,7 @@ def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
     params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     beside = dict.fromkeys([*params, _REST], 0)
     for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):
-        keys = path_name(path).split("/")
-        ends = ("/".join(keys[start:]) for start in range(len(keys)))
-        beside[next((end for end in ends if end in params), _REST)] += bytes_per_device(x)
+        beside[owner_of(path_name(path), params) or _REST] += bytes_per_device(x)
     rows = [
         (name, " x ".join(map(str, x.shape)), _spec(x.sharding.spec, x.ndim), f"{bytes_per_device(x):,}", f"{beside[name]:,}")
         for name, x in params.items()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import jax
 import numpy as np
@@ -169,13 +169,16 @@ def state_shardings(state, params, mesh: jax.sharding.Mesh):
     specs = {path_name(p): (x.shape, param_spec(path_name(p), x.shape, mesh)) for p, x in jax.tree_util.tree_leaves_with_path(params)}
 
     def sharding(path, leaf):
-        keys = path_name(path).split("/")
-        for start in range(len(keys)):
-            if (found := specs.get("/".join(keys[start:]))) is not None:
-                return NamedSharding(mesh, _inherit(leaf.shape, *found))
-        return NamedSharding(mesh, PartitionSpec())
+        owner = owner_of(path_name(path), specs)
+        return NamedSharding(mesh, _inherit(leaf.shape, *specs[owner]) if owner else PartitionSpec())
 
     return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def owner_of(path: str, params: Container[str]) -> str | None:
+    """The path of the parameter that a leaf around the parameters belongs to: the longest that its own path ends in."""
+    keys = path.split("/")
+    return next((end for start in range(len(keys)) if (end := "/".join(keys[start:])) in params), None)
 
 
 def _inherit(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: PartitionSpec) -> PartitionSpec:

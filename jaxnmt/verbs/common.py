@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import sys
 from typing import Annotated, Literal
 
 import tyro
 
-from jaxnmt import config_checks, config_files
+from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.parallel import distributed
 
@@ -24,6 +25,12 @@ class Settings:
 @dataclasses.dataclass(frozen=True)
 class NoOptions:
     pass
+
+
+def run_folder(config: str, run: str) -> pathlib.Path:
+    """The run's folder: as it is given, or runs/ and the config's name."""
+    name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
+    return run_directory.folder(run or pathlib.Path("runs") / name)
 
 
 def trainable(name: str, experiment: Experiment) -> Experiment:

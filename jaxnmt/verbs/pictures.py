@@ -104,7 +104,7 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     from jaxnmt.analysis.visualize.page import page
     from jaxnmt.analysis.visualize.record import of_run
 
-    record = of_run(pathlib.Path(run), sentence, options.decoding, options.checkpoint)
+    record = of_run(run_directory.folder(run), sentence, options.decoding, options.checkpoint)
     with text_streams.writer(options.output) as write:
         write(page(record))
     if options.json:

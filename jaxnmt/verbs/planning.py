@@ -10,8 +10,7 @@ from typing import Annotated
 
 from jaxnmt import config_checks, text_streams
 from jaxnmt.config import Experiment, UserError
-from jaxnmt.verbs.common import Flat, say
-from jaxnmt.verbs.training import Train, _run_folder
+from jaxnmt.verbs.common import Flat, run_folder, say
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,7 @@ def plan(config: str, options: Plan) -> int:
     from jaxnmt.analysis.plan import kernel, prediction, report, search, topology, workload
 
     target = topology.target(options.on)
-    lengths = workload.Lengths(options.experiment, _run_folder(config, Train(run=options.run)), say)
+    lengths = workload.Lengths(options.experiment, run_folder(config, options.run), say)
     if options.decoding:
         program, time = prediction.decoding(options.experiment, target, lengths)
         tables.show([report.decoding_table(program, time, target, config)])

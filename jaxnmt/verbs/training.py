@@ -9,7 +9,7 @@ from typing import Annotated
 from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.parallel import distributed
-from jaxnmt.verbs.common import Flat, NoOptions, Settings, say, trainable
+from jaxnmt.verbs.common import Flat, NoOptions, Settings, run_folder, say, trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def train(config: str, options: Train) -> None:
     """
     if options.explain_sharding:
         return _explain_sharding(config, options)
-    _train(_run_folder(config, options), trainable(config, options.experiment))
+    _train(run_folder(config, options.run), trainable(config, options.experiment))
 
 
 def resume(run: str, options: Settings) -> None:
@@ -65,7 +65,7 @@ def data_prepare(config: str, options: Prepare) -> None:
       jaxnmt data prepare wmt14_base
       jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
     """
-    run, experiment = _run_folder(config, options), trainable(config, options.experiment)
+    run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
     distributed.join()
     _start(run, experiment)
     from jaxnmt.data.prepared import prepare
@@ -128,14 +128,9 @@ def _explain_sharding(config: str, options: Train) -> None:
     from jaxnmt.analysis.plan.workload import Lengths
     from jaxnmt.analysis.sharding_table import explain
 
-    table = explain(options.experiment, Lengths(options.experiment, _run_folder(config, options), say).vocabularies)
+    table = explain(options.experiment, Lengths(options.experiment, run_folder(config, options.run), say).vocabularies)
     if distributed.is_leader():
         tables.show([table])
-
-
-def _run_folder(config: str, options: Train | Prepare) -> pathlib.Path:
-    name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
-    return run_directory.folder(options.run or pathlib.Path("runs") / name)
 
 
 def _start(run: pathlib.Path, experiment: Experiment) -> bool:

@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from jaxnmt import cli, launchers
+from jaxnmt import cli
 
 BIG = ["--", "train", "wmt14_big", "--run"]
 COMMANDS = {
@@ -88,10 +88,12 @@ def test_each_job_of_a_jobset_is_one_that_kubernetes_takes(name):
             validate.validate(broken, validate.latest_version(), strict=True)
 
 
-@pytest.mark.parametrize("on, hosts", [("v5e:2x2", 1), ("v5e:4x4", 4), ("v5p:2x2x2", 2), ("v5p:4x4x8", 32), ("v6e:16x16", 64)])
-def test_a_slice_has_a_host_for_each_four_chips(on, hosts):
-    tpu = launchers.slice_of(on)
-    assert tpu.hosts == hosts and tpu.chips == math.prod(map(int, on.split(":")[1].split("x")))
+@pytest.mark.parametrize(
+    "on, hosts", [("v5e:1x1", 1), ("v5e:2x2", 1), ("v5e:4x4", 4), ("v5p:2x2x2", 2), ("v5p:4x4x8", 32), ("v6e:16x16", 64)]
+)
+def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
+    set_ = printed(["jobset", "--print", "--image", "i", "--on", on, *BIG, "gs://bucket/big"], capsys)
+    assert f"completions: {hosts}\n" in set_ and f'"google.com/tpu": {min(4, math.prod(map(int, on[4:].split("x"))))}' in set_
 
 
 @pytest.mark.parametrize(
@@ -105,7 +107,8 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts):
         (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes expects"),
         (["slurm", "--name", "My Job", "--", "train", "wmt14_big"], "--name My Job"),
         (["jobset", "--", "train", "wmt14_big"], "--image is missing"),
-        (["jobset", "--image", "i", "--on", "v9:4x4", "--", "train", "wmt14_big"], "v5e, v5p, v6e"),
+        (["jobset", "--image", "i", "--on", "v9:4x4", "--", "train", "wmt14_big"], "v5p:2x2x1"),
+        (["tpu_vm", "--zone", "z", "--project", "p", "--on", "v5p:4x4x7", "--", "train", "wmt14_big"], "v5p:4x4x7 is no topology"),
         (["jobset", "--image", "i", "--on", "v5e:4x4", "--hosts", "3", "--", "train", "wmt14_big"], "has 4 hosts"),
         (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
         (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),

@@ -4,11 +4,11 @@ source's length; all of it on one page."""
 from __future__ import annotations
 
 import html
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnmt import whole_files
 from jaxnmt.analysis import figures, pages
 from jaxnmt.analysis.ablations import results
 from jaxnmt.analysis.ablations import study as studies
@@ -44,9 +44,7 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
         "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
     for name, text in files.items():
-        temporary = folder / f"{name}.{os.getpid()}.tmp"  # several workers may finish together
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        whole_files.write(folder / name, text)  # several workers may finish together
     show([table])
 
 

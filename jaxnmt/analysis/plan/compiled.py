@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import math
 import re
 import time
 from typing import Any
@@ -18,6 +17,7 @@ from jaxnmt.analysis.plan import hlo
 from jaxnmt.analysis.plan.arithmetic import Work, work
 from jaxnmt.analysis.plan.collectives import Collective, collectives
 from jaxnmt.analysis.plan.topology import GIB, Target
+from jaxnmt.analysis.sharding_table import bytes_per_device
 from jaxnmt.config import UserError
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
@@ -118,7 +118,7 @@ def _compile(
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        held, took = _bytes_on_a_device(arguments), time.perf_counter() - began
+        held, took = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
         return Compiled(shape, held, wanted(str(error), held), False, arithmetic, None, 0.0, (), order, took)
     seconds = time.perf_counter() - began
     needs = compiled.memory_analysis()
@@ -138,11 +138,6 @@ def _compile(
         order=order,
         seconds=seconds,
     )
-
-
-def _bytes_on_a_device(arguments: Any) -> int:
-    """Bytes of one device's share of arrays with shardings."""
-    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(arguments))
 
 
 def wanted(message: str, held: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from jaxnmt.config import UserError
+from jaxnmt.tpu_slices import Slice, slice_of
 
 GIB = 2**30
 
@@ -44,11 +45,6 @@ _TPUS = {
     "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 197e12 / (2 * 4 * 128**2)),
     "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 100e9, 459e12 / (2 * 2 * 4 * 128**2)),
     "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1638e9, 100e9, 918e12 / (2 * 4 * 256**2)),
-}
-_SLICES = {
-    "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-    "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
 }
 _TORUS = {"v5e": 16, "v6e": 16, "v5p": 4}  # an axis of a multiple of this length closes to a ring
 
@@ -94,10 +90,7 @@ def target(name: str) -> Target:
         return Target(name, Chip("simulated device"), _cpus(name, int(size)))
     if name == "gpu":
         return _gpus()
-    if size not in _SLICES.get(kind, ()):
-        slices = "; ".join(f"{family}:{', '.join(sizes)}" for family, sizes in _SLICES.items())
-        raise UserError(f"--on {name} is no topology known here; there are {slices}; cpu:N (N simulated devices); gpu (this machine's)")
-    return _tpus(kind, size)
+    return _tpus(slice_of(name, "; cpu:N (N simulated devices); gpu (this machine's)"))
 
 
 def _cpus(name: str, count: int) -> Sequence[Any]:
@@ -120,18 +113,18 @@ def _gpus() -> Target:
     return Target("gpu", dataclasses.replace(chip, name=kind, memory=memory), devices)
 
 
-def _tpus(kind: str, size: str) -> Target:
+def _tpus(asked: Slice) -> Target:
+    kind, lengths, name = asked.generation, asked.lengths, f"{asked.generation}:{asked.topology}"
     found = importlib.util.find_spec("libtpu")
     if found is None or found.origin is None:
-        raise UserError(f"--on {kind}:{size} needs the TPU compiler (500 MB, no TPU): pip install 'jaxnmt[plan]'")
+        raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jaxnmt[plan]'")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(pathlib.Path(found.origin).parent / "libtpu.so"))
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # or it looks for a TPU's host on the network
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
-    lengths = [int(length) for length in size.split("x")]
-    alone = {"chips_per_host_bounds": [1, 1, 1]} if size == "1x1" else {}  # of a host's 2 x 2
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=f"{kind}:{size}", **alone).devices
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if asked.chips == 1 else {}  # of a host's 2 x 2
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone).devices
     rings = tuple((length, length % _TORUS[kind] == 0) for length in lengths)
     places = tuple(tuple(device.coords[: len(lengths)]) for device in devices)
-    return Target(f"{kind}:{size}", _TPUS[kind], devices, places, rings)
+    return Target(name, _TPUS[kind], devices, places, rings)

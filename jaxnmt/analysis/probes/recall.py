@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt import whole_files
 from jaxnmt.analysis import figures
 from jaxnmt.analysis.figures import Line
 from jaxnmt.analysis.laws.practice import Practice, shape_of
@@ -222,9 +223,7 @@ def read(path: pathlib.Path) -> list[Cell]:
 
 
 def _write(path: pathlib.Path, cells: Sequence[Cell]) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(figures.numbers(Cell._fields, cells), encoding="utf-8", newline="")
-    temporary.replace(path)
+    whole_files.write(path, figures.numbers(Cell._fields, cells))
 
 
 def title(cells: Sequence[Cell]) -> str:

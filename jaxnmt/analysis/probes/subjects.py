@@ -42,12 +42,12 @@ def subjects(names: Sequence[str], width: int = 0, runs: bool = False) -> dict[s
 
 
 def _subject(name: str, width: int, runs: bool) -> Subject:
-    if pathlib.Path(name).is_dir():
+    if (folder := run_directory.folder(name)).is_dir():
         if not runs:
             raise cfg.UserError(f"{name} is a folder; this probe trains its models itself: give a config, by shipped name or path")
         if width:
             raise cfg.UserError(f"--width {width} cannot change {name}: it is trained; leave --width out, or give configs alone")
-        return Subject(run_directory.read(name).model, pathlib.Path(name))
+        return Subject(run_directory.read(name).model, folder)
     experiment = config_files.load(name)
     if width:
         experiment = dataclasses.replace(experiment, model=resized(name, experiment.model, width))
