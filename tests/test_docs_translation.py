@@ -1,0 +1,39 @@
+"""A translated page in docs, NAME.LANGUAGE.md, says in other words what NAME.md says: commands, figures, images are the same."""
+
+import pathlib
+import re
+from collections import Counter
+
+import pytest
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+FENCE = r"^```.*?^```$"
+KINDS = {
+    "commands": lambda text: [block for block in re.findall(FENCE, text, re.M | re.S) if "\njaxnmt " in block],
+    "images": lambda text: re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text),
+    "links": lambda text: re.findall(r"(?<!!)\[[^\]]*\]\(([^)]*)\)", re.sub(r"^\[\w+\]\(.*\)$", "", text, flags=re.M)),  # but languages'
+    "rows of tables (their figures)": lambda text: [figures(row) for row in re.findall(r"^\|.*\|$", text, re.M)],
+    # Another language has another order of words, so a section's names and figures are counted.
+    "names in backquotes": lambda text: Counter(re.findall(r"`[^`\n]+`", re.sub(FENCE, "", text, flags=re.M | re.S))),
+    "figures": lambda text: Counter(figures(text)),
+}
+
+
+def figures(text: str) -> list[str]:
+    return re.findall(r"[\d⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+(?:[.,]\d+)*", text)
+
+
+def sections(page: str) -> list[tuple[int, str]]:
+    """(level, text below) of each heading."""
+    parts = re.split(r"^(#+) .*$", (DOCS / page).read_text(encoding="utf-8"), flags=re.M)
+    return [(len(level), text) for level, text in zip(parts[1::2], parts[2::2], strict=True)]
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.*.md")))
+def test_a_translation_keeps_what_is_not_words(page):
+    original = page.split(".")[0] + ".md"
+    here, there = sections(page), sections(original)
+    assert [level for level, _ in here] == [level for level, _ in there], f"{page} has other headings than {original}"
+    for number, ((_, text), (_, source)) in enumerate(zip(here, there, strict=True), 1):
+        for kind, of in KINDS.items():
+            assert of(text) == of(source), f"{kind} below heading {number} of {page} are not those of {original}"
