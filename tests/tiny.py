@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -82,6 +85,30 @@ def write_text(folder: Path, name: str, count: int, seed: int) -> str:
     return f"{folder / name}.xx,{folder / name}.yy"
 
 
+_CONFIG = """from jaxnmt.config import *
+
+def config():
+    return Experiment(
+        data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
+        tokenizer=Tokenizer(kind="words", vocab_size=0),
+        batching=Batching(tokens=256, row_length=16),
+        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
+        schedule=Schedule(learning_rate=1e-2, warmup_steps=10),
+        training=Training(steps=60, ema_decay=0.9),
+        validation=Validation(every=30, metric="bleu", beam_size=2),
+        decoding=Decoding(beam_size=2, max_length_extra=3, batch_size=8, length_penalty=3.0),
+        logging=Logging(every=5),
+    )
+"""
+
+
+def write_config(folder: Path) -> str:
+    """A config file `mine.py` of a run of 60 steps on text that its command names."""
+    path = folder / "mine.py"
+    path.write_text(_CONFIG.format(cache=str(folder / "cache")))
+    return str(path)
+
+
 def experiment(folder: Path, **changes) -> cfg.Experiment:
     """A run of 8 steps with all that makes resuming hard: dropout, an average, accumulation and a mixture."""
     data = cfg.Data(
@@ -110,3 +137,11 @@ def experiment(folder: Path, **changes) -> cfg.Experiment:
 def as_arrays(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """On the device."""
     return {name: jnp.asarray(x) for name, x in batch.items()}
+
+
+def on_eight_devices(*words) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words in a process that sees eight CPU devices; it must succeed."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    done = subprocess.run([sys.executable, *map(str, words)], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done

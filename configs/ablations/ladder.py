@@ -11,7 +11,7 @@ from jaxnmt.analysis.ablations.study import Budget, Study
 from jaxnmt.config import Batching, Recurrent, Schedule, Tokenizer, Training, Transformer, Validation, replace
 from jaxnmt.config_files import load
 
-EPOCHS = 6
+EPOCHS = 5
 
 
 def study() -> Study:
@@ -36,7 +36,7 @@ def study() -> Study:
     }
     variants = {name: replace(base, model=replace(model, dropout=0.1)) for name, model in models.items()}
     variants["transformer"] = replace(variants["transformer"], batching=Batching(tokens=2048, row_length=64))
-    return Study(variants=variants, budget=Budget(EPOCHS, "epochs"), learning_rates=(1e-3, 2e-3, 4e-3), tuning=Budget(1, "epochs"))
+    return Study(variants=variants, budget=Budget(EPOCHS, "epochs"), learning_rates=(1e-3, 2e-3, 4e-3, 8e-3), tuning=Budget(1, "epochs"))
 
 
 FILES = {"train": "train", "validation": "val", "test": "test2016"}

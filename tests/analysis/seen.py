@@ -1,11 +1,10 @@
 """Records of tiny models of every kind, which the tests of records and of pages share."""
 
 import functools
-import sys
-from pathlib import Path
 from typing import Any
 
 import tiny
+from laws import own
 
 from jaxnmt import config as cfg
 from jaxnmt.analysis.visualize.record import record
@@ -13,9 +12,6 @@ from jaxnmt.config import replace
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
-
-sys.path.append(str(Path(__file__).parents[1] / "laws"))
-import own  # noqa: E402
 
 TOKENIZER = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [("a b@@ c d e f g h", "u@@ v w@@ x y z a b c d")])
 SENTENCE = "a b@@ c d a e"

@@ -2,8 +2,6 @@
 
 import csv
 import functools
-import importlib.util
-import sys
 import types
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from laws import own
 
 from jaxnmt import cli
 from jaxnmt.analysis.laws.subject import FIRST_WORD
@@ -23,10 +22,6 @@ from jaxnmt.models import cells
 from jaxnmt.models.recurrent import RecurrentMemory, mirror
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loss import batch_loss
-
-spec = importlib.util.spec_from_file_location("own", Path(__file__).parents[1] / "laws" / "own.py")
-own = sys.modules.setdefault("own", importlib.util.module_from_spec(spec))
-spec.loader.exec_module(own)
 
 VOCABULARY, TARGET = 23, 7
 SOURCE = np.array([5, 9, 6, 11, 8, EOS], np.int32)  # no word stands there twice

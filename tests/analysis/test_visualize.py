@@ -1,14 +1,12 @@
 """What `jaxnmt visualize` records is what the model computes: its attention, its probabilities, its search."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import tiny
+from analysis import seen
 
 from jaxnmt import cli, config_files
 from jaxnmt.analysis.visualize import record as records
@@ -17,10 +15,6 @@ from jaxnmt.config import Decoding, UserError, replace
 from jaxnmt.decoding.search import BOS, PAD
 from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.loop import train
-
-spec = importlib.util.spec_from_file_location("seen", Path(__file__).with_name("seen.py"))
-seen = sys.modules.setdefault("seen", importlib.util.module_from_spec(spec))
-spec.loader.exec_module(seen)
 
 WITHOUT = ["bag", "elman", "sutskever", "cho", "own"]
 WITH = [name for name in seen.CONFIGS if name not in WITHOUT]

@@ -1,13 +1,12 @@
 """The page of `jaxnmt visualize` in headless Chromium: it runs without error or request, reaches its last step, and is accessible."""
 
-import importlib.util
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from analysis import seen
 
 from jaxnmt.analysis.visualize.page import page
 
@@ -16,10 +15,6 @@ axe_package = pytest.importorskip("axe_playwright_python", reason="brings axe-co
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("there is no chromium here: apt-get install chromium", allow_module_level=True)
-
-spec = importlib.util.spec_from_file_location("seen", Path(__file__).with_name("seen.py"))
-seen = sys.modules.setdefault("seen", importlib.util.module_from_spec(spec))
-spec.loader.exec_module(seen)
 
 KINDS = ["transformer", "bag", "elman", "sutskever", "cho", "bahdanau", "luong", "luong_dot", "own"]
 WEIGHTS = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--w')))"

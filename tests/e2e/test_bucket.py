@@ -16,21 +16,6 @@ import tiny
 from jaxnmt import cli, run_directory
 from jaxnmt.config import UserError
 
-CONFIG = """from jaxnmt.config import *
-
-def config():
-    return Experiment(
-        data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
-        tokenizer=Tokenizer(kind="words", vocab_size=0),
-        batching=Batching(tokens=256, row_length=16),
-        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
-        training=Training(steps=20, ema_decay=0.9),
-        validation=Validation(every=10),
-        checkpoints=Checkpoints(every=5),
-        logging=Logging(every=5),
-    )
-"""
-
 
 @pytest.fixture(scope="module")
 def bucket():
@@ -75,17 +60,11 @@ def exact(text):
 @pytest.mark.slow
 def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
     source, target = tiny.write_text(tmp_path, "text", 200, 1).split(",")
-    (tmp_path / "mine.py").write_text(CONFIG.format(cache=str(tmp_path / "cache")))
-    text, said = ["--data.train", source, target], []
+    text = ["--data.train", source, target, "--validation.every", "10", "--checkpoints.every", "5"]
+    train, said = ["train", tiny.write_config(tmp_path), "--run", "RUN", *text], []
     for run, commands in (
-        (str(tmp_path / "run"), [["train", str(tmp_path / "mine.py"), "--run", "RUN", *text]]),
-        (
-            "gs://bucket/runs/a",
-            [
-                ["train", str(tmp_path / "mine.py"), "--run", "RUN", "--training.steps", "10", *text],
-                ["resume", "RUN", "--training.steps", "20"],
-            ],
-        ),
+        (str(tmp_path / "run"), [[*train, "--training.steps", "20"]]),
+        ("gs://bucket/runs/a", [[*train, "--training.steps", "10"], ["resume", "RUN", "--training.steps", "20"]]),
     ):
         for words in commands:
             jaxnmt(bucket, *(run if word == "RUN" else word for word in words))

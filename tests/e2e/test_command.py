@@ -9,30 +9,14 @@ import tiny
 from jaxnmt import cli
 from jaxnmt.training.metrics import read_metrics
 
-CONFIG = """from jaxnmt.config import *
-
-def config():
-    return Experiment(
-        data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
-        tokenizer=Tokenizer(kind="words", vocab_size=0),
-        batching=Batching(tokens=256, row_length=16),
-        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
-        schedule=Schedule(learning_rate=1e-2, warmup_steps=10),
-        training=Training(steps=60, ema_decay=0.9),
-        validation=Validation(every=30, metric="bleu", beam_size=2),
-        decoding=Decoding(beam_size=2, max_length_extra=3, batch_size=8, length_penalty=3.0),
-        logging=Logging(every=5),
-    )
-"""
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("command")
     source, target = tiny.write_text(folder, "text", 200, 1).split(",")
-    (folder / "mine.py").write_text(CONFIG.format(cache=str(folder / "cache")))
+    config = tiny.write_config(folder)
     run = folder / "run"
-    assert cli.main(["train", str(folder / "mine.py"), "--run", str(run), "--data.train", source, target]) == 0
+    assert cli.main(["train", config, "--run", str(run), "--data.train", source, target]) == 0
     return run
 
 

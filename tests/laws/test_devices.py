@@ -1,14 +1,10 @@
 """One device and eight see the same sentences and reach the same loss; what one saved the other reads; a run's folder is all one needs."""
 
-import importlib.util
-import os
-import pathlib
-import subprocess
-import sys
-
 import jax
 import numpy as np
 import pytest
+import tiny
+from laws import devices
 
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
@@ -16,20 +12,12 @@ from jaxnmt.training.checkpoint import CheckpointStore
 from jaxnmt.training.loop import validation_loss
 from jaxnmt.training.metrics import read_metrics
 
-SCRIPT = pathlib.Path(__file__).with_name("devices.py")
-spec = importlib.util.spec_from_file_location("devices", SCRIPT)
-devices = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(devices)
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """-> (folder, the run on one device, the folder of the run on eight)."""
     folder = tmp_path_factory.mktemp("devices")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    command = [sys.executable, str(SCRIPT), str(folder), str(folder / "eight")]
-    eight = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
-    assert eight.returncode == 0 and eight.stdout.split() == ["8"], eight.stderr[-3000:]
+    assert tiny.on_eight_devices(devices.__file__, folder, folder / "eight").stdout.split() == ["8"]
     return folder, devices.train(folder, folder / "one"), folder / "eight"
 
 

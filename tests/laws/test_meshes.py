@@ -1,34 +1,24 @@
 """Laws 2 and 7 on eight devices: every mesh reaches one device's losses, and what it saved is restored on another and on one device."""
 
-import importlib.util
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
+import tiny
+from laws import meshes
 
 from jaxnmt.analysis.laws.practice import Practice, batch
 from jaxnmt.analysis.laws.training import restore
 
 pytestmark = pytest.mark.slow  # `devices` of test_every_rung.py takes one mesh for every rung
 
-SCRIPT = pathlib.Path(__file__).with_name("meshes.py")
-spec = importlib.util.spec_from_file_location("meshes", SCRIPT)
-meshes = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(meshes)
-
 
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     """-> (folder of checkpoints, what the process with eight devices tells)."""
     folder = tmp_path_factory.mktemp("meshes")
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
-    done = subprocess.run([sys.executable, str(SCRIPT), str(folder)], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    tiny.on_eight_devices(meshes.__file__, folder)
     told = json.loads((folder / "told.json").read_text())
     assert told["devices"] == 8 and jax.device_count() == 1
     return folder, told
