@@ -3,7 +3,7 @@
     python benchmarks/scaling.py FOLDER
 
 Each plan is one `jaxnmt plan ... --json FOLDER/NAME.json`, half a minute to three on one core; a plan that is there already is kept.
-Needs the TPU compiler: pip install 'jaxnmt[plan]'. Nothing is run.
+Needs the TPU compiler: pip install 'jax[tpu]'. Nothing is run.
 """
 
 import json

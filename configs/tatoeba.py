@@ -1,4 +1,4 @@
-"""Tatoeba, short everyday sentences, English to Turkish from a TSV file (37 thousand pairs).
+"""Tatoeba, short everyday sentences, English to Turkish from a TSV file (37 thousand pairs; docs/data.md says whose).
 
 Command: jaxnmt train tatoeba --data.train eng-tur.train.tsv.gz --data.validation eng-tur.val.tsv.gz
          jaxnmt evaluate runs/tatoeba --split validation

@@ -10,11 +10,9 @@ from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Mesh, Optimiz
 def config() -> Experiment:
     return Experiment(
         data=Data(
-            train=("wmt19_translate/de-en:train",),
-            validation=("wmt19_translate/de-en:validation",),
-            test=("wmt14_translate/de-en:test",),
-            source_language="en",
-            target_language="de",
+            train=("wmt19_translate/en-de:train",),
+            validation=("wmt19_translate/en-de:validation",),
+            test=("wmt14_translate/en-de:test",),
             max_length=256,
         ),
         tokenizer=Tokenizer(kind="unigram", vocab_size=32_000),

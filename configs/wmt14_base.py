@@ -10,11 +10,9 @@ from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Schedule, Tok
 def config() -> Experiment:
     return Experiment(
         data=Data(
-            train=("wmt14_translate/de-en:train",),
-            validation=("wmt14_translate/de-en:validation",),
-            test=("wmt14_translate/de-en:test",),
-            source_language="en",
-            target_language="de",
+            train=("wmt14_translate/en-de:train",),
+            validation=("wmt14_translate/en-de:validation",),
+            test=("wmt14_translate/en-de:test",),
             max_length=256,
         ),
         tokenizer=Tokenizer(kind="bpe", vocab_size=37_000),

@@ -51,7 +51,7 @@ class Data:
     held_out: int = 1000
     """Pairs held out for validation when none is given (at most a tenth of the corpus)."""
     max_length: int = 128
-    """Drop a training pair with a side longer than this many tokens, the end token counted; translation cuts its input there."""
+    """Drop a training pair with a side longer than this many tokens, the end token counted. Translation splits longer input there."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     """Which training pairs are dropped."""
     cache: str = ""

@@ -41,7 +41,7 @@ def folder(run: str | pathlib.PurePath) -> pathlib.Path:
     if not run.startswith("gs://"):
         raise UserError(f"{run}: of folders that are elsewhere, only gs:// ones are known")
     if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{run}: folders in a bucket need the extra gcs: pip install 'jaxnmt[gcs]'")
+        raise UserError(f"{run}: folders in a bucket need gcsfs (the extra gcs): pip install gcsfs")
     from etils import epath  # a quarter of a second to import
 
     return typing.cast(pathlib.Path, epath.Path(run))

@@ -1,25 +1,18 @@
 """Every rung at equal parameters (1.7 million, within a twentieth) and equal tokens, Multi30k English to German: what each step adds.
 
-Files: raw text, train.en, train.de, val.en, …; docs/data.md says where they come from; MULTI30K names their folder.
-Command: MULTI30K=folder jaxnmt ablate ladder
+Command: jaxnmt ablate ladder
 Time, score: not yet measured
 """
-
-import os
 
 from jaxnmt.analysis.ablations.study import Budget, Study
 from jaxnmt.config import Batching, Recurrent, Schedule, Tokenizer, Training, Transformer, Validation, replace
 from jaxnmt.config_files import load
 
-EPOCHS = 5
-
 
 def study() -> Study:
-    folder = os.environ.get("MULTI30K", "multi30k")
-    files = {part: tuple(f"{folder}/{name}.{side}" for side in ("en", "de")) for part, name in FILES.items()}
-    base = replace(load("gru_bahdanau"), **{f"data.{part}": words for part, words in files.items()})
     base = replace(
-        base,
+        load("gru_bahdanau"),
+        data=load("multi30k").data,
         tokenizer=Tokenizer(kind="unigram", vocab_size=4000),
         batching=Batching(layout="buckets", tokens=2048),
         schedule=Schedule(name="cosine", learning_rate=2e-3, warmup_steps=200),
@@ -36,8 +29,4 @@ def study() -> Study:
     }
     variants = {name: replace(base, model=replace(model, dropout=0.1)) for name, model in models.items()}
     variants["transformer"] = replace(variants["transformer"], batching=Batching(tokens=2048, row_length=64))
-    return Study(variants=variants, budget=Budget(EPOCHS, "epochs"), learning_rates=(1e-3, 2e-3, 4e-3, 8e-3), tuning=Budget(1, "epochs"))
-
-
-FILES = {"train": "train", "validation": "val", "test": "test2016"}
-"""By part of the corpus, the name before `.en` and `.de`."""
+    return Study(variants=variants, budget=Budget(5, "epochs"), learning_rates=(1e-3, 2e-3, 4e-3, 8e-3), tuning=Budget(1, "epochs"))

@@ -31,7 +31,7 @@ class Plan:
 def plan(config: str, options: Plan) -> int:
     """Compile the real training step for devices that need not be here: does it fit, what is sent, how fast, how long to the last step.
 
-    TPU slices need the TPU compiler, pip install 'jaxnmt[plan]'; nothing is run. Without prepared data the largest shapes that the config
+    TPU slices need the TPU compiler, pip install 'jax[tpu]'; nothing is run. Without prepared data the largest shapes that the config
     allows are compiled. The exit status is 1 if it does not fit.
 
     Examples:

@@ -299,7 +299,7 @@ def test_unknown_topologies_are_refused_with_those_known(monkeypatch):
         with pytest.raises(UserError, match="v5e:1x1, 2x2.*cpu:N.*gpu"):
             topology.target(name)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'jaxnmt\[plan\]'"):
+    with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
         topology.target("v5e:2x2")
 
 

@@ -10,8 +10,8 @@ from analysis import seen
 
 from jaxnmt.analysis.visualize.page import page
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="drives Chromium: pip install 'jaxnmt[browser]'")
-axe_package = pytest.importorskip("axe_playwright_python", reason="brings axe-core: pip install 'jaxnmt[browser]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="drives Chromium: pip install -e '.[browser]'")
+axe_package = pytest.importorskip("axe_playwright_python", reason="brings axe-core: pip install -e '.[browser]'")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if CHROMIUM is None:
     pytest.skip("there is no chromium here: apt-get install chromium", allow_module_level=True)

@@ -86,5 +86,5 @@ def test_other_places_are_refused():
 
 def test_what_buckets_need_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"jaxnmt\[gcs\]"):
+    with pytest.raises(UserError, match="pip install gcsfs"):
         run_directory.folder("gs://bucket/run")

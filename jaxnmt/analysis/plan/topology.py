@@ -117,7 +117,7 @@ def _tpus(asked: Slice) -> Target:
     kind, lengths, name = asked.generation, asked.lengths, f"{asked.generation}:{asked.topology}"
     found = importlib.util.find_spec("libtpu")
     if found is None or found.origin is None:
-        raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jaxnmt[plan]'")
+        raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jax[tpu]'")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(pathlib.Path(found.origin).parent / "libtpu.so"))
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # or it looks for a TPU's host on the network
     jax.config.update("jax_platforms", "cpu")
