@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import inspect
+import io
 import itertools
 import math
 import os
@@ -126,7 +129,9 @@ def _unknown_verb(words: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command -> exit status: 0; 1 for a law that fails; 2 for a user's mistake; 130 for Ctrl-C; 141 for a closed pipe."""
+    """Run the command -> exit status: 0; 1 for a law that fails; 2 for a user's mistake, or a disk that is full or refuses;
+    3 for training that diverged; 130 for Ctrl-C; 141 for a closed pipe.
+    """
     if argv is None and sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
     try:
@@ -135,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return distributed.leave(status or 0)
     except UserError as error:
         print(f"{distributed.prefix()}error: {error}", file=sys.stderr)
-        return distributed.leave(2)
+        return distributed.leave(error.status)
     except KeyboardInterrupt as interrupt:
         print(f"{distributed.prefix()}interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr, flush=True)
         distributed.leave(130)
@@ -143,8 +148,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             os._exit(130)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it flushes at exit
+        _discard_stdout()
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        _discard_stdout()
+        print(f"{distributed.prefix()}error: {error.filename or 'stdout'} cannot be written: {error.strerror}", file=sys.stderr)
+        return distributed.leave(2)
+
+
+def _discard_stdout() -> None:
+    """Else Python complains of it again when it flushes at exit."""
+    with contextlib.suppress(io.UnsupportedOperation):  # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

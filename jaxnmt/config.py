@@ -16,6 +16,15 @@ from jaxnmt.config_models import Recurrent, Transformer
 class UserError(Exception):
     """A mistake of the user's: one sentence saying what is wrong, where, and what to do. Printed without a traceback."""
 
+    status = 2
+    """The command's exit status."""
+
+
+class Diverged(UserError):
+    """Training whose gradients stay non-finite."""
+
+    status = 3
+
 
 @dataclass(frozen=True)
 class Cleaning:

@@ -9,6 +9,7 @@ import itertools
 import os
 import pathlib
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 from jaxnmt.config import UserError
@@ -26,7 +27,14 @@ def windows(name: str, size: int) -> Iterator[list[str]]:
         file = open(name, "rb")
     except OSError as error:
         raise UserError(f"--input {name} cannot be read: {error.strerror}") from None
-    return _windows(gzip.open(file) if name.endswith(".gz") else file, size)
+    return _windows(_unpacked(gzip.open(file), name) if name.endswith(".gz") else file, size)
+
+
+def _unpacked(file: Iterable[bytes], name: str) -> Iterator[bytes]:
+    try:
+        yield from file
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"--input {name} is no whole .gz file: {error}") from None
 
 
 def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
@@ -41,14 +49,17 @@ def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
 def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], None]]:
     """A function that writes a line to the file `name` (stdout when empty). The file appears when all is written; `flag` named it.
 
+    What is no file, such as /dev/null or a named pipe, is written to as it stands; of a link, the file it points to.
+
     Raises:
         UserError: the file cannot be written.
     """
     if not name:
         yield _to_stdout
         return
-    target = pathlib.Path(name)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    target = pathlib.Path(os.path.realpath(name))
+    in_place = target.exists() and not target.is_file()
+    temporary = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.tmp")
     try:
         file = open(temporary, "w", encoding="utf-8", newline="\n")
     except OSError as error:
@@ -56,9 +67,11 @@ def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], None]]
     try:
         with file:
             yield functools.partial(print, file=file)
-        temporary.replace(target)
+        if not in_place:
+            temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        if not in_place:
+            temporary.unlink(missing_ok=True)
 
 
 def _to_stdout(line: str) -> None:

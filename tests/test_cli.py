@@ -1,6 +1,8 @@
 """The command: what it says to mistakes, and that it says it before JAX is imported."""
 
+import gzip
 import io
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import typing
 import pytest
 
 from jaxnmt import cli, config_files, overrides, run_directory, text_streams
-from jaxnmt.config import Experiment, replace
+from jaxnmt.config import Experiment, UserError, replace
 from jaxnmt.verbs import training
 
 FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
@@ -243,9 +245,45 @@ def test_an_output_file_is_whole_or_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluate_prints_scores_with_signatures_and_json(run, tmp_path, capsys):
+def test_what_is_no_file_stays_what_it_is_and_a_link_a_link(tmp_path):
+    (tmp_path / "old").write_text("old\n")
+    (tmp_path / "link").symlink_to(tmp_path / "old")
+    os.mkfifo(tmp_path / "pipe")
+    pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    for name in ("link", "pipe"):
+        with text_streams.writer(str(tmp_path / name)) as write:
+            write("new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new\n"
+    assert (tmp_path / "pipe").is_fifo() and os.read(pipe, 9) == b"new\n"
+    os.close(pipe)
+    assert {path.name for path in tmp_path.iterdir()} == {"old", "link", "pipe"}
+
+
+def test_a_disk_without_room_is_told_in_a_sentence(run, test_text, capsys):
+    assert cli.main(["evaluate", run, "--output", "/dev/full"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: No space left on device")
+
+
+def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
+    whole = gzip.compress(bytes(range(256)) * 99)
+    for name, data in (("cut", whole[:-9]), ("other", b"no gzip")):
+        (tmp_path / f"{name}.gz").write_bytes(data)
+        with pytest.raises(UserError, match=f"{name}.gz is no whole .gz file"):
+            list(text_streams.windows(str(tmp_path / f"{name}.gz"), 8))
+
+
+def test_evaluate_sees_that_its_output_cannot_be_written_before_it_translates(run, test_text, tmp_path, capsys):
+    assert cli.main(["evaluate", run, "--output", str(tmp_path / "missing" / "out")]) == 2
+    assert "cannot be written" in (said := capsys.readouterr().err) and "translating" not in said
+
+
+@pytest.fixture
+def test_text(tmp_path):
     (tmp_path / "t.en").write_text("one two three four\nfive\n")
     (tmp_path / "t.de").write_text("ONE TWO THREE FOUR\nFIVE\n")
+
+
+def test_evaluate_prints_scores_with_signatures_and_json(run, test_text, capsys):
     assert cli.main(["evaluate", run]) == 0
     out = capsys.readouterr().out
     assert "BLEU    100.00" in out and "chrF++" in out and "TER       0.00" in out and "tok:13a" in out

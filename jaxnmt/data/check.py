@@ -42,9 +42,10 @@ class Report:
 
 
 def check(sources: Iterable[Source], rules: Cleaning) -> Report:
-    """Reads all pairs and reports what `rules` would drop; duplicates are looked for across all sources together."""
-    report, duplicates = Report(), Duplicates()
+    """Reads all pairs and reports what `rules` would drop; duplicates are looked for in each source by itself, as in training."""
+    report = Report()
     for source in sources:
+        duplicates = Duplicates()
         for index, pair in enumerate(source.pairs()):
             report.pairs += 1
             cleaned = clean(pair, rules)

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import sentencepiece
 from etils import epath
@@ -180,10 +180,18 @@ def _learn_words(options: config.Tokenizer, texts: Sequence[str], whose: str) ->
 
 
 def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Subwords:
-    written = io.BytesIO()
+    written, interrupted = io.BytesIO(), []
+
+    def sentences() -> Iterator[str]:
+        try:
+            yield from (" ".join(text.split()) for text in texts)
+        except KeyboardInterrupt:  # which SentencePiece would make an error of its own
+            interrupted.append(True)
+            raise
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(" ".join(text.split()) for text in texts),
+            sentence_iterator=sentences(),
             model_writer=written,
             model_type=options.kind,
             vocab_size=options.vocab_size,
@@ -205,6 +213,8 @@ def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str)
             unk_piece=SPECIAL[UNK],
         )
     except (RuntimeError, OSError) as error:
+        if interrupted:
+            raise KeyboardInterrupt from None
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise UserError(
                 f"tokenizer.vocab_size {options.vocab_size} is too small for {whose}: characters, bytes and special tokens alone need "

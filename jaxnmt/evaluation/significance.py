@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import numpy as np
 
 from jaxnmt.evaluation.scores import bleu_metric, check
 
@@ -63,15 +65,42 @@ def paired(
     Raises:
         UserError: there is nothing to score, or the numbers of sentences differ.
     """
-    from sacrebleu.significance import PairedTest
-
     for translations in hypotheses:
         check(translations, references)
-    systems = [(str(number), translations) for number, translations in enumerate(hypotheses)]
-    made: dict[str, Any] = {name: _metric(name, references, pretokenized, language) for name in metrics}
+    return _tested(hypotheses, {name: _metric(name, references, pretokenized, language) for name in metrics}, test, samples)
+
+
+def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: Sequence[str], pretokenized: bool, language: str) -> MetricResult:
+    """BLEU of systems of several runs each, over all their translations, and the paired bootstrap of `paired` against the first.
+
+    What is drawn is sentences, each with every run's translation of it: more runs make a system better known, not the sentences more.
+
+    Args:
+        systems: of each system, of each run, a translation for each reference; the baseline first.
+
+    Raises:
+        UserError: there is nothing to score, or the numbers of sentences differ.
+    """
+    for runs in systems:
+        for translations in runs:
+            check(translations, references)
+    metric = _metric("bleu", references, pretokenized, language)
+    counts = metric._extract_corpus_statistics
+
+    def added_up(sentences, references):
+        return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
+
+    metric._extract_corpus_statistics = added_up  # whom PairedTest asks for a system's counts, sentence by sentence
+    return _tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": metric}, "paired-bootstrap", 0)[0]
+
+
+def _tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:
+    from sacrebleu.significance import PairedTest
+
+    named = [(str(number), translations) for number, translations in enumerate(systems)]
     kind = _SACREBLEU_TESTS[test]
     # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
-    run = PairedTest(systems, made, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)
+    run = PairedTest(named, metrics, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)
     signatures, results = run()
     return tuple(MetricResult(name, str(signature), _estimates(results[name])) for name, signature in signatures.items())
 

@@ -187,7 +187,10 @@ def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[s
 
 def steps(run: Path) -> list[int]:
     """Complete checkpoints of a run, oldest first."""
-    return sorted(int(path.name) for path in folder(run).glob("*") if path.name.isdigit()) if folder(run).is_dir() else []
+    if not folder(run).is_dir():
+        return []
+    numbered = [path for path in folder(run).glob("*") if path.name.isdigit()]
+    return sorted(int(path.name) for path in numbered if ocp.utils.is_checkpoint_finalized(path))  # in a bucket, a name says nothing
 
 
 def read_progress(run: Path, step: int) -> Progress:

@@ -58,7 +58,7 @@ def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | 
         translate: translates and scores the validation sentences; without it only the loss is validated.
 
     Raises:
-        UserError: the data, the mesh or the checkpoints do not allow it, or gradients stay non-finite.
+        UserError: the data, the mesh or the checkpoints do not allow it; Diverged: gradients stay non-finite.
         KeyboardInterrupt: Ctrl-C; what was trained is saved.
     """
     use_compilation_cache()
@@ -255,7 +255,7 @@ class Trainer:
             return
         self.store.wait()
         good = self.store.latest()
-        raise cfg.UserError(
+        raise cfg.Diverged(
             f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower "
             "schedule.learning_rate, set optimizer.clip_norm, or look at these pairs; "
             + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")

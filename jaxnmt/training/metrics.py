@@ -31,7 +31,9 @@ _PEAK = {
 
 @functools.cache
 def peak_flops() -> float:
-    """Matrix-product rate of all devices together: from data sheets; on CPU, measured (float32, 1024³, best of five)."""
+    """Matrix-product rate of all devices together: from data sheets; of others, measured (float32, 1024³, best of five): a CPU's cores
+    are one device's, however many devices it plays.
+    """
     kind = jax.devices()[0].device_kind
     if (known := next((rate for name, rate in _PEAK.items() if name in kind), None)) is not None:
         return known * jax.device_count()
@@ -43,7 +45,7 @@ def peak_flops() -> float:
         start = time.perf_counter()
         product(x, x).block_until_ready()
         times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(times)
+    return 2 * 1024**3 / min(times) * (1 if jax.default_backend() == "cpu" else jax.device_count())
 
 
 def perplexity(nll: float) -> float:
@@ -75,7 +77,7 @@ class MetricsLog:
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
         """One record, on disk when this returns (in a bucket: with the next copy)."""

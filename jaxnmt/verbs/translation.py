@@ -94,14 +94,13 @@ def evaluate(run: str, options: Evaluate) -> None:
 
     test = open_test_set(experiment, run_directory.folder(run), options.split, options.data)
     translator = _translator(run, options.checkpoint)
-    say(f"translating {len(test.sources):,} sentences of {test.name}")
-    hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+    with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
+        say(f"translating {len(test.sources):,} sentences of {test.name}")
+        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+        for hypothesis in hypotheses:
+            write(hypothesis)
     if not distributed.is_leader():
         return
-    if options.output:
-        with text_streams.writer(options.output) as write:
-            for hypothesis in hypotheses:
-                write(hypothesis)
     for rows in list(zip(test.sources, test.references, hypotheses, strict=True))[: options.samples]:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(("source", "reference", "translation"), rows, strict=True)) + "\n")
     scores = score(hypotheses, test.references, test.pretokenized, test.languages)

@@ -127,6 +127,47 @@ def test_mean_and_deviation_by_hand():
     assert str(results.mean([4.0])) == "4.00" and results.mean([]) is None
 
 
+def test_a_job_whose_worker_was_killed_is_claimed_while_its_training_goes_on(tmp_path):
+    with worker._claim(tmp_path) as claim:
+        left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[claim.fileno()])
+    with worker._claim(tmp_path) as claim:
+        assert claim is None
+    left.communicate(b"\n")
+    with worker._claim(tmp_path) as claim:
+        assert claim is not None
+
+
+def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path):
+    parent = replace(tiny.experiment(tmp_path), **{"optimizer.clip_norm": 0.0, "training.max_bad_steps": 1, "validation.metric": "loss"})
+    study = Study({"a": parent, "b": parent}, Budget(4), seeds=(1,), learning_rates=(1e38, 1e-3))
+    job = Job("a", 1, 1e38)
+    config_files.write_json({"validation_score": -2.5}, tmp_path / "rate.json")
+    for trial, rate in ((job, 1e38), (Job("a", 1, 1e-3), None)):
+        folder = tmp_path / "study" / trial.folder
+        folder.mkdir(parents=True)
+        if rate is None:
+            (tmp_path / "rate.json").replace(folder / worker.RESULT)
+        else:
+            with worker._claim(folder) as claim:
+                found = worker._train_and_score(studies.experiment_of(study, trial, 4, rate), folder, "trial", claim)
+            config_files.write_json(found, folder / worker.RESULT)
+    assert worker.read_result(tmp_path / "study", job)["validation_score"] == -np.inf
+    assert worker.chosen_rate(study, tmp_path / "study", "a") == 1e-3
+
+
+def test_held_out_sentences_are_compared_only_where_the_same_are_held_out(tmp_path):
+    parent = replace(tiny.experiment(tmp_path), **{"data.validation": ()})
+    other = replace(parent, **{"tokenizer.vocab_size": 9})
+    given = [replace(e, **{"data.test": parent.data.train}) for e in (parent, other)]
+    for variants, comparable in (((parent, other), {"a"}), (given, {"a", "b"})):
+        study, folder = Study(dict(zip("ab", variants, strict=True)), Budget(1), seeds=(1,)), tmp_path / str(len(comparable))
+        for name in "ab":
+            (folder / Job(name, 1).folder).mkdir(parents=True)
+            (folder / Job(name, 1).folder / "test.txt").write_text("x\n")
+            config_files.write_json({}, folder / Job(name, 1).folder / worker.RESULT)
+        assert results.translations(study, folder).keys() == comparable
+
+
 def test_a_changed_study_is_refused_and_more_seeds_are_taken(tmp_path):
     one = tiny.experiment(tmp_path)
     study = Study({"a": one, "b": replace(one, **{"training.label_smoothing": 0.2})}, Budget(5))

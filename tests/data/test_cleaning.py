@@ -96,3 +96,4 @@ def test_duplicates_may_be_kept(tmp_path):
     sources = open_sources((str(tmp_path / "p.tsv"),), "data.train")
     assert check(sources, Cleaning(drop_duplicates=False)).kept == 3
     assert check(sources, Cleaning()).kept == 1
+    assert check([*sources, *sources], Cleaning()).kept == 2  # a pair may stand in two sources of a mixture

@@ -47,10 +47,15 @@ def in_bucket(env, name):
         return answer.read().decode()
 
 
-def jaxnmt(env, *words, lines=""):
+def remove(env, name):
+    address = f"{env['STORAGE_EMULATOR_HOST']}/storage/v1/b/bucket/o/{urllib.parse.quote(name, safe='')}"
+    urllib.request.urlopen(urllib.request.Request(address, method="DELETE")).close()
+
+
+def jaxnmt(env, *words, lines="", told="stdout"):
     done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=env, input=lines, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return getattr(done, told)
 
 
 def exact(text):
@@ -76,6 +81,9 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
     assert said[0] == said[1]
     assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
     assert in_bucket(bucket, "runs/a/samples/20.txt") == (tmp_path / "run" / "samples" / "20.txt").read_text()
+    remove(bucket, "runs/a/checkpoints/20/commit_success.txt")  # killed while the last checkpoint was written
+    assert "going on from checkpoint 15" in jaxnmt(bucket, "resume", "gs://bucket/runs/a", told="stderr")
+    assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
 
 
 def test_other_places_are_refused():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxnmt.config import UserError
-from jaxnmt.evaluation.significance import holm, paired
+from jaxnmt.evaluation.significance import holm, over_runs, paired
 
 WORDS = "Ein Mann , eine Frau und zwei Hunde gehen im roten Park spazieren . „ Ach ! “".split()
 
@@ -81,3 +81,15 @@ def test_a_missing_line_is_refused_with_both_numbers():
     reference, systems = corpora()
     with pytest.raises(UserError, match="39 translations .* 40 references"):
         paired([systems[0], systems[1][:-1]], reference, ("bleu",), "paired-bootstrap", False, "de")
+
+
+def test_a_system_of_one_run_is_tested_like_a_system_and_the_same_run_thrice_proves_no_more():
+    reference, systems = corpora()
+    systems = systems[:2]  # the worst has n-grams without a match, which are smoothed by how many there are
+    (once,) = paired(systems, reference, ("bleu",), "paired-bootstrap", False, "de")
+    for runs in (1, 3):
+        again = over_runs([[system] * runs for system in systems], reference, False, "de")
+        assert again.estimates == once.estimates
+    mixed = over_runs([[systems[0]] * 2, systems], reference, False, "de")
+    (whole,) = paired([systems[0] * 2, systems[0] + systems[1]], reference * 2, ("bleu",), "paired-bootstrap", False, "de")
+    assert mixed.estimates[1].score == whole.estimates[1].score != once.estimates[1].score

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxnmt.analysis.ablations.study import Budget, Study
+from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, prepare
@@ -49,7 +49,7 @@ def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
     Raises:
         UserError: parameters differ too much, and the study does not allow it; or what reading data raises.
     """
-    sizes = {name: _size(experiment, folder / "tokenizers" / str(i)) for i, (name, experiment) in enumerate(study.variants.items())}
+    sizes = {name: _size(experiment, folder / "tokenizers" / Job(name, 0).name) for name, experiment in study.variants.items()}
     counts = {name: size.parameters for name, size in sizes.items()}
     parent = counts[study.parent]
     unequal = {name: count for name, count in counts.items() if abs(count - parent) > LIKENESS * parent}

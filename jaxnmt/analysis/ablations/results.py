@@ -9,11 +9,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jaxnmt import config_files
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.analysis.ablations.worker import chosen_rate, read_result
 from jaxnmt.analysis.compare import readable
-from jaxnmt.evaluation.significance import paired
+from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 
 
@@ -66,7 +67,7 @@ def gather(study: Study, folder: pathlib.Path, sizes: dict[str, Any]) -> list[Ro
 
 
 def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
-    """Paired bootstrap of BLEU against the parent (Koehn 2004), Holm's correction; all seeds' translations one after the other.
+    """Paired bootstrap of BLEU against the parent (Koehn 2004), Holm's correction; a sentence is drawn with all seeds' translations of it.
 
     Variants with a run missing, or with other test sentences than the parent's, are left out.
     """
@@ -74,9 +75,7 @@ def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
     if len(whole) < 2 or study.parent not in whole:
         return {}
     test = test_set(study, folder)
-    hypotheses = [[line for lines in made for line in lines] for made in whole.values()]
-    references = test.references * len(study.seeds)
-    bleu = paired(hypotheses, references, ["bleu"], "paired-bootstrap", test.pretokenized, test.languages[1])[0]
+    bleu = over_runs(list(whole.values()), test.references, test.pretokenized, test.languages[1])
     return {name: e.p_holm for name, e in zip(whole, bleu.estimates, strict=True) if e.p_holm is not None}
 
 
@@ -86,8 +85,11 @@ def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]
     Variants with other test sentences than the parent's are left out.
     """
     parent = study.variants[study.parent]
-    tested = ("test", "validation", "train", "held_out", "source_language", "target_language")
-    alike = [name for name, e in study.variants.items() if all(getattr(e.data, f) == getattr(parent.data, f) for f in tested)]
+    tested = ["data.test", "data.validation", "data.train", "data.held_out", "data.source_language", "data.target_language"]
+    if not parent.data.test and not parent.data.validation:  # then what is held out depends on what is dropped
+        tested += ["data.max_length", "data.cleaning", "tokenizer"]
+    apart = {name: config_files.differences(parent, e) for name, e in study.variants.items()}
+    alike = [name for name, fields in apart.items() if not any(field.startswith(tuple(tested)) for field in fields)]
     files = {name: [folder / job.folder / "test.txt" for job in _finished(study, folder, name)] for name in alike}
     return {name: [file.read_text(encoding="utf-8").split("\n")[:-1] for file in each] for name, each in files.items() if each}
 

@@ -62,10 +62,14 @@ class Job:
     learning_rate: float | None = None
 
     @property
+    def name(self) -> str:
+        """The variant's, as a folder may be called."""
+        return re.sub(r"[^\w.+-]+", "_", self.variant).strip("_")
+
+    @property
     def folder(self) -> str:
         """Its place in the study's folder."""
-        name = re.sub(r"[^\w.+-]+", "_", self.variant).strip("_")
-        return f"runs/{name}/seed-{self.seed}" if self.learning_rate is None else f"trials/{name}/rate-{self.learning_rate:g}"
+        return f"runs/{self.name}/seed-{self.seed}" if self.learning_rate is None else f"trials/{self.name}/rate-{self.learning_rate:g}"
 
 
 def load(name: str) -> Study:

@@ -1,7 +1,7 @@
 """Works a study off: claims a job, trains and scores it in a process of its own, writes its result, goes on to the next.
 
-Any number of workers may share a study's folder. A job is claimed by a lock on a file, which the system lets go when its process dies,
-however it dies; its run is taken up where its last checkpoint left it. A job whose `result.json` is there is finished for good.
+Any number of workers may share a study's folder. A job is claimed by a lock on a file, which the system lets go when its processes die,
+however they die; its run is taken up where its last checkpoint left it. A job whose `result.json` is there is finished for good.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import pathlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 from jaxnmt import config_files, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
-from jaxnmt.config import Experiment, UserError
+from jaxnmt.config import Diverged, Experiment, UserError
 
 RESULT = "result.json"
 POLL_SECONDS = 5.0  # between looks at what other workers have finished
@@ -55,13 +56,13 @@ def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: 
             if lost:
                 failed.append(job)
             return lost
-    with _claim(folder / job.folder) as mine:
-        if not mine or (folder / job.folder / RESULT).exists():
+    with _claim(folder / job.folder) as claim:
+        if not claim or (folder / job.folder / RESULT).exists():
             return False
         kind = "run" if job.learning_rate is None else "trial"
         experiment = studies.experiment_of(study, job, steps[job.variant][kind], rate)
         say(f"{_progress(study, folder)} {job.folder}")
-        result = _train_and_score(experiment, folder / job.folder, kind)
+        result = _train_and_score(experiment, folder / job.folder, kind, claim)
         if result is None:
             say(f"{job.folder} failed: the end of {folder / job.folder / 'log.txt'} says why")
             failed.append(job)
@@ -86,7 +87,10 @@ def reproduce(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int
         raise UserError(f"{name} is no finished run of {folder}; finished are: {finished or 'none'}")
     job, again = runs[name], folder / "reproduced" / name
     rate = chosen_rate(study, folder, job.variant) if study.learning_rates else None
-    now = _train_and_score(studies.experiment_of(study, job, steps[job.variant]["run"], rate), again, "run")
+    with _claim(again) as claim:
+        if not claim:
+            raise UserError(f"{again} is being done by another process")
+        now = _train_and_score(studies.experiment_of(study, job, steps[job.variant]["run"], rate), again, "run", claim)
     if now is None:
         raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
     same = True
@@ -114,19 +118,19 @@ def read_result(folder: pathlib.Path, job: Job) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _claim(folder: pathlib.Path) -> Iterator[bool]:
-    """-> whether the job is ours until the block ends."""
+def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
+    """-> the file that says that the job is ours, until the block and all who inherit the file have ended; None if it is another's."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "claim").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield file
 
 
-def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str) -> dict[str, Any] | None:
+def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, claim: IO[str]) -> dict[str, Any] | None:
     """A job's result, or None where a process ended with an error."""
     run = folder / "run"
     try:
@@ -135,25 +139,29 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str) ->
         (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
         return None
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        if _jaxnmt(["resume", str(run)], log, log) != 0:
+        status = _jaxnmt(["resume", str(run)], log, log, claim)
+        if status == Diverged.status and kind == "trial":
+            return {"run": str(run), "validation_score": -math.inf}
+        if status != 0:
             return None
         result = {"run": str(run), **_training_record(run)}
         if kind == "trial":
             return result
         scores = folder / "scores.json"
         with scores.open("w", encoding="utf-8") as out:
-            if _jaxnmt(["evaluate", str(run), "--json", "True", "--output", str(folder / "test.txt")], out, log) != 0:
+            if _jaxnmt(["evaluate", str(run), "--json", "True", "--output", str(folder / "test.txt")], out, log, claim) != 0:
                 return None
     return result | {"test": json.loads(scores.read_text(encoding="utf-8"))}
 
 
-def _jaxnmt(words: list[str], out, log) -> int:
-    """Run the command in a process of its own. Ctrl-C reaches it too: it saves, and we wait for that.
+def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int:
+    """Run the command in a process of its own, which holds the claim too: if we are killed, nobody begins what it is still doing.
+    Ctrl-C reaches it: it saves, and we wait for that.
 
     Raises:
         KeyboardInterrupt: after it has left.
     """
-    process = subprocess.Popen([sys.executable, "-m", "jaxnmt.cli", *words], stdout=out, stderr=log)
+    process = subprocess.Popen([sys.executable, "-m", "jaxnmt.cli", *words], stdout=out, stderr=log, pass_fds=[claim.fileno()])
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -167,9 +175,9 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     validations = [record for record in records if record["kind"] == "validation"]
     training = [record for record in records if record["kind"] == "train"]
     best = [record for record in validations if record["best"]][-1]
-    by_bleu = run_directory.read(run).validation.metric == "bleu"
+    score = best["bleu"] if run_directory.read(run).validation.metric == "bleu" else -best["loss"]
     return {
-        "validation_score": best["bleu"] if by_bleu else -best["loss"],
+        "validation_score": score if math.isfinite(score) else -math.inf,
         "best_step": best["step"],
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
