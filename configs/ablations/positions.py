@@ -13,4 +13,5 @@ from jaxnmt.config_files import load
 def study() -> Study:
     parent = load("quickstart")
     kinds = ("sinusoidal", "learned", "rotary", "none")
-    return Study(variants={kind: replace(parent, **{"model.positions": kind}) for kind in kinds}, budget=Budget(400, "steps"))
+    variants = {kind: replace(parent, **{"model.positions": kind}) for kind in kinds}
+    return Study(variants=variants, budget=Budget(400, "steps"), unequal_parameters=True)  # learned vectors are parameters, sines are not
