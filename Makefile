@@ -9,7 +9,7 @@
 
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-CONFIG ?= rnn_fixed lstm_fixed gru_bahdanau lstm_luong gnmt_small transformer_small
+CONFIG ?= bag rnn_fixed lstm_fixed gru_bahdanau lstm_luong gnmt_small transformer_small
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 

@@ -18,8 +18,8 @@ def config() -> Experiment:
         context="luong",
         num_encoder_layers=2,
         num_decoder_layers=2,
-        emb_dim=512,
-        hidden_dim=512,
+        emb_dim=384,
+        hidden_dim=384,
         tie_embeddings="all",
         dropout=0.4,
     )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 # Okabe and Ito's colours, told apart by those who see few; then dashes tell lines apart too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHES = ("-", "--", ":", "-.")
+DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 WRITTEN = 24  # columns of a heat map, at most, for its numbers to be written in it
 
 
@@ -59,7 +59,7 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # one line shows through another that lies on it
-            axes.plot(line.x, line.y, dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
+            axes.plot(line.x, line.y, linestyle=dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         if not log_x and all(float(value).is_integer() for line in lines.values() for value in line.x):
