@@ -2,7 +2,6 @@
 
 A bidirectional GRU encoder, and a GRU decoder with additive attention and a maxout output.
 
-
 Files: docs/benchmarks.md has the commands that make them.
 Command: jaxnmt train gru_bahdanau --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
          jaxnmt evaluate runs/gru_bahdanau
@@ -19,8 +18,8 @@ def config() -> Experiment:
         batching=Batching(layout="buckets", tokens=4096, max_shapes=12),
         model=Recurrent(cell="gru", context="bahdanau", emb_dim=256, hidden_dim=512, tie_embeddings="all", dropout=0.4),
         optimizer=Optimizer(clip_norm=1.0, epsilon=1e-8),
-        schedule=Schedule(learning_rate=2e-3, warmup_steps=500),
-        training=Training(steps=20_000, ema_decay=0.999, max_minutes=180),
-        validation=Validation(every=500),
-        checkpoints=Checkpoints(every=500),
+        schedule=Schedule(name="cosine", learning_rate=4e-3, warmup_steps=200),
+        training=Training(steps=1800),
+        validation=Validation(every=200),
+        checkpoints=Checkpoints(every=200),
     )
