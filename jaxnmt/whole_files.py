@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import secrets
 
 
 def in_bucket(path: os.PathLike[str] | str) -> bool:
@@ -21,7 +22,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
     if in_bucket(path):
         path.write_bytes(data)
         return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")  # workers on several computers may have one number
     try:
         beside.write_bytes(data)
         beside.replace(path)

@@ -20,7 +20,7 @@ class Ablate:
     report: bool = False
     """Train nothing: report what is finished so far."""
     reproduce: str = ""
-    """Do one finished run again and compare: its folder in the study, such as runs/1_head/seed-2."""
+    """Do finished runs again and compare: a variant's, or the one of a folder in the study, such as runs/1_head/seed-2."""
     submit: Literal["", "slurm"] = ""
     """slurm: train nothing here, but submit an array job whose tasks share the study."""
     workers: int = 4
@@ -36,6 +36,7 @@ def ablate(name: str, options: Ablate) -> int:
     Examples:
       jaxnmt ablate heads
       jaxnmt ablate heads --report
+      jaxnmt ablate heads --reproduce "1 head"
       jaxnmt ablate heads --reproduce runs/1_head/seed-2
       jaxnmt ablate heads --submit slurm --workers 8
       jaxnmt ablate my_study.py --folder studies/mine

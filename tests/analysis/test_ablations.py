@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli, config_files
+from jaxnmt import cli, config_files, run_directory
 from jaxnmt.analysis.ablations import budgets, results, worker
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
@@ -51,8 +51,8 @@ def command(file, folder):
 
 
 def without_speed(table):
-    """A Markdown table but for its last column, tokens a second."""
-    return [line.rsplit("|", 2)[0] for line in table.splitlines()]
+    """A Markdown table but for its last columns, minutes and tokens a second."""
+    return [line.rsplit("|", 3)[0] for line in table.splitlines()]
 
 
 @pytest.mark.parametrize(("seeds", "kills"), [((1,), 1), pytest.param((1, 2), 10, marks=pytest.mark.slow)])
@@ -84,7 +84,7 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_do
         left, right = (worker.read_result(tmp_path / name, job) for name in ("whole", "killed"))
         assert left["validations"] == right["validations"] and left.get("test") == right.get("test")
     check_table(study, tmp_path / "whole", tables[0])
-    again = [*command(file, tmp_path / "whole"), "--reproduce", "runs/two_heads/seed-1"]
+    again = [*command(file, tmp_path / "whole"), "--reproduce", "two heads" if seeds == (1,) else "runs/two_heads/seed-1"]
     assert subprocess.run(again, capture_output=True, text=True).stdout == "the same to the digit\n"
 
 
@@ -106,7 +106,7 @@ def check_table(study, folder, table):
 def test_a_budget_is_the_same_for_all_in_its_own_unit(tmp_path):
     small = tiny.experiment(tmp_path)
     large = replace(small, **{"batching.tokens": 512, "model.mlp_dim": 48})
-    sizes = budgets.measure(Study({"small": small, "large": large}, Budget(1), unequal_parameters=True), tmp_path)
+    sizes = budgets.measure(Study({"small": small, "large": large}, Budget(1), unequal_parameters=True, unequal_tokens=True), tmp_path)
     assert sizes["small"].tokens == sizes["large"].tokens and sizes["small"].epoch_steps > sizes["large"].epoch_steps
     for unit, cost in (("tokens", lambda s: s.tokens), ("epochs", lambda s: 1), ("flops", lambda s: s.flops * s.tokens)):
         budget = Budget(100 * cost(sizes["small"]), unit)
@@ -118,8 +118,52 @@ def test_a_budget_is_the_same_for_all_in_its_own_unit(tmp_path):
 def test_variants_of_unequal_size_are_refused_unless_asked_for(tmp_path):
     small = tiny.experiment(tmp_path)
     study = Study({"small": small, "large": replace(small, **{"model.emb_dim": 32})}, Budget(1))
-    with pytest.raises(UserError, match="large .* parameters|large [0-9,]+"):
+    with pytest.raises(UserError, match="large [0-9,]+: .* unequal_parameters"):
         budgets.measure(study, tmp_path)
+
+
+def test_steps_of_unequal_size_are_refused_unless_asked_for(tmp_path):
+    small = tiny.experiment(tmp_path)
+    variants = {"small": small, "large": replace(small, **{"batching.tokens": 512})}
+    with pytest.raises(UserError, match="small has [0-9,]+ target tokens in a step, but large [0-9,]+: .* unequal_tokens"):
+        budgets.measure(Study(variants, Budget(9, "steps")), tmp_path)
+    budgets.measure(Study(variants, Budget(2, "epochs")), tmp_path)  # of which a large batch takes fewer steps
+
+
+def test_a_clock_ends_the_runs_of_a_budget_in_minutes_and_what_was_trained_before_a_kill_counts(tmp_path):
+    parent = tiny.experiment(tmp_path, **{"schedule.name": "noam", "validation.patience": 3})
+    smoother = replace(parent, **{"training.label_smoothing": 0.2})
+    study = Study({"a": parent, "b": smoother}, Budget(30, "minutes"), tuning=Budget(2, "minutes"))
+    run = studies.experiment_of(study, Job("a", 1), budgets.UNLIMITED, None)
+    assert (run.training.max_minutes, run.validation.patience) == (30, 0)
+    assert studies.experiment_of(study, Job("a", 1, 1e-3), budgets.UNLIMITED, None).training.max_minutes == 2
+    run_directory.start(tmp_path / "run", run)
+    assert worker._time_left(tmp_path / "run") == ["--training.max-minutes", "30"]
+    lines = [{"kind": "train", "timing": {"seconds": 600.0}}, {"kind": "validation", "timing": {"seconds": 50.0}}]
+    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
+    assert worker._time_left(tmp_path / "run") == ["--training.max-minutes", "10"]
+    with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):
+        worker.reproduce(study, tmp_path, {}, "a", print)
+
+
+def test_a_run_that_is_reproduced_again_is_trained_again(tmp_path, monkeypatch):
+    study = Study({"a": tiny.experiment(tmp_path), "b": tiny.experiment(tmp_path)}, Budget(5), seeds=(1, 2))
+    found, result = [], {"validations": [1], "test": {"BLEU": 2}}
+
+    def train(experiment, folder, kind, claim):
+        found.append((folder / "run").exists())
+        (folder / "run").mkdir(exist_ok=True)
+        return result if len(found) < 3 else {**result, "test": {"BLEU": 3}}
+
+    for seed in study.seeds:
+        (tmp_path / f"runs/a/seed-{seed}").mkdir(parents=True)
+        config_files.write_json(result, tmp_path / f"runs/a/seed-{seed}/result.json")
+    monkeypatch.setattr(worker, "_train_and_score", train)
+    steps, said = {"a": {"run": 5}}, []
+    assert worker.reproduce(study, tmp_path, steps, "runs/a/seed-2", said.append)
+    assert worker.reproduce(study, tmp_path, steps, str(tmp_path / "runs/a/seed-2"), said.append)
+    assert not worker.reproduce(study, tmp_path, steps, "a", said.append) and "test differ" in said[-3]
+    assert found == [False] * 4 and len(said) == 6
 
 
 def test_mean_and_deviation_by_hand():
@@ -184,6 +228,7 @@ def test_a_changed_study_is_refused_and_more_seeds_are_taken(tmp_path):
         ("variants={'a': parent, 'b': parent}, seeds=(1, 1)", "seeds"),
         ("variants={'a b': parent, 'a_b': parent}", "punctuation"),
         ("variants={'a': parent, 'b': replace(parent, **{'model.dropout': 2.0})}", "variant b: model.dropout"),
+        ("variants={'a': parent, 'b': replace(parent, **{'schedule.name': 'linear'})}, tuning=Budget(1, 'minutes')", "schedule.name"),
     ],
 )
 def test_a_mistake_in_a_study_is_one_sentence(tmp_path, capsys, change, says):

@@ -14,7 +14,8 @@ from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 
-LIKENESS = 1 / 20  # by how much parameters may differ and still be called equal
+LIKENESS = 1 / 20  # by how much numbers may differ and still be called equal
+UNLIMITED = 1_000_000_000  # steps of a run that a clock ends
 
 
 class Size(NamedTuple):
@@ -33,7 +34,9 @@ class Size(NamedTuple):
     epoch_steps: int
 
     def steps(self, budget: Budget) -> int:
-        """Steps that a budget pays for: at least one."""
+        """Steps that a budget pays for: at least one; of a budget in minutes, more than there is time for."""
+        if budget.unit == "minutes":
+            return UNLIMITED
         epochs = {
             "steps": budget.amount / self.epoch_steps,
             "epochs": budget.amount,
@@ -47,19 +50,26 @@ def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
     """The size of each variant; its data are prepared on the way, once for those that share them.
 
     Raises:
-        UserError: parameters differ too much, and the study does not allow it; or what reading data raises.
+        UserError: parameters, or the tokens of a step, differ too much, and the study does not allow it; or what reading data raises.
     """
     sizes = {name: _size(experiment, folder / "tokenizers" / Job(name, 0).name) for name, experiment in study.variants.items()}
-    counts = {name: size.parameters for name, size in sizes.items()}
-    parent = counts[study.parent]
-    unequal = {name: count for name, count in counts.items() if abs(count - parent) > LIKENESS * parent}
-    if unequal and not study.unequal_parameters:
-        told = ", ".join(f"{name} {count:,}" for name, count in unequal.items())
-        raise UserError(
-            f"{study.parent} has {parent:,} parameters, but {told}: bring them within a twentieth of each other, "
-            "or say unequal_parameters=True in the study"
-        )
+    if not study.unequal_parameters:
+        _equal({name: size.parameters for name, size in sizes.items()}, "parameters", "unequal_parameters=True")
+    if "steps" in (study.budget.unit, (study.tuning or study.budget).unit) and not study.unequal_tokens:
+        tokens = {name: round(size.tokens / size.epoch_steps) for name, size in sizes.items()}
+        _equal(tokens, "target tokens in a step", 'unequal_tokens=True, or give the budget in "tokens",')
     return sizes
+
+
+def _equal(numbers: dict[str, int], what: str, otherwise: str) -> None:
+    """Refuse variants that differ from the first one in what a study holds equal."""
+    parent, first = next(iter(numbers.items()))
+    unequal = {name: number for name, number in numbers.items() if abs(number - first) > LIKENESS * first}
+    if unequal:
+        told = ", ".join(f"{name} {number:,}" for name, number in unequal.items())
+        raise UserError(
+            f"{parent} has {first:,} {what}, but {told}: bring them within a twentieth of each other, or say {otherwise} in the study"
+        )
 
 
 def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:

@@ -36,7 +36,10 @@ class Row(NamedTuple):
         differs: what sets it apart from the parent.
         learning_rate: that its runs trained with.
         runs: how many of its runs are finished, and which folders they are in.
+        steps, flops: of a run, made; planned while none is finished.
         bleu, chrf, ter: on the test sentences; None while nothing is finished.
+        perplexity: of the last steps in training, of reference words, dropout on; a model that has seen what it is to predict is near 1.
+        target_tokens, seconds: of all its runs together.
         p: how likely a difference in BLEU from the parent as large as this one is by chance, corrected for the number of variants
             (Holm 1979); None for the parent, and while runs are missing.
     """
@@ -51,6 +54,7 @@ class Row(NamedTuple):
     bleu: Mean | None
     chrf: Mean | None
     ter: Mean | None
+    perplexity: Mean | None
     target_tokens: float
     seconds: float
     p: float | None
@@ -112,7 +116,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
     scores = [[metric["value"] for metric in result["test"]["metrics"]] for result in results]
     bleu, chrf, ter = (mean([score[i] for score in scores]) for i in range(3))
     own = study.variants[variant].schedule.learning_rate
-    steps = size.steps(study.budget)
+    steps = round(statistics.fmean(result["steps"] for result in results)) if results else size.steps(study.budget)
     return Row(
         variant=variant,
         differs=_told(studies.differences(study, variant)),
@@ -124,6 +128,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
         bleu=bleu,
         chrf=chrf,
         ter=ter,
+        perplexity=mean([result["training_perplexity"] for result in results]),
         target_tokens=sum(result["target_tokens"] for result in results),
         seconds=sum(result["seconds"] for result in results),
         p=p,
@@ -141,7 +146,10 @@ def _told(differences: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items())
 
 
-HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "runs", "parameters", "TFLOP a run", "steps", "learning rate", "tokens/s")
+HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "training ppl", "runs", "parameters", "TFLOP", "steps", "rate", "minutes", "tokens/s")
+
+
+MEANS = ("bleu", "chrf", "ter", "perplexity")
 
 
 def cells(row: Row, seeds: int) -> list[str]:
@@ -150,12 +158,13 @@ def cells(row: Row, seeds: int) -> list[str]:
         row.variant,
         str(row.bleu or "–"),
         "–" if row.p is None else f"{row.p:.3f}",
-        *(str(value or "–") for value in (row.chrf, row.ter)),
+        *(str(value or "–") for value in (row.chrf, row.ter, row.perplexity)),
         f"{len(row.runs)} of {seeds}",
         f"{row.parameters:,}",
         f"{row.flops / 1e12:,.3g}",
         f"{row.steps:,}",
         f"{row.learning_rate:g}" if row.learning_rate else "–",
+        f"{row.seconds / 60 / len(row.runs):.1f}" if row.runs else "–",
         f"{row.tokens_per_second:,.0f}",
     ]
 
@@ -181,11 +190,11 @@ def _escaped(text: str) -> str:
 def table_csv(rows: Sequence[Row]) -> str:
     """The numbers themselves, a line a variant; `runs` are folders."""
     out = io.StringIO()
-    names = [name for name in Row._fields if name not in ("bleu", "chrf", "ter", "runs")]
-    scores = [f"{metric}_{part}" for metric in ("bleu", "chrf", "ter") for part in ("mean", "deviation", "count")]
+    names = [name for name in Row._fields if name not in (*MEANS, "runs")]
+    scores = [f"{metric}_{part}" for metric in MEANS for part in ("mean", "deviation", "count")]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*names, *scores, "runs"])
     for row in rows:
-        values = [value for metric in (row.bleu, row.chrf, row.ter) for value in (metric or ("", "", 0))]
+        values = [value for metric in (getattr(row, name) for name in MEANS) for value in (metric or ("", "", 0))]
         writer.writerow([*(getattr(row, name) for name in names), *values, " ".join(map(str, row.runs))])
     return out.getvalue()

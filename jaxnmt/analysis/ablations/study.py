@@ -19,8 +19,9 @@ class Budget:
     """How long a run trains: the same for every variant."""
 
     amount: float
-    unit: Literal["steps", "epochs", "tokens", "flops"] = "steps"
-    """Optimizer steps; passes over the text; target tokens; floating-point operations of training (6 for each weight and token)."""
+    unit: Literal["steps", "epochs", "tokens", "flops", "minutes"] = "steps"
+    """Optimizer steps; passes over the text; target tokens; floating-point operations of training (6 for each weight and token); minutes
+    of training, on whatever does it."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,16 @@ class Study:
     """Of each of these trials; None: as `budget`."""
     unequal_parameters: bool = False
     """Whether variants may differ by more than a twentieth in parameters (embeddings and output layer counted)."""
+    unequal_tokens: bool = False
+    """Whether a step of one variant may read more target tokens than one of another by more than a twentieth, where the budget is steps."""
 
     @property
     def parent(self) -> str:
         return next(iter(self.variants))
+
+    def budget_of(self, job: Job) -> Budget:
+        """What a job may train."""
+        return self.budget if job.learning_rate is None else self.tuning or self.budget
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,11 @@ def check(study: Study, where: str) -> None:
             config_checks.validate(experiment)
         except UserError as error:
             raise UserError(f"{where}: variant {name}: {error}") from None
+        if experiment.schedule.name in ("cosine", "linear") and "minutes" in (study.budget.unit, (study.tuning or study.budget).unit):
+            raise UserError(
+                f"{where}: variant {name}: schedule.name {experiment.schedule.name} ends at a step, and a budget in minutes names none; "
+                "choose noam, constant or plateau"
+            )
 
 
 def trials(study: Study, variant: str) -> list[Job]:
@@ -122,8 +134,14 @@ def jobs(study: Study) -> Iterator[Job]:
 
 
 def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | None) -> Experiment:
-    """The run of a job: so many steps, at a learning rate that was chosen (None: the variant's own)."""
-    changes: dict[str, Any] = {"training.seed": job.seed, "training.steps": steps, "training.max_minutes": 0.0}
+    """The run of a job: so many steps, at a learning rate that was chosen (None: the variant's own). Nothing but its budget ends it."""
+    budget = study.budget_of(job)
+    changes: dict[str, Any] = {
+        "training.seed": job.seed,
+        "training.steps": steps,
+        "training.max_minutes": budget.amount if budget.unit == "minutes" else 0.0,
+        "validation.patience": 0,
+    }
     if learning_rate is not None:
         changes["schedule.learning_rate"] = learning_rate
     return config_files.with_absolute_paths(replace(study.variants[job.variant], **changes))
@@ -148,7 +166,8 @@ def begin(study: Study, folder: pathlib.Path) -> None:
     """
     path, now = folder / "study.json", describe(study)
     if not path.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        others = [file for file in folder.iterdir() if not file.name.startswith(f".{path.name}")] if folder.is_dir() else []
+        if others:  # more than another worker that is just writing it leaves
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
         folder.mkdir(parents=True, exist_ok=True)
         config_files.write_json(now, path)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -72,33 +73,46 @@ def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: 
 
 
 def reproduce(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], name: str, say: Say) -> bool:
-    """Do a finished run again, in `reproduced/`, and compare: -> whether validations and test scores are the same to the digit.
+    """Do finished runs again, in `reproduced/`, and compare: -> whether validations and test scores are the same to the digit.
 
     Args:
-        name: the run's folder within the study's, as the report names it: "runs/1_head/seed-2".
+        name: a cell of the table: a variant, for all its finished runs; or one run's folder within the study's, as the report names it:
+            "runs/1_head/seed-2".
 
     Raises:
-        UserError: there is no such run, it is not finished, or the new one fails.
+        UserError: there is no such run, it is not finished, a clock ended it, or the new one fails.
     """
-    runs = {job.folder: job for job in studies.jobs(study) if job.learning_rate is None}
+    if study.budget.unit == "minutes":
+        raise UserError("a budget in minutes buys as many steps as the machine then made: its runs cannot be reproduced to the digit")
+    finished = [job for job in studies.jobs(study) if job.learning_rate is None and read_result(folder, job) is not None]
     name = name.removeprefix(f"{folder}/").strip("/")
-    if name not in runs or (before := read_result(folder, runs[name])) is None:
-        finished = ", ".join(place for place, job in runs.items() if read_result(folder, job))
-        raise UserError(f"{name} is no finished run of {folder}; finished are: {finished or 'none'}")
-    job, again = runs[name], folder / "reproduced" / name
+    chosen = [job for job in finished if name in (job.variant, job.name, job.folder)]
+    if not chosen:
+        told = ", ".join(job.folder for job in finished)
+        raise UserError(f"{name} is no variant or run of {folder} that is finished; finished are: {told or 'none'}")
+    return all([_same_again(study, folder, steps[job.variant]["run"], job, say) for job in chosen])
+
+
+def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: Say) -> bool:
+    """Train and score a job once more, from nothing; a copy that was not finished goes on."""
+    before, again = read_result(folder, job), folder / "reproduced" / job.folder
+    assert before is not None
     rate = chosen_rate(study, folder, job.variant) if study.learning_rates else None
     with _claim(again) as claim:
         if not claim:
             raise UserError(f"{again} is being done by another process")
-        now = _train_and_score(studies.experiment_of(study, job, steps[job.variant]["run"], rate), again, "run", claim)
-    if now is None:
-        raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
-    same = True
-    for part in ("validations", "test"):
-        if before[part] != now[part]:
-            same = False
-            say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
-    return same
+        if (again / RESULT).exists():  # an earlier answer, perhaps another program's: it proves nothing now
+            shutil.rmtree(again / "run")
+            (again / RESULT).unlink()
+        say(f"again: {job.folder}")
+        now = _train_and_score(studies.experiment_of(study, job, steps, rate), again, "run", claim)
+        if now is None:
+            raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
+        config_files.write_json(now, again / RESULT)
+    differ = [part for part in ("validations", "test") if before[part] != now[part]]
+    for part in differ:
+        say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
+    return not differ
 
 
 def chosen_rate(study: Study, folder: pathlib.Path, variant: str) -> float | None:
@@ -139,7 +153,7 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, cl
         (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
         return None
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        status = _jaxnmt(["resume", str(run)], log, log, claim)
+        status = _jaxnmt(["resume", str(run), *_time_left(run)], log, log, claim)
         if status == Diverged.status and kind == "trial":
             return {"run": str(run), "validation_score": -math.inf}
         if status != 0:
@@ -169,9 +183,21 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         raise
 
 
+def _records(run: pathlib.Path) -> list[dict[str, Any]]:
+    path = run / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _time_left(run: pathlib.Path) -> list[str]:
+    """Of a budget in minutes, what a run that was killed may still train: flags of `resume`."""
+    minutes = run_directory.read(run).training.max_minutes
+    trained = sum(record["timing"]["seconds"] for record in _records(run) if record["kind"] == "train") / 60
+    return ["--training.max-minutes", f"{max(minutes - trained, 1e-3):.6g}"] if minutes else []
+
+
 def _training_record(run: pathlib.Path) -> dict[str, Any]:
-    """What a run's log tells: validations, the best of them, tokens, time."""
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """What a run's log tells: validations, the best of them, tokens, time, and how well it knew the words of its last lines in training."""
+    records = _records(run)
     validations = [record for record in records if record["kind"] == "validation"]
     training = [record for record in records if record["kind"] == "train"]
     best = [record for record in validations if record["best"]][-1]
@@ -182,6 +208,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
         "seconds": sum(record["timing"]["seconds"] for record in training),
+        "training_perplexity": training[-1]["perplexity"],
         "validations": [{name: record[name] for name in ("step", "loss", "bleu") if name in record} for record in validations],
     }
 
