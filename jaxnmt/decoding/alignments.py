@@ -40,7 +40,7 @@ class Alignment(NamedTuple):
 
     def soft(self, sentence: int, translation: Translation) -> str:
         """A line of JSON: sentence number, score, translation, source and target words, and for each target word its row of weights."""
-        weights = [[round(float(weight), 4) for weight in row] for row in self.weights_TS]
+        weights = [[round(float(weight), 7) for weight in row] for row in self.weights_TS]
         values = {"sentence": sentence, "score": round(translation.score, 4), "translation": translation.text}
         return json.dumps(values | {"source": self.source, "target": self.target, "weights": weights}, ensure_ascii=False)
 
