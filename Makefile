@@ -62,7 +62,7 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.created
 
 $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
 	@echo "installing jaxnmt and its tools into $(VENV) (a few minutes, about 1 GB) ..."
-	@$(PIP) -e '.[test,dev]'
+	@$(PIP) -e '.[test,dev,browser]'
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-parity: pyproject.toml | $(VENV)/.created

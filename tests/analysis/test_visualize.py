@@ -71,9 +71,33 @@ def test_a_heads_share_on_the_word_itself_and_on_the_one_before():
         if each["part"] == "cross":
             assert "itself" not in each
             continue
+        first = {"encoder": 0, "decoder": 1}[each["part"]]  # the mask leaves the decoder's first row nothing but itself
         for head, itself, previous in zip(np.array(each["heads"]), each["itself"], each["previous"], strict=True):
-            assert itself == pytest.approx(np.trace(head) / len(head), abs=1e-6)
-            assert previous == pytest.approx(sum(head[i, i - 1] for i in range(1, len(head))) / len(head), abs=1e-6)
+            assert itself == pytest.approx(np.mean([head[i, i] for i in range(first, len(head))]), abs=1e-6)
+            assert previous == pytest.approx(np.mean([head[i, i - 1] for i in range(1, len(head))]), abs=1e-6)
+
+
+def test_a_share_counts_only_rows_that_have_a_choice():
+    masked = np.array([[[1, 0, 0], [0.25, 0.75, 0], [0.5, 0.3, 0.2]], [[1, 0, 0], [1, 0, 0], [0, 1, 0]]], np.float32)
+    # The first head: (.75 + .2) / 2 and (.25 + .3) / 2; the second looks at nothing but the token before.
+    assert records.shares("decoder", masked) == {"itself": [0.475, 0], "previous": [0.275, 1]}
+    seeing = np.array([[[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0, 0.75, 0.25]]], np.float32)
+    for part in ("encoder", "decoder"):  # a decoder without a mask: its first row chooses too; there is none before it in either
+        assert records.shares(part, seeing) == {"itself": [pytest.approx(1.25 / 3)], "previous": [0.5]}
+    assert records.shares("decoder", np.ones((2, 1, 1), np.float32)) == {}  # nothing was written but the end
+
+
+@pytest.mark.parametrize("name", ["shipped rnn_fixed", "elman", "sutskever", "cho", "bahdanau", "luong_location"])
+def test_a_state_knows_what_its_reader_has_read_and_nothing_else(name):
+    """Change one token: the states from where it is read on differ, and none before it in the reader's order, to the bit."""
+    translator, ids = seen.translator(name), seen.recorded(name)["source"]["ids"]
+    tokens = np.array([ids, *(np.array(ids) + np.eye(len(ids), dtype=int))], np.int32)
+    states = np.asarray(translator.model.encode(translator.params, {"encoder_input_tokens": tokens}).states_BSD)
+    readers = seen.recorded(name)["recurrent"]["readers"]
+    assert len(readers) == (1 if seen.config_of(name).bidirectional == "none" else 2)
+    for order, half in zip(readers, np.split(states, len(readers), -1), strict=True):
+        differs = (half[1:] != half[0]).any(-1)[np.ix_(order, order)]  # rows: the changed one; both in the order of reading
+        np.testing.assert_array_equal(differs, np.triu(np.ones_like(differs)))
 
 
 @pytest.mark.parametrize("name", seen.CONFIGS)
@@ -156,6 +180,7 @@ def test_words_of_pieces():
         records.readable_piece("▁Lad", False) == "Lad"
         and records.readable_piece("der", False) == "·der"
         and records.readable_piece(".", False) == "."
+        and records.readable_piece("▁.", False) == "␣."
     )
 
 

@@ -1,5 +1,6 @@
 """The page of `jaxnmt visualize` in headless Chromium: it runs without error or request, reaches its last step, and is accessible."""
 
+import copy
 import json
 import os
 import shutil
@@ -17,7 +18,16 @@ if CHROMIUM is None:
     pytest.skip("there is no chromium here: apt-get install chromium", allow_module_level=True)
 
 KINDS = ["transformer", "bag", "elman", "sutskever", "cho", "bahdanau", "luong", "luong_dot", "own"]
+WALKED = [*(f"shipped {name}" for name in seen.RUNGS), "cho", "luong_dot", "own"]
 WEIGHTS = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--w')))"
+READING = """() => {
+  const rows = [...document.querySelectorAll("#source tbody tr")], which = wanted => rows.flatMap((row, i) => wanted(row) ? [i] : []);
+  return {
+    told: [...document.querySelectorAll("#told b")].map(word => word.textContent),
+    now: which(row => row.classList.contains("now")),
+    shown: which(row => getComputedStyle(row.querySelector("td span")).visibility === "visible"),
+  };
+}"""
 AXE = Path(axe_package.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 
 
@@ -35,10 +45,10 @@ def show(browser, tmp_path):
     """name -> its page, opened; at the end nothing may have been complained of or asked for."""
     wrong, asked, files = [], [], []
 
-    def open_(name, width=1200, scheme="light"):
+    def open_(name, width=1200, scheme="light", found=None):
         file = tmp_path / f"{name}_{width}_{scheme}.html"
         files.append(file.as_uri())
-        file.write_text(page(seen.recorded(name)), encoding="utf-8")
+        file.write_text(page(found or seen.recorded(name)), encoding="utf-8")
         shown = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
         shown.on("console", lambda message: wrong.append(message.text))
         shown.on("pageerror", lambda error: wrong.append(str(error)))
@@ -64,7 +74,7 @@ def told(shown):
     return shown.inner_text("#where"), shown.inner_text("#told")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", WALKED)
 def test_the_player_goes_to_its_last_step_and_back(show, name):
     shown, found = show(name), seen.recorded(name)
     last = int(shown.get_attribute("#slider", "max"))
@@ -84,6 +94,42 @@ def test_the_player_goes_to_its_last_step_and_back(show, name):
         shown.keyboard.press("ArrowLeft")
         assert told(shown) == sentences[step]
     assert off(shown, "#back")
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrored", "both"),
+    [
+        ("shipped rnn_fixed", False, False),
+        ("shipped lstm_fixed", True, False),
+        ("shipped gru_bahdanau", False, True),
+        ("luong_location", True, True),
+        ("gnmt", False, False),  # its bottom layer reads in both directions, its top layer in one
+    ],
+)
+def test_the_word_read_is_the_row_lit_and_the_state_uncovered_in_the_models_order(show, name, mirrored, both):
+    pieces = seen.recorded(name)["source"]["pieces"]
+    end = len(pieces) - 1
+    order = [*range(end)][:: -1 if mirrored else 1] + [end]
+    shown = show(name)
+    for time in range(end + 1):
+        found, now = shown.evaluate(READING), [order[time], order[end - time]] if both else [order[time]]
+        whole = [i for i in range(end + 1) if order.index(i) <= time and (not both or order[::-1].index(i) <= time)]
+        assert found["now"] == sorted(set(now)) and found["shown"] == whole
+        assert found["told"] == [f"“{pieces[i]}”" for i in dict.fromkeys(now)]
+        assert not both or f"{len(whole)} of {end + 1} states are whole" in told(shown)[1]
+        shown.click("#next")
+    assert whole == [*range(end + 1)] and "reading the source" not in told(shown)[0]
+
+
+def test_tokens_that_are_written_alike_are_told_apart(show):
+    found = copy.deepcopy(seen.recorded("own"))
+    chosen, step = found["target"]["ids"][0], found["steps"][0]
+    step["chosen"], step["p"] = ".", 0.25
+    step["likely"] = [{"piece": ".", "id": chosen + 1, "p": 0.5}, {"piece": ".", "id": chosen, "p": 0.25}]
+    shown = show("own", found=found)
+    shown.click("#next")
+    assert "“.” is likeliest here (0.50), but the beam search keeps “.” (0.25)" in told(shown)[1]
+    assert shown.eval_on_selector_all("#likely li", "rows => rows.map(row => row.className)") == ["", "chosen"]
 
 
 def test_keys_and_slider(show):

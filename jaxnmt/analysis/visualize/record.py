@@ -46,10 +46,9 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
 
     Returns:
         sentence, translation, score, log_prob; model; source and target {pieces, ids, words, word_of: the word of each token but the
-        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): mean shares on the token
-        itself and on the one before it}]; alignment {name, weights
-        (T, S), words} or None; vectors; recurrent: {states, vector, initial} or None; steps, one a target token: {read, chosen, p, likely,
-        and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
+        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): `shares`}]; alignment {name,
+        weights (T, S), words} or None; vectors; recurrent: {states, readers, vector, initial} or None; steps, one a target token: {read,
+        chosen, p, likely, and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
 
     Raises:
         UserError: nothing to translate, or more than the model reads.
@@ -82,6 +81,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         "recurrent": walked
         and {
             "states": [strip(x) for x in walked.states_SD],
+            "readers": walked.readers,
             "vector": strip(walked.vector_D),
             "initial": strip(walked.initial_D),
         },
@@ -147,21 +147,33 @@ def _shown(tokenizer: Tokenizer, token: int) -> str:
 
 
 def readable_piece(piece: str, pretokenized: bool) -> str:
-    """SentencePiece marks what begins a word; here what continues one is marked, by a dot."""
+    """SentencePiece marks what begins a word; here what continues one is marked, by a dot. A sign without letters or digits, as “.”, mostly
+    continues: there, the space before it is marked."""
     if pretokenized or piece.startswith("<"):
         return piece
+    word = any(letter.isalnum() for letter in piece)
     if piece.startswith("▁"):
-        return piece[1:] or "␣"
-    return f"·{piece}" if any(letter.isalnum() for letter in piece) else piece
+        return piece[1:] if word else f"␣{piece[1:]}"
+    return f"·{piece}" if word else piece
 
 
 def _attention(found: passes.Attention) -> dict[str, Any]:
-    shares: dict[str, Any] = {}
-    if found.part != "cross":
-        rows = np.arange(found.weights_HTS.shape[1])
-        shares["itself"] = _numbers(found.weights_HTS[:, rows, rows].mean(-1))
-        shares["previous"] = _numbers(found.weights_HTS[:, rows[1:], rows[:-1]].sum(-1) / len(rows))  # the first has none: 0
-    return {"part": found.part, "layer": found.layer, "name": found.name, "heads": _numbers(found.weights_HTS)} | shares
+    heads = {"part": found.part, "layer": found.layer, "name": found.name, "heads": _numbers(found.weights_HTS)}
+    return heads if found.part == "cross" else heads | shares(found.part, found.weights_HTS)
+
+
+def shares(part: str, weights_HTT: np.ndarray) -> dict[str, list[float]]:
+    """Each head's mean weight on the token itself and on the one before it, over the rows that have a choice.
+
+    The first row has none before it. Under a causal mask it has nothing but itself, which tells nothing of the head: it is left out of
+    both; where no row remains, there are no shares.
+    """
+    rows = np.arange(weights_HTT.shape[1])
+    choosing = rows[1:] if part == "decoder" and not np.triu(weights_HTT, 1).any() else rows
+    if not len(choosing):
+        return {}
+    itself_H = weights_HTT[:, choosing, choosing].mean(-1)
+    return {"itself": _numbers(itself_H), "previous": _numbers(weights_HTT[:, rows[1:], rows[:-1]].mean(-1))}
 
 
 def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.decoding.search import BOS
 from jaxnmt.models import alignment
-from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule
+from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule, mirror
 from jaxnmt.models.seq2seq import Seq2Seq
 
 
@@ -21,6 +21,7 @@ class Steps(NamedTuple):
 
     Attributes:
         states_SD: the encoder's top states, in the order of the words; without padding.
+        readers: `readers` of them.
         vector_D: its last state (encoder bag: the mean): all that a fixed context is.
         initial_D: the decoder's top state before the first word.
         each: for each step: state, the decoder's top state after it; joined, what the output layer reads; and with attention query, the
@@ -28,6 +29,7 @@ class Steps(NamedTuple):
     """
 
     states_SD: np.ndarray
+    readers: list[list[int]]
     vector_D: np.ndarray
     initial_D: np.ndarray
     each: list[dict[str, np.ndarray]]
@@ -50,7 +52,21 @@ def steps(config: cfg.Recurrent, model: Seq2Seq, params: Any, source_tokens: np.
         told = {name: np.asarray(x[0], np.float32) for name, x in told.items()}
         each.append({name: x[:source] if name in ("scores", "weights") else x for name, x in told.items()})
     states_SD = np.asarray(memory.states_BSD[0, :source], np.float32)
-    return Steps(states_SD, np.asarray(memory.vector_BD[0], np.float32), initial_D, each)
+    return Steps(states_SD, readers(config, source), np.asarray(memory.vector_BD[0], np.float32), initial_D, each)
+
+
+def readers(config: cfg.Recurrent, source: int) -> list[list[int]]:
+    """For each reader in the encoder's top layer, one or (both directions) two, the words' places in the order in which it reads them.
+
+    A word's state is whole once every reader has read it. A bag has no order: its words are taken as they stand.
+    """
+    if config.encoder == "bag":
+        return [list(range(source))]
+    places_S1 = jnp.arange(source)[:, None]
+    order_S1 = mirror(places_S1, jnp.ones_like(places_S1, bool)) if config.reverse_source else places_S1
+    order = order_S1[:, 0].tolist()
+    both = config.bidirectional == "all" or (config.bidirectional == "first" and config.num_encoder_layers == 1)
+    return [order, order[::-1]] if both else [order]
 
 
 def top(config: cfg.Recurrent, states: tuple) -> jax.Array:

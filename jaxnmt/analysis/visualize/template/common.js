@@ -26,10 +26,9 @@ const percent = (x) => (x > 0 && x < 0.005 ? "<1 %" : `${Math.round(100 * x)} %`
 const mean = (rows) => rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
 const argmax = (row) => row.reduce((best, x, i) => (x > row[best] ? i : best), 0);
 const of = (part) => record.attention.filter((found) => found.part === part);
-/** Whether no decoder position looks at a later one. */
-function causal() {
-  return of("decoder").every((found) => found.heads.every((head) => head.every((row, i) => row.every((weight, j) => j <= i || weight === 0))));
-}
+/** Whether no position looks at a later one: in one module, in the whole decoder. */
+const masked = (found) => found.heads.every((head) => head.every((row, i) => row.every((weight, j) => j <= i || weight === 0)));
+const causal = () => of("decoder").every(masked);
 /** What a layer's heads look at from one position, averaged for the eye. */
 const averaged = (found, position) => mean(found.heads.map((head) => head[position]));
 

@@ -22,7 +22,7 @@ function drawPart(part, title, explained) {
   for (const found of of(part)) {
     const row = el("div", { class: "minis" });
     found.heads.forEach((head, h) => {
-      const share = part === "cross" ? "" : `itself ${percent(found.itself[h])}`;
+      const share = found.itself ? `itself ${percent(found.itself[h])}` : "";
       const canvas = el("canvas", { width: head[0].length, height: head.length, "aria-hidden": "true" });
       const button = el("button", { type: "button", class: "mini", "aria-pressed": "false", onclick: () => { enlarge(button, found, h); large.scrollIntoView({ block: "nearest" }); } },
         canvas, el("span", {}, el("span", { class: "vh" }, `Layer ${found.layer}, `), `head ${h + 1}`), share ? el("span", { class: "small" }, share) : null);
@@ -40,7 +40,8 @@ function drawPart(part, title, explained) {
     for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
     const rows = part === "encoder" ? S : part === "decoder" ? steps.map((step) => step.read) : T;
     const columns = part === "decoder" ? rows : S;
-    const shares = part === "cross" ? "" : ` On average ${percent(found.itself[h])} of the weight lies on the word itself and ${percent(found.previous[h])} on the one before it.`;
+    const first = part === "decoder" && masked(found) ? "The first row, which can look nowhere but at itself, is not counted." : "The first row, which has none before it, is not counted for the latter.";
+    const shares = found.itself ? ` On average ${percent(found.itself[h])} of the weight lies on the word itself and ${percent(found.previous[h])} on the one before it. ${first}` : "";
     const label = `${title}, layer ${found.layer}, head ${h + 1}`;
     const picture = el("div", {}, heatmap(found.heads[h], { label, rows, columns, tight: true, masked: part === "decoder" && causal() ? (i, j) => j > i : null }));
     large.replaceChildren(el("h4", {}, `Layer ${found.layer}, head ${h + 1}`), el("p", { class: "small" }, `Rows look, columns are looked at.${shares}`), numbersToggle(picture), picture);

@@ -60,5 +60,5 @@ function drawAlignment(section) {
   section.append(el("p", { class: "note" }, sums.every((sum) => Math.abs(sum - 1) < 1e-3)
     ? "Each row sums to one over the source and its end."
     : "Rows sum to less than one: this attention is local, and its weights fade with the distance from the place that it predicts (Luong et al. 2015, equation 10)."));
-  if (divided) section.append(el("p", { class: "note" }, "A dot begins a piece that continues a word. For whole words, weights are summed over a source word’s pieces and averaged over a target word’s."));
+  if (divided) section.append(el("p", { class: "note" }, "A dot begins a piece that continues a word, ␣ a sign that has a space before it. For whole words, weights are summed over a source word’s pieces and averaged over a target word’s."));
 }

@@ -38,9 +38,9 @@ function sourceTable(step) {
   const columns = [], now = steps[Math.max(0, step.word)];
   if (record.recurrent) {
     const states = record.recurrent.states, most = largest(states);
-    const reads = settings.reverse_source ? (i) => i === S.length - 1 || S.length - 2 - i <= step.read : (i) => i <= step.read;
+    const whole = (i) => readers.every((order) => order.indexOf(i) <= step.time);
     if (step.stage === 3) columns.push(["weight × state", (i) => strip(states[i], most / now.weights[i], `weight times state of ${S[i]}`), () => true]);
-    else columns.push(["encoder state", (i) => strip(states[i], most, `state of ${S[i]}`), (i) => step.word >= 0 || reads(i)]);
+    else columns.push(["encoder state", (i) => strip(states[i], most, `state of ${S[i]}`), (i) => step.word >= 0 || whole(i)]);
     if (record.alignment) {
       columns.push(["score", (i) => two(now.scores[i]), () => step.stage >= 1, "num"]);
       columns.push(["weight", (i) => [bar(now.weights[i]), two(now.weights[i])], () => step.stage >= 2]);
@@ -57,9 +57,9 @@ function sourceTable(step) {
       columns.push([`weight, layer ${record.alignment.layer}`, (i) => [bar(weights[i]), two(weights[i])], () => step.stage >= 3]);
     }
   }
-  const focus = step.word < 0 ? step.read : step.stage >= 2 && record.alignment ? argmax(record.alignment.weights[step.word]) : -1;
+  const focus = step.word < 0 ? step.rows ?? [] : step.stage >= 2 && record.alignment ? [argmax(record.alignment.weights[step.word])] : [];
   const head = el("tr", {}, el("th", { scope: "col" }, "token"), ...columns.map(([name, , , kind]) => el("th", { scope: "col", class: kind }, name)));
-  const rows = S.map((word, i) => el("tr", { class: i === focus ? "now" : "" }, el("th", { scope: "row", dir: "auto" }, word),
+  const rows = S.map((word, i) => el("tr", { class: focus.includes(i) ? "now" : "" }, el("th", { scope: "row", dir: "auto" }, word),
     ...columns.map(([, make, ready, kind]) => el("td", { class: kind }, el("span", { class: ready(i) ? "" : "later" }, ...[make(i)].flat())))));
   if (step.stage === 3 && record.recurrent) rows.push(el("tr", { class: "sum" }, el("th", { scope: "row" }, "sum: Cₜ"),
     el("td", {}, strip(now.context, largest(record.recurrent.states), "context Cₜ")), el("td", { class: "num" }), el("td", {}, two(now.weights.reduce((sum, x) => sum + x, 0)))));
@@ -109,9 +109,9 @@ function insideParallel(step) {
 }
 
 function likely(step) {
-  const now = steps[Math.max(0, step.word)], ready = step.stage === 5;
-  const items = now.likely.map((each) => el("li", { class: each.piece === now.chosen ? "chosen" : "" },
-    el("span", { dir: "auto" }, each.piece, each.piece === now.chosen ? el("span", { class: "vh" }, " (chosen)") : null), bar(each.p), el("span", {}, percent(each.p))));
+  const now = steps[Math.max(0, step.word)], chosen = record.target.ids[Math.max(0, step.word)], ready = step.stage === 5;
+  const items = now.likely.map((each) => el("li", { class: each.id === chosen ? "chosen" : "" },
+    el("span", { dir: "auto" }, each.piece, each.id === chosen ? el("span", { class: "vh" }, " (chosen)") : null), bar(each.p), el("span", {}, percent(each.p))));
   const fed = step.word === steps.length - 1 ? "The end token stops the search." : `Fed back: ${quoted(now.chosen)}.`;
   if (!ready) return [el("p", { class: "small" }, "Comes last: a softmax over the whole vocabulary.")];
   return [el("ol", { class: "likely" }, ...items), el("p", { class: "small" }, fed)];
@@ -126,7 +126,7 @@ const lastWord = () => { const here = all.findIndex((step) => step.word === all[
 
 function startPlayer() {
   $("player-lead").textContent = record.recurrent
-    ? "First the encoder reads the source token by token; then the decoder writes the translation, each word fed back until the end token."
+    ? `First the encoder ${reading()}; then the decoder writes the translation, each word fed back until the end token.`
     : record.model.kind === "other" ? "First the encoder reads the source; then the decoder writes the translation, each word fed back until the end token."
     : "First all source tokens go through the encoder at once, layer by layer; then the decoder writes the translation, each word fed back until the end token.";
   const moves = { first: () => 0, back: () => at - 1, next: () => at + 1, last: () => all.length - 1, "word-next": nextWord, "word-back": lastWord };

@@ -1,19 +1,33 @@
 /** What each step of the player is, and what it says: a list of {word (-1: the source is being read), name, say, …} by kind of model. */
-const sources = S.slice(0, -1);
+const bag = settings.encoder === "bag";
+/** The source's places in the order in which the encoder reads them, one list for each of its readers; a state is whole when all were there. */
+const readers = record.recurrent?.readers ?? [];
+
+/** How the encoder goes through the source, for the sentence above the player. */
+function reading() {
+  if (bag) return "takes each source token by itself";
+  if (readers.length > 1) return "reads the source token by token, in both directions";
+  return `reads the source token by token${settings.reverse_source ? ", the last word first and the end token after all words" : ""}`;
+}
+
+/** What the encoder does when it has made `time` steps before: at each, a reader reads the next word of its order. */
+function read(time) {
+  const rows = [...new Set(readers.map((order) => order[time]))], words = rows.map((i) => quoted(S[i]));
+  const size = record.recurrent.states[0].size, deep = settings.num_encoder_layers > 1;
+  if (bag) return `${words[0]} goes through one layer by itself; the encoder has no order and no memory.`;
+  if (readers.length === 1) return settings.bidirectional === "none"
+    ? `The encoder reads ${words[0]} and makes a state of ${size} numbers, which carries what it has read so far.`
+    : `The encoder’s top layer reads ${words[0]} and makes a state of ${size} numbers, which carries what it has read so far and, as the bottom layer reads in both directions, what is still to come.`;
+  const whole = S.filter((_, i) => readers.every((order) => order.indexOf(i) <= time)).length;
+  return `${deep ? "In the encoder’s top layer, as in those below it, two" : "Two"} readers go through the source in opposite directions: ${rows.length > 1 ? `one reads ${words[0]}, the other ${words[1]}` : `both read ${words[0]}`}. Each makes half of a token’s state of ${size} numbers; ${whole} of ${S.length} states are whole.`;
+}
 
 function recurrentSteps() {
-  const context = settings.context, bag = settings.encoder === "bag", vector = record.recurrent.vector;
-  const both = settings.bidirectional !== "none" && !bag;
-  const found = S.map((word, i) => ({
-    word: -1, read: i, name: "reading the source",
-    say: bag
-      ? `${quoted(word)} goes through one layer by itself; the encoder has no order and no memory.`
-      : `The encoder reads ${quoted(word)} and makes a state of ${record.recurrent.states[i].size} numbers, which carries what came before`
-        + (both ? ", and, read from the other end too, what comes after." : "."),
-  }));
+  const context = settings.context, vector = record.recurrent.vector, name = `reading the source${settings.reverse_source && readers.length === 1 && !bag ? ", last word first" : ""}`;
+  const found = S.map((_, time) => ({ word: -1, time, rows: readers.map((order) => order[time]), name, say: read(time) }));
   if (context === "fixed") found.push({
-    word: -1, read: S.length - 1, name: "the one vector", vector: true,
-    say: `${bag ? "The mean of the words" : "The encoder’s last state"} is one vector of ${vector.size} numbers: all that the decoder will ever know of the ${S.length - 1} source tokens. This model has no attention.`,
+    word: -1, time: S.length - 1, rows: bag ? [] : readers.map((order) => order.at(-1)), name: "the one vector", vector: true,
+    say: `${bag ? "The mean of the words is" : readers.length > 1 ? "Both readers’ last states, joined, are" : "The encoder’s last state is"} one vector of ${vector.size} numbers: all that the decoder will ever know of the ${S.length - 1} source tokens. This model has no attention.`,
   });
   steps.forEach((step, t) => found.push(...(context === "fixed" ? fixedSteps : attentiveSteps)(step, t)));
   return found;
@@ -46,7 +60,7 @@ function attentiveSteps(step, t) {
 }
 
 function parallelSteps() {
-  const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross"), masked = causal();
+  const encoder = of("encoder"), decoder = of("decoder"), cross = of("cross"), hidden = causal();
   const inputs = record.vectors.filter((found) => found.side === "encoder");
   const found = [record.model.kind === "other" && !encoder.length ? {
     word: -1, layer: 0, name: "the source",
@@ -68,8 +82,8 @@ function parallelSteps() {
   steps.forEach((step, t) => {
     const last = decoder.at(-1);
     if (last) found.push({
-      word: t, stage: 1, name: masked ? "masked self-attention" : "self-attention",
-      say: `The decoder reads ${quoted(step.read)} and looks at the ${t ? `${t + 1} tokens` : "one token"} it has so far${masked ? "; the mask hides what comes later" : ""}. In its last layer it looks at ${strongest(averaged(last, t), steps.map((each) => each.read))}.`,
+      word: t, stage: 1, name: hidden ? "masked self-attention" : "self-attention",
+      say: `The decoder reads ${quoted(step.read)} and looks at the ${t ? `${t + 1} tokens` : "one token"} it has so far${hidden ? "; the mask hides what comes later" : ""}. In its last layer it looks at ${strongest(averaged(last, t), steps.map((each) => each.read))}.`,
     });
     if (cross.length) found.push({
       word: t, stage: 3, name: "attention over the source",
@@ -83,7 +97,7 @@ function parallelSteps() {
 /** The end of each word's steps: which word, how sure, and what becomes of it. */
 function choice(step, t) {
   const first = step.likely[0];
-  const likeliest = first.piece === step.chosen
+  const likeliest = first.id === record.target.ids[t]  // by id: two tokens may be written alike
     ? `${quoted(step.chosen)} is likeliest, with probability ${two(step.p)}.`
     : `${quoted(first.piece)} is likeliest here (${two(first.p)}), but the beam search keeps ${quoted(step.chosen)} (${two(step.p)}): the sentence as a whole scores better.`;
   if (t === steps.length - 1) return `${likeliest} It is the end: the translation is finished.`;
