@@ -23,4 +23,4 @@ def config() -> Experiment:
         tie_embeddings="all",
         dropout=0.4,
     )
-    return replace(load("gru_bahdanau"), model=model)
+    return replace(load("gru_bahdanau"), model=model, **{"schedule.learning_rate": 8e-3, "training.steps": 1500})
