@@ -1,8 +1,12 @@
 """A study: what it comes to, that nothing is done twice whatever is killed, and that the table is the runs'."""
 
 import contextlib
+import csv
+import io
 import json
 import os
+import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -169,6 +173,58 @@ def test_a_run_that_is_reproduced_again_is_trained_again(tmp_path, monkeypatch):
 def test_mean_and_deviation_by_hand():
     assert results.mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5), 3)
     assert str(results.mean([4.0])) == "4.00" and results.mean([]) is None
+
+
+ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX takes for its own
+    results.Row("parent", "", 1_234_567, 3.21e12, 1e-3, 1000, (), None, None, None, 0.0, 0.0, None),
+    results.Row(
+        variant="tie_all & 50 %, #2 {a} $b \\c ~d ^e <f>",
+        differs='tie_embeddings all, "quoted"',
+        parameters=1_200_000,
+        flops=3.2123456789e12,
+        learning_rate=0.1 + 0.2,
+        steps=1000,
+        runs=(pathlib.Path("runs/a/seed-1"), pathlib.Path("runs/a/seed-2")),
+        bleu=results.Mean(34.5678901234, 1 / 3, 2),
+        chrf=results.Mean(55.25, 0.0, 2),
+        ter=results.Mean(48.125, 0.5, 2),
+        target_tokens=1e6,
+        seconds=400.0,
+        p=0.0123456,
+    ),
+]
+
+
+def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_its_own(tmp_path):
+    study = Study({name: tiny.experiment(tmp_path) for name in "ab"}, Budget(1000), seeds=(1, 2, 3))
+    begin, heading, line, *rows, end = results.latex(study, ROWS).split("\n")
+    assert (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrr}", r"\hline", r"\end{tabular}")
+    parent, other = ([cell.strip() for cell in re.split(r"(?<!\\)&", row.removesuffix(r" \\"))] for row in rows)
+    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(results.HEADINGS) == 11
+    assert all(row.endswith(r" \\") for row in (heading, *rows))
+    assert parent == ["parent", "--", "--", "--", "--", "0 of 3", "1,234,567", "3.21", "1,000", "0.001", "0"]
+    assert other == [
+        r"tie\_all \& 50 \%, \#2 \{a\} \$b \textbackslash{}c \textasciitilde{}d \textasciicircum{}e $<$f$>$",
+        r"34.57 $\pm$ 0.33",
+        "0.012",
+        r"55.25 $\pm$ 0.00",
+        r"48.12 $\pm$ 0.50",
+        *("2 of 3", "1,200,000", "3.21", "1,000", "0.3", "2,500"),
+    ]
+
+
+def test_csv_has_the_numbers_themselves():
+    parent, other = csv.DictReader(io.StringIO(results.table_csv(ROWS)))
+    row = ROWS[1]
+    for name, value in row._asdict().items():
+        if isinstance(value, results.Mean):
+            assert [float(other[f"{name}_{part}"]) for part in ("mean", "deviation", "count")] == list(value)
+        elif isinstance(value, int | float):
+            assert float(other[name]) == value
+    assert (other["variant"], other["differs"], other["runs"]) == (row.variant, row.differs, "runs/a/seed-1 runs/a/seed-2")
+    assert (parent["bleu_mean"], parent["bleu_count"], parent["p"], parent["runs"]) == ("", "0", "", "")
+    for line in (parent, other):  # as many cells as headings
+        assert None not in line and None not in line.values()
 
 
 def test_a_job_whose_worker_was_killed_is_claimed_while_its_training_goes_on(tmp_path):

@@ -6,12 +6,14 @@ import re
 import types
 
 import pytest
+from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
 from jaxnmt import cli, run_directory
 from jaxnmt.analysis import compare, pages, tables
 from jaxnmt.analysis.comparison_report import labels, ranked
 from jaxnmt.config import Experiment, replace
 from jaxnmt.evaluation import translations
+from jaxnmt.evaluation.significance import Estimate
 
 SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
 REFERENCE = ["eins zwei drei .", "vier", "fünf sechs & sieben", "acht neun zehn elf zwölf dreizehn ."]
@@ -76,6 +78,21 @@ def test_files_are_compared_with_the_first(files, capsys):
     out = capsys.readouterr().out
     assert "4 sentences" in out and found["metrics"][0]["signature"] in out and f"baseline: {files.worse}" in out
     assert "tok:13a" in out and "\x1b" not in out and "│" not in out  # plain, for this is no terminal
+
+
+def test_the_digits_are_those_of_sacrebleus_command_on_the_same_files(tmp_path, capsys):
+    reference, systems = corpora()
+    reference[5], systems[0][7], systems[1][3] = "", "", "Eine Frau\u2028im Park . \r"  # a line ends at \n alone
+    cells, told = sacrebleu(tmp_path, reference, systems, "--chrf-word-order", "2", "--paired-bs")
+    (tmp_path / "source.en").write_text("".join(f"sentence {number}\n" for number in range(len(reference))))
+    files = [str(tmp_path / f"{number}.txt") for number in range(3)]
+    given = ["--source", str(tmp_path / "source.en"), "--reference", str(tmp_path / "ref.txt")]
+    assert cli.main(["compare", *files, *given, "--json", str(tmp_path / "numbers.json")]) == 0
+    found, out = json.loads((tmp_path / "numbers.json").read_text()), capsys.readouterr().out
+    estimates = [[Estimate(**metric["estimates"][system]) for metric in found["metrics"]] for system in range(3)]
+    assert [[cell(estimate, interval=True) for estimate in row] for row in estimates] == cells
+    assert all(metric["signature"] in told and metric["signature"] in out for metric in found["metrics"])
+    assert all(f" {estimate.score:.2f} " in out for row in estimates for estimate in row)
 
 
 def test_a_system_that_is_the_baseline_over_again_is_said_to_be(files, capsys):

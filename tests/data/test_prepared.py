@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import gzip
 import hashlib
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -143,6 +145,28 @@ def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeyp
     for size in (1000, 50, 7):
         monkeypatch.setattr(merge, "SLICE", size)
         assert merge._fresh(paths).tolist() == expected
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
+    """But for nine bytes a pair while duplicates are looked for (16 are allowed); sample, chunks and slices are as large as set."""
+    monkeypatch.setattr(shards, "CHUNK", 500)
+    monkeypatch.setattr(merge, "SLICE", 2000)
+
+    def peak(count):
+        words = [f"w{number}" for number in range(100)]
+        pairs = ((f"{words[i % 100]} {words[i // 100]} a b c", f"{words[i // 100]} {words[i % 100]} x y z") for i in range(count))
+        data = Data(train=(write(tmp_path / f"{count}.tsv", pairs),), cache=str(tmp_path / str(count)), held_out=20, workers=1)
+        experiment = Experiment(data=data, tokenizer=Tokenizer(kind="words", vocab_size=0, max_sentences=100))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            assert len(prepare(experiment, tmp_path / f"t{count}", SILENT).train[0]) == count - 20
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    once, fourfold = peak(2000), peak(8000)
+    assert fourfold < once + 16 * 6000, (once, fourfold)
 
 
 def test_two_workers_equal_one(experiment, tmp_path):

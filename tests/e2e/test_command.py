@@ -5,6 +5,7 @@ import json
 
 import pytest
 import tiny
+from training import events
 
 from jaxnmt import cli
 from jaxnmt.training.metrics import read_metrics
@@ -30,6 +31,12 @@ def test_validations_bleu_is_what_evaluate_says(run, capsys):
     assert max(record["bleu"] for record in read_metrics(run, "validation")) > 0
 
 
+def test_tensorboard_shows_the_numbers_of_the_metrics_at_the_same_steps(run):
+    recorded = events.recorded(run)
+    assert {("train/loss", 5), ("train/loss", 60), ("validation/loss", 30), ("validation/bleu", 60)} <= recorded.keys()
+    assert events.shown(run) == recorded
+
+
 def test_lines_are_translated_in_order_and_empty_ones_stay(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a b c\n\nd e\n")))
     assert cli.main(["translate", str(run)]) == 0
@@ -43,3 +50,4 @@ def test_resuming_with_more_steps_goes_on_and_other_settings_are_refused(run, ca
     assert cli.main(["resume", str(run), "--training.steps", "65"]) == 0
     assert "going on from checkpoint 60" in capsys.readouterr().err
     assert [record["step"] for record in read_metrics(run, "train")] == list(range(5, 70, 5))
+    assert events.shown(run) == events.recorded(run)

@@ -90,3 +90,10 @@ def test_eight_devices_reach_the_losses_of_one(folder):
     assert "8 cpu devices" in tiny.on_eight_devices("-m", "jaxnmt.cli", *words).stderr
     losses = [[record["loss"] for record in read_metrics(folder / name, "train")][:4] for name in ("run", "eight")]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
+
+
+def test_the_laws_hold(folder, capsys):
+    assert "jaxnmt laws conv.py " in PAGE.read_text(encoding="utf-8")
+    only = ["causal", "cached"]
+    assert cli.main(["laws", str(folder / "elsewhere.py"), "--model.emb-dim", "32", "--only", *only]) == 0
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["holds", law] for law in only]

@@ -5,23 +5,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.extend.core import jaxprs_in_params
 
 from jaxnmt import config as cfg
 from jaxnmt.training.loss import batch_loss
 
 PAIRS = tiny.random_pairs(6)
-BATCH = tiny.batch_of(PAIRS, [[0, 1], [2, 3], [4], [5]], 16, 16, packed=True)
+PACKED = tiny.batch_of(PAIRS, [[0, 1], [2, 3], [4], [5]], 16, 16, packed=True)
+SINGLE = tiny.batch_of(PAIRS, [[i] for i in range(6)], 8, 8)
+GRU_AND_LSTM = {"bahdanau": tiny.RECURRENT["bahdanau"], "luong": tiny.RNN}
+MODELS = tiny.VARIANTS | {name: cfg.replace(config, bidirectional="none") for name, config in GRU_AND_LSTM.items()}
 
 
-@pytest.mark.parametrize("name", tiny.VARIANTS)
+def loss_of(name, dtype):
+    """A model's parameters, float32, and its loss as a function of them."""
+    model = tiny.model_of(cfg.replace(MODELS[name], dtype=dtype))
+    batch = PACKED if name in tiny.VARIANTS else SINGLE
+    return tiny.params_of(model), lambda params: batch_loss(model, params, batch, None, 0.1).loss
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_stays_close_to_float32(name):
-    config = tiny.VARIANTS[name]
-    models = {dtype: tiny.model_of(cfg.replace(config, dtype=dtype)) for dtype in ("float32", "bfloat16")}
-    params = tiny.params_of(models["float32"])
-    loss = {
-        dtype: jax.value_and_grad(lambda p, m=model: batch_loss(m, p, BATCH, None, 0.1).loss)(params) for dtype, model in models.items()
-    }
-    (exact, exact_gradient), (rough, rough_gradient) = loss["float32"], loss["bfloat16"]
+    losses = {dtype: loss_of(name, dtype) for dtype in ("float32", "bfloat16")}
+    params = losses["float32"][0]
+    (exact, exact_gradient), (rough, rough_gradient) = (jax.jit(jax.value_and_grad(loss))(params) for _, loss in losses.values())
     assert exact != rough  # the computation did change
     assert rough.dtype == jnp.float32 and abs(rough - exact) < 0.02 * exact
     flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradient)]) for gradient in (exact_gradient, rough_gradient)]
@@ -29,6 +36,27 @@ def test_bfloat16_stays_close_to_float32(name):
     assert np.linalg.norm(flat[1] - flat[0]) < 0.1 * np.linalg.norm(flat[0])
 
 
-def test_fresh_parameters_are_float32():
-    model = tiny.model_of(cfg.replace(tiny.BASE, dtype="bfloat16"))
-    assert {x.dtype for x in jax.tree.leaves(model.init(jax.random.key(0)))} == {jnp.dtype("float32")}
+def types_of(jaxpr, *names):
+    """{operation: types of what it reads}, in a program and all that it calls."""
+    found = {name: set() for name in names}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in names:
+            found[equation.primitive.name] |= {variable.aval.dtype.name for variable in equation.invars}
+        for inner in jaxprs_in_params(equation.params):
+            for name, types in types_of(inner, *names).items():
+                found[name] |= types
+    return found
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_multiplies_matrices_and_float32_takes_the_softmax_and_the_loss(name):
+    """What is raised to the power of e is a softmax: that of the attention, and the output layer's with its logarithm, the loss."""
+    params, loss = loss_of(name, "bfloat16")
+    types = types_of(jax.make_jaxpr(jax.value_and_grad(loss))(params).jaxpr, "dot_general", "exp", "log")
+    assert "bfloat16" in types["dot_general"] and types["exp"] == types["log"] == {"float32"}
+
+
+@pytest.mark.parametrize("config", [MODELS[name] for name in ("pre", "bahdanau", "luong")], ids=["transformer", "gru", "lstm"])
+def test_fresh_parameters_are_float32(config):
+    model = tiny.model_of(cfg.replace(config, dtype="bfloat16"))
+    assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))} == {jnp.dtype("float32")}

@@ -182,9 +182,12 @@ def latex(study: Study, rows: Sequence[Row]) -> str:
     return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}", body[0], r"\hline", *body[1:], r"\end{tabular}"])
 
 
+_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {letter: f"${letter}$" for letter in "<>|"}
+_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+
+
 def _escaped(text: str) -> str:
-    text = "".join(f"\\{letter}" if letter in "&%$#_{}" else letter for letter in text)
-    return text.replace("±", r"$\pm$").replace("–", "--")
+    return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
 def table_csv(rows: Sequence[Row]) -> str:
