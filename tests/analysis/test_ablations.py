@@ -176,7 +176,7 @@ def test_mean_and_deviation_by_hand():
 
 
 ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX takes for its own
-    results.Row("parent", "", 1_234_567, 3.21e12, 1e-3, 1000, (), None, None, None, 0.0, 0.0, None),
+    results.Row("parent", "", 1_234_567, 3.21e12, 1e-3, 1000, (), None, None, None, None, 0.0, 0.0, None),
     results.Row(
         variant="tie_all & 50 %, #2 {a} $b \\c ~d ^e <f>",
         differs='tie_embeddings all, "quoted"',
@@ -188,6 +188,7 @@ ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX take
         bleu=results.Mean(34.5678901234, 1 / 3, 2),
         chrf=results.Mean(55.25, 0.0, 2),
         ter=results.Mean(48.125, 0.5, 2),
+        perplexity=results.Mean(1.5, 0.25, 2),
         target_tokens=1e6,
         seconds=400.0,
         p=0.0123456,
@@ -198,18 +199,19 @@ ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX take
 def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_its_own(tmp_path):
     study = Study({name: tiny.experiment(tmp_path) for name in "ab"}, Budget(1000), seeds=(1, 2, 3))
     begin, heading, line, *rows, end = results.latex(study, ROWS).split("\n")
-    assert (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrr}", r"\hline", r"\end{tabular}")
+    assert (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrrrr}", r"\hline", r"\end{tabular}")
     parent, other = ([cell.strip() for cell in re.split(r"(?<!\\)&", row.removesuffix(r" \\"))] for row in rows)
-    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(results.HEADINGS) == 11
+    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(results.HEADINGS) == 13
     assert all(row.endswith(r" \\") for row in (heading, *rows))
-    assert parent == ["parent", "--", "--", "--", "--", "0 of 3", "1,234,567", "3.21", "1,000", "0.001", "0"]
+    assert parent == ["parent", "--", "--", "--", "--", "--", "0 of 3", "1,234,567", "3.21", "1,000", "0.001", "--", "0"]
     assert other == [
         r"tie\_all \& 50 \%, \#2 \{a\} \$b \textbackslash{}c \textasciitilde{}d \textasciicircum{}e $<$f$>$",
         r"34.57 $\pm$ 0.33",
         "0.012",
         r"55.25 $\pm$ 0.00",
         r"48.12 $\pm$ 0.50",
-        *("2 of 3", "1,200,000", "3.21", "1,000", "0.3", "2,500"),
+        r"1.50 $\pm$ 0.25",
+        *("2 of 3", "1,200,000", "3.21", "1,000", "0.3", "3.3", "2,500"),
     ]
 
 
