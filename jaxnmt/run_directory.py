@@ -1,16 +1,19 @@
-"""A run's folder: when it is made, when it is taken up again, and when a changed setting is refused."""
+"""A run's folder: when it is made, when it is taken up again, who holds it, and when a changed setting is refused."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import pathlib
 import typing
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxnmt import config_files
+from jaxnmt import config_files, whole_files
 from jaxnmt.config import Experiment, UserError
 
 CONFIG = "config.json"
+LOCK = "lock"
 
 HARMLESS = (
     "training.max_minutes",
@@ -66,6 +69,38 @@ def find_runs(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
 
 
+@contextlib.contextmanager
+def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep a run, which may not be there yet, from other processes that would train it. The system lets go of it when this process
+    ends, however it ends. A run in a bucket cannot be held.
+
+    Args:
+        say: gets a line for people where the file system knows no locks.
+
+    Raises:
+        UserError: another process holds it; the folder holds something else, or cannot be written.
+    """
+    if whole_files.in_bucket(run):
+        yield
+        return
+    import fcntl
+
+    _refuse_something_else(run)
+    with _writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        file = (run / LOCK).open("ab")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is training {run}, or preparing its data: wait until it has ended, or stop it, or train another run"
+            ) from None
+        except OSError as error:
+            say(f"{run / LOCK} cannot be locked ({error.strerror}): do not train this run in two processes at once")
+        yield
+
+
 def start(run: pathlib.Path, experiment: Experiment) -> bool:
     """Make a run's folder, or take up an existing one with `experiment`; `config.json` is written.
 
@@ -75,19 +110,29 @@ def start(run: pathlib.Path, experiment: Experiment) -> bool:
     Raises:
         UserError: the folder holds something else, cannot be written, or a changed field would change the training.
     """
-    if run.exists() and not run.is_dir():
-        raise UserError(f"{run} is a file; --run takes a folder")
+    _refuse_something_else(run)
     existed = (run / CONFIG).is_file()
     if existed and (run / "tokenizer").exists():  # else nothing was made yet: a first try may have named a file that is not there
         refuse_changes(run, config_files.read(run / CONFIG), experiment)
-    elif not existed and run.is_dir() and any(run.iterdir()):
-        raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
-    try:
+    with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
         config_files.save(experiment, run / CONFIG)
+    return existed
+
+
+def _refuse_something_else(run: pathlib.Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise UserError(f"{run} is a file; --run takes a folder")
+    if not (run / CONFIG).is_file() and run.is_dir() and any(path.name != LOCK for path in run.iterdir()):
+        raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
+
+
+@contextlib.contextmanager
+def _writing(run: pathlib.Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"{run} cannot be written ({error.strerror}): mend that, or choose another folder with --run") from error
-    return existed
 
 
 def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment) -> None:
@@ -97,7 +142,7 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment) -> None:
         UserError: some differ that would change the training; each is listed as `field: old → new`.
     """
     changed = config_files.differences(old, new)
-    harmful = {name: values for name, values in changed.items() if not _harmless(name, old, *values)}
+    harmful = {name: values for name, values in changed.items() if not _harmless(name, old, new, *values)}
     if harmful:
         listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())
         raise UserError(
@@ -106,12 +151,21 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment) -> None:
         )
 
 
-def _harmless(name: str, old: Experiment, before: Any, after: Any) -> bool:
+def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: Any) -> bool:
     if name == "training.steps":  # the learning rate of these two is counted from the last step
         return after > before and old.schedule.name not in ("cosine", "linear")
     if name == "validation.every":
         return old.schedule.name != "plateau"
+    if name.startswith("decoding.") and _counts_in_validation(name, old):  # else two validations' BLEU would not be of one kind
+        return old.schedule.name != "plateau" and not new.validation.patience
     return name.startswith(HARMLESS)
+
+
+def _counts_in_validation(name: str, experiment: Experiment) -> bool:
+    """Whether a field of `decoding` moves the score that validations are judged by."""
+    if experiment.validation.metric != "bleu" or name in ("decoding.beam_size", "decoding.n_best", "decoding.batch_size"):
+        return False  # validations have a beam of their own, and a translation does not depend on its batch
+    return name != "decoding.length_penalty" or experiment.validation.beam_size > 1  # greedy search compares no lengths
 
 
 def _shown(value: Any) -> str:

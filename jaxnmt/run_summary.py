@@ -47,7 +47,7 @@ def _progress(run: pathlib.Path) -> str:
     step = max([0, *_checkpoints(run), *(record.get("step", 0) for record in records)])
     parts = [f"step {step:,} of {experiment.training.steps:,}"]
     if training := [record for record in records if record.get("kind") == "train"]:
-        parts.append(f"loss {training[-1]['loss']:.4g}")
+        parts.append(f"loss {_number(training[-1]['loss'])}")
     if best := [record for record in records if record.get("kind") == "validation" and record.get("best")]:
         parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
     return ", ".join(parts)
@@ -58,7 +58,11 @@ def _checkpoints(run: pathlib.Path) -> list[int]:
 
 
 def _numbers(record: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {record[name]:.4g}" for name in ("bleu", "loss", "perplexity") if isinstance(record.get(name), int | float))
+    return ", ".join(f"{name} {_number(record[name])}" for name in ("bleu", "loss", "perplexity") if name in record)
+
+
+def _number(value: float | None) -> str:
+    return "no number" if value is None else f"{value:.4g}"
 
 
 def _records(run: pathlib.Path) -> list[dict[str, Any]]:

@@ -8,21 +8,29 @@ import gzip
 import itertools
 import os
 import pathlib
+import select
+import stat
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from jaxnmt.config import UserError
 
+GATHER = 0.1
+"""Seconds that more lines of a pipe are waited for, once there is one."""
+
 
 def windows(name: str, size: int) -> Iterator[list[str]]:
-    """Lines of a file (`.gz` too), or of stdin when `name` is empty, up to `size` at a time; one at a time from a terminal.
+    """Lines of a file (`.gz` too), or of stdin when `name` is empty, up to `size` at a time: fewer from a terminal or a pipe that pauses,
+    since whoever writes there may be waiting for an answer.
 
     Raises:
         UserError: the file cannot be read; at once, not when the first line is asked for.
     """
     if not name:
-        return _windows(sys.stdin.buffer, 1 if sys.stdin.isatty() else size)
+        return _windows(sys.stdin.buffer, size)
     try:
         file = open(name, "rb")
     except OSError as error:
@@ -40,9 +48,42 @@ def _unpacked(file: Iterable[bytes], name: str) -> Iterator[bytes]:
 def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
     from jaxnmt.data.cleaning import decode  # brings numpy: not before the user's words are checked
 
+    for lines in _arriving(file, size) if _is_stream(file) else _at_hand(file, size):
+        yield [decode(line) for line in lines]
+
+
+def _at_hand(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
     rows = iter(file)  # a bytes file breaks lines at b"\n" alone
     while lines := list(itertools.islice(rows, size)):
-        yield [decode(line.removesuffix(b"\n")) for line in lines]
+        yield [line.removesuffix(b"\n") for line in lines]
+
+
+def _is_stream(file: Any) -> bool:
+    """Whether it is a terminal, a pipe or a socket."""
+    try:
+        return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, OSError):  # it is of Python's making
+        return False
+
+
+def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
+    """A window ends when it is full, or `GATHER` seconds after its first line. What comes while it is translated is the next one."""
+    lines: list[bytes] = []
+    rest, until = b"", 0.0
+    while True:
+        left = max(0.0, until - time.monotonic()) if lines else None  # None: for ever
+        if len(lines) >= size or not select.select([file], [], [], left)[0]:
+            yield lines[:size]
+            lines, until = lines[size:], time.monotonic() + GATHER
+        elif block := os.read(file.fileno(), 1 << 16):  # past Python's buffer, which `select` does not see
+            if not lines:
+                until = time.monotonic() + GATHER
+            *whole, rest = (rest + block).split(b"\n")
+            lines += whole
+        else:
+            break
+    if last := [*lines, rest] if rest else lines:
+        yield last
 
 
 @contextlib.contextmanager

@@ -1,9 +1,8 @@
 """The command: what it says to mistakes, and that it says it before JAX is imported."""
 
-import gzip
 import io
 import json
-import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -13,8 +12,8 @@ import typing
 
 import pytest
 
-from jaxnmt import cli, config_files, overrides, run_directory, text_streams
-from jaxnmt.config import Experiment, UserError, replace
+from jaxnmt import cli, config_files, overrides, run_directory
+from jaxnmt.config import Experiment, replace
 from jaxnmt.verbs import training
 
 FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
@@ -202,6 +201,27 @@ def test_train_then_the_same_then_resume(trained, tmp_path, capsys):
     assert "training.seed: 1 → 9" in capsys.readouterr().err and len(trained) == 3
 
 
+def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(trained, capsys):
+    code = "with run_directory.held(pathlib.Path(sys.argv[1]), print): print('held', flush=True), input()"
+    command = [sys.executable, "-c", f"import pathlib, sys; from jaxnmt import run_directory\n{code}", "runs/quickstart"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        for words in (["train", "quickstart"], ["data", "prepare", "quickstart"]):
+            assert cli.main(words) == 2
+            told = capsys.readouterr().err
+            assert told.count("\n") == 1 and "another process is training runs/quickstart" in told
+        assert not trained and not pathlib.Path("runs/quickstart/config.json").exists()
+        other.kill()  # kill -9
+    assert cli.main(["train", "quickstart"]) == 0 and cli.main(["resume", "runs/quickstart"]) == 0 and len(trained) == 2
+
+
+def test_a_folder_that_holds_something_else_gets_no_lock(trained, tmp_path, capsys):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "letter.txt").write_text("dear")
+    assert cli.main(["train", "quickstart", "--run", "letters"]) == 2
+    assert "neither empty nor a run" in capsys.readouterr().err and len(list((tmp_path / "letters").iterdir())) == 1
+
+
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):
     def interrupted(experiment, run, translate=None):
         raise KeyboardInterrupt
@@ -247,38 +267,9 @@ def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbin
     assert capfdbinary.readouterr().out.decode() == "1\t0.0000\tÉ\n1\t-1.0000\té\n2\t0.0000\tB\n2\t-1.0000\tb\n"
 
 
-def test_an_output_file_is_whole_or_not_there(tmp_path):
-    with pytest.raises(RuntimeError), text_streams.writer(str(tmp_path / "out")) as write:
-        write("half")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_is_no_file_stays_what_it_is_and_a_link_a_link(tmp_path):
-    (tmp_path / "old").write_text("old\n")
-    (tmp_path / "link").symlink_to(tmp_path / "old")
-    os.mkfifo(tmp_path / "pipe")
-    pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
-    for name in ("link", "pipe"):
-        with text_streams.writer(str(tmp_path / name)) as write:
-            write("new")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new\n"
-    assert (tmp_path / "pipe").is_fifo() and os.read(pipe, 9) == b"new\n"
-    os.close(pipe)
-    assert {path.name for path in tmp_path.iterdir()} == {"old", "link", "pipe"}
-
-
 def test_a_disk_without_room_is_told_in_a_sentence(run, test_text, capsys):
     assert cli.main(["evaluate", run, "--output", "/dev/full"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: No space left on device")
-
-
-def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
-    whole = gzip.compress(bytes(range(256)) * 99)
-    for name, data in (("cut", whole[:-9]), ("other", b"no gzip")):
-        (tmp_path / f"{name}.gz").write_bytes(data)
-        with pytest.raises(UserError, match=f"{name}.gz is no whole .gz file"):
-            list(text_streams.windows(str(tmp_path / f"{name}.gz"), 8))
 
 
 def test_evaluate_sees_that_its_output_cannot_be_written_before_it_translates(run, test_text, tmp_path, capsys):
@@ -323,6 +314,9 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
     )
     assert cli.main(["runs", "show", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"run  {line}\n"
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "train", "step": 50, "loss": null}\n')
+    assert cli.main(["runs", "show", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "run  step 200 of 10,000, loss no number\n"
 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
@@ -333,3 +327,11 @@ def test_data_check_takes_configs(word):
 @pytest.mark.parametrize("word", ["a.en", "pairs.tsv.gz", "a.en,a.de", "phrases/en-fr:train", "wmt14_translate/de-en"])
 def test_data_check_takes_text(word):
     assert training.is_text(word)
+
+
+def test_data_check_refuses_what_training_refuses(tmp_path, capsys):
+    (tmp_path / "p.tsv").write_text("a\tb\n")
+    assert cli.main(["data", "check", str(tmp_path / "p.tsv"), "--data.cleaning.max-ratio", "-1"]) == 2
+    captured = capsys.readouterr()
+    assert "data.cleaning.max_ratio is -1" in captured.err and captured.out == ""
+    assert cli.main(["data", "check", str(tmp_path / "p.tsv")]) == 0

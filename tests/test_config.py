@@ -168,6 +168,30 @@ def test_a_change_that_does_not_touch_the_training_is_taken(changes, tmp_path):
     assert run_directory.read(run) == replace(Experiment(), **changes)
 
 
+@pytest.mark.parametrize("cause", [{"validation.patience": 3}, {"schedule.name": "plateau"}])
+@pytest.mark.parametrize(
+    ("beam", "metric", "change", "taken"),
+    [
+        (1, "bleu", {"decoding.max_length_extra": 4}, False),
+        (1, "bleu", {"decoding.max_length_ratio": 4.0}, False),
+        (1, "loss", {"decoding.max_length_extra": 4}, True),
+        (1, "bleu", {"decoding.length_penalty": 0.5}, True),  # of a beam of one it changes no word
+        (2, "bleu", {"decoding.length_penalty": 0.5}, False),
+        (2, "bleu", {"decoding.beam_size": 3, "decoding.n_best": 2, "decoding.batch_size": 9}, True),  # validations have their own beam
+    ],
+)
+def test_what_validations_translate_with_may_not_change_where_their_bleu_decides(cause, beam, metric, change, taken, tmp_path):
+    old = {"validation.metric": metric, "validation.beam_size": beam}
+    run = run_of(tmp_path, **old, **cause)
+    if taken:
+        run_directory.start(run, replace(Experiment(), **old, **cause, **change))
+    else:
+        with pytest.raises(UserError, match=next(iter(change))):
+            run_directory.start(run, replace(Experiment(), **old, **cause, **change))
+    if "validation.patience" in cause:  # without it, validations decide nothing but which checkpoint is the best
+        run_directory.start(run, replace(Experiment(), **old, **change))
+
+
 def test_changes_to_the_training_are_refused_each_with_both_values(tmp_path):
     run = run_of(tmp_path)
     with pytest.raises(UserError) as error:

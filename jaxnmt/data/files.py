@@ -123,10 +123,11 @@ class AlignedFiles(Source):
 
 
 class TabSeparated(Source):
-    """One text file with `source TAB target` on each line. Further columns (attributions, say) are ignored.
+    """One text file with `source TAB target` on each line. Further columns (attributions, say) are ignored, and so are blank lines at
+    the very end.
 
     Raises:
-        UserError: the file cannot be read or is empty, or a line has no tab.
+        UserError: the file cannot be read or is empty, or another line has no tab.
     """
 
     def __init__(self, path: str, weight: float = 1.0, field: str = "data") -> None:
@@ -135,10 +136,11 @@ class TabSeparated(Source):
         self._file = existing_file(path, field)
         self._length = 0
         with _reading(self._file, field) as stream:
-            for line in stream:
-                self._length += 1
-                if b"\t" not in line:
-                    raise UserError(f"{field}: {path}:{self._length} has no tab; every line must be: source, tab, target")
+            for number, line in enumerate(stream, 1):
+                if b"\t" in line and number == self._length + 1:
+                    self._length = number
+                elif line.strip() or b"\t" in line:  # it has none, or a blank line before it was not at the end
+                    raise UserError(f"{field}: {path}:{self._length + 1} has no tab; every line must be: source, tab, target")
         if not self._length:
             raise UserError(f"{field}: {path} is empty")
 
@@ -147,7 +149,7 @@ class TabSeparated(Source):
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         with _reading(self._file, self._field) as stream:
-            for line in itertools.islice(_lines(stream), start, None):
+            for line in itertools.islice(_lines(stream), start, self._length):
                 source, target = line.split(b"\t", 2)[:2]
                 yield source, target
 

@@ -181,13 +181,3 @@ class FlatCorpus:
 def _flat(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     offsets = np.cumsum([0, *map(len, rows)])
     return np.concatenate([np.empty(0, np.int32), *rows]), offsets
-
-
-def name_pairs(planned: PlannedBatch, most: int = 20) -> str:
-    """A batch in words: "pairs 3, 88 of corpus 0; pairs 5 of corpus 1", cut after `most` of each corpus."""
-    parts = []
-    for k in np.unique(planned.corpus):
-        mine = np.sort(planned.index[planned.corpus == k])
-        rest = f" and {len(mine) - most} more" if len(mine) > most else ""
-        parts.append(f"pairs {', '.join(map(str, mine[:most]))}{rest} of corpus {k}")
-    return "; ".join(parts)

@@ -124,6 +124,18 @@ class Prepared:
             f"{len(self.validation):,} validation pairs{' held out' if self.report['held out'] else ''}."
         )
 
+    def longest(self, corpus: np.ndarray, index: np.ndarray, most: int = 3, width: int = 100) -> list[str]:
+        """Pairs in words, `name: source => target`: of the training pairs `index[i]` of corpus `corpus[i]` the longest, each side cut to
+        `width` characters."""
+        pairs = [(self.train[k], i) for k, i in zip(corpus.tolist(), index.tolist(), strict=True)]
+        pairs.sort(key=lambda pair: -len(pair[0].source(pair[1])) - len(pair[0].target(pair[1])))
+
+        def cut(text: str) -> str:
+            return text if len(text) <= width else f"{text[: width - 1]}…"
+
+        texts = ((c.name, self.tokenizer.decode_source(c.source(i)), self.tokenizer.decode_target(c.target(i))) for c, i in pairs[:most])
+        return [f"{name}: {cut(source)} => {cut(target)}" for name, source, target in texts]
+
 
 def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say: Say = print) -> Prepared:
     """Reads, cleans and tokenises the training pairs, or opens what an earlier call made of the same text.

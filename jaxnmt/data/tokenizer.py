@@ -76,6 +76,10 @@ class Tokenizer:
         cut = split if vocabulary.pretokenized else str.split
         return cut(vocabulary.decode(ids)), word_numbers(ids, lambda rest: cut(vocabulary.decode(rest)))
 
+    def decode_source(self, ids: Iterable[int]) -> str:
+        """Detokenised text of the ids of a source side. Split words are joined."""
+        return self._source.decode([int(index) for index in ids])
+
     def decode_target(self, ids: Iterable[int]) -> str:
         """Detokenised text of the ids up to the first EOS; PAD and BOS are skipped. Split words are joined."""
         kept = []

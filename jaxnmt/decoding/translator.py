@@ -18,6 +18,7 @@ from jaxnmt.decoding.search import EOS, NEVER, PAD, Hypotheses, LogitProcessor, 
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.parallel.sharding import batch_parts, mesh_of, replicated, to_mesh
+from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load
 
@@ -71,7 +72,9 @@ class Translator:
         use_compilation_cache()
         trained = load(run, checkpoint)
         if is_leader():
-            print(f"{trained.checkpoint} of {run}", file=sys.stderr)
+            unscored = checkpoint == "best" and not scores(run)
+            note = " (the newest, since none has a validation score yet)" if unscored else ""
+            print(f"{trained.checkpoint} of {run}{note}", file=sys.stderr)
         return cls(trained.model, trained.params, trained.tokenizer, trained.experiment.data.max_length)
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:

@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -205,10 +206,16 @@ def recorded_checksum(run: Path, step: int, averaged: bool) -> int | None:
         return _restore(manager, run, step, {})[1].get("checksums", {}).get("ema" if averaged else "params")
 
 
+def scores(run: Path) -> dict[int, float]:
+    """The validation score of each checkpoint that has one."""
+    with _reader(run) as manager:
+        found = {step: metrics["score"] for step in steps(run) if (metrics := manager.metrics(step))}
+    return {step: score for step, score in found.items() if math.isfinite(score)}  # versions before wrote -inf where it was no number
+
+
 def best_step(run: Path) -> int | None:
     """The checkpoint with the best validation score, or the newest where none has one."""
-    with _reader(run) as manager:
-        scored = {step: metrics["score"] for step in steps(run) if (metrics := manager.metrics(step))}
+    scored = scores(run)
     return max(scored, key=lambda step: (scored[step], -step)) if scored else max(steps(run), default=None)
 
 

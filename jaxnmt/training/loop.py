@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxnmt import config as cfg
 from jaxnmt import whole_files
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
-from jaxnmt.data.loader import batches, name_pairs
+from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
@@ -221,8 +221,9 @@ class Trainer:
         last, every = step == self.config.training.steps, self.config.validation.every
         if step % self.config.logging.every == 0 or last:
             self._log(step)
-        score = self._validate(step) if self.data.validation and (last or (every and step % every == 0)) else None
-        if last or score is not None or self.stopped or step % self.config.checkpoints.every == 0:
+        validated = bool(self.data.validation) and (last or bool(every and step % every == 0))
+        score = self._validate(step) if validated else None
+        if last or validated or self.stopped or step % self.config.checkpoints.every == 0:
             with self.clock.paused():
                 self.progress.seconds += self.clock.take_session_seconds()
                 self.log.publish()
@@ -247,18 +248,21 @@ class Trainer:
         self.clock.count(source, target)
 
     def _skipped(self, pending: _Pending, values: StepMetrics) -> None:
-        """Name the pairs of a step whose gradient was not finite; stop when there are too many in a row."""
-        names = name_pairs(pending.planned)
-        self.display.say(f"step {pending.step:,} skipped, its gradient is not finite ({float(values.gradient_norm)}): {names}")
-        self.log.write("skipped", pending.step, {"pairs": names})
+        """Show pairs of a step whose gradient was not finite; stop when there are too many in a row."""
+        planned = pending.planned
+        pairs = self.data.longest(planned.corpus, planned.index)
+        shown, of = "".join(f"\n  {pair}" for pair in pairs), f"the longest of its {len(planned.index):,} pairs:"
+        self.display.say(f"step {pending.step:,} skipped, its gradient is not finite ({float(values.gradient_norm)}); {of}{shown}")
+        self.log.write("skipped", pending.step, {"pairs": pairs})
         if values.bad_steps < self.config.training.max_bad_steps:
             return
         self.store.wait()
         good = self.store.latest()
         raise cfg.Diverged(
             f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower "
-            "schedule.learning_rate, set optimizer.clip_norm, or look at these pairs; "
+            "schedule.learning_rate, set optimizer.clip_norm, or look at the pairs of these steps; "
             + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
+            + f"; of step {pending.step:,}, {of}{shown}"
         )
 
     def _log(self, step: int) -> None:
@@ -284,8 +288,9 @@ class Trainer:
         self.log.write("train", step, values, timing)
         self.display.log(step, train_line(values, timing))
 
-    def _validate(self, step: int) -> float:
-        """Loss and translations of the validation pairs; returns the score (higher is better) and updates what depends on it."""
+    def _validate(self, step: int) -> float | None:
+        """Loss and translations of the validation pairs; returns the score (higher is better; None: it is no number) and updates what
+        depends on it."""
         with self.clock.paused():
             start = time.perf_counter()
             values = validation_loss(self.evaluate, self._flat(self.state.eval_params), self.data, self.config, self.mesh)
@@ -296,9 +301,9 @@ class Trainer:
                 arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, languages)
                 hypotheses, values["bleu"] = self.translate(*arguments)
             use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
-            score = values["bleu"] if use_bleu else -values["loss"]
-            score = distributed.agree("score", score if math.isfinite(score) else -math.inf)
-            best = self.progress.best_score is None or score > self.progress.best_score
+            found = values["bleu"] if use_bleu else -values["loss"]
+            score: float | None = distributed.agree("score", found if math.isfinite(found) else None)
+            best = score is not None and (self.progress.best_score is None or score > self.progress.best_score)
             values["best"] = best
             self._judge(step, score, best)
             self.log.write("validation", step, values, {"seconds": time.perf_counter() - start})
@@ -309,7 +314,7 @@ class Trainer:
                 self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
         return score
 
-    def _judge(self, step: int, score: float, best: bool) -> None:
+    def _judge(self, step: int, score: float | None, best: bool) -> None:
         """Best score, patience, plateau."""
         progress, schedule = self.progress, self.config.schedule
         if best:
@@ -330,6 +335,10 @@ class Trainer:
                 raise KeyboardInterrupt(saved)
             self.display.say(saved)
             raise SystemExit(128 + signal.SIGTERM)
-        best = f"; best {self.config.validation.metric} at step {self.progress.best_step:,}" if self.progress.best_step else ""
+        metric, best = self.config.validation.metric, ""
+        if self.progress.best_step:
+            best = f"; best {metric} at step {self.progress.best_step:,}"
+        elif self.progress.stale:
+            best = f"; {metric} was no number in any validation, so that no checkpoint is the best and the newest stands in for it"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

@@ -49,14 +49,15 @@ def peak_flops() -> float:
 
 
 def perplexity(nll: float) -> float:
-    """exp of a mean negative log-likelihood, infinite rather than an error."""
-    return math.exp(nll) if nll < 700 else math.inf
+    """exp of a mean negative log-likelihood, infinite rather than an error; of what is no number, none."""
+    return math.inf if nll >= 700 else math.exp(nll)
 
 
 class MetricsLog:
     """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
 
-    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact. Of several
+    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact. What is no finite
+    number (the loss of steps that were all skipped) is null there, since JSON has no word for it, and missing in TensorBoard. Of several
     processes, one writes. Nothing can be added to a file in a bucket: those of a run that lies there grow in a folder here and are
     copied there once a minute, with every validation and before every checkpoint.
     """
@@ -83,11 +84,12 @@ class MetricsLog:
         """One record, on disk when this returns (in a bucket: with the next copy)."""
         if not self._file:
             return
+        values, timing = _finite(values), _finite(timing or {})
         record = {"kind": kind, "step": step} | values | ({"timing": timing} if timing else {})
-        self._file.write(json.dumps(record, default=float) + "\n")
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()
         if self._writer:
-            for name, value in (values | (timing or {})).items():
+            for name, value in (values | timing).items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
             self._writer.flush()
@@ -112,6 +114,12 @@ class MetricsLog:
         self.publish()
         if self._file and self._folder != self._run:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _finite(values: dict) -> dict:
+    """With None for what is no finite number, and Python's numbers for NumPy's."""
+    numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str | list | bool | int | None)}
+    return values | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def _cut_back(path: Path, step: int) -> None:

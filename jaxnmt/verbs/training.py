@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 from typing import Annotated
 
 from jaxnmt import config_checks, config_files, run_directory
@@ -67,11 +69,11 @@ def data_prepare(config: str, options: Prepare) -> None:
     """
     run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
     distributed.join()
-    _start(run, experiment)
-    from jaxnmt.data.prepared import prepare
+    with _begun(run, experiment):
+        from jaxnmt.data.prepared import prepare
 
-    with distributed.leader_first("prepare the data"):
-        prepare(experiment, run / "tokenizer", say=say)
+        with distributed.leader_first("prepare the data"):
+            prepare(experiment, run / "tokenizer", say=say)
     say(f"ready: `jaxnmt resume {run}` trains on it")
 
 
@@ -83,6 +85,7 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
       jaxnmt data check pairs.tsv.gz --data.cleaning.max-ratio 4
       jaxnmt data check quickstart
     """
+    config_checks.validate(options.experiment)
     words = tuple(filter(None, (first, second))) if second or is_text(first) else options.experiment.data.train
     if not words:
         raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
@@ -133,28 +136,32 @@ def _explain_sharding(config: str, options: Train) -> None:
         tables.show([table])
 
 
-def _start(run: pathlib.Path, experiment: Experiment) -> bool:
-    """Make or take up a run's folder, in one process; the others see it there."""
+@contextlib.contextmanager
+def _begun(run: pathlib.Path, experiment: Experiment) -> Iterator[bool]:
+    """A run's folder, made or taken up (-> whether it existed) by one process, which holds it while the block lasts; the others see it
+    there."""
     existed = False
-    with distributed.leader_first("begin the run"):
-        if distributed.is_leader():
-            existed = run_directory.start(run, experiment)
-        elif not (run / run_directory.CONFIG).exists():
-            raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
-    return existed
+    with contextlib.ExitStack() as stack:
+        with distributed.leader_first("begin the run"):
+            if distributed.is_leader():
+                stack.enter_context(run_directory.held(run, say))
+                existed = run_directory.start(run, experiment)
+            elif not (run / run_directory.CONFIG).exists():
+                raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
+        yield existed
 
 
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
     distributed.join(stops_together=True)
-    existed = _start(run, experiment)
-    say(f"{'taking up' if existed else 'starting'} the run {run}")
-    try:
-        from jaxnmt.evaluation.validation import ValidationTranslator
-        from jaxnmt.training.loop import train
+    with _begun(run, experiment) as existed:
+        say(f"{'taking up' if existed else 'starting'} the run {run}")
+        try:
+            from jaxnmt.evaluation.validation import ValidationTranslator
+            from jaxnmt.training.loop import train
 
-        train(experiment, run, translate=ValidationTranslator())
-    except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
-        raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
+            train(experiment, run, translate=ValidationTranslator())
+        except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
+            raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` goes on from the last checkpoint") from None
 
 
 def is_text(name: str) -> bool:

@@ -164,7 +164,3 @@ def test_evaluation_sees_every_pair_once_in_few_shapes(row_multiple):
 
 def test_evaluation_of_nothing_is_nothing():
     assert list(loader.evaluation_batches([], tokens=100, max_length=16)) == []
-
-
-def test_a_bad_batch_can_be_named():
-    assert loader.name_pairs(planned((2, 9, 9), True, (0, 0, 88), (0, 1, 5), (1, 0, 3))) == "pairs 3, 88 of corpus 0; pairs 5 of corpus 1"

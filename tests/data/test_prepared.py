@@ -14,7 +14,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from jaxnmt.config import Data, Experiment, Tokenizer, UserError, replace
+from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, UserError, replace
 from jaxnmt.data import merge, prepared, shards
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.tokenizer import load_tokenizer
@@ -73,6 +73,17 @@ def test_ids_are_those_of_the_text_in_order(experiment, tmp_path):
     assert (result.source_language, result.target_language) == ("en", "de")
     assert result.fingerprint == result.fingerprints["fingerprint"]
     assert not corpus.source_ids.flags.writeable
+
+
+def test_the_longest_pairs_are_shown_as_text_however_pairs_were_dropped(tmp_path):
+    first = write(tmp_path / "a.tsv", [("", "dropped"), ("a b c", "x y"), ("a", "y" * 200), ("a b c d", "x y z")])
+    second = write(tmp_path / "b.tsv", [("c", "z"), ("d d d d d", "z")])
+    data = Data(train=(f"{first}@1", f"{second}@1"), held_out=0, cache=str(tmp_path / "cache"), cleaning=Cleaning(max_ratio=1e9))
+    result = prepare(Experiment(data=data, tokenizer=Tokenizer(kind="words", vocab_size=0)), tmp_path / "tokenizer", SILENT)
+    corpus, index = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 1])
+    expected = [f"{first}: a b c d => x y z", f"{second}: d d d d d => z", f"{first}: a b c => x y", f"{first}: a => {'y' * 99}…"]
+    assert result.longest(corpus, index, most=4) == expected
+    assert result.longest(corpus[:2], index[:2]) == expected[2:]
 
 
 def test_wide_vocabularies_get_wide_ids(tmp_path):

@@ -88,6 +88,13 @@ def test_fingerprint_is_of_the_text(here):
     assert fingerprint("q.tsv") == before
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n \r\n\n", b"\n  "])
+def test_blank_lines_at_the_end_of_a_tsv_are_nothing(here, end):
+    (here / "q.tsv").write_bytes(b"one\teins\ntwo\tzwei\nthree\tdrei" + end)
+    found, plain = open_sources(("q.tsv", "p.tsv"), "data.train")
+    assert len(found) == 3 and list(found.pairs(1)) == list(plain.pairs(1)) and found.fingerprint() == plain.fingerprint()
+
+
 def test_more_columns_are_ignored(here):
     (here / "q.tsv").write_bytes(b"a\tb\tby someone\tCC BY\n\tc\n")
     assert list(open_sources(("q.tsv",), "data.train")[0].pairs()) == [(b"a", b"b"), (b"", b"c")]
@@ -137,6 +144,9 @@ def test_no_words_no_sources():
         (("empty.tsv",), ["empty.tsv is empty"]),
         (("a.en", "four.de"), ["a.en has 3 lines", "four.de has 4"]),
         (("holes.tsv",), ["holes.tsv:2", "no tab"]),
+        (("gap.tsv",), ["gap.tsv:2 ", "no tab"]),
+        (("end.tsv",), ["end.tsv:3 ", "no tab"]),
+        (("blank.tsv",), ["blank.tsv is empty"]),
         (("cut.tsv.gz",), ["cut.tsv.gz", "gzip"]),
         (("a.en", "cut.de.gz"), ["cut.de.gz", "gzip"]),
         (("a.en", "plain.de.gz"), ["plain.de.gz", "gzip"]),
@@ -150,6 +160,9 @@ def test_mistakes(here, words, parts):
     (here / "empty.tsv").touch()
     (here / "four.de").write_bytes(b"1\n2\n3\n4")
     (here / "holes.tsv").write_bytes(b"a\tb\nno tab here\nc\td\n")
+    (here / "gap.tsv").write_bytes(b"a\tb\n\nc\td\n")
+    (here / "end.tsv").write_bytes(b"a\tb\nc\td\n\nno tab here")
+    (here / "blank.tsv").write_bytes(b"\n \r\n")
     packed = gzip.compress(b"".join(b"%d\t%d\n" % (i * i, i) for i in range(999)))
     (here / "cut.tsv.gz").write_bytes(packed[:500])
     (here / "cut.de.gz").write_bytes(packed[:500])

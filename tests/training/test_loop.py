@@ -1,16 +1,24 @@
 """What the loop does between steps: judging validations, stopping, and naming the batches that it skips."""
 
+import json
+import math
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from jaxnmt import config_files, run_summary
+from jaxnmt.analysis.ablations import worker
 from jaxnmt.config import UserError
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.training import step as steps
+from jaxnmt.training.checkpoint import best_step
 from jaxnmt.training.loop import Trainer, validation_loss
 from jaxnmt.training.loss import LossSums, cross_entropy
-from jaxnmt.training.metrics import read_metrics
+from jaxnmt.training.metrics import perplexity, read_metrics
 from jaxnmt.training.progress import Display
 
 PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "batching.layout": "buckets", "batching.max_shapes": 1}
@@ -54,6 +62,20 @@ def test_training_stops_when_patience_is_over_and_the_best_is_kept(tmp_path, sai
     assert best == [True, True, False, False, False]
 
 
+def strict(run):
+    """The records of a run, by a reader that knows no NaN."""
+
+    def refuse(word):
+        raise ValueError(word)
+
+    return [json.loads(line, parse_constant=refuse) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def saved(folder):
+    config_files.save(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
+    return folder / "run"
+
+
 def poisoned(bad):
     """The gradient, not a number in the steps given."""
     plain = steps.accumulate_gradient
@@ -67,23 +89,50 @@ def poisoned(bad):
 
 
 def test_bad_steps_are_skipped_and_named(tmp_path, said, monkeypatch):
-    monkeypatch.setattr(steps, "accumulate_gradient", poisoned([1, 2, 5]))
-    trainer = trained(tmp_path, **{"training.max_bad_steps": 3, "logging.every": 2})
+    monkeypatch.setattr(steps, "accumulate_gradient", poisoned([2, 3, 5]))
+    trainer = trained(tmp_path, **{"training.max_bad_steps": 3, "logging.every": 2, "logging.tensorboard": True})
     assert int(trainer.state.step) == 8 and all(np.isfinite(x).all() for x in jax.tree.leaves(trainer.state.params))
     skipped = read_metrics(tmp_path / "run", "skipped")
-    assert [record["step"] for record in skipped] == [2, 3, 6]
+    assert [record["step"] for record in skipped] == [3, 4, 6]
     for record in skipped:
         planned = trainer.plan.batch(record["step"] - 1)
-        first = sorted(planned.index[planned.corpus == 0].tolist())
-        assert f"pairs {first[0]}, {first[1]}" in record["pairs"] and "of corpus 1" in record["pairs"]
-        assert any(record["pairs"] in line and "not finite" in line for line in said)
-    assert all(np.isfinite(record["loss"]) for record in read_metrics(tmp_path / "run", "train"))
+        told = next(line for line in said if line.startswith(f"step {record['step']} skipped"))
+        assert "not finite" in told and f"the longest of its {len(planned.index)} pairs" in told
+        assert len(record["pairs"]) == 3 and told.split("\n  ")[1:] == record["pairs"]
+        for pair in record["pairs"]:  # as the user's own files have it
+            name, text = pair.split(": ")
+            lines = [pathlib.Path(file).read_text().splitlines() for file in name.split(",")]
+            assert tuple(text.split(" => ")) in zip(*lines, strict=True)
+    records = [record for record in strict(tmp_path / "run") if record["kind"] == "train"]
+    assert [record["loss"] is None for record in records] == [False, True, False, False]  # of steps that were all skipped, there is none
+    assert records[1]["perplexity"] is records[1]["gradient_norm"] is None and records[1]["learning_rate"] > 0
+
+
+def test_what_is_no_number_is_never_the_best(tmp_path, said):
+    changes = {"validation.every": 2, "validation.metric": "bleu", "checkpoints.keep_latest": 1}
+    trainer = trained(tmp_path, [math.nan, 3.0, math.nan, 2.0], **changes)
+    records = [record for record in strict(tmp_path / "run") if record["kind"] == "validation"]
+    assert [record["bleu"] for record in records] == [None, 3.0, None, 2.0]
+    assert [record["best"] for record in records] == [False, True, False, False]
+    assert trainer.progress.best_step == 4 == best_step(tmp_path / "run") and said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
+
+
+def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_path, said, capsys):
+    trainer = trained(tmp_path, [math.nan] * 2, **{"validation.metric": "bleu", "validation.patience": 9})
+    assert trainer.progress.best_score is None and trainer.progress.stale == 2
+    assert "no checkpoint is the best and the newest stands in for it" in said[-1]
+    run = saved(tmp_path)
+    Translator.from_run(run)
+    assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest, since none has a validation score yet)\n"
+    assert "best validation" not in run_summary.show(run)
+    result = worker._training_record(run)
+    assert result["validation_score"] == -math.inf and result["best_step"] is None
 
 
 def test_too_many_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_is_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(steps, "accumulate_gradient", poisoned([4, 5, 6, 7]))
-        with pytest.raises(UserError, match=r"3 steps in a row, up to step 7.*checkpoint 4 is intact"):
+        with pytest.raises(UserError, match=r"3 steps in a row, up to step 7.*checkpoint 4 is intact; of step 7, the .*:\n  .* => "):
             trained(tmp_path, **{"training.max_bad_steps": 3, "checkpoints.every": 4})
     trainer = trained(tmp_path)
     assert int(trainer.state.step) == 8 and all(np.isfinite(x).all() for x in jax.tree.leaves(trainer.state.params))
@@ -103,3 +152,7 @@ def test_validation_counts_every_pair_once(tmp_path):
     tokens = sum(len(target) + 1 for _, target in ids)
     assert found["loss"] == pytest.approx(float(loss) / tokens, rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(float(nll) / tokens), rel=1e-5)
+
+
+def test_the_perplexity_of_no_number_is_none():
+    assert perplexity(0.0) == 1 and perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))

@@ -200,11 +200,12 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     records = _records(run)
     validations = [record for record in records if record["kind"] == "validation"]
     training = [record for record in records if record["kind"] == "train"]
-    best = [record for record in validations if record["best"]][-1]
-    score = best["bleu"] if run_directory.read(run).validation.metric == "bleu" else -best["loss"]
+    best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
+    sign, name = (1, "bleu") if run_directory.read(run).validation.metric == "bleu" else (-1, "loss")
+    score = sign * best[name] if best else -math.inf
     return {
         "validation_score": score if math.isfinite(score) else -math.inf,
-        "best_step": best["step"],
+        "best_step": best and best["step"],
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
         "seconds": sum(record["timing"]["seconds"] for record in training),
