@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import pathlib
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from jaxnmt import config_files, whole_files
@@ -101,8 +101,11 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def start(run: pathlib.Path, experiment: Experiment) -> bool:
+def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
     """Make a run's folder, or take up an existing one with `experiment`; `config.json` is written.
+
+    Args:
+        moved: fields that name other files, but of the same text; they may change.
 
     Returns:
         Whether the run existed.
@@ -113,7 +116,7 @@ def start(run: pathlib.Path, experiment: Experiment) -> bool:
     _refuse_something_else(run)
     existed = (run / CONFIG).is_file()
     if existed and (run / "tokenizer").exists():  # else nothing was made yet: a first try may have named a file that is not there
-        refuse_changes(run, config_files.read(run / CONFIG), experiment)
+        refuse_changes(run, config_files.read(run / CONFIG), experiment, moved)
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
         config_files.save(experiment, run / CONFIG)
@@ -135,14 +138,14 @@ def _writing(run: pathlib.Path) -> Iterator[None]:
         raise UserError(f"{run} cannot be written ({error.strerror}): mend that, or choose another folder with --run") from error
 
 
-def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment) -> None:
-    """Compare an existing run's settings with those asked for now.
+def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: Collection[str] = ()) -> None:
+    """Compare an existing run's settings with those asked for now; `moved` as in `start`.
 
     Raises:
         UserError: some differ that would change the training; each is listed as `field: old → new`.
     """
     changed = config_files.differences(old, new)
-    harmful = {name: values for name, values in changed.items() if not _harmless(name, old, new, *values)}
+    harmful = {name: values for name, values in changed.items() if name not in moved and not _harmless(name, old, new, *values)}
     if harmful:
         listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())
         raise UserError(

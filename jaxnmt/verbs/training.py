@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 from collections.abc import Iterator
 from typing import Annotated
@@ -145,7 +146,7 @@ def _begun(run: pathlib.Path, experiment: Experiment) -> Iterator[bool]:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
                 stack.enter_context(run_directory.held(run, say))
-                existed = run_directory.start(run, experiment)
+                existed = run_directory.start(run, experiment, _moved(run, experiment))
             elif not (run / run_directory.CONFIG).exists():
                 raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
         yield existed
@@ -168,6 +169,19 @@ def is_text(name: str) -> bool:
     """Whether a word of `data check` names text, a file or a dataset, rather than a config."""
     is_config = name.endswith(".py") or name.replace("-", "_") in config_files.shipped()
     return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
+
+
+def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
+    """The fields that name other files than the run was begun with, which hold the same text."""
+    if not (run / "data.json").exists():
+        return []
+    changed = config_files.differences(run_directory.read(run), experiment)
+    parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
+    if not parts:
+        return []
+    from jaxnmt.data.prepared import moved
+
+    return moved(experiment, json.loads((run / "data.json").read_text(encoding="utf-8")), parts)
 
 
 def settings_of(name: str) -> Settings:

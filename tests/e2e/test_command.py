@@ -2,12 +2,14 @@
 
 import io
 import json
+import pathlib
+import shutil
 
 import pytest
 import tiny
 from training import events
 
-from jaxnmt import cli
+from jaxnmt import cli, run_directory
 from jaxnmt.training.metrics import read_metrics
 
 
@@ -51,3 +53,16 @@ def test_resuming_with_more_steps_goes_on_and_other_settings_are_refused(run, ca
     assert "going on from checkpoint 60" in capsys.readouterr().err
     assert [record["step"] for record in read_metrics(run, "train")] == list(range(5, 70, 5))
     assert events.shown(run) == events.recorded(run)
+
+
+def test_text_that_has_moved_is_the_same_text_and_other_text_is_refused(run, tmp_path, capsys):
+    files = [pathlib.Path(name) for name in run_directory.read(run).data.train]
+    moved = [str(shutil.copy(file, tmp_path / f"moved{file.suffix}")) for file in files]
+    assert cli.main(["resume", str(run), "--training.steps", "70", "--data.train", *moved]) == 0
+    assert "going on from checkpoint 65" in capsys.readouterr().err
+    assert run_directory.read(run).data.train == tuple(moved)
+    other = [tmp_path / f"other{file.suffix}" for file in files]
+    for file, copy in zip(other, files, strict=True):
+        file.write_text("".join(reversed(copy.read_text().splitlines(keepends=True))))
+    assert cli.main(["resume", str(run), "--training.steps", "75", "--data.train", *map(str, other)]) == 2
+    assert "data.train" in capsys.readouterr().err
