@@ -33,6 +33,7 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
   jaxnmt data prepare CONFIG [settings]        clean and tokenise now, train later
   jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line
   jaxnmt runs show RUN | FOLDER                settings, progress and scores
+  jaxnmt runs curves RUN ...                   learning curves of runs: a chart
   jaxnmt runs average RUN                      average the last checkpoints into one
   jaxnmt bench CONFIG [settings]               how fast it trains here
   jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart

@@ -51,6 +51,7 @@ VERBS = {
         training.data_prepare, ("CONFIG",), training.Prepare(), lambda config: training.Prepare(experiment=config_files.load(config))
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
+    "runs curves": Verb(pictures.runs_curves, ("RUN", "[RUN...]"), pictures.Curves()),
     "runs show": Verb(training.runs_show, ("RUN|FOLDER",), NoOptions()),
     "runs average": Verb(training.runs_average, ("RUN",), training.Average()),
     "bench": Verb(analysis.bench, ("CONFIG",), analysis.Bench(), lambda config: analysis.Bench(experiment=config_files.load(config))),

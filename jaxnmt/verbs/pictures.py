@@ -1,4 +1,4 @@
-"""Verbs that draw what trained models do: visualize, and the probes of runs."""
+"""Verbs that draw runs and what trained models do: runs curves, visualize, and the probes of runs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ class Visualize:
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    against: Literal["epoch", "step", "tokens", "minutes"] = "epoch"
+    """What has been trained: epochs, steps, target tokens, or minutes (without compiling, validating and saving)."""
+    metric: Literal["bleu", "loss"] = "bleu"
+    """Of the validations."""
+    output: str = "curves.svg"
+    """File to draw to; the numbers go beside it, as .csv."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +124,25 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     say(f"drawn in {options.output}")
     if options.open:
         webbrowser.open(pathlib.Path(options.output).absolute().as_uri())
+
+
+def runs_curves(first: str, others: list[str], options: Curves) -> None:
+    """Draw the learning curves of runs, finished or training, on one chart.
+
+    Examples:
+      jaxnmt runs curves runs/gru_bahdanau runs/lstm_luong
+      jaxnmt runs curves runs/* --against minutes --metric loss --output loss.svg
+    """
+    drawable(options.output)
+    runs = [run_directory.folder(run) for run in (first, *others)]
+    for run in runs:
+        run_directory.read(run)
+    from jaxnmt.analysis import comparison_report, figures, learning_curves
+
+    drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]
+    lines = dict(zip(comparison_report.labels([str(run) for run in runs]), drawn, strict=True))
+    x, y = learning_curves.X[options.against], learning_curves.Y[options.metric]
+    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.table(lines)})
 
 
 def probe_length(first: str, others: list[str], options: Length) -> None:
