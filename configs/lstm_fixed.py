@@ -28,4 +28,4 @@ def config() -> Experiment:
         tie_embeddings="all",
         dropout=0.4,
     )
-    return replace(load("gru_bahdanau"), model=model)
+    return replace(load("lstm_luong"), model=model)
