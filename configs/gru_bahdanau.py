@@ -5,7 +5,9 @@ A bidirectional GRU encoder, and a GRU decoder with additive attention and a max
 Files: docs/benchmarks.md has the commands that make them.
 Command: jaxnmt train gru_bahdanau --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
          jaxnmt evaluate runs/gru_bahdanau
-Time, score: not yet measured
+Time: 77 minutes of training on one core of two, other work beside it
+Score: BLEU-4 38.15 on test2016 (beam 5, one run); greedy on validation 36.57
+Learning rates tried, greedy BLEU on validation after 120 steps (docs/ladder.md): 0.0005 5.7, 0.001 6.5, 0.002 9.4, 0.004 12.9, 0.008 13.0
 """
 
 from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Recurrent, Schedule, Tokenizer, Training, Validation

@@ -5,7 +5,8 @@ A stacked LSTM with global attention (score general) and input feeding.
 Files: docs/benchmarks.md has the commands that make them.
 Command: jaxnmt train lstm_luong --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
          jaxnmt evaluate runs/lstm_luong
-Time, score: not yet measured
+Time: 59 minutes of training on one core of two, other work beside it
+Score: BLEU-4 37.06 on test2016 (beam 5, one run); greedy on validation 36.31
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
