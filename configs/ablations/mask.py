@@ -1,8 +1,8 @@
 """A decoder that sees the words it is to predict: training loss near nothing, translations worthless. On the embedded corpus.
 
 Command: jaxnmt ablate mask
-Time: 13 minutes of training, on one core
-Score: BLEU on test, means of three seeds: masked 95.8, sees the future 0.0
+Time: 9 minutes of training, on one core
+Score: means of three seeds: masked, training loss 0.07 nats a token, BLEU 95.5 on test; sees the future, 0.04 and 0.0
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study
