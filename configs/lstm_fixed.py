@@ -6,7 +6,8 @@ A stacked LSTM that reads its source backwards, and another that starts from the
 Files: docs/benchmarks.md has the commands that make them.
 Command: jaxnmt train lstm_fixed --data.train train.en train.de --data.validation val.en val.de --data.test test2016.en test2016.de
          jaxnmt evaluate runs/lstm_fixed
-Time, score: not yet measured
+Time: 52 minutes of training on one core of two, other work beside it
+Score: BLEU-4 18.24 on test2016 (beam 5, one run); greedy on validation 17.07
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
