@@ -267,23 +267,23 @@ def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbin
     assert capfdbinary.readouterr().out.decode() == "1\t0.0000\tÉ\n1\t-1.0000\té\n2\t0.0000\tB\n2\t-1.0000\tb\n"
 
 
-def test_a_disk_without_room_is_told_in_a_sentence(run, test_text, capsys):
+def test_a_disk_without_room_is_told_in_a_sentence(run, text_to_score, capsys):
     assert cli.main(["evaluate", run, "--output", "/dev/full"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("cannot be written: No space left on device")
 
 
-def test_evaluate_sees_that_its_output_cannot_be_written_before_it_translates(run, test_text, tmp_path, capsys):
+def test_evaluate_sees_that_its_output_cannot_be_written_before_it_translates(run, text_to_score, tmp_path, capsys):
     assert cli.main(["evaluate", run, "--output", str(tmp_path / "missing" / "out")]) == 2
     assert "cannot be written" in (said := capsys.readouterr().err) and "translating" not in said
 
 
 @pytest.fixture
-def test_text(tmp_path):
+def text_to_score(tmp_path):
     (tmp_path / "t.en").write_text("one two three four\nfive\n")
     (tmp_path / "t.de").write_text("ONE TWO THREE FOUR\nFIVE\n")
 
 
-def test_evaluate_prints_scores_with_signatures_and_json(run, test_text, capsys):
+def test_evaluate_prints_scores_with_signatures_and_json(run, text_to_score, capsys):
     assert cli.main(["evaluate", run]) == 0
     out = capsys.readouterr().out
     assert "BLEU    100.00" in out and "chrF++" in out and "TER       0.00" in out and "tok:13a" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import pathlib
 from typing import Literal
@@ -37,11 +38,11 @@ def _trained(run: pathlib.Path, against: Against):
     records = read_metrics(run, "train")
     steps = [0, *(record["step"] for record in records)]
     values = {
-        "epoch": lambda: [record["epoch"] for record in records],
-        "step": lambda: steps[1:],
-        "tokens": lambda: [record["target_tokens"] for record in records],
-        "minutes": lambda: np.cumsum([record["timing"]["seconds"] / 60 for record in records]).tolist(),
-    }[against]()
+        "epoch": [record["epoch"] for record in records],
+        "step": steps[1:],
+        "tokens": [record["target_tokens"] for record in records],
+        "minutes": list(itertools.accumulate(record["timing"]["seconds"] / 60 for record in records)),
+    }[against]
     return lambda step: float(np.interp(step, steps, [0, *values]))
 
 

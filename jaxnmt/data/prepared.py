@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -168,23 +168,6 @@ def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say
         if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise UserError(f"data.cache: {error.filename or cache} cannot be written ({error.strerror}): name another folder") from error
         raise
-
-
-def texts(fingerprints: dict, part: str) -> list[tuple[str, float]]:
-    """What a run's `data.json` tells of the text of its "train" or "validation" sources, whatever holds it: fingerprints and weights."""
-    return [(source["fingerprint"], source.get("weight", 1.0)) for source in fingerprints[part]]
-
-
-def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str]) -> list[str]:
-    """Those of the fields "data.train" and "data.validation" (`parts` without "data.") whose sources hold the text that `fingerprints`
-    tells of, wherever they lie.
-
-    Raises:
-        UserError: a source cannot be read.
-    """
-    found = {part: open_sources(getattr(experiment.data, part), f"data.{part}") for part in parts}
-    now = {part: [(s.fingerprint(), s.weight if part == "train" else 1.0) for s in sources] for part, sources in found.items()}
-    return [f"data.{part}" for part in now if now[part] == texts(fingerprints, part)]
 
 
 def cache_folder(data: config.Data) -> Path:

@@ -19,9 +19,10 @@ import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt import whole_files
+from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches
-from jaxnmt.data.prepared import Prepared, prepare, texts
+from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
@@ -119,7 +120,7 @@ class Trainer:
         """Refuse to go on with other text than the run began with, or than process 0 has; remember what it began with."""
         path, now = self.folder / "data.json", data.fingerprints
         before = json.loads(path.read_text()) if path.exists() else None
-        same = before is not None and _bound_to(before) == _bound_to(now)
+        same = before is not None and identity.same(before, now)
         if not distributed.is_leader():
             if not same:
                 raise cfg.UserError(f"{path} is not there, or tells of other text than this process has: all must see the same files")
@@ -344,8 +345,3 @@ class Trainer:
             best = f"; {metric} was no number in any validation, so that no checkpoint is the best and the newest stands in for it"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")
-
-
-def _bound_to(fingerprints: dict) -> list:
-    """What a run's data are known by: not the places where they lie."""
-    return [fingerprints["fingerprint"], fingerprints["tokenizer"], texts(fingerprints, "train"), texts(fingerprints, "validation")]

@@ -179,7 +179,7 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
     if not parts:
         return []
-    from jaxnmt.data.prepared import moved
+    from jaxnmt.data.identity import moved
 
     return moved(experiment, json.loads((run / "data.json").read_text(encoding="utf-8")), parts)
 

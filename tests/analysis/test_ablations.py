@@ -146,6 +146,8 @@ def test_a_clock_ends_the_runs_of_a_budget_in_minutes_and_what_was_trained_befor
     lines = [{"kind": "train", "timing": {"seconds": 600.0}}, {"kind": "validation", "timing": {"seconds": 50.0}}]
     (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
     assert worker._time_left(tmp_path / "run") == ["--training.max-minutes", "10"]
+    [unfinished, _] = results.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
+    assert unfinished.steps == 0 and results.cells(unfinished, 3)[8:10] == ["–", "–"]
     with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):
         worker.reproduce(study, tmp_path, {}, "a", print)
 

@@ -59,7 +59,7 @@ def test_text_that_has_moved_is_the_same_text_and_other_text_is_refused(run, tmp
     files = [pathlib.Path(name) for name in run_directory.read(run).data.train]
     moved = [str(shutil.copy(file, tmp_path / f"moved{file.suffix}")) for file in files]
     assert cli.main(["resume", str(run), "--training.steps", "70", "--data.train", *moved]) == 0
-    assert "going on from checkpoint 65" in capsys.readouterr().err
+    assert "going on from checkpoint" in capsys.readouterr().err
     assert run_directory.read(run).data.train == tuple(moved)
     other = [tmp_path / f"other{file.suffix}" for file in files]
     for file, copy in zip(other, files, strict=True):

@@ -55,7 +55,7 @@ def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
     sizes = {name: _size(experiment, folder / "tokenizers" / Job(name, 0).name) for name, experiment in study.variants.items()}
     if not study.unequal_parameters:
         _equal({name: size.parameters for name, size in sizes.items()}, "parameters", "unequal_parameters=True")
-    if "steps" in (study.budget.unit, (study.tuning or study.budget).unit) and not study.unequal_tokens:
+    if "steps" in study.units and not study.unequal_tokens:
         tokens = {name: round(size.tokens / size.epoch_steps) for name, size in sizes.items()}
         _equal(tokens, "target tokens in a step", 'unequal_tokens=True, or give the budget in "tokens",')
     return sizes

@@ -36,7 +36,7 @@ class Row(NamedTuple):
         differs: what sets it apart from the parent.
         learning_rate: that its runs trained with.
         runs: how many of its runs are finished, and which folders they are in.
-        steps, flops: of a run, made; planned while none is finished.
+        steps, flops: of a run, made; planned while none is finished (0: nobody knows).
         bleu, chrf, ter: on the test sentences; None while nothing is finished.
         perplexity: of the last steps in training, of reference words, dropout on; a model that has seen what it is to predict is near 1.
         target_tokens, seconds: of all its runs together.
@@ -116,7 +116,8 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
     scores = [[metric["value"] for metric in result["test"]["metrics"]] for result in results]
     bleu, chrf, ter = (mean([score[i] for score in scores]) for i in range(3))
     own = study.variants[variant].schedule.learning_rate
-    steps = round(statistics.fmean(result["steps"] for result in results)) if results else size.steps(study.budget)
+    planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)  # what a clock will allow nobody knows
+    steps = round(statistics.fmean(result["steps"] for result in results)) if results else planned
     return Row(
         variant=variant,
         differs=_told(studies.differences(study, variant)),
@@ -128,7 +129,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
         bleu=bleu,
         chrf=chrf,
         ter=ter,
-        perplexity=mean([result["training_perplexity"] for result in results]),
+        perplexity=mean([found for result in results if (found := result["training_perplexity"]) is not None]),
         target_tokens=sum(result["target_tokens"] for result in results),
         seconds=sum(result["seconds"] for result in results),
         p=p,
@@ -146,10 +147,8 @@ def _told(differences: dict[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items())
 
 
+MEANS = ("bleu", "chrf", "ter", "perplexity")  # the fields of a row that are means over runs
 HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "training ppl", "runs", "parameters", "TFLOP", "steps", "rate", "minutes", "tokens/s")
-
-
-MEANS = ("bleu", "chrf", "ter", "perplexity")
 
 
 def cells(row: Row, seeds: int) -> list[str]:
@@ -161,8 +160,8 @@ def cells(row: Row, seeds: int) -> list[str]:
         *(str(value or "–") for value in (row.chrf, row.ter, row.perplexity)),
         f"{len(row.runs)} of {seeds}",
         f"{row.parameters:,}",
-        f"{row.flops / 1e12:,.3g}",
-        f"{row.steps:,}",
+        f"{row.flops / 1e12:,.3g}" if row.steps else "–",
+        f"{row.steps:,}" if row.steps else "–",
         f"{row.learning_rate:g}" if row.learning_rate else "–",
         f"{row.seconds / 60 / len(row.runs):.1f}" if row.runs else "–",
         f"{row.tokens_per_second:,.0f}",

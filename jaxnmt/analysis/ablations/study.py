@@ -50,6 +50,11 @@ class Study:
     def parent(self) -> str:
         return next(iter(self.variants))
 
+    @property
+    def units(self) -> set[str]:
+        """Of its budgets."""
+        return {self.budget.unit, (self.tuning or self.budget).unit}
+
     def budget_of(self, job: Job) -> Budget:
         """What a job may train."""
         return self.budget if job.learning_rate is None else self.tuning or self.budget
@@ -112,7 +117,7 @@ def check(study: Study, where: str) -> None:
             config_checks.validate(experiment)
         except UserError as error:
             raise UserError(f"{where}: variant {name}: {error}") from None
-        if experiment.schedule.name in ("cosine", "linear") and "minutes" in (study.budget.unit, (study.tuning or study.budget).unit):
+        if experiment.schedule.name in ("cosine", "linear") and "minutes" in study.units:
             raise UserError(
                 f"{where}: variant {name}: schedule.name {experiment.schedule.name} ends at a step, and a budget in minutes names none; "
                 "choose noam, constant or plateau"

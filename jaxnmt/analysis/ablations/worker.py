@@ -22,6 +22,7 @@ from jaxnmt import config_files, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.config import Diverged, Experiment, UserError
+from jaxnmt.training.metrics import read_metrics
 
 RESULT = "result.json"
 POLL_SECONDS = 5.0  # between looks at what other workers have finished
@@ -183,23 +184,16 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         raise
 
 
-def _records(run: pathlib.Path) -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def _time_left(run: pathlib.Path) -> list[str]:
     """Of a budget in minutes, what a run that was killed may still train: flags of `resume`."""
     minutes = run_directory.read(run).training.max_minutes
-    trained = sum(record["timing"]["seconds"] for record in _records(run) if record["kind"] == "train") / 60
+    trained = sum(record["timing"]["seconds"] for record in read_metrics(run, "train")) / 60
     return ["--training.max-minutes", f"{max(minutes - trained, 1e-3):.6g}"] if minutes else []
 
 
 def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """What a run's log tells: validations, the best of them, tokens, time, and how well it knew the words of its last lines in training."""
-    records = _records(run)
-    validations = [record for record in records if record["kind"] == "validation"]
-    training = [record for record in records if record["kind"] == "train"]
+    validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
     sign, name = (1, "bleu") if run_directory.read(run).validation.metric == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
