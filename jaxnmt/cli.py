@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -130,8 +131,9 @@ def _unknown_verb(words: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command -> exit status: 0; 1 for a law that fails; 2 for a user's mistake, or a disk that is full or refuses;
-    3 for training that diverged; 130 for Ctrl-C; 141 for a closed pipe.
+    """Run the command -> exit status: 0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise;
+    2 for a user's mistake, or a disk that is full or refuses; 3 for training that diverged; 75 for a process of several that is stuck;
+    130 for Ctrl-C; 141 for a closed pipe; 143 for SIGTERM.
     """
     if argv is None and sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
@@ -139,6 +141,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return distributed.leave(status or 0)
+    except SystemExit as leaving:
+        if leaving.code == 128 + signal.SIGTERM:  # all processes at once
+            return distributed.leave(leaving.code)
+        raise
     except UserError as error:
         print(f"{distributed.prefix()}error: {error}", file=sys.stderr)
         return distributed.leave(error.status)
@@ -155,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         _discard_stdout()
-        print(f"{distributed.prefix()}error: {error.filename or 'stdout'} cannot be written: {error.strerror}", file=sys.stderr)
+        done = "opened" if error.errno == errno.EACCES else "written"
+        print(f"{distributed.prefix()}error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}", file=sys.stderr)
         return distributed.leave(2)
 
 

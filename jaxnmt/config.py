@@ -26,6 +26,11 @@ class Diverged(UserError):
     status = 3
 
 
+def first_line(error: BaseException) -> str:
+    """Of another library's message, for a sentence of ours; the error's kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @dataclass(frozen=True)
 class Cleaning:
     """Which training pairs are dropped before tokenisation. Validation and test pairs are never dropped."""
@@ -114,7 +119,7 @@ class Optimizer:
     beta1: float = 0.9
     """Decay of the first moment (adam, adamw, lion; muon's momentum is beta1 too)."""
     beta2: float = 0.98
-    """Decay of the second moment (adam, adamw) or of the momentum (lion)."""
+    """Decay of the second moment (adam, adamw, the Adam in muon) or of the momentum (lion)."""
     epsilon: float = 1e-9
     """Added to the denominator (adam, adamw)."""
     weight_decay: float = 0.0
@@ -159,9 +164,9 @@ class Training:
     max_bad_steps: int = 5
     """Stop after this many steps in a row whose gradient is not finite (each is skipped and named)."""
     max_minutes: float = 0.0
-    """Stop, save and say so after this many minutes of this process; 0: no limit."""
+    """Stop once the run has trained for so many minutes, in all its sessions, validating and compiling not counted; 0: no limit."""
     stuck_minutes: float = 20.0
-    """Several processes: end them when nothing was done for so many minutes (a step, a validation, a checkpoint); 0: never."""
+    """Several processes: end them when no step has begun for so many minutes, whatever follows a step included; 0: never."""
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,10 @@ def _transformer(model: Transformer) -> Iterator[str]:
 
 
 def _training(experiment: Experiment) -> Iterator[str]:
+    if experiment.optimizer.name == "adam" and experiment.optimizer.weight_decay:
+        yield f"optimizer.weight_decay {experiment.optimizer.weight_decay:g} is not for optimizer.name adam; choose adamw"
+    if experiment.training.seed >= 2**32:
+        yield f"training.seed is {experiment.training.seed}; it must be below 4,294,967,296 (32 bits)"
     batching, training, schedule, mesh = experiment.batching, experiment.training, experiment.schedule, experiment.mesh
     width = max(batching.row_length, experiment.data.max_length) if batching.layout == "packed" else experiment.data.max_length
     if batching.tokens < width * training.accumulation:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import pathlib
 import typing
 from collections.abc import Callable, Collection, Iterator
@@ -13,6 +14,7 @@ from jaxnmt import config_files, whole_files
 from jaxnmt.config import Experiment, UserError
 
 CONFIG = "config.json"
+METRICS = "metrics.jsonl"
 LOCK = "lock"
 
 HARMLESS = (
@@ -67,6 +69,16 @@ def read(run: str | pathlib.Path) -> Experiment:
 def find_runs(folder: pathlib.Path) -> list[pathlib.Path]:
     """The runs directly in a folder, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+
+
+def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
+    """A run's records so far, or those of one kind ("train", "validation", "skipped"), in order. A line that was cut off (the process was
+    killed, or the disk full) is no record."""
+    path, records = run / METRICS, []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return [record for record in records if kind in ("", record["kind"])]
 
 
 @contextlib.contextmanager

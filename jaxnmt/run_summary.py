@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -32,7 +31,7 @@ def _summary(run: pathlib.Path) -> str:
     width = max(map(len, values))
     settings = [f"  {name:<{width}}  {' '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items()]
     checkpoints = ", ".join(map(str, _checkpoints(run))) or "none"
-    validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in _records(run) if record.get("kind") == "validation"]
+    validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in run_directory.read_metrics(run, "validation")]
     return "\n".join(
         [f"{run}: {type(experiment.model).__name__}, {_progress(run)}"]
         + [f"checkpoints: {checkpoints}"]
@@ -43,12 +42,12 @@ def _summary(run: pathlib.Path) -> str:
 
 def _progress(run: pathlib.Path) -> str:
     """Steps done, and the last training and the best validation figures, in one line."""
-    records, experiment = _records(run), run_directory.read(run)
-    step = max([0, *_checkpoints(run), *(record.get("step", 0) for record in records)])
+    records, experiment = run_directory.read_metrics(run), run_directory.read(run)
+    step = max([0, *_checkpoints(run), *(record["step"] for record in records)])
     parts = [f"step {step:,} of {experiment.training.steps:,}"]
-    if training := [record for record in records if record.get("kind") == "train"]:
+    if training := [record for record in records if record["kind"] == "train"]:
         parts.append(f"loss {_number(training[-1]['loss'])}")
-    if best := [record for record in records if record.get("kind") == "validation" and record.get("best")]:
+    if best := [record for record in records if record["kind"] == "validation" and record["best"]]:
         parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
     return ", ".join(parts)
 
@@ -63,13 +62,3 @@ def _numbers(record: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "no number" if value is None else f"{value:.4g}"
-
-
-def _records(run: pathlib.Path) -> list[dict[str, Any]]:
-    path, records = run / "metrics.jsonl", []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            records.append(json.loads(line))
-        except ValueError:  # a last line that a killed process left half-written
-            continue
-    return records

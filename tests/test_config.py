@@ -127,6 +127,8 @@ def test_the_tables_of_rules_name_fields_that_exist():
         ({"decoding.n_best": 6}, ["decoding.n_best 6", "decoding.beam_size 5"]),
         ({"tokenizer.vocab_size": 200}, ["tokenizer.vocab_size", "200", "260"]),
         ({"tokenizer.model": ("a", "b")}, ["tokenizer.model", "2"]),
+        ({"optimizer.weight_decay": 0.1}, ["optimizer.weight_decay 0.1", "adam", "adamw"]),
+        ({"training.seed": 20240101123456}, ["training.seed", "20240101123456", "4,294,967,296"]),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):

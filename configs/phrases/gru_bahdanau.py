@@ -16,8 +16,8 @@ def config() -> Experiment:
         batching=Batching(layout="buckets", tokens=2048),
         model=replace(load("gru_bahdanau").model, emb_dim=128, hidden_dim=128, dropout=0.1),
         optimizer=load("gru_bahdanau").optimizer,
-        schedule=Schedule(name="cosine", learning_rate=3e-3, warmup_steps=200),
-        training=Training(steps=2000),
-        validation=Validation(every=500),
-        checkpoints=Checkpoints(every=500),
+        schedule=Schedule(name="cosine", learning_rate=1.2e-2, warmup_steps=200),
+        training=Training(steps=1000),
+        validation=Validation(every=250),
+        checkpoints=Checkpoints(every=250),
     )

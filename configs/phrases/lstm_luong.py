@@ -10,4 +10,4 @@ from jaxnmt.config_files import load
 
 def config() -> Experiment:
     model = replace(load("lstm_luong").model, emb_dim=128, hidden_dim=128, dropout=0.1)
-    return replace(load("phrases/gru_bahdanau"), model=model)
+    return replace(load("phrases/gru_bahdanau"), model=model, **{"schedule.learning_rate": 6e-3})

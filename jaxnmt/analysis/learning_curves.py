@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnmt.analysis.figures import Line
 from jaxnmt.config import UserError
-from jaxnmt.training.metrics import read_metrics
+from jaxnmt.run_directory import read_metrics
 
 Against = Literal["epoch", "step", "tokens", "minutes"]
 Metric = Literal["bleu", "loss"]

@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import functools
 import hashlib
-import itertools
 import os
 import re
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 
 from etils import epath
 
-from jaxnmt.config import UserError
+from jaxnmt.config import UserError, first_line
 from jaxnmt.data import tfds_shim
 from jaxnmt.data.source import Source
 
@@ -110,7 +109,7 @@ def open_dataset(name: str, config: str, split: str, weight: float, field: str) 
     except (ValueError, KeyError) as error:
         known = ", ".join(builder.info.splits)
         raise UserError(
-            f"{field}: {word}: no such split; there are {known} (and slices such as train[:90%]): {_first_line(error)}"
+            f"{field}: {word}: no such split; there are {known} (and slices such as train[:90%]): {first_line(error)}"
         ) from error
     except NotImplementedError as error:
         raise UserError(
@@ -217,9 +216,5 @@ def _prepare(tfds: Any, builder: Any, word: str, field: str) -> None:
         raise
     except (OSError, AssertionError, tfds.download.DownloadError, tfds.core.download.extractor.ExtractError) as error:
         raise UserError(
-            f"{field}: {word} could not be downloaded and prepared in {builder.data_path}: {type(error).__name__}: {_first_line(error)}"
+            f"{field}: {word} could not be downloaded and prepared in {builder.data_path}: {type(error).__name__}: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(itertools.chain((line.strip() for line in str(error).splitlines() if line.strip()), [type(error).__name__]))

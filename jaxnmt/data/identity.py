@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from jaxnmt import config
 from jaxnmt.data.sources import open_sources
+
+RECORD = "data.json"
+
+
+def read(run: Path) -> dict[str, Any]:
+    """What a run's record tells of its text, as `Prepared.fingerprints` was when it began; {} before that."""
+    path = run / RECORD
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def same(before: dict, now: dict) -> bool:

@@ -45,7 +45,7 @@ def _rounded(lengths: np.ndarray) -> np.ndarray:
 
 
 def _edges(histogram: np.ndarray) -> np.ndarray:
-    """Candidate row lengths for one side: rounded lengths that occur, thinned to at most 24 of equal token mass."""
+    """Candidate row lengths for one side: rounded lengths that occur, thinned to about `MAX_EDGES` of equal token mass."""
     lengths = np.arange(len(histogram))
     used = np.unique(_rounded(lengths[histogram > 0]))
     if len(used) > MAX_EDGES:

@@ -33,7 +33,7 @@ from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean, decode
 from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import languages_of, open_sources
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _FORMAT = 1
@@ -95,7 +95,7 @@ class Prepared:
         report: pairs `read`, dropped for each reason, `held out` and `kept`.
         fingerprint: of the training corpora: text, tokenizer, cleaning, maximum length, held-out rule.
         fingerprints: for the run's data.json.
-        source_language, target_language: codes such as "de"; "" if unknown.
+        languages: codes of source and target, such as "de"; "" if unknown.
     """
 
     tokenizer: Tokenizer
@@ -105,8 +105,7 @@ class Prepared:
     report: dict[str, int]
     fingerprint: str
     fingerprints: dict
-    source_language: str
-    target_language: str
+    languages: tuple[str, str]
 
     def describe(self) -> str:
         """One paragraph for people."""
@@ -271,6 +270,7 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
                 opened = _open(cache / key, sources)
                 assert opened is not None
     corpora, meta = opened
+    languages = languages_of(data, [*validation, *sources])
     texts = [(decode(pair[0]), decode(pair[1])) for source in validation for pair in source.pairs()]
     prepared = Prepared(
         tokenizer=tokenizer,
@@ -288,9 +288,9 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
             ],
             "validation": [{"name": source.name, "fingerprint": source.fingerprint(), "pairs": len(source)} for source in validation],
             "report": meta["report"],
+            "languages": languages,
         },
-        source_language=data.source_language or next((s.source_language for s in sources if s.source_language), ""),
-        target_language=data.target_language or next((s.target_language for s in sources if s.target_language), ""),
+        languages=languages,
     )
     say(prepared.describe())
     return prepared

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 from etils import epath
 
-from jaxnmt.config import UserError
+from jaxnmt.config import Data, UserError
 from jaxnmt.data.files import AlignedFiles, TabSeparated
 from jaxnmt.data.source import Source
 
@@ -50,6 +51,14 @@ def open_sources(words: tuple[str, ...], field: str) -> list[Source]:
     if waiting is not None:
         raise UserError(f"{field}: {waiting} has no partner: text files come in pairs, source and target (or use a .tsv file)")
     return sources
+
+
+def languages_of(data: Data, sources: Sequence[Source]) -> tuple[str, str]:
+    """Codes of source and target, "" if unknown: what the fields say, or else the first of `sources` that knows."""
+    return (
+        data.source_language or next((s.source_language for s in sources if s.source_language), ""),
+        data.target_language or next((s.target_language for s in sources if s.target_language), ""),
+    )
 
 
 def _is_file(text: str) -> bool:

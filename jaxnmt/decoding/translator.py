@@ -24,14 +24,14 @@ from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
 FEW_ROWS = (1, 8)  # … and rows, where there are fewer sentences than decoding.batch_size
-_SENTENCE_END = re.compile(r"(?<=[.!?…。！？]) +")
+_SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
 class Translation(NamedTuple):
     """A translation.
 
     Attributes:
-        score: log-probability divided by the length penalty.
+        score: log-probability divided by the length penalty; of a line translated in parts, their sum.
         parts: the ids of source and target, end tokens left out; more than one pair where a line was translated in parts.
     """
 

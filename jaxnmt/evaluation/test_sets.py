@@ -7,9 +7,10 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-from jaxnmt.config import Experiment
+from jaxnmt.config import Experiment, UserError
+from jaxnmt.data import identity
 from jaxnmt.data.cleaning import decode
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import languages_of, open_sources
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,29 +39,36 @@ def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: 
     """The test or validation sentences of a run; or those of other sources, `words`.
 
     Where the run has no test sentences its validation sentences serve, and where it has none of these, the pairs that were
-    held out from its training text.
+    held out from its training text. Languages that neither fields nor sources name are those of the text it was trained on.
 
     Raises:
-        UserError: a source cannot be read.
+        UserError: a source cannot be read; or pairs were held out of other text than is there now.
     """
     field = "--data" if words else f"data.{split}"
     if not words:
         words = experiment.data.test if split == "test" else experiment.data.validation
     if not words and split == "test":
         words, field = experiment.data.validation, "data.validation"
-    languages = experiment.data.source_language, experiment.data.target_language
+    trained_on = identity.read(run)
+    sources = open_sources(words, field)
     if words:
-        sources = open_sources(words, field)
         pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
-        languages = languages[0] or sources[0].source_language, languages[1] or sources[0].target_language
         name = " ".join(source.name for source in sources)
     else:
         from jaxnmt.data.prepared import prepare
 
-        pairs = prepare(experiment, run / "tokenizer", say=lambda line: None).validation
-        name = "pairs held out from the training text"
+        prepared = prepare(experiment, run / "tokenizer", say=lambda line: None)
+        if trained_on and not identity.same(trained_on, prepared.fingerprints):
+            raise UserError(
+                f"data.train is not the text that {run} was trained on ({identity.RECORD} there tells), and so it cannot be known which of "
+                "its pairs were held out: restore it, or name test sentences with --data"
+            )
+        pairs, name = prepared.validation, "pairs held out from the training text"
     pretokenized = experiment.tokenizer.kind == "words"
     references = [join(target, experiment.tokenizer.joiner) if pretokenized else target for _, target in pairs]
+    found = zip(languages_of(experiment.data, sources), trained_on.get("languages", ("", "")), strict=True)
+    source_language, target_language = (own or trained for own, trained in found)
+    languages = source_language, target_language
     return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages, [target for _, target in pairs])
 
 

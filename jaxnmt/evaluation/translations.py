@@ -28,7 +28,7 @@ def translations(
     Raises:
         UserError: the run has no (such) checkpoint.
     """
-    made_by, checksum = identify(run, checkpoint)
+    made_by, checksum, checkpoint = identify(run, checkpoint)  # "best" may soon be another
     settings = dataclasses.asdict(dataclasses.replace(decoding, n_best=1))
     ingredients = [__version__, made_by, checksum, settings, *sources]
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]

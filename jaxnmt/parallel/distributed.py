@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jaxnmt.config import UserError
+from jaxnmt.config import UserError, first_line
 
 STUCK = 75  # EX_TEMPFAIL of sysexits.h: the same command may do better
 _A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long
@@ -78,7 +78,7 @@ def join(stops_together: bool = False) -> None:
         jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=30, **method)
     except (ValueError, RuntimeError) as error:
         raise UserError(
-            f"the environment asks for several processes, and they do not find each other ({str(error).splitlines()[0]}): set "
+            f"the environment asks for several processes, and they do not find each other ({first_line(error)}): set "
             "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
     state = runtime.global_state

@@ -175,7 +175,7 @@ def _restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[s
     try:
         found = manager.restore(step, args=ocp.args.Composite(**arguments, progress=ocp.args.JsonRestore()))
     except Exception as error:  # Orbax says so of lost data: nothing narrower
-        raise cfg.UserError(f"checkpoint {step} of {run} cannot be read ({str(error).splitlines()[0][:200]}); {instead}") from error
+        raise cfg.UserError(f"checkpoint {step} of {run} cannot be read ({cfg.first_line(error)[:200]}); {instead}") from error
     record = found["progress"]
     sums = record.get("checksums", {})
     intact = {name: int(checksum(found[name])) == sums.get(name) for name in items}

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 class Clock:
     """Time spent training and waiting for input, not validating or saving; and tokens in that time."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: float = 0.0) -> None:
+        """`before`: seconds that earlier sessions have trained."""
         now = time.perf_counter()
-        self._window_start = self._session_start = now
-        self._paused = self._waited = 0.0
+        self._window_start = now
+        self._start, self._paused, self._waited = now - before, 0.0, 0.0
         self._source = self._target = self._steps = 0
 
     def waiting(self, stream: Iterator) -> Iterator:
@@ -31,7 +32,8 @@ class Clock:
         """Time in here is not training."""
         start = time.perf_counter()
         yield
-        self._paused += time.perf_counter() - start
+        pause = time.perf_counter() - start
+        self._paused, self._start = self._paused + pause, self._start + pause
 
     def count(self, source: int, target: int) -> None:
         """A step was done."""
@@ -45,8 +47,7 @@ class Clock:
         self._source = self._target = self._steps = 0
         return result
 
-    def take_session_seconds(self) -> float:
-        """Wall time since the last call."""
-        now = time.perf_counter()
-        seconds, self._session_start = now - self._session_start, now
-        return seconds
+    @property
+    def trained(self) -> float:
+        """Seconds of training, all sessions together."""
+        return time.perf_counter() - self._start

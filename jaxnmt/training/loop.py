@@ -86,7 +86,6 @@ class Trainer:
     def __init__(self, experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None):
         self.config, self.folder, self.translate = experiment, run, translate
         self.signals = Signals()
-        self.started = time.perf_counter()
         self.mesh = make_mesh(experiment.mesh)
         self.store = CheckpointStore(run, experiment.checkpoints)
         step = self.store.latest() or 0
@@ -118,14 +117,13 @@ class Trainer:
 
     def _check_data(self, data: Prepared) -> None:
         """Refuse to go on with other text than the run began with, or than process 0 has; remember what it began with."""
-        path, now = self.folder / "data.json", data.fingerprints
-        before = json.loads(path.read_text()) if path.exists() else None
-        same = before is not None and identity.same(before, now)
+        path, now, before = self.folder / identity.RECORD, data.fingerprints, identity.read(self.folder)
+        same = bool(before) and identity.same(before, now)
         if not distributed.is_leader():
             if not same:
                 raise cfg.UserError(f"{path} is not there, or tells of other text than this process has: all must see the same files")
             return
-        if before is not None and not same and self.store.latest():
+        if before and not same and self.store.latest():
             raise cfg.UserError(
                 f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
                 "restore the data, or start a new run with --run"
@@ -166,23 +164,24 @@ class Trainer:
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         self.state = loading.result()
         self.step = int(self.state.step)
-        self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
+        self.clock = Clock(self.progress.seconds)
         if distributed.is_leader():
             remove_samples_after(self.folder, self.step)
-        self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
-        self.clock = Clock()
-        self.display.start()
-        try:
-            with self.signals:
-                self._steps()
-        finally:
-            self.display.stop()
-            self.log.close()
-            self.store.close()
-            self.watchdog.stop()
+        with contextlib.ExitStack() as closing:  # the last one first
+            self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
+            closing.callback(self.watchdog.stop)
+            closing.callback(self.store.close)
+            self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
+            closing.callback(self.log.close)
+            self.display.start()
+            closing.callback(self.display.stop)
+            closing.enter_context(self.signals)
+            self._steps()
         self._say_goodbye()
 
     def _steps(self) -> None:
+        if self._time_is_over(self.step):
+            return
         pending: _Pending | None = None
         finished = None
         share = functools.partial(rows_held, self.mesh)
@@ -208,27 +207,31 @@ class Trainer:
         """Whether something must be done after a step that needs the device to have finished it."""
         if self.signals.stop_after(step):
             self.stopped = "interrupted"
-        elif self.config.training.max_minutes and self._time_is_over(step):
-            self.stopped = f"training.max_minutes = {self.config.training.max_minutes:g} are over"
+        else:
+            self._time_is_over(step)
         every = (self.config.logging.every, self.config.checkpoints.every, self.config.validation.every)
         return bool(self.stopped) or step == self.config.training.steps or any(n and step % n == 0 for n in every)
 
     def _time_is_over(self, step: int) -> bool:
-        """Several processes look at one clock, and seldom."""
-        if distributed.several() and step % self.config.logging.every:
+        """Whether the run has trained as long as it may, which stops it. Several processes look at one clock, and seldom."""
+        minutes = self.config.training.max_minutes
+        if not minutes or (distributed.several() and step % self.config.logging.every):
             return False
-        return distributed.agree("time", time.perf_counter() - self.started > 60 * self.config.training.max_minutes)
+        if over := distributed.agree("time", self.clock.trained >= 60 * minutes):
+            self.stopped = f"training.max_minutes = {minutes:g} are over"
+        return over
 
     def _milestone(self, step: int) -> None:
         """Log, validate and save, whichever is due after a step."""
-        last, every = step == self.config.training.steps, self.config.validation.every
+        last = step == self.config.training.steps or self.stopped not in ("", "interrupted")
+        every = self.config.validation.every
         if step % self.config.logging.every == 0 or last:
             self._log(step)
         validated = bool(self.data.validation) and (last or bool(every and step % every == 0))
         score = self._validate(step) if validated else None
         if last or validated or self.stopped or step % self.config.checkpoints.every == 0:
+            self.progress.seconds = self.clock.trained
             with self.clock.paused():
-                self.progress.seconds += self.clock.take_session_seconds()
                 self.log.publish()
                 self.store.save(self._flat(self.state), self.progress, score)
 
@@ -262,8 +265,8 @@ class Trainer:
         self.store.wait()
         good = self.store.latest()
         raise cfg.Diverged(
-            f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: lower "
-            "schedule.learning_rate, set optimizer.clip_norm, or look at the pairs of these steps; "
+            f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: look at the pairs "
+            "of these steps, or start a run with a lower schedule.learning_rate or an optimizer.clip_norm; "
             + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
             + f"; of step {pending.step:,}, {of}{shown}"
         )
@@ -300,8 +303,7 @@ class Trainer:
             hypotheses: list[str] = []
             if self.translate is not None:
                 params = self._flat(self.state.eval_params)
-                languages = (self.data.source_language, self.data.target_language)
-                arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, languages)
+                arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, self.data.languages)
                 hypotheses, values["bleu"] = self.translate(*arguments)
             use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
             found = values["bleu"] if use_bleu else -values["loss"]
@@ -313,8 +315,8 @@ class Trainer:
             self.display.say(f"step {step:,}  {validation_line(values)}")
             if hypotheses and distributed.is_leader():
                 samples = write_samples(self.folder, step, self.data.validation, hypotheses)
-                count = min(self.config.validation.samples, len(samples))
-                self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
+                if count := min(self.config.validation.samples, len(samples)):
+                    self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
         return score
 
     def _judge(self, step: int, score: float | None, best: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxnmt import whole_files
+from jaxnmt import run_directory, whole_files
 from jaxnmt.parallel.distributed import is_leader
 
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
@@ -63,7 +63,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):
-        self.path = run / "metrics.jsonl"
+        self.path = run / run_directory.METRICS
         self._file, self._writer = None, None
         if not is_leader():
             return
@@ -126,18 +126,5 @@ def _cut_back(path: Path, step: int) -> None:
     """Drop the records after a step, and a last line that was cut off; the file is replaced in one go."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue
+    kept = [json.dumps(record) + "\n" for record in run_directory.read_metrics(path.parent) if record["step"] <= step]
     whole_files.write(path, "".join(kept))
-
-
-def read_metrics(run: Path, kind: str) -> list[dict]:
-    """The records of one kind (`train` or `validation`), in order."""
-    path = run / "metrics.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    return [record for record in records if record["kind"] == kind]

@@ -13,7 +13,8 @@ from jaxnmt.parallel import distributed
 class Signals:
     """Ctrl-C and SIGTERM ask the loop to save and leave; a second one leaves at once.
 
-    Among several processes SIGTERM is JAX's to catch: it tells all of them, and they agree on a step. Ctrl-C in one is passed on to it.
+    Among several processes SIGTERM is JAX's to catch: it tells all of them, and they agree on a step. Ctrl-C in one becomes SIGTERM
+    for all, so that they leave together and with one status.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Signals:
         if not distributed.several():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):
-            self.received = self.received or signal.SIGTERM
+            self.received = signal.SIGTERM
         return stop
 
     def _handle(self, number: int, _frame: Any) -> None:

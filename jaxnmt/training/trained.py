@@ -60,8 +60,9 @@ def load(run: Path, checkpoint: int | str = "best") -> Trained:
     return trained._replace(params=params, checkpoint=name)
 
 
-def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None]:
-    """What `load` would read: the checkpoint's name, and the checksum of its parameters, without reading them.
+def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None, int | str]:
+    """What `load` would read: the checkpoint's name, and the checksum of its parameters, without reading them; and what asks for this one
+    whatever is written meanwhile.
 
     Raises:
         UserError: the run has no checkpoint yet, or not this one.
@@ -69,10 +70,10 @@ def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None
     step = _step(run, checkpoint)
     if step is None:
         record = _average_record(run)
-        return _average_name(record), record["checksum"]
+        return _average_name(record), record["checksum"], "average"
     if step not in steps(run):
         raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run)))}")
-    return f"checkpoint {step}", recorded_checksum(run, step, config_files.read(run / "config.json").training.ema_decay > 0)
+    return f"checkpoint {step}", recorded_checksum(run, step, config_files.read(run / "config.json").training.ema_decay > 0), step
 
 
 def average_folder(run: Path) -> Path:
@@ -119,4 +120,4 @@ def _readable(run: Path, folder: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, OSError) as error:
         mend = f"make it anew with `jaxnmt runs average {run}`"
-        raise cfg.UserError(f"{folder} cannot be read ({str(error).splitlines()[0][:200]}): {mend}") from error
+        raise cfg.UserError(f"{folder} cannot be read ({cfg.first_line(error)[:200]}): {mend}") from error

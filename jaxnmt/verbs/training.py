@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator
 from typing import Annotated
@@ -173,15 +172,13 @@ def is_text(name: str) -> bool:
 
 def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     """The fields that name other files than the run was begun with, which hold the same text."""
-    if not (run / "data.json").exists():
+    from jaxnmt.data import identity
+
+    if not (trained_on := identity.read(run)):
         return []
     changed = config_files.differences(run_directory.read(run), experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
-    if not parts:
-        return []
-    from jaxnmt.data.identity import moved
-
-    return moved(experiment, json.loads((run / "data.json").read_text(encoding="utf-8")), parts)
+    return identity.moved(experiment, trained_on, parts) if parts else []
 
 
 def settings_of(name: str) -> Settings:

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli, config_files, run_directory
+from jaxnmt import cli, config_files
 from jaxnmt.analysis.ablations import budgets, results, worker
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import UserError, replace
+from jaxnmt.data.prepared import prepare
 
 STUDY = """
 import pathlib
@@ -134,18 +135,27 @@ def test_steps_of_unequal_size_are_refused_unless_asked_for(tmp_path):
     budgets.measure(Study(variants, Budget(2, "epochs")), tmp_path)  # of which a large batch takes fewer steps
 
 
-def test_a_clock_ends_the_runs_of_a_budget_in_minutes_and_what_was_trained_before_a_kill_counts(tmp_path):
+def test_an_epoch_of_a_mixture_has_the_tokens_that_its_batches_have(tmp_path):
+    for name, length, count in (("short", 3, 300), ("long", 9, 100)):
+        for side in ("a", "b"):
+            (tmp_path / f"{name}.{side}").write_text("".join(f"{side} {i} " + "x " * (length - 2) + "\n" for i in range(count)))
+    words = tuple(f"{tmp_path / name}.a,{tmp_path / name}.b@{weight}" for name, weight in (("short", 1), ("long", 4)))
+    mixed = replace(tiny.experiment(tmp_path), **{"data.train": words, "data.max_length": 60, "batching.row_length": 60})
+    data = prepare(mixed, tmp_path / "tokenizer", lambda line: None)
+    plan = budgets._plan(mixed, data)
+    batches = [plan.batch(step) for step in range(plan.steps_per_epoch)]
+    made = sum(int(data.train[c].target_lengths[i]) + 1 for b in batches for c, i in zip(b.corpus.tolist(), b.index.tolist(), strict=True))
+    assert budgets._epoch_tokens(data)[1] == pytest.approx(made, rel=0.05)
+    assert made > 1.2 * sum(int(corpus.target_lengths.sum()) + len(corpus) for corpus in data.train)  # what adding them up would say
+
+
+def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
     parent = tiny.experiment(tmp_path, **{"schedule.name": "noam", "validation.patience": 3})
     smoother = replace(parent, **{"training.label_smoothing": 0.2})
     study = Study({"a": parent, "b": smoother}, Budget(30, "minutes"), tuning=Budget(2, "minutes"))
     run = studies.experiment_of(study, Job("a", 1), budgets.UNLIMITED, None)
     assert (run.training.max_minutes, run.validation.patience) == (30, 0)
     assert studies.experiment_of(study, Job("a", 1, 1e-3), budgets.UNLIMITED, None).training.max_minutes == 2
-    run_directory.start(tmp_path / "run", run)
-    assert worker._time_left(tmp_path / "run") == ["--training.max-minutes", "30"]
-    lines = [{"kind": "train", "timing": {"seconds": 600.0}}, {"kind": "validation", "timing": {"seconds": 50.0}}]
-    (tmp_path / "run/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, lines[0]]))
-    assert worker._time_left(tmp_path / "run") == ["--training.max-minutes", "10"]
     [unfinished, _] = results.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
     assert unfinished.steps == 0 and results.cells(unfinished, 3)[8:10] == ["–", "–"]
     with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):

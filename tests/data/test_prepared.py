@@ -70,7 +70,7 @@ def test_ids_are_those_of_the_text_in_order(experiment, tmp_path):
         assert corpus.source(i).tolist() == result.tokenizer.encode_source([pairs[i][0]])[0]
         assert corpus.target(i).tolist() == result.tokenizer.encode_target([pairs[i][1]])[0]
         assert (corpus.source_lengths[i], corpus.target_lengths[i]) == (len(pairs[i][0].split()), len(pairs[i][1].split()))
-    assert (result.source_language, result.target_language) == ("en", "de")
+    assert result.languages == ("en", "de")
     assert result.fingerprint == result.fingerprints["fingerprint"]
     assert not corpus.source_ids.flags.writeable
 

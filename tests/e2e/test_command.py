@@ -10,7 +10,7 @@ import tiny
 from training import events
 
 from jaxnmt import cli, run_directory
-from jaxnmt.training.metrics import read_metrics
+from jaxnmt.run_directory import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from laws import devices
 
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.checkpoint import CheckpointStore
 from jaxnmt.training.loop import validation_loss
-from jaxnmt.training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,19 @@ def test_n_best_are_different_and_sorted_and_the_first_is_the_best(translate):
     same([line[:1] for line in many], translate(lines))
 
 
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("One. Two!  Three", ["One.", "Two!", "Three"]),
+        ("version 1.2 is here.", ["version 1.2 is here."]),
+        ("今天天气很好。我们去公园吧！你想去吗？", ["今天天气很好。", "我们去公园吧！", "你想去吗？"]),
+        ("「行くよ。」と言った！？ 本当。", ["「行くよ。」と言った！？", "本当。"]),
+    ],
+)
+def test_sentences_end_where_their_language_ends_them(line, sentences):
+    assert translators._SENTENCE_END.split(line) == sentences
+
+
 def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(translate):
     long = " ".join(LETTERS[:15])  # 15 tokens, where 11 fit
     found = translate(["a b", "", long, "   ", "c"])

@@ -101,7 +101,8 @@ def test_what_would_be_loaded_is_known_by_name_and_checksum_without_reading_it(t
     sums = set()
     for word in ("best", "latest", 2, "average"):
         found = load(run, word)
-        assert identify(run, word) == (found.checkpoint, int(checksum(found.params)))
+        name, known, same = identify(run, word)
+        assert (name, known) == (found.checkpoint, int(checksum(found.params))) and load(run, same).checkpoint == name
         sums.add(int(checksum(found.params)))
     assert len(sums) == 4
     with pytest.raises(cfg.UserError, match="has no checkpoint 9; it has 1, 2, 3"):

@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,13 @@ from jaxnmt import config_files, run_summary
 from jaxnmt.analysis.ablations import worker
 from jaxnmt.config import UserError
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.run_directory import read_metrics
+from jaxnmt.training import clock
 from jaxnmt.training import step as steps
 from jaxnmt.training.checkpoint import best_step
 from jaxnmt.training.loop import Trainer, validation_loss
 from jaxnmt.training.loss import LossSums, cross_entropy
-from jaxnmt.training.metrics import perplexity, read_metrics
+from jaxnmt.training.metrics import perplexity
 from jaxnmt.training.progress import Display
 
 PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "batching.layout": "buckets", "batching.max_shapes": 1}
@@ -156,3 +159,27 @@ def test_validation_counts_every_pair_once(tmp_path):
 
 def test_the_perplexity_of_no_number_is_none():
     assert perplexity(0.0) == 1 and perplexity(1e4) == math.inf and math.isnan(perplexity(math.nan))
+
+
+def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validation(tmp_path, monkeypatch, said):
+    now = [0.0]
+    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def a_minute(*arguments):
+        now[0] += 60
+        return one_step(*arguments)
+
+    one_step = Trainer._record
+    monkeypatch.setattr(Trainer, "_record", a_minute)
+    changes = {"validation.every": 0, "training.steps": 9}
+
+    def steps_in(minutes):
+        trainer = trained(tmp_path, [5.0], **changes, **{"training.max_minutes": minutes})
+        now[0] += 1000  # between sessions
+        return int(trainer.state.step), round(trainer.progress.seconds)
+
+    assert steps_in(3) == (4, 240)  # it looks before a step is written down
+    assert [record["step"] for record in read_metrics(tmp_path / "run", "validation")] == [4]
+    assert steps_in(3) == (4, 240) and any("stopped at step 4 of 9 (training.max_minutes = 3 are over)" in line for line in said)
+    assert steps_in(6) == (7, 420)
+    assert [record["step"] for record in read_metrics(tmp_path / "run", "validation")] == [4, 7]

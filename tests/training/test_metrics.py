@@ -5,7 +5,8 @@ import time
 import pytest
 from training import events
 
-from jaxnmt.training.metrics import MetricsLog, read_metrics
+from jaxnmt.run_directory import read_metrics
+from jaxnmt.training.metrics import MetricsLog
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import pathlib
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import Experiment, UserError
@@ -24,7 +25,7 @@ class Size(NamedTuple):
     Attributes:
         parameters: numbers in the model, embeddings and output layer counted.
         flops: of training, for each target token (and the source tokens that come with it).
-        tokens: target tokens of an epoch, end tokens counted.
+        tokens: target tokens of an epoch, end tokens counted; of a mixture, about.
         epoch_steps: batches of an epoch.
     """
 
@@ -77,12 +78,16 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
     params = jax.eval_shape(build_model(experiment.model, source, target).init, jax.random.key(0))
     plan = _plan(experiment, data)
-    source_tokens, target_tokens = (sum(int(side.sum()) + len(side) for side in sides) for sides in _lengths(data))
+    source_tokens, target_tokens = _epoch_tokens(data)
     return Size(parameter_count(params), training_flops(params, source_tokens / target_tokens, 1), target_tokens, plan.steps_per_epoch)
 
 
-def _lengths(data: Prepared):
-    return [corpus.source_lengths for corpus in data.train], [corpus.target_lengths for corpus in data.train]
+def _epoch_tokens(data: Prepared) -> tuple[int, int]:
+    """Of source and target, end tokens counted: of as many pairs as there are in all, drawn from the corpora by their weights."""
+    pairs, weights = sum(map(len, data.train)), np.array(data.weights) / sum(data.weights)
+    sides = [[corpus.source_lengths for corpus in data.train], [corpus.target_lengths for corpus in data.train]]
+    source, target = (round(pairs * float(weights @ [lengths.mean() + 1 for lengths in side])) for side in sides)
+    return source, target
 
 
 def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:

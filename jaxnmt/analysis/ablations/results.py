@@ -137,7 +137,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
 
 
 def mean(values: Sequence[float]) -> Mean | None:
-    """Of at least one value."""
+    """None of no values."""
     if not values:
         return None
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))

@@ -170,9 +170,9 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         UserError: it holds another one; the fields that differ are named.
     """
     path, now = folder / "study.json", describe(study)
-    if not path.exists():
-        others = [file for file in folder.iterdir() if not file.name.startswith(f".{path.name}")] if folder.is_dir() else []
-        if others:  # more than another worker that is just writing it leaves
+    found = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    if path.name not in found:
+        if any(not name.startswith(f".{path.name}") for name in found):  # more than another worker that is just writing it leaves
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
         folder.mkdir(parents=True, exist_ok=True)
         config_files.write_json(now, path)

@@ -22,7 +22,7 @@ from jaxnmt import config_files, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.config import Diverged, Experiment, UserError
-from jaxnmt.training.metrics import read_metrics
+from jaxnmt.run_directory import read_metrics
 
 RESULT = "result.json"
 POLL_SECONDS = 5.0  # between looks at what other workers have finished
@@ -33,7 +33,7 @@ def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], s
     """Do every job that nobody else does, and wait for those that others do.
 
     Args:
-        steps: of each variant's "run" and "trial", as `budgets.resolve` found them.
+        steps: of each variant's "run" and "trial", by `Size.steps`.
 
     Returns:
         The jobs that failed; the next call tries them again.
@@ -141,6 +141,11 @@ def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield None
+        except OSError as error:
+            raise UserError(
+                f"{file.name} cannot be locked ({error.strerror}), and by such locks a study's workers know what is being done: "
+                "put the study where files can be locked, with --folder"
+            ) from error
         else:
             yield file
 
@@ -154,7 +159,7 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, cl
         (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
         return None
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        status = _jaxnmt(["resume", str(run), *_time_left(run)], log, log, claim)
+        status = _jaxnmt(["resume", str(run)], log, log, claim)
         if status == Diverged.status and kind == "trial":
             return {"run": str(run), "validation_score": -math.inf}
         if status != 0:
@@ -182,13 +187,6 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
     except KeyboardInterrupt:
         process.wait()
         raise
-
-
-def _time_left(run: pathlib.Path) -> list[str]:
-    """Of a budget in minutes, what a run that was killed may still train: flags of `resume`."""
-    minutes = run_directory.read(run).training.max_minutes
-    trained = sum(record["timing"]["seconds"] for record in read_metrics(run, "train")) / 60
-    return ["--training.max-minutes", f"{max(minutes - trained, 1e-3):.6g}"] if minutes else []
 
 
 def _training_record(run: pathlib.Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import jax
 
 from jaxnmt.analysis.laws import devices, layouts, learning, masks, training, translations
 from jaxnmt.analysis.laws.subject import Subject, Verdict
-from jaxnmt.config import UserError
+from jaxnmt.config import UserError, first_line
 
 
 class Law(NamedTuple):
@@ -56,7 +56,7 @@ def ask(law: str, subject: Subject) -> Verdict:
         raise
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
-        told = (str(error).strip() or "no message").splitlines()[0]
+        told = first_line(error)
         return Verdict(False, f"{type(error).__name__}: {told} ({place.filename}, line {place.lineno})")
 
 

@@ -18,7 +18,7 @@ from jaxnmt.analysis.plan.arithmetic import Work, work
 from jaxnmt.analysis.plan.collectives import Collective, collectives
 from jaxnmt.analysis.plan.topology import GIB, Target
 from jaxnmt.analysis.sharding_table import bytes_per_device
-from jaxnmt.config import UserError
+from jaxnmt.config import UserError, first_line
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.models.layout import unscanned
@@ -160,5 +160,5 @@ def _text(compiled: Any) -> str:
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
             "the TPU compiler speaks another dialect than this JAX, which cannot read its programs: "
-            f"pip install 'jax[tpu]=={jax.__version__}' brings the one that fits ({str(error).splitlines()[0][:120]})"
+            f"pip install 'jax[tpu]=={jax.__version__}' brings the one that fits ({first_line(error)[:120]})"
         ) from None

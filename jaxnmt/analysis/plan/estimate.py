@@ -31,11 +31,6 @@ class Estimate:
         """The whole call: overlapped collectives cost only what computing does not hide."""
         return self.waiting + max(self.computing, self.overlapped)
 
-    @property
-    def communication_bound(self) -> bool:
-        """Whether sending takes longer than computing."""
-        return self.waiting + self.overlapped > self.computing
-
 
 def estimate(compiled: Compiled, target: Target) -> Estimate | None:
     """-> the time of a call; None where the chip's rates are not known."""

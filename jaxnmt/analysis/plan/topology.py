@@ -72,11 +72,6 @@ class Target:
     places: tuple[tuple[int, ...], ...] = ()
     rings: tuple[tuple[int, bool], ...] = ()
 
-    @property
-    def is_tpu(self) -> bool:
-        """Whether the TPU compiler is at work."""
-        return bool(self.places)
-
 
 def target(name: str) -> Target:
     """The devices of a name such as `v5p:4x4x8`, `cpu:8` or `gpu`. To be called before JAX has looked for devices.

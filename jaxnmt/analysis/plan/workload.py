@@ -54,7 +54,7 @@ class Lengths:
     """
 
     def __init__(self, experiment: cfg.Experiment, run: Path, say: Callable[[str], None]):
-        if experiment.data.train and (run / "tokenizer" / "tokenizer.json").exists() and (run / "data.json").exists():
+        if experiment.data.train and (run / "tokenizer" / "tokenizer.json").exists():
             data = prepare(experiment, run / "tokenizer", say=say)
             self.lengths = [(corpus.source_lengths, corpus.target_lengths) for corpus in data.train]
             self.weights = list(data.weights)

@@ -13,6 +13,7 @@ from jaxnmt.analysis.probes import embeddings
 from jaxnmt.analysis.probes.embeddings import Neighbour, Side, Words
 from jaxnmt.analysis.tables import Table
 from jaxnmt.analysis.visualize.record import readable_piece, source_ids
+from jaxnmt.config import UserError
 from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.training.trained import Trained
 
@@ -94,7 +95,10 @@ def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Repor
 def _frequent(trained: Trained, run: pathlib.Path, words: Words, side: Side) -> dict[str, np.ndarray]:
     test = open_test_set(trained.experiment, run, "test")
     lines = test.sources if side == "source" else test.targets
-    return {word: words.vector(word) for word in embeddings.frequent(lines, words, MAPPED)}
+    found = embeddings.frequent(lines, words, MAPPED)
+    if len(found) < 2:
+        raise UserError(f"of the words of {test.name}, fewer than two have three letters or more and are one piece: name some with --words")
+    return {word: words.vector(word) for word in found}
 
 
 def _map(groups: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[dict[str, list[figures.Point]], np.ndarray]:

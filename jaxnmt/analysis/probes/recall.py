@@ -32,12 +32,13 @@ from jaxnmt.analysis.tables import Table
 from jaxnmt.decoding.search import BOS, EOS
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.parallel.sharding import batch_parts, make_mesh
 from jaxnmt.training.state import TrainState, initial_state, shardings_of
 
 KEYS, OTHERS = 16, 16
 VOCABULARY = FIRST_WORD + KEYS + OTHERS
 TESTED = 256
-"""Sentences of each distance that accuracy is measured on."""
+"""Sentences of each distance that accuracy is measured on, at least: whole batches."""
 X, Y = "n", "accuracy"
 
 
@@ -165,8 +166,11 @@ def measure(
         Every cell of the CSV.
 
     Raises:
-        UserError: the CSV is something else, or of another budget.
+        UserError: the CSV is something else, or of another budget; devices do not divide a batch's rows.
     """
+    parts = batch_parts(make_mesh(cfg.Mesh()))
+    if budget.rows % parts:
+        raise cfg.UserError(f"--batch-size {budget.rows} cannot be spread over {parts} devices; choose a multiple of {parts}")
     groups = [tuple(distances)] if together else [(n,) for n in distances]
     cells = read(path)
     tasks = [(label, Task(model, group, budget)) for label, model in models.items() for group in groups]

@@ -11,6 +11,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.analysis.visualize import beam, passes, recurrence
 from jaxnmt.config import UserError
+from jaxnmt.data import identity
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import EOS, SearchOptions, beam_steps
@@ -33,7 +34,7 @@ def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | s
     trained = load(run, checkpoint)
     experiment = trained.experiment
     translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)
-    languages = [experiment.data.source_language, experiment.data.target_language]
+    languages = identity.read(run).get("languages", ["", ""])
     origin = {"run": run.absolute().name, "checkpoint": trained.checkpoint, "languages": languages}
     return origin | record(translator, experiment.model, sentence, decoding)
 
