@@ -1,7 +1,7 @@
 """One vector, or attention and its kinds (Bahdanau et al. 2015; Luong et al. 2015, tables 1 and 4), on the embedded corpus.
 
 Command: jaxnmt ablate attention_kind
-Time, score: not yet measured
+Time, score: not measured
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

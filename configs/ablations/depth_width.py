@@ -1,7 +1,7 @@
 """Deep and narrow, or shallow and wide, at about equal parameters (Vaswani et al. 2017, table 3, rows C), on the embedded corpus.
 
 Command: jaxnmt ablate depth_width
-Time, score: not yet measured
+Time, score: not measured
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

@@ -1,7 +1,7 @@
 """Dropout and label smoothing, with and without (Vaswani et al. 2017, table 3, rows D), on the embedded corpus.
 
 Command: jaxnmt ablate dropout_smoothing
-Time, score: not yet measured
+Time, score: not measured
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

@@ -1,7 +1,7 @@
 """Whether the next step reads what the attention gave (Luong et al. 2015, section 3.3 and table 1), on the embedded corpus.
 
 Command: jaxnmt ablate input_feeding
-Time, score: not yet measured
+Time, score: not measured
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

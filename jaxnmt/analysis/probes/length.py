@@ -1,7 +1,7 @@
 """BLEU against the source's length: what a fixed context loses on long sentences, and attention does not (Cho et al. 2014, figure 4;
 Bahdanau et al. 2015, figure 2).
 
-Bins hold equal numbers of sentences, so that every point is about as certain as the next and none rests on a handful of sentences.
+Bins hold about equal numbers of sentences, so that every point is about as certain as the next and none rests on a handful of sentences.
 """
 
 from __future__ import annotations
