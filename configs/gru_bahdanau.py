@@ -7,7 +7,8 @@ Command: jaxnmt train gru_bahdanau --data.train train.en train.de --data.validat
          jaxnmt evaluate runs/gru_bahdanau
 Time: 77 minutes of training on one core of two, other work beside it
 Score: BLEU-4 38.15 on test2016 (beam 5, one run); greedy on validation 36.57
-Learning rates tried, greedy BLEU on validation after 120 steps (docs/ladder.md): 0.0005 5.7, 0.001 6.5, 0.002 9.4, 0.004 12.9, 0.008 13.0
+Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (docs/ladder.md):
+  0.0005 132.3 5.7, 0.001 87.7 6.5, 0.002 54.0 9.4, 0.004 35.2 12.9, 0.008 30.2 13.0
 """
 
 from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Optimizer, Recurrent, Schedule, Tokenizer, Training, Validation

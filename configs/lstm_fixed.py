@@ -8,6 +8,8 @@ Command: jaxnmt train lstm_fixed --data.train train.en train.de --data.validatio
          jaxnmt evaluate runs/lstm_fixed
 Time: 52 minutes of training on one core of two, other work beside it
 Score: BLEU-4 18.24 on test2016 (beam 5, one run); greedy on validation 17.07
+Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (docs/ladder.md):
+  0.0005 221.9 2.7, 0.001 192.6 3.0, 0.002 135.1 3.7, 0.004 95.9 4.0, 0.008 75.9 3.7
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace

@@ -7,7 +7,8 @@ Command: jaxnmt train lstm_luong --data.train train.en train.de --data.validatio
          jaxnmt evaluate runs/lstm_luong
 Time: 59 minutes of training on one core of two, other work beside it
 Score: BLEU-4 37.06 on test2016 (beam 5, one run); greedy on validation 36.31
-Learning rates tried, greedy BLEU on validation after 120 steps (docs/ladder.md): 0.0005 2.8, 0.001 4.3, 0.002 5.4, 0.004 4.3, 0.008 7.0
+Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (docs/ladder.md):
+  0.0005 225.4 2.8, 0.001 139.1 4.3, 0.002 80.6 5.4, 0.004 70.5 4.3, 0.008 61.7 7.0
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace

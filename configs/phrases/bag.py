@@ -1,7 +1,10 @@
 """English to French on the embedded corpus with a bag of words, rung 0: the model of `bag`, smaller, in minutes on a laptop.
 
 Command: jaxnmt train phrases/bag
-Time, score: not yet measured
+Time: 1 minute of training on one core of two, other work beside it
+Score: BLEU 33.1 on the test split (beam 5, one run)
+Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
+  0.0015 16.3, 0.003 23.8, 0.006 29.0, 0.012 31.2, 0.024 25.4
 """
 
 from jaxnmt.config import Experiment, replace

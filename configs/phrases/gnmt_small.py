@@ -1,7 +1,10 @@
 """English to French on the embedded corpus with Google's system in small: the model of `gnmt_small`, smaller, in minutes on a laptop.
 
 Command: jaxnmt train phrases/gnmt_small
-Time, score: not yet measured
+Time: 5 minutes of training on one core of two, other work beside it
+Score: BLEU 99.9 on the test split (beam 5, one run)
+Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
+  0.0015 41.6, 0.003 80.7, 0.006 94.5, 0.012 96.7, 0.024 94.8
 """
 
 from jaxnmt.config import Experiment, replace

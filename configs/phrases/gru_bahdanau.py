@@ -1,7 +1,10 @@
 """English to French on the embedded corpus with RNNsearch: the model of `gru_bahdanau`, smaller, in minutes on a laptop.
 
 Command: jaxnmt train phrases/gru_bahdanau
-Time, score: not yet measured
+Time: 3 minutes of training on one core of two, other work beside it
+Score: BLEU 99.4 on the test split (beam 5, one run)
+Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
+  0.0015 40.8, 0.003 76.3, 0.006 91.8, 0.012 94.7, 0.024 81.1
 """
 
 from jaxnmt.config import Batching, Checkpoints, Experiment, Schedule, Training, Validation, replace

@@ -1,7 +1,10 @@
 """English to French on the embedded corpus with the LSTM through one vector: the model of `lstm_fixed`, smaller, in minutes on a laptop.
 
 Command: jaxnmt train phrases/lstm_fixed
-Time, score: not yet measured
+Time: 3 minutes of training on one core of two, other work beside it
+Score: BLEU 27.3 on the test split (beam 5, one run)
+Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
+  0.0015 11.1, 0.003 15.2, 0.006 16.2, 0.012 18.7, 0.024 17.5
 """
 
 from jaxnmt.config import Experiment, replace

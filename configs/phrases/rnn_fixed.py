@@ -1,7 +1,10 @@
 """English to French on the embedded corpus with the plain recurrent network: the model of `rnn_fixed`, smaller, in minutes on a laptop.
 
 Command: jaxnmt train phrases/rnn_fixed
-Time, score: not yet measured
+Time: 2 minutes of training on one core of two, other work beside it
+Score: BLEU 10.1 on the test split (beam 5, one run)
+Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
+  0.0015 7.1, 0.003 9.1, 0.006 8.4, 0.012 6.5, 0.024 3.6
 """
 
 from jaxnmt.config import Experiment, replace
