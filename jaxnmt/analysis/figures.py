@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
 WRITTEN = 24  # columns of a heat map, at most, for its numbers to be written in it
+LABELLED = 10  # places on a logarithmic axis, at most, for each to have its own label
 
 
 class Line(NamedTuple):
@@ -62,7 +63,11 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
             axes.plot(line.x, line.y, linestyle=dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
-        if not log_x and all(float(value).is_integer() for line in lines.values() for value in line.x):
+        values = sorted({value for line in lines.values() for value in line.x})
+        if log_x and len(values) <= LABELLED:
+            axes.set_xticks(values, [f"{value:,g}" for value in values])
+            axes.minorticks_off()
+        elif not log_x and all(float(value).is_integer() for value in values):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)

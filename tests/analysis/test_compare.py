@@ -50,7 +50,7 @@ def translated(monkeypatch):
             return [[types.SimpleNamespace(text=line.upper())] for line in lines]
 
     monkeypatch.setattr(translations, "Translator", Shouting)
-    monkeypatch.setattr(translations, "identify", lambda run, checkpoint: (f"checkpoint {checkpoint}", int((run / "sum").read_text())))
+    monkeypatch.setattr(translations, "identify", lambda run, name: (f"checkpoint {name}", int((run / "sum").read_text()), name))
     return calls
 
 
