@@ -13,10 +13,11 @@ from jaxnmt.config import Experiment, UserError
 from jaxnmt.data.cleaning import decode
 from jaxnmt.data.files import existing_file, language_of
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.vocabulary import join
 from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import PRETOKENIZED_NOTE
 from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
-from jaxnmt.evaluation.test_sets import TestSet, join, open_test_set
+from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 
 MOST_PAIRS = 1_000_000  # of the training text whose words are counted
 Say = Callable[[str], None]

@@ -14,8 +14,8 @@ import numpy as np
 from jaxnmt.data import packing
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.packing import Shape
+from jaxnmt.data.special_tokens import BOS, EOS
 
-BOS, EOS = 1, 2
 AHEAD = 16  # batches made ready before they are asked for: they last while the next window is planned
 
 

@@ -15,7 +15,8 @@ from etils import epath
 
 from jaxnmt import config, whole_files
 from jaxnmt.config import UserError
-from jaxnmt.data.vocabulary import BOS, EOS, PAD, SPECIAL, UNK, Subwords, Vocabulary, Words, split, word_numbers
+from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, split, word_numbers
 
 _THREADS = 16
 """Fixed, not one per core: the unigram trainer sums its counts per thread, and another number gives another model."""

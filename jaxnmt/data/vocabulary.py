@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 import sentencepiece
 
 from jaxnmt.config import UserError
+from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 
-PAD, BOS, EOS, UNK = range(4)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
@@ -143,11 +143,15 @@ class Words:
         return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
 
     def _joined(self, tokens: Sequence[str]) -> str:
-        text = " ".join(tokens) + " "  # so that a joiner at the very end goes too
-        return (text.replace(self._joiner, "") if self._joiner else text).strip(" ")
+        return join(" ".join(tokens), self._joiner)
 
     def to_bytes(self) -> bytes:
         return "".join(f"{token}\n" for token in self._tokens).encode()
+
+
+def join(text: str, joiner: str) -> str:
+    """Text whose words are split by `joiner`, put together: "ein@@ fach" with "@@ " is "einfach"."""
+    return (text + " ").replace(joiner, "").strip(" ")  # a joiner at the very end goes too
 
 
 def split(text: str) -> list[str]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.config import UserError
-from jaxnmt.decoding.search import BOS, EOS, PAD
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.translator import Translation, Translator, bucket, few_rows
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import path_name

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
-PAD, BOS, EOS = 0, 1, 2
 NEVER = -1e9
 
 # (tokens so far (B, K, L), how many of them are written, log-probabilities (B, K, V)) -> log-probabilities

@@ -13,8 +13,9 @@ import jax
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding.search import EOS, NEVER, PAD, Hypotheses, LogitProcessor, SearchOptions, search
+from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.parallel.sharding import batch_parts, mesh_of, replicated, to_mesh

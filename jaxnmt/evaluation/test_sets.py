@@ -11,6 +11,7 @@ from jaxnmt.config import Experiment, UserError
 from jaxnmt.data import identity
 from jaxnmt.data.cleaning import decode
 from jaxnmt.data.sources import languages_of, open_sources
+from jaxnmt.data.vocabulary import join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +71,3 @@ def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: 
     source_language, target_language = (own or trained for own, trained in found)
     languages = source_language, target_language
     return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages, [target for _, target in pairs])
-
-
-def join(text: str, joiner: str) -> str:
-    """Text whose words are split by `joiner`, put together: "ein@@ fach" with "@@ " is "einfach"."""
-    return (text + " ").replace(joiner, "").strip()

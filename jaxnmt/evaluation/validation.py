@@ -8,9 +8,9 @@ from typing import Any
 
 from jaxnmt.config import Experiment
 from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.vocabulary import join
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu_score
-from jaxnmt.evaluation.test_sets import join
 from jaxnmt.models.seq2seq import Seq2Seq
 
 

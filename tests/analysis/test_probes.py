@@ -17,7 +17,7 @@ from jaxnmt.analysis.laws.subject import FIRST_WORD
 from jaxnmt.analysis.probes import gradients, recall, steptime
 from jaxnmt.analysis.probes.subjects import Subject, resized, subjects
 from jaxnmt.config import Recurrent, Transformer, UserError, replace
-from jaxnmt.decoding.search import BOS, EOS
+from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.models import cells
 from jaxnmt.models.recurrent import RecurrentMemory, mirror
 from jaxnmt.models.seq2seq import build_model

@@ -13,8 +13,8 @@ from jaxnmt import cli, config_files
 from jaxnmt import config as cfg
 from jaxnmt.analysis.probes import contrast, contrast_pairs, embeddings, gates, length
 from jaxnmt.config import UserError
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
-from jaxnmt.decoding.search import EOS
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu_metric, bleu_score
 from jaxnmt.evaluation.test_sets import TestSet

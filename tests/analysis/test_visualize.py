@@ -12,7 +12,7 @@ from jaxnmt import cli, config_files
 from jaxnmt.analysis.visualize import record as records
 from jaxnmt.analysis.visualize.page import page, read
 from jaxnmt.config import Decoding, UserError, replace
-from jaxnmt.decoding.search import BOS, PAD
+from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.loop import train
 

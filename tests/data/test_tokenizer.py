@@ -6,7 +6,8 @@ import pytest
 
 from jaxnmt.config import Tokenizer as Options
 from jaxnmt.config import UserError
-from jaxnmt.data.tokenizer import BOS, EOS, PAD, UNK, Subwords, load_tokenizer, train_tokenizer
+from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.data.tokenizer import Subwords, load_tokenizer, train_tokenizer
 
 PAIRS = [(f"the {a} cat saw {n} dogs .", f"die {a} Katze sah {n} Hunde .") for a in ("old", "red", "big") for n in range(40)]
 ODD = [

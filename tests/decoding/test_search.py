@@ -11,7 +11,8 @@ import pytest
 import tiny
 
 from jaxnmt.config import replace
-from jaxnmt.decoding.search import BOS, EOS, NEVER, PAD, SearchOptions, search
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding.search import NEVER, SearchOptions, search
 
 VOCAB = 6  # PAD, BOS, EOS, UNK and two words
 

@@ -6,8 +6,8 @@ import pytest
 import sacrebleu
 
 from jaxnmt.config import UserError
+from jaxnmt.data.vocabulary import join
 from jaxnmt.evaluation.scores import bleu_score, bleu_tokenizer, score
-from jaxnmt.evaluation.test_sets import join
 
 HYPOTHESES = ["The cat sat on a mat.", "There are two dogs, they say.", "hello"]
 REFERENCES = ["The cat sat on the mat.", "There are two dogs here, they said.", "hello there"]

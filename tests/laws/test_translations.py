@@ -5,9 +5,9 @@ import pytest
 import tiny
 
 from jaxnmt.config import Decoding, Tokenizer, replace
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding import translator as translators
-from jaxnmt.decoding.search import EOS
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 

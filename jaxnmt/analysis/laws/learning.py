@@ -25,7 +25,8 @@ from jaxnmt.analysis.laws.subject import (
     does_not_apply,
     random_pairs,
 )
-from jaxnmt.decoding.search import EOS, PAD, SearchOptions, search
+from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.models.layout import is_scanned, unstack_layers
 
 RATES = (0.01, 0.003, 0.001, 0.0003)

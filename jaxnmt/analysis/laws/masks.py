@@ -25,7 +25,7 @@ from jaxnmt.analysis.laws.subject import (
     random_pairs,
 )
 from jaxnmt.config import Transformer
-from jaxnmt.decoding.search import PAD
+from jaxnmt.data.special_tokens import PAD
 from jaxnmt.models.seq2seq import VOCABULARY_MULTIPLE, build_model
 
 SOURCE, TARGET = 8, 8

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.analysis.laws.subject import TARGET_VOCAB, Subject, Verdict, batch_of, close, random_pairs
-from jaxnmt.decoding.search import BOS, EOS, PAD, Hypotheses, SearchOptions, search
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding.search import Hypotheses, SearchOptions, search
 
 ROWS, SOURCE, LIMIT, BEAM = 4, 8, 8, 3
 LIMITS = np.array([LIMIT, 5, 7, LIMIT], np.int32)

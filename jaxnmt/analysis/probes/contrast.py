@@ -17,8 +17,8 @@ import numpy as np
 from jaxnmt.analysis import figures
 from jaxnmt.analysis.probes.contrast_pairs import Pair
 from jaxnmt.analysis.tables import Table, span
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding.search import BOS, EOS, PAD
 from jaxnmt.decoding.translator import bucket, few_rows
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from jaxnmt import run_directory
 from jaxnmt.analysis.compare import read_lines
 from jaxnmt.config import Experiment, UserError
+from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.data.vocabulary import UNK
 from jaxnmt.evaluation.test_sets import open_test_set
 
 RULES = pathlib.Path(__file__).parent / "rules"

@@ -17,8 +17,9 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.config import UserError
+from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.data.vocabulary import SPECIAL, UNK
+from jaxnmt.data.vocabulary import SPECIAL
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.recurrent import mirror

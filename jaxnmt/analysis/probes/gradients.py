@@ -29,7 +29,7 @@ from jaxnmt.analysis.figures import Line
 from jaxnmt.analysis.laws.subject import FIRST_WORD
 from jaxnmt.analysis.probes.subjects import Subject
 from jaxnmt.analysis.tables import Table
-from jaxnmt.decoding.search import BOS, EOS
+from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import Embedding
 from jaxnmt.models.seq2seq import Seq2Seq, build_model

@@ -29,7 +29,7 @@ from jaxnmt.analysis.figures import Line
 from jaxnmt.analysis.laws.practice import Practice, shape_of
 from jaxnmt.analysis.laws.subject import FIRST_WORD, WithoutDropout
 from jaxnmt.analysis.tables import Table
-from jaxnmt.decoding.search import BOS, EOS
+from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import batch_parts, make_mesh

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmt.decoding.search import EOS, NEVER, PAD, Beams
+from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.decoding.search import NEVER, Beams
 
 Prefix = tuple[int, ...]
 

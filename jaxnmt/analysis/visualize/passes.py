@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.decoding.search import BOS, EOS, PAD
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.translator import bucket
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import path_name

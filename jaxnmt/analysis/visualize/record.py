@@ -12,9 +12,10 @@ from jaxnmt import config as cfg
 from jaxnmt.analysis.visualize import beam, passes, recurrence
 from jaxnmt.config import UserError
 from jaxnmt.data import identity
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
-from jaxnmt.decoding.search import EOS, SearchOptions, beam_steps
+from jaxnmt.decoding.search import SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit
 from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load

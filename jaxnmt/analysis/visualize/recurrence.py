@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
-from jaxnmt.decoding.search import BOS
+from jaxnmt.data.special_tokens import BOS
 from jaxnmt.models import alignment
 from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule, mirror
 from jaxnmt.models.seq2seq import Seq2Seq
