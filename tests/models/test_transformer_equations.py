@@ -5,6 +5,8 @@ Vaswani et al. 2017; Su et al. 2021 (rotary positions, version 5 of arXiv 2104.0
 torch.nn has too (LayerNorm, ReLU, GELU, attention without positions) `make parity` compares with it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,8 +83,7 @@ def filled(module, *args, **options):
     return params, jax.tree.map(np.float64, params)
 
 
-def close(ours, theirs):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+assert_close = functools.partial(tiny.assert_close, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [6, 64])
@@ -110,7 +111,7 @@ def test_rms_norm():
     x = 3 + normal((4, WIDTH))
     params, exact = filled(Norm("rmsnorm"), x)
     assert list(params) == ["scale"]
-    close(Norm("rmsnorm").apply({"params": params}, x), [rms_norm(a, exact["scale"]) for a in np.float64(x)])
+    assert_close(Norm("rmsnorm").apply({"params": params}, x), [rms_norm(a, exact["scale"]) for a in np.float64(x)])
 
 
 @pytest.mark.parametrize("activation", ["silu", "swiglu"])
@@ -118,7 +119,7 @@ def test_feed_forward(activation):
     module, x = FeedForward(WIDTH, HIDDEN, activation, 0.0), normal((2, 3, WIDTH))
     params, exact = filled(module, x, None)
     assert ("gate" in params) == (activation == "swiglu")
-    close(module.apply({"params": params}, x, None), feed_forward(np.float64(x), exact, activation))
+    assert_close(module.apply({"params": params}, x, None), feed_forward(np.float64(x), exact, activation))
 
 
 @pytest.mark.parametrize("norm_order", ["pre", "post"])
@@ -156,7 +157,9 @@ def test_sinusoidal_positions_are_the_papers_table(width):
 def test_row_t_of_the_learned_table_is_added_to_word_t():
     module, x = Positions("learned", WIDTH, max_positions=400), normal((*PLACES.shape, WIDTH))
     params, exact = filled(module, x, PLACES, 512)
-    close(module.apply({"params": params}, x, PLACES, 512), x + exact["table"][np.minimum(PLACES, 399)])  # those too far share the last
+    assert_close(
+        module.apply({"params": params}, x, PLACES, 512), x + exact["table"][np.minimum(PLACES, 399)]
+    )  # those too far share the last
 
 
 @pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
@@ -174,4 +177,4 @@ def test_both_sides_begin_with_words_and_positions(kind):
             table = {"sinusoidal": sinusoids(6, config.emb_dim), "none": np.zeros((6, config.emb_dim))}
             if kind == "learned":
                 table["learned"] = params[f"{'encoder' if side == 'source' else 'decoder'}_positions"]["table"]
-            close(found, np.sqrt(config.emb_dim) * params[f"{side}_embedding"]["table"][tokens] + table[kind][places])
+            assert_close(found, np.sqrt(config.emb_dim) * params[f"{side}_embedding"]["table"][tokens] + table[kind][places])
