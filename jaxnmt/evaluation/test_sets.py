@@ -67,7 +67,6 @@ def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: 
         pairs, name = prepared.validation, "pairs held out from the training text"
     pretokenized = experiment.tokenizer.kind == "words"
     references = [join(target, experiment.tokenizer.joiner) if pretokenized else target for _, target in pairs]
-    found = zip(languages_of(experiment.data, sources), trained_on.get("languages", ("", "")), strict=True)
-    source_language, target_language = (own or trained for own, trained in found)
-    languages = source_language, target_language
+    own, trained = languages_of(experiment.data, sources), trained_on.get("languages", ("", ""))
+    languages = own[0] or trained[0], own[1] or trained[1]
     return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages, [target for _, target in pairs])
