@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -72,12 +73,12 @@ def _dispatch(words: list[str]) -> int | None:
 
 def _call(words: list[str]) -> Callable[[], int | None]:
     """-> the words' verb with its names and options, ready to be called; mistakes in the words are raised here."""
-    name = next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
+    name = _known_verb(words)
     if name is None:
         raise UserError(_unknown_verb(words))
     verb, rest = VERBS[name], words[name.count(" ") + 1 :]
     rest, commanded = _cut(rest) if verb.commands else (rest, [])
-    names = list(itertools.takewhile(lambda word: not word.startswith("-"), rest))
+    names = list(itertools.takewhile(lambda word: not re.match(r"-h$|--\w", word), rest))  # a sentence may begin with a dash
     flags = rest[len(names) :]
     command = " ".join(["jaxnmt", name, *(names or verb.takes)])
     wants_help = any(flag in ("-h", "--help") for flag in flags)
@@ -95,6 +96,11 @@ def _call(words: list[str]) -> Callable[[], int | None]:
     return functools.partial(verb.function, *names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
 
 
+def _known_verb(words: list[str]) -> str | None:
+    """The verb, of one word or two, that a command begins with."""
+    return next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
+
+
 def _cut(words: list[str]) -> tuple[list[str], list[str]]:
     """Before and after `--`."""
     place = words.index("--") if "--" in words else len(words)
@@ -105,8 +111,11 @@ def _check_commanded(name: str, words: list[str]) -> None:
     """A command that is to run elsewhere is read here already, but for what only that place knows: which runs there are."""
     if not words or words[0] in ("-h", "--help"):
         raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
-    verb = VERBS.get(words[0])
-    if verb is None or not verb.takes or not verb.takes[0].startswith("RUN"):
+    known = _known_verb(words)
+    if known and not VERBS[known].shared:
+        shared = ", ".join(verb for verb in VERBS if VERBS[verb].shared)
+        raise UserError(f"`jaxnmt {known}` is no work that processes share; `jaxnmt {name}` starts {shared}")
+    if known is None or not VERBS[known].takes[0].startswith("RUN"):
         _call(words)
 
 
@@ -135,8 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     2 for a user's mistake, or a disk that is full or refuses; 3 for training that diverged; 75 for a process of several that is stuck;
     130 for Ctrl-C; 141 for a closed pipe; 143 for SIGTERM.
     """
-    if argv is None and sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
-        huge_pages.use()  # before JAX takes memory
+    if argv is None:
+        _as_a_process()
     try:
         status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -156,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         _discard_stdout()
-        return 141
+        return distributed.leave(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
@@ -164,6 +173,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = "opened" if error.errno == errno.EACCES else "written"
         print(f"{distributed.prefix()}error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}", file=sys.stderr)
         return distributed.leave(2)
+
+
+def _as_a_process() -> None:
+    """What a process needs that a call in another's does not."""
+    if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
+        huge_pages.use()  # before JAX takes memory
+    if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
 def _discard_stdout() -> None:

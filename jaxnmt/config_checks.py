@@ -1,13 +1,17 @@
-"""What no type can say: values that cannot be, or do not go together. Each rule is one sentence naming the fields and their values."""
+"""Values that cannot be, or do not go together. Each rule is one sentence naming the fields and their values."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import types
+import typing
 from collections.abc import Iterator
+from typing import Any
 
 from jaxnmt.config import Experiment, Recurrent, Transformer, UserError
 from jaxnmt.config_files import leaves
+from jaxnmt.overrides import type_in_words
 
 POSITIVE = frozenset(
     """data.max_length data.cleaning.max_characters data.cleaning.max_ratio tokenizer.max_sentences
@@ -38,16 +42,41 @@ def validate(experiment: Experiment) -> None:
     Raises:
         UserError: the first one found, naming the field(s) and value(s).
     """
-    for problem in (*_ranges(experiment), *_data(experiment), *_model(experiment), *_training(experiment)):
-        raise UserError(problem)
+    for rule in (_types, _ranges, _data, _model, _training):  # each may count on those before it
+        for problem in rule(experiment):
+            raise UserError(problem)
+
+
+def _known(experiment: Experiment) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, declared type, value) of the fields that we know: what those of a user's own model may be, only that model knows."""
+    shipped = next((kind for kind in (Transformer, Recurrent) if isinstance(experiment.model, kind)), None)
+    ours = {f"model.{field.name}" for field in dataclasses.fields(shipped)} if shipped else set()
+    return (leaf for leaf in leaves(experiment) if not leaf[0].startswith("model.") or leaf[0] in ours)
+
+
+def _types(experiment: Experiment) -> Iterator[str]:
+    for name, hint, value in _known(experiment):
+        if not _is(hint, value):
+            comma = f": write ({value!r},), with a comma" if typing.get_origin(hint) is tuple and isinstance(value, str) else ""
+            yield f"{name} is {value!r}; it must be {type_in_words(hint)}{comma}"
+
+
+def _is(hint: Any, value: Any) -> bool:
+    """Whether a value is of a field's declared type."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in parts
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(parts[0], part) for part in value)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(part, value) for part in parts)
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def _ranges(experiment: Experiment) -> Iterator[str]:
-    shipped = next((kind for kind in (Transformer, Recurrent) if isinstance(experiment.model, kind)), None)
-    known = {f"model.{field.name}" for field in dataclasses.fields(shipped)} if shipped else set()
-    for name, _, value in leaves(experiment):
-        if name.startswith("model.") and name not in known:
-            continue  # what the fields of a user's own model may be, only that model knows
+    for name, _, value in _known(experiment):
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if value == -1 and name in MINUS_ONE:

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import json
+import os
 import pathlib
 import sys
 import traceback
@@ -22,7 +23,7 @@ from jaxnmt.config import Experiment, UserError
 Returned = TypeVar("Returned")
 _OWN = "jaxnmt_config_"  # how modules made of config files are called
 _STUDIES = "ablations/"
-_CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
+CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -185,14 +186,14 @@ def save(experiment: Experiment, path: pathlib.Path) -> None:
         UserError: a field of the user's own model holds what JSON cannot.
     """
     kind = type(experiment.model)
-    if _is_own(kind):
-        whole_files.write(path.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
     try:
         text = json.dumps(plain(experiment), indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise UserError(
             f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
+    if _is_own(kind):
+        whole_files.write(path.with_name(CODE), sys.modules[kind.__module__].__dict__["__source__"])
     whole_files.write(path, text)
 
 
@@ -227,6 +228,10 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
 
 def _absolute(word: str) -> str:
     """A source's word; its files may be joined by a comma and followed by a weight, `a.en,a.de@3`."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the name {os.fsencode(word)!r} is no UTF-8, and a run's settings could not hold it: rename the file") from None
     text, at, weight = word.rpartition("@") if "@" in word and not pathlib.Path(word).exists() else (word, "", "")
     files = [pathlib.Path(part).expanduser() for part in text.split(",")]
     if not all(file.is_file() for file in files):
@@ -237,11 +242,16 @@ def _absolute(word: str) -> str:
 def plain(value: Any) -> Any:
     """A configuration as dictionaries, lists and numbers."""
     if not dataclasses.is_dataclass(value):
-        return list(value) if isinstance(value, tuple) else value
+        return list(map(plain, value)) if isinstance(value, tuple) else value
     fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Experiment):  # the one field whose class is the config file's choice
         fields["model"] = {"type": _type_name(type(value.model)), **fields["model"]}
     return fields
+
+
+def _tupled(value: Any) -> Any:
+    """A JSON value with tuples for lists, as fields have them."""
+    return tuple(map(_tupled, value)) if isinstance(value, list) else value
 
 
 def _is_own(kind: type) -> bool:
@@ -269,7 +279,7 @@ def _type_name(kind: type) -> str:
     """`Transformer` for ours, `package.module:Class` for others, `model.py:Class` for one defined in a config file."""
     if getattr(config, kind.__name__, None) is kind:
         return kind.__name__
-    return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
+    return f"{CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
 
 
 def _type_of(name: str, where: pathlib.Path) -> type:
@@ -310,5 +320,5 @@ def _typed(kind: type, values: Any, where: pathlib.Path, prefix: str) -> Any:
             hint = _type_of(value.pop("type", "Transformer"), where)
         if dataclasses.is_dataclass(hint):
             value = _typed(typing.cast(type, hint), value, where, f"{prefix}{name}.")
-        changes[name] = tuple(value) if isinstance(value, list) else value
+        changes[name] = _tupled(value)
     return kind(**changes)

@@ -40,10 +40,10 @@ def launcher(name: str) -> pathlib.Path:
     return next(path for path in (package / "_launch" / name, package.parent / "launch" / name) if path.is_file())
 
 
-def slurm(command: Sequence[str], name: str, nodes: int, gpus: int, hours: float, setup: str) -> str:
+def slurm(command: Sequence[str], name: str, nodes: int, gpus: int, cpus: int, hours: float, setup: str) -> str:
     """A job script for `sbatch`. Arguments: as the flags of `jaxnmt launch slurm`."""
     values = {"tasks": max(gpus, 1), "minutes": math.ceil(hours * 60), "setup": setup or "# (whatever makes the command jaxnmt known)"}
-    return _fill("slurm.sbatch", values | {"name": name, "nodes": nodes, "gpus": gpus, "command": shlex.join(command)})
+    return _fill("slurm.sbatch", values | {"name": name, "nodes": nodes, "gpus": gpus, "cpus": cpus, "command": shlex.join(command)})
 
 
 def jobset(command: Sequence[str], name: str, image: str, on: str, hosts: int, slices: int, restarts: int) -> str:
@@ -87,7 +87,8 @@ def tpu_vm(command: Sequence[str], name: str, on: str, slices: int, zone: str, p
     """
     asked = slice_of(on)
     tpu = TPUS[asked.generation]
-    words = {"name": name, "zone": zone, "project": project, "setup": setup, "command": shlex.join(command)}
+    steps = ['export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto', *filter(None, [setup]), shlex.join(command)]
+    words = {"name": name, "zone": zone, "project": project, "on_each_host": " && ".join(steps)}
     values = {key: shlex.quote(word) for key, word in words.items()}
     values |= {"accelerator_type": f"{tpu.type}-{asked.chips * tpu.units}", "runtime": tpu.runtime}
     nodes = f"--node-id={name}" if slices == 1 else f"--node-count={slices} --node-prefix={name}"

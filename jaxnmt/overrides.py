@@ -89,7 +89,7 @@ def convert(flag: str, hint: Any, values: list[str]) -> Any:
 
     if hint is bool and not values:
         return True
-    expected = f"{flag} expects {_expected(hint)}"
+    expected = f"{flag} expects {type_in_words(hint)}"
     if typing.get_origin(hint) is not tuple and len(values) != 1:
         raise UserError(f"{expected}, not {' '.join(values) if values else 'nothing'}")
     typed = [value.capitalize() for value in values] if hint is bool else values  # true, false
@@ -100,16 +100,17 @@ def convert(flag: str, hint: Any, values: list[str]) -> Any:
         raise UserError(f"{expected}, not {' '.join(values)}") from None
 
 
-def _expected(hint: Any) -> str:
+def type_in_words(hint: Any) -> str:
+    """What a value of a type is, in words."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return _expected(parts[0])
+        return type_in_words(parts[0])
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, parts))
     if origin is tuple:
-        return f"words ({_expected(parts[0])} each)"
+        return f"words ({type_in_words(parts[0])} each)"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_expected, parts))
+        return " or ".join(map(type_in_words, parts))
     names = {int: "a whole number", float: "a number", bool: "True or False", str: "one word", type(None): "None"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 

@@ -3,8 +3,9 @@
 #
 #   launch/local.sh N VERB ...     such as: launch/local.sh 2 train quickstart
 #
-# JAXNMT is the command to start (default: jaxnmt), JAXNMT_PORT the port of process 0 (default: by chance). SIGTERM and Ctrl-C are passed
-# on; the exit status is the worst of the processes'. When one fails the others are ended by JAX, in a hundred seconds at most.
+# JAXNMT_PYTHON is an interpreter that has jaxnmt (default: the command jaxnmt), JAXNMT_PORT the port of process 0 (default: by chance).
+# SIGTERM and Ctrl-C are passed on; the exit status is the worst of the processes'. When one fails the others are ended by JAX, in a
+# hundred seconds at most.
 set -u
 if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || [ $# -lt 2 ]; then
   echo "usage: $0 N VERB ..., such as: $0 2 train quickstart" >&2
@@ -12,13 +13,15 @@ if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || [ $# -lt 2 ]; then
 fi
 count=$1
 shift
+jaxnmt=(jaxnmt)
+if [ -n "${JAXNMT_PYTHON:-}" ]; then jaxnmt=("$JAXNMT_PYTHON" -m jaxnmt.cli); fi
 port=${JAXNMT_PORT:-$((20000 + RANDOM % 12000))}
 
 processes=()
 signalled=""
 trap 'signalled=yes; kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
 for ((index = 0; index < count; index++)); do
-  JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index ${JAXNMT:-jaxnmt} "$@" <&0 &
+  JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index "${jaxnmt[@]}" "$@" <&0 &
   processes+=($!)
 done
 

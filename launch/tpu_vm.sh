@@ -21,6 +21,6 @@ while [ "$state" != ACTIVE ]; do
   esac
 done
 
-everywhere() { gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command="$1"; }
-everywhere @{setup}
-everywhere "JAXNMT_DISTRIBUTED=auto "@{command}
+# One shell on each host, so that the command finds what the set-up leaves: an environment, or what pip put into ~/.local/bin.
+# shellcheck disable=SC2016  # a host's own $HOME and $PATH
+gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command=@{on_each_host}

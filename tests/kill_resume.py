@@ -167,7 +167,7 @@ def digests(run: Path) -> dict[str, str]:
                 digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode() + array.tobytes())
             found[f"{item} of step {step}"] = digest.hexdigest()
         progress = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
-    del progress["seconds"], progress["checksums"]["progress"]  # the second is of the first too
+    del progress["seconds"], progress["unlogged"], progress["checksums"]["progress"]  # the last is of the others too
     found["progress"] = _digest(json.dumps(progress, sort_keys=True))
     lines = [{name: value for name, value in record.items() if name != "timing"} for record in records(run)]
     found["metrics.jsonl"] = _digest(json.dumps(lines))

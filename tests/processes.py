@@ -33,7 +33,7 @@ class Job:
         self.log = log
         command = [str(LAUNCHER), str(count), *words] if count > 1 else [sys.executable, "-m", "jaxnmt.cli", *words]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-        told = {"JAX_PLATFORMS": "cpu", "JAXNMT": f"{sys.executable} -m jaxnmt.cli", "PYTHONPATH": path} | environment
+        told = {"JAX_PLATFORMS": "cpu", "JAXNMT_PYTHON": sys.executable, "PYTHONPATH": path} | environment
         with log.open("w") as file, (log.with_suffix(".out")).open("w") as out:
             self.process = subprocess.Popen(
                 command, cwd=cwd, env=os.environ | told, stdin=subprocess.DEVNULL, stdout=out, stderr=file, start_new_session=True

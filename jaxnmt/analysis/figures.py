@@ -60,9 +60,11 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # one line shows through another that lies on it
-            axes.plot(line.x, line.y, linestyle=dash, color=colour, label=name, marker="o" if len(line.x) < 30 else "", markersize=3)
+            axes.plot(
+                line.x, line.y, linestyle=dash, color=colour, label=_plain(name), marker="o" if len(line.x) < 30 else "", markersize=3
+            )
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-        axes.set(title=title, xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        axes.set(title=_plain(title), xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         values = sorted({value for line in lines.values() for value in line.x})
         if log_x and len(values) <= LABELLED:
             axes.set_xticks(values, [f"{value:,g}" for value in values])
@@ -81,10 +83,10 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -
     def draw(figure) -> None:
         axes = figure.subplots()
         for colour, (group, points) in zip(COLOURS, groups.items(), strict=False):
-            axes.scatter([point.x for point in points], [point.y for point in points], s=8, color=colour, label=group)
+            axes.scatter([point.x for point in points], [point.y for point in points], s=8, color=colour, label=_plain(group))
             for point in points:
-                axes.annotate(point.name, (point.x, point.y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=colour)
-        axes.set(title=title, xlabel=x, ylabel=y)
+                axes.annotate(_plain(point.name), (point.x, point.y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=colour)
+        axes.set(title=_plain(title), xlabel=x, ylabel=y)
         axes.margins(0.08)
         axes.grid(alpha=0.25)
         if len(groups) > 1:
@@ -100,19 +102,19 @@ def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float,
     """
 
     def draw(figure) -> None:
-        figure.suptitle(title, fontsize="large")
+        figure.suptitle(_plain(title), fontsize="large")
         panels = figure.subplots(len(grids), squeeze=False, height_ratios=[max(3, len(grid.values)) for grid in grids.values()])[:, 0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
             shown = axes.imshow(
                 grid.values, vmin=low, vmax=high, cmap="RdBu_r" if low < 0 else "Blues", aspect="auto", interpolation="none"
             )
-            axes.set_title(name, fontsize="medium", loc="left")
+            axes.set_title(_plain(name), fontsize="medium", loc="left")
             axes.set(ylabel=y)
             axes.spines[:].set_visible(False)
             if grid.rows:
-                axes.set_yticks(range(len(grid.rows)), grid.rows)
+                axes.set_yticks(range(len(grid.rows)), list(map(_plain, grid.rows)))
             if grid.columns:
-                axes.set_xticks(range(len(grid.columns)), grid.columns, rotation=60, ha="right", rotation_mode="anchor")
+                axes.set_xticks(range(len(grid.columns)), list(map(_plain, grid.columns)), rotation=60, ha="right", rotation_mode="anchor")
                 axes.tick_params(length=0)
             if len(grid.values[0]) <= WRITTEN:
                 _write_in(axes, grid, low, high)
@@ -147,6 +149,11 @@ def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
         figure.savefig(out, format="svg", metadata={"Date": None})
         pyplot.close(figure)
     return _scaling(out.getvalue(), title)
+
+
+def _plain(text: str) -> str:
+    """Text as it stands: between two dollar signs matplotlib would read a formula."""
+    return text.replace("$", r"\$")
 
 
 def _scaling(svg: str, title: str) -> str:

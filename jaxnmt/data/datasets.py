@@ -10,6 +10,7 @@ import difflib
 import functools
 import hashlib
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,9 @@ from etils import epath
 
 from jaxnmt.config import UserError, first_line
 from jaxnmt.data import tfds_shim
+from jaxnmt.data.locks import locked
 from jaxnmt.data.source import Source
+from jaxnmt.whole_files import in_bucket
 
 _CHUNK = 1000  # records read at once: four times faster than one by one
 
@@ -100,9 +103,9 @@ def open_dataset(name: str, config: str, split: str, weight: float, field: str) 
         raise UserError(f"{field}: {word}: there is no file and no TFDS dataset {name}: {hint}")
     builder_config, pair = _find_config(tfds, name, config, field)
     arguments = {} if builder_config is None else {"config": builder_config}
-    builder = tfds.builder(name, file_format="array_record", data_dir=os.environ.get("TFDS_DATA_DIR"), **arguments)
-    languages, keys, variable = _sides(builder, pair, word, field)
-    _prepare(tfds, builder, word, field)
+    make = functools.partial(tfds.builder, name, file_format="array_record", data_dir=os.environ.get("TFDS_DATA_DIR"), **arguments)
+    languages, keys, variable = _sides(make(), pair, word, field)
+    builder = _prepared(tfds, make, word, field)
     read = functools.partial(_read_variable if variable else _read_pair, keys)
     try:
         dataset = Dataset(f"{name}/{config}:{split}" if config else word, weight, languages, builder, split, read, variable)
@@ -207,14 +210,25 @@ def _read_variable(keys: tuple[str, ...], record: Any) -> tuple[bytes, bytes] | 
     return (texts[source], texts[target]) if source in texts and target in texts else None
 
 
-def _prepare(tfds: Any, builder: Any, word: str, field: str) -> None:
-    """Downloads and prepares what is not there yet; TFDS writes to a temporary folder and renames it at the end."""
+def _prepared(tfds: Any, make: Callable[[], Any], word: str, field: str) -> Any:
+    """A builder whose data are there; one process downloads and prepares them (in a temporary folder, renamed at the end), others wait."""
+    builder = make()
+    if builder.data_path.exists():
+        return builder
+    root = builder.data_dir_root
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports on stdout, which is for results
-            builder.download_and_prepare()
+        with contextlib.nullcontext() if in_bucket(root) else locked(pathlib.Path(root) / f".{builder.name}.lock", _say):
+            builder = make()  # which knows what another process has prepared meanwhile
+            with contextlib.redirect_stdout(sys.stderr):  # TFDS reports on stdout, which is for results
+                builder.download_and_prepare()
+            return builder
     except UserError:
         raise
     except (OSError, AssertionError, tfds.download.DownloadError, tfds.core.download.extractor.ExtractError) as error:
         raise UserError(
             f"{field}: {word} could not be downloaded and prepared in {builder.data_path}: {type(error).__name__}: {first_line(error)}"
         ) from error
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

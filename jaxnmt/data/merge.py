@@ -43,10 +43,13 @@ def merge(folder: Path, sources: list[Source], parts: Path, recipe: shards.Recip
     lost = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
     for source, mask in zip(sources, fresh, strict=True):
         if not mask.any():
-            raise UserError(f"data.train: no pair of {source.name} is left ({read:,} read in all; dropped: {lost}): see data.cleaning")
+            raise UserError(
+                f"data.train: no pair of {source.name} is left ({read:,} read in all; dropped: {lost}): "
+                "see data.cleaning and data.max_length"
+            )
     chosen = _choose(paths, fresh, min(limit, usable // 10), recipe.candidates) if limit else np.empty(0, np.uint64)
     if limit and not len(chosen):
-        raise UserError(f"data.train: {usable:,} pairs are too few to hold some out: name data.validation (or set data.held_out 0)")
+        raise UserError(f"data.train: {usable:,} pairs are too few to hold some out: name data.validation")
     corpora, held = [], []
     for number, (group, mask) in enumerate(zip(paths, fresh, strict=True)):
         counts, texts = _write(folder, number, group, mask, chosen, recipe.candidates)

@@ -20,7 +20,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from jaxnmt import config, whole_files
 from jaxnmt.config import UserError
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean, decode
+from jaxnmt.data.locks import Say, locked
 from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, open_sources
@@ -38,8 +39,6 @@ from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 _FORMAT = 1
 """Raise when the same text would be prepared differently (cleaning included): older caches are not used then."""
-
-Say = Callable[[str], None]
 
 
 class Corpus:
@@ -154,11 +153,21 @@ def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
     sources = open_sources(data.train, "data.train")
     validation = open_sources(data.validation, "data.validation")
-    cache = cache_folder(data)
-    try:
+    cache, folder = cache_folder(data), epath.Path(tokenizer_folder)
+    with _cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
-        tokenizer = _tokenizer(experiment, sources, epath.Path(tokenizer_folder), cache, say)
+        tokenizer = _tokenizer(experiment, sources, folder, cache, say)
+    if not (folder / "tokenizer.json").exists():
+        tokenizer.save(folder)
+    with _cache_errors(cache):
         return _prepare(data, sources, validation, tokenizer, cache, say)
+
+
+@contextlib.contextmanager
+def _cache_errors(cache: Path) -> Iterator[None]:
+    """A cache that is full or cannot be written is the user's to mend: one sentence."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
@@ -185,25 +194,8 @@ def _fingerprint(**ingredients) -> str:
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@contextlib.contextmanager
-def _locked(path: Path, say: Say) -> Iterator[None]:
-    """Held by one process at a time; freed by the system if that process is killed."""
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another process is preparing the same data: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            say(f"{path} cannot be locked ({error.strerror}): do not prepare the same data in two processes at once")
-        yield
-
-
 def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder: epath.Path, cache: Path, say: Say) -> Tokenizer:
-    """The run's tokenizer: found in its folder, given, trained earlier on the same text, or trained now."""
+    """The run's tokenizer: found in its `folder`, given, trained earlier on the same text, or trained now."""
     options = experiment.tokenizer
     if (folder / "tokenizer.json").exists():
         return load_tokenizer(folder)
@@ -218,11 +210,10 @@ def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder:
             trainer=sentencepiece.__version__,
         )
         cached = cache / "tokenizers" / key
-        with _locked(cached.with_suffix(".lock"), say):
+        with locked(cached.with_suffix(".lock"), say):
             if not (cached / "tokenizer.json").exists():
                 _train(experiment, sources, say).save(cached)
             tokenizer = load_tokenizer(cached)
-    tokenizer.save(folder)
     return tokenizer
 
 
@@ -261,7 +252,7 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
     )
     opened = _open(cache / key, sources)
     if opened is None:
-        with _locked(cache / f"{key}.lock", say):
+        with locked(cache / f"{key}.lock", say):
             opened = _open(cache / key, sources)  # another process may have made it meanwhile
             if opened is None:
                 share = min(1.0, 8 * held_out / sum(map(len, sources)))

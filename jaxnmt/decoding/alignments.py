@@ -123,7 +123,12 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
 
 
 def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S: Sequence[int], targets: int, sources: int) -> np.ndarray:
-    """Weights of tokens -> weights of words: summed over a source word's tokens, averaged over a target word's."""
+    """Weights of tokens -> weights of words: summed over a source word's tokens, averaged over a target word's.
+
+    Tokens may make no word at all.
+    """
+    if not targets or not sources:
+        return np.zeros((targets, sources), np.float32)
     summed: np.ndarray = np.zeros((tokens_TS.shape[0], sources), np.float32)
     np.add.at(summed.T, np.asarray(source_word_S, int), tokens_TS.T)
     words: np.ndarray = np.zeros((targets, sources), np.float32)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt.data.cleaning import normalise
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
@@ -120,7 +121,8 @@ class Translator:
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
-                results[i] = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                results[i] = some or [Translation("", NEVER, ((sentences[i], []),))]  # the model's scores are no numbers
         return results
 
     def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
@@ -129,7 +131,8 @@ class Translator:
         return batch, batch.pop("limits")
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
-        return Translation(self.tokenizer.decode_target(ids), score, ((source, ids[: ids.index(EOS)]),))
+        text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
+        return Translation(text, score, ((source, ids[: ids.index(EOS)]),))
 
 
 def few_rows(count: int, most: int) -> int:

@@ -22,6 +22,10 @@ from jaxnmt.config import UserError, first_line
 
 STUCK = 75  # EX_TEMPFAIL of sysexits.h: the same command may do better
 _A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long
+_TOLD = (
+    *("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAXNMT_DISTRIBUTED"),
+    *("MEGASCALE_COORDINATOR_ADDRESS", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
+)
 _TOGETHER = (0, 143)  # statuses that all processes leave with at once
 
 
@@ -49,6 +53,11 @@ def asked() -> bool:
         or "," in hosts
         or os.environ.get("JAXNMT_DISTRIBUTED") == "auto"
     )
+
+
+def alone() -> dict[str, str]:
+    """The environment without what says that a process is one of several: for one that we start and that is not."""
+    return {name: value for name, value in os.environ.items() if name not in _TOLD and not name.startswith("SLURM_STEP")}
 
 
 def join(stops_together: bool = False) -> None:

@@ -40,17 +40,20 @@ class Progress:
 
     Attributes:
         best_score: best validation score so far (higher is better), and the step it was reached at.
+        bar: best score at a multiple of `validation.every`, which patience and the plateau go by.
         stale: validations since then; `plateau_stale`: validations since the learning rate was last cut, or since then.
-        seconds: of training, all sessions together.
+        seconds: of training, all sessions together; `unlogged`: of them, since the last log line.
         target_tokens, source_tokens: trained on so far.
         window: running sums of the log line that is being gathered.
     """
 
     best_score: float | None = None
     best_step: int = 0
+    bar: float | None = None
     stale: int = 0
     plateau_stale: int = 0
     seconds: float = 0.0
+    unlogged: float = 0.0
     target_tokens: int = 0
     source_tokens: int = 0
     window: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -166,6 +169,7 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
 
 def _progress(record: dict) -> Progress:
     fields = {field.name for field in dataclasses.fields(Progress)}
+    record = {"bar": record.get("best_score")} | record  # earlier versions had one for both
     return Progress(**{name: value for name, value in record.items() if name in fields})
 
 

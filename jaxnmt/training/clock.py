@@ -5,15 +5,33 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Window(NamedTuple):
+    """What lies between two log lines.
+
+    Attributes:
+        trained: seconds of training, earlier sessions' too.
+        seconds: of this session, which all that follows is of.
+        waited: of these, waiting for input.
+    """
+
+    trained: float
+    seconds: float
+    waited: float
+    source_tokens: int
+    target_tokens: int
+    steps: int
 
 
 class Clock:
     """Time spent training and waiting for input, not validating or saving; and tokens in that time."""
 
-    def __init__(self, before: float = 0.0) -> None:
-        """`before`: seconds that earlier sessions have trained."""
+    def __init__(self, before: float = 0.0, unlogged: float = 0.0) -> None:
+        """`before`: seconds that earlier sessions have trained; `unlogged`: of them, since their last log line."""
         now = time.perf_counter()
-        self._window_start = now
+        self._window_start, self._before_window = now, unlogged
         self._start, self._paused, self._waited = now - before, 0.0, 0.0
         self._source = self._target = self._steps = 0
 
@@ -39,13 +57,18 @@ class Clock:
         """A step was done."""
         self._source, self._target, self._steps = self._source + source, self._target + target, self._steps + 1
 
-    def take_window(self) -> tuple[float, float, int, int, int]:
-        """(seconds, of them waiting, source tokens, target tokens, steps) since the last call."""
-        now = time.perf_counter()
-        result = (max(now - self._window_start - self._paused, 1e-9), self._waited, self._source, self._target, self._steps)
-        self._window_start, self._paused, self._waited = now, 0.0, 0.0
+    def take_window(self) -> Window:
+        """The time since the last call, or in this session."""
+        now, unlogged = time.perf_counter(), self.unlogged
+        window = Window(unlogged, max(unlogged - self._before_window, 1e-9), self._waited, self._source, self._target, self._steps)
+        self._window_start, self._before_window, self._paused, self._waited = now, 0.0, 0.0, 0.0
         self._source = self._target = self._steps = 0
-        return result
+        return window
+
+    @property
+    def unlogged(self) -> float:
+        """Seconds of training since `take_window` was called last, in whatever session."""
+        return self._before_window + time.perf_counter() - self._window_start - self._paused
 
     @property
     def trained(self) -> float:

@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 import signal
 import time
@@ -18,17 +17,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
-from jaxnmt import whole_files
-from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches
-from jaxnmt.data.prepared import Prepared, prepare
+from jaxnmt.data.prepared import prepare
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
+from jaxnmt.training.binding import bind
 from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
@@ -91,8 +89,7 @@ class Trainer:
         step = self.store.latest() or 0
         self.display = Display(experiment.training.steps, step)
         with distributed.leader_first("prepare the data"):
-            self.data = prepare(experiment, run / "tokenizer", say=self.display.say)
-            self._check_data(self.data)
+            self.data = bind(run, prepare(experiment, run / "tokenizer", say=self.display.say), begun=step > 0)
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
             [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],
@@ -114,21 +111,6 @@ class Trainer:
         self.stopped = ""
 
     # ---- set-up
-
-    def _check_data(self, data: Prepared) -> None:
-        """Refuse to go on with other text than the run began with, or than process 0 has; remember what it began with."""
-        path, now, before = self.folder / identity.RECORD, data.fingerprints, identity.read(self.folder)
-        same = bool(before) and identity.same(before, now)
-        if not distributed.is_leader():
-            if not same:
-                raise cfg.UserError(f"{path} is not there, or tells of other text than this process has: all must see the same files")
-            return
-        if before and not same and self.store.latest():
-            raise cfg.UserError(
-                f"the training text, tokenizer or cleaning is not what {self.folder} was trained on (its data.json tells): "
-                "restore the data, or start a new run with --run"
-            )
-        whole_files.write(path, json.dumps(now, indent=2, sort_keys=True))
 
     def _load(self) -> TrainState:
         """The newest checkpoint, or a fresh state."""
@@ -164,10 +146,11 @@ class Trainer:
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         self.state = loading.result()
         self.step = int(self.state.step)
-        self.clock = Clock(self.progress.seconds)
+        self.clock = Clock(self.progress.seconds, self.progress.unlogged)
         if distributed.is_leader():
             remove_samples_after(self.folder, self.step)
         with contextlib.ExitStack() as closing:  # the last one first
+            closing.enter_context(self.signals)  # until all is saved
             self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
             closing.callback(self.watchdog.stop)
             closing.callback(self.store.close)
@@ -175,7 +158,6 @@ class Trainer:
             closing.callback(self.log.close)
             self.display.start()
             closing.callback(self.display.stop)
-            closing.enter_context(self.signals)
             self._steps()
         self._say_goodbye()
 
@@ -230,7 +212,7 @@ class Trainer:
         validated = bool(self.data.validation) and (last or bool(every and step % every == 0))
         score = self._validate(step) if validated else None
         if last or validated or self.stopped or step % self.config.checkpoints.every == 0:
-            self.progress.seconds = self.clock.trained
+            self.progress.seconds, self.progress.unlogged = self.clock.trained, self.clock.unlogged
             with self.clock.paused():
                 self.log.publish()
                 self.store.save(self._flat(self.state), self.progress, score)
@@ -283,13 +265,13 @@ class Trainer:
             "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
             "target_tokens": self.progress.target_tokens,
         }
-        seconds, waited, source, target, steps = self.clock.take_window()
+        spent = self.clock.take_window()
         timing = {
-            "seconds": seconds,
-            "target_tokens_per_second": target / seconds,
-            "utilisation": training_flops(self.abstract.params, source, target) / seconds / peak_flops(),
-            "input_wait": waited / seconds,
-            "seconds_left": (self.config.training.steps - step) * seconds / max(steps, 1),
+            "seconds": spent.trained,
+            "target_tokens_per_second": spent.target_tokens / spent.seconds,
+            "utilisation": training_flops(self.abstract.params, spent.source_tokens, spent.target_tokens) / spent.seconds / peak_flops(),
+            "input_wait": spent.waited / spent.seconds,
+            "seconds_left": (self.config.training.steps - step) * spent.seconds / max(spent.steps, 1),
         }
         self.log.write("train", step, values, timing)
         self.display.log(step, train_line(values, timing))
@@ -320,10 +302,15 @@ class Trainer:
         return score
 
     def _judge(self, step: int, score: float | None, best: bool) -> None:
-        """Best score, patience, plateau."""
-        progress, schedule = self.progress, self.config.schedule
+        """Best score; patience and plateau, which count what was due anyway: the last step of a run that is to end here would, in a longer
+        one, not be validated."""
+        progress, schedule, every = self.progress, self.config.schedule, self.config.validation.every
         if best:
-            progress.best_score, progress.best_step, progress.stale, progress.plateau_stale = score, step, 0, 0
+            progress.best_score, progress.best_step = score, step
+        if every and step % every:
+            return
+        if score is not None and (progress.bar is None or score > progress.bar):
+            progress.bar, progress.stale, progress.plateau_stale = score, 0, 0
             return
         progress.stale, progress.plateau_stale = progress.stale + 1, progress.plateau_stale + 1
         if schedule.name == "plateau" and progress.plateau_stale >= schedule.plateau_patience:
@@ -343,7 +330,7 @@ class Trainer:
         metric, best = self.config.validation.metric, ""
         if self.progress.best_step:
             best = f"; best {metric} at step {self.progress.best_step:,}"
-        elif self.progress.stale:
+        elif self.data.validation:
             best = f"; {metric} was no number in any validation, so that no checkpoint is the best and the newest stands in for it"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

@@ -11,7 +11,8 @@ from jaxnmt.parallel import distributed
 
 
 class Signals:
-    """Ctrl-C and SIGTERM ask the loop to save and leave; a second one leaves at once.
+    """Ctrl-C and SIGTERM ask the loop to save and leave; Ctrl-C after that leaves at once. SIGTERM again changes nothing: schedulers send
+    it to a process and to those that would pass it on.
 
     Among several processes SIGTERM is JAX's to catch: it tells all of them, and they agree on a step. Ctrl-C in one becomes SIGTERM
     for all, so that they leave together and with one status.
@@ -41,7 +42,9 @@ class Signals:
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received:
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
         self.received = number
         if distributed.several():
             os.kill(os.getpid(), signal.SIGTERM)

@@ -15,26 +15,35 @@ from jaxnmt.verbs.common import NoOptions, Settings
 @dataclasses.dataclass(frozen=True)
 class Verb:
     """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
-    where these come from once a name is given, and whether another command follows, after `--`, which the function is given last."""
+    where these come from once a name is given; whether another command follows, after `--`, which the function is given last; and whether
+    several processes can share it."""
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
     blank: Any
     given: Callable[[str], Any] | None = None
     commands: bool = False
+    shared: bool = False
 
 
 VERBS = {
-    "train": Verb(training.train, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config))),
-    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run))),
+    "train": Verb(
+        training.train, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config)), shared=True
+    ),
+    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), shared=True),
     "translate": Verb(
         translation.translate,
         ("RUN",),
         translation.Translate(),
         lambda run: translation.Translate(decoding=run_directory.read(run).decoding),
+        shared=True,
     ),
     "evaluate": Verb(
-        translation.evaluate, ("RUN",), translation.Evaluate(), lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding)
+        translation.evaluate,
+        ("RUN",),
+        translation.Evaluate(),
+        lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding),
+        shared=True,
     ),
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "visualize": Verb(
@@ -48,7 +57,11 @@ VERBS = {
     "probe embeddings": Verb(pictures.probe_embeddings, ("RUN",), pictures.Embeddings()),
     "probe gates": Verb(pictures.probe_gates, ("RUN", "SENTENCE"), pictures.Gates()),
     "data prepare": Verb(
-        training.data_prepare, ("CONFIG",), training.Prepare(), lambda config: training.Prepare(experiment=config_files.load(config))
+        training.data_prepare,
+        ("CONFIG",),
+        training.Prepare(),
+        lambda config: training.Prepare(experiment=config_files.load(config)),
+        shared=True,
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
     "runs curves": Verb(pictures.runs_curves, ("RUN", "[RUN...]"), pictures.Curves()),

@@ -33,7 +33,7 @@ def local(options: Local, command: Sequence[str]) -> int:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
     _check_counts(processes=options.processes)
-    environment = {"JAXNMT": f"{sys.executable} -m jaxnmt.cli"}  # this one, whatever PATH says
+    environment = {"JAXNMT_PYTHON": sys.executable}  # this one, whatever PATH says
     script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
     if options.print:
         print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
@@ -54,6 +54,8 @@ class Slurm:
     """Computers."""
     gpus: int = 8
     """On each; a process for each of them. 0: one process a computer, on its CPU."""
+    cpus: int = 8
+    """CPU cores of each process, which compiles, reads and saves on them."""
     hours: float = 24
     """The job's time limit; five minutes before it the run is saved and the job queued again."""
     setup: str = ""
@@ -69,11 +71,12 @@ def slurm(options: Slurm, command: Sequence[str]) -> int:
       jaxnmt launch slurm --nodes 4 --print -- train wmt14_big --run /shared/runs/big
       SBATCH_PARTITION=a100 jaxnmt launch slurm --nodes 4 --setup "source .venv/bin/activate" -- train wmt14_big --run /shared/runs/big
     """
-    _check_counts(nodes=options.nodes)
+    _check_counts(nodes=options.nodes, cpus=options.cpus)
     if options.gpus < 0 or options.hours <= 0:
         raise UserError("--gpus expects a number from 0 on, and --hours one above 0")
     _check_name(options.name)
-    job = launchers.slurm(["jaxnmt", *command], options.name, options.nodes, options.gpus, options.hours, options.setup)
+    words = ["jaxnmt", *command]
+    job = launchers.slurm(words, options.name, options.nodes, options.gpus, options.cpus, options.hours, options.setup)
     return _hand_over(job, ["sbatch"], options.print)
 
 
@@ -128,7 +131,7 @@ class TpuVm:
     project: str = ""
     """Google Cloud project."""
     setup: str = "pip install 'jaxnmt[gcs]' 'jax[tpu]'"
-    """Shell command run first on every host."""
+    """Shell command run first on every host, in the shell that then runs the command."""
 
 
 def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
@@ -146,7 +149,7 @@ def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
     _check_name(options.name)
     words = ["jaxnmt", *command]
     script = launchers.tpu_vm(words, options.name, options.on, options.slices, options.zone, options.project, options.setup)
-    return _hand_over(script, ["bash", "-s"], options.print)
+    return _hand_over(script, ["bash", "-c"], options.print, as_word=True)
 
 
 def _check_counts(**counts: int) -> None:
@@ -160,10 +163,13 @@ def _check_name(name: str) -> None:
         raise UserError(f"--name {name} will not do for a job: small letters, digits and - between them, a letter first")
 
 
-def _hand_over(text: str, program: list[str], only_print: bool) -> int:
+def _hand_over(text: str, program: list[str], only_print: bool, as_word: bool = False) -> int:
+    """Give a text to a program on stdin; or as its last word, where what the program starts would read the rest of it from there."""
     if only_print:
         print(text, end="")
         return 0
     if shutil.which(program[0]) is None:
         raise UserError(f"the command {program[0]} is not here; run this where it is, or see with --print what it would be given")
+    if as_word:
+        return subprocess.run([*program, text]).returncode
     return subprocess.run(program, input=text, text=True).returncode

@@ -118,7 +118,7 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     with text_streams.writer(options.output) as write:
         write(page(record))
     if options.json:
-        with text_streams.writer(options.json) as write:
+        with text_streams.writer(options.json, "--json") as write:
             write(json.dumps(record, ensure_ascii=False))
     print(record["translation"])
     say(f"drawn in {options.output}")

@@ -6,7 +6,9 @@ import dataclasses
 import pathlib
 import shlex
 import shutil
+import signal
 import subprocess
+import sys
 from typing import Literal
 
 from jaxnmt.config import UserError
@@ -43,6 +45,7 @@ def ablate(name: str, options: Ablate) -> int:
     """
     from jaxnmt.analysis.ablations import study as studies
 
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what is being trained is passed it on, and saves
     study = studies.load(name)
     folder = pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}")
     if (options.report or options.reproduce) and not (folder / "study.json").exists():

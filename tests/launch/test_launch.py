@@ -13,7 +13,7 @@ import sys
 
 import pytest
 
-from jaxnmt import cli
+from jaxnmt import __version__, cli
 
 BIG = ["--", "train", "wmt14_big", "--run"]
 COMMANDS = {
@@ -112,6 +112,9 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["jobset", "--image", "i", "--on", "v5e:4x4", "--hosts", "3", "--", "train", "wmt14_big"], "has 4 hosts"),
         (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
         (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),
+        (["slurm", "--cpus", "0", "--", "train", "wmt14_big"], "--cpus expects"),
+        (["slurm", "--", "ablate", "heads"], "no work that processes share"),
+        (["slurm", "--", "runs", "show", "x"], "no work that processes share"),
         (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes expects"),
     ],
 )
@@ -120,9 +123,38 @@ def test_mistakes_are_answered_before_anything_is_queued(words, said, capsys):
 
 
 def test_a_run_that_is_known_elsewhere_only_can_be_resumed_there(capsys):
-    assert "srun --kill-on-bad-exit=1 jaxnmt resume /elsewhere/run" in printed(
+    assert "srun --kill-on-bad-exit=1 --cpus-per-task=8 jaxnmt resume /elsewhere/run" in printed(
         ["slurm", "--print", "--", "resume", "/elsewhere/run"], capsys
     )
+
+
+@pytest.fixture
+def fake_gcloud(tmp_path, monkeypatch):
+    """Slices that are there, and one host that runs what it is given; its ssh reads all of stdin, as ssh does."""
+    program = tmp_path / "bin" / "gcloud"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/bash\ncat > /dev/null\n"
+        'case "$*" in *state.state*) echo ACTIVE ;; *ssh*) for word; do :; done; exec bash -c "${word#--command=}" ;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_a_host_runs_the_command_in_the_shell_that_was_set_up(fake_gcloud, capfd):
+    words = ["tpu_vm", "--zone", "z", "--project", "p", "--setup", "jaxnmt() { echo \"$JAXNMT_DISTRIBUTED: $*\"; }", *BIG, "gs://bucket/a b"]
+    assert cli.main(["launch", *words]) == 0
+    assert capfd.readouterr().out.splitlines() == ["jaxnmt is ACTIVE", "auto: train wmt14_big --run gs://bucket/a b"]
+
+
+def test_an_interpreter_may_lie_in_a_folder_with_a_space(tmp_path):
+    python = tmp_path / "my programs" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/bash\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    local = HERE.parents[1] / "launch" / "local.sh"
+    started = subprocess.run([local, "1", "--version"], capture_output=True, text=True, env=os.environ | {"JAXNMT_PYTHON": str(python)})
+    assert (started.returncode, started.stdout) == (0, f"jaxnmt {__version__}\n")
 
 
 def test_a_missing_program_is_named(capsys, monkeypatch):

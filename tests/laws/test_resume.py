@@ -35,7 +35,7 @@ def session(folder, run):
 
 
 def outcome(trainer):
-    progress = vars(trainer.progress) | {"seconds": 0}
+    progress = vars(trainer.progress) | {"seconds": 0, "unlogged": 0}
     lines = [json.loads(line) for line in (trainer.folder / "metrics.jsonl").read_text().splitlines()]
     records = [{name: value for name, value in line.items() if name != "timing"} for line in lines]
     samples = {path.name: path.read_text() for path in (trainer.folder / "samples").iterdir()}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from jaxnmt import whole_files
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import Experiment, UserError
+from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, prepare
+from jaxnmt.data.sources import open_sources
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 
@@ -75,11 +79,24 @@ def _equal(numbers: dict[str, int], what: str, otherwise: str) -> None:
 
 def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     data = prepare(experiment, tokenizer_folder, say=lambda line: None)
+    _same_text(experiment, data, tokenizer_folder)
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
     params = jax.eval_shape(build_model(experiment.model, source, target).init, jax.random.key(0))
     plan = _plan(experiment, data)
     source_tokens, target_tokens = _epoch_tokens(data)
     return Size(parameter_count(params), training_flops(params, source_tokens / target_tokens, 1), target_tokens, plan.steps_per_epoch)
+
+
+def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
+    """Refuse other text, or test sentences, than a variant's runs began with; `folder` remembers."""
+    tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test")]
+    before, now = identity.read(folder), data.fingerprints | {"test": tests}
+    if before and not (identity.same(before, now) and before["test"] == tests):
+        raise UserError(
+            f"the text, tokenizer or test sentences of this study are not what its runs began with ({folder / identity.RECORD} tells): "
+            "restore the files, or choose another folder with --folder"
+        )
+    whole_files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
 
 
 def _epoch_tokens(data: Prepared) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from jaxnmt import config_files, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.config import Diverged, Experiment, UserError
+from jaxnmt.parallel import distributed
 from jaxnmt.run_directory import read_metrics
 
 RESULT = "result.json"
@@ -40,12 +41,19 @@ def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], s
     """
     failed: list[Job] = []
     everything = list(studies.jobs(study))
+    waiting = False
     while True:
-        left = [job for job in everything if job not in failed and not (folder / job.folder / RESULT).exists()]
+        unfinished = [job for job in everything if not (folder / job.folder / RESULT).exists()]
+        left = [job for job in unfinished if job not in failed]
         if not left:
-            return failed
-        if not any(_attempt(study, folder, steps, job, failed, say) for job in left):
-            time.sleep(POLL_SECONDS)
+            return unfinished  # of those that failed here others may have finished some
+        if any(_attempt(study, folder, steps, job, failed, say) for job in left):
+            waiting = False
+            continue
+        if not waiting:
+            say(f"waiting for other processes: {len(left)} jobs are theirs")
+        waiting = True
+        time.sleep(POLL_SECONDS)
 
 
 def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: list[Job], say: Say) -> bool:
@@ -54,7 +62,7 @@ def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: 
     if rate is None and study.learning_rates:
         rate = chosen_rate(study, folder, job.variant)
         if rate is None:
-            lost = any(trial in failed for trial in studies.trials(study, job.variant))
+            lost = any(trial in failed and read_result(folder, trial) is None for trial in studies.trials(study, job.variant))
             if lost:
                 failed.append(job)
             return lost
@@ -176,15 +184,17 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, cl
 
 def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int:
     """Run the command in a process of its own, which holds the claim too: if we are killed, nobody begins what it is still doing.
-    Ctrl-C reaches it: it saves, and we wait for that.
+    Ctrl-C and SIGTERM are passed on to it: it saves, and we wait for that.
 
     Raises:
-        KeyboardInterrupt: after it has left.
+        KeyboardInterrupt, SystemExit: after it has left.
     """
-    process = subprocess.Popen([sys.executable, "-m", "jaxnmt.cli", *words], stdout=out, stderr=log, pass_fds=[claim.fileno()])
+    command = [sys.executable, "-m", "jaxnmt.cli", *words]
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=distributed.alone(), pass_fds=[claim.fileno()])
     try:
         return process.wait()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
+        process.terminate()
         process.wait()
         raise
 

@@ -249,14 +249,15 @@ def lines(cells: Sequence[Cell]) -> dict[str, Line]:
 def table(cells: Sequence[Cell]) -> Table:
     """Accuracies in percent, a model a row."""
     drawn, seeds, any_cell = lines(cells), {cell.seed for cell in cells}, cells[0]
-    said = {
-        label: [f"{100 * y:.0f} ± {100 * (high - y):.0f}" for y, high in zip(line.y, line.high, strict=True)]
-        for label, line in drawn.items()
-    }
+    distances = drawn["guessing"].x
+    said: dict[str, list[str]] = {}
+    for label, line in drawn.items():
+        told = {n: f"{100 * y:.0f} ± {100 * (high - y):.0f}" for n, y, high in zip(line.x, line.y, line.high, strict=True)}
+        said[label] = [told.get(n, "–") for n in distances]
     title = f"Accuracy, %, n steps after the word: {any_cell.steps:,} steps of {any_cell.rows} sentences for each n, {len(seeds)} seed(s)"
     return Table(
         title,
-        ("n", *(f"{n:,.0f}" for n in drawn["guessing"].x)),
+        ("n", *(f"{n:,.0f}" for n in distances)),
         tuple((label, *row) for label, row in said.items()),
         "Mean ± standard deviation over seeds.",
     )
