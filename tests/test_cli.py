@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import pathlib
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -289,6 +292,30 @@ def test_evaluate_prints_scores_with_signatures_and_json(run, text_to_score, cap
     assert "BLEU    100.00" in out and "chrF++" in out and "TER       0.00" in out and "tok:13a" in out
     assert cli.main(["evaluate", run, "--json", "true", "--samples", "1"]) == 0
     assert '"value": 100' in capsys.readouterr().out
+
+
+def test_closed_streams_are_empty_ones(run):
+    command = f"{sys.executable} -m jaxnmt.cli"
+    assert subprocess.run(f"{command} --version <&- >&- 2>&-", shell=True).returncode == 0
+    translated = subprocess.run(f"{command} data check <&- 2>&1 >&-", shell=True, capture_output=True, text=True)
+    assert translated.returncode == 2 and translated.stdout.startswith("error: `jaxnmt data check` takes")
+
+
+def test_a_sentence_may_begin_with_a_dash(run, capsys):
+    assert cli.main(["visualize", "nowhere", "- Yes."]) == 2
+    assert capsys.readouterr().err == "error: nowhere does not exist\n"
+
+
+def test_the_first_process_of_a_container_ends_at_sigterm():
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-fpr", "true"], capture_output=True).returncode:
+        pytest.skip("no process numbers of our own here (unshare)")
+    code = "import sys, time; from jaxnmt import cli; cli._as_a_process(); print('ready', flush=True); time.sleep(60)"
+    outer = subprocess.Popen([unshare, "-fpr", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert outer.stdout and outer.stdout.readline() == "ready\n"
+    (first,) = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)
+    assert outer.wait(20) == 128 + signal.SIGTERM
 
 
 def test_a_closed_pipe_is_no_traceback(run):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 
 import pytest
 
@@ -223,3 +225,34 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(UserError, match="is a file"):
         run_directory.start(tmp_path / "letter.txt", Experiment())
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"schedule.name": "cosin"}, "schedule.name is 'cosin'; it must be one of noam, cosine"),
+        ({"validation.metric": "BLEU"}, "validation.metric is 'BLEU'; it must be one of"),
+        ({"model.norm_order": "Pre"}, "model.norm_order is 'Pre'; it must be one of pre, post"),
+        ({"training.steps": 1e5}, "training.steps is 100000.0; it must be a whole number"),
+        ({"training.steps": True}, "training.steps is True; it must be a whole number"),
+        ({"training.seed": None}, "training.seed is None; it must be a whole number"),
+        ({"model.dropout": "0.1"}, "model.dropout is '0.1'; it must be a number"),
+        ({"model.scan_layers": 1}, "model.scan_layers is 1; it must be True or False"),
+        ({"data.train": "pairs.tsv"}, r"data.train is 'pairs.tsv'; it must be words .*: write \('pairs.tsv',\), with a comma"),
+        ({"data.train": ["a.en", "a.de"]}, "data.train is .*; it must be words"),
+        ({"data.train": (pathlib.Path("a.tsv"),)}, "data.train is .*; it must be words"),
+        ({"data": None}, "data is None; it must be Data"),
+    ],
+)
+def test_what_a_config_file_sets_is_of_its_fields_type(change, says):
+    with pytest.raises(UserError, match=f"^{says}"):
+        config_checks.validate(replace(Experiment(), **change))
+
+
+def test_a_whole_number_is_a_number_too():
+    config_checks.validate(replace(Experiment(), **{"optimizer.clip_norm": 1, "schedule.learning_rate": 1}))
+
+
+def test_a_name_that_is_no_utf_8_is_refused_before_it_is_written():
+    with pytest.raises(UserError, match=r"caf\\xe9.en' is no UTF-8"):
+        config_files.with_absolute_paths(replace(Experiment(), **{"data.train": (os.fsdecode(b"caf\xe9.en"), "a.de")}))

@@ -1,11 +1,12 @@
 """A model that a config file brings: settings, the run's copy of its code, and what is said when it cannot be found."""
 
+import errno
 import pathlib
 import shutil
 
 import pytest
 
-from jaxnmt import cli, config_checks, config_files, run_directory
+from jaxnmt import cli, config_checks, config_files, run_directory, whole_files
 from jaxnmt.config import Transformer, UserError, replace
 
 TEXT = '''"""A config."""
@@ -138,7 +139,7 @@ def test_a_model_that_cannot_be_is_refused_before_anything_is_made(old, new, say
     assert cli.main(["train", str(mine), "--run", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1, error
-    assert not (tmp_path / "run" / "config.json").exists()
+    assert not any(path.name != "lock" for path in (tmp_path / "run").glob("*"))
 
 
 def test_its_fields_are_settings(mine, capsys):
@@ -158,3 +159,23 @@ def test_help_lists_its_fields_with_their_docstrings(mine, capsys, recwarn):
 def test_config_files_leave_no_compiled_code_behind(mine):
     config_files.load(str(mine))
     assert [path.name for path in pathlib.Path(mine).parent.iterdir()] == ["mine.py"]
+
+
+def test_nested_tuples_come_back_as_they_were(mine, tmp_path):
+    mine.write_text(TEXT.replace("tuple[int, ...] = (3, 5)", "tuple[tuple[int, int], ...] = ((3, 1), (5, 2))"))
+    assert not start(tmp_path / "run", mine) and start(tmp_path / "run", mine)
+    assert run_directory.read(tmp_path / "run").model.kernels == ((3, 1), (5, 2))
+
+
+def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path, monkeypatch):
+    def full(path, content):
+        if path.name == "config.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+
+    write = whole_files.write
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
+        patch.setattr(whole_files, "write", full)
+        start(tmp_path / "run", mine)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.py"]
+    assert not start(tmp_path / "run", mine)

@@ -13,6 +13,7 @@ import tiny
 from laws import own
 
 from jaxnmt import cli
+from jaxnmt.analysis import figures
 from jaxnmt.analysis.laws.subject import FIRST_WORD
 from jaxnmt.analysis.probes import gradients, recall, steptime
 from jaxnmt.analysis.probes.subjects import Subject, resized, subjects
@@ -159,6 +160,15 @@ def test_a_run_is_measured_with_its_own_parameters(monkeypatch):
     assert fresh.min() > 0 and len(np.unique(fresh)) == 6
 
 
+def test_dollar_signs_are_no_formula():
+    price = "$5, not $6 %"
+    line = figures.Line([1, 10], [1.0, 2.0], [1.0, 2.0], [1.0, 2.0])
+    drawn = figures.chart({price: line}, price, "x", "y", log_y=True)
+    assert drawn.count(">$5, not $6 %<") == 2 and ">$\\mathdefault" not in drawn
+    drawn = figures.heat_maps({price: figures.Grid([[0.5]], [price], [price])}, price, "x", "y", 0, 1)
+    assert drawn.count(">$5, not $6 %<") == 4
+
+
 def test_distances_are_spread_over_the_decades():
     assert gradients.distances(1) == [1]
     assert gradients.distances(10, 3) == [1, 2, 5, 10]
@@ -292,6 +302,10 @@ def test_a_chart_has_one_budget_and_takes_more_models(tmp_path, monkeypatch):
     assert drawn["guessing"].y == [1 / recall.KEYS] * 2
     assert ["bag", "75", "±", "35", "75", "±", "35"] in [row.split() for row in str(recall.table(cells)).splitlines()]
     assert "one model for all n" in recall.title(cells)
+    apart = tmp_path / "apart.csv"
+    recall.measure({"bag": BAG}, (1, 3), False, BUDGET, 1, apart)
+    cells = recall.measure({"other": tiny.BASE}, (3, 5), False, BUDGET, 1, apart)
+    assert [row[1:] for row in recall.table(cells).rows] == [("50 ± 0", "50 ± 0", "–"), ("–", "50 ± 0", "50 ± 0"), ("6 ± 0",) * 3]
     different = {
         "steps 3, not 4": ({"bag": BAG}, (1, 3), True, BUDGET._replace(steps=4)),
         "trained on 1 3, not 1": ({"bag": BAG}, (1, 3), False, BUDGET),

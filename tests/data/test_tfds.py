@@ -1,5 +1,6 @@
 """TFDS datasets without TensorFlow and without network: the real WMT code on tarballs of our own, our builders, every mistake."""
 
+import contextlib
 import gzip
 import hashlib
 import importlib.util
@@ -18,7 +19,7 @@ from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
 from jaxnmt.config import UserError  # noqa: E402
-from jaxnmt.data import builders, phrases  # noqa: E402
+from jaxnmt.data import builders, datasets, phrases  # noqa: E402
 from jaxnmt.data.sources import open_sources  # noqa: E402
 
 NC = [(f"Satz {i} ö", f"Sentence {i}") for i in range(30)]
@@ -202,6 +203,22 @@ def test_phrases_are_the_generators_sentences_in_order(data_dir):
     (test,) = open_sources(("phrases/en-fr-120:test",), "data.test")
     first = itertools.islice(phrases.generate("en", "fr", "test", 1000), 5)
     assert len(test) == 1000 and list(test.pairs())[:5] == [(a.encode(), b.encode()) for a, b in first]
+
+
+def test_two_commands_that_need_the_same_data_prepare_it_once(data_dir, monkeypatch):
+    """Another process is through with it when we get the lock."""
+
+    @contextlib.contextmanager
+    def a_late_lock(path, say):
+        with monkeypatch.context() as patch:
+            patch.setattr(datasets, "locked", lambda path, say: contextlib.nullcontext())
+            taken.append(len(open_sources(("phrases/en-de-30:train",), "data.train")[0]))
+        yield
+
+    taken = []
+    monkeypatch.setattr(datasets, "locked", a_late_lock)
+    (source,) = open_sources(("phrases/en-de-30:train",), "data.train")
+    assert len(source) == len(list(source.pairs())) == taken[0]
 
 
 def test_reads_across_chunks(data_dir):

@@ -57,6 +57,11 @@ def test_words_by_hand():
     np.testing.assert_array_equal(found, [[3, (5 + 18) / 2], [13, 36]])
 
 
+@pytest.mark.parametrize(("targets", "sources"), [(0, 1), (1, 0), (0, 0)])
+def test_tokens_that_make_no_word_are_aligned_to_nothing(targets, sources):
+    assert of_words(np.ones((1, 1), np.float32), [0], [0], targets, sources).shape == (targets, sources)
+
+
 def test_each_target_word_goes_to_the_source_word_it_looks_at_most():
     alignment = Alignment(["a", "bc"], ["uv", "wx", "y"], np.array([[0.1, 0.2], [0.5, 0.4], [0, 0]], np.float32))
     assert alignment.pharaoh() == "1-0 0-1"  # the last looks at no word at all

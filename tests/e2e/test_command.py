@@ -10,6 +10,7 @@ import tiny
 from training import events
 
 from jaxnmt import cli, run_directory
+from jaxnmt.data import identity
 from jaxnmt.run_directory import read_metrics
 
 
@@ -66,3 +67,11 @@ def test_text_that_has_moved_is_the_same_text_and_other_text_is_refused(run, tmp
         file.write_text("".join(reversed(copy.read_text().splitlines(keepends=True))))
     assert cli.main(["resume", str(run), "--training.steps", "75", "--data.train", *map(str, other)]) == 2
     assert "data.train" in capsys.readouterr().err
+
+
+def test_text_that_has_moved_to_a_name_without_a_language_keeps_the_one_it_had(run, tmp_path):
+    before = identity.read(run)["languages"]
+    files = [pathlib.Path(name) for name in run_directory.read(run).data.train]
+    moved = [str(shutil.copy(file, tmp_path / name)) for file, name in zip(files, ("source.txt", "target.txt"), strict=True)]
+    assert cli.main(["resume", str(run), "--training.steps", "80", "--data.train", *moved]) == 0
+    assert identity.read(run)["languages"] == before == ["xx", "yy"]

@@ -89,6 +89,16 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, train, finished, tmp_path
     assert untimed(run) == untimed(finished)
 
 
+def test_sigterm_again_waits_for_what_is_being_saved(train, tmp_path, monkeypatch, capsys):
+    def twice():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Translations, "do", staticmethod(twice))
+    assert train(tmp_path / "again") == 143 and steps(tmp_path / "again")[-1] == 5  # it comes while step 4 is validated
+    assert "saved at step" in capsys.readouterr().err
+
+
 def test_ctrl_c_while_compiling_leaves_at_once(text, tmp_path):
     session = kill_resume.Session(text, tmp_path / "run", tmp_path / "nothing compiled yet")
     assert session.until(lambda: session.said("compiling"))

@@ -142,7 +142,7 @@ def fake_gcloud(tmp_path, monkeypatch):
 
 
 def test_a_host_runs_the_command_in_the_shell_that_was_set_up(fake_gcloud, capfd):
-    words = ["tpu_vm", "--zone", "z", "--project", "p", "--setup", "jaxnmt() { echo \"$JAXNMT_DISTRIBUTED: $*\"; }", *BIG, "gs://bucket/a b"]
+    words = ["tpu_vm", "--zone", "z", "--project", "p", "--setup", 'jaxnmt() { echo "$JAXNMT_DISTRIBUTED: $*"; }', *BIG, "gs://bucket/a b"]
     assert cli.main(["launch", *words]) == 0
     assert capfd.readouterr().out.splitlines() == ["jaxnmt is ACTIVE", "auto: train wmt14_big --run gs://bucket/a b"]
 

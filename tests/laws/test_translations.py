@@ -1,5 +1,8 @@
 """Text in, text out: a line's translation is its own, whatever the lines beside it."""
 
+import math
+
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -93,6 +96,20 @@ def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(
 
 def test_no_line_no_translation(translate):
     assert translate([]) == [] and translate([""]) == [[translators.Translation("", 0.0)]]
+
+
+def test_what_the_model_has_no_numbers_for_is_an_empty_line_in_its_place(translate, monkeypatch):
+    broken = jax.tree.map(lambda x: x * np.nan, translate.translator.params)
+    monkeypatch.setattr(translate.translator, "params", broken)
+    for beam_size in (1, 3):
+        found = translate(["a b", "", "c"], beam_size=beam_size)
+        assert [[candidate.text for candidate in line] for line in found] == [[""]] * 3
+        assert all(math.isfinite(candidate.score) for line in found for candidate in line)
+
+
+def test_a_translation_is_one_line_whatever_its_tokens_spell(translate, monkeypatch):
+    monkeypatch.setattr(translate.translator.tokenizer, "decode_target", lambda ids: "a\nb\tc\r")
+    assert {candidate.text for line in translate(some_lines(2)) for candidate in line} == {"a b c"}
 
 
 def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import pathlib
+import signal
 import types
 
 import jax
@@ -38,7 +40,7 @@ def trained(folder, scores=None, **changes):
     """A run whose validations get the given scores, one after the other."""
     given = iter(scores or [])
     run = folder / "run"
-    run.mkdir(exist_ok=True)
+    run.mkdir(parents=True, exist_ok=True)
     translate = (lambda experiment, model, tokenizer, params, pairs, languages: (["x"] * len(pairs), next(given))) if scores else None
     trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, translate)
     trainer.run()
@@ -183,3 +185,38 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
     assert steps_in(3) == (4, 240) and any("stopped at step 4 of 9 (training.max_minutes = 3 are over)" in line for line in said)
     assert steps_in(6) == (7, 420)
     assert [record["step"] for record in read_metrics(tmp_path / "run", "validation")] == [4, 7]
+
+
+def test_the_seconds_of_all_log_lines_are_those_of_training_however_often_it_stops(tmp_path, monkeypatch, said):
+    now = [0.0]
+    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    one_step = Trainer._record
+
+    def a_minute(trainer, pending):
+        now[0] += 60
+        one_step(trainer, pending)
+        if pending.step in (2, 5):  # in the middle of what a log line will tell
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_record", a_minute)
+    changes = {"logging.every": 4, "training.steps": 9}
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, **changes)
+        now[0] += 1000
+    assert trained(tmp_path, **changes).progress.seconds == 540
+    assert [record["timing"]["seconds"] for record in read_metrics(tmp_path / "run", "train")] == [240, 240, 60]
+
+
+def test_the_last_validation_of_a_run_that_could_go_on_cuts_no_rate_and_uses_up_no_patience(tmp_path, said):
+    """Validations are due at 2, 4, 6, 8; a run that first ends at 3, and then at 5, ends as one that did not."""
+    changes = {"schedule.name": "plateau", "schedule.learning_rate": 0.01, "schedule.warmup_steps": 1, "schedule.plateau_patience": 2}
+    changes |= {"validation.every": 2, "validation.metric": "bleu", "schedule.plateau_factor": 0.1, "validation.patience": 4}
+    whole = trained(tmp_path / "whole", [5.0, 4.0, 4.0, 6.0], **changes)
+    for steps_now, scores in ((3, [5.0, 9.0]), (5, [4.0, 1.0]), (8, [4.0, 6.0])):
+        part = trained(tmp_path / "parts", scores, **changes, **{"training.steps": steps_now})
+    rates = [[record["learning_rate"] for record in read_metrics(tmp_path / name / "run", "train")] for name in ("whole", "parts")]
+    assert rates[0] == rates[1] and rates[0][-1] < rates[0][0]
+    tiny.assert_same(whole.state.params, part.state.params)
+    assert (whole.progress.bar, whole.progress.stale) == (part.progress.bar, part.progress.stale) == (6.0, 0)
+    assert (part.progress.best_score, part.progress.best_step) == (9.0, 3) and best_step(tmp_path / "parts" / "run") == 3
