@@ -53,7 +53,7 @@ class Slurm:
     nodes: int = 2
     """Computers."""
     gpus: int = 8
-    """On each; a process for each of them. 0: one process a computer, on its CPU."""
+    """On each; a process for each of them. 0: one process a computer, without a GPU."""
     cpus: int = 8
     """CPU cores of each process, which compiles, reads and saves on them."""
     hours: float = 24
