@@ -57,8 +57,9 @@ def _known(experiment: Experiment) -> Iterator[tuple[str, Any, Any]]:
 def _types(experiment: Experiment) -> Iterator[str]:
     for name, hint, value in _known(experiment):
         if not _is(hint, value):
-            comma = f": write ({value!r},), with a comma" if typing.get_origin(hint) is tuple and isinstance(value, str) else ""
-            yield f"{name} is {value!r}; it must be {type_in_words(hint)}{comma}"
+            sequence = typing.get_origin(hint) is tuple and isinstance(value, str | list)
+            instead = f": write {(value,) if isinstance(value, str) else tuple(value)!r}" if sequence else ""
+            yield f"{name} is {value!r}; it must be {type_in_words(hint)}{instead}"
 
 
 def _is(hint: Any, value: Any) -> bool:

@@ -23,7 +23,7 @@ from jaxnmt.config import Experiment, UserError
 Returned = TypeVar("Returned")
 _OWN = "jaxnmt_config_"  # how modules made of config files are called
 _STUDIES = "ablations/"
-CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
+_CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -192,9 +192,9 @@ def save(experiment: Experiment, path: pathlib.Path) -> None:
         raise UserError(
             f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
+    whole_files.write(path, text)  # first: it is what says that the folder is a run
     if _is_own(kind):
-        whole_files.write(path.with_name(CODE), sys.modules[kind.__module__].__dict__["__source__"])
-    whole_files.write(path, text)
+        whole_files.write(path.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
@@ -279,7 +279,7 @@ def _type_name(kind: type) -> str:
     """`Transformer` for ours, `package.module:Class` for others, `model.py:Class` for one defined in a config file."""
     if getattr(config, kind.__name__, None) is kind:
         return kind.__name__
-    return f"{CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
+    return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
 
 
 def _type_of(name: str, where: pathlib.Path) -> type:

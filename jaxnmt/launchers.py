@@ -87,8 +87,8 @@ def tpu_vm(command: Sequence[str], name: str, on: str, slices: int, zone: str, p
     """
     asked = slice_of(on)
     tpu = TPUS[asked.generation]
-    steps = ['export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto', *filter(None, [setup]), shlex.join(command)]
-    words = {"name": name, "zone": zone, "project": project, "on_each_host": " && ".join(steps)}
+    lines = ["set -e", 'export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto', setup, shlex.join(command)]
+    words = {"name": name, "zone": zone, "project": project, "on_each_host": "\n".join(lines)}
     values = {key: shlex.quote(word) for key, word in words.items()}
     values |= {"accelerator_type": f"{tpu.type}-{asked.chips * tpu.units}", "runtime": tpu.runtime}
     nodes = f"--node-id={name}" if slices == 1 else f"--node-count={slices} --node-prefix={name}"

@@ -16,7 +16,6 @@ from jaxnmt.config import Experiment, UserError
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
-_FIRST = (LOCK, config_files.CODE)  # what may be there before the settings are
 
 HARMLESS = (
     "training.max_minutes",
@@ -139,7 +138,7 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
 def _refuse_something_else(run: pathlib.Path) -> None:
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; --run takes a folder")
-    if not (run / CONFIG).is_file() and run.is_dir() and any(path.name not in _FIRST for path in run.iterdir()):
+    if not (run / CONFIG).is_file() and run.is_dir() and any(path.name != LOCK for path in run.iterdir()):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
 
 

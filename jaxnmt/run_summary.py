@@ -29,7 +29,7 @@ def _summary(run: pathlib.Path) -> str:
     experiment = run_directory.read(run)
     values = {name: value for name, _, value in leaves(experiment) if value not in ((), "")}
     width = max(map(len, values))
-    settings = [f"  {name:<{width}}  {' '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items()]
+    settings = [f"  {name:<{width}}  {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()]
     checkpoints = ", ".join(map(str, _checkpoints(run))) or "none"
     validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in run_directory.read_metrics(run, "validation")]
     return "\n".join(

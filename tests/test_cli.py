@@ -294,7 +294,7 @@ def test_evaluate_prints_scores_with_signatures_and_json(run, text_to_score, cap
     assert '"value": 100' in capsys.readouterr().out
 
 
-def test_closed_streams_are_empty_ones(run):
+def test_closed_streams_are_empty_ones():
     command = f"{sys.executable} -m jaxnmt.cli"
     assert subprocess.run(f"{command} --version <&- >&- 2>&-", shell=True).returncode == 0
     translated = subprocess.run(f"{command} data check <&- 2>&1 >&-", shell=True, capture_output=True, text=True)

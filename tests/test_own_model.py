@@ -161,15 +161,16 @@ def test_config_files_leave_no_compiled_code_behind(mine):
     assert [path.name for path in pathlib.Path(mine).parent.iterdir()] == ["mine.py"]
 
 
-def test_nested_tuples_come_back_as_they_were(mine, tmp_path):
+def test_nested_tuples_come_back_as_they_were(mine, tmp_path, capsys):
     mine.write_text(TEXT.replace("tuple[int, ...] = (3, 5)", "tuple[tuple[int, int], ...] = ((3, 1), (5, 2))"))
     assert not start(tmp_path / "run", mine) and start(tmp_path / "run", mine)
     assert run_directory.read(tmp_path / "run").model.kernels == ((3, 1), (5, 2))
+    assert cli.main(["runs", "show", str(tmp_path / "run")]) == 0 and "(3, 1) (5, 2)" in capsys.readouterr().out
 
 
 def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path, monkeypatch):
     def full(path, content):
-        if path.name == "config.json":
+        if path.name == "model.py":
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
@@ -177,5 +178,12 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
         patch.setattr(whole_files, "write", full)
         start(tmp_path / "run", mine)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.py"]
-    assert not start(tmp_path / "run", mine)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
+    assert start(tmp_path / "run", mine) and (tmp_path / "run" / "model.py").read_text() == TEXT
+
+
+def test_a_folder_with_a_config_file_in_it_is_no_empty_one(mine, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.py").write_text("mine too")
+    with pytest.raises(UserError, match="neither empty nor a run"):
+        start(tmp_path / "run", mine)

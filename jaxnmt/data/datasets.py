@@ -214,11 +214,11 @@ def _prepared(tfds: Any, make: Callable[[], Any], word: str, field: str) -> Any:
     """A builder whose data are there; one process downloads and prepares them (in a temporary folder, renamed at the end), others wait."""
     builder = make()
     if builder.data_path.exists():
-        return builder
+        return make()  # which has read what is there now
     root = builder.data_dir_root
     try:
         with contextlib.nullcontext() if in_bucket(root) else locked(pathlib.Path(root) / f".{builder.name}.lock", _say):
-            builder = make()  # which knows what another process has prepared meanwhile
+            builder = make()  # likewise: another process may have prepared them meanwhile
             with contextlib.redirect_stdout(sys.stderr):  # TFDS reports on stdout, which is for results
                 builder.download_and_prepare()
             return builder

@@ -185,13 +185,14 @@ def _learn_words(options: config.Tokenizer, texts: Sequence[str], whose: str) ->
 
 
 def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Subwords:
-    written, interrupted = io.BytesIO(), []
+    written = io.BytesIO()
+    stops: list[BaseException] = []
 
     def sentences() -> Iterator[str]:
         try:
             yield from (" ".join(text.split()) for text in texts)
-        except KeyboardInterrupt:  # which SentencePiece would make an error of its own
-            interrupted.append(True)
+        except (KeyboardInterrupt, SystemExit) as stop:  # which SentencePiece would make an error of its own
+            stops.append(stop)
             raise
 
     try:
@@ -218,8 +219,8 @@ def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str)
             unk_piece=SPECIAL[UNK],
         )
     except (RuntimeError, OSError) as error:
-        if interrupted:
-            raise KeyboardInterrupt from None
+        if stops:
+            raise stops[0] from None
         if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error)):
             raise UserError(
                 f"tokenizer.vocab_size {options.vocab_size} is too small for {whose}: characters, bytes and special tokens alone need "

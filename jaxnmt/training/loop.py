@@ -26,6 +26,7 @@ from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_la
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
+from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.binding import bind
 from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
 from jaxnmt.training.clock import Clock
@@ -307,7 +308,7 @@ class Trainer:
         progress, schedule, every = self.progress, self.config.schedule, self.config.validation.every
         if best:
             progress.best_score, progress.best_step = score, step
-        if every and step % every:
+        if not every or step % every:
             return
         if score is not None and (progress.bar is None or score > progress.bar):
             progress.bar, progress.stale, progress.plateau_stale = score, 0, 0
@@ -330,7 +331,7 @@ class Trainer:
         metric, best = self.config.validation.metric, ""
         if self.progress.best_step:
             best = f"; best {metric} at step {self.progress.best_step:,}"
-        elif self.data.validation:
+        elif read_metrics(self.folder, "validation"):
             best = f"; {metric} was no number in any validation, so that no checkpoint is the best and the newest stands in for it"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from jaxnmt.config import UserError
 from jaxnmt.verbs.common import say
@@ -45,7 +45,7 @@ def ablate(name: str, options: Ablate) -> int:
     """
     from jaxnmt.analysis.ablations import study as studies
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # what is being trained is passed it on, and saves
+    signal.signal(signal.SIGTERM, _leave)
     study = studies.load(name)
     folder = pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}")
     if (options.report or options.reproduce) and not (folder / "study.json").exists():
@@ -65,6 +65,12 @@ def ablate(name: str, options: Ablate) -> int:
     failed = [] if options.report else worker.work(study, folder, steps, say)
     report.write(study, folder, sizes)
     return int(bool(failed))
+
+
+def _leave(number: int, _frame: Any) -> None:
+    """What is being trained is passed the signal on, and saves; sent again, it hurries nobody."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _submit(name: str, folder: pathlib.Path, workers: int) -> int:

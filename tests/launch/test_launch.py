@@ -142,8 +142,8 @@ def fake_gcloud(tmp_path, monkeypatch):
 
 
 def test_a_host_runs_the_command_in_the_shell_that_was_set_up(fake_gcloud, capfd):
-    words = ["tpu_vm", "--zone", "z", "--project", "p", "--setup", 'jaxnmt() { echo "$JAXNMT_DISTRIBUTED: $*"; }', *BIG, "gs://bucket/a b"]
-    assert cli.main(["launch", *words]) == 0
+    setup = 'jaxnmt() { echo "$JAXNMT_DISTRIBUTED: $*"; }  # no program'
+    assert cli.main(["launch", "tpu_vm", "--zone", "z", "--project", "p", "--setup", setup, *BIG, "gs://bucket/a b"]) == 0
     assert capfd.readouterr().out.splitlines() == ["jaxnmt is ACTIVE", "auto: train wmt14_big --run gs://bucket/a b"]
 
 

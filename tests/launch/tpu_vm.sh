@@ -23,4 +23,7 @@ done
 
 # One shell on each host, so that the command finds what the set-up leaves: an environment, or what pip put into ~/.local/bin.
 # shellcheck disable=SC2016  # a host's own $HOME and $PATH
-gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command='export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto && pip install '"'"'jaxnmt[gcs]'"'"' '"'"'jax[tpu]'"'"' && jaxnmt train wmt14_big --run gs://bucket/big'
+gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command='set -e
+export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto
+pip install '"'"'jaxnmt[gcs]'"'"' '"'"'jax[tpu]'"'"'
+jaxnmt train wmt14_big --run gs://bucket/big'

@@ -51,7 +51,7 @@ def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], s
             waiting = False
             continue
         if not waiting:
-            say(f"waiting for other processes: {len(left)} jobs are theirs")
+            say("waiting for what other processes are doing")
         waiting = True
         time.sleep(POLL_SECONDS)
 
