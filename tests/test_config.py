@@ -165,7 +165,13 @@ def test_a_run_starts_once_and_is_taken_up_after(tmp_path):
     assert run_directory.read(tmp_path / "run") == Experiment()
 
 
-@pytest.mark.parametrize("changes", [{"training.steps": 20_000}, {"logging.every": 7}, {"decoding.beam_size": 2}, {"mesh.fsdp": 2}])
+TAKEN = [
+    *({"training.steps": 20_000}, {"logging.every": 7}, {"checkpoints.keep_latest": 9}, {"decoding.beam_size": 2}),
+    *({"mesh.fsdp": 2}, {"model.remat": "full"}, {"data.workers": 2}),
+]
+
+
+@pytest.mark.parametrize("changes", TAKEN)
 def test_a_change_that_does_not_touch_the_training_is_taken(changes, tmp_path):
     run = run_of(tmp_path)
     run_directory.start(run, replace(Experiment(), **changes))
@@ -212,10 +218,16 @@ def test_a_run_that_got_nowhere_may_start_again_with_other_settings(tmp_path):
     assert run_directory.read(tmp_path / "run") == right
 
 
-def test_more_steps_are_refused_where_the_schedule_counts_from_the_end(tmp_path):
-    run = run_of(tmp_path, **{"schedule.name": "cosine"})
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_more_steps_are_refused_where_the_schedule_counts_from_the_end(name, tmp_path):
+    run = run_of(tmp_path, **{"schedule.name": name})
     with pytest.raises(UserError, match="training.steps: 10000 → 20000"):
-        run_directory.start(run, replace(Experiment(), **{"schedule.name": "cosine", "training.steps": 20_000}))
+        run_directory.start(run, replace(Experiment(), **{"schedule.name": name, "training.steps": 20_000}))
+
+
+def test_fewer_steps_are_refused(tmp_path):
+    with pytest.raises(UserError, match="training.steps: 10000 → 500"):
+        run_directory.start(run_of(tmp_path), replace(Experiment(), **{"training.steps": 500}))
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):

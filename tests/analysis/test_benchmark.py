@@ -2,12 +2,14 @@
 
 import json
 import time
+import types
 
 import pytest
 
 from jaxnmt import cli, config_files
 from jaxnmt.analysis import benchmark
 from jaxnmt.config import Experiment, UserError, replace
+from jaxnmt.training.clock import Window
 
 ROWS, SOURCE, TARGET = 8, 5, 8  # a pair fills a row on the target side, and five eighths of it on the source side
 
@@ -64,12 +66,19 @@ def test_every_token_of_the_steps_after_the_first_is_counted_and_no_padding(reco
 def test_rates_are_tokens_over_seconds(record):
     assert record["target_tokens_per_s"] * record["seconds"] == pytest.approx(record["target_tokens"])
     assert record["source_tokens_per_s"] / record["target_tokens_per_s"] == pytest.approx(SOURCE / TARGET)
-    assert 0 <= record["input_wait"] <= 1
     # by hand, width 8 throughout: encoder 4 attention matrices and 2 of the MLP, keys and values of cross-attention;
     # decoder 4 + 2 (query, output) + 2, and the output layer over the vocabulary
     vocabulary = (record["parameters"] - biases_and_norms() - 64 * (6 + 8 + 2)) / 8
     flops = 6 * 64 * ((6 + 2) * record["source_tokens"] + 8 * record["target_tokens"]) + 6 * vocabulary * 8 * record["target_tokens"]
     assert record["utilisation"] == pytest.approx(flops / record["seconds"] / record["peak_flops"], rel=1e-6)
+
+
+def test_waiting_is_its_share_of_the_seconds():
+    window = Window(trained=9.0, seconds=8.0, waited=2.0, source_tokens=0, target_tokens=0, steps=2)
+    steps = [benchmark.Step(finished, 10, 3, 4) for finished in (0.0, 4.0, 8.0)]
+    clock, state = types.SimpleNamespace(take_window=lambda: window), types.SimpleNamespace(params={})
+    trainer = types.SimpleNamespace(done=steps, clock=clock, abstract=state)
+    assert benchmark._speed(trainer, steps[1:], 8.0)["input_wait"] == 0.25
 
 
 def biases_and_norms():

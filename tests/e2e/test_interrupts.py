@@ -99,6 +99,11 @@ def test_sigterm_again_waits_for_what_is_being_saved(train, tmp_path, monkeypatc
     assert "saved at step" in capsys.readouterr().err
 
 
+def test_a_second_ctrl_c_leaves_at_once(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Translations, "do", staticmethod(lambda: [os.kill(os.getpid(), signal.SIGINT) for _ in range(2)]))
+    assert train(tmp_path / "run") == 130 and steps(tmp_path / "run") == [3]  # one alone would have saved step 5
+
+
 def test_ctrl_c_while_compiling_leaves_at_once(text, tmp_path):
     session = kill_resume.Session(text, tmp_path / "run", tmp_path / "nothing compiled yet")
     assert session.until(lambda: session.said("compiling"))

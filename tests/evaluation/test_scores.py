@@ -34,8 +34,9 @@ def test_scores_are_sacrebleus_own():
 
 
 def test_pretokenized_text_is_not_split_again_and_said_so():
-    found = score(["it 's a dog-house ."], ["it 's a dog - house ."], True, EN_DE)
-    assert found.bleu < score(["it 's a dog-house ."], ["it 's a dog - house ."], False, EN_DE).bleu + 1e-9
+    texts = ["the (old) dog sleeps ."], ["the ( old ) dog sleeps ."]
+    found = score(*texts, True, EN_DE)
+    assert found.bleu < 100 == pytest.approx(score(*texts, False, EN_DE).bleu)
     assert "tok:none" in found.metrics[0].signature and "tokenize=none" in str(found)
 
 

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+import types
 
 import kill_resume
 import processes
@@ -141,16 +142,20 @@ def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
     left, said = [], []
     monkeypatch.setattr(distributed, "_here", distributed._Place(1, 3, Store(p0=7, p1=7, p2=5)))
     monkeypatch.setattr(os, "_exit", left.append)
+    now = [0.0]
+    monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     dog = distributed.Watchdog(0.002, said.append)
     for _ in range(10):
+        now[0] += 0.1  # less than the limit each time, more in all
         dog.at(7)
-        time.sleep(0.02)
+        time.sleep(0.04)  # a look of the dog's lies in between
     assert not left
+    now[0] += 1
     end = time.monotonic() + 10
     while not left and time.monotonic() < end:
         time.sleep(0.02)
     dog.stop()
-    assert left[0] == distributed.STUCK
+    assert left[0] == 75
     assert said[0].startswith("process 1 of 3: nothing done for 0.002 minutes since step 7 was begun; stuck is process 2, at step 5")
 
 

@@ -15,16 +15,18 @@ import tiny
 
 from jaxnmt import config_files, run_summary
 from jaxnmt.analysis.ablations import worker
-from jaxnmt.config import UserError
+from jaxnmt.config import Diverged
+from jaxnmt.data.loader import assemble
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.run_directory import read_metrics
-from jaxnmt.training import clock
+from jaxnmt.training import clock, loop
 from jaxnmt.training import step as steps
-from jaxnmt.training.checkpoint import best_step
+from jaxnmt.training.checkpoint import CheckpointStore, best_step
 from jaxnmt.training.loop import Trainer, validation_loss
-from jaxnmt.training.loss import LossSums, cross_entropy
+from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
 from jaxnmt.training.progress import Display
+from jaxnmt.training.state import initial_state
 
 PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "batching.layout": "buckets", "batching.max_shapes": 1}
 
@@ -113,6 +115,40 @@ def test_bad_steps_are_skipped_and_named(tmp_path, said, monkeypatch):
     assert records[1]["perplexity"] is records[1]["gradient_norm"] is None and records[1]["learning_rate"] > 0
 
 
+def test_the_lowest_loss_is_the_best(tmp_path):
+    changes = {"validation.every": 2, "schedule.name": "constant", "schedule.learning_rate": 0.3, "schedule.warmup_steps": 0}
+    trainer = trained(tmp_path, **changes)  # so large a rate does not only improve it
+    losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation")}
+    assert len(set(losses.values())) == 4 and min(losses, key=losses.get) != max(losses)
+    assert trainer.progress.best_step == min(losses, key=losses.get) == best_step(tmp_path / "run")
+
+
+def test_a_log_line_by_hand(tmp_path):
+    changes = {"model": tiny.BASE, "training.steps": 2, "logging.every": 2, "validation.every": 0, "schedule.learning_rate": 1e-30}
+    trainer = trained(tmp_path, **changes)  # so small a rate moves nothing
+    batches = [tiny.as_arrays(assemble(trainer.plan.batch(n), trainer.data.train)) for n in range(2)]
+    sums = [batch_loss(trainer.model, trainer.state.params, batch, None, 0.1) for batch in batches]
+    loss, nll, tokens = (sum(float(getattr(each, name)) for each in sums) for name in ("loss", "nll", "tokens"))
+    source = sum(int((batch["encoder_input_tokens"] > 0).sum()) for batch in batches)
+    positions = sum(batch["encoder_input_tokens"].size + batch["decoder_input_tokens"].size for batch in batches)
+    (record,) = read_metrics(tmp_path / "run", "train")
+    expected = [loss / tokens, math.exp(nll / tokens), tokens, 1 - (source + tokens) / positions]
+    assert [record[name] for name in ("loss", "perplexity", "target_tokens", "padding")] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_seed_reaches_parameters_and_batches(tmp_path):
+    def begun(seed):
+        (tmp_path / str(seed)).mkdir()
+        trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), None)
+        trainer.store.close()
+        return trainer.plan.batch(0).index.tolist(), initial_state(trainer.model, trainer.optimizer, trainer.config.training).params
+
+    (first, params), (second, others) = begun(1), begun(2)
+    assert first != second
+    drawn = [(a, b) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(others), strict=True) if np.ptp(a)]
+    assert drawn and all((a != b).any() for a, b in drawn)  # but for biases and scales, which begin at 0 and 1
+
+
 def test_what_is_no_number_is_never_the_best(tmp_path, said):
     changes = {"validation.every": 2, "validation.metric": "bleu", "checkpoints.keep_latest": 1}
     trainer = trained(tmp_path, [math.nan, 3.0, math.nan, 2.0], **changes)
@@ -137,8 +173,11 @@ def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_pat
 def test_too_many_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_is_whole(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(steps, "accumulate_gradient", poisoned([4, 5, 6, 7]))
-        with pytest.raises(UserError, match=r"3 steps in a row, up to step 7.*checkpoint 4 is intact; of step 7, the .*:\n  .* => "):
+        with pytest.raises(
+            Diverged, match=r"3 steps in a row, up to step 7.*checkpoint 4 is intact; of step 7, the .*:\n  .* => "
+        ) as error:
             trained(tmp_path, **{"training.max_bad_steps": 3, "checkpoints.every": 4})
+    assert error.value.status == 3
     trainer = trained(tmp_path)
     assert int(trainer.state.step) == 8 and all(np.isfinite(x).all() for x in jax.tree.leaves(trainer.state.params))
 
@@ -171,8 +210,17 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
         now[0] += 60
         return one_step(*arguments)
 
+    def an_hour(plain):
+        def slower(*arguments):
+            now[0] += 3600
+            return plain(*arguments)
+
+        return slower
+
     one_step = Trainer._record
     monkeypatch.setattr(Trainer, "_record", a_minute)
+    monkeypatch.setattr(loop, "validation_loss", an_hour(loop.validation_loss))  # which is no training, and neither is saving
+    monkeypatch.setattr(CheckpointStore, "save", an_hour(CheckpointStore.save))
     changes = {"validation.every": 0, "training.steps": 9}
 
     def steps_in(minutes):

@@ -10,6 +10,8 @@ import pytest
 import tiny
 
 from jaxnmt.config import Experiment, replace
+from jaxnmt.models.layers import Noise
+from jaxnmt.training.loss import batch_loss
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import TrainState
 from jaxnmt.training.step import accumulate_gradient, train_step
@@ -31,7 +33,19 @@ def program(config):
     return jax.jit(functools.partial(train_step, MODEL, make_optimizer(config.optimizer), config))
 
 
-def test_the_gradient_is_that_of_the_mean_over_tokens_and_the_update_optaxs():
+def test_the_gradient_is_that_of_the_mean_over_tokens_at_this_step_and_seed():
+    config, model = replace(CONFIG, **{"training.seed": 5}), tiny.model_of(replace(tiny.BASE, dropout=0.3))
+    state = state_of(config, step=jnp.int32(7))
+    found, _ = jax.jit(functools.partial(accumulate_gradient, model, config.training))(state, BATCH)
+
+    def mean(params):
+        sums = batch_loss(model, params, BATCH, Noise.of(5, jnp.int32(7), jnp.arange(4)), 0.1)
+        return sums.loss / sums.tokens
+
+    tiny.assert_close(found, jax.jit(jax.grad(mean))(state.params), rtol=1e-5, atol=1e-6)
+
+
+def test_the_update_is_optaxs_at_the_learning_rate():
     state = state_of(CONFIG)
     new, metrics = program(CONFIG)(state, BATCH)
     gradient, sums = jax.jit(functools.partial(accumulate_gradient, MODEL, CONFIG.training))(state, BATCH)
