@@ -167,8 +167,9 @@ def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
     penalty = length_penalty(beams.t + 1, options.length_penalty)
     done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), penalty)
     values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
-    rows_R = (jnp.arange(B)[:, None] * K + jnp.take_along_axis(parents_BC, keep_BK, 1)).reshape(-1)
-    carry = jax.tree.map(lambda x: x[rows_R], carry)
+    kept_BK = jnp.take_along_axis(parents_BC, keep_BK, 1)
+    choose = jax.vmap(lambda x_K, kept_K: x_K[kept_K])  # each sentence among its own, so that no device looks for rows on another
+    carry = jax.tree.map(lambda x: choose(x.reshape(B, K, *x.shape[1:]), kept_BK).reshape(x.shape), carry)
     return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
 
 

@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from jaxnmt.config import Experiment
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.data.vocabulary import join
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu_score
 from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.sharding import mesh_of, replicated
 
 
 class ValidationTranslator:
@@ -39,6 +42,8 @@ class ValidationTranslator:
         """
         if self._translator is None:
             self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=_no_warning)
+        if (mesh := mesh_of(params)) is not None:  # whole on each device, as `translate` has them: else each word would gather them again
+            params = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(params)
         self._translator.params = params
         decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
         candidates = self._translator.translate([source for source, _ in pairs], decoding)

@@ -90,7 +90,8 @@ class Dense(nn.Module):
         else:
             y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
         if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, self.shape).astype(x.dtype)
+            # In float32, so that its gradient is: a sum over all positions in bfloat16 would lose most of them.
+            y = (y.astype(jnp.float32) + self.param("bias", nn.initializers.zeros, self.shape)).astype(x.dtype)
         return y
 
 

@@ -71,8 +71,9 @@ class EncoderDecoder(nn.Module):
     def logits(self, features: jax.Array) -> jax.Array:
         """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
-        logits = constrain(jnp.einsum("...D,VD->...V", features, table_VD), "BTV" if features.ndim == 3 else "BV")
-        return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits.astype(jnp.float32), -jnp.inf)
+        logits = jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=jnp.float32)
+        logits = constrain(logits, "BTV" if features.ndim == 3 else "BV")
+        return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
     def decode(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
         """Logits of every target position, (B, T, V), where the module has `features`; one that has not decodes in its own way."""

@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnmt import config as cfg
@@ -54,7 +55,7 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
     """All devices as a (data, fsdp, tensor) grid.
 
     Where they are in slices, joined by a slower network, `data` counts slice by slice: only the sum of the gradients goes from one to
-    another.
+    another. GPUs call their hosts slices; where these do not divide `data`, and nobody said that they must, other axes cross them too.
 
     Args:
         topology: the devices, which programs may only be compiled for; None: those that are here, of all processes.
@@ -73,17 +74,20 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
     sizes = [len(devices) // known if n == -1 else n for n in sizes]
     types = (AxisType.Auto,) * len(AXES)
     slices = _slices(config, devices)
-    if len(slices) == 1:
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
     if sizes[0] % len(slices):
-        raise cfg.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
+        if config.slices != -1 or devices[0].platform != "gpu":
+            raise cfg.UserError(
+                f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple, or mesh.slices 1"
+            )
+        slices = [devices]
     inner = (sizes[0] // len(slices), *sizes[1:])
-    grids = [jax.make_mesh(inner, AXES, axis_types=types, devices=part).devices for part in slices]
+    # What `jax.make_mesh` calls, which refuses grids that split an axis of a TPU's torus, and GPUs of several hosts.
+    grids = [mesh_utils.create_device_mesh(inner, part, allow_split_physical_axes=True) for part in slices]
     return jax.sharding.Mesh(np.concatenate(grids), AXES, axis_types=types)
 
 
 def _slices(config: cfg.Mesh, devices: list[jax.Device]) -> list[list[jax.Device]]:
-    """The devices slice by slice: as they say themselves (TPU), or as `mesh.slices` says, in their order."""
+    """The devices slice by slice: as they say themselves, or as `mesh.slices` says, in their order."""
     if config.slices == -1:
         numbers = [getattr(device, "slice_index", None) or 0 for device in devices]
         return [[d for d, n in zip(devices, numbers, strict=True) if n == number] for number in sorted(set(numbers))]

@@ -69,8 +69,10 @@ def checksum(tree: Any) -> jax.Array:
     """A uint32 that changes when any bit of any leaf does; the same for every mesh."""
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
-        bits = leaf.reshape(-1) if leaf.dtype == jnp.uint32 else jax.lax.bitcast_convert_type(leaf.reshape(-1), jnp.uint32)
-        place = jnp.arange(bits.size, dtype=jnp.uint32)
+        bits = leaf if leaf.dtype == jnp.uint32 else jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+        place = jnp.uint32(0)  # of each number in its leaf, row by row; the leaf keeps its shape, and so lies where it lay
+        for axis, length in enumerate(leaf.shape):
+            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         total += (bits * (mix(place + jnp.uint32(number * 0x9E3779B1 % 2**32)) | jnp.uint32(1))).sum(dtype=jnp.uint32)
     return total
 

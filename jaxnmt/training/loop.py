@@ -127,6 +127,8 @@ class Trainer:
         self.display.say(f"going on from checkpoint {step:,}")
         if is_scanned(self.config.model):
             state = jax.jit(stack_layers, out_shardings=shardings_of(self.abstract))(state)
+        if jax.default_backend() != "cpu":
+            return state
         # a fresh copy: donating buffers that came from the checkpoint reader is not safe on CPU
         return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
 

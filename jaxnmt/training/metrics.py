@@ -18,14 +18,10 @@ from jaxnmt.parallel.distributed import is_leader
 
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
 _PEAK = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5p": 459e12,
-    "TPU v5": 459e12,
-    "TPU v6 lite": 918e12,
-    "A100": 312e12,
-    "H100": 989e12,
-    "H200": 989e12,
+    **{"TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12},
+    **{"TPU v6 lite": 918e12, "TPU v6e": 918e12, "TPU7x": 2307e12},
+    **{"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12},
+    **{"A10": 125e12, "A10G": 70e12, "L4": 121e12, "L40": 181e12, "L40S": 362e12},
 }
 
 
@@ -35,8 +31,8 @@ def peak_flops() -> float:
     are one device's, however many devices it plays.
     """
     kind = jax.devices()[0].device_kind
-    if (known := next((rate for name, rate in _PEAK.items() if name in kind), None)) is not None:
-        return known * jax.device_count()
+    if known := max((name for name in _PEAK if name in kind), key=len, default=""):  # "A100", which "A10" is in too
+        return _PEAK[known] * jax.device_count()
     x = jnp.ones((1024, 1024), jnp.float32)
     product = jax.jit(lambda a, b: a @ b).lower(x, x).compile()
     product(x, x).block_until_ready()

@@ -4,7 +4,9 @@ Each mesh takes the first steps from the start, and one more from what the mesh 
 """
 
 import json
+import math
 import pathlib
+import re
 import sys
 
 import jax
@@ -19,7 +21,9 @@ from jaxnmt.analysis.laws.practice import Practice, batch
 from jaxnmt.analysis.laws.subject import Subject
 from jaxnmt.analysis.laws.training import restore, save
 from jaxnmt.config import Mesh
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, param_shardings
@@ -59,14 +63,19 @@ def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.P
     return found, on[0]
 
 
-def translations(name: str, mesh: Mesh | None) -> list[str]:
-    """Some lines, by greedy and by beam search, with parameters laid out on a mesh (None: on one device)."""
+def translator_of(name: str, mesh: Mesh | None) -> Translator:
+    """With parameters laid out on a mesh (None: on one device)."""
     tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [(LETTERS, LETTERS)])
     model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
     if mesh is not None:
         params = jax.device_put(params, param_shardings(params, make_mesh(mesh)))
-    translator = Translator(model, params, tokenizer, 12)
+    return Translator(model, params, tokenizer, 12)
+
+
+def translations(name: str, mesh: Mesh | None) -> list[str]:
+    """Some lines, by greedy and by beam search."""
+    translator = translator_of(name, mesh)
     random = np.random.default_rng(0)
     lines = [" ".join(random.choice(LETTERS.split(), random.integers(1, 9))) for _ in range(11)]
     decoding = cfg.Decoding(batch_size=6, max_length_ratio=1.0, max_length_extra=3)
@@ -74,9 +83,21 @@ def translations(name: str, mesh: Mesh | None) -> list[str]:
     return [candidates[0].text for part in found for candidates in part]
 
 
+def largest_exchange(name: str) -> tuple[int, int]:
+    """-> numbers in the largest array that a beam search over eight devices exchanges, and in the one that holds the translations."""
+    translator = translator_of(name, Mesh(data=8))
+    rows, beams, length = 16, 3, 10
+    options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
+    arrays = translator._laid_out(tokens, np.full(rows, length, np.int32))
+    text = translator._search.lower(options, translator.params, *arrays).compile().as_text()
+    shapes = re.findall(r"= \(?\w+\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
+    return max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), rows * beams * length
+
+
 def main(folder: pathlib.Path) -> None:
     told: dict = {"devices": jax.device_count(), "models": {}}
     told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "lstm")}
+    told["exchanged"] = {name: largest_exchange(name) for name in ("transformer", "lstm")}
     for name in MODELS:
         subject, before = subject_of(name), None
         told["models"][name] = {}

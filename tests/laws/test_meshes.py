@@ -58,3 +58,9 @@ def test_translations_are_the_same_on_every_mesh(eight, name):
     expected = meshes.translations(name, None)
     assert len(set(expected)) > 3
     assert eight[1]["translations"][name] == {mesh: expected for mesh in meshes.DECODED}
+
+
+@pytest.mark.parametrize("name", ["transformer", "lstm"])
+def test_devices_that_share_a_search_exchange_words_and_no_states(eight, name):
+    exchanged, words = eight[1]["exchanged"][name]
+    assert 0 < exchanged <= words

@@ -60,3 +60,21 @@ def test_bfloat16_multiplies_matrices_and_float32_takes_the_softmax_and_the_loss
 def test_fresh_parameters_are_float32(config):
     model = tiny.model_of(cfg.replace(config, dtype="bfloat16"))
     assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))} == {jnp.dtype("float32")}
+
+
+def operations(jaxpr, name):
+    """(types that it reads, types that it gives) of each operation of a name, in a program and all that it calls."""
+    own = [tuple(tuple(v.aval.dtype.name for v in side) for side in (e.invars, e.outvars)) for e in jaxpr.eqns if e.primitive.name == name]
+    return own + [found for e in jaxpr.eqns for inner in jaxprs_in_params(e.params) for found in operations(inner, name)]
+
+
+def test_the_output_layers_logits_are_float32_before_they_are_rounded():
+    model = tiny.model_of(cfg.replace(tiny.BASE, dtype="bfloat16"))
+    program = jax.make_jaxpr(lambda params: model.decode(params, model.encode(params, SINGLE), SINGLE))(tiny.params_of(model))
+    assert operations(program.jaxpr, "dot_general")[-1] == (("bfloat16", "bfloat16"), ("float32",))
+
+
+def test_biases_gather_their_gradients_in_float32():
+    params, loss = loss_of("pre", "bfloat16")
+    sums = operations(jax.make_jaxpr(jax.grad(loss))(params).jaxpr, "reduce_sum")
+    assert sums and not any("bfloat16" in read for read, _ in sums)

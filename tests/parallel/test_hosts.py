@@ -120,3 +120,25 @@ def test_only_copies_are_spread_over_slices():
         make_mesh(Mesh(fsdp=8), devices)
     with pytest.raises(UserError, match="mesh.slices 3 does not divide 8"):
         make_mesh(Mesh(slices=3), devices)
+    assert make_mesh(Mesh(fsdp=8, slices=1), devices).devices.size == 8
+
+
+def test_gpus_of_several_hosts_may_share_parameters():
+    hosts = [Device(i, i // 4, slice_index=i // 4, platform="gpu") for i in range(8)]
+    assert make_mesh(Mesh(fsdp=8), hosts).shape["fsdp"] == 8
+    assert [{d.slice_index for d in copy.flat} for copy in make_mesh(Mesh(fsdp=4), hosts).devices] == [{0}, {1}]
+    with pytest.raises(UserError, match="2 slices, which do not divide mesh.data 1"):
+        make_mesh(Mesh(fsdp=8, slices=2), hosts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip(Device):
+    coords: tuple[int, int, int] = (0, 0, 0)
+    core_on_chip: int = 0
+
+
+@pytest.mark.parametrize("axes", [(16, 1, 1), (4, 4, 1), (2, 8, 1), (1, 2, 8), (2, 2, 4)])
+def test_a_grid_may_split_an_axis_of_a_tpus_torus(axes):
+    chips = [Chip(i, i // 4, platform="tpu", device_kind="TPU v6 lite", coords=(i % 4, i // 4, 0)) for i in range(16)]
+    mesh = make_mesh(Mesh(*axes), chips)
+    assert mesh.devices.shape == axes and {chip.id for chip in mesh.devices.flat} == set(range(16))

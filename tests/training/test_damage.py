@@ -63,6 +63,7 @@ def test_every_bit_moves_the_checksum():
                 flipped = tree | {name: jnp.asarray(bits.view(leaf.dtype).reshape(leaf.shape))}
                 assert int(checksum(flipped)) != plain
     assert int(checksum(tree | {"a": tree["a"][::-1]})) != plain
+    assert int(checksum(tree | {"a": tree["a"].reshape(-1)})) == plain  # a number's place is that in the rows of its leaf
 
 
 def files(run):

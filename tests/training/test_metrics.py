@@ -1,12 +1,14 @@
 """What is measured, in metrics.jsonl and in TensorBoard's files."""
 
 import time
+import types
 
+import jax
 import pytest
 from training import events
 
 from jaxnmt.run_directory import read_metrics
-from jaxnmt.training.metrics import MetricsLog
+from jaxnmt.training.metrics import MetricsLog, peak_flops
 
 
 @pytest.fixture
@@ -26,3 +28,13 @@ def test_what_a_killed_run_wrote_after_its_checkpoint_is_in_neither(tmp_path, la
     assert losses == {step: (0 if step < 5 else 1 if step < 8 else 2) + 1 / step for step in range(1, 11)}
     assert events.shown(tmp_path) == events.recorded(tmp_path)
     assert {name for name, _ in events.shown(tmp_path)} == {"train/loss", "train/tokens", "train/seconds"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate"),
+    [("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA A10G", 70e12), ("NVIDIA L40S", 362e12), ("TPU v5 lite", 197e12), ("TPU v5e", 197e12)],
+)
+def test_a_devices_peak_is_found_by_its_whole_name(kind, rate, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [types.SimpleNamespace(device_kind=kind)])
+    monkeypatch.setattr(jax, "device_count", lambda: 4)
+    assert peak_flops.__wrapped__() == 4 * rate
