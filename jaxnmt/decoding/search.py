@@ -168,7 +168,7 @@ def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
     done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), penalty)
     values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
     kept_BK = jnp.take_along_axis(parents_BC, keep_BK, 1)
-    choose = jax.vmap(lambda x_K, kept_K: x_K[kept_K])  # each sentence among its own, so that no device looks for rows on another
+    choose = jax.vmap(lambda x_K, kept_K: x_K[kept_K])  # each sentence among its own
     carry = jax.tree.map(lambda x: choose(x.reshape(B, K, *x.shape[1:]), kept_BK).reshape(x.shape), carry)
     return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
 

@@ -19,7 +19,7 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.distributed import is_leader
-from jaxnmt.parallel.sharding import batch_parts, mesh_of, replicated, to_mesh
+from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
 from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load
@@ -62,7 +62,7 @@ class Translator:
         self.processors, self.warn = processors, warn
         self.mesh = mesh_of(params)
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
-        self._search = jax.jit(functools.partial(search, model), static_argnums=0, **laid)
+        self._search = jax.jit(self._on_its_devices, static_argnums=0, **laid)
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
@@ -124,6 +124,11 @@ class Translator:
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, ((sentences[i], []),))]  # the model's scores are no numbers
         return results
+
+    def _on_its_devices(self, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
+        """Each device searches for its own sentences."""
+        find = functools.partial(search, self.model, options)
+        return (find if self.mesh is None else per_device(find, self.mesh))(params, batch, limits_B)
 
     def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
         arrays = {"encoder_input_tokens": tokens, "limits": limits}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import jax
 
-from jaxnmt.parallel.sharding import activation_spec
+from jaxnmt.parallel.sharding import activation_spec, on_mesh
 
 LANES = 128
 BLOCK = 512  # most positions at a time
@@ -53,7 +53,7 @@ def attend(q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS, causal: b
         return y.swapaxes(1, 2).astype(v.dtype)
 
     arrays = q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS
-    if jax.sharding.get_abstract_mesh().empty:
+    if not on_mesh():
         return one_device(*arrays)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
     return jax.shard_map(one_device, in_specs=layouts, out_specs=layouts[0], check_vma=False)(*arrays)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -108,9 +109,26 @@ def mesh_of(tree) -> jax.sharding.Mesh | None:
     return sharding.mesh if isinstance(sharding, NamedSharding) and sharding.mesh.size > 1 else None
 
 
+def on_mesh() -> bool:
+    """Whether arrays lie spread over a mesh here: not outside one, nor where a program is written for one device (`per_device`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not (mesh.empty or mesh.are_all_axes_manual)
+
+
+def per_device(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
+    """`function(params, *arrays)` on each device's rows for themselves, nothing exchanged; parameters lie whole on every device."""
+    rows = PartitionSpec(BATCH_AXES)
+
+    def spread(params, *arrays):
+        layouts = (PartitionSpec(), *(rows for _ in arrays))
+        return jax.shard_map(function, mesh=mesh, in_specs=layouts, out_specs=rows, check_vma=False)(params, *arrays)
+
+    return spread
+
+
 def constrain(x: jax.Array, letters: str) -> jax.Array:
-    """Lay an activation out by its shape letters; does nothing outside a mesh."""
-    if jax.sharding.get_abstract_mesh().empty:
+    """Lay an activation out by its shape letters; does nothing where arrays are not spread over a mesh."""
+    if not on_mesh():
         return x
     return jax.lax.with_sharding_constraint(x, activation_spec(letters))
 
@@ -118,7 +136,7 @@ def constrain(x: jax.Array, letters: str) -> jax.Array:
 def parts(letter: str) -> int:
     """How many parts an activation's axis is split into."""
     mesh, axes = jax.sharding.get_abstract_mesh(), _LETTERS.get(letter, ())
-    return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes))
+    return math.prod(mesh.shape[axis] for axis in ([axes] if isinstance(axes, str) else axes)) if on_mesh() else 1
 
 
 def whole(letter: str) -> bool:
