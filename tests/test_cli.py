@@ -237,11 +237,14 @@ def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, 
 class Shouting:
     """A translator that shouts, and knows a second best."""
 
+    asked: typing.ClassVar[list[int]] = []
+
     @classmethod
     def from_run(cls, run, checkpoint=None):
         return cls()
 
     def translate(self, lines, decoding, first=1):
+        self.asked.append(first)
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
 
 
@@ -268,6 +271,14 @@ def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbin
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("é\nb\n".encode())))
     assert cli.main(["translate", run, "--n-best", "2"]) == 0
     assert capfdbinary.readouterr().out.decode() == "1\t0.0000\tÉ\n1\t-1.0000\té\n2\t0.0000\tB\n2\t-1.0000\tb\n"
+
+
+def test_sentences_are_counted_from_window_to_window(run, tmp_path, capfdbinary):
+    (tmp_path / "in.txt").write_text("a\n" * 40)  # windows of 16
+    Shouting.asked.clear()
+    assert cli.main(["translate", run, "--input", str(tmp_path / "in.txt"), "--n-best", "2"]) == 0
+    told = [int(line.split(b"\t")[0]) for line in capfdbinary.readouterr().out.splitlines()]
+    assert told == [n for n in range(1, 41) for _ in range(2)] and Shouting.asked == [1, 17, 33]
 
 
 def test_a_disk_without_room_is_told_in_a_sentence(run, text_to_score, capsys):

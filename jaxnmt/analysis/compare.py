@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from jaxnmt import config_checks, run_directory
 from jaxnmt.config import Experiment, UserError
-from jaxnmt.data.cleaning import decode
+from jaxnmt.data import identity
+from jaxnmt.data.cleaning import decode, normalise
 from jaxnmt.data.files import existing_file, language_of
 from jaxnmt.data.sources import open_sources
 from jaxnmt.data.vocabulary import join
@@ -166,7 +167,7 @@ def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestS
     """The test set, sources as people read them, and for each run the sources as its model reads them."""
     if settings.source or settings.reference:
         test = _given(runs, settings)
-        return test, dict.fromkeys(runs, read_lines(settings.source, "--source"))
+        return test, dict.fromkeys(runs, [normalise(line) for line in read_lines(settings.source, "--source")])
     if not runs:
         raise UserError("files of translations do not say what they translate: give --source FILE and --reference FILE")
     opened = {name: open_test_set(experiment, run_directory.folder(name), settings.split) for name, experiment in runs.items()}
@@ -190,12 +191,13 @@ def _given(runs: Mapping[str, Experiment], settings: Settings) -> TestSet:
         raise UserError(
             f"{settings.source} has {len(sources):,} lines and {settings.reference} {len(references):,}: line by line they belong together"
         )
-    trained = next(iter(runs.values()), None)
+    name, trained = next(iter(runs.items()), ("", None))
     split = trained is not None and trained.tokenizer.kind == "words"
     languages = [language_of(settings.source), settings.target_language or language_of(settings.reference)]
     if trained is not None:
-        data = trained.data
-        languages = [code or known for code, known in zip(languages, (data.source_language, data.target_language), strict=True)]
+        configured = trained.data.source_language, trained.data.target_language
+        recorded = identity.read(run_directory.folder(name)).get("languages", ("", ""))
+        languages = [code or asked or found for code, asked, found in zip(languages, configured, recorded, strict=True)]
     test = TestSet(settings.reference, sources, references, settings.pretokenized or split, (languages[0], languages[1]))
     return readable(dataclasses.replace(test, references=_joined(references, trained)), trained) if trained and split else test
 

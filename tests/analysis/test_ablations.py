@@ -22,6 +22,7 @@ from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import UserError, replace
 from jaxnmt.data.prepared import prepare
+from jaxnmt.evaluation.significance import holm, over_runs
 from jaxnmt.parallel import distributed
 
 STUDY = """
@@ -106,6 +107,11 @@ def check_table(study, folder, table):
     rate = worker.chosen_rate(study, folder, "two heads")
     scores = {r: worker.read_result(folder, Job("two heads", 1, r))["validation_score"] for r in (1e-3, 1e-2)}
     assert scores[rate] == max(scores.values()) > min(scores.values())
+    for tried, score in scores.items():
+        trial = worker.read_result(folder, Job("two heads", 1, tried))
+        assert score == -min(validation["loss"] for validation in trial["validations"]) and trial["steps"] == 4
+        ran = json.loads((folder / f"trials/two_heads/rate-{tried:g}/run/config.json").read_text())
+        assert ran["training"]["seed"] == 1
     used = json.loads((folder / "runs/two_heads/seed-1/run/config.json").read_text())
     assert used["schedule"]["learning_rate"] == rate and used["training"]["seed"] == 1 and used["training"]["steps"] == 6
 
@@ -127,6 +133,41 @@ def test_variants_of_unequal_size_are_refused_unless_asked_for(tmp_path):
     study = Study({"small": small, "large": replace(small, **{"model.emb_dim": 32})}, Budget(1))
     with pytest.raises(UserError, match="large [0-9,]+: .* unequal_parameters"):
         budgets.measure(study, tmp_path)
+
+
+def test_a_twentieth_more_or_less_is_the_bound():
+    budgets._equal({"a": 1000, "b": 1050, "c": 950}, "parameters", "x")
+    for number in (1051, 949):
+        with pytest.raises(UserError, match=f"b {number:,}"):
+            budgets._equal({"a": 1000, "b": number}, "parameters", "x")
+
+
+def test_longer_sources_make_a_target_token_dearer(tmp_path):
+    for name, line in (("l.en", "a b c d e f\n"), ("s.de", "x y\n")):
+        (tmp_path / name).write_text(line * 60)
+
+    def size(source, target):
+        text = (str(tmp_path / source), str(tmp_path / target))
+        return budgets._size(replace(tiny.experiment(tmp_path), **{"data.train": text}), tmp_path / f"{source}-{target}")
+
+    assert size("l.en", "s.de").flops > size("s.de", "l.en").flops
+
+
+def test_p_is_corrected_for_all_variants_and_waits_for_every_seed(tmp_path):
+    one = replace(tiny.experiment(tmp_path), **{"data.test": (tiny.write_text(tmp_path, "t", 40, 4),)})
+    study = Study({name: replace(one, **{"training.label_smoothing": i / 10}) for i, name in enumerate("abcd")}, Budget(1), seeds=(1, 2))
+    random, made = np.random.default_rng(0), {}
+    references = (tmp_path / "t.yy").read_text().splitlines()
+    for rate, name in enumerate("abcd", 1):
+        for seed in (1,) if name == "d" else (1, 2):
+            folder = tmp_path / Job(name, seed).folder
+            folder.mkdir(parents=True)
+            lines = [" ".join("z" if random.random() < rate / 10 else word for word in line.split()) for line in references]
+            (folder / "test.txt").write_text("".join(f"{line}\n" for line in lines))
+            config_files.write_json({}, folder / worker.RESULT)
+            made.setdefault(name, []).append(lines)
+    plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], references, True, "yy").estimates[1:]]
+    assert results.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
 
 
 def test_steps_of_unequal_size_are_refused_unless_asked_for(tmp_path):
@@ -164,14 +205,15 @@ def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
         worker.reproduce(study, tmp_path, {}, "a", print)
 
 
-def test_a_run_that_is_reproduced_again_is_trained_again(tmp_path, monkeypatch):
+@pytest.mark.parametrize("part", ["validations", "test"])
+def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeypatch):
     study = Study({"a": tiny.experiment(tmp_path), "b": tiny.experiment(tmp_path)}, Budget(5), seeds=(1, 2))
     found, result = [], {"validations": [1], "test": {"BLEU": 2}}
 
     def train(experiment, folder, kind, claim):
         found.append((folder / "run").exists())
         (folder / "run").mkdir(exist_ok=True)
-        return result if len(found) < 3 else {**result, "test": {"BLEU": 3}}
+        return result if len(found) < 3 else {**result, part: "another"}
 
     for seed in study.seeds:
         (tmp_path / f"runs/a/seed-{seed}").mkdir(parents=True)
@@ -180,7 +222,7 @@ def test_a_run_that_is_reproduced_again_is_trained_again(tmp_path, monkeypatch):
     steps, said = {"a": {"run": 5}}, []
     assert worker.reproduce(study, tmp_path, steps, "runs/a/seed-2", said.append)
     assert worker.reproduce(study, tmp_path, steps, str(tmp_path / "runs/a/seed-2"), said.append)
-    assert not worker.reproduce(study, tmp_path, steps, "a", said.append) and "test differ" in said[-3]
+    assert not worker.reproduce(study, tmp_path, steps, "a", said.append) and f"{part} differ" in said[-3]
     assert found == [False] * 4 and len(said) == 6
 
 

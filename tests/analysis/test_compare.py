@@ -9,9 +9,10 @@ import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
 from jaxnmt import cli, run_directory
-from jaxnmt.analysis import compare, pages, tables
+from jaxnmt.analysis import compare, comparison_report, pages, tables
 from jaxnmt.analysis.comparison_report import labels, ranked
 from jaxnmt.config import Experiment, replace
+from jaxnmt.data import identity
 from jaxnmt.evaluation import translations
 from jaxnmt.evaluation.significance import Estimate
 
@@ -260,3 +261,33 @@ def test_lines_are_read_as_sacrebleu_reads_them(tmp_path):
 
 def test_labels_are_short_where_they_tell_systems_apart():
     assert labels(["a/x.de", "b/y.de"]) == ("x.de", "y.de") and labels(["a/x", "b/x/"]) == ("a/x", "b/x/")
+
+
+def test_given_files_without_a_language_have_the_runs(files, translated):
+    run = start(files, "run")
+    (files.folder / "run" / identity.RECORD).write_text(json.dumps({"languages": ["en", "zh"]}))
+    (files.folder / "s.txt").write_text("one\n")
+    (files.folder / "r.txt").write_text("你好\n")
+    found = numbers(files, run, "--source", str(files.folder / "s.txt"), "--reference", str(files.folder / "r.txt"))
+    assert "tok:zh" in found["metrics"][0]["signature"]
+
+
+def test_a_given_source_is_read_as_translate_reads_it(files, translated):
+    text = "\ufeffone\ttwo three\x00.\n" + "".join(f"{line}\n" for line in SOURCE[1:])
+    (files.folder / "source.en").write_text(text)
+    settings = compare.Settings(source=files.source, reference=files.reference)
+    _, [system], _ = compare.gather([start(files, "run")], settings, print)
+    assert system.translations[0] == "ONE TWO THREE ."
+
+
+def test_a_row_has_difference_p_and_corrected_p():
+    row = comparison_report._row("b", Estimate(31.5, 31.4, 0.8, 0.01, 0.03), 33.0)
+    assert row == ("b", "31.50", "31.40 ± 0.80", "-1.50", "0.0100", "0.0300")
+
+
+def test_the_page_shows_the_system_that_is_named(files):
+    third, page = files.folder / "third.de", files.folder / "page.html"
+    third.write_text("".join(f"{line}\n" for line in REFERENCE))
+    numbers(files, files.worse, files.better, str(third), *files.given, "--html", str(page), "--other", str(third), "--examples", "1")
+    text = page.read_text()
+    assert "Biggest gains of third.de against worse.de" in text and text.count("<article>") == 1

@@ -17,8 +17,9 @@ import tiny
 from jaxnmt import config as cfg
 from jaxnmt import config_files
 from jaxnmt.analysis.plan import compiled, hlo, kernel, minimum, prediction, report, search, topology, workload
-from jaxnmt.analysis.plan.arithmetic import work
+from jaxnmt.analysis.plan.arithmetic import Work, work
 from jaxnmt.analysis.plan.collectives import Collective, collectives, groups, seconds
+from jaxnmt.analysis.plan.estimate import estimate
 from jaxnmt.config import UserError
 from jaxnmt.data.packing import Shape
 from jaxnmt.verbs import planning
@@ -222,7 +223,25 @@ def test_time_follows_from_the_chip(planned):
     assert planned.tokens_per_second == pytest.approx(512 / time.seconds)
     assert planned.hours == pytest.approx(10_000 * time.seconds / 3600)
     json.dumps(report.record(planned, "tiny"))
-    assert "512" not in str(report.tables(planned, "tiny")[0]).splitlines()[0]
+
+
+def test_an_estimate_by_hand(planned):
+    sent = (
+        Collective("all-reduce", (0, 1, 2, 3), 1, 10, False),  # of 4: 2 x 3/4 of its bytes
+        Collective("all-gather", (0, 1, 2, 3), 1, 40, True),
+        Collective("collective-permute", (0, 1), 1, 5, True),  # by two links at once
+        Collective("collective-permute", (1, 0), 1, 10, True),
+    )
+    target = topology.Target("four", topology.Chip("chip", flops=100.0, bandwidth=10.0, link=5.0, clock=2.0), range(4))
+    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, Work(800.0, 400.0, 0.0), 10, 0.0, sent, (0, 1, 2, 3), 0.0)
+    found = estimate(program, target)
+    assert (found.arithmetic, found.computing, found.waiting, found.overlapped) == pytest.approx((2, 5 + 1, 3, 6 + 2))
+    assert found.seconds == pytest.approx(3 + 8) and dataclasses.replace(found, overlapped=1.0).seconds == pytest.approx(3 + 6)
+    (share,), (time,) = planned.workload.shares, planned.times
+    shares = tuple(dataclasses.replace(share, share=part) for part in (0.25, 0.75))
+    slow = dataclasses.replace(time, computing=3 * time.computing)
+    two = dataclasses.replace(planned, workload=dataclasses.replace(planned.workload, shares=shares), times=(time, slow))
+    assert two.step_seconds == pytest.approx(0.25 * time.seconds + 0.75 * slow.seconds)
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(planned):

@@ -257,6 +257,12 @@ def test_the_key_was_read_so_many_steps_ago_whichever_way_the_model_reads(name, 
         assert (way.shape[1] - 1 - np.argmax(np.isin(way, key), axis=1) == steps).all()
 
 
+def test_recall_trains_without_dropout():
+    tasks = [recall.Task(replace(BAG, dropout=rate), (2,), BUDGET) for rate in (0.0, 0.5)]
+    losses = [task.practice.run(task._fresh(1), task._batches(1))[1] for task in tasks]
+    assert losses[0] == losses[1]
+
+
 def test_what_can_be_recalled_is_learnt_and_what_was_not_taught_is_guessed():
     taught = recall.Task(BAG, (1, 4), recall.Budget(150, 16, 1e-2))
     assert min(taught.accuracies(1).values()) > 0.9

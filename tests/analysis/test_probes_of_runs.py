@@ -254,6 +254,16 @@ def test_split_words_are_words(tmp_path):
     assert contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein frau@@ chen hebt ihre hand"], "@@ ") == []
 
 
+def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):
+    rules_of(tmp_path)
+    for name, line in (("t.en", "s"), ("t.de", "Der Mann hebt seine Hand"), ("v.en", "s"), ("v.de", "Ein Mann hebt seine Hand")):
+        (tmp_path / name).write_text(f"{line}\n")
+    data = {f"data.{split}": (f"{tmp_path}/{n}.en", f"{tmp_path}/{n}.de") for split, n in (("test", "t"), ("validation", "v"))}
+    runs = {str(tmp_path / "run"): cfg.replace(cfg.Experiment(), **data)}
+    pairs = contrast_pairs.of_runs(runs, str(tmp_path / "rules.toml"), [], ())
+    assert [pair.right.split()[0] for pair in pairs] == ["Der", "Ein"]
+
+
 def test_rules_that_are_wanted_shipped_or_wrong(tmp_path):
     assert [rule.name for rule in rules_of(tmp_path, ["who"])] == ["who"]
     for file in contrast_pairs.RULES.glob("*.toml"):

@@ -135,16 +135,17 @@ def test_given_validation_pairs_are_never_dropped(experiment, tmp_path):
 def test_dropped_pairs_are_counted_by_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "CHUNK", 3)
     lines = [b"a b\tc d", b"\tc", b"\xff\tc", b"a b\tc d", b"a b\tc e", b"a b c d e\tc", b"v w x y\tv w x y", b"a b\tc d"]
+    lines.append(b"a\tb c d e f")
     (tmp_path / "a.tsv").write_bytes(b"\n".join(lines))
     data = Data(train=(str(tmp_path / "a.tsv"),), cache=str(tmp_path / "c"), max_length=5, held_out=0)
     experiment = Experiment(data=data, tokenizer=Tokenizer(kind="words"))
     result = prepare(experiment, tmp_path / "t", SILENT)
-    counts = {"invalid UTF-8": 1, "empty side": 1, "too many characters": 0, "length ratio": 0, "duplicate": 2, "too many tokens": 1}
-    assert result.report == {"read": 8, **counts, "held out": 0, "kept": 3}
+    counts = {"invalid UTF-8": 1, "empty side": 1, "too many characters": 0, "length ratio": 0, "duplicate": 2, "too many tokens": 2}
+    assert result.report == {"read": 9, **counts, "held out": 0, "kept": 3}
     assert texts(result, experiment) == ["c d", "c e", "v w x y"]  # four tokens and the end token are five
     kept = replace(experiment, **{"data.cleaning.drop_duplicates": False})
     assert prepare(kept, tmp_path / "t", SILENT).report["kept"] == 5
-    assert "5 dropped" in result.describe() and "2 duplicate" in result.describe()
+    assert "6 dropped" in result.describe() and "2 duplicate" in result.describe()
 
 
 def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeypatch):

@@ -89,9 +89,18 @@ def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(
     assert len(translate.warnings) == 1 and "line 3" in translate.warnings[0] and "15" in translate.warnings[0]
     parts = translate([" ".join(LETTERS[:11]), " ".join(LETTERS[11:15])])
     assert found[2][0].text == " ".join(part[0].text for part in parts)
+    assert found[2][0].score == pytest.approx(sum(part[0].score for part in parts), abs=1e-5)
     assert not translate.warnings
     translate([" ".join(LETTERS[:11])])
     assert not translate.warnings  # it just fits
+
+
+def test_a_long_line_is_cut_where_sentences_end_and_never_over_the_limit(translate):
+    def cut(*lengths):
+        line = " ".join("a " * (length - 1) + "b." for length in lengths)
+        return [len(part) for part in translate.translator._parts(1, line)]
+
+    assert cut(5, 6, 4) == [11, 4] and cut(5, 7) == [5, 7] and cut(3, 25) == [3, 11, 11, 3]
 
 
 def test_no_line_no_translation(translate):

@@ -1,7 +1,4 @@
-"""Recurrent layers against torch.nn's with the same weights: outputs, last states, and every gradient of a random linear functional.
-
-The gradients are what prove `models/recurrence.py`, which makes them by hand.
-"""
+"""Recurrent layers against torch.nn's with the same weights: outputs, last states, and every gradient of a random linear functional."""
 
 from __future__ import annotations
 
