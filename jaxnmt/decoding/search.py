@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.sharding import anywhere
 
 NEVER = -1e9
 
@@ -88,7 +89,7 @@ def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
     state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, L), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
 
     def unfinished(state):
-        return (state[0] < L) & ~state[-1].all()
+        return (state[0] < L) & anywhere(~state[-1])
 
     def body(state):
         t, carry, token_B, tokens_BL, log_prob_B, done_B = state
@@ -153,7 +154,7 @@ def _unfinished(options, limits_B, beams: Beams) -> jax.Array:
     alpha = options.length_penalty
     longest_B = limits_B if alpha >= 0 else jnp.broadcast_to(beams.t + 1, limits_B.shape)
     hope_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
-    return (beams.t < options.max_length) & (hope_B > beams.done.scores_BK[:, -1]).any()
+    return (beams.t < options.max_length) & anywhere(hope_B > beams.done.scores_BK[:, -1])
 
 
 def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:

@@ -62,7 +62,7 @@ class Translator:
         self.processors, self.warn = processors, warn
         self.mesh = mesh_of(params)
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
-        self._search = jax.jit(self._on_its_devices, static_argnums=0, **laid)
+        self._search = jax.jit(functools.partial(_search, model, self.mesh), static_argnums=0, **laid)
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
@@ -125,11 +125,6 @@ class Translator:
                 results[i] = some or [Translation("", NEVER, ((sentences[i], []),))]  # the model's scores are no numbers
         return results
 
-    def _on_its_devices(self, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
-        """Each device searches for its own sentences."""
-        find = functools.partial(search, self.model, options)
-        return (find if self.mesh is None else per_device(find, self.mesh))(params, batch, limits_B)
-
     def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
         arrays = {"encoder_input_tokens": tokens, "limits": limits}
         batch = arrays if self.mesh is None else to_mesh(arrays, self.mesh)
@@ -138,6 +133,12 @@ class Translator:
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
         return Translation(text, score, ((source, ids[: ids.index(EOS)]),))
+
+
+def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
+    """Each device searches for its own sentences."""
+    find = functools.partial(search, model, options)
+    return (find if mesh is None else per_device(find, mesh))(params, batch, limits_B)
 
 
 def few_rows(count: int, most: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ class ValidationTranslator:
 
     def __init__(self) -> None:
         self._translator: Translator | None = None
+        self._lay_out: Callable[[Any], Any] | None = None
 
     def __call__(
         self,
@@ -42,15 +43,23 @@ class ValidationTranslator:
         """
         if self._translator is None:
             self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=_no_warning)
-        if (mesh := mesh_of(params)) is not None:  # whole on each device, as `translate` has them: else each word would gather them again
-            params = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(params)
-        self._translator.params = params
+        self._translator.params = self._whole(params)
         decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
         candidates = self._translator.translate([source for source, _ in pairs], decoding)
+        self._translator.params = None  # training needs the room
         hypotheses = [best.text for best, *_ in candidates]
         joiner = experiment.tokenizer.joiner
         references = [join(target, joiner) if tokenizer.pretokenized else target for _, target in pairs]
         return hypotheses, bleu_score(hypotheses, references, tokenizer.pretokenized, languages)
+
+    def _whole(self, params: Any) -> Any:
+        """Parameters whole on each device, as `translate` has them: spread ones would be gathered again for each batch."""
+        mesh = mesh_of(params)
+        if mesh is None or all(leaf.is_fully_replicated for leaf in jax.tree.leaves(params)):
+            return params
+        if self._lay_out is None:
+            self._lay_out = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
+        return self._lay_out(params)
 
 
 def _no_warning(line: str) -> None:

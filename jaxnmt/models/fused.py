@@ -31,7 +31,7 @@ def fits(q_BTHK: jax.Array, k_BSHK: jax.Array) -> bool:
     """Whether the kernel can stand in: on a mesh of TPUs, both lengths multiples of 128."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     on_tpu = device is not None and device.platform == "tpu"
-    return on_tpu and _in_use.get() and q_BTHK.shape[1] % LANES == 0 and k_BSHK.shape[1] % LANES == 0
+    return on_mesh() and on_tpu and _in_use.get() and q_BTHK.shape[1] % LANES == 0 and k_BSHK.shape[1] % LANES == 0
 
 
 def attend(q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS, causal: bool, interpret: bool = False) -> jax.Array:

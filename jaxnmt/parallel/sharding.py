@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -77,9 +78,7 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
     slices = _slices(config, devices)
     if sizes[0] % len(slices):
         if config.slices != -1 or devices[0].platform != "gpu":
-            raise cfg.UserError(
-                f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple, or mesh.slices 1"
-            )
+            raise cfg.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
         slices = [devices]
     inner = (sizes[0] // len(slices), *sizes[1:])
     # What `jax.make_mesh` calls, which refuses grids that split an axis of a TPU's torus, and GPUs of several hosts.
@@ -89,9 +88,12 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
 
 def _slices(config: cfg.Mesh, devices: list[jax.Device]) -> list[list[jax.Device]]:
     """The devices slice by slice: as they say themselves, or as `mesh.slices` says, in their order."""
+    numbers = [getattr(device, "slice_index", None) or 0 for device in devices]
+    own = [[d for d, n in zip(devices, numbers, strict=True) if n == number] for number in sorted(set(numbers))]
     if config.slices == -1:
-        numbers = [getattr(device, "slice_index", None) or 0 for device in devices]
-        return [[d for d, n in zip(devices, numbers, strict=True) if n == number] for number in sorted(set(numbers))]
+        return own
+    if devices[0].platform == "tpu" and 1 < len(own) != config.slices:
+        raise cfg.UserError(f"mesh.slices is {config.slices}, but these TPUs are in {len(own)} slices: leave it out")
     if len(devices) % config.slices:
         raise cfg.UserError(f"mesh.slices {config.slices} does not divide {len(devices)} devices")
     size = len(devices) // config.slices
@@ -116,7 +118,7 @@ def on_mesh() -> bool:
 
 
 def per_device(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
-    """`function(params, *arrays)` on each device's rows for themselves, nothing exchanged; parameters lie whole on every device."""
+    """`function(params, *arrays)` on each device's rows for themselves; parameters lie whole on every device."""
     rows = PartitionSpec(BATCH_AXES)
 
     def spread(params, *arrays):
@@ -124,6 +126,12 @@ def per_device(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callabl
         return jax.shard_map(function, mesh=mesh, in_specs=layouts, out_specs=rows, check_vma=False)(params, *arrays)
 
     return spread
+
+
+def anywhere(flags: jax.Array) -> jax.Array:
+    """Whether any is true; within `per_device` on any device, so that all take as many steps of a loop and none waits long for another."""
+    axes = jax.sharding.get_abstract_mesh().manual_axes
+    return jax.lax.psum(flags.any().astype(jnp.int32), axes) > 0 if axes else flags.any()
 
 
 def constrain(x: jax.Array, letters: str) -> jax.Array:

@@ -19,7 +19,7 @@ from jaxnmt.parallel.distributed import is_leader
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
 _PEAK = {
     **{"TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5p": 459e12, "TPU v5": 459e12},
-    **{"TPU v6 lite": 918e12, "TPU v6e": 918e12, "TPU7x": 2307e12},
+    **{"TPU v6 lite": 918e12, "TPU v6e": 918e12, "TPU7x": 1153.5e12},
     **{"A100": 312e12, "H100": 989e12, "H200": 989e12, "B200": 2250e12},
     **{"A10": 125e12, "A10G": 70e12, "L4": 121e12, "L40": 181e12, "L40S": 362e12},
 }

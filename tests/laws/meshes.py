@@ -25,6 +25,7 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.evaluation.validation import ValidationTranslator
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, param_shardings
 
@@ -83,6 +84,15 @@ def translations(name: str, mesh: Mesh | None) -> list[str]:
     return [candidates[0].text for part in found for candidates in part]
 
 
+def validated(mesh: Mesh | None) -> list[str]:
+    """What validations translate, the second time, with parameters as training has them on a mesh."""
+    trained, validate = translator_of("transformer", mesh), ValidationTranslator()
+    pairs = [(line, line) for line in ("a b c", "d e", "f g h i")]
+    for _ in range(2):
+        found, _ = validate(cfg.Experiment(), trained.model, trained.tokenizer, trained.params, pairs, ("", ""))
+    return found
+
+
 def largest_exchange(name: str) -> tuple[int, int]:
     """-> numbers in the largest array that a beam search over eight devices exchanges, and in the one that holds the translations."""
     translator = translator_of(name, Mesh(data=8))
@@ -90,13 +100,15 @@ def largest_exchange(name: str) -> tuple[int, int]:
     options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
     arrays = translator._laid_out(tokens, np.full(rows, length, np.int32))
     text = translator._search.lower(options, translator.params, *arrays).compile().as_text()
-    shapes = re.findall(r"= \(?\w+\[([\d,]*)\]\S* (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
+    exchanged = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
+    shapes = [shape for results in exchanged for shape in re.findall(r"\w\[([\d,]*)\]", results)]
     return max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), rows * beams * length
 
 
 def main(folder: pathlib.Path) -> None:
     told: dict = {"devices": jax.device_count(), "models": {}}
     told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "lstm")}
+    told["validated"] = {mesh: validated(MESHES[mesh]) for mesh in DECODED}
     told["exchanged"] = {name: largest_exchange(name) for name in ("transformer", "lstm")}
     for name in MODELS:
         subject, before = subject_of(name), None

@@ -64,3 +64,7 @@ def test_translations_are_the_same_on_every_mesh(eight, name):
 def test_devices_that_share_a_search_exchange_words_and_no_states(eight, name):
     exchanged, words = eight[1]["exchanged"][name]
     assert 0 < exchanged <= words
+
+
+def test_validations_translate_the_same_on_every_mesh(eight):
+    assert eight[1]["validated"] == {mesh: meshes.validated(None) for mesh in meshes.DECODED}

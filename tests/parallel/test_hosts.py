@@ -142,3 +142,6 @@ def test_a_grid_may_split_an_axis_of_a_tpus_torus(axes):
     chips = [Chip(i, i // 4, platform="tpu", device_kind="TPU v6 lite", coords=(i % 4, i // 4, 0)) for i in range(16)]
     mesh = make_mesh(Mesh(*axes), chips)
     assert mesh.devices.shape == axes and {chip.id for chip in mesh.devices.flat} == set(range(16))
+    twice = [*chips, *(dataclasses.replace(chip, id=16 + chip.id, slice_index=1) for chip in chips)]
+    with pytest.raises(UserError, match="these TPUs are in 2 slices"):
+        make_mesh(Mesh(slices=1), twice)
