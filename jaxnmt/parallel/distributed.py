@@ -22,7 +22,7 @@ from jaxnmt.config import UserError, first_line
 
 STUCK = 75  # EX_TEMPFAIL of sysexits.h: the same command may do better
 _A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long
-_TOLD = (
+_TOLD = (  # what `asked` looks at, and JAX after it; of SLURM, all that is of a step
     *("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAXNMT_DISTRIBUTED"),
     *("MEGASCALE_COORDINATOR_ADDRESS", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
 )
