@@ -40,7 +40,7 @@ class Cleaning:
     max_ratio: float = 9.0
     """Drop a pair whose longer side has more than this many times the characters of the shorter (sides under 20 characters pass)."""
     drop_duplicates: bool = True
-    """Drop a pair that was already seen, both sides equal."""
+    """Drop a pair that occurred before in the same source, both sides equal. A mixture keeps what several of its sources have."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Optimizer:
     epsilon: float = 1e-9
     """Added to the denominator (adam, adamw)."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (adamw, lion, muon, adafactor); norms and biases are spared."""
+    """Decoupled weight decay of matrices (adamw, lion, muon, adafactor); norms, biases and vectors are spared."""
     clip_norm: float = 0.0
     """Scale the gradient down to this global norm; 0: off."""
 

@@ -36,13 +36,25 @@ MINUS_ONE = frozenset({"mesh.data", "mesh.fsdp", "mesh.tensor", "mesh.slices"})
 """Fields where -1 means all that are left."""
 
 
+USED_BY = {
+    "optimizer.beta1": ("adam", "adamw", "lion", "muon"),
+    "optimizer.beta2": ("adam", "adamw", "lion", "muon"),
+    "optimizer.epsilon": ("adam", "adamw"),
+    "optimizer.weight_decay": ("adamw", "adafactor", "lion", "muon"),
+    "schedule.final_ratio": ("cosine", "linear"),
+    "schedule.plateau_factor": ("plateau",),
+    "schedule.plateau_patience": ("plateau",),
+}
+"""The optimizers and schedules that read a field; for the others it must keep its default."""
+
+
 def validate(experiment: Experiment) -> None:
     """Look for values that cannot be.
 
     Raises:
         UserError: the first one found, naming the field(s) and value(s).
     """
-    for rule in (_types, _ranges, _data, _model, _training):  # each may count on those before it
+    for rule in (_types, _ranges, _unused, _data, _model, _training):  # each may count on those before it
         for problem in rule(experiment):
             raise UserError(problem)
 
@@ -92,6 +104,15 @@ def _ranges(experiment: Experiment) -> Iterator[str]:
             yield f"{name} is {value}; it must be below 1"
         elif name in UP_TO_ONE and value > 1:
             yield f"{name} is {value}; it must be at most 1"
+
+
+def _unused(experiment: Experiment) -> Iterator[str]:
+    defaults = Experiment()
+    for name, readers in USED_BY.items():
+        part, field = name.split(".")
+        chosen, value, default = (getattr(getattr(e, part), n) for e, n in ((experiment, "name"), (experiment, field), (defaults, field)))
+        if chosen not in readers and value != default:
+            yield f"{name} {value:g} has no effect with {part}.name {chosen}: leave it at {default:g}, or choose {' or '.join(readers)}"
 
 
 def _data(experiment: Experiment) -> Iterator[str]:
@@ -166,8 +187,6 @@ def _transformer(model: Transformer) -> Iterator[str]:
 
 
 def _training(experiment: Experiment) -> Iterator[str]:
-    if experiment.optimizer.name == "adam" and experiment.optimizer.weight_decay:
-        yield f"optimizer.weight_decay {experiment.optimizer.weight_decay:g} is not for optimizer.name adam; choose adamw"
     if experiment.training.seed >= 2**32:
         yield f"training.seed is {experiment.training.seed}; it must be below 4,294,967,296 (32 bits)"
     batching, training, schedule, mesh = experiment.batching, experiment.training, experiment.schedule, experiment.mesh

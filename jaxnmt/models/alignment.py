@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnmt.models.layers import Dense
+from jaxnmt.models.layers import Dense, at_least_float32
 
 
 class Matrix(nn.Module):
@@ -70,13 +70,13 @@ class SourceAttention(nn.Module):
 
 
 def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """-> the context of each query (B, Q, states), and its weights (B, Q, S), float32."""
-    scores_BQS = scores(score, weights, query_BQD).astype(jnp.float32)
+    """Return the context of each query (B, Q, states) and its attention weights (B, Q, S), float32."""
+    scores_BQS = scores(score, weights, query_BQD)
     seen_BQS = weights["mask"][:, None]
     if window:
         length_B1 = weights["mask"].sum(-1, keepdims=True)
-        place_BQ = jnp.tanh(query_BQD @ weights["place"]) @ weights["place_scorer"]
-        place_BQ = length_B1 * jax.nn.sigmoid(place_BQ.astype(jnp.float32))  # Luong et al. 2015, equation 9
+        place_BQ = _product(jnp.tanh(query_BQD @ weights["place"]), weights["place_scorer"])
+        place_BQ = length_B1 * jax.nn.sigmoid(place_BQ)  # Luong et al. 2015, equation 9
         distance_BQS = jnp.arange(scores_BQS.shape[-1]) - place_BQ[..., None]
         seen_BQS = seen_BQS & (jnp.abs(distance_BQS) <= window)
     shares_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
@@ -86,11 +86,17 @@ def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: ja
 
 
 def scores(score: str, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
-    """How well each query and each source state go together, (B, Q, S): what the softmax reads, padding not yet masked."""
+    """Return how well each query and each source state go together, before padding is masked: (B, Q, S), float32."""
     if score == "additive":  # Bahdanau et al. 2015, section A.1.2
-        return jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]) @ weights["scorer"]
+        return _product(jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]), weights["scorer"])
     if score != "location":
-        return jnp.einsum("BQA,BSA->BQS", query_BQD, weights["keys"])
-    located, length = query_BQD @ weights["locations"], weights["mask"].shape[-1]
+        keys_BSA = weights["keys"]
+        return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
+    located, length = _product(query_BQD, weights["locations"]), weights["mask"].shape[-1]
     missing = max(0, length - located.shape[-1])  # words too far on are never looked at
     return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Multiply to at least float32: scores that were rounded to bfloat16 would be rounded before the softmax."""
+    return jnp.matmul(x, y, preferred_element_type=at_least_float32(x.dtype))

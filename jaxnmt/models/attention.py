@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.models import fused
-from jaxnmt.models.layers import Dense, Noise, dropout, rotate
+from jaxnmt.models.layers import Dense, Noise, at_least_float32, dropout, rotate
 from jaxnmt.parallel.sharding import constrain
 
 
@@ -42,12 +42,13 @@ def attend(module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask: Mask | jax.Array, ra
 
 
 def dot_product_attention(module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask_BTS, rate: float, noise: Noise | None) -> jax.Array:
-    """softmax(q k / sqrt(K)) v over the places where the mask (boolean, broadcastable) is true -> (B, T, H, K).
+    """Return softmax(q k / sqrt(K)) v over the places where the mask (boolean, broadcastable) is true: (B, T, H, K).
 
-    The weights are sown as `attention` (B, H, T, S) into the module's intermediates, for those who ask for them.
+    Scores and softmax are float32 throughout. The weights are sown as `attention` (B, H, T, S) into the module's intermediates.
     """
-    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1])), k_BSHK)
-    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS.astype(jnp.float32), -1e9)
+    q_BTHK = q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1]))
+    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=at_least_float32(q_BTHK.dtype))
+    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, -1e9)
     weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BSHK.dtype)
     module.sow("intermediates", "attention", weights_BHTS)
     weights_BHTS = dropout(weights_BHTS, rate, noise and noise.at("attention_weights"))

@@ -20,8 +20,13 @@ from jaxnmt.parallel.sharding import constrain, whole
 NORM_EPSILON = 1e-5
 
 
+def at_least_float32(dtype) -> jnp.dtype:
+    """Return the type for sums, softmax and loss of numbers of `dtype`: float32, or `dtype` where that is wider."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
 def mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 in which every input bit moves every output bit (xor-shift and multiply, twice)."""
+    """Hash uint32 by a bijection in which every input bit moves every output bit (xor-shift and multiply, twice)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
@@ -52,12 +57,17 @@ class Noise:
         return Noise(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
 
     def bits(self, shape: Sequence[int], batch_axis: int = 0) -> jax.Array:
-        """One uniform uint32 for each element of an array."""
+        """Return one uniform uint32 for each element of an array.
+
+        The bits are a Weyl sequence over the elements, mixed: the key sets both its start and its stride. With the start alone, the masks
+        of two keys that share their high bits would be permutations of each other.
+        """
+        start, stride = mix(self.key), mix(self.key + jnp.uint32(0x9E3779B9)) | jnp.uint32(1)
         others = [1 if axis == batch_axis else size for axis, size in enumerate(shape)]
         inner = math.prod(others)
         row = (self.rows_B * jnp.uint32(inner)).reshape([-1 if axis == batch_axis else 1 for axis in range(len(shape))])
         element = jnp.arange(inner, dtype=jnp.uint32).reshape(others)
-        return mix((row + element) ^ self.key)
+        return mix(start + stride * (row + element))
 
 
 def dropout(x: jax.Array, rate: float, noise: Noise | None, batch_axis: int = 0) -> jax.Array:
@@ -91,13 +101,13 @@ class Dense(nn.Module):
             y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
         if self.use_bias:
             # In float32, so that its gradient is: a sum over all positions in bfloat16 would lose most of them.
-            y = (y.astype(jnp.float32) + self.param("bias", nn.initializers.zeros, self.shape)).astype(x.dtype)
+            y = (y.astype(at_least_float32(y.dtype)) + self.param("bias", nn.initializers.zeros, self.shape)).astype(x.dtype)
         return y
 
 
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
     """LayerNorm (Ba et al. 2016) over the last axis; without a bias RMSNorm (Zhang and Sennrich 2019). Computed in float32."""
-    y = x.astype(jnp.float32)
+    y = x.astype(at_least_float32(x.dtype))
     if bias is not None:
         y = y - y.mean(-1, keepdims=True)
     y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * scale
@@ -157,13 +167,16 @@ class Positions(nn.Module):
 
 
 def rotate(x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
-    """Rotary positions (Su et al. 2021, equation 34): turn each pair (x_i, x_{i+K/2}) by an angle proportional to the position."""
-    half = x_BTHK.shape[-1] // 2
-    frequency = 10000.0 ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions_BT[..., None, None].astype(jnp.float32) * frequency
-    sin, cos = jnp.sin(angle).astype(x_BTHK.dtype), jnp.cos(angle).astype(x_BTHK.dtype)
-    a, b = x_BTHK[..., :half], x_BTHK[..., half:]
-    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1)
+    """Turn each pair (x_i, x_{i+K/2}) by an angle proportional to the position: rotary positions (Su et al. 2021, equation 34).
+
+    Computed in float32: a sine in bfloat16 has two digits.
+    """
+    half, dtype = x_BTHK.shape[-1] // 2, at_least_float32(x_BTHK.dtype)
+    frequency = 10000.0 ** (-jnp.arange(half, dtype=dtype) / half)
+    angle = positions_BT[..., None, None].astype(dtype) * frequency
+    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    a, b = x_BTHK[..., :half].astype(dtype), x_BTHK[..., half:].astype(dtype)
+    return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x_BTHK.dtype)
 
 
 _ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "swiglu": nn.silu}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
-from jaxnmt.models.layers import Embedding, Noise
+from jaxnmt.models.layers import Embedding, Noise, at_least_float32
 from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -71,7 +71,7 @@ class EncoderDecoder(nn.Module):
     def logits(self, features: jax.Array) -> jax.Array:
         """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
-        logits = jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=at_least_float32(features.dtype))
         logits = constrain(logits, "BTV" if features.ndim == 3 else "BV")
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 

@@ -117,6 +117,17 @@ def on_mesh() -> bool:
     return not (mesh.empty or mesh.are_all_axes_manual)
 
 
+def traced_on(mesh: jax.sharding.Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function`, traced with activations laid out on `mesh`: a program does not depend on the mesh that its caller is in."""
+
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    traced.__name__ = getattr(function, "func", function).__name__  # what profiles and logs of compilations call the program
+    return traced
+
+
 def per_device(function: Callable[..., Any], mesh: jax.sharding.Mesh) -> Callable[..., Any]:
     """`function(params, *arrays)` on each device's rows for themselves; parameters lie whole on every device."""
     rows = PartitionSpec(BATCH_AXES)

@@ -32,10 +32,10 @@ from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, r
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
 from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import TrainPrograms, evaluation_program, use_compilation_cache
+from jaxnmt.training.programs import TrainPrograms, evaluation_program, fresh_state, use_compilation_cache
 from jaxnmt.training.progress import Display, train_line, validation_line
 from jaxnmt.training.signals import Signals
-from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of
+from jaxnmt.training.state import TrainState, abstract_state, shardings_of
 from jaxnmt.training.step import StepMetrics
 from jaxnmt.training.validation import remove_samples_after, validation_loss, write_samples
 
@@ -107,7 +107,7 @@ class Trainer:
         self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.optimizer = make_optimizer(experiment.optimizer)
         self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
-        self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing)
+        self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
         self.stopped = ""
 
@@ -117,11 +117,7 @@ class Trainer:
         """The newest checkpoint, or a fresh state."""
         step = self.store.latest()
         if step is None:
-            make = jax.jit(
-                lambda: initial_state(self.model, self.optimizer, self.config.training), out_shardings=shardings_of(self.abstract)
-            )
-            with jax.sharding.set_mesh(self.mesh):
-                return make()
+            return fresh_state(self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
         flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
         self.display.say(f"going on from checkpoint {step:,}")

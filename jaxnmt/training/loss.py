@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import Noise, at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import constrain, parts, whole
 
@@ -49,7 +49,7 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_
 
 def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
     """-> weighted sums of (label-smoothed loss, negative log-likelihood). The smoothing's mass is even over all V tokens."""
-    log_p = jax.nn.log_softmax(logits_BTV.astype(jnp.float32))
+    log_p = jax.nn.log_softmax(logits_BTV.astype(at_least_float32(logits_BTV.dtype)))
     nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
     loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
     return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum()
@@ -68,17 +68,18 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
         loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
         return sums[0] + loss, sums[1] + nll
 
-    return jax.lax.fori_loop(0, chunks.used, body, (jnp.float32(0), jnp.float32(0)))
+    zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
+    return jax.lax.fori_loop(0, chunks.used, body, (zero, zero))
 
 
 class _Chunks(NamedTuple):
-    """Positions some at a time; arrays led by a chunk axis.
+    """A batch's positions in chunks; arrays are led by a chunk axis.
 
-    Where a device has the whole batch, positions that count come first and chunks without any are never computed: padding costs nothing.
-    Rows spread over devices stay where they are, and the target axis is split.
+    Where a device has the whole batch, positions with weight come first, and chunks without any are never computed: padding costs nothing.
+    Rows that are spread over devices stay where they are: then the target axis is split, padded up to a multiple of the chunk's length.
 
     Attributes:
-        used: how many chunks have positions that count.
+        used: number of chunks that have positions with weight.
         ranks: for each of the batch's positions (row by row) its place in the chunks; None where the target axis is split.
     """
 
@@ -92,9 +93,14 @@ class _Chunks(NamedTuple):
     def of(features_BTD, targets_BT, weights_BT) -> _Chunks:
         rows, length = targets_BT.shape
         if not whole("B"):
-            size = max((n for n in range(1, length + 1) if length % n == 0 and n * rows <= CHUNK_TOKENS * parts("B")), default=1)
-            split = lambda x: jnp.moveaxis(x.reshape(rows, length // size, size, *x.shape[2:]), 1, 0)  # noqa: E731
-            return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), length // size, None)
+            count = -(-length // max(1, CHUNK_TOKENS * parts("B") // rows))
+            size = -(-length // count)
+
+            def split(x):
+                x = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
+                return jnp.moveaxis(x.reshape(rows, count, size, *x.shape[2:]), 1, 0)
+
+            return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), count, None)
         total = rows * length
         size = min(CHUNK_TOKENS, total)
         counts_N = jnp.asarray(weights_BT).reshape(-1) != 0
@@ -109,9 +115,9 @@ class _Chunks(NamedTuple):
         return self.features[i], self.targets[i], self.weights[i]
 
     def together(self, chunked: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """An array like `features` again in the batch's shape."""
+        """Return an array like `features` in the batch's shape (B, T, D)."""
         if self.ranks is None:
-            return jnp.moveaxis(chunked, 0, 1).reshape(shape)
+            return jnp.moveaxis(chunked, 0, 1).reshape(shape[0], -1, shape[2])[:, : shape[1]]
         return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
 
 
@@ -119,7 +125,7 @@ def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
     """-> loss sum, nll sum, and what the gradient needs: the softmax, unnormalised, and its sum."""
     x_BTD, targets_BT, weights_BT = chunk
     real_V = jnp.arange(table_VD.shape[0]) < vocab
-    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=jnp.float32)
+    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=at_least_float32(x_BTD.dtype))
     logits_BTV = jnp.where(real_V, logits_BTV, -1e9)
     top_BT1 = logits_BTV.max(-1, keepdims=True)
     exp_BTV = jnp.exp(logits_BTV - top_BT1)
@@ -132,7 +138,7 @@ def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing):
-    real_V = jnp.arange(table_VD.shape[0]) < vocab
+    real_V, dtype = jnp.arange(table_VD.shape[0]) < vocab, at_least_float32(features_BTD.dtype)
     chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
 
     def body(i, sums):
@@ -143,11 +149,12 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(real_V, label_smoothing / vocab, 0.0)
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
-        d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=jnp.float32)
+        d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
         # Summed over devices after the loop, not in each round, which is what laying it out like the table would come to.
         return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD"), sums[3].at[i].set(d_x_BTD)
 
-    start = (jnp.float32(0), jnp.float32(0), constrain(jnp.zeros(table_VD.shape, jnp.float32), "VD"), jnp.zeros_like(chunks.features))
+    zero = jnp.zeros((), dtype)
+    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, dtype), "VD"), jnp.zeros_like(chunks.features))
     loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
     return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 

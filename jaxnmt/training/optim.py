@@ -32,8 +32,13 @@ def make_optimizer(config: cfg.Optimizer) -> optax.GradientTransformation:
 
 
 def _decayed(params):
-    """True for matrices: norms and biases are not decayed."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: not path_name(path).endswith(("bias", "scale")), params)
+    """Mark the matrices: norms, biases (some have several axes) and vectors are not decayed."""
+
+    def is_matrix(path, x):
+        name = path_name(path)
+        return x.ndim - _stacked(name) >= 2 and not name.endswith(("bias", "scale"))
+
+    return jax.tree_util.tree_map_with_path(is_matrix, params)
 
 
 def _muon_dimensions(params):
@@ -43,7 +48,7 @@ def _muon_dimensions(params):
         name = path_name(path)
         if not name.endswith("kernel"):
             return None
-        first = 1 if "/layers/" in name else 0
+        first = _stacked(name)
         if name.endswith(("/qkv/kernel", "/kv/kernel")) and x.ndim == first + 4:
             return contrib.MuonDimensionNumbers((first,), (first + 2, first + 3))
         if name.endswith("/out/kernel") and x.ndim == first + 3:
@@ -51,6 +56,11 @@ def _muon_dimensions(params):
         return contrib.MuonDimensionNumbers((first,), tuple(range(first + 1, x.ndim)))
 
     return jax.tree_util.tree_map_with_path(dimensions, params)
+
+
+def _stacked(name: str) -> int:
+    """Return the number of leading axes that count stacked layers: 1 in a scanned stack, else 0."""
+    return int("/layers/" in name)
 
 
 def learning_rate(config: cfg.Schedule, total_steps: int, step: jax.Array) -> jax.Array:

@@ -16,8 +16,8 @@ import optax
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.sharding import batch_sharding
-from jaxnmt.training.state import TrainState, shardings_of
+from jaxnmt.parallel.sharding import batch_sharding, traced_on
+from jaxnmt.training.state import TrainState, initial_state, shardings_of
 from jaxnmt.training.step import evaluation_step, train_step
 
 
@@ -45,9 +45,19 @@ def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[st
     return {name: jax.ShapeDtypeStruct(*array, sharding=batch_sharding(mesh)) for name, array in arrays.items()}
 
 
-def jitted_step(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, abstract: TrainState):
-    """`(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout."""
-    step = functools.partial(train_step, model, optimizer, config)
+def fresh_state(
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, abstract: TrainState, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """Make the state before the first step, laid out like `abstract`."""
+    make = traced_on(mesh, functools.partial(initial_state, model, optimizer, config))
+    return jax.jit(make, out_shardings=shardings_of(abstract))()
+
+
+def jitted_step(
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, abstract: TrainState, mesh: jax.sharding.Mesh
+):
+    """Return `(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout."""
+    step = traced_on(mesh, functools.partial(train_step, model, optimizer, config))
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(abstract), None))
 
 
@@ -64,10 +74,10 @@ class TrainPrograms:
         shapes: Sequence[Shape],
         packed: bool,
     ):
-        step = jitted_step(model, optimizer, config, abstract)
+        step = jitted_step(model, optimizer, config, abstract, mesh)
         structs = [batch_struct(shape, packed, mesh) for shape in shapes]
         self.shapes, self.seconds = tuple(shapes), time.perf_counter()
-        self._programs = dict(zip(shapes, _compile_all(mesh, [lambda b=b: step.lower(abstract, b) for b in structs]), strict=True))
+        self._programs = dict(zip(shapes, _compile_all([lambda b=b: step.lower(abstract, b) for b in structs]), strict=True))
         self.seconds = time.perf_counter() - self.seconds
 
     def __call__(self, state: TrainState, shape: Shape, batch: dict[str, jax.Array]):
@@ -88,15 +98,14 @@ class TrainPrograms:
         return lines
 
 
-def evaluation_program(model: Seq2Seq, label_smoothing: float) -> Callable:
-    """`(params, batch) -> LossSums`, compiled once a shape when it is first met."""
-    return jax.jit(functools.partial(evaluation_step, model, label_smoothing))
+def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable:
+    """Return `(params, batch) -> LossSums`, compiled for each shape when it first occurs."""
+    return jax.jit(traced_on(mesh, functools.partial(evaluation_step, model, label_smoothing)))
 
 
-def _compile_all(mesh: jax.sharding.Mesh, lowerings: Sequence[Callable]) -> list:
-    """Trace one after the other, compile side by side. Ctrl-C does not wait for what is being compiled."""
-    with jax.sharding.set_mesh(mesh):
-        lowered = [lower() for lower in lowerings]
+def _compile_all(lowerings: Sequence[Callable]) -> list:
+    """Trace one after the other, compile side by side. Ctrl-C does not wait for a compilation."""
+    lowered = [lower() for lower in lowerings]
     pool = concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(len(lowered), os.cpu_count() or 1)))
     try:
         return list(pool.map(lambda program: program.compile(), lowered))

@@ -21,9 +21,8 @@ def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg
     tokenizer, pairs = data.tokenizer, data.validation
     ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
     sums = []
-    with jax.sharding.set_mesh(mesh):
-        for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, batch_parts(mesh)):
-            sums.append(evaluate(params, to_mesh(arrays, mesh)))
+    for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, batch_parts(mesh)):
+        sums.append(evaluate(params, to_mesh(arrays, mesh)))
     totals = [jax.device_get(part) for part in sums]
     tokens = sum(float(part.tokens) for part in totals)
     nll = sum(float(part.nll) for part in totals) / tokens

@@ -2,6 +2,7 @@ import dataclasses
 import gc
 import gzip
 import hashlib
+import inspect
 import os
 import pathlib
 import shutil
@@ -16,7 +17,10 @@ import pytest
 
 from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, UserError, replace
 from jaxnmt.data import merge, prepared, shards
+from jaxnmt.data.check import check
+from jaxnmt.data.cleaning import Reason
 from jaxnmt.data.prepared import prepare
+from jaxnmt.data.sources import open_sources
 from jaxnmt.data.tokenizer import load_tokenizer
 
 SILENT = lambda line: None  # noqa: E731
@@ -146,6 +150,20 @@ def test_dropped_pairs_are_counted_by_reason(tmp_path, monkeypatch):
     kept = replace(experiment, **{"data.cleaning.drop_duplicates": False})
     assert prepare(kept, tmp_path / "t", SILENT).report["kept"] == 5
     assert "6 dropped" in result.describe() and "2 duplicate" in result.describe()
+
+
+def test_a_mixture_keeps_a_pair_that_two_of_its_sources_have(tmp_path):
+    """A part of a corpus may be listed again with a weight of its own; `data check` and the help say the same."""
+    names = [
+        write(tmp_path / f"{name}.tsv", pairs) for name, pairs in (("all", [("a b", "c d")] * 2 + [("e", "f")]), ("part", [("e", "f")]))
+    ]
+    experiment = Experiment(data=Data(train=tuple(names), cache=str(tmp_path / "c"), held_out=0), tokenizer=Tokenizer(kind="words"))
+    result = prepare(experiment, tmp_path / "t", SILENT)
+    assert list(map(len, result.train)) == [2, 1] and result.report["duplicate"] == 1
+    report = check(open_sources(experiment.data.train, "data.train"), experiment.data.cleaning)
+    assert (report.kept, report.dropped[Reason.DUPLICATE]) == (3, 1)
+    text = inspect.getsource(Cleaning)
+    assert "in the same source" in text[text.index("drop_duplicates: bool") :]
 
 
 def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeypatch):

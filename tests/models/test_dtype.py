@@ -1,5 +1,8 @@
 """bfloat16 is a type of the computation: parameters, losses and gradients stay float32 and close to what float32 gives."""
 
+import math
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,9 @@ import tiny
 from jax.extend.core import jaxprs_in_params
 
 from jaxnmt import config as cfg
+from jaxnmt.models.alignment import attend
+from jaxnmt.models.attention import dot_product_attention
+from jaxnmt.models.layers import rotate
 from jaxnmt.training.loss import batch_loss
 
 PAIRS = tiny.random_pairs(6)
@@ -66,6 +72,59 @@ def operations(jaxpr, name):
     """(types that it reads, types that it gives) of each operation of a name, in a program and all that it calls."""
     own = [tuple(tuple(v.aval.dtype.name for v in side) for side in (e.invars, e.outvars)) for e in jaxpr.eqns if e.primitive.name == name]
     return own + [found for e in jaxpr.eqns for inner in jaxprs_in_params(e.params) for found in operations(inner, name)]
+
+
+QUERY = [[16.0, 1.0]]
+SCORES = {  # weights of two source states whose scores are 256 and 257; bfloat16 has no 257
+    "dot": {"keys": [[[16.0, 0.0], [16.0, 1.0]]]},
+    "additive": {"query": [[0.0, 0.0], [0.0, 0.0]], "keys": [[[99.0, 0.0], [99.0, 99.0]]], "scorer": [256.0, 1.0]},
+    "location": {"locations": [[16.0, 16.0], [0.0, 1.0]]},
+}
+
+
+class _Attention(nn.Module):
+    def __call__(self, q, k, v):
+        return dot_product_attention(self, q, k, v, jnp.ones((1, 1, 2), bool), 0.0, None)
+
+
+def softmax_of_256_and_257(score):
+    """The weights that each kind of attention gives in bfloat16 to scores of 256 and 257."""
+    bf16 = lambda x: jnp.asarray(x, jnp.bfloat16)  # noqa: E731
+    if score == "dot_product":  # queries are divided by sqrt(4)
+        q, k = bf16([[[[32.0, 2.0, 0.0, 0.0]]]]), bf16([[[[16.0, 0.0, 0.0, 0.0]], [[16.0, 1.0, 0.0, 0.0]]]])
+        values = bf16([[[[1.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 0.0, 0.0]]]])
+        return _Attention().apply({}, q, k, values)[0, 0, 0, :2]
+    weights = {name: bf16(x) for name, x in SCORES[score].items()}
+    weights |= {"values": jnp.zeros((1, 2, 2), jnp.bfloat16), "mask": jnp.ones((1, 2), bool)}
+    return attend(score, 0, weights, bf16([QUERY]))[1][0, 0]
+
+
+@pytest.mark.parametrize("score", ["dot_product", *SCORES])
+def test_scores_are_not_rounded_to_bfloat16_before_the_softmax(score):
+    e = math.e
+    np.testing.assert_allclose(np.asarray(softmax_of_256_and_257(score), np.float32), [1 / (1 + e), e / (1 + e)], rtol=1e-2)
+
+
+def test_the_place_of_local_attention_is_not_rounded_to_bfloat16():
+    """Luong et al. 2015, equation 9: of 1000 words, at 1000 * sigmoid(v tanh(W q))."""
+    weights = {"keys": jnp.zeros((1, 1000, 2)), "values": jnp.zeros((1, 1000, 2)), "mask": jnp.ones((1, 1000), bool)}
+    weights = weights | {
+        "place": 99 * jnp.eye(2),
+        "place_scorer": jnp.array([1.0, 1 / 128 + 1 / 256]),
+    }  # the sum has nine digits, bfloat16 eight
+    weights = {name: x if x.dtype == bool else x.astype(jnp.bfloat16) for name, x in weights.items()}
+    _, shares = attend("dot", 3, weights, jnp.asarray([[[1.0, 1.0]]], jnp.bfloat16))
+    place = 1000 / (1 + math.exp(-1 - 1 / 128 - 1 / 256))
+    near = np.abs(np.arange(1000) - place) <= 3
+    expected = np.where(near, np.exp(-2 * np.square((np.arange(1000) - place) / 3)), 0) / near.sum()
+    np.testing.assert_allclose(shares[0, 0], expected, rtol=0.02, atol=1e-3)
+
+
+def test_rotary_positions_turn_by_angles_in_float32():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 200, 1, 8)), jnp.bfloat16)
+    positions = jnp.arange(200)[None]
+    exact = rotate(x.astype(jnp.float32), positions)
+    np.testing.assert_array_equal(rotate(x, positions), exact.astype(jnp.bfloat16))
 
 
 def test_the_output_layers_logits_are_float32_before_they_are_rounded():

@@ -59,6 +59,21 @@ def test_the_fused_loss_is_the_plain_one_and_so_are_its_gradients(length, smooth
     np.testing.assert_allclose(jax.jit(fused)(features, table), (loss / 3, nll / 3), rtol=1e-5)  # the form without a gradient
 
 
+@pytest.mark.parametrize(("length", "rounds"), [(127, 2), (64, 1), (128, 2), (7, 1), (600, 10)])
+def test_rows_spread_over_devices_are_padded_to_whole_chunks(length, rounds, monkeypatch):
+    """A prime length would else take as many rounds as it has positions, or one of all of them."""
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 48)
+    monkeypatch.setattr(losses, "whole", lambda letter: letter != "B")
+    monkeypatch.setattr(losses, "parts", lambda letter: 4)
+    features = jnp.asarray(random.standard_normal((3, length, 8)), jnp.float32)
+    table, targets = jnp.asarray(random.standard_normal((16, 8)), jnp.float32), jnp.asarray(random.integers(0, 13, (3, length)))
+    weights = jnp.asarray(random.random((3, length)) < 0.7, jnp.float32)
+    assert losses._Chunks.of(features, targets, weights).used == rounds
+    fused = jax.jit(jax.value_and_grad(lambda *x: projected_cross_entropy(*x, targets, weights, 13, 0.1)[0], (0, 1)))
+    plain = jax.jit(jax.value_and_grad(lambda x, y: cross_entropy((x @ y.T)[..., :13], targets, weights, 0.1)[0], (0, 1)))
+    tiny.assert_close(fused(features, table), plain(features, table), rtol=1e-4, atol=1e-4)
+
+
 def test_a_models_loss_is_that_of_its_logits_and_padding_ids_have_no_chance():
     model = tiny.model_of(tiny.VARIANTS["learned"])
     params = tiny.params_of(model)

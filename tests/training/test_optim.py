@@ -1,5 +1,6 @@
 """Update rules and schedules."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import Optimizer, Schedule, Training, replace
+from jaxnmt.config import Experiment, Optimizer, Schedule, UserError, replace
+from jaxnmt.config_checks import validate
 from jaxnmt.models.layout import stack_layers
+from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.optim import learning_rate, make_optimizer
 
 NAMES = ("adam", "adamw", "adafactor", "lion", "muon")
@@ -49,12 +52,21 @@ def test_no_warm_up_begins_at_the_peak(name):
     assert rate(0, 10**6, name=name, learning_rate=0.5, warmup_steps=0) == pytest.approx(0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("scanned", [False, True], ids=["unrolled", "scanned"])
+MODELS = {  # both kinds of norm's parameters; vectors that are neither norm nor bias: the scorers of additive and of local attention
+    "unrolled": replace(tiny.VARIANTS["rotary"], norm="layernorm"),
+    "scanned": replace(tiny.VARIANTS["rotary"], norm="layernorm"),
+    "recurrent": tiny.RECURRENT["luong_concat"],
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("name", NAMES)
-def test_every_rule_moves_every_parameter_finitely_and_spares_norms_and_biases_its_decay(name, scanned):
-    params = tiny.params_of(tiny.model_of(replace(tiny.VARIANTS["rotary"], norm="layernorm")))
-    if scanned:
-        params = stack_layers(params)
+def test_every_rule_moves_every_parameter_finitely_and_decays_matrices_alone(name, kind):
+    params = tiny.params_of(tiny.model_of(MODELS[kind]))
+    vectors = {path_name(path) for path, x in jax.tree_util.tree_leaves_with_path(params) if x.ndim < 2}
+    assert kind != "recurrent" or {"decoder/cross_attention/scorer", "decoder/cross_attention/place_scorer"} <= vectors
+    if kind == "scanned":
+        params, vectors = stack_layers(params), {name.replace("layer_0", "layers") for name in vectors}
     gradient = jax.tree.map(jnp.cos, params)
 
     def update(decay):
@@ -64,7 +76,7 @@ def test_every_rule_moves_every_parameter_finitely_and_spares_norms_and_biases_i
     plain, decayed = update(0.0), update(0.1)
 
     def check(path, before, without, with_decay):
-        spared = name == "adam" or path[-1].key in ("bias", "scale")
+        spared = name == "adam" or path_name(path) in vectors or path[-1].key == "bias"
         assert np.isfinite(without).all() and np.abs(without).max() > 0
         np.testing.assert_allclose(
             with_decay - without, 0 * before if spared else -0.1 * before, atol=1e-5, err_msg=jax.tree_util.keystr(path)
@@ -109,18 +121,42 @@ def test_muon_updates_have_one_scale_in_all_directions():
         assert values.max() / np.median(values) < 2.5, values
 
 
-def test_every_optimizer_and_training_field_is_used():
-    """Every field of the rule changes something: a setting that does nothing is a lie."""
-    params = {"wi": {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((4, 4)), jnp.float32)}}
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_of_an_optimizer_has_an_effect_or_is_refused(name):
+    """A setting that does nothing is a lie. Clipping is the step's: test_step.py."""
+    random = np.random.default_rng(0)
+    params = {"wi": {"kernel": jnp.asarray(random.standard_normal((4, 4)), jnp.float32), "bias": jnp.ones(4)}}
 
-    def after_two(config):
+    def updates_of(config):
         rule = make_optimizer(config)
         state = rule.init(params)
-        for scale in (1.0, -0.5):
+        for scale in (1.0, -0.5, -0.01):
             updates, state = rule.update(jax.tree.map(lambda p, s=scale: s * jnp.sin(p), params), state, params)
-        return np.asarray(updates["wi"]["kernel"])
+        return np.concatenate([np.ravel(x) for x in jax.tree.leaves(updates)])
 
-    for field, value in {"beta1": 0.5, "beta2": 0.5, "epsilon": 0.1, "weight_decay": 0.1}.items():
-        base = Optimizer(name="adamw", epsilon=1e-6)
-        assert np.abs(after_two(base) - after_two(replace(base, **{field: value}))).max() > 1e-3, field
-    assert Training().ema_decay == 0.0
+    values = {"beta1": 0.5, "beta2": 0.5, "epsilon": 0.1, "weight_decay": 0.1}
+    assert {field.name for field in dataclasses.fields(Optimizer)} == {"name", "clip_norm", *values}
+    for field, value in values.items():
+        config = replace(Optimizer(name=name), **{field: value})
+        if np.abs(updates_of(config) - updates_of(Optimizer(name=name))).max() > 1e-3:
+            validate(Experiment(optimizer=config))
+        else:
+            with pytest.raises(UserError, match=f"optimizer.{field} {value:g} has no effect with optimizer.name {name}"):
+                validate(Experiment(optimizer=config))
+
+
+@pytest.mark.parametrize("name", ["noam", "cosine", "linear", "constant", "plateau"])
+def test_every_field_of_a_schedule_has_an_effect_or_is_refused(name):
+    """What the plateau schedule does with its own is the loop's: test_loop.py."""
+    values = {"learning_rate": 0.5, "warmup_steps": 7, "final_ratio": 0.5, "plateau_factor": 0.25, "plateau_patience": 9}
+    assert {field.name for field in dataclasses.fields(Schedule)} == {"name", *values}
+    for field, value in values.items():
+        config = replace(Schedule(name=name, warmup_steps=5), **{field: value})
+        rates = [
+            [float(learning_rate(each, 20, jnp.int32(n))) for n in range(20)] for each in (config, Schedule(name=name, warmup_steps=5))
+        ]
+        if rates[0] != rates[1] or (name == "plateau" and field.startswith("plateau")):
+            validate(Experiment(schedule=config))
+        else:
+            with pytest.raises(UserError, match=f"schedule.{field} {value:g} has no effect with schedule.name {name}"):
+                validate(Experiment(schedule=config))

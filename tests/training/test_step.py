@@ -53,8 +53,13 @@ def test_the_update_is_optaxs_at_the_learning_rate():
     rule = make_optimizer(CONFIG.optimizer)
     updates, _ = rule.update(gradient, state.opt_state, state.params)
     expected = optax.apply_updates(state.params, jax.tree.map(lambda u: 0.01 * u, updates))
-    far = [np.abs(np.asarray(a - b)).max() for a, b in zip(jax.tree.leaves(new.params), jax.tree.leaves(expected), strict=True)]
-    assert np.median(far) < 1e-6  # where a gradient is nothing but rounding, its sign is free
+    largest = max(np.abs(g).max() for g in jax.tree.leaves(gradient))
+    rounding = jax.tree.map(
+        lambda g: (g != 0) & (np.abs(g) < 1e-6 * largest), gradient
+    )  # Adam's first update is a sign: of rounding it may be either
+    assert np.concatenate([np.ravel(x) for x in jax.tree.leaves(rounding)]).mean() < 0.01
+    known = lambda tree: jax.tree.map(lambda x, unknown: np.where(unknown, 0, x), tree, rounding)  # noqa: E731
+    tiny.assert_close(known(new.params), known(expected), rtol=0, atol=1e-6)
     assert (int(new.step), int(metrics.source_tokens), float(metrics.sums.tokens)) == (
         1,
         sum(len(source) + 1 for source, _ in tiny.random_pairs(3)),

@@ -73,5 +73,5 @@ def worker(folder: str) -> None:
 
 
 def _evaluation(subject: Subject, practice: Practice, state: TrainState) -> float:
-    sums = evaluation_program(subject.model, 0.1)(state.eval_params, to_mesh(batch(STEPS), practice.mesh))
+    sums = evaluation_program(subject.model, 0.1, practice.mesh)(state.eval_params, to_mesh(batch(STEPS), practice.mesh))
     return float(sums.loss) / float(sums.tokens)

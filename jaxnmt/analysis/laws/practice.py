@@ -16,8 +16,8 @@ from jaxnmt.data.packing import Shape
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
 from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import TrainPrograms
-from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of
+from jaxnmt.training.programs import TrainPrograms, fresh_state
+from jaxnmt.training.state import TrainState, abstract_state, shardings_of
 
 SHAPE = Shape(8, 9, 8)
 
@@ -49,9 +49,7 @@ class Practice:
 
     def fresh(self, lr_scale: float = 1.0) -> TrainState:
         """The state before the first step; the learning rate is multiplied by `lr_scale`."""
-        make = lambda: initial_state(self.model, self.optimizer, self.experiment.training)  # noqa: E731
-        with jax.sharding.set_mesh(self.mesh):
-            state = jax.jit(make, out_shardings=shardings_of(self.abstract))()
+        state = fresh_state(self.model, self.optimizer, self.experiment.training, self.abstract, self.mesh)
         scale = jax.device_put(np.float32(lr_scale), self.abstract.lr_scale.sharding)
         return dataclasses.replace(state, lr_scale=scale)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import re
@@ -87,7 +86,7 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     model, optimizer = build_model(experiment.model, *vocabularies), make_optimizer(experiment.optimizer)
     abstract = abstract_state(model, optimizer, experiment.training, mesh)
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh)
-    step = jitted_step(model, optimizer, experiment, abstract)
+    step = jitted_step(model, optimizer, experiment, abstract, mesh)
     chunks = -(-shape.rows * shape.target // experiment.training.accumulation // CHUNK_TOKENS)  # of the output layer, at most
     return _compile(step, (abstract, batch), target, mesh, shape, chunks)
 
@@ -101,17 +100,13 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     options = SearchOptions(experiment.decoding.beam_size, shape.target, experiment.decoding.length_penalty)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
-    return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target, inside=False)
+    return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
 
 
-def _compile(
-    jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.Mesh, shape: Shape, unknown_trips: int, inside: bool = True
-) -> Compiled:
-    """`inside`: whether activations are laid out on the mesh."""
+def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.Mesh, shape: Shape, unknown_trips: int) -> Compiled:
     began = time.perf_counter()
-    with jax.sharding.set_mesh(mesh) if inside else contextlib.nullcontext():
-        traced = jitted.trace(*arguments)
-        lowered = traced.lower()
+    traced = jitted.trace(*arguments)
+    lowered = traced.lower()
     arithmetic = work(traced.jaxpr, unknown_trips)
     numbers = {device.id: i for i, device in enumerate(target.devices)}
     order = tuple(numbers[device.id] for device in mesh.devices.flat)

@@ -16,7 +16,7 @@ from jaxnmt.analysis.plan.topology import Target
 from jaxnmt.data.packing import Shape
 from jaxnmt.models import fused
 from jaxnmt.models.attention import Mask, attend
-from jaxnmt.parallel.sharding import activation_spec, make_mesh
+from jaxnmt.parallel.sharding import activation_spec, make_mesh, traced_on
 
 
 class Saving(NamedTuple):
@@ -50,8 +50,7 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
         return _Attention().apply({}, q, k, v, segments).astype(jnp.float32).sum()
 
     def temporaries() -> int:
-        with jax.sharding.set_mesh(mesh):
-            lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(heads, heads, heads, segments)
+        lowered = jax.jit(traced_on(mesh, jax.grad(total, argnums=(0, 1, 2)))).lower(heads, heads, heads, segments)
         try:
             return lowered.compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does

@@ -33,7 +33,8 @@ from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import batch_parts, make_mesh
-from jaxnmt.training.state import TrainState, initial_state, shardings_of
+from jaxnmt.training.programs import fresh_state
+from jaxnmt.training.state import TrainState
 
 KEYS, OTHERS = 16, 16
 VOCABULARY = FIRST_WORD + KEYS + OTHERS
@@ -118,9 +119,7 @@ class Task:
 
     def _fresh(self, seed: int) -> TrainState:
         training = dataclasses.replace(self.experiment.training, seed=seed)
-        make = lambda: initial_state(self.model, self.practice.optimizer, training)  # noqa: E731
-        with jax.sharding.set_mesh(self.practice.mesh):
-            return jax.jit(make, out_shardings=shardings_of(self.practice.abstract))()
+        return fresh_state(self.model, self.practice.optimizer, training, self.practice.abstract, self.practice.mesh)
 
     def _batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """Rounds of one batch of each distance, in an order of their own."""
