@@ -71,7 +71,7 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     from jaxnmt import huge_pages, overrides
     from jaxnmt.analysis.benchmark import TimedTrainer
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
-    from jaxnmt.training.programs import use_compilation_cache
+    from jaxnmt.parallel import compiler
 
     huge_pages.use()  # as the command does
     same_models = {
@@ -109,7 +109,7 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
                 pace.wait()
 
     pace.wait()
-    use_compilation_cache()
+    compiler.set_up()
     with tempfile.TemporaryDirectory() as folder:
         Paced(experiment, Path(folder), seconds=1e9).run()
 

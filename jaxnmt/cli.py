@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from jaxnmt import __version__, config_files, huge_pages, overrides
 from jaxnmt.config import UserError
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import compiler, distributed
 from jaxnmt.verbs import VERBS, Verb
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _as_a_process() -> None:
     """What a process needs that a call in another's does not."""
+    compiler.use_right_fusions()  # before JAX reads its flags
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for

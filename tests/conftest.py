@@ -5,12 +5,15 @@ import os
 import pathlib
 import sys
 
+from jaxnmt.parallel import compiler
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # With these the suite takes 8 minutes where nothing is compiled yet, instead of 11; the laws are ours, not the compiler's.
 _FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # which no other version knows
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
+compiler.use_right_fusions()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -18,9 +18,9 @@ import jax
 from jaxnmt import __version__, config_files
 from jaxnmt import config as cfg
 from jaxnmt.models.accounting import parameter_count, training_flops
+from jaxnmt.parallel import compiler
 from jaxnmt.training.loop import Trainer
 from jaxnmt.training.metrics import peak_flops
-from jaxnmt.training.programs import use_compilation_cache
 
 IMPORTED = time.perf_counter()
 
@@ -97,7 +97,7 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
         UserError: fewer than three steps were taken; and whatever training raises.
     """
     process_began = time.perf_counter() - process_age()
-    use_compilation_cache()
+    compiler.set_up()
     with tempfile.TemporaryDirectory(prefix="jaxnmt-bench-") as folder:
         trainer = TimedTrainer(experiment, Path(folder), seconds)
         trainer.run()

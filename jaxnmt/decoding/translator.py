@@ -18,10 +18,10 @@ from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel import compiler
 from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
 from jaxnmt.training.checkpoint import scores
-from jaxnmt.training.programs import use_compilation_cache
 from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
@@ -71,7 +71,7 @@ class Translator:
         Raises:
             UserError: the run has no (such) checkpoint.
         """
-        use_compilation_cache()
+        compiler.set_up()
         trained = load(run, checkpoint)
         unscored = checkpoint == "best" and not scores(run)  # asked by all processes: Orbax waits for them
         if is_leader():

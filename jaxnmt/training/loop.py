@@ -24,7 +24,7 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
 from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.binding import bind
@@ -32,7 +32,7 @@ from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, r
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
 from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import TrainPrograms, evaluation_program, fresh_state, use_compilation_cache
+from jaxnmt.training.programs import TrainPrograms, evaluation_program, fresh_state
 from jaxnmt.training.progress import Display, train_line, validation_line
 from jaxnmt.training.signals import Signals
 from jaxnmt.training.state import TrainState, abstract_state, shardings_of
@@ -61,7 +61,7 @@ def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | 
         UserError: the data, the mesh or the checkpoints do not allow it; Diverged: gradients stay non-finite.
         KeyboardInterrupt: Ctrl-C; what was trained is saved.
     """
-    use_compilation_cache()
+    compiler.set_up()
     if over := _over(experiment, run):
         return Display(experiment.training.steps, 0).say(over)
     with disk_errors(run):

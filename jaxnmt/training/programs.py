@@ -7,7 +7,6 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,15 +18,6 @@ from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import batch_sharding, traced_on
 from jaxnmt.training.state import TrainState, initial_state, shardings_of
 from jaxnmt.training.step import evaluation_step, train_step
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR or ~/.cache/jaxnmt/xla."""
-    if not jax.config.jax_compilation_cache_dir:
-        home = os.environ.get("JAXNMT_CACHE") or Path.home() / ".cache" / "jaxnmt"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from jaxnmt import config_checks, config_files, text_streams
 from jaxnmt.config import Experiment, Model, Transformer, UserError
+from jaxnmt.parallel import compiler
 from jaxnmt.verbs.common import Checkpoint, Flat, say, trainable
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
@@ -101,11 +102,10 @@ def laws(config: str, options: Laws) -> int:
 
     jax.config.update("jax_platforms", "cpu")  # the same bits again and again, and eight devices wherever there is one
     from jaxnmt.analysis.laws import LAWS, check
-    from jaxnmt.training.programs import use_compilation_cache
 
     for name in set(options.only) - set(LAWS):
         raise UserError(f"--only {name}: there is no such law; the laws are {', '.join(LAWS)}")
-    use_compilation_cache()
+    compiler.keep_programs()  # no check: the law `compiled` says more
     failed = 0
     for name, verdict in check(options.model, options.only):
         failed += verdict.holds is False

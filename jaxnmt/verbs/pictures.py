@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
+from jaxnmt.parallel import compiler
 from jaxnmt.verbs.common import Checkpoint, Flat, say
 from jaxnmt.verbs.drawing import at_least, drawable, write
 
@@ -194,12 +195,11 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     experiments = [run_directory.read(name) for name in names]
     from jaxnmt.analysis import comparison_report, tables
     from jaxnmt.analysis.probes import contrast, contrast_pairs
-    from jaxnmt.training.programs import use_compilation_cache
     from jaxnmt.training.trained import load
 
     runs = dict(zip(names, experiments, strict=True))
     pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
-    use_compilation_cache()
+    compiler.set_up()
     trained = [load(run_directory.folder(name), options.checkpoint) for name in names]
     found = len(pairs)
     for each in trained:
@@ -234,10 +234,9 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
         raise UserError("--word and --sentences go together: a word, and at least two sentences that have it")
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.probes import embeddings_report
-    from jaxnmt.training.programs import use_compilation_cache
     from jaxnmt.training.trained import load
 
-    use_compilation_cache()
+    compiler.set_up()
     trained = load(run_directory.folder(run), options.checkpoint)
     reports = [embeddings_report.vectors(trained, run_directory.folder(run), options.words, options.side, options.neighbours)]
     if options.word:
@@ -261,12 +260,11 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.probes import gates
     from jaxnmt.analysis.visualize.record import readable_piece, source_ids
-    from jaxnmt.training.programs import use_compilation_cache
     from jaxnmt.training.trained import load
 
     config: Any = experiment.model
     gates.check(config)
-    use_compilation_cache()
+    compiler.set_up()
     trained = load(run_directory.folder(run), options.checkpoint)
     source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
     layers, shown = gates.read(config, trained.model, trained.params, source), gates.SHOWN[config.cell]

@@ -7,6 +7,7 @@ import pathlib
 
 from jaxnmt.analysis.probes.subjects import subjects
 from jaxnmt.config import UserError
+from jaxnmt.parallel import compiler
 from jaxnmt.verbs.common import say
 from jaxnmt.verbs.drawing import at_least, drawable, write
 
@@ -40,9 +41,8 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
     asked = subjects([first, *others], options.width, runs=True)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import gradients as probe
-    from jaxnmt.training.programs import use_compilation_cache
 
-    use_compilation_cache()
+    compiler.set_up()
     at, lines = probe.distances(options.distance), {}
     for label, subject in asked.items():
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
@@ -92,9 +92,8 @@ def recall(first: str, others: list[str], options: Recall) -> None:
     asked = subjects([first, *others], options.width)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import recall as probe
-    from jaxnmt.training.programs import use_compilation_cache
 
-    use_compilation_cache()
+    compiler.set_up()
     models, budget = (
         {label: subject.model for label, subject in asked.items()},
         probe.Budget(options.steps, options.batch_size, options.learning_rate),
@@ -137,9 +136,8 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     asked = subjects([first, *others], options.width)
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import steptime as probe
-    from jaxnmt.training.programs import use_compilation_cache
 
-    use_compilation_cache()
+    compiler.set_up()
     timings = []
     for timing in probe.measure({label: subject.model for label, subject in asked.items()}, lengths, options.tokens, options.run_time):
         timings.append(timing)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxnmt.analysis.laws import devices, layouts, learning, masks, training, translations
+from jaxnmt.analysis.laws import compiled, devices, layouts, learning, masks, training, translations
 from jaxnmt.analysis.laws.subject import Subject, Verdict
 from jaxnmt.config import UserError, first_line
 
@@ -35,6 +35,7 @@ LAWS = {
     "scanned": Law("scanned layers have the gradients of unrolled ones", layouts.scanned),
     "packed": Law("packed rows have the gradients of single ones", layouts.packed),
     "accumulated": Law("a batch in parts has the gradient of the whole", layouts.accumulated),
+    "compiled": Law("compiled programs give the numbers that single operations and float64 give", compiled.compiled),
     "compiles": Law("every shape is compiled once, for training and for decoding, and none again", training.compiles),
     "resume": Law("N steps are k steps, saved, restored, and N - k more", training.resume),
     "devices": Law("eight devices reach the loss of one, and one restores what they saved", devices.devices),

@@ -17,7 +17,7 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit
-from jaxnmt.training.programs import use_compilation_cache
+from jaxnmt.parallel import compiler
 from jaxnmt.training.trained import load
 
 LIKELY = 8
@@ -31,7 +31,7 @@ def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | s
     Raises:
         UserError: the run has no (such) checkpoint; the sentence is empty, or longer than the model reads.
     """
-    use_compilation_cache()
+    compiler.set_up()
     trained = load(run, checkpoint)
     experiment = trained.experiment
     translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)

@@ -1,0 +1,109 @@
+"""XLA as jaxnmt runs it: programs are kept between processes, and no fusion that computes wrong numbers is used.
+
+On CPUs, jaxlib 0.10.2 and later hand products and sums to a library, YNNPACK. A product alone is right. A sum that is fused with its
+neighbours is wrong in some versions (docs/trust.md). So only products go to YNNPACK here.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxnmt.config import UserError
+
+FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+PRODUCTS_ALONE = f"{FLAG}=individual_dot"
+TOLERANCE = 1e-3  # of the largest number; the wrong ones are off by 0.002 to 0.4
+
+
+def use_right_fusions() -> None:
+    """Put `PRODUCTS_ALONE` into $XLA_FLAGS, unless the user has set this flag.
+
+    XLA reads the variable once, when a process first uses JAX: call this before.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {PRODUCTS_ALONE}".strip()
+
+
+def set_up() -> None:
+    """Keep compiled programs between processes, and check the compiler.
+
+    Raises:
+        UserError: it computes wrong numbers.
+    """
+    keep_programs()
+    if wrong := faults():
+        raise UserError(f"{_version()} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more")
+
+
+def keep_programs() -> None:
+    """Keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("JAXNMT_CACHE") or Path.home() / ".cache" / "jaxnmt"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@functools.cache
+def faults() -> tuple[str, ...]:
+    """Run the smallest programs that are known to be compiled wrongly on CPUs; return what is wrong, for people. A fifth of a second."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return ()
+    off = {"a gradient through a norm": _gradient_through_a_norm(), "a sum after a product of matrix and vector": _sum_of_squares()}
+    return tuple(f"{what} is off by {error:.1%}" for what, error in off.items() if not error < TOLERANCE)
+
+
+def _gradient_through_a_norm() -> float:
+    """jaxlib 0.11.2 to 0.12.0.1: the gradient of x alone through normalise(x @ w), from 4,096 rows on."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    x, w, t = (random.standard_normal(shape).astype(np.float32) for shape in ((4096, 8), (8, 8), (4096, 8)))
+
+    def f(x):
+        y = x @ w
+        return (jnp.sin(y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True))) * t).sum()
+
+    y = x.astype(np.float64) @ w
+    scale = 1 / np.sqrt(np.square(y).mean(-1, keepdims=True))
+    d_norm = np.cos(y * scale) * t
+    d_y = scale * (d_norm - y * scale * (d_norm * y * scale).mean(-1, keepdims=True))
+    return _error(jax.jit(jax.grad(f))(x), d_y @ w.T)
+
+
+def _sum_of_squares() -> float:
+    """jaxlib 0.10.2: a vmapped product of matrix and vector, then a sum, over more than 32,768 rows (jax-ml/jax#39103)."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    x = np.arange(3 * 32_769, dtype=np.float32).reshape(-1, 3) / 100
+    found = jax.jit(jax.vmap(lambda row: jnp.square(jnp.eye(3) @ row).sum()))(x)
+    return _error(found, np.square(x.astype(np.float64)).sum(-1))
+
+
+def _error(found: Any, expected: Any) -> float:
+    return float(abs(found - expected).max() / abs(expected).max())
+
+
+def _version() -> str:
+    import jaxlib
+
+    return f"jaxlib {jaxlib.__version__}"
+
+
+def _remedy() -> str:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if PRODUCTS_ALONE in flags.split():
+        return "install another version of jax (pyproject.toml names the range)"
+    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={PRODUCTS_ALONE} before JAX starts"

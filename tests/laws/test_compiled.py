@@ -1,0 +1,103 @@
+"""The compiler as jaxnmt sets it up is right where XLA's defaults are wrong; and a compiler that is wrong is noticed."""
+
+import dataclasses
+import importlib.metadata
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+import tiny
+
+from jaxnmt.analysis.laws import Subject, ask, compiled
+from jaxnmt.config import UserError
+from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.transformer import TransformerModule
+from jaxnmt.parallel import compiler
+
+XLAS_DEFAULT = f"{compiler.FLAG}=individual_dot,reduce"
+JAXLIB = importlib.metadata.version("jaxlib")
+WRONG = pytest.mark.skipif(JAXLIB in ("0.11.0", "0.11.1"), reason=f"no fusion of jaxlib {JAXLIB} is known to be wrong")
+
+
+def jaxnmt(*words, flags, cwd):
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=environment, capture_output=True, text=True, cwd=cwd)
+
+
+@WRONG
+def test_the_law_fails_with_xlas_defaults(tmp_path):
+    done = jaxnmt("laws", "quickstart", "--only", "compiled", flags=XLAS_DEFAULT, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout.startswith("FAILS") and "is off by" in done.stdout, done.stderr
+
+
+@WRONG
+def test_nothing_is_trained_with_xlas_defaults(tmp_path):
+    config = tiny.write_config(tmp_path)
+    words = ("train", config, "--data.train", tiny.write_text(tmp_path, "a", 60, 1), "--run", str(tmp_path / "run"))
+    done = jaxnmt(*words, flags=XLAS_DEFAULT, cwd=tmp_path)
+    assert done.returncode == 2 and not (tmp_path / "run" / "checkpoints").exists()
+    assert f"jaxlib {JAXLIB} computes wrong numbers" in done.stderr and f"remove {compiler.FLAG} from XLA_FLAGS" in done.stderr
+
+
+def test_the_compiler_as_it_is_set_up_has_none_of_the_known_faults():
+    assert compiler.PRODUCTS_ALONE in os.environ["XLA_FLAGS"].split()
+    assert compiler.faults() == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, compiler.PRODUCTS_ALONE),
+        ("--xla_a=1", f"--xla_a=1 {compiler.PRODUCTS_ALONE}"),
+        (f"{compiler.FLAG}= --xla_a=1", f"{compiler.FLAG}= --xla_a=1"),
+    ],
+)
+def test_a_users_own_flags_stay(before, after, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS") if before is None else monkeypatch.setenv("XLA_FLAGS", before)
+    compiler.use_right_fusions()
+    assert os.environ["XLA_FLAGS"] == after
+
+
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        ("", f"set XLA_FLAGS={compiler.PRODUCTS_ALONE}"),
+        (XLAS_DEFAULT, f"remove {compiler.FLAG}"),
+        (compiler.PRODUCTS_ALONE, "install another version of jax"),
+    ],
+)
+def test_a_compiler_that_is_wrong_is_refused_with_what_to_do(flags, remedy, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setattr(compiler, "faults", lambda: ("a sum is off by 3.0%",))
+    with pytest.raises(UserError, match=f"jaxlib {JAXLIB} computes wrong numbers on this CPU \\(a sum is off by 3.0%\\): {remedy}"):
+        compiler.set_up()
+
+
+class _CompiledOtherwise(TransformerModule):
+    """Its features are a five-hundredth larger when they are compiled: what a wrong fusion looks like."""
+
+    def features(self, memory, batch, noise=None):
+        return super().features(memory, batch, noise) * (1.0 if jax.config.jax_disable_jit else 1.002)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planted:
+    def build(self, *sizes):
+        return _CompiledOtherwise(tiny.BASE, *sizes)
+
+
+def test_a_program_that_is_compiled_wrongly_is_found(monkeypatch):
+    monkeypatch.setattr(compiled, "POSITIONS", (64, 128))
+    assert build_model(_Planted(), 23, 29)
+    verdict = ask("compiled", Subject(_Planted()))
+    assert verdict.holds is False and "the loss and all gradients at 128 positions" in verdict.measured
+
+
+def test_the_law_asks_for_every_parameters_gradient_alone(monkeypatch):
+    monkeypatch.setattr(compiled, "POSITIONS", (64, 128))
+    case = compiled._Case(Subject(tiny.RECURRENT["elman"]), 64, dropout=False)
+    named = {what.removeprefix("the gradient of ").removesuffix(" alone") for what, _ in case.programs() if what.endswith("alone")}
+    assert named == {compiled.path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(case.params)}
+    assert ask("compiled", Subject(tiny.RECURRENT["elman"])).holds
