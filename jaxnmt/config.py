@@ -47,9 +47,10 @@ class Cleaning:
 class Data:
     """Where sentence pairs come from.
 
-    A source is written as: two words `a.en a.de` (aligned files, plain or .gz); `a.en,a.de` (the same as one word);
-    `pairs.tsv[.gz]` (source TAB target); or a dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train`
-    or any TFDS translation dataset, `wmt14_translate/de-en:train[:90%]`. Several sources make a mixture; `@3` after one is its weight.
+    A source is written as: two words `a.en a.de` (aligned files); `a.en,a.de` (the same as one word); `pairs.tsv` (source TAB target); or a
+    dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train` or any TFDS translation dataset,
+    `wmt14_translate/de-en:train[:90%]`. Files are plain or compressed (.gz, .xz, .bz2, .zst). Several sources make a mixture; `@3` after
+    one is its weight.
     """
 
     train: tuple[str, ...] = ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import gzip
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -12,8 +11,9 @@ from jaxnmt import config_checks, run_directory
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data import identity
 from jaxnmt.data.cleaning import decode, normalise
-from jaxnmt.data.files import existing_file, language_of
+from jaxnmt.data.files import language_of
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.text_files import read_lines
 from jaxnmt.data.vocabulary import join
 from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import PRETOKENIZED_NOTE
@@ -85,7 +85,7 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
     runs = {name: _settled(run_directory.read(name), settings) for name in names if run_directory.folder(name).is_dir()}
-    files = {name: read_lines(name) for name in names if name not in runs}
+    files = {name: read_lines(name, "compare") for name in names if name not in runs}
     test, sources = _test_set(runs, settings)
     for name, lines in files.items():
         if len(lines) != len(test.references):
@@ -138,21 +138,6 @@ def compare(
         shapes=tuple(breakdowns.shape(lines, test.references, split) for lines in texts),
         sentence_chrf=tuple(_sentence_scores(CHRF(word_order=2), lines, test.references) for lines in texts),
     )
-
-
-def read_lines(name: str, field: str = "compare") -> list[str]:
-    """Lines of a UTF-8 file, plain or .gz, split at b"\\n" alone, white space at their ends dropped: what sacreBLEU's command reads.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8.
-    """
-    file = existing_file(name, field)
-    try:
-        data = gzip.decompress(file.read_bytes()) if name.endswith(".gz") else file.read_bytes()
-        lines = data.decode("utf-8").split("\n")
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(f"{field}: {name} cannot be read as UTF-8 text ({error})") from None
-    return [line.rstrip() for line in (lines if lines[-1] else lines[:-1])]
 
 
 def _settled(experiment: Experiment, settings: Settings) -> Experiment:

@@ -18,7 +18,7 @@ from jaxnmt.verbs.common import Checkpoint, Flat, say
 @dataclasses.dataclass(frozen=True)
 class Translate:
     input: str = ""
-    """File to translate, one sentence a line, plain or .gz; when empty, stdin."""
+    """File to translate, one sentence a line, plain or compressed; when empty, stdin."""
     output: str = ""
     """File to write, whole or not at all; when empty, stdout."""
     checkpoint: Checkpoint = "best"

@@ -256,7 +256,7 @@ def test_a_table_in_plain_text_is_aligned(capsys):
 
 def test_lines_are_read_as_sacrebleu_reads_them(tmp_path):
     (tmp_path / "a.de").write_bytes("eins \r\nzwei\u2028drei\n\n vier".encode())
-    assert compare.read_lines(str(tmp_path / "a.de")) == ["eins", "zwei\u2028drei", "", " vier"]
+    assert compare.read_lines(str(tmp_path / "a.de"), "compare") == ["eins", "zwei\u2028drei", "", " vier"]
 
 
 def test_labels_are_short_where_they_tell_systems_apart():

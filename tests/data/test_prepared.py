@@ -126,7 +126,7 @@ def test_held_out_sentences_are_kept_from_all_sources(experiment, tmp_path):
 
 
 def test_given_validation_pairs_are_never_dropped(experiment, tmp_path):
-    (tmp_path / "val.tsv").write_bytes(b"\xff\xfe\tx\n\t\n" + b"a " * 500 + b"\tb\nsame\tsame\nsame\tsame\n")
+    (tmp_path / "val.tsv").write_bytes(b"\xff\tx\n\t\n" + b"a " * 500 + b"\tb\nsame\tsame\nsame\tsame\n")
     result = prepare(replace(experiment, **{"data.validation": (str(tmp_path / "val.tsv"),)}), tmp_path / "t", SILENT)
     assert [target for _, target in result.validation] == ["x", "", "b", "same", "same"]
     assert result.report["held out"] == 0 and len(result.train[0]) == 430

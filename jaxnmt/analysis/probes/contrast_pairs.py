@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxnmt import run_directory
-from jaxnmt.analysis.compare import read_lines
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data.special_tokens import UNK
+from jaxnmt.data.text_files import read_lines
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.evaluation.test_sets import open_test_set
 
@@ -47,7 +47,7 @@ class _Word(NamedTuple):
 
 
 def read(name: str) -> list[Pair]:
-    """Pairs of a TSV file (.gz too): source, right translation, wrong translation, distance.
+    """Pairs of a TSV file, plain or compressed: source, right translation, wrong translation, distance.
 
     Raises:
         UserError: it cannot be read, a line has not four columns or no distance, or there is no line.
