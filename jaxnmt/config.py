@@ -92,7 +92,11 @@ class Tokenizer:
     model: tuple[str, ...] = ()
     """SentencePiece model file(s) to use instead of training: one if joint, else source and target."""
     joiner: str = "@@ "
-    """words: what marks a split inside a word; removed when text is put together again."""
+    """words: how words are split into pieces, which are joined when text is put together again. "@@ " (any text): what stands between two
+    pieces; ▁: what begins a word (SentencePiece); ￭: what joins to the side on which it stands (OpenNMT); empty: words are whole."""
+    normalization: Literal["nfc", "none"] = "nfc"
+    """Unicode form of all text, in training, translation and scoring: nfc: composed, so that an accented letter is one character; none: as
+    it is. A run keeps the form of its tokenizer.json: none where it names none."""
     max_sentences: int = 1_000_000
     """Sentences of each side that the vocabulary is trained on, spread over the corpus."""
 

@@ -92,7 +92,8 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
     from jaxnmt.data.check import check
     from jaxnmt.data.sources import open_sources
 
-    print(check(open_sources(words, "data.train"), options.experiment.data.cleaning))
+    experiment = options.experiment
+    print(check(open_sources(words, "data.train"), experiment.data.cleaning, experiment.tokenizer.normalization))
 
 
 def runs_show(run: str, options: NoOptions) -> None:

@@ -252,6 +252,10 @@ def test_split_words_are_words(tmp_path):
     [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein m@@ ann mit lang@@ em haar hebt sei@@ ne hand"], "@@ ")
     assert pair.wrong == "ein m@@ ann mit lang@@ em haar hebt ihre hand" and pair.distance == 4
     assert contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein frau@@ chen hebt ihre hand"], "@@ ") == []
+    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁sei ne ▁hand ."], "▁")
+    assert pair.wrong == "▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁ihre ▁hand ." and pair.distance == 4
+    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["Ein m￭ ann mit lang ￭em haar ￭, hebt sei ￭ ne hand ￭."], "￭")
+    assert pair.wrong == "Ein m￭ ann mit lang ￭em haar ￭, hebt ihre hand ￭." and pair.distance == 4
 
 
 def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
@@ -146,6 +147,28 @@ def test_dropped_pairs_are_counted_by_reason(tmp_path, monkeypatch):
     kept = replace(experiment, **{"data.cleaning.drop_duplicates": False})
     assert prepare(kept, tmp_path / "t", SILENT).report["kept"] == 5
     assert "6 dropped" in result.describe() and "2 duplicate" in result.describe()
+
+
+def test_composed_and_decomposed_text_is_the_same_text(experiment, tmp_path):
+    """It is dropped as a duplicate, and a sentence with two translations is held out in both forms or in neither."""
+    accents = [(f"é{source}", f"ü{target}") for source, target in sentences(300)]
+    both = [tuple(unicodedata.normalize("NFD", side) for side in pair) for pair in accents[:50]]
+    both += [(unicodedata.normalize("NFD", source), f"{target} noch") for source, target in accents]
+    changes = {"data.train": (write(tmp_path / "mixed.tsv", accents + both),)}
+    result = prepare(replace(experiment, **changes), tmp_path / "nfc", SILENT)
+    assert result.report["duplicate"] == 50 and result.report["held out"] > 10
+    held_out = {source for source, _ in result.validation}
+    trained = {result.tokenizer.decode_source(result.train[0].source(i)) for i in range(len(result.train[0]))}
+    assert not held_out & trained and all(unicodedata.is_normalized("NFC", text) for text in held_out | trained)
+    as_it_is = prepare(replace(experiment, **changes, **{"tokenizer.normalization": "none"}), tmp_path / "none", SILENT)
+    assert as_it_is.report["duplicate"] == 0 and as_it_is.fingerprint != result.fingerprint
+
+
+def test_text_that_is_split_otherwise_than_the_joiner_says_is_refused_before_anything_is_made(experiment, tmp_path):
+    changes = {"data.train": (write(tmp_path / "pieces.tsv", [("▁Hello ▁wor ld", "▁Hallo ▁Wel t")] * 20),)}
+    with pytest.raises(UserError, match="set tokenizer.joiner to '▁'"):
+        prepare(replace(experiment, **changes), tmp_path / "pieces", SILENT)
+    assert not (tmp_path / "pieces").exists()
 
 
 def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeypatch):
