@@ -263,6 +263,8 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
     corpora, meta = opened
     languages = languages_of(data, [*validation, *sources])
     texts = [(decode(pair[0]), decode(pair[1])) for source in validation for pair in source.pairs()]
+    if texts and not any(target for _, target in texts):
+        raise UserError(f"data.validation: the target side of {' '.join(source.name for source in validation)} is empty in every line")
     prepared = Prepared(
         tokenizer=tokenizer,
         train=corpora,

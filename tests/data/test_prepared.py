@@ -433,6 +433,12 @@ def test_hopeless_data_says_why(content, changes, message, tmp_path):
         prepare(experiment, tmp_path / "t", SILENT)
 
 
+def test_validation_pairs_without_any_target_are_refused(experiment, tmp_path):
+    (tmp_path / "v.tsv").write_text("a\t\nb\t \n")
+    with pytest.raises(UserError, match="data.validation: the target side of .*v.tsv is empty in every line"):
+        prepare(replace(experiment, **{"data.validation": (str(tmp_path / "v.tsv"),)}), tmp_path / "t", SILENT)
+
+
 def test_no_source_no_run(tmp_path):
     with pytest.raises(UserError, match="data.train"):
         prepare(Experiment(), tmp_path / "t", SILENT)

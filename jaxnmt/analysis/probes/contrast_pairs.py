@@ -15,6 +15,7 @@ from jaxnmt.data.text_files import read_lines
 from jaxnmt.data.tokenizer import Tokenizer, joiner_of
 from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
 from jaxnmt.evaluation.test_sets import open_test_set
+from jaxnmt.evaluation.tokenization import base
 
 RULES = pathlib.Path(__file__).parent / "rules"
 
@@ -117,7 +118,7 @@ def of_runs(runs: Mapping[str, Experiment], rules: str, only: Sequence[str], dat
     for name, other in zip(runs, told, strict=True):
         if other[:2] != (sources, targets):
             raise UserError(f"{first} and {name} were not trained on text of one form: give pairs that fit both with --pairs")
-    pairs = make(load_rules(rules or language, only), sources, targets, joiner_of(experiment.tokenizer))
+    pairs = make(load_rules(rules or base(language), only), sources, targets, joiner_of(experiment.tokenizer))
     if not pairs:
         raise UserError(f"the rules find no pair in {len(sources):,} sentences: name more with --data, or other --rules")
     return pairs
