@@ -58,7 +58,10 @@ def test_length_and_endings_by_hand():
     assert breakdowns.shape(["a b", "a b"], ["a b c d", "a b c d e"], SPLIT).under_half == 1 / 2  # two of four are half
 
 
-@pytest.mark.parametrize(("text", "ends"), [("Ja.", True), ("Ja.”)", True), ("Nein", False), ("„", False), ("", False), ("是。", True), ("ဟုတ်တယ်။", True)])
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [("Ja.", True), ("Ja.”)", True), ("Nein", False), ("„", False), ("", False), ("是。", True), ("ဟုတ်တယ်။", True)],
+)
 def test_what_ends_a_sentence(text, ends):
     assert breakdowns.ends_sentence(text) is ends
 
