@@ -81,7 +81,7 @@ def make(
     split_text = "none" if words_split else ""
     chosen = choose(languages[1], list(itertools.chain.from_iterable(references)), tokenize or split_text)
     told = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
-    note = "\n".join(filter(None, [*told, chosen.note, *notes]))
+    note = "\n".join(filter(None, [*told, chosen.note, chosen.other_metrics, *notes]))
     source_tokenize = choose(languages[0], sources, split_text).name
     return TestSet(name, sources, references, pretokenized, languages, chosen.name, source_tokenize, note, targets, normalization)
 

@@ -14,10 +14,11 @@ from jaxnmt.data.vocabulary import restores_text
 
 
 class Tokenization(NamedTuple):
-    """sacreBLEU's name of a tokenizer, and what people should know about it: lines of text, "" for nothing."""
+    """sacreBLEU's name of a tokenizer, and what people should know: of it, and of the other metrics on such text; "" for nothing."""
 
     name: str
     note: str = ""
+    other_metrics: str = ""
 
 
 _SPACED = "13a"  # of languages with spaces between words
@@ -53,24 +54,20 @@ def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization
         UserError: sacreBLEU has not that tokenizer, or it is not installed.
     """
     script, notes = script_of(lines), []
+    spaceless = script in _BY_SCRIPT and script != "Hangul"
+    others = f"{script} script has no spaces between words: to TER and chrF++'s word n-grams, a word is what spaces enclose" * spaceless
+    if asked:
+        return Tokenization(_available(asked), other_metrics=others if asked != "none" else "")
     by_code = _BY_CODE.get(base(language), _SPACED)
     shared = not script or (script == "Han" and by_code in _MECAB)  # Japanese and Korean are written in Han too
-    name = chosen = by_code if shared else _BY_SCRIPT.get(script, _SPACED)
-    if chosen in _MECAB and not _installed(*_MECAB[chosen][1:]):
-        name = "char"
-    if asked:
-        name = _available(asked)
-    elif chosen != by_code:
+    name = wanted = by_code if shared else _BY_SCRIPT.get(script, _SPACED)
+    if wanted in _MECAB and not _installed(*_MECAB[wanted][1:]):
+        name, extra = "char", _MECAB[wanted][0]
+        notes.append(f"MeCab is not installed, so BLEU counts characters; with `pip install sacrebleu[{extra}]` it counts words ({wanted})")
+    if wanted != by_code:
         label = f"labelled {language}" if language else "not named"
-        notes.append(f"the text is in {script} script and its language is {label}: BLEU's tokenizer is {name}, by the script")
-    if name == "char" and chosen in _MECAB and not asked:
-        extra = _MECAB[chosen][0]
-        notes.append(f"MeCab is not installed, so BLEU counts characters; with `pip install sacrebleu[{extra}]` it counts words ({chosen})")
-    if name != "none" and script in _BY_SCRIPT and script != "Hangul":
-        notes.append(
-            f"{script} script has no spaces between words: TER's words and chrF++'s word n-grams are of what stands between spaces"
-        )
-    return Tokenization(name, "\n".join(notes))
+        notes.insert(0, f"the text is in {script} script and its language is {label}: BLEU's tokenizer is {name}, by the script")
+    return Tokenization(name, "\n".join(notes), others)
 
 
 def of_split_text(pretokenized: bool, joiner: str) -> str:

@@ -61,9 +61,10 @@ class ValidationTranslator:
         hypotheses = [best.text for best, *_ in candidates]
         references = [tokenizer.readable(target) for _, target in pairs]
         if not self._tokenize:
-            self._tokenize, note = choose(languages[1], references, of_split_text(tokenizer.pretokenized, tokenizer.joiner))
-            if note:
-                self._say(note)
+            chosen = choose(languages[1], references, of_split_text(tokenizer.pretokenized, tokenizer.joiner))
+            self._tokenize = chosen.name
+            if chosen.note:
+                self._say(chosen.note)
         score = bleu(hypotheses, [references], self._tokenize)
         self.signature = score.signature
         return hypotheses, score.value

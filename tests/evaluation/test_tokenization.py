@@ -73,7 +73,7 @@ def test_code_and_script_agree_and_nothing_is_said_of_them(language, script, nam
 )
 def test_where_the_code_is_missing_or_wrong_the_script_decides_and_that_is_said(language, script, name):
     found = choose(language, [TEXT[script]])
-    line = found.note.splitlines()[0]
+    line = found.note
     assert found.name == name and f"{script} script" in line and line.endswith(f"BLEU's tokenizer is {name}, by the script")
     assert (f"labelled {language}" if language else "not named") in line
 
@@ -88,15 +88,15 @@ def test_text_without_spaces_is_scored_by_more_than_whole_lines(script):
 
 
 def test_what_ter_and_chrf_do_without_spaces_is_said():
-    assert "Thai script has no spaces between words" in choose("th", [TEXT["Thai"]]).note
-    assert choose("de", [TEXT["Latin"]]).note == choose("ko", [TEXT["Hangul"]]).note == ""
-    assert choose("zh", ["一个 男人"], "none") == ("none", "")  # spaces divide its words
+    assert "Thai script has no spaces between words" in choose("th", [TEXT["Thai"]]).other_metrics
+    assert choose("de", [TEXT["Latin"]]).other_metrics == choose("ko", [TEXT["Hangul"]]).other_metrics == ""
+    assert choose("zh", ["一个 男人"], "none") == ("none", "", "")  # spaces divide its words
 
 
 def test_without_mecab_characters_are_counted_and_that_is_said(monkeypatch):
     monkeypatch.setattr(tokenization, "_installed", lambda *modules: False)
     for code, script in (("ja", "Japanese"), ("ko", "Hangul")):
-        name, note = choose(code, [TEXT[script]])
+        name, note, _ = choose(code, [TEXT[script]])
         assert name == "char" and f"pip install sacrebleu[{code}]" in note
         with pytest.raises(UserError, match=rf"--tokenize {code}-mecab needs MeCab: pip install sacrebleu\[{code}\]"):
             choose(code, [TEXT[script]], f"{code}-mecab")
@@ -104,7 +104,7 @@ def test_without_mecab_characters_are_counted_and_that_is_said(monkeypatch):
 
 
 def test_the_user_decides():
-    assert choose("zh", [TEXT["Han"]], "char").name == "char" and choose("de", [TEXT["Latin"]], "intl") == ("intl", "")
+    assert choose("zh", [TEXT["Han"]], "char").name == "char" and choose("de", [TEXT["Latin"]], "intl") == ("intl", "", "")
     assert "labelled" not in choose("de", [TEXT["Han"]], "zh").note
     with pytest.raises(UserError, match="--tokenize zz: sacreBLEU has no such tokenizer; it has none, zh, 13a"):
         choose("zh", [TEXT["Han"]], "zz")
