@@ -47,9 +47,10 @@ class Cleaning:
 class Data:
     """Where sentence pairs come from.
 
-    A source is written as: two words `a.en a.de` (aligned files, plain or .gz); `a.en,a.de` (the same as one word);
-    `pairs.tsv[.gz]` (source TAB target); or a dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train`
-    or any TFDS translation dataset, `wmt14_translate/de-en:train[:90%]`. Several sources make a mixture; `@3` after one is its weight.
+    A source is written as: two words `a.en a.de` (aligned files); `a.en,a.de` (the same as one word); `pairs.tsv` (source TAB target); or a
+    dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train` or any TFDS translation dataset,
+    `wmt14_translate/de-en:train[:90%]`. Files are plain or compressed (.gz, .xz, .bz2, .zst). Several sources make a mixture; `@3` after
+    one is its weight.
     """
 
     train: tuple[str, ...] = ()
@@ -91,7 +92,11 @@ class Tokenizer:
     model: tuple[str, ...] = ()
     """SentencePiece model file(s) to use instead of training: one if joint, else source and target."""
     joiner: str = "@@ "
-    """words: what marks a split inside a word; removed when text is put together again."""
+    """words: how words are split into pieces, which are joined when text is put together again. "@@ " (any text): what stands between two
+    pieces; ▁: what begins a word (SentencePiece); ￭: what joins to the side on which it stands (OpenNMT); empty: words are whole."""
+    normalization: Literal["nfc", "none"] = "nfc"
+    """Unicode form of all text, in training, translation and scoring: nfc: composed, so that an accented letter is one character; none: as
+    it is. A run keeps the form of its tokenizer.json: none where it names none."""
     max_sentences: int = 1_000_000
     """Sentences of each side that the vocabulary is trained on, spread over the corpus."""
 

@@ -106,7 +106,7 @@ def type_in_words(hint: Any) -> str:
     if origin is typing.Annotated:
         return type_in_words(parts[0])
     if origin is typing.Literal:
-        return "one of " + ", ".join(map(str, parts))
+        return "one of " + ", ".join(str(part) for part in parts if part != "")
     if origin is tuple:
         return f"words ({type_in_words(parts[0])} each)"
     if origin in (typing.Union, types.UnionType):

@@ -26,6 +26,8 @@ HARMLESS = (
     "checkpoints.",
     "logging.",
     "decoding.",
+    "data.source_language",
+    "data.target_language",
     "data.test",
     "data.cache",
     "data.workers",
@@ -117,7 +119,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
     """Make a run's folder, or take up an existing one with `experiment`; `config.json` is written.
 
     Args:
-        moved: fields that name other files, but of the same text; they may change.
+        moved: fields that may change since the text stays the same, or the scores: they name other files that hold it, or another language
+            that is scored alike.
 
     Returns:
         Whether the run existed.
@@ -171,14 +174,21 @@ def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: A
         return after > before and old.schedule.name not in ("cosine", "linear")
     if name == "validation.every":
         return old.schedule.name != "plateau"
-    if name.startswith("decoding.") and _counts_in_validation(name, old):  # else two validations' BLEU would not be of one kind
-        return old.schedule.name != "plateau" and not new.validation.patience
+    if bleu_decides(old, new) and _changes_validation_bleu(name, old):  # else it would be compared with BLEU of another kind
+        return False
     return name.startswith(HARMLESS)
 
 
-def _counts_in_validation(name: str, experiment: Experiment) -> bool:
-    """Whether a field of `decoding` moves the score that validations are judged by."""
-    if experiment.validation.metric != "bleu" or name in ("decoding.beam_size", "decoding.n_best", "decoding.batch_size"):
+def bleu_decides(old: Experiment, new: Experiment) -> bool:
+    """Whether validation BLEU decides the learning rate or when training stops."""
+    return new.validation.metric == "bleu" and (old.schedule.name == "plateau" or bool(new.validation.patience))
+
+
+def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:
+    """Whether a field that may change otherwise may change validation BLEU."""
+    if name == "data.target_language":  # which may choose BLEU's tokenizer
+        return True
+    if not name.startswith("decoding.") or name in ("decoding.beam_size", "decoding.n_best", "decoding.batch_size"):
         return False  # validations have a beam of their own, and a translation does not depend on its batch
     return name != "decoding.length_penalty" or experiment.validation.beam_size > 1  # greedy search compares no lengths
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import itertools
 import os
 import pathlib
@@ -12,7 +11,6 @@ import select
 import stat
 import sys
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -23,33 +21,31 @@ GATHER = 0.1
 
 
 def windows(name: str, size: int) -> Iterator[list[str]]:
-    """Lines of a file (`.gz` too), or of stdin when `name` is empty, up to `size` at a time: fewer from a terminal or a pipe that pauses,
-    since whoever writes there may be waiting for an answer.
+    """Lines of a file, plain or compressed, or of stdin when `name` is empty, up to `size` at a time: fewer from a terminal or a pipe that
+    pauses, since whoever writes there may be waiting for an answer.
 
     Raises:
-        UserError: the file cannot be read; at once, not when the first line is asked for.
+        UserError: the file cannot be read, or is not text; at once, not when the first line is asked for. Of a pipe, and where a file is
+            damaged: when it is read.
     """
-    if not name:
-        return _windows(sys.stdin.buffer, size)
+    from etils import epath  # these take a quarter of a second to import: not before the user's words are checked
+
+    from jaxnmt.data.cleaning import decode
+    from jaxnmt.data.text_files import decompressed
+
     try:
-        file = open(name, "rb")
+        file: Any = epath.Path(name).expanduser().open("rb") if name else sys.stdin.buffer
     except OSError as error:
-        raise UserError(f"--input {name} cannot be read: {error.strerror}") from None
-    return _windows(_unpacked(gzip.open(file), name) if name.endswith(".gz") else file, size)
+        raise UserError(f"--input {name} cannot be read: {error.strerror or error}") from None
+    read = functools.partial(decompressed, file, name or "stdin", "--input")
+    lines = _of_stream(file, read, size) if _is_stream(file) else _at_hand(read(), size)
+    return ([decode(line) for line in window] for window in lines)
 
 
-def _unpacked(file: Iterable[bytes], name: str) -> Iterator[bytes]:
-    try:
-        yield from file
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"--input {name} is no whole .gz file: {error}") from None
-
-
-def _windows(file: Iterable[bytes], size: int) -> Iterator[list[str]]:
-    from jaxnmt.data.cleaning import decode  # brings numpy: not before the user's words are checked
-
-    for lines in _arriving(file, size) if _is_stream(file) else _at_hand(file, size):
-        yield [decode(line) for line in lines]
+def _of_stream(stream: Any, read: Callable[[], Any], size: int) -> Iterator[list[bytes]]:
+    if stream.peek(1):  # waits for the first bytes
+        text = read()
+        yield from _arriving(stream, size) if text is stream else _at_hand(text, size)
 
 
 def _at_hand(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
@@ -70,12 +66,14 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
     """A window ends when it is full, or `GATHER` seconds after its first line. What comes while it is translated is the next one."""
     lines: list[bytes] = []
     rest, until = b"", 0.0
+    first = file.read1(1 << 16)  # what is in Python's buffer, which `select` does not see; from here on nothing is put there
     while True:
         left = max(0.0, until - time.monotonic()) if lines else None  # None: for ever
-        if len(lines) >= size or not select.select([file], [], [], left)[0]:
+        if not first and (len(lines) >= size or not select.select([file], [], [], left)[0]):
             yield lines[:size]
             lines, until = lines[size:], time.monotonic() + GATHER
-        elif block := os.read(file.fileno(), 1 << 16):  # past Python's buffer, which `select` does not see
+        elif block := first or os.read(file.fileno(), 1 << 16):
+            first = b""
             if not lines:
                 until = time.monotonic() + GATHER
             *whole, rest = (rest + block).split(b"\n")

@@ -14,6 +14,7 @@ import types
 import typing
 
 import pytest
+from evaluation.sacrebleu_command import corpora, sacrebleu
 
 from jaxnmt import cli, config_files, overrides, run_directory
 from jaxnmt.config import Experiment, replace
@@ -303,6 +304,39 @@ def test_evaluate_prints_scores_with_signatures_and_json(run, text_to_score, cap
     assert "BLEU    100.00" in out and "chrF++" in out and "TER       0.00" in out and "tok:13a" in out
     assert cli.main(["evaluate", run, "--json", "true", "--samples", "1"]) == 0
     assert '"value": 100' in capsys.readouterr().out
+
+
+def test_evaluate_with_several_references_gives_sacrebleus_digits(run, tmp_path, capsys):
+    reference, (source, second, third) = corpora()
+    for name, lines in {"t.en": source, "t.de": reference, "second.de": second, "third.de": third}.items():
+        (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
+    others = ["--references", str(tmp_path / "second.de"), str(tmp_path / "third.de")]
+    words = ["evaluate", run, "--output", str(tmp_path / "out.txt"), "--samples", "1", *others]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.count("\nreference ") == 3
+    assert cli.main([*words[:4], *others, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    made = (tmp_path / "out.txt").read_text().splitlines()
+    _, out = sacrebleu(tmp_path, reference, [made, source], "-cw", "2", others=(second, third))  # of one system it prints no table
+    row = next(line for line in out.splitlines() if "0.txt" in line)
+    assert [f"{metric['value']:.12f}" for metric in found] == [cell.strip() for cell in row.rstrip("\\ ").split("&")[1:]]
+    assert all("nrefs:3" in metric["signature"] and metric["signature"] in out for metric in found)
+
+
+def test_evaluate_is_told_the_tokenizer_and_the_language(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sacrebleu.utils.SACREBLEU_DIR", str(tmp_path))
+    (tmp_path / "t.en").write_text("一个男人\n")
+    (tmp_path / "t.de").write_text("一个男人\n")
+    for flags, parts in {
+        (): ["tok:zh", "labelled de: BLEU's tokenizer is zh, by the script"],
+        ("--target-language", "zh"): ["tok:zh", "Han script has no spaces"],
+        ("--tokenize", "char"): ["tok:char"],
+    }.items():
+        assert cli.main(["evaluate", run, *flags]) == 0
+        out = capsys.readouterr().out
+        assert all(part in out for part in parts) and ("labelled" in out) is (not flags)
+    assert cli.main(["evaluate", run, "--tokenize", "flores200"]) == 2
+    assert "--tokenize flores200 needs the file" in (said := capsys.readouterr().err) and "translating" not in said
 
 
 def test_closed_streams_are_empty_ones():

@@ -168,6 +168,7 @@ def test_a_run_starts_once_and_is_taken_up_after(tmp_path):
 TAKEN = [
     *({"training.steps": 20_000}, {"logging.every": 7}, {"checkpoints.keep_latest": 9}, {"decoding.beam_size": 2}),
     *({"mesh.fsdp": 2}, {"model.remat": "full"}, {"data.workers": 2}),
+    *({"data.source_language": "en"}, {"data.target_language": "zh"}),
 ]
 
 
@@ -187,6 +188,9 @@ def test_a_change_that_does_not_touch_the_training_is_taken(changes, tmp_path):
         (1, "loss", {"decoding.max_length_extra": 4}, True),
         (1, "bleu", {"decoding.length_penalty": 0.5}, True),  # of a beam of one it changes no word
         (2, "bleu", {"decoding.length_penalty": 0.5}, False),
+        (1, "bleu", {"data.target_language": "zh"}, False),  # which may choose BLEU's tokenizer
+        (1, "bleu", {"data.source_language": "zh"}, True),
+        (1, "loss", {"data.target_language": "zh"}, True),
         (2, "bleu", {"decoding.beam_size": 3, "decoding.n_best": 2, "decoding.batch_size": 9}, True),  # validations have their own beam
     ],
 )

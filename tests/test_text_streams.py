@@ -78,5 +78,5 @@ def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
     whole = gzip.compress(bytes(range(256)) * 99)
     for name, data in (("cut", whole[:-9]), ("other", b"no gzip")):
         (tmp_path / f"{name}.gz").write_bytes(data)
-        with pytest.raises(UserError, match=f"{name}.gz is no whole .gz file"):
+        with pytest.raises(UserError, match=f"{name}.gz is not (a whole gzip file|gzip data)"):
             list(text_streams.windows(str(tmp_path / f"{name}.gz"), 8))

@@ -21,6 +21,7 @@ def tables(found: Comparison) -> list[Table]:
     """Scores with intervals and tests, then the breakdowns."""
     names = labels(found.systems)
     shapes = [(s.length_ratio, s.under_half, s.over_double, s.empty, s.unfinished) for s in found.shapes]
+    first = "" if found.references == 1 else "the first of each sentence's references"
     repeated = [*zip(names, found.repetition, strict=True), ("reference", found.reference_repetition)]
     return [
         *(_scores(metric, found) for metric in found.metrics),
@@ -39,18 +40,19 @@ def tables(found: Comparison) -> list[Table]:
             "F1 of words by their frequency",
             ("frequency", "in references", *names),
             tuple((row.frequency, f"{row.words:,}", *map(_percent, row.f1)) for row in found.by_frequency),
-            f"Counted in {found.counted_in}.",
+            f"Counted in {found.counted_in}.{first and f' Found in {first}.'}",
         ),
         Table(
             "Repeated n-grams in a sentence",
             ("system", *(f"{n}-grams" for n in ORDERS)),
             tuple((name, *map(_percent, shares)) for name, shares in repeated),
+            first and f"The reference is {first}.",
         ),
         Table(
             "Length and endings",
             ("system", "length ratio", "under half", "over double", "empty", "unfinished"),
             tuple((name, f"{ratio:.3f}", *map(_percent, shares)) for name, (ratio, *shares) in zip(names, shapes, strict=True)),
-            "Against the reference's words; unfinished: without the punctuation that ends the reference.",
+            f"Against {first or 'the reference'}; lengths in words; unfinished: without the punctuation that ends the reference.",
         ),
     ]
 
@@ -58,7 +60,12 @@ def tables(found: Comparison) -> list[Table]:
 def heading(found: Comparison) -> str:
     """What is compared, in a few lines."""
     made = [f"{name} ({by})" for name, by in zip(found.systems, found.made_by, strict=True)]
-    lines = [f"{found.sentences:,} sentences of {found.test_set}", f"baseline: {made[0]}", *(f"against it: {each}" for each in made[1:])]
+    several = f", {found.references} references" if found.references > 1 else ""
+    lines = [
+        f"{found.sentences:,} sentences of {found.test_set}{several}",
+        f"baseline: {made[0]}",
+        *(f"against it: {each}" for each in made[1:]),
+    ]
     lines += [f"{name} translates every sentence as the baseline does: its p says nothing" for name in found.identical]
     return "\n".join([*lines, *([found.note] if found.note else [])])
 
@@ -82,7 +89,8 @@ def page(found: Comparison, test: TestSet, systems: Sequence[System], other: str
     losses, gains = ranked(found.sentence_chrf[0], found.sentence_chrf[chosen], examples)
     for anchor, title, numbers in (("losses", "Biggest losses", losses), ("gains", "Biggest gains", gains)):
         shown.append(f'<h2 id="{anchor}">{title} of {html.escape(names[chosen])} against {html.escape(names[0])}</h2>')
-        shown.append(pages.paragraph("By chrF++ of the sentence; underlined: words that the reference does not have there.", "note"))
+        which = "reference" if found.references == 1 else "first reference"
+        shown.append(pages.paragraph(f"By chrF++ of the sentence; underlined: words that the {which} does not have there.", "note"))
         shown += [_example(number, found, test, systems, chosen) for number in numbers] or [pages.paragraph("None.")]
     return pages.page(f"{names[0]} and {', '.join(names[1:])}", "\n".join([*parts, links, *shown]))
 
@@ -117,10 +125,10 @@ def ranked(baseline: Sequence[float], other: Sequence[float], most: int) -> tupl
 
 def _example(number: int, found: Comparison, test: TestSet, systems: Sequence[System], chosen: int) -> str:
     scores = [found.sentence_chrf[place][number] for place in (0, chosen)]
-    reference = test.references[number]
-    rows = [("source", html.escape(test.sources[number])), ("reference", html.escape(reference))]
+    first, *others = (lines[number] for lines in test.references)
+    rows = [("source", html.escape(test.sources[number])), *(("reference", html.escape(text)) for text in (first, *others))]
     for place, score in zip((0, chosen), scores, strict=True):
-        rows.append((f"{labels(found.systems)[place]} ({score:.1f})", pages.marked(systems[place].translations[number], reference)))
+        rows.append((f"{labels(found.systems)[place]} ({score:.1f})", pages.marked(systems[place].translations[number], first)))
     return f"<article>\n<h3>Sentence {number + 1:,}: {scores[1] - scores[0]:+.1f}</h3>\n{pages.definitions(rows)}\n</article>"
 
 

@@ -41,14 +41,14 @@ class Report:
         return "\n".join(lines)
 
 
-def check(sources: Iterable[Source], rules: Cleaning) -> Report:
-    """Reads all pairs and reports what `rules` would drop; duplicates are looked for in each source by itself, as in training."""
+def check(sources: Iterable[Source], rules: Cleaning, normalization: str = "none") -> Report:
+    """Read all pairs and report what `rules` would drop; duplicates are looked for in each source by itself, as in training."""
     report = Report()
     for source in sources:
         duplicates = Duplicates()
         for index, pair in enumerate(source.pairs()):
             report.pairs += 1
-            cleaned = clean(pair, rules)
+            cleaned = clean(pair, rules, normalization)
             if not isinstance(cleaned, Reason) and rules.drop_duplicates and duplicates.seen(cleaned):
                 cleaned = Reason.DUPLICATE
             if isinstance(cleaned, Reason):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+import unicodedata
 
 import numpy as np
 
@@ -42,15 +43,21 @@ def decode(line: bytes) -> str:
     return normalise(line.decode("utf-8", "replace"))
 
 
-def clean(pair: tuple[bytes, bytes], rules: Cleaning) -> tuple[str, str] | Reason:
-    """A training pair as text, or the first reason to drop it.
+def canonical(text: str, normalization: str) -> str:
+    """Text in the Unicode form of `tokenizer.normalization`: composed ("nfc"), or as it is ("none")."""
+    return unicodedata.normalize("NFC", text) if normalization == "nfc" else text
+
+
+def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:
+    """Return a training pair as text, or the first reason to drop it.
 
     Args:
         pair: the raw lines of both sides, without line ends.
         rules: the limits. `drop_duplicates` is not looked at here: it needs memory, see `Duplicates`.
+        normalization: the Unicode form in which characters are counted and duplicates found, see `canonical`.
     """
     try:
-        source, target = (normalise(side.decode("utf-8")) for side in pair)
+        source, target = (canonical(normalise(side.decode("utf-8")), normalization) for side in pair)
     except UnicodeDecodeError:
         return Reason.INVALID_UTF8
     if not source or not target:

@@ -1,17 +1,12 @@
-"""Sentence pairs in text files: two aligned files, or one file of tab-separated pairs, plain or .gz.
+"""Sentence pairs in text files: two aligned files, or one file of tab-separated pairs, plain or compressed.
 
 Lines are split at b"\\n" and nowhere else.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import gzip
 import itertools
-import os
 import re
-import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -19,66 +14,40 @@ from etils import epath
 
 from jaxnmt.config import UserError
 from jaxnmt.data.source import Source
+from jaxnmt.data.text_files import COMPRESSED, existing_file, open_text
 
-_NOT_LANGUAGES = {"txt", "gz", "tsv", "src", "tgt", "trg", "ref", "hyp", "raw", "tok", "bpe", "spm", "lc", "tc", "out", "dat", "csv"}
+_NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
+_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"  # language, script, region: en, zho_Hans, pt-BR, es-419
+_LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"  # in small letters too: zh-hans
 
 
 def language_of(path: str) -> str:
-    """The language code in a file's name: `train.en`, `train.en.gz` and `train.en.txt` are `en`; "" if there is none."""
-    suffixes = epath.Path(path).name.split(".")[1:]
-    while suffixes and suffixes[-1] in ("gz", "txt"):
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
-    return last if re.fullmatch(r"[a-z]{2,3}([_-][A-Za-z]{2,4})?", last) and last not in _NOT_LANGUAGES else ""
+    """The language code in a file's name: that of `train.en`, `train.en.xz`, `train.en.txt` and `eng_Latn.dev` (FLORES); "" if there is
+    none."""
+    parts = _parts(path)
+    if len(parts) > 1 and re.fullmatch(_LOOSE_CODE, parts[-1]) and parts[-1] not in _NOT_LANGUAGES:
+        return parts[-1]
+    return next((part for part in reversed(parts) if re.fullmatch(_CODE, part) and not part.islower()), "")
 
 
 def languages_of_tsv(path: str) -> tuple[str, str]:
     """The language codes in a TSV's name: `en-tr.tsv` and `train.en-tr.tsv.gz` are `en` and `tr`; ("", "") if there are none."""
-    matches = (re.fullmatch(r"([a-z]{2,3})[-_]([a-z]{2,3})", part) for part in epath.Path(path).name.split("."))
+    matches = (re.fullmatch(rf"({_CODE})[-_]({_CODE})", part) for part in _parts(path))
     return next(((match[1], match[2]) for match in matches if match), ("", ""))
 
 
-def existing_file(path: str, field: str) -> epath.Path:
-    """The path of a readable file.
-
-    Raises:
-        UserError: it is missing (the nearest name in its folder is suggested), a folder, or no plain file.
-    """
-    file = epath.Path(path).expanduser()
-    if file.is_dir():
-        raise UserError(f"{field}: {path} is a folder, not a file: name the files in it")
-    local = os.fspath(file)
-    if file.is_file() and (os.path.isfile(local) or not os.path.exists(local)):  # etils takes a pipe for a file
-        return file
-    if file.exists():
-        raise UserError(f"{field}: {path} is not a plain file, and it must be read more than once: write it to a file first")
-    if not file.parent.is_dir():
-        raise UserError(f"{field}: there is no file {path} (nor a folder {file.parent})")
-    near = difflib.get_close_matches(file.name, [other.name for other in file.parent.iterdir()], n=1)
-    hint = f"did you mean {file.parent / near[0]}?" if near else "check the path"
-    raise UserError(f"{field}: there is no file {path}: {hint}")
-
-
-@contextlib.contextmanager
-def _reading(file: epath.Path, field: str) -> Iterator[BinaryIO]:
-    """Opens a file, gunzipping `.gz`, and turns failures of reading into UserErrors."""
-    try:
-        with file.open("rb") as raw:
-            if file.name.endswith(".gz"):
-                with gzip.open(raw, "rb") as unzipped:
-                    yield unzipped  # type: ignore[misc]
-            else:
-                yield raw  # type: ignore[misc]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{field}: {file} is no complete gzip file ({error}): fetch or compress it again") from error
-    except PermissionError as error:
-        raise UserError(f"{field}: {file} may not be read: check its permissions") from error
+def _parts(path: str) -> list[str]:
+    """A file's name between its dots, without the suffixes of plain and compressed text."""
+    parts = epath.Path(path).name.split(".")
+    while len(parts) > 1 and f".{parts[-1]}" in (*COMPRESSED, ".txt"):
+        parts.pop()
+    return parts
 
 
 def _count_lines(file: epath.Path, field: str) -> int:
     """Lines of a file; a last line without a line end counts."""
     count, last = 0, b"\n"
-    with _reading(file, field) as stream:
+    with open_text(file, field) as stream:
         while block := stream.read(1 << 20):
             count += block.count(b"\n")
             last = block[-1:]
@@ -115,7 +84,7 @@ class AlignedFiles(Source):
         return self._length
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        with _reading(self._files[0], self._field) as source, _reading(self._files[1], self._field) as target:
+        with open_text(self._files[0], self._field) as source, open_text(self._files[1], self._field) as target:
             yield from itertools.islice(zip(_lines(source), _lines(target), strict=True), start, None)
 
     def where(self, index: int) -> str:
@@ -135,7 +104,7 @@ class TabSeparated(Source):
         self._field = field
         self._file = existing_file(path, field)
         self._length = 0
-        with _reading(self._file, field) as stream:
+        with open_text(self._file, field) as stream:
             for number, line in enumerate(stream, 1):
                 if b"\t" in line and number == self._length + 1:
                     self._length = number
@@ -148,7 +117,7 @@ class TabSeparated(Source):
         return self._length
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        with _reading(self._file, self._field) as stream:
+        with open_text(self._file, self._field) as stream:
             for line in itertools.islice(_lines(stream), start, self._length):
                 source, target = line.split(b"\t", 2)[:2]
                 yield source, target

@@ -19,6 +19,12 @@ def read(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def languages(run: Path, data: config.Data) -> tuple[str, str]:
+    """Codes of a run's source and target language: those of its settings, or else those that were found when it began; "" if unknown."""
+    source, target = read(run).get("languages", ("", ""))
+    return data.source_language or source, data.target_language or target
+
+
 def same(before: dict, now: dict) -> bool:
     """Whether two preparations' `fingerprints` are of the same text, tokenizer, cleaning and weights."""
     return all(before[key] == now[key] for key in ("fingerprint", "tokenizer")) and all(

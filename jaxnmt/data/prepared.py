@@ -221,20 +221,20 @@ def _train(experiment: config.Experiment, sources: Sequence[Source], say: Say) -
     options, began = experiment.tokenizer, time.monotonic()
     total = sum(map(len, sources))
     say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {min(total, options.max_sentences):,} pairs")
-    tokenizer = train_tokenizer(options, _sample(sources, options.max_sentences, experiment.data.cleaning))
+    tokenizer = train_tokenizer(options, _sample(sources, options, experiment.data.cleaning))
     sizes = dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size))
     asked = "" if options.vocab_size in (0, *sizes) else f" ({options.vocab_size:,} were asked for)"
     say(f"tokenizer: {' and '.join(f'{size:,}' for size in sizes)} tokens{asked}, {time.monotonic() - began:.1f} s")
     return tokenizer
 
 
-def _sample(sources: Sequence[Source], count: int, rules: config.Cleaning) -> Iterator[tuple[str, str]]:
-    """About `count` cleaned pairs, spread evenly over all sources."""
-    total, index = sum(map(len, sources)), 0
+def _sample(sources: Sequence[Source], options: config.Tokenizer, rules: config.Cleaning) -> Iterator[tuple[str, str]]:
+    """About `options.max_sentences` cleaned pairs, spread evenly over all sources."""
+    count, total, index = options.max_sentences, sum(map(len, sources)), 0
     for source in sources:
         for pair in source.pairs():
             if total <= count or index * count // total != (index + 1) * count // total:
-                cleaned = clean(pair, rules)
+                cleaned = clean(pair, rules, options.normalization)
                 if not isinstance(cleaned, Reason):
                     yield cleaned
             index += 1
@@ -263,6 +263,8 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
     corpora, meta = opened
     languages = languages_of(data, [*validation, *sources])
     texts = [(decode(pair[0]), decode(pair[1])) for source in validation for pair in source.pairs()]
+    if texts and not any(target for _, target in texts):
+        raise UserError(f"data.validation: the target side of {' '.join(source.name for source in validation)} is empty in every line")
     prepared = Prepared(
         tokenizer=tokenizer,
         train=corpora,

@@ -80,7 +80,7 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         source_hash, pair_hash: uint64 (n,).
         candidate_texts: JSON of [source, target] of each pair that may be held out, as uint8; dropped: JSON of counts by reason.
     """
-    cleaned = [clean(pair, recipe.cleaning) for pair in pairs]
+    cleaned = [clean(pair, recipe.cleaning, recipe.tokenizer.normalization) for pair in pairs]
     dropped = Counter(str(pair) for pair in cleaned if isinstance(pair, Reason))
     texts = [pair for pair in cleaned if not isinstance(pair, Reason)]
     sources = recipe.tokenizer.encode_source([source for source, _ in texts])

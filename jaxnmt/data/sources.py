@@ -12,6 +12,7 @@ from etils import epath
 from jaxnmt.config import Data, UserError
 from jaxnmt.data.files import AlignedFiles, TabSeparated
 from jaxnmt.data.source import Source
+from jaxnmt.data.text_files import COMPRESSED
 
 OUR_DATASETS = ("multi30k", "phrases")
 
@@ -70,7 +71,7 @@ def _kind(text: str) -> Literal["files", "tsv", "dataset", "file"]:
 
     `name`, `name/config` and anything with `:split` is a dataset; a suffix, as in `data/train.en`, means a file.
     """
-    if re.search(r"\.tsv(\.gz)?$", text) and "," not in text:
+    if text.endswith((".tsv", *(f".tsv{suffix}" for suffix in COMPRESSED))) and "," not in text:
         return "tsv"
     if _is_file(text):
         return "file"

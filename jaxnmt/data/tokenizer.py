@@ -9,14 +9,16 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import sentencepiece
 from etils import epath
 
 from jaxnmt import config, whole_files
 from jaxnmt.config import UserError
+from jaxnmt.data.cleaning import canonical, normalise
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, split, word_numbers
+from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, check_joiner, join, split, word_numbers
 
 _THREADS = 16
 """Fixed, not one per core: the unigram trainer sums its counts per thread, and another number gives another model."""
@@ -25,10 +27,15 @@ _LONGEST_SENTENCE = 1 << 16
 
 
 class Tokenizer:
-    """Source and target vocabulary. Neither begin nor end tokens are added by encoding."""
+    """Source and target vocabulary. Neither begin nor end tokens are added by encoding.
 
-    def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "") -> None:
-        self._source, self._target, self._joiner = source, target, joiner
+    Args:
+        joiner: how words are split in text that comes split; "" where it does not.
+        normalization: the Unicode form of text before it is encoded and after it is decoded, see `cleaning.canonical`.
+    """
+
+    def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
+        self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
 
     @property
     def joint(self) -> bool:
@@ -37,7 +44,7 @@ class Tokenizer:
 
     @property
     def pretokenized(self) -> bool:
-        """Whether it works on text that is already split; then BLEU must not split it again."""
+        """Whether it works on text that is already split."""
         return self._target.pretokenized
 
     @property
@@ -50,11 +57,14 @@ class Tokenizer:
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without begin and end."""
-        return self._source.encode(texts)
+        return self._source.encode(self._canonical(texts))
 
     def encode_target(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text, without begin and end."""
-        return self._target.encode(texts)
+        return self._target.encode(self._canonical(texts))
+
+    def _canonical(self, texts: Iterable[str]) -> list[str]:
+        return [canonical(text, self.normalization) for text in texts]
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """Each token as the source vocabulary has it."""
@@ -65,21 +75,26 @@ class Tokenizer:
         return [self._target.piece(int(index)) for index in ids]
 
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-        """The words of a source text, and the number of the one that each of its tokens is of."""
-        words, numbers = self._source.words(text)
+        """The words of a source text (between spaces, U+0020), and the number of the word that each of its tokens belongs to."""
+        words, numbers = self._source.words(canonical(normalise(text), self.normalization))
         return (words, numbers) if len(numbers) == len(ids) else self._words_of(self._source, ids)  # a foreign model's span several words
 
     def target_words(self, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-        """The words of the text that `decode_target` makes, and the number of the one that each token is of."""
+        """The words (between spaces, U+0020) of the text that a translation of these ids is, and the number of each token's word."""
         return self._words_of(self._target, ids)
 
     def _words_of(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-        cut = split if vocabulary.pretokenized else str.split
-        return cut(vocabulary.decode(ids)), word_numbers(ids, lambda rest: cut(vocabulary.decode(rest)))
+        def words(ids: Sequence[int]) -> list[str]:
+            return split(normalise(self._decoded(vocabulary, ids)))
+
+        return words(ids), word_numbers(ids, words)
+
+    def _decoded(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
+        return canonical(vocabulary.decode(ids), self.normalization)
 
     def decode_source(self, ids: Iterable[int]) -> str:
         """Detokenised text of the ids of a source side. Split words are joined."""
-        return self._source.decode([int(index) for index in ids])
+        return self._decoded(self._source, [int(index) for index in ids])
 
     def decode_target(self, ids: Iterable[int]) -> str:
         """Detokenised text of the ids up to the first EOS; PAD and BOS are skipped. Split words are joined."""
@@ -89,12 +104,18 @@ class Tokenizer:
                 break
             if index not in (PAD, BOS):
                 kept.append(int(index))
-        return self._target.decode(kept)
+        return self._decoded(self._target, kept)
+
+    def readable(self, text: str) -> str:
+        """Text of a corpus as a translation has it: split words joined, in the tokenizer's Unicode form."""
+        return readable(text, self.joiner, self.normalization)
 
     def _files(self) -> dict[str, bytes]:
         sides = {"joint": self._source} if self.joint else {"source": self._source, "target": self._target}
         files = {f"{side}.{vocabulary.suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
-        description = {"files": list(files), "joiner": self._joiner}
+        description = {"files": list(files), "joiner": self.joiner}
+        if self.normalization != "none":  # which older tokenizers did not write
+            description["normalization"] = self.normalization
         return {**files, "tokenizer.json": (json.dumps(description, indent=2) + "\n").encode()}
 
     @functools.cached_property
@@ -117,26 +138,50 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: epath.PathLike) -> Tokenizer:
-    """Reads what `Tokenizer.save` wrote.
+    """Read what `Tokenizer.save` wrote.
 
     Raises:
         UserError: a file is missing or damaged.
     """
     folder = epath.Path(folder)
     try:
-        description = json.loads((folder / "tokenizer.json").read_text())
+        description = _description(folder)
         joiner = description["joiner"]
         vocabularies = [_load_vocabulary(folder / name, joiner) for name in description["files"]]
-        return Tokenizer(vocabularies[0], vocabularies[-1], joiner)
+        return Tokenizer(vocabularies[0], vocabularies[-1], joiner, description["normalization"])
     except FileNotFoundError as error:
         raise UserError(f"there is no whole tokenizer in {folder}: {error.filename or error} is missing") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{folder / 'tokenizer.json'} is damaged ({error}): restore it, or remove the folder to train it again") from error
 
 
+def _description(folder: epath.Path) -> dict[str, Any]:
+    return {"normalization": "none"} | json.loads((folder / "tokenizer.json").read_text())
+
+
 def _load_vocabulary(path: epath.Path, joiner: str) -> Vocabulary:
     data = path.read_bytes()
     return Words.from_bytes(data, joiner, str(path)) if path.suffix == ".vocab" else Subwords(data, str(path))
+
+
+def joiner_of(options: config.Tokenizer) -> str:
+    """How words are split in the text of a run with these settings; "" where they are whole."""
+    return options.joiner if options.kind == "words" else ""
+
+
+def normalization_of(options: config.Tokenizer, folder: epath.PathLike) -> str:
+    """The Unicode form of a run's text: its tokenizer's, which older ones do not name; that of its settings while it has no tokenizer."""
+    try:
+        return _description(epath.Path(folder))["normalization"]
+    except FileNotFoundError:
+        return options.normalization
+    except (ValueError, TypeError):
+        return load_tokenizer(folder).normalization  # which tells the damage
+
+
+def readable(text: str, joiner: str, normalization: str) -> str:
+    """Text as people read it: split words joined, in a Unicode form."""
+    return canonical(join(text, joiner), normalization)
 
 
 def train_tokenizer(options: config.Tokenizer, pairs: Iterable[tuple[str, str]]) -> Tokenizer:
@@ -150,13 +195,12 @@ def train_tokenizer(options: config.Tokenizer, pairs: Iterable[tuple[str, str]])
     """
     if options.model:
         return _given(options)
-    sources, targets = zip(*pairs, strict=True) if (pairs := list(pairs)) else ((), ())
+    pairs = list(pairs)
+    sources, targets = ([canonical(pair[side], options.normalization) for pair in pairs] for side in (0, 1))
     learn = _learn_words if options.kind == "words" else _learn_subwords
-    joiner = options.joiner if options.kind == "words" else ""
-    if options.joint:
-        joint = learn(options, [*sources, *targets], "both languages")
-        return Tokenizer(joint, joint, joiner)
-    return Tokenizer(learn(options, sources, "the source language"), learn(options, targets, "the target language"), joiner)
+    sides = [learn(options, [*sources, *targets], "both languages")] if options.joint else []
+    sides = sides or [learn(options, sources, "the source language"), learn(options, targets, "the target language")]
+    return Tokenizer(sides[0], sides[-1], joiner_of(options), options.normalization)
 
 
 def _given(options: config.Tokenizer) -> Tokenizer:
@@ -171,7 +215,7 @@ def _given(options: config.Tokenizer) -> Tokenizer:
         if not path.is_file():
             raise UserError(f"tokenizer.model: there is no file {name}")
         vocabularies.append(Subwords(path.read_bytes(), f"tokenizer.model: {name}"))
-    return Tokenizer(vocabularies[0], vocabularies[-1])
+    return Tokenizer(vocabularies[0], vocabularies[-1], normalization=options.normalization)
 
 
 def _learn_words(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Words:
@@ -180,6 +224,7 @@ def _learn_words(options: config.Tokenizer, texts: Sequence[str], whose: str) ->
         raise UserError(f"no vocabulary can be made for {whose}: there is no text left to make it from")
     if 0 < options.vocab_size <= len(SPECIAL):
         raise UserError(f"tokenizer.vocab_size {options.vocab_size} leaves no room beside {len(SPECIAL)} special tokens (0: all words)")
+    check_joiner(counts, options.joiner, f"the training text of {whose}")
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
     return Words(ranked[: options.vocab_size - len(SPECIAL)] if options.vocab_size else ranked, options.joiner)
 

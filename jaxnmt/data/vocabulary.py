@@ -6,7 +6,8 @@ In every vocabulary the ids 0 to 3 are padding, begin, end and unknown, and no t
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import sentencepiece
@@ -15,6 +16,7 @@ from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+SPACER, JOINER = "▁", "￭"
 
 
 class Vocabulary(Protocol):
@@ -75,8 +77,8 @@ class Subwords:
         return self._processor.id_to_piece(index)
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, and the number of the one that each of its tokens is of (spaces divide tokens too)."""
-        words = text.split()
+        """The words of a text, and the number of the word that each of its tokens belongs to (spaces divide tokens too)."""
+        words = split(text)
         return words, [number for number, ids in enumerate(self.encode(words)) for _ in ids]
 
     def to_bytes(self) -> bytes:
@@ -91,7 +93,7 @@ class Words:
 
     Args:
         tokens: all but the special ones, in the order of their ids, which start at 4.
-        joiner: what marks a split inside a word ("@@ "); removed by `decode`.
+        joiner: what marks a split inside a word, see `join`; `decode` puts words together.
     """
 
     suffix = "vocab"
@@ -138,7 +140,7 @@ class Words:
         return self._tokens[index]
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, put together, and the number of the one that each of its tokens is of."""
+        """The words of a text, put together, and the number of the word that each of its tokens belongs to."""
         tokens = split(text)
         return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
 
@@ -150,8 +152,71 @@ class Words:
 
 
 def join(text: str, joiner: str) -> str:
-    """Text whose words are split by `joiner`, put together: "ein@@ fach" with "@@ " is "einfach"."""
+    """Put the words of split text together.
+
+    Args:
+        joiner: how they are split. "▁" begins a word, as SentencePiece's does: "▁ein fach ▁so". "￭" joins to the side on which it stands,
+            or to both sides when alone, as OpenNMT's does: "ein￭ fach ￭, so". Anything else is removed as it stands: "ein@@ fach" with
+            "@@ ". "": words are whole.
+    """
+    if _is(joiner, SPACER):
+        return text.replace(" ", "").replace(SPACER, " ").strip(" ")
+    if _is(joiner, JOINER):
+        return re.sub(f" *{JOINER} *", "", text).strip(" ")
     return (text + " ").replace(joiner, "").strip(" ")  # a joiner at the very end goes too
+
+
+def link(joiner: str) -> str:
+    """A regular expression for what stands between two pieces of a word."""
+    return " " if _is(joiner, SPACER) else f" ?{JOINER} ?" if _is(joiner, JOINER) else re.escape(joiner)
+
+
+def restores_text(joiner: str) -> bool:
+    """Whether `join` makes text as people write it. With "@@ " punctuation stays split from the words, as the tokenizer left it."""
+    return _is(joiner, SPACER) or _is(joiner, JOINER)
+
+
+def _is(joiner: str, mark: str) -> bool:
+    return joiner.strip(" ") == mark
+
+
+_SIGNS: dict[str, Callable[[str], bool]] = {  # joiner -> whether a token has its mark
+    "@@ ": lambda token: token.endswith("@@"),
+    SPACER: lambda token: token.startswith(SPACER),
+    JOINER: lambda token: token.startswith(JOINER) or token.endswith(JOINER),
+}
+_MANY = 0.01
+
+
+def joiner_seen(counts: Mapping[str, int]) -> str:
+    """The joiner whose mark is on many of a text's tokens, which are counted; "" if no mark is."""
+    total = sum(counts.values())
+    marked = {joiner: sum(count for token, count in counts.items() if has_mark(token)) for joiner, has_mark in _SIGNS.items()}
+    most = max(marked, key=marked.__getitem__)
+    return most if marked[most] > _MANY * total else ""
+
+
+def check_joiner(counts: Mapping[str, int], joiner: str, what: str) -> None:
+    """Compare the marks on a text's tokens with the joiner that it is to be put together by ("": with none, words are left as they are).
+
+    Args:
+        counts: how often each token stands in the text.
+        what: the text's name, for the message.
+
+    Raises:
+        UserError: many tokens have another joiner's mark and none has this one's; or this one is "▁", which begins every word, and no token
+            has it.
+    """
+    mark, seen = joiner.strip(" "), joiner_seen(counts)
+    if not mark or not counts or any(mark in token for token in counts):
+        return
+    if seen:
+        raise UserError(
+            f"{what} is split into pieces by {seen.strip()!r}, and tokenizer.joiner {joiner!r} is nowhere in it: "
+            f"set tokenizer.joiner to {seen!r}"
+        )
+    if mark == SPACER:
+        raise UserError(f"tokenizer.joiner is {joiner!r}, which begins every word, but {what} has none: split it, or set another joiner")
 
 
 def split(text: str) -> list[str]:
@@ -163,10 +228,10 @@ Token = TypeVar("Token")
 
 
 def word_numbers(tokens: Sequence[Token], words: Callable[[Sequence[Token]], list[str]]) -> list[int]:
-    """The number, from 0, of the word that each token is of.
+    """The number, from 0, of the word that each token belongs to.
 
-    Counted from behind: a token is of the first word that it and all after it make. So what marks a word's start, and adds no letter,
-    belongs to the word that follows.
+    Counted from the end: a token belongs to the first word of those that it and all tokens after it make. So what marks a word's start, and
+    adds no letter, belongs to the word that follows.
     """
     left = [len(words(tokens[start:])) for start in range(len(tokens))]
     return [max(0, min(left[0] - rest, left[0] - 1)) for rest in left]

@@ -1,6 +1,6 @@
 """Where systems differ: by the source's length, by how rare a word is, in repetition, in length and in whether sentences end.
 
-Words are what BLEU's tokenizer of the language makes of a line (text that came already split: what stands between spaces).
+Words are what BLEU's tokenizer makes of a line (of text that came already split: what stands between spaces).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jaxnmt.evaluation.scores import bleu_metric
+from jaxnmt.evaluation.scores import References, bleu_metric
 
 LENGTHS = (0, 1, 6, 11, 16, 21, 31, 41, 61)  # where the buckets of source words begin
 FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)  # … and those of a word's frequency
 ORDERS = (1, 2, 3, 4)  # of the n-grams whose repetition is counted
 
-_SENTENCE_ENDS = frozenset(".!?…。！？．؟۔।॥")
+_SENTENCE_ENDS = frozenset(".!?…。！？．؟۔।॥။។།")
 _CLOSING = " \t\"'»«”“’‘)]}」』）】›"
 
 Splitter = Callable[[str], list[str]]
@@ -58,25 +58,25 @@ class Shape:
     unfinished: float
 
 
-def splitter(language: str, pretokenized: bool) -> Splitter:
-    """text -> its words."""
-    tokenize = bleu_metric(pretokenized, language).tokenizer
-    return lambda text: tokenize(text.strip()).split()
+def splitter(tokenize: str) -> Splitter:
+    """text -> its words, by one of sacreBLEU's tokenizers."""
+    split = bleu_metric(tokenize).tokenizer
+    return lambda text: split(text.strip()).split()
 
 
 def by_length(
-    source_lengths: Sequence[int], hypotheses: Sequence[Sequence[str]], references: Sequence[str], pretokenized: bool, language: str
+    source_lengths: Sequence[int], hypotheses: Sequence[Sequence[str]], references: References, tokenize: str
 ) -> tuple[LengthBucket, ...]:
     """Scores for each bucket of source lengths (in words) that has sentences."""
     from sacrebleu.metrics.chrf import CHRF
 
-    bleu, chrf = bleu_metric(pretokenized, language), CHRF(word_order=2)
+    bleu, chrf = bleu_metric(tokenize), CHRF(word_order=2)
     members: dict[int, list[int]] = collections.defaultdict(list)
     for number, length in enumerate(source_lengths):
         members[_bucket(length, LENGTHS)].append(number)
 
     def scores(metric, chosen: list[int]) -> tuple[float, ...]:
-        target = [[references[i] for i in chosen]]
+        target = [[lines[i] for i in chosen] for lines in references]
         return tuple(metric.corpus_score([lines[i] for i in chosen], target).score for lines in hypotheses)
 
     rows = sorted(members.items())

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxnmt.evaluation.scores import bleu_metric, check
+from jaxnmt.evaluation.scores import References, bleu_metric, check
 
 MetricName = Literal["bleu", "chrf", "chrf++", "ter"]
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
@@ -46,20 +46,19 @@ class MetricResult:
 
 def paired(
     hypotheses: Sequence[Sequence[str]],
-    references: Sequence[str],
+    references: References,
     metrics: Sequence[MetricName],
     test: TestName,
-    pretokenized: bool,
-    language: str,
+    tokenize: str,
     samples: int = 0,
 ) -> tuple[MetricResult, ...]:
     """Score systems and test each against the first: by paired bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler and
     Maxwell 2005). The seed is sacreBLEU's: 12345, or $SACREBLEU_SEED.
 
     Args:
-        hypotheses: each system's translations, one for each reference; the baseline's first.
-        pretokenized: the words are already split by spaces: BLEU must not split them again.
-        language: the target's code, which chooses BLEU's tokenizer.
+        hypotheses: each system's translations, one for each sentence; the baseline's first.
+        references: one or several translations of each sentence.
+        tokenize: sacreBLEU's name of BLEU's tokenizer.
         samples: resamples, or trials; 0 for sacreBLEU's 1,000, or 10,000.
 
     Raises:
@@ -67,16 +66,16 @@ def paired(
     """
     for translations in hypotheses:
         check(translations, references)
-    return _tested(hypotheses, {name: _metric(name, references, pretokenized, language) for name in metrics}, test, samples)
+    return _tested(hypotheses, {name: _metric(name, references, tokenize) for name in metrics}, test, samples)
 
 
-def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: Sequence[str], pretokenized: bool, language: str) -> MetricResult:
+def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References, tokenize: str) -> MetricResult:
     """BLEU of systems of several runs each, over all their translations, and the paired bootstrap of `paired` against the first.
 
     What is drawn is sentences, each with every run's translation of it: more runs make a system better known, not the sentences more.
 
     Args:
-        systems: of each system, of each run, a translation for each reference; the baseline first.
+        systems: of each system, of each run, a translation for each sentence; the baseline first.
 
     Raises:
         UserError: there is nothing to score, or the numbers of sentences differ.
@@ -84,7 +83,7 @@ def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: Sequence[s
     for runs in systems:
         for translations in runs:
             check(translations, references)
-    metric = _metric("bleu", references, pretokenized, language)
+    metric = _metric("bleu", references, tokenize)
     counts = metric._extract_corpus_statistics
 
     def added_up(sentences, references):
@@ -122,10 +121,10 @@ def _estimates(results: Sequence) -> tuple[Estimate, ...]:
     return first, *(Estimate(float(r.score), float(r.mean), float(r.ci), float(r.p_value), p) for r, p in rest)
 
 
-def _metric(name: MetricName, references: Sequence[str], pretokenized: bool, language: str):
+def _metric(name: MetricName, references: References, tokenize: str):
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
     if name == "bleu":
-        return bleu_metric(pretokenized, language, [references])
-    return TER(references=[references]) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=[references])
+        return bleu_metric(tokenize, references)
+    return TER(references=references) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=references)

@@ -1,17 +1,27 @@
-"""The sentences that `jaxnmt evaluate` scores a run on."""
+"""The sentences that `jaxnmt evaluate` and `jaxnmt compare` score on."""
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 import pathlib
+import unicodedata
 from collections.abc import Sequence
 
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data import identity
-from jaxnmt.data.cleaning import decode
+from jaxnmt.data.cleaning import canonical, decode, normalise
 from jaxnmt.data.sources import languages_of, open_sources
-from jaxnmt.data.vocabulary import join
+from jaxnmt.data.text_files import read_lines
+from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
+from jaxnmt.data.vocabulary import check_joiner, split
+from jaxnmt.evaluation.tokenization import choose, of_split_text
+
+_SPLIT_NOTE = {
+    True: "the text came already split: pieces are joined, and BLEU counts the words as they stand (tokenize=none)",
+    False: "the text came split into pieces, which are joined",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,53 +30,144 @@ class TestSet:
 
     Attributes:
         name: where they come from, as the user wrote it.
-        sources, references: one for each sentence; the pieces of references that are already split are joined.
-        pretokenized: the words are already split by spaces.
+        sources: one for each sentence.
+        references: lists of as many lines, one list for each reference; the pieces of those that are already split are joined.
+        pretokenized: the text came already split, into words or pieces.
         languages: codes of source and target, "" if unknown.
-        targets: the references as a model writes them, pieces not joined.
+        tokenize, source_tokenize: sacreBLEU's names of the tokenizers for BLEU and for the words of the sources.
+        note: lines for people, on how the text is scored.
+        targets: the first references as a model writes them, pieces not joined.
+        normalization: the Unicode form of the references, and of translations that are scored against them, see `cleaning.canonical`.
     """
 
     __test__ = False  # pytest, this is no test
 
     name: str
     sources: list[str]
-    references: list[str]
+    references: list[list[str]]
     pretokenized: bool
     languages: tuple[str, str]
+    tokenize: str
+    source_tokenize: str
+    note: str
     targets: Sequence[str] = ()
+    normalization: str = "none"
 
 
-def open_test_set(experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...] = ()) -> TestSet:
+def make(
+    name: str,
+    sources: list[str],
+    references: list[list[str]],
+    languages: tuple[str, str],
+    *,
+    pretokenized: bool = False,
+    words_split: bool = False,
+    tokenize: str = "",
+    notes: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    normalization: str = "none",
+) -> TestSet:
+    """A test set, its tokenizers chosen.
+
+    Args:
+        words_split: words are split from punctuation: BLEU must not split them again.
+        tokenize: sacreBLEU's tokenizer that the user wants; "" to choose one.
+
+    Raises:
+        UserError: the references are all empty; there is no such tokenizer.
+    """
+    if not any(line.strip() for lines in references for line in lines):
+        raise UserError(f"{name}: all references are empty, so there is nothing to score against")
+    split_text = "none" if words_split else ""
+    chosen = choose(languages[1], list(itertools.chain.from_iterable(references)), tokenize or split_text)
+    told = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
+    note = "\n".join(filter(None, [*told, chosen.note, chosen.other_metrics, *notes]))
+    source_tokenize = choose(languages[0], sources, split_text).name
+    return TestSet(name, sources, references, pretokenized, languages, chosen.name, source_tokenize, note, targets, normalization)
+
+
+def open_test_set(
+    experiment: Experiment,
+    run: pathlib.Path,
+    split: str,
+    words: tuple[str, ...] = (),
+    references: Sequence[str] = (),
+    target_language: str = "",
+    tokenize: str = "",
+) -> TestSet:
     """The test or validation sentences of a run; or those of other sources, `words`.
 
     Where the run has no test sentences its validation sentences serve, and where it has none of these, the pairs that were
     held out from its training text. Languages that neither fields nor sources name are those of the text it was trained on.
 
+    Args:
+        references: files of further reference translations.
+        target_language, tokenize: of the references, where the user says so.
+
     Raises:
-        UserError: a source cannot be read; or pairs were held out of other text than is there now.
+        UserError: a source or file cannot be read, has not one line for each sentence or is split in another way than the run's text; or
+            pairs were held out of other text than is there now.
     """
+    name, pairs, own = _pairs(experiment, run, split, words)
+    languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
+    targets = [[target for _, target in pairs], *(_further(file, name, len(pairs)) for file in references)]
+    joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
+    pretokenized = experiment.tokenizer.kind == "words"
+    if pretokenized:
+        for text, lines in zip((name, name, *references), ([source for source, _ in pairs], *targets), strict=True):
+            check_joiner(count_tokens(lines), joiner, text)
+    notes = []
+    if form == "nfc" and not all(unicodedata.is_normalized("NFC", line) for lines in targets for line in lines):
+        notes.append("the references are scored in Unicode NFC, as the run writes text")
+    return make(
+        name,
+        [source for source, _ in pairs],
+        [[readable(line, joiner, form) for line in lines] for lines in targets],
+        (languages[0], target_language or languages[1]),
+        pretokenized=pretokenized,
+        words_split=of_split_text(pretokenized, joiner) == "none",
+        tokenize=tokenize,
+        notes=notes,
+        targets=[canonical(target, form) for target in targets[0]],
+        normalization=form,
+    )
+
+
+def _pairs(
+    experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...]
+) -> tuple[str, list[tuple[str, str]], tuple[str, str]]:
+    """Name, sentence pairs, and the languages that fields or sources name."""
     field = "--data" if words else f"data.{split}"
     if not words:
         words = experiment.data.test if split == "test" else experiment.data.validation
     if not words and split == "test":
         words, field = experiment.data.validation, "data.validation"
-    trained_on = identity.read(run)
     sources = open_sources(words, field)
+    languages = languages_of(experiment.data, sources)
     if words:
         pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
-        name = " ".join(source.name for source in sources)
-    else:
-        from jaxnmt.data.prepared import prepare
+        return " ".join(source.name for source in sources), pairs, languages
+    from jaxnmt.data.prepared import prepare
 
-        prepared = prepare(experiment, run / "tokenizer", say=lambda line: None)
-        if trained_on and not identity.same(trained_on, prepared.fingerprints):
-            raise UserError(
-                f"data.train is not the text that {run} was trained on ({identity.RECORD} there tells), and so it cannot be known which of "
-                "its pairs were held out: restore it, or name test sentences with --data"
-            )
-        pairs, name = prepared.validation, "pairs held out from the training text"
-    pretokenized = experiment.tokenizer.kind == "words"
-    references = [join(target, experiment.tokenizer.joiner) if pretokenized else target for _, target in pairs]
-    own, trained = languages_of(experiment.data, sources), trained_on.get("languages", ("", ""))
-    languages = own[0] or trained[0], own[1] or trained[1]
-    return TestSet(name, [source for source, _ in pairs], references, pretokenized, languages, [target for _, target in pairs])
+    trained_on, prepared = identity.read(run), prepare(experiment, run / "tokenizer", say=lambda line: None)
+    if trained_on and not identity.same(trained_on, prepared.fingerprints):
+        raise UserError(
+            f"data.train is not the text that {run} was trained on ({identity.RECORD} there tells), and so it cannot be known which of "
+            "its pairs were held out: restore it, or name test sentences with --data"
+        )
+    return "pairs held out from the training text", prepared.validation, languages
+
+
+def _further(file: str, name: str, sentences: int) -> list[str]:
+    """The lines of a file of further references."""
+    lines = [normalise(line) for line in read_lines(file, "--references")]
+    if len(lines) != sentences:
+        raise UserError(
+            f"--references: {file} has {len(lines):,} lines, but {name} has {sentences:,} sentences: one line for each is needed"
+        )
+    return lines
+
+
+def count_tokens(lines: Sequence[str]) -> collections.Counter[str]:
+    """How often each token of split text stands in it."""
+    return collections.Counter(token for line in lines for token in split(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,17 +11,27 @@ import jax
 
 from jaxnmt.config import Experiment
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.data.vocabulary import join
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.evaluation.scores import bleu_score
+from jaxnmt.evaluation.scores import bleu
+from jaxnmt.evaluation.tokenization import choose, of_split_text
 from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.parallel.sharding import mesh_of, replicated
 
 
 class ValidationTranslator:
-    """Translates with one translator for a whole run, so that its searches are compiled once."""
+    """Translates with one translator for a whole run, so that its searches are compiled once.
 
-    def __init__(self) -> None:
+    Args:
+        say: gets a line for people, once, where the script of the references decides how BLEU splits them.
+
+    Attributes:
+        signature: sacreBLEU's, of the last validation's BLEU.
+    """
+
+    def __init__(self, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr) if is_leader() else None) -> None:
+        self.signature = ""
+        self._say, self._tokenize = say, ""
         self._translator: Translator | None = None
         self._lay_out: Callable[[Any], Any] | None = None
 
@@ -48,9 +59,15 @@ class ValidationTranslator:
         candidates = self._translator.translate([source for source, _ in pairs], decoding)
         self._translator.params = None  # training needs the room
         hypotheses = [best.text for best, *_ in candidates]
-        joiner = experiment.tokenizer.joiner
-        references = [join(target, joiner) if tokenizer.pretokenized else target for _, target in pairs]
-        return hypotheses, bleu_score(hypotheses, references, tokenizer.pretokenized, languages)
+        references = [tokenizer.readable(target) for _, target in pairs]
+        if not self._tokenize:
+            chosen = choose(languages[1], references, of_split_text(tokenizer.pretokenized, tokenizer.joiner))
+            self._tokenize = chosen.name
+            if chosen.note:
+                self._say(chosen.note)
+        score = bleu(hypotheses, [references], self._tokenize)
+        self.signature = score.signature
+        return hypotheses, score.value
 
     def _whole(self, params: Any) -> Any:
         """Parameters whole on each device, as `translate` has them: spread ones would be gathered again for each batch."""

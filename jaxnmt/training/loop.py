@@ -292,7 +292,8 @@ class Trainer:
             best = score is not None and (self.progress.best_score is None or score > self.progress.best_score)
             values["best"] = best
             self._judge(step, score, best)
-            self.log.write("validation", step, values, {"seconds": time.perf_counter() - start})
+            signature = getattr(self.translate, "signature", None)  # sacreBLEU's
+            self.log.write("validation", step, {**values, "signature": signature}, {"seconds": time.perf_counter() - start})
             self.display.say(f"step {step:,}  {validation_line(values)}")
             if hypotheses and distributed.is_leader():
                 samples = write_samples(self.folder, step, self.data.validation, hypotheses)

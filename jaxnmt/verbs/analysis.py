@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from jaxnmt import config_checks, config_files, text_streams
 from jaxnmt.config import Experiment, Model, Transformer, UserError
 from jaxnmt.parallel import compiler
-from jaxnmt.verbs.common import Checkpoint, Flat, say, trainable
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, trainable
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 
@@ -35,8 +35,8 @@ class Laws:
 class Compare:
     source: str = ""
     """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
-    reference: str = ""
-    """File of their reference translations."""
+    reference: tuple[str, ...] = ()
+    """File of their reference translations, or several files, one for each reference."""
     test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
     """The paired test against the baseline."""
     samples: int = 0
@@ -60,7 +60,9 @@ class Compare:
     pretokenized: bool = False
     """The text of --reference and of the files is already split by spaces: BLEU counts the words as they stand (tokenize=none)."""
     target_language: str = ""
-    """Code of the reference's language, which chooses BLEU's tokenizer; when empty, as its file's name ends (test.de: de), or the run's."""
+    """Code of the references' language; when empty, as the file's name ends (test.de: de), or the run's."""
+    tokenize: Tokenize = ""
+    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
 
 
 def bench(config: str, options: Bench) -> None:
@@ -124,6 +126,7 @@ def compare(first: str, others: list[str], options: Compare) -> None:
       jaxnmt compare runs/gru runs/transformer --html page.html
       jaxnmt compare runs/mine theirs.de --test approximate-randomisation
       jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
+      jaxnmt compare a.de b.de --source test.en --reference first.de second.de
     """
     if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
         raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")

@@ -15,6 +15,7 @@ from jaxnmt.parallel import distributed
 
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
 Checkpoint = int | Literal["best", "latest", "average"]
+Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]  # of sacreBLEU
 
 
 @dataclasses.dataclass(frozen=True)

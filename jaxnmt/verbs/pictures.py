@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
 from jaxnmt.parallel import compiler
-from jaxnmt.verbs.common import Checkpoint, Flat, say
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say
 from jaxnmt.verbs.drawing import at_least, drawable, write
 
 
@@ -48,8 +48,12 @@ class Length:
     """A line for each run, or for each variant of a study (runs/VARIANT/seed-N): then the band is over seeds."""
     source: str = ""
     """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
-    reference: str = ""
-    """File of their reference translations."""
+    reference: tuple[str, ...] = ()
+    """File of their reference translations, or several."""
+    target_language: str = ""
+    """Code of the references' language; when empty, as the file's name ends (test.de: de), or the run's."""
+    tokenize: Tokenize = ""
+    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
     split: Literal["test", "validation"] = "test"
     """Which of the runs' own sentences."""
     checkpoint: Checkpoint = "best"
@@ -162,7 +166,6 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     from jaxnmt.analysis import comparison_report, tables
     from jaxnmt.analysis.compare import Settings, gather
     from jaxnmt.analysis.probes import length
-    from jaxnmt.evaluation.scores import PRETOKENIZED_NOTE
 
     wanted = {name: value for name, value in dataclasses.asdict(options).items() if name in Settings.__dataclass_fields__}
     test, systems, _ = gather([first, *others], Settings(**wanted), say)
@@ -174,8 +177,8 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     lines, band = length.curves(test, made, bins), length.band(made)
     write(options.output, {".svg": length.drawn(lines, band), ".csv": length.numbers(lines, bins)})
     tables.show([length.table(lines, bins, band)])
-    if test.pretokenized:
-        say(PRETOKENIZED_NOTE)
+    if test.note:
+        say(test.note)
 
 
 def probe_contrast(first: str, others: list[str], options: Contrast) -> None:

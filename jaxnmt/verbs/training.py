@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from jaxnmt import config_checks, config_files, run_directory
-from jaxnmt.config import Experiment, UserError
+from jaxnmt.config import Experiment, UserError, replace
 from jaxnmt.parallel import distributed
 from jaxnmt.verbs.common import Flat, NoOptions, Settings, run_folder, say, trainable
 
@@ -92,7 +92,8 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
     from jaxnmt.data.check import check
     from jaxnmt.data.sources import open_sources
 
-    print(check(open_sources(words, "data.train"), options.experiment.data.cleaning))
+    experiment = options.experiment
+    print(check(open_sources(words, "data.train"), experiment.data.cleaning, experiment.tokenizer.normalization))
 
 
 def runs_show(run: str, options: NoOptions) -> None:
@@ -171,14 +172,23 @@ def is_text(name: str) -> bool:
 
 
 def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
-    """The fields that name other files than the run was begun with, which hold the same text."""
+    """The fields that may change: they name other files than the run began with, which hold the same text, or another language, for which
+    BLEU has the same tokenizer."""
     from jaxnmt.data import identity
 
     if not (trained_on := identity.read(run)):
         return []
-    changed = config_files.differences(run_directory.read(run), experiment)
+    before = run_directory.read(run)
+    changed = config_files.differences(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
-    return identity.moved(experiment, trained_on, parts) if parts else []
+    fields = identity.moved(experiment, trained_on, parts) if parts else []
+    if "data.target_language" in changed and run_directory.bleu_decides(before, experiment):
+        from jaxnmt.evaluation.test_sets import open_test_set
+
+        relabelled = replace(experiment, **{"data.target_language": before.data.target_language}), experiment
+        tokenizers = {open_test_set(each, run, "validation").tokenize for each in relabelled}
+        fields += ["data.target_language"] if len(tokenizers) == 1 else []
+    return fields
 
 
 def settings_of(name: str) -> Settings:

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding
 from jaxnmt.parallel import distributed
-from jaxnmt.verbs.common import Checkpoint, Flat, say
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say
 
 
 @dataclasses.dataclass(frozen=True)
 class Translate:
     input: str = ""
-    """File to translate, one sentence a line, plain or .gz; when empty, stdin."""
+    """File to translate, one sentence a line, plain or compressed; when empty, stdin."""
     output: str = ""
     """File to write, whole or not at all; when empty, stdout."""
     checkpoint: Checkpoint = "best"
@@ -34,6 +34,12 @@ class Evaluate:
     """Which of the run's own sentences."""
     data: tuple[str, ...] = ()
     """Other sentences to score on: sources, written as for data.test."""
+    references: tuple[str, ...] = ()
+    """Files of further reference translations of the same sentences; all are scored together."""
+    target_language: str = ""
+    """Code of the references' language; when empty, the run's."""
+    tokenize: Tokenize = ""
+    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     output: str = ""
@@ -85,6 +91,7 @@ def evaluate(run: str, options: Evaluate) -> None:
       jaxnmt evaluate runs/quickstart
       jaxnmt evaluate runs/quickstart --split validation --beam-size 1
       jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
+      jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
     experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
     config_checks.validate(experiment)
@@ -92,7 +99,8 @@ def evaluate(run: str, options: Evaluate) -> None:
     from jaxnmt.evaluation.scores import score
     from jaxnmt.evaluation.test_sets import open_test_set
 
-    test = open_test_set(experiment, run_directory.folder(run), options.split, options.data)
+    asked = options.references, options.target_language, options.tokenize
+    test = open_test_set(experiment, run_directory.folder(run), options.split, options.data, *asked)
     translator = _translator(run, options.checkpoint)
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
         say(f"translating {len(test.sources):,} sentences of {test.name}")
@@ -101,9 +109,10 @@ def evaluate(run: str, options: Evaluate) -> None:
             write(hypothesis)
     if not distributed.is_leader():
         return
-    for rows in list(zip(test.sources, test.references, hypotheses, strict=True))[: options.samples]:
-        print("\n".join(f"{name:<13}{text}" for name, text in zip(("source", "reference", "translation"), rows, strict=True)) + "\n")
-    scores = score(hypotheses, test.references, test.pretokenized, test.languages)
+    names = ("source", *["reference"] * len(test.references), "translation")
+    for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
+        print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
+    scores = score(hypotheses, test.references, test.tokenize, test.note)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
 
 

@@ -166,7 +166,7 @@ def test_p_is_corrected_for_all_variants_and_waits_for_every_seed(tmp_path):
             (folder / "test.txt").write_text("".join(f"{line}\n" for line in lines))
             config_files.write_json({}, folder / worker.RESULT)
             made.setdefault(name, []).append(lines)
-    plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], references, True, "yy").estimates[1:]]
+    plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], [references], "none").estimates[1:]]
     assert results.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
 
 

@@ -4,6 +4,7 @@ import html.parser
 import json
 import re
 import types
+import unicodedata
 
 import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
@@ -96,6 +97,73 @@ def test_the_digits_are_those_of_sacrebleus_command_on_the_same_files(tmp_path, 
     assert all(f" {estimate.score:.2f} " in out for row in estimates for estimate in row)
 
 
+def test_several_references_are_scored_together_as_sacrebleus_command_does(files, tmp_path, capsys):
+    reference, (second, *systems) = corpora()
+    cells, told = sacrebleu(tmp_path, reference, systems, "--chrf-word-order", "2", "--paired-bs", others=(second,))
+    (tmp_path / "source.en").write_text("".join(f"sentence {number}\n" for number in range(len(reference))))
+    page = tmp_path / "page.html"
+    words = [str(tmp_path / "0.txt"), str(tmp_path / "1.txt"), "--source", str(tmp_path / "source.en")]
+    words += ["--reference", str(tmp_path / "ref.txt"), str(tmp_path / "ref1.txt"), "--html", str(page)]
+    assert cli.main(["compare", *words, "--json", str(tmp_path / "numbers.json")]) == 0
+    found, out = json.loads((tmp_path / "numbers.json").read_text()), capsys.readouterr().out
+    estimates = [[Estimate(**metric["estimates"][system]) for metric in found["metrics"]] for system in range(2)]
+    assert [[cell(estimate, interval=True) for estimate in row] for row in estimates] == cells
+    assert all("nrefs:2" in metric["signature"] and metric["signature"] in told for metric in found["metrics"])
+    assert "40 sentences" in out and "2 references" in out and found["references"] == 2 and found["counted_in"] == "the first reference"
+    assert out.count("the first of each sentence's references") == 3  # words by frequency, repetition, length
+    assert Parsed(page.read_text()).text.count("reference") > 2 and "that the first reference does not have" in page.read_text()
+
+
+def test_a_reference_with_another_number_of_lines_is_refused_with_both(files, capsys):
+    (files.folder / "short.de").write_text("eins\n")
+    words = ["compare", files.worse, "--source", files.source, "--reference", files.reference, str(files.folder / "short.de")]
+    assert cli.main(words) == 2
+    assert re.search("source.en has 4 lines and .*short.de 1", capsys.readouterr().err)
+
+
+def test_translations_and_references_that_are_in_pieces_are_refused(files, capsys):
+    pieces = files.folder / "pieces.de"
+    pieces.write_text("".join(f"▁{line.replace(' ', ' ▁')}\n" for line in BETTER))
+    for words in ([files.worse, str(pieces), *files.given], [files.worse, "--source", files.source, "--reference", str(pieces)]):
+        assert cli.main(["compare", *words, "--pretokenized", "True"]) == 2
+        assert "pieces.de is split into pieces by '▁': put its words together first" in capsys.readouterr().err
+
+
+def test_the_script_of_the_references_or_the_user_chooses_the_tokenizer(files, capsys):
+    chinese = files.folder / "zh.txt"
+    chinese.write_text("一个男人\n四\n五六七\n八九十。\n")
+    given = [str(chinese), "--source", files.source, "--reference", str(chinese)]
+    found = numbers(files, *given)
+    assert "tok:zh" in found["metrics"][0]["signature"] and "BLEU's tokenizer is zh, by the script" in capsys.readouterr().out
+    assert "Han script has no spaces between words" in found["note"] and found["shapes"][0]["length_ratio"] == 1
+    assert found["repetition"][0] == [0, 0, 0, 0] and sum(row["words"] for row in found["by_frequency"]) == 12  # words are characters
+    assert "tok:char" in numbers(files, *given, "--tokenize", "char")["metrics"][0]["signature"]
+    assert "labelled" not in numbers(files, *given, "--target-language", "zh")["note"]
+    assert cli.main(["compare", *given, "--tokenize", "zx"]) == 2 and "--tokenize expects one of 13a, intl" in capsys.readouterr().err
+
+
+def test_texts_in_different_unicode_forms_are_scored_as_they_stand_and_that_is_said(files):
+    nfd = files.folder / "nfd.de"
+    nfd.write_text(unicodedata.normalize("NFD", "".join(f"{line}\n" for line in BETTER)))
+    found = numbers(files, files.better, str(nfd), *files.given)
+    assert found["metrics"][0]["estimates"][1]["score"] < found["metrics"][0]["estimates"][0]["score"]
+    assert f"{nfd} have letters in decomposed Unicode" in found["note"]
+    assert numbers(files, files.better, *files.given)["note"] == ""
+
+
+def test_a_run_brings_its_unicode_form_to_all_texts(files, translated):
+    nfd = files.folder / "nfd.de"
+    nfd.write_text(unicodedata.normalize("NFD", "".join(f"{line}\n" for line in BETTER)))
+    found = numbers(files, start(files, "run"), files.better, str(nfd))
+    assert found["metrics"][0]["estimates"][1]["score"] == found["metrics"][0]["estimates"][2]["score"] and found["note"] == ""
+
+
+def test_a_runs_own_test_set_is_labelled_by_the_user_too(files, translated):
+    run = start(files, "run")
+    assert "tok:13a" in numbers(files, run, "--target-language", "zh")["metrics"][0]["signature"]  # Latin letters, whatever the label
+    assert "tok:intl" in numbers(files, run, "--tokenize", "intl")["metrics"][0]["signature"]
+
+
 def test_a_system_that_is_the_baseline_over_again_is_said_to_be(files, capsys):
     (files.folder / "copy.de").write_text("\n".join(WORSE))
     found = numbers(files, files.worse, files.better, str(files.folder / "copy.de"), *files.given)
@@ -181,9 +249,9 @@ def test_a_run_on_split_words_reads_them_split_and_is_scored_on_them_joined(file
     (files.folder / "source.en").write_text("o@@ ne two\n" + "".join(f"{line}\n" for line in SOURCE[1:]))
     (files.folder / "reference.de").write_text("ei@@ ns zwei\n" + "".join(f"{line}\n" for line in REFERENCE[1:]))
     run = start(files, "run", **{"tokenizer.kind": "words", "tokenizer.vocab_size": 0})
-    for settings in (compare.Settings(), compare.Settings(source=files.source, reference=files.reference)):
+    for settings in (compare.Settings(), compare.Settings(source=files.source, reference=(files.reference,))):
         test, systems, _ = compare.gather([run, files.better], settings, print)
-        assert (test.sources[0], test.references[0], test.pretokenized) == ("one two", "eins zwei", True)
+        assert (test.sources[0], test.references[0][0], test.pretokenized) == ("one two", "eins zwei", True)
         assert systems[0].translations[0] == "O@@ NE TWO"  # what the model reads is as it was
 
 
@@ -256,7 +324,7 @@ def test_a_table_in_plain_text_is_aligned(capsys):
 
 def test_lines_are_read_as_sacrebleu_reads_them(tmp_path):
     (tmp_path / "a.de").write_bytes("eins \r\nzwei\u2028drei\n\n vier".encode())
-    assert compare.read_lines(str(tmp_path / "a.de")) == ["eins", "zwei\u2028drei", "", " vier"]
+    assert compare.read_lines(str(tmp_path / "a.de"), "compare") == ["eins", "zwei\u2028drei", "", " vier"]
 
 
 def test_labels_are_short_where_they_tell_systems_apart():
@@ -275,7 +343,7 @@ def test_given_files_without_a_language_have_the_runs(files, translated):
 def test_a_given_source_is_read_as_translate_reads_it(files, translated):
     text = "\ufeffone\ttwo three\x00.\n" + "".join(f"{line}\n" for line in SOURCE[1:])
     (files.folder / "source.en").write_text(text)
-    settings = compare.Settings(source=files.source, reference=files.reference)
+    settings = compare.Settings(source=files.source, reference=(files.reference,))
     _, [system], _ = compare.gather([start(files, "run")], settings, print)
     assert system.translations[0] == "ONE TWO THREE ."
 

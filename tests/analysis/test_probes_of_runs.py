@@ -16,8 +16,8 @@ from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.evaluation.scores import bleu_metric, bleu_score
-from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.evaluation.scores import bleu, bleu_metric
+from jaxnmt.evaluation.test_sets import make
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loop import train
@@ -37,7 +37,7 @@ def damaged(lines, seed):
 
 def corpus(count=60):
     references = sentences(count, 1)
-    return TestSet("test", sentences(count, 2), references, False, ("en", "de"))
+    return make("test", sentences(count, 2), [references], ("en", "de"))
 
 
 # ---- length
@@ -57,22 +57,22 @@ def test_bins_by_hand():
 
 def test_one_bin_is_what_evaluate_says_and_its_band_is_near_sacrebleus_other_bootstrap():
     test = corpus()
-    translations = damaged(test.references, 3)
+    translations = damaged(test.references[0], 3)
     line = length.curves(test, {"a": [translations]}, length.bins_of(test, 1))["a"]
-    theirs = bleu_metric(False, "de").corpus_score(translations, [test.references], n_bootstrap=1000)
-    assert line.y == [bleu_score(translations, test.references, False, ("en", "de"))] == [pytest.approx(theirs.score)]
+    theirs = bleu_metric("13a").corpus_score(translations, test.references, n_bootstrap=1000)
+    assert line.y == [bleu(translations, test.references, "13a").value] == [pytest.approx(theirs.score)]
     assert (line.low[0], line.high[0]) == pytest.approx((theirs._mean - theirs._ci, theirs._mean + theirs._ci), abs=0.7)  # drawn otherwise
     assert line.x == [pytest.approx(statistics.fmean(len(source.split()) for source in test.sources))]
 
 
 def test_several_runs_are_their_mean_and_deviation_bin_by_bin():
     test = corpus()
-    runs = [damaged(test.references, seed) for seed in (3, 4, 5)]
+    runs = [damaged(test.references[0], seed) for seed in (3, 4, 5)]
     bins = length.bins_of(test, 3)
     line = length.curves(test, {"a": runs}, bins)["a"]
     for place, each in enumerate(bins):
-        references = [test.references[i] for i in each.members]
-        scores = [bleu_score([run[i] for i in each.members], references, False, ("en", "de")) for run in runs]
+        references = [[test.references[0][i] for i in each.members]]
+        scores = [bleu([run[i] for i in each.members], references, "13a").value for run in runs]
         assert line.y[place] == pytest.approx(statistics.fmean(scores))
         assert line.high[place] - line.y[place] == pytest.approx(statistics.stdev(scores)) == pytest.approx(line.y[place] - line.low[place])
 
@@ -86,9 +86,9 @@ def test_length_draws_files_and_keeps_the_numbers(tmp_path, capsys):
     test = corpus()
     for name, lines in {
         "s.en": test.sources,
-        "r.de": test.references,
-        "a.de": damaged(test.references, 3),
-        "b.de": test.references,
+        "r.de": test.references[0],
+        "a.de": damaged(test.references[0], 3),
+        "b.de": test.references[0],
     }.items():
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
     words = [str(tmp_path / name) for name in ("a.de", "b.de")]
@@ -252,6 +252,10 @@ def test_split_words_are_words(tmp_path):
     [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein m@@ ann mit lang@@ em haar hebt sei@@ ne hand"], "@@ ")
     assert pair.wrong == "ein m@@ ann mit lang@@ em haar hebt ihre hand" and pair.distance == 4
     assert contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein frau@@ chen hebt ihre hand"], "@@ ") == []
+    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁sei ne ▁hand ."], "▁")
+    assert pair.wrong == "▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁ihre ▁hand ." and pair.distance == 4
+    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["Ein m￭ ann mit lang ￭em haar ￭, hebt sei ￭ ne hand ￭."], "￭")
+    assert pair.wrong == "Ein m￭ ann mit lang ￭em haar ￭, hebt ihre hand ￭." and pair.distance == 4
 
 
 def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):

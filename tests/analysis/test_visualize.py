@@ -184,6 +184,11 @@ def test_words_of_pieces():
     )
 
 
+def test_the_pages_languages_are_written_as_html_has_them():
+    found = seen.recorded("bahdanau") | {"languages": ["pt_BR", "zho_Hans"]}
+    assert 'lang="pt-BR"' in page(found) and 'lang="zho-Hans"' in page(found)
+
+
 def test_text_cannot_leave_its_place_in_the_page():
     sentence = "a </script><script>alert(1)</script> {{record}} <b> &amp;"
     found = seen.recorded("own", sentence)

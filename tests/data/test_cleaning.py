@@ -41,6 +41,15 @@ def test_short_sides_pass_the_ratio():
     assert clean((b"a" * 20, b"b"), RULES) is Reason.RATIO
 
 
+def test_characters_are_counted_and_pairs_compared_in_the_tokenizers_unicode_form(tmp_path):
+    composed, decomposed = "é".encode() * 100, "e\u0301".encode() * 100
+    assert clean((decomposed, b"a" * 100), RULES, "nfc") == clean((composed, b"a" * 100), RULES) == ("é" * 100, "a" * 100)
+    assert clean((decomposed, b"a" * 100), RULES) is Reason.TOO_LONG
+    (tmp_path / "p.tsv").write_bytes(b"%b\t%b\n%b\t%b\n" % (composed, b"b" * 100, decomposed, b"b" * 100))
+    sources = open_sources((str(tmp_path / "p.tsv"),), "data.train")
+    assert (check(sources, Cleaning(), "nfc").kept, check(sources, Cleaning()).kept) == (1, 2)
+
+
 @pytest.mark.parametrize("byte", [*range(0x20), 0x7F])
 def test_every_control_byte_is_harmless(byte):
     text = decode(b"a" + bytes([byte]) + b"b")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import unicodedata
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_held_out_sentences_are_kept_from_all_sources(experiment, tmp_path):
 
 
 def test_given_validation_pairs_are_never_dropped(experiment, tmp_path):
-    (tmp_path / "val.tsv").write_bytes(b"\xff\xfe\tx\n\t\n" + b"a " * 500 + b"\tb\nsame\tsame\nsame\tsame\n")
+    (tmp_path / "val.tsv").write_bytes(b"\xff\tx\n\t\n" + b"a " * 500 + b"\tb\nsame\tsame\nsame\tsame\n")
     result = prepare(replace(experiment, **{"data.validation": (str(tmp_path / "val.tsv"),)}), tmp_path / "t", SILENT)
     assert [target for _, target in result.validation] == ["x", "", "b", "same", "same"]
     assert result.report["held out"] == 0 and len(result.train[0]) == 430
@@ -164,6 +165,28 @@ def test_a_mixture_keeps_a_pair_that_two_of_its_sources_have(tmp_path):
     assert (report.kept, report.dropped[Reason.DUPLICATE]) == (3, 1)
     text = inspect.getsource(Cleaning)
     assert "in the same source" in text[text.index("drop_duplicates: bool") :]
+
+
+def test_composed_and_decomposed_text_is_the_same_text(experiment, tmp_path):
+    """It is dropped as a duplicate, and a sentence with two translations is held out in both forms or in neither."""
+    accents = [(f"é{source}", f"ü{target}") for source, target in sentences(300)]
+    both = [tuple(unicodedata.normalize("NFD", side) for side in pair) for pair in accents[:50]]
+    both += [(unicodedata.normalize("NFD", source), f"{target} noch") for source, target in accents]
+    changes = {"data.train": (write(tmp_path / "mixed.tsv", accents + both),)}
+    result = prepare(replace(experiment, **changes), tmp_path / "nfc", SILENT)
+    assert result.report["duplicate"] == 50 and result.report["held out"] > 10
+    held_out = {source for source, _ in result.validation}
+    trained = {result.tokenizer.decode_source(result.train[0].source(i)) for i in range(len(result.train[0]))}
+    assert not held_out & trained and all(unicodedata.is_normalized("NFC", text) for text in held_out | trained)
+    as_it_is = prepare(replace(experiment, **changes, **{"tokenizer.normalization": "none"}), tmp_path / "none", SILENT)
+    assert as_it_is.report["duplicate"] == 0 and as_it_is.fingerprint != result.fingerprint
+
+
+def test_text_that_is_split_otherwise_than_the_joiner_says_is_refused_before_anything_is_made(experiment, tmp_path):
+    changes = {"data.train": (write(tmp_path / "pieces.tsv", [("▁Hello ▁wor ld", "▁Hallo ▁Wel t")] * 20),)}
+    with pytest.raises(UserError, match="set tokenizer.joiner to '▁'"):
+        prepare(replace(experiment, **changes), tmp_path / "pieces", SILENT)
+    assert not (tmp_path / "pieces").exists()
 
 
 def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeypatch):
@@ -426,6 +449,12 @@ def test_hopeless_data_says_why(content, changes, message, tmp_path):
     experiment = replace(Experiment(data=data, tokenizer=Tokenizer(kind="words")), **changes)
     with pytest.raises(UserError, match=message):
         prepare(experiment, tmp_path / "t", SILENT)
+
+
+def test_validation_pairs_without_any_target_are_refused(experiment, tmp_path):
+    (tmp_path / "v.tsv").write_text("a\t\nb\t \n")
+    with pytest.raises(UserError, match="data.validation: the target side of .*v.tsv is empty in every line"):
+        prepare(replace(experiment, **{"data.validation": (str(tmp_path / "v.tsv"),)}), tmp_path / "t", SILENT)
 
 
 def test_no_source_no_run(tmp_path):

@@ -103,7 +103,12 @@ def test_more_columns_are_ignored(here):
 @pytest.mark.parametrize(
     "name, language",
     [("train.en", "en"), ("x/train.de.gz", "de"), ("a.en.txt", "en"), ("a.en.txt.gz", "en"), ("a.pt_BR", "pt_BR"), ("a.zh-Hans", "zh-Hans")]
-    + [(name, "") for name in ("train", "train.txt", "train.src", "en", "corpus.2016", "a.bpe")],
+    + [("train.en.xz", "en"), ("a.en.txt.bz2", "en"), ("a.sr-Latn.zst", "sr-Latn"), ("a.zh_Hans_CN", "zh_Hans_CN"), ("a.es-419", "es-419")]
+    + [("a.gsw", "gsw"), ("flores/eng_Latn.dev", "eng_Latn"), ("zho_Hans.devtest", "zho_Hans"), ("pt-BR.txt", "pt-BR"), ("a.tar.de", "de")]
+    + [
+        (name, "")
+        for name in ("train", "train.txt", "train.src", "en", "zh.txt", "corpus.2016", "a.bpe", "train.xz", "en.val", "README.dev")
+    ],
 )
 def test_language_of_a_file(name, language):
     assert language_of(name) == language
@@ -112,7 +117,9 @@ def test_language_of_a_file(name, language):
 def test_languages_of_a_tsv():
     assert languages_of_tsv("eng-tur.train.tsv.gz") == ("eng", "tur")
     assert languages_of_tsv("data/train.en-fr.tsv") == ("en", "fr")
-    assert languages_of_tsv("pairs.tsv") == ("", "")
+    assert languages_of_tsv("pairs.tsv") == languages_of_tsv("en_US.tsv") == languages_of_tsv("zh-Hans.tsv") == ("", "")
+    assert languages_of_tsv("en-zh-Hans.tsv.xz") == ("en", "zh-Hans") and languages_of_tsv("pt_BR-en.tsv.bz2") == ("pt_BR", "en")
+    assert languages_of_tsv("dev.eng_Latn-zho_Hans.tsv.zst") == ("eng_Latn", "zho_Hans")
     (source,) = open_sources(("a.en.gz", "a.de"), "data.train")
     assert (source.source_language, source.target_language) == ("en", "de")
 

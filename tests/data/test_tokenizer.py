@@ -1,5 +1,9 @@
+import dataclasses
+import hashlib
 import os
 import pickle
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -7,12 +11,13 @@ import pytest
 from jaxnmt.config import Tokenizer as Options
 from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.tokenizer import Subwords, load_tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Subwords, load_tokenizer, normalization_of, train_tokenizer
+from jaxnmt.data.vocabulary import join
 
 PAIRS = [(f"the {a} cat saw {n} dogs .", f"die {a} Katze sah {n} Hunde .") for a in ("old", "red", "big") for n in range(40)]
 ODD = [
     "naïve café — “quoted” … ½ ﬁ",
-    "e\u0301 and é stay apart",
+    "e\u0301 and é are one letter",
     "日本語 עברית العربية हिन्दी",
     "👩‍👩‍👧 family, 🇹🇷 flag, 𝒳",
     "<s> </s> <pad> <unk> <0x41> @@ ",
@@ -32,7 +37,7 @@ def test_byte_fallback_loses_nothing_but_spacing(options, text):
     tokenizer = train_tokenizer(options, PAIRS)
     (ids,) = tokenizer.encode_target([f"  {text}\u2028\u00a0x "])
     assert not {PAD, BOS, EOS, UNK} & set(ids)
-    assert tokenizer.decode_target(ids) == f"{' '.join(text.split())} x"
+    assert tokenizer.decode_target(ids) == unicodedata.normalize("NFC", f"{' '.join(text.split())} x")
 
 
 @pytest.mark.parametrize("options", KINDS)
@@ -159,6 +164,112 @@ def test_words_of_split_text_are_put_together(joiner, text, words, numbers):
     assert tokenizer.source_words(text, ids) == (words, numbers)  # of the text: `z@@` is unknown
     known = [i for i in ids if i != UNK]
     assert tokenizer.target_words(known)[0] == tokenizer.decode_target(known).split()
+
+
+@pytest.mark.parametrize("options", [Options(vocab_size=400), Options(kind="words", vocab_size=0)])
+def test_a_no_break_space_divides_no_words(options):
+    text = "10\u00a0000 men of\u202f2\u2009kg"
+    tokenizer = train_tokenizer(options, [*PAIRS, (text, text)] * 3)
+    (ids,) = tokenizer.encode_source([text])
+    words, number = tokenizer.source_words(text, ids)
+    assert words == ["10\u00a0000", "men", "of\u202f2\u2009kg"]
+    assert len(number) == len(ids) and number == sorted(number) and set(number) == {0, 1, 2}
+    assert tokenizer.decode_source([token for token, n in zip(ids, number, strict=True) if n == 1]) == "men"
+
+
+def test_a_no_break_space_that_a_model_writes_divides_no_words():
+    tokenizer = train_tokenizer(Options(kind="words", vocab_size=0), [("10\u00a0000 men", "10\u00a0000 men")])
+    assert tokenizer.target_words(tokenizer.encode_target(["10\u00a0000 men"])[0]) == (["10\u00a0000", "men"], [0, 1])
+    pieces = train_tokenizer(Options(vocab_size=400), PAIRS)  # which spells it as two bytes
+    ids = pieces._target._processor.piece_to_id(["▁", "t", "<0xC2>", "<0xA0>", "c", "▁", "t"])
+    assert UNK not in ids and pieces.target_words(ids) == (["t\u00a0c", "t"], [0, 0, 0, 0, 0, 1, 1])
+    line_end = pieces._target._processor.piece_to_id(["▁", "t", "<0x0A>", "c"])  # a space in the translation
+    assert pieces.target_words(line_end)[0] == ["t", "c"]
+
+
+NFD = unicodedata.normalize("NFD", "Đặng Thị Huế café")
+
+
+@pytest.mark.parametrize("options", [Options(vocab_size=400), Options(kind="bpe", vocab_size=400), Options(kind="words", vocab_size=0)])
+def test_decomposed_text_is_read_as_composed_text_is(options, tmp_path):
+    nfc = unicodedata.normalize("NFC", NFD)
+    assert len(NFD) > len(nfc)
+    tokenizer = train_tokenizer(options, [*PAIRS, (NFD, NFD)] * 2)
+    assert tokenizer.fingerprint() == train_tokenizer(options, [*PAIRS, (nfc, nfc)] * 2).fingerprint()
+    tokenizer.save(tmp_path)
+    for each in (tokenizer, load_tokenizer(tmp_path), pickle.loads(pickle.dumps(tokenizer))):
+        ids = each.encode_source([NFD])
+        assert ids == each.encode_source([nfc]) == each.encode_target([NFD]) and UNK not in ids[0]
+        assert each.decode_target(ids[0]) == each.decode_source(ids[0]) == each.readable(NFD) == nfc
+        assert each.source_words(NFD, ids[0])[0] == each.target_words(ids[0])[0] == nfc.split()
+
+
+def test_letters_and_accents_that_a_model_writes_apart_are_composed():
+    tokenizer = train_tokenizer(Options(vocab_size=400), PAIRS)
+    ids = tokenizer._target._processor.piece_to_id(["▁", "e", "<0xCC>", "<0x81>"])
+    assert UNK not in ids and tokenizer.decode_target(ids) == "é"
+
+
+def test_an_older_tokenizer_reads_text_as_it_did(tmp_path):
+    """Its tokenizer.json names no normalization; the fingerprint, by which runs know their data, is what it was."""
+    (tmp_path / "joint.vocab").write_text("<pad>\n<s>\n</s>\n<unk>\nE\u0301\n\u00c9\n")
+    (tmp_path / "tokenizer.json").write_text('{\n  "files": [\n    "joint.vocab"\n  ],\n  "joiner": "@@ "\n}\n')
+    old = load_tokenizer(tmp_path)
+    assert old.encode_source(["E\u0301 \u00c9"]) == [[4, 5]] and old.decode_target([4, 5]) == "E\u0301 \u00c9"
+    digest = hashlib.sha256()
+    for name in ("joint.vocab", "tokenizer.json"):
+        data = (tmp_path / name).read_bytes()
+        digest.update(f"{name} {len(data)}\n".encode() + data)
+    assert old.fingerprint() == digest.hexdigest() and normalization_of(Options(), tmp_path) == "none"
+    old.save(tmp_path / "again")
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (tmp_path / "tokenizer.json").read_bytes()
+    assert train_tokenizer(Options(kind="words", vocab_size=0, normalization="none"), [("E\u0301", "x")]).encode_source(["E\u0301"])[0] != [
+        UNK
+    ]
+
+
+SPLIT = {  # joiner: a text that is split so, its words, and the number of each token's word
+    "@@ ": ("Hel@@ lo , wor@@ ld", "Hello , world", [0, 0, 1, 2, 2]),
+    "▁": ("▁Hel lo , ▁wor ld ▁ !", "Hello, world !", [0, 0, 0, 1, 1, 2, 2]),
+    "￭": ("Hel￭ lo ￭, wor ￭ ld ￭!", "Hello, world!", [0, 0, 0, 1, 1, 1, 1]),
+    "": ("Hello , world", "Hello , world", [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("joiner", SPLIT)
+def test_text_is_put_together_as_its_joiner_says(joiner, tmp_path):
+    text, joined, numbers = SPLIT[joiner]
+    train_tokenizer(Options(kind="words", vocab_size=0, joiner=joiner), [(text, text)]).save(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    (ids,) = tokenizer.encode_target([text])
+    assert tokenizer.decode_target(ids) == tokenizer.readable(text) == join(text, joiner) == joined
+    assert tokenizer.source_words(text, ids) == tokenizer.target_words(ids) == (joined.split(), numbers)
+
+
+@pytest.mark.parametrize(("text", "joined"), [("￭a￭ b", "ab"), ("a ￭b￭ c", "abc"), ("a b￭ ￭ c", "a bc"), ("a ￭", "a"), ("￭", "")])
+def test_a_joiner_joins_on_the_side_on_which_it_stands(text, joined):
+    assert join(text, "￭") == joined
+
+
+@pytest.mark.parametrize("joiner", [joiner for joiner in SPLIT if joiner])
+@pytest.mark.parametrize("said", [joiner for joiner in SPLIT if joiner])
+def test_text_that_is_split_otherwise_than_the_joiner_says_is_refused(joiner, said):
+    pairs = [(SPLIT[joiner][0], SPLIT[joiner][0]), *[("and so on", "und so weiter")] * 20]
+    options = Options(kind="words", vocab_size=0, joiner=said)
+    if joiner == said:
+        assert train_tokenizer(options, pairs).pretokenized
+        return
+    with pytest.raises(UserError, match=re.escape(f"set tokenizer.joiner to {joiner!r}")):
+        train_tokenizer(options, pairs)
+    assert train_tokenizer(dataclasses.replace(options, joiner=""), pairs).pretokenized  # who says so may keep pieces for words
+
+
+def test_words_that_are_whole_need_no_joiner_but_the_one_that_begins_each():
+    pairs = [("and so on @@", "a ▁ b ￭")] + [("and so on", "und so weiter")] * 90
+    for joiner in ("@@ ", "￭"):
+        assert train_tokenizer(Options(kind="words", vocab_size=0, joiner=joiner), pairs).pretokenized
+    with pytest.raises(UserError, match="'▁', which begins every word, but the training text of both languages has none"):
+        train_tokenizer(Options(kind="words", vocab_size=0, joiner="▁"), pairs[1:])
 
 
 def test_little_text_gives_a_smaller_vocabulary():

@@ -81,6 +81,19 @@ def test_pieces_become_words_padding_and_ends_are_left_out_and_rows_are_of_what_
     assert other.weights_TS.shape == (20, 9)
 
 
+def test_a_no_break_space_divides_no_words():
+    """10 000 with a no-break space is a word, on both sides, though SentencePiece reads two."""
+    line, text = "10\u00a0000 men", "10\u00a0000 Mann"
+    for options in (cfg.Tokenizer(kind="words", vocab_size=0), cfg.Tokenizer(vocab_size=300)):
+        tokenizer = train_tokenizer(options, [(line, text)])
+        parts = ((tokenizer.encode_source([line])[0], tokenizer.encode_target([text])[0]),)
+        found = Translation(tokenizer.decode_target(parts[0][1]), -0.5, parts)
+        model = types.SimpleNamespace(model=Written([product]), tokenizer=tokenizer, params={})
+        [[alignment]] = Aligner(model).align([line], [[found]], 1)
+        assert alignment.source == ["10\u00a0000", "men"] and alignment.target == found.text.split(" ")
+        assert len(alignment.pharaoh().split()) == len(alignment.target)
+
+
 @pytest.mark.parametrize(("depth", "chosen"), [(1, 0), (2, 1), (3, 1), (12, 10)])
 def test_heads_are_averaged_in_the_layer_that_is_chosen(depth, chosen):
     """Layer 10 comes after layer 9, not after layer 1."""

@@ -11,6 +11,7 @@ from training import events
 
 from jaxnmt import cli, run_directory
 from jaxnmt.data import identity
+from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.run_directory import read_metrics
 
 
@@ -31,6 +32,7 @@ def test_validations_bleu_is_what_evaluate_says(run, capsys):
         scores = json.loads(capsys.readouterr().out)
         bleu = next(metric["value"] for metric in scores["metrics"] if metric["name"] == "BLEU")
         assert bleu == pytest.approx(record["bleu"], abs=1e-9)
+        assert record["signature"] == scores["metrics"][0]["signature"] and "tok:none" in record["signature"]
     assert max(record["bleu"] for record in read_metrics(run, "validation")) > 0
 
 
@@ -75,3 +77,29 @@ def test_text_that_has_moved_to_a_name_without_a_language_keeps_the_one_it_had(r
     moved = [str(shutil.copy(file, tmp_path / name)) for file, name in zip(files, ("source.txt", "target.txt"), strict=True)]
     assert cli.main(["resume", str(run), "--training.steps", "80", "--data.train", *moved]) == 0
     assert identity.read(run)["languages"] == before == ["xx", "yy"]
+
+
+def test_a_label_may_be_corrected_unless_that_changes_the_bleu_that_decides(run, tmp_path, capsys):
+    run = pathlib.Path(shutil.copytree(run, tmp_path / "run"))
+    steps = run_directory.read(run).training.steps
+    assert cli.main(["resume", str(run), "--data.target-language", "de", "--training.steps", str(steps + 5)]) == 0
+    assert identity.read(run)["languages"] == ["xx", "de"] and run_directory.read(run).data.target_language == "de"
+    assert open_test_set(run_directory.read(run), run, "validation").languages == ("xx", "de")
+    patient = ["resume", str(run), "--validation.patience", "99", "--training.steps", str(steps + 10)]
+    assert cli.main([*patient, "--data.target-language", "zh"]) == 0  # the words are split: whatever the language, BLEU counts them so
+    assert identity.read(run)["languages"] == ["xx", "zh"]
+
+
+def test_a_label_that_changes_the_bleu_that_decides_is_refused(tmp_path, capsys):
+    """Of references without a letter, whose script says nothing, the label chooses the tokenizer."""
+    for suffix, line in (("xx", "{0} {1}"), ("yy", "{1} {0}")):
+        (tmp_path / f"n.{suffix}").write_text("".join(line.format(i % 9, i % 7) + "\n" for i in range(99)))
+    run, text = str(tmp_path / "run"), [str(tmp_path / "n.xx"), str(tmp_path / "n.yy")]
+    raw = ["--tokenizer.kind", "unigram", "--tokenizer.vocab-size", "300", "--training.steps", "2", "--validation.patience", "9"]
+    assert cli.main(["train", tiny.write_config(tmp_path), "--run", run, "--data.train", *text, *raw]) == 0
+    more = ["resume", run, "--training.steps", "3", "--data.target-language"]
+    capsys.readouterr()
+    assert cli.main([*more, "th"]) == 2
+    assert "data.target_language: (none) → th" in capsys.readouterr().err
+    assert cli.main([*more, "de"]) == 0
+    assert "tok:13a" in read_metrics(pathlib.Path(run), "validation")[-1]["signature"]

@@ -19,13 +19,18 @@ def corpora(seed=1, sentences=40):
     return reference, [[spoil(line, rate) for line in reference] for rate in (0.3, 0.35, 0.6)]
 
 
-def sacrebleu(folder, reference, systems, *flags):
-    """What the command prints: its table's cells, twelve digits after the point, and everything."""
+def sacrebleu(folder, reference, systems, *flags, others=()):
+    """What the command prints: its table's cells, twelve digits after the point, and everything.
+
+    Args:
+        others: further references.
+    """
     names = [folder / f"{number}.txt" for number in range(len(systems))]
-    for name, lines in [(folder / "ref.txt", reference), *zip(names, systems, strict=True)]:
+    references = [folder / f"ref{number or ''}.txt" for number in range(1 + len(others))]
+    for name, lines in zip([*references, *names], [reference, *others, *systems], strict=True):
         name.write_text("".join(f"{line}\n" for line in lines))
     table = ["-f", "latex", "-w", "12", "--no-color"]  # its JSON breaks off at TER's float32
-    command = [sys.executable, "-m", "sacrebleu", folder / "ref.txt", "-i", *names, "-m", "bleu", "chrf", "ter", *flags, *table]
+    command = [sys.executable, "-m", "sacrebleu", *references, "-i", *names, "-m", "bleu", "chrf", "ter", *flags, *table]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [line.rstrip("\\ ").split("&")[1:] for line in out.splitlines() if ".txt" in line and "&" in line]
     return [[cell.strip() for cell in row] for row in rows], out

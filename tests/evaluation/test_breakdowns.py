@@ -4,7 +4,7 @@ import pytest
 from sacrebleu.metrics.chrf import CHRF
 
 from jaxnmt.evaluation import breakdowns
-from jaxnmt.evaluation.scores import bleu_score
+from jaxnmt.evaluation.scores import bleu
 
 SPLIT = str.split
 
@@ -12,13 +12,20 @@ SPLIT = str.split
 def test_sentences_fall_in_buckets_by_source_length_and_each_is_scored_alone():
     references = ["a b c d", "e f g h", "i j k l", ""]
     perfect, mixed = references, ["a b c d", "e f g x", "z z z z", ""]
-    rows = breakdowns.by_length([5, 6, 61, 0], [perfect, mixed], references, True, "")
+    rows = breakdowns.by_length([5, 6, 61, 0], [perfect, mixed], [references], "none")
     assert [(row.words, row.sentences) for row in rows] == [("0", 1), ("1–5", 1), ("6–10", 1), ("61 or more", 1)]
     assert rows[1].bleu == pytest.approx((100, 100)) and rows[3].bleu == pytest.approx((100, 0))
-    assert rows[2].bleu[1] == bleu_score(["e f g x"], ["e f g h"], True, ("", ""))
+    assert rows[2].bleu[1] == bleu(["e f g x"], [["e f g h"]], "none").value
     assert rows[2].chrf == tuple(CHRF(word_order=2).corpus_score([line], [["e f g h"]]).score for line in ("e f g h", "e f g x"))
-    together = breakdowns.by_length([1, 2, 3, 5], [mixed], references, True, "")
-    assert len(together) == 1 and together[0].bleu[0] == pytest.approx(bleu_score(mixed, references, True, ("", "")))
+    together = breakdowns.by_length([1, 2, 3, 5], [mixed], [references], "none")
+    assert len(together) == 1 and together[0].bleu[0] == pytest.approx(bleu(mixed, [references], "none").value)
+
+
+def test_sentences_of_a_length_are_scored_against_all_references():
+    first, second = ["a b c d", "e f g h"], ["w x y z", "e f g x"]
+    rows = breakdowns.by_length([1, 7], [["w x y z", "e f g x"]], [first, second], "none")
+    assert [row.bleu[0] for row in rows] == pytest.approx([100, 100])
+    assert [row.chrf[0] for row in rows] == pytest.approx([100, 100])
 
 
 def test_f1_of_rare_words_by_hand():
@@ -51,12 +58,15 @@ def test_length_and_endings_by_hand():
     assert breakdowns.shape(["a b", "a b"], ["a b c d", "a b c d e"], SPLIT).under_half == 1 / 2  # two of four are half
 
 
-@pytest.mark.parametrize(("text", "ends"), [("Ja.", True), ("Ja.”)", True), ("Nein", False), ("„", False), ("", False), ("是。", True)])
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [("Ja.", True), ("Ja.”)", True), ("Nein", False), ("„", False), ("", False), ("是。", True), ("ဟုတ်တယ်။", True)],
+)
 def test_what_ends_a_sentence(text, ends):
     assert breakdowns.ends_sentence(text) is ends
 
 
 def test_words_are_those_of_bleu():
-    assert breakdowns.splitter("de", False)("Ja, gut.") == ["Ja", ",", "gut", "."]
-    assert breakdowns.splitter("de", True)("Ja, gut .") == ["Ja,", "gut", "."]
-    assert breakdowns.splitter("zh", False)("你好。") == ["你", "好", "。"]
+    assert breakdowns.splitter("13a")("Ja, gut.") == ["Ja", ",", "gut", "."]
+    assert breakdowns.splitter("none")("Ja, gut .") == ["Ja,", "gut", "."]
+    assert breakdowns.splitter("zh")("你好。") == breakdowns.splitter("char")("你 好。") == ["你", "好", "。"]

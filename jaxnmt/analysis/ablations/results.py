@@ -13,7 +13,7 @@ from jaxnmt import config_files
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.analysis.ablations.worker import chosen_rate, read_result
-from jaxnmt.analysis.compare import readable
+from jaxnmt.analysis.compare import as_read
 from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 
@@ -79,7 +79,7 @@ def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
     if len(whole) < 2 or study.parent not in whole:
         return {}
     test = test_set(study, folder)
-    bleu = over_runs(list(whole.values()), test.references, test.pretokenized, test.languages[1])
+    bleu = over_runs(list(whole.values()), test.references, test.tokenize)
     return {name: e.p_holm for name, e in zip(whole, bleu.estimates, strict=True) if e.p_holm is not None}
 
 
@@ -102,7 +102,7 @@ def test_set(study: Study, folder: pathlib.Path) -> TestSet:
     """The parent's test sentences, as people read them; something that shares them is finished."""
     name = next(iter(translations(study, folder)))
     test = open_test_set(study.variants[name], folder / _finished(study, folder, name)[0].folder / "run", "test")
-    return readable(test, study.variants[name])
+    return as_read(test, study.variants[name], test.normalization)
 
 
 def _finished(study: Study, folder: pathlib.Path, variant: str) -> list[Job]:

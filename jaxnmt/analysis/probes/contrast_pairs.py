@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxnmt import run_directory
-from jaxnmt.analysis.compare import read_lines
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data.special_tokens import UNK
-from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.text_files import read_lines
+from jaxnmt.data.tokenizer import Tokenizer, joiner_of
+from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
 from jaxnmt.evaluation.test_sets import open_test_set
+from jaxnmt.evaluation.tokenization import base
 
 RULES = pathlib.Path(__file__).parent / "rules"
 
@@ -47,7 +49,7 @@ class _Word(NamedTuple):
 
 
 def read(name: str) -> list[Pair]:
-    """Pairs of a TSV file (.gz too): source, right translation, wrong translation, distance.
+    """Pairs of a TSV file, plain or compressed: source, right translation, wrong translation, distance.
 
     Raises:
         UserError: it cannot be read, a line has not four columns or no distance, or there is no line.
@@ -116,8 +118,7 @@ def of_runs(runs: Mapping[str, Experiment], rules: str, only: Sequence[str], dat
     for name, other in zip(runs, told, strict=True):
         if other[:2] != (sources, targets):
             raise UserError(f"{first} and {name} were not trained on text of one form: give pairs that fit both with --pairs")
-    joiner = experiment.tokenizer.joiner if experiment.tokenizer.kind == "words" else ""
-    pairs = make(load_rules(rules or language, only), sources, targets, joiner)
+    pairs = make(load_rules(rules or base(language), only), sources, targets, joiner_of(experiment.tokenizer))
     if not pairs:
         raise UserError(f"the rules find no pair in {len(sources):,} sentences: name more with --data, or other --rules")
     return pairs
@@ -135,15 +136,13 @@ def make(rules: Sequence[Rule], sources: Sequence[str], targets: Sequence[str], 
     """At most one pair of each rule and sentence: its first dependent word swapped.
 
     Args:
-        joiner: what marks a split inside a word ("@@ "); "" where words are whole.
+        joiner: how words are split, see `vocabulary.join`; "" where they are whole.
     """
-    word = rf"\w+(?:{re.escape(joiner)}\w+)*" if joiner else r"\w+"
-    pattern = re.compile(rf"{word}|[^\w\s]")
+    word = rf"\w+(?:{link(joiner)}\w+)*" if joiner else r"\w+"
+    pattern = re.compile(rf"{word}|[^\w\s{SPACER}{JOINER}]")
     made = []
     for source, target in zip(sources, targets, strict=True):
-        words = [
-            _Word(found[0].replace(joiner, "").lower() if joiner else found[0].lower(), *found.span()) for found in pattern.finditer(target)
-        ]
+        words = [_Word(join(found[0], joiner).lower(), *found.span()) for found in pattern.finditer(target)]
         for rule in rules:
             for place, wrong, distance in _dependents(rule, words):
                 old = target[place.start : place.end]

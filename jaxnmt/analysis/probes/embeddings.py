@@ -19,7 +19,7 @@ from jaxnmt import config as cfg
 from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.data.vocabulary import SPECIAL
+from jaxnmt.data.vocabulary import SPACER, SPECIAL
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.recurrent import mirror
@@ -96,7 +96,7 @@ def cosines(vectors_ND: np.ndarray, vector_D: np.ndarray) -> np.ndarray:
 
 def frequent(lines: Sequence[str], words: Words, count: int) -> list[str]:
     """The most frequent words of a text that have three letters or more and are one piece each; of equals, the first."""
-    tally = collections.Counter(word for line in lines for word in re.findall(r"[^\W\d_]{3,}", line))
+    tally = collections.Counter(word for line in lines for word in re.findall(rf"{SPACER}?[^\W\d_]{{3,}}", line))
     return [word for word, _ in tally.most_common() if words.known(word)][:count]
 
 

@@ -16,7 +16,7 @@ from jaxnmt.analysis import figures
 from jaxnmt.analysis.figures import Line
 from jaxnmt.analysis.tables import Table, span
 from jaxnmt.evaluation.breakdowns import splitter
-from jaxnmt.evaluation.scores import bleu_score
+from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.significance import paired
 from jaxnmt.evaluation.test_sets import TestSet
 
@@ -50,8 +50,8 @@ def bins(lengths: Sequence[int], count: int = BINS) -> list[Bin]:
 
 
 def bins_of(test: TestSet, count: int = BINS) -> list[Bin]:
-    """The bins of a test set; words are what BLEU's tokenizer of the source's language makes of a line."""
-    split = splitter(test.languages[0], test.pretokenized)
+    """The bins of a test set; words are what sacreBLEU's tokenizer for the sources makes of a line."""
+    split = splitter(test.source_tokenize)
     return bins([len(split(source)) for source in test.sources], count)
 
 
@@ -69,8 +69,8 @@ def curves(test: TestSet, systems: Mapping[str, Translations], found: Sequence[B
 def _with_interval(test: TestSet, translations: Sequence[str], found: Sequence[Bin]) -> Line:
     line = Line([], [], [], [])
     for each in found:
-        chosen, references = ([lines[number] for number in each.members] for lines in (translations, test.references))
-        [result] = paired([chosen], references, ["bleu"], "paired-bootstrap", test.pretokenized, test.languages[1])
+        chosen, references = _of_members(test, translations, each.members)
+        [result] = paired([chosen], references, ["bleu"], "paired-bootstrap", test.tokenize)
         estimate = result.estimates[0]
         point = each.mean, estimate.score, estimate.mean - estimate.ci, estimate.mean + estimate.ci
         for values, value in zip(line, point, strict=True):
@@ -79,11 +79,16 @@ def _with_interval(test: TestSet, translations: Sequence[str], found: Sequence[B
 
 
 def _over_seeds(test: TestSet, runs: Translations, found: Sequence[Bin]) -> Line:
-    def bleu(translations: Sequence[str], members: Sequence[int]) -> float:
-        chosen, references = ([lines[number] for number in members] for lines in (translations, test.references))
-        return bleu_score(chosen, references, test.pretokenized, test.languages)
+    def score(translations: Sequence[str], members: Sequence[int]) -> float:
+        return bleu(*_of_members(test, translations, members), test.tokenize).value
 
-    return figures.over_seeds([{each.mean: bleu(translations, each.members) for each in found} for translations in runs])
+    return figures.over_seeds([{each.mean: score(translations, each.members) for each in found} for translations in runs])
+
+
+def _of_members(test: TestSet, translations: Sequence[str], members: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    """Translations and references of some of the sentences."""
+    chosen, *references = ([lines[number] for number in members] for lines in (translations, *test.references))
+    return chosen, references
 
 
 def variant_of(run: str) -> str:

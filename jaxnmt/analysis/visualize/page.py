@@ -34,4 +34,4 @@ def read(text: str) -> dict[str, Any]:
 
 
 def _lang(code: str) -> str:
-    return f' lang="{html.escape(code)}"' if code else ""
+    return f' lang="{html.escape(code.replace("_", "-"))}"' if code else ""  # zh_Hans is zh-Hans in HTML

