@@ -21,11 +21,14 @@ quickstart: $(VENV)/.installed
 	$(BIN)/jaxnmt train quickstart --run runs/quickstart
 	$(BIN)/jaxnmt evaluate runs/quickstart --samples 5
 
+# Twice: everything, compiled without optimisation, which is quicker; then what promises bits or equality, compiled as for users.
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -n 2
+	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 -m as_shipped
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
+	XLA_FLAGS= $(BIN)/python -m pytest -q -m slow tests/laws/test_every_rung.py -k compiled
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

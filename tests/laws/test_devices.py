@@ -12,6 +12,8 @@ from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.checkpoint import CheckpointStore
 from jaxnmt.training.loop import validation_loss
 
+pytestmark = pytest.mark.as_shipped
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

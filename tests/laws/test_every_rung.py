@@ -17,6 +17,7 @@ QUICK = {
     "scanned": {"scanned"},
     "packed": {"learned", "rotary"},
     "accumulated": {"cho", "bahdanau"},
+    "compiled": set(),
     "compiles": {"luong_location"},
     "resume": {"luong_location"},
     "devices": {"luong_location"},
@@ -29,8 +30,16 @@ TRANSFORMERS = {"pre", "post", "rotary", "learned", "scanned"}
 APPLIES = dict.fromkeys(("neighbours", "scanned", "packed"), TRANSFORMERS) | {"reversal": LOOKS_AT_ORDER}
 
 
+# Asked again of programs compiled as users' are: laws that promise bits or equality, of two rungs that have most operations between them.
+# Whole runs, killed and resumed, and on eight devices, are again in the files beside this one.
+AS_SHIPPED = {"rotary", "luong_concat"}
+NOT_AGAIN = {"overfit", "reversal", "compiles", "resume", "devices"}
+
+
 def case(rung, law):
     marks = [] if rung in QUICK.get(law, tiny.RUNGS) else [pytest.mark.slow]
+    if (rung in AS_SHIPPED and law not in NOT_AGAIN | {"compiled"}) or (rung, law) == ("rotary", "compiled"):
+        marks.append(pytest.mark.as_shipped)
     return pytest.param(rung, law, marks=marks, id=f"{rung}-{law}")
 
 

@@ -14,6 +14,8 @@ import tiny
 from jaxnmt.training.loop import Trainer
 from jaxnmt.training.progress import Display
 
+pytestmark = pytest.mark.as_shipped
+
 
 class Crash(Exception):
     pass

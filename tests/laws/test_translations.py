@@ -14,6 +14,8 @@ from jaxnmt.decoding import translator as translators
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 
+pytestmark = pytest.mark.as_shipped
+
 LETTERS = "abcdefghijklmnop"
 
 

@@ -12,6 +12,8 @@ import tiny
 from jaxnmt.training import loss as losses
 from jaxnmt.training.loss import batch_loss, cross_entropy, projected_cross_entropy
 
+pytestmark = pytest.mark.as_shipped
+
 random = np.random.default_rng(0)
 
 

@@ -16,6 +16,8 @@ from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import TrainState
 from jaxnmt.training.step import accumulate_gradient, train_step
 
+pytestmark = pytest.mark.as_shipped
+
 MODEL = tiny.model_of(tiny.BASE)
 BATCH = tiny.as_arrays(tiny.batch_of(tiny.random_pairs(3), [[0], [1], [2], []], 9, 8))
 CONFIG = replace(Experiment(model=tiny.BASE), **{"schedule.name": "constant", "schedule.learning_rate": 0.01, "schedule.warmup_steps": 0})
