@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 
 def discard(stream: TextIO) -> None:
-    """Let what is written to a stream from now on, and what Python flushes at exit, go nowhere: a failure then changes the exit status."""
+    """Send what is written to a stream from now on to /dev/null. Otherwise Python's flush at exit fails and changes the exit status."""
     with contextlib.suppress(io.UnsupportedOperation, ValueError):  # it is not a file, or closed
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

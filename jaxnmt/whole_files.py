@@ -51,7 +51,10 @@ def writing(path: pathlib.Path) -> Iterator[IO[bytes]]:
 def put(made: pathlib.Path, place: pathlib.Path) -> None:
     """Rename a whole file or folder to its place, so that a power cut does not undo it."""
     os.replace(made, place)
-    folder = os.open(place.parent, os.O_RDONLY)
+    try:
+        folder = os.open(place.parent, os.O_RDONLY)
+    except PermissionError:  # it may be written and not read
+        return
     try:
         os.fsync(folder)
     except OSError as error:
