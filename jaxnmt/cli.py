@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import inspect
-import io
 import itertools
 import math
 import os
@@ -15,15 +13,15 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxnmt import __version__, config_files, huge_pages, overrides
+from jaxnmt import __version__, config_files, huge_pages, lost_output, overrides, trust
 from jaxnmt.config import UserError
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.verbs import VERBS, Verb
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
 
-  jaxnmt train CONFIG [--run DIR] [settings]   train; on an existing run: take it up again
-  jaxnmt resume RUN [settings]                 take a run up again
+  jaxnmt train CONFIG [--run DIR] [settings]   train; on an existing run: go on
+  jaxnmt resume RUN [settings]                 go on with a run from its last checkpoint
   jaxnmt translate RUN                         translate lines from stdin to stdout
   jaxnmt evaluate RUN                          BLEU, chrF++ and TER on the run's test sentences
   jaxnmt compare RUN|FILE RUN|FILE ...         scores with error bars and paired tests; where they differ
@@ -51,8 +49,10 @@ OVERVIEW = """jaxnmt: neural machine translation in JAX.
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
-RUN is a run's folder, such as runs/quickstart. `jaxnmt VERB --help` explains a verb, and
-`jaxnmt train CONFIG --help` lists every setting with its value in that config and its meaning.
+RUN is a run's folder, such as runs/quickstart. Opening a run with a model of its own executes that
+model's code; if this computer has not trained it, read the code and add --trust to the command.
+`jaxnmt VERB --help` explains a verb, and `jaxnmt train CONFIG --help` lists every setting with its
+value in that config and its meaning.
 
 Examples:
   jaxnmt train quickstart
@@ -60,23 +60,31 @@ Examples:
   echo "one hundred and two" | jaxnmt translate runs/quickstart"""
 
 
+TRUST = "--trust"
+TRUST_HELP = f"With {TRUST}, the code of a run's own model is executed although this computer has not trained it."
+
+
 def _dispatch(words: list[str]) -> int | None:
-    """-> the exit status; None is 0."""
+    """Run a command. Returns the exit status; None is 0."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
         return 0
     if words[0] == "--version":
         print(f"jaxnmt {__version__}")
         return 0
-    return _call(words)()
+    with trust.everything(TRUST in _cut(words)[0]):
+        return _call(words)()
 
 
 def _call(words: list[str]) -> Callable[[], int | None]:
-    """-> the words' verb with its names and options, ready to be called; mistakes in the words are raised here."""
+    """Return the command's verb with its names and options, ready to be called; mistakes in the words are raised here."""
+    words, trusting = _without_trust(words)
     name = _known_verb(words)
     if name is None:
         raise UserError(_unknown_verb(words))
     verb, rest = VERBS[name], words[name.count(" ") + 1 :]
+    if trusting and not verb.opens_runs:
+        raise UserError(f"`jaxnmt {name}` opens no run, and {TRUST} is for verbs that do")
     rest, commanded = _cut(rest) if verb.commands else (rest, [])
     names = list(itertools.takewhile(lambda word: not re.match(r"-h$|--\w", word), rest))  # a sentence may begin with a dash
     flags = rest[len(names) :]
@@ -86,7 +94,8 @@ def _call(words: list[str]) -> Callable[[], int | None]:
         _check_names(name, verb, names)
     options = verb.given(names[0]) if verb.given and names else verb.blank
     if wants_help:
-        return functools.partial(overrides.print_help, options, command, inspect.cleandoc(verb.function.__doc__ or ""))
+        explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
+        return functools.partial(overrides.print_help, options, command, explained)
     options = overrides.apply(flags, options, f"`{command} --help`")
     if verb.commands:
         _check_commanded(name, commanded)
@@ -101,8 +110,17 @@ def _known_verb(words: list[str]) -> str | None:
     return next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
 
 
+def _without_trust(words: list[str]) -> tuple[list[str], bool]:
+    """Return a command without `--trust`, which may stand anywhere, and whether it was there. What follows `--` is another command."""
+    end = words.index("--") if "--" in words else len(words)
+    own = [word for word in words[:end] if word != TRUST]
+    if not own and words:
+        raise UserError(f"{TRUST} goes with a verb that opens a run, such as: jaxnmt translate RUN {TRUST}")
+    return own + words[end:], len(own) < end
+
+
 def _cut(words: list[str]) -> tuple[list[str], list[str]]:
-    """Before and after `--`."""
+    """Return the words before and after `--`."""
     place = words.index("--") if "--" in words else len(words)
     return words[:place], words[place + 1 :]
 
@@ -139,10 +157,16 @@ def _unknown_verb(words: Sequence[str]) -> str:
     return f"jaxnmt has no verb {tried}{hint} (`jaxnmt --help` lists them)"
 
 
+_SAVED_AND_LEFT = tuple(128 + number for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command -> exit status: 0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise;
-    2 for a user's mistake, or a disk that is full or refuses; 3 for training that diverged; 75 for a process of several that is stuck;
-    130 for Ctrl-C; 141 for a closed pipe; 143 for SIGTERM.
+    """Run the command and return its exit status.
+
+    0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise; 2 for a user's mistake, or a disk
+    that is full or refuses (the log's, too); 3 for training that diverged; 75 for a process of several that is stuck; 129 for SIGHUP; 130
+    for Ctrl-C; 141 for a closed pipe; 143 for SIGTERM. Training saves before it leaves with 2 for a full log, 129, 130, 141 or 143; with
+    several processes 143 stands for 129, 130 and 141.
     """
     if argv is None:
         _as_a_process()
@@ -151,32 +175,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return distributed.leave(status or 0)
     except SystemExit as leaving:
-        if leaving.code == 128 + signal.SIGTERM:  # all processes at once
-            return distributed.leave(leaving.code)
+        if leaving.code in _SAVED_AND_LEFT:
+            return distributed.leave(int(leaving.code))
         raise
     except UserError as error:
-        print(f"{distributed.prefix()}error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return distributed.leave(error.status)
     except KeyboardInterrupt as interrupt:
-        print(f"{distributed.prefix()}interrupted{f': {interrupt}' if str(interrupt) else ''}", file=sys.stderr, flush=True)
+        _complain(f"interrupted{f': {interrupt}' if str(interrupt) else ''}")
         distributed.leave(130)
         if argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
             os._exit(130)
         return 130
     except BrokenPipeError:
-        _discard_stdout()
+        _discard_output()
         return distributed.leave(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        _discard_stdout()
         done = "opened" if error.errno == errno.EACCES else "written"
-        print(f"{distributed.prefix()}error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}", file=sys.stderr)
+        _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
+        _discard_output()
         return distributed.leave(2)
 
 
 def _as_a_process() -> None:
-    """What a process needs that a call in another's does not."""
+    """Set up what a process needs that a call in another's does not."""
+    os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
@@ -187,10 +212,21 @@ def _as_a_process() -> None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
 
 
-def _discard_stdout() -> None:
-    """Else Python complains of it again when it flushes at exit."""
-    with contextlib.suppress(io.UnsupportedOperation):  # it is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _complain(line: str) -> None:
+    """Print a line to stderr, which may be what cannot be written."""
+    try:
+        print(f"{distributed.prefix()}{line}", file=sys.stderr, flush=True)
+    except OSError:
+        lost_output.discard(sys.stderr)
+
+
+def _discard_output() -> None:
+    """Discard what stdout and stderr still hold if they cannot be written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            lost_output.discard(stream)
 
 
 if __name__ == "__main__":

@@ -171,7 +171,7 @@ class Training:
     max_minutes: float = 0.0
     """Stop once the run has trained for so many minutes, in all its sessions, validating and compiling not counted; 0: no limit."""
     stuck_minutes: float = 20.0
-    """Several processes: end them when no step has begun for so many minutes, whatever follows a step included; 0: never."""
+    """Several processes: exit if no training step starts for this many minutes (validation and saving do not count); 0: never."""
 
 
 @dataclass(frozen=True)

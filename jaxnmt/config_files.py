@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import difflib
-import importlib
 import json
 import os
 import pathlib
 import sys
-import traceback
-import types
 import typing
-import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from jaxnmt import config, whole_files
+from jaxnmt import config, model_code, trust, whole_files
 from jaxnmt.config import Experiment, UserError
+from jaxnmt.model_code import executed, is_own, load_module, naming, type_name, type_of
 
 Returned = TypeVar("Returned")
-_OWN = "jaxnmt_config_"  # how modules made of config files are called
 _STUDIES = "ablations/"
-_CODE = "model.py"  # where a run keeps the config file that a model of the user's own is from
 
 
 def shipped() -> dict[str, pathlib.Path]:
@@ -75,29 +69,6 @@ def _find(name: str, kind: str, names: dict[str, pathlib.Path]) -> pathlib.Path:
     raise UserError(f"there is no {kind} named {name}.{hint} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
 
 
-def load_module(path: pathlib.Path) -> types.ModuleType:
-    """Run a config file; once, as long as its text stays the same, so that a model's class stays the same too.
-
-    Raises:
-        UserError: it fails; with the file and line.
-    """
-    with _naming(path, "does not load"):
-        text, place = path.read_bytes(), str(path.absolute())
-        name = f"{_OWN}{path.stem}_{zlib.crc32(place.encode()):08x}"
-        known = sys.modules.get(name)
-        if known is not None and known.__dict__["__source__"] == text:
-            return known
-        module = types.ModuleType(name)
-        module.__dict__.update(__file__=place, __source__=text)
-        sys.modules[name] = module  # dataclasses look their module up there
-        try:
-            exec(compile(text, place, "exec", dont_inherit=True), module.__dict__)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return module
-
-
 def load(name: str) -> Experiment:
     """The experiment of a config, by shipped name or path.
 
@@ -107,6 +78,8 @@ def load(name: str) -> Experiment:
     path = find(name)
     experiment = call(path, "config", Experiment)
     _check_model(path, experiment.model)
+    if code := executed(type(experiment.model)):
+        trust.name(code)
     return experiment
 
 
@@ -117,9 +90,10 @@ def call(path: pathlib.Path, function: str, returns: type[Returned]) -> Returned
         UserError: the file fails, or the function is missing, fails or returns something else.
     """
     module, kind = load_module(path), f"{returns.__module__}.{returns.__qualname__}"
+    trust.name(module.__dict__["__source__"])
     if not callable(getattr(module, function, None)):
         raise UserError(f"config file {path}, line 1: it has no function {function}(); define one that returns a {kind}")
-    with _naming(path, f"{function}() fails"):
+    with naming(path, f"{function}() fails"):
         made = getattr(module, function)()
     if not isinstance(made, returns):
         line = getattr(module, function).__code__.co_firstlineno
@@ -139,24 +113,6 @@ def _check_model(path: pathlib.Path, model: Any) -> None:
         )
 
 
-class _naming:
-    """Turns an error raised while a config file runs into one that names the file's line."""
-
-    def __init__(self, path: pathlib.Path, what: str):
-        self.path, self.what = path, what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        lines = [frame.lineno for frame in traceback.extract_tb(trace) if pathlib.Path(frame.filename) == self.path.absolute()]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
-        reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise UserError(f"config file {self.path}, line {line}: {self.what}: {type(error).__name__}: {reason}") from None
-
-
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(dotted name, declared type, value) of every field of a configuration, those of nested ones included."""
     hints = typing.get_type_hints(type(value))
@@ -172,8 +128,8 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Fields whose values differ, as {dotted name: (old, new)}; a field that one side lacks is None there."""
     before = {name: value for name, _, value in leaves(old)} | {"model": type(old.model).__name__}
     after = {name: value for name, _, value in leaves(new)} | {"model": type(new.model).__name__}
-    if _code(type(old.model)) != _code(type(new.model)):
-        before["model"], after["model"] = (f"{type(side.model).__name__} of {_file(type(side.model))}" for side in (old, new))
+    if model_code.meaning(type(old.model)) != model_code.meaning(type(new.model)):
+        before["model"], after["model"] = (f"{type(side.model).__name__} of {model_code.file_of(type(side.model))}" for side in (old, new))
         after["model"] += ", whose code is another"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
@@ -181,6 +137,7 @@ def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
 
 def save(experiment: Experiment, path: pathlib.Path) -> None:
     """Write an experiment as JSON, whole or not at all; beside it, as `model.py`, the config file that a model of the user's own is from.
+    This computer will open a run with such a model again without being asked (`trust`).
 
     Raises:
         UserError: a field of the user's own model holds what JSON cannot.
@@ -193,8 +150,10 @@ def save(experiment: Experiment, path: pathlib.Path) -> None:
             f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
     whole_files.write(path, text)  # first: it is what says that the folder is a run
-    if _is_own(kind):
-        whole_files.write(path.with_name(_CODE), sys.modules[kind.__module__].__dict__["__source__"])
+    if is_own(kind):
+        whole_files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
+    if code := executed(kind):
+        trust.record(code)
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
@@ -203,10 +162,19 @@ def write_json(value: Any, path: pathlib.Path) -> None:
 
 
 def read(path: pathlib.Path) -> Experiment:
-    """Read an experiment written by `save`. Fields that the file lacks take their defaults.
+    """Read an experiment written by `save`. Fields that the file lacks take their defaults. A model of the user's own is executed.
 
     Raises:
-        UserError: the file is missing, is not such a file, or names a field that does not exist.
+        UserError: the file is missing, is not such a file, or names a field that does not exist; or the model's code is not trusted.
+    """
+    return _typed(Experiment, read_plain(path), path, "")
+
+
+def read_plain(path: pathlib.Path) -> dict[str, Any]:
+    """Read what `save` wrote as it stands. Nothing is executed.
+
+    Raises:
+        UserError: the file is missing, or is not such a file.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -214,7 +182,9 @@ def read(path: pathlib.Path) -> Experiment:
         raise UserError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a configuration: {error}") from None
-    return _typed(Experiment, values, path, "")
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: the file should be an object with fields, not {values!r}")
+    return values
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
@@ -245,63 +215,13 @@ def plain(value: Any) -> Any:
         return list(map(plain, value)) if isinstance(value, tuple) else value
     fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Experiment):  # the one field whose class is the config file's choice
-        fields["model"] = {"type": _type_name(type(value.model)), **fields["model"]}
+        fields["model"] = {"type": type_name(type(value.model)), **fields["model"]}
     return fields
 
 
-def _tupled(value: Any) -> Any:
-    """A JSON value with tuples for lists, as fields have them."""
-    return tuple(map(_tupled, value)) if isinstance(value, list) else value
-
-
-def _is_own(kind: type) -> bool:
-    """Whether a class is defined in a config file."""
-    return kind.__module__.startswith(_OWN)
-
-
-def _file(kind: type) -> str:
-    return getattr(sys.modules[kind.__module__], "__file__", None) or kind.__module__
-
-
-def _code(kind: type) -> str:
-    """What the config file of a user's own model computes: imports, `config()` and docstrings may change within a run."""
-    if not _is_own(kind):
-        return ""
-    tree = ast.parse(sys.modules[kind.__module__].__dict__["__source__"])
-    tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom) and getattr(node, "name", "") != "config"]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            node.body = [line for line in node.body if not (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))]
-    return ast.dump(tree)
-
-
-def _type_name(kind: type) -> str:
-    """`Transformer` for ours, `package.module:Class` for others, `model.py:Class` for one defined in a config file."""
-    if getattr(config, kind.__name__, None) is kind:
-        return kind.__name__
-    return f"{_CODE if _is_own(kind) else kind.__module__}:{kind.__qualname__}"
-
-
-def _type_of(name: str, where: pathlib.Path) -> type:
-    """The class of a model; `where` names the JSON file, in whose folder a `model.py` lies."""
-    module_name, _, qualname = name.rpartition(":")
-    try:
-        if not module_name:
-            module: Any = config
-        elif module_name.endswith(".py"):
-            path = where.parent / module_name
-            if not path.is_file():
-                raise UserError(
-                    f"{where}: the model {qualname} is defined in {path}, which is not there: put the config file back in its place"
-                )
-            module = load_module(path)
-        else:
-            module = importlib.import_module(module_name)
-        return getattr(module, qualname)
-    except ImportError as error:
-        raise UserError(f"{where}: the model's type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
-    except AttributeError:
-        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which the model is of") from None
+def tupled(value: Any) -> Any:
+    """Return a JSON value with tuples for lists, as fields have them."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value
 
 
 def _typed(kind: type, values: Any, where: pathlib.Path, prefix: str) -> Any:
@@ -317,8 +237,8 @@ def _typed(kind: type, values: Any, where: pathlib.Path, prefix: str) -> Any:
         hint = hints[name]
         if kind is Experiment and name == "model" and isinstance(value, dict):
             value = dict(value)
-            hint = _type_of(value.pop("type", "Transformer"), where)
+            hint = type_of(value.pop("type", "Transformer"), where)
         if dataclasses.is_dataclass(hint):
             value = _typed(typing.cast(type, hint), value, where, f"{prefix}{name}.")
-        changes[name] = _tupled(value)
+        changes[name] = tupled(value)
     return kind(**changes)

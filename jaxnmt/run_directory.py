@@ -1,21 +1,24 @@
-"""A run's folder: when it is made, when it is taken up again, who holds it, and when a changed setting is refused."""
+"""A run's folder: when it is made, when it goes on, who holds it, and when a changed setting is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from jaxnmt import config_files, whole_files
+from jaxnmt import config_files, model_code, whole_files
 from jaxnmt.config import Experiment, UserError
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
+CHECKPOINTS = "checkpoints"
+COMMITTED = "commit_success.txt"  # Orbax's, in a complete checkpoint
 
 HARMLESS = (
     "training.max_minutes",
@@ -38,34 +41,89 @@ HARMLESS = (
 
 
 def folder(run: str | pathlib.PurePath) -> pathlib.Path:
-    """A run's folder by its name: a local one, or one in a bucket (`gs://bucket/runs/big`).
+    """Return a run's folder by its name: a local one, or one in a bucket (`gs://bucket/runs/big`).
 
     Raises:
-        UserError: what buckets need is not installed, or it is of another kind.
+        UserError: its name is not UTF-8, what buckets need is not installed, or it is neither.
     """
+    _refuse_undecodable(run)
     if isinstance(run, pathlib.PurePath) or "://" not in run:
         return pathlib.Path(run) if isinstance(run, str) else typing.cast(pathlib.Path, run)
     if not run.startswith("gs://"):
         raise UserError(f"{run}: of folders that are elsewhere, only gs:// ones are known")
+    if set("*?[") & set(run):
+        raise UserError(
+            f"{run}: the name of a run in a bucket cannot have *, ? or [ in it, which gcsfs takes for a pattern: choose another"
+        )
     if importlib.util.find_spec("gcsfs") is None:
         raise UserError(f"{run}: folders in a bucket need gcsfs (the extra gcs): pip install gcsfs")
-    from etils import epath  # a quarter of a second to import
+    from jaxnmt.literal_paths import LiteralPath  # etils takes a quarter of a second to import
 
-    return typing.cast(pathlib.Path, epath.Path(run))
+    return typing.cast(pathlib.Path, LiteralPath(run))
+
+
+def _refuse_undecodable(run: str | pathlib.PurePath) -> None:
+    """Refuse a folder that JSON and TensorStore could not name."""
+    name = os.fspath(run) if whole_files.in_bucket(run) else os.path.abspath(run)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"the folder {os.fsencode(name)!r} is not named in UTF-8, and a run cannot be kept there: choose another") from None
 
 
 def read(run: str | pathlib.Path) -> Experiment:
-    """The experiment of an existing run.
+    """Return the experiment of an existing run. The code of a model of the user's own is executed.
 
     Raises:
-        UserError: the folder does not exist or is not a run.
+        UserError: the folder does not exist or is not a run; or the model's code is not trusted.
     """
     run = folder(run)
+    _refuse_other_folder(run)
+    return config_files.read(run / CONFIG)
+
+
+def _refuse_other_folder(run: pathlib.Path) -> None:
     if not (run / CONFIG).is_file():
         runs = [str(found) for found in find_runs(run)] if run.is_dir() else []
         inside = f"; the runs in it are {', '.join(runs[:5])}" if runs else ""
         raise UserError(f"{run} {f'is not a run: it has no {CONFIG}' if run.exists() else 'does not exist'}{inside}")
-    return config_files.read(run / CONFIG)
+
+
+def settings(run: pathlib.Path) -> dict[str, Any]:
+    """Return what a run's `config.json` holds, as JSON: no code of the run is executed.
+
+    Raises:
+        UserError: the folder does not exist, or is not a run.
+    """
+    _refuse_other_folder(run)
+    return config_files.read_plain(run / CONFIG)
+
+
+def setting(run: pathlib.Path, name: str) -> Any:
+    """Return one of a run's `settings` by its dotted name; the default if an earlier version did not have it.
+
+    Raises:
+        UserError: as `settings`; or it is not of its type.
+    """
+    value: Any = settings(run)
+    default: Any = Experiment()
+    for part in name.split("."):
+        value, default = value.get(part) if isinstance(value, dict) else None, getattr(default, part)
+    if value is None:
+        return default
+    if not isinstance(value, int | float if isinstance(default, int | float) else type(default)):
+        raise UserError(f"{run / CONFIG}: {name} is {value!r}; the file was changed: restore it")
+    return value
+
+
+def checkpoints(run: pathlib.Path) -> list[int]:
+    """Return the steps of a run's complete checkpoints, oldest first.
+
+    Orbax writes a checkpoint on this computer under another name and renames it; in a bucket the last file that it writes is `COMMITTED`.
+    """
+    folder = run / CHECKPOINTS
+    found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()] if folder.is_dir() else []
+    return sorted(int(path.name) for path in found if not whole_files.in_bucket(path) or (path / COMMITTED).exists())
 
 
 def find_runs(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -116,32 +174,48 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
-    """Make a run's folder, or take up an existing one with `experiment`; `config.json` is written.
+    """Make a run's folder, or open an existing one to go on with `experiment`; `config.json` is written.
+
+    The first complete checkpoint binds a run to its settings and its text. Without one the run begins anew, and what an earlier try has
+    left is removed, which may be of other settings or other text. The work is not lost: tokenizer and token ids are in the cache too.
 
     Args:
         moved: fields that may change since the text stays the same, or the scores: they name other files that hold it, or another language
             that is scored alike.
 
     Returns:
-        Whether the run existed.
+        Whether the run has a checkpoint.
 
     Raises:
-        UserError: the folder holds something else, cannot be written, or a changed field would change the training.
+        UserError: the folder holds something else or cannot be written, or a changed field would change the training.
     """
+    _refuse_undecodable(run)
     _refuse_something_else(run)
-    existed = (run / CONFIG).is_file()
-    if existed and (run / "tokenizer").exists():  # else nothing was made yet: a first try may have named a file that is not there
+    begun = bool(checkpoints(run))
+    if begun:
         refuse_changes(run, config_files.read(run / CONFIG), experiment, moved)
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
+        if not begun:
+            _remove_traces(run)
         config_files.save(experiment, run / CONFIG)
-    return existed
+    return begun
+
+
+def _remove_traces(run: pathlib.Path) -> None:
+    """Remove what training makes before its first checkpoint."""
+    from jaxnmt.literal_paths import LiteralPath
+
+    for name in ("tokenizer", "data.json", "batches.json", METRICS, "samples", "tensorboard", model_code.FILE):
+        LiteralPath(run / name).rmtree(missing_ok=True)
 
 
 def _refuse_something_else(run: pathlib.Path) -> None:
     if run.exists() and not run.is_dir():
         raise UserError(f"{run} is a file; --run takes a folder")
-    if not (run / CONFIG).is_file() and run.is_dir() and any(path.name != LOCK for path in run.iterdir()):
+    if (run / CONFIG).is_file() or not run.is_dir():
+        return
+    if any(path.name != LOCK and not path.name.startswith(f".{CONFIG}.") for path in run.iterdir()):  # the latter: `start`, killed
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
 
 
@@ -165,7 +239,7 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: C
         listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())
         raise UserError(
             f"{run} was started with other settings, which would change the training: choose another folder with --run, "
-            f"or take it up as it is with `jaxnmt resume {run}`{listed}"
+            f"or go on with it as it is with `jaxnmt resume {run}`{listed}"
         )
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from jaxnmt import run_directory
 from jaxnmt.config import UserError
-from jaxnmt.config_files import leaves
+from jaxnmt.config_files import tupled
 
 
 def show(path: pathlib.Path) -> str:
-    """A run's summary, or a table of the runs in a folder.
+    """Return a run's summary, or a table of the runs in a folder. No code of a run is executed.
 
     Raises:
         UserError: the path is neither.
@@ -26,34 +26,39 @@ def show(path: pathlib.Path) -> str:
 
 
 def _summary(run: pathlib.Path) -> str:
-    experiment = run_directory.read(run)
-    values = {name: value for name, _, value in leaves(experiment) if value not in ((), "")}
-    width = max(map(len, values))
-    settings = [f"  {name:<{width}}  {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()]
-    checkpoints = ", ".join(map(str, _checkpoints(run))) or "none"
+    settings = run_directory.settings(run)
+    values = {name: tupled(value) for name, value in _leaves(settings).items() if value not in ([], "") and name != "model.type"}
+    width = max(map(len, values), default=0)
+    shown = [f"  {name:<{width}}  {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()]
+    checkpoints = ", ".join(map(str, run_directory.checkpoints(run))) or "none"
     validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in run_directory.read_metrics(run, "validation")]
+    model = str(_leaves(settings).get("model.type", "")).rpartition(":")[2]
     return "\n".join(
-        [f"{run}: {type(experiment.model).__name__}, {_progress(run)}"]
+        [f"{run}: {model}, {_progress(run)}"]
         + [f"checkpoints: {checkpoints}"]
         + (["validations:", *validations] if validations else [])
-        + ["settings:", *settings]
+        + ["settings:", *shown]
     )
 
 
+def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested objects by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
 def _progress(run: pathlib.Path) -> str:
-    """Steps done, and the last training and the best validation figures, in one line."""
-    records, experiment = run_directory.read_metrics(run), run_directory.read(run)
-    step = max([0, *_checkpoints(run), *(record["step"] for record in records)])
-    parts = [f"step {step:,} of {experiment.training.steps:,}"]
+    """Return the steps done, the last training figures and the best validation, in one line."""
+    records, steps = run_directory.read_metrics(run), run_directory.setting(run, "training.steps")
+    step = max([0, *run_directory.checkpoints(run), *(record["step"] for record in records)])
+    parts = [f"step {step:,} of {steps:,}"]
     if training := [record for record in records if record["kind"] == "train"]:
         parts.append(f"loss {_number(training[-1]['loss'])}")
     if best := [record for record in records if record["kind"] == "validation" and record["best"]]:
         parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
     return ", ".join(parts)
-
-
-def _checkpoints(run: pathlib.Path) -> list[int]:
-    return sorted(int(folder.name) for folder in (run / "checkpoints").glob("*") if folder.name.isdigit())
 
 
 def _numbers(record: dict[str, Any]) -> str:

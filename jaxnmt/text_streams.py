@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from jaxnmt import whole_files
 from jaxnmt.config import UserError
 
 GATHER = 0.1
@@ -85,10 +86,10 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
 
 
 @contextlib.contextmanager
-def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], None]]:
-    """A function that writes a line to the file `name` (stdout when empty). The file appears when all is written; `flag` named it.
+def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], object]]:
+    """Yield a function that writes a line to the file `name` (stdout when empty). The file appears when all is written; `flag` named it.
 
-    What is no file, such as /dev/null or a named pipe, is written to as it stands; of a link, the file it points to.
+    What is not a file, such as /dev/null or a named pipe, is written to as it stands; of a link, the file it points to.
 
     Raises:
         UserError: the file cannot be written.
@@ -98,19 +99,12 @@ def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], None]]
         return
     target = pathlib.Path(os.path.realpath(name))
     in_place = target.exists() and not target.is_file()
-    temporary = target if in_place else target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        file = open(temporary, "w", encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise UserError(f"{flag} {name} cannot be written: {error.strerror}") from None
-    try:
-        with file:
-            yield functools.partial(print, file=file)
-        if not in_place:
-            temporary.replace(target)
-    finally:
-        if not in_place:
-            temporary.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(target, "wb") if in_place else whole_files.writing(target))
+        except OSError as error:
+            raise UserError(f"{flag} {name} cannot be written: {error.strerror}") from None
+        yield lambda line: file.write(line.encode() + b"\n")
 
 
 def _to_stdout(line: str) -> None:

@@ -4,7 +4,7 @@
 #   launch/local.sh N VERB ...     such as: launch/local.sh 2 train quickstart
 #
 # JAXNMT_PYTHON is an interpreter that has jaxnmt (default: the command jaxnmt), JAXNMT_PORT the port of process 0 (default: by chance).
-# SIGTERM and Ctrl-C are passed on; the exit status is the worst of the processes'. When one fails the others are ended by JAX, in a
+# SIGTERM, SIGHUP and Ctrl-C are passed on as SIGTERM; the exit status is the worst of the processes'. When one fails the others are ended by JAX, in a
 # hundred seconds at most.
 set -u
 if ! [[ ${1:-} =~ ^[1-9][0-9]*$ ]] || [ $# -lt 2 ]; then
@@ -19,7 +19,7 @@ port=${JAXNMT_PORT:-$((20000 + RANDOM % 12000))}
 
 processes=()
 signalled=""
-trap 'signalled=yes; kill -TERM "${processes[@]}" 2>/dev/null' TERM INT
+trap 'signalled=yes; kill -TERM "${processes[@]}" 2>/dev/null' TERM INT HUP # HUP that nohup ignores stays ignored
 for ((index = 0; index < count; index++)); do
   JAX_COORDINATOR_ADDRESS=127.0.0.1:$port JAX_NUM_PROCESSES=$count JAX_PROCESS_ID=$index "${jaxnmt[@]}" "$@" <&0 &
   processes+=($!)

@@ -196,13 +196,15 @@ def test_train_then_the_same_then_resume(trained, tmp_path, capsys):
     assert cli.main(["train", "quickstart"]) == 0
     assert cli.main(["train", "quickstart"]) == 0
     assert cli.main(["resume", "runs/quickstart", "--training.steps", "5000"]) == 0
-    assert "taking up the run runs/quickstart" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("starting the run runs/quickstart") == 3
     assert [str(run) for _, run in trained] == ["runs/quickstart"] * 3
     assert trained[0] == trained[1] and trained[2][0].training.steps == 5000
     assert run_directory.read("runs/quickstart").training.steps == 5000
-    (tmp_path / "runs/quickstart/tokenizer").mkdir()
+    (tmp_path / "runs/quickstart/checkpoints/50").mkdir(parents=True)
     assert cli.main(["train", "quickstart", "--training.seed", "9", "--training.steps", "5000"]) == 2
     assert "training.seed: 1 → 9" in capsys.readouterr().err and len(trained) == 3
+    assert cli.main(["resume", "runs/quickstart"]) == 0
+    assert "resuming the run runs/quickstart" in capsys.readouterr().err
 
 
 def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(trained, capsys):
@@ -224,6 +226,22 @@ def test_a_folder_that_holds_something_else_gets_no_lock(trained, tmp_path, caps
     (tmp_path / "letters" / "letter.txt").write_text("dear")
     assert cli.main(["train", "quickstart", "--run", "letters"]) == 2
     assert "neither empty nor a run" in capsys.readouterr().err and len(list((tmp_path / "letters").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "verb", [["train", "quickstart", "--run"], ["data", "prepare", "quickstart", "--run"], ["resume"], ["runs", "show"]]
+)
+def test_a_folder_that_is_not_named_in_utf_8_is_refused_before_anything_is_made(verb, trained, tmp_path, monkeypatch, capfdbinary):
+    assert cli.main([*verb, os.fsdecode(b"caf\xe9")]) == 2
+    assert cli.main(["ablate", "heads", "--folder", os.fsdecode(b"caf\xe9")]) == 2
+    told = capfdbinary.readouterr().err.decode().splitlines()
+    assert len(told) == 2 and all(
+        re.search(r"error: the folder b'.*caf.xe9' is not named in UTF-8, .*: choose another", line) for line in told
+    )
+    assert list(tmp_path.iterdir()) == [] and not trained
+    os.mkdir(os.fsdecode(b"caf\xe9"))
+    monkeypatch.chdir(os.fsdecode(b"caf\xe9"))
+    assert cli.main([*verb, "run"]) == 2 and b"is not named in UTF-8" in capfdbinary.readouterr().err
 
 
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):

@@ -155,12 +155,16 @@ def test_packed_rows_are_for_the_transformer_alone():
 def run_of(tmp_path, **changes):
     run = tmp_path / "run"
     run_directory.start(run, replace(Experiment(), **changes))
-    (run / "tokenizer").mkdir()  # the first thing that a run makes of its settings
+    (run / "checkpoints" / "1").mkdir(parents=True)
     return run
 
 
-def test_a_run_starts_once_and_is_taken_up_after(tmp_path):
+def test_a_run_has_begun_once_it_has_a_checkpoint(tmp_path):
     assert run_directory.start(tmp_path / "run", Experiment()) is False
+    assert run_directory.start(tmp_path / "run", Experiment()) is False
+    (tmp_path / "run" / "checkpoints" / "5.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert run_directory.start(tmp_path / "run", Experiment()) is False
+    (tmp_path / "run" / "checkpoints" / "5").mkdir()
     assert run_directory.start(tmp_path / "run", Experiment()) is True
     assert run_directory.read(tmp_path / "run") == Experiment()
 
@@ -215,11 +219,29 @@ def test_changes_to_the_training_are_refused_each_with_both_values(tmp_path):
     assert run_directory.read(run) == Experiment()
 
 
-def test_a_run_that_got_nowhere_may_start_again_with_other_settings(tmp_path):
-    run_directory.start(tmp_path / "run", replace(Experiment(), **{"data.train": ("missing.en", "missing.de")}))
-    right = replace(Experiment(), **{"data.train": ("a.en", "a.de")})
-    run_directory.start(tmp_path / "run", right)
-    assert run_directory.read(tmp_path / "run") == right
+def test_without_a_checkpoint_a_run_begins_anew_and_nothing_of_an_earlier_try_is_left(tmp_path):
+    run = tmp_path / "run"
+    run_directory.start(run, replace(Experiment(), **{"training.seed": 7}))
+    for name in (
+        "tokenizer/tokenizer.json",
+        "samples/4.txt",
+        "tensorboard/events",
+        "data.json",
+        "batches.json",
+        "metrics.jsonl",
+        "model.py",
+    ):
+        (run / name).parent.mkdir(exist_ok=True)
+        (run / name).write_text("of another seed")
+    (run / "notes.txt").write_text("mine")
+    assert run_directory.start(run, Experiment()) is False
+    assert run_directory.read(run) == Experiment()
+    assert {path.name for path in run.iterdir()} == {"config.json", "notes.txt"}
+
+
+def test_a_process_killed_while_it_writes_the_first_file_leaves_a_folder_that_can_be_used(tmp_path):
+    (tmp_path / ".config.json.12.abcd").write_text("{")
+    assert run_directory.start(tmp_path, Experiment()) is False
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear"])

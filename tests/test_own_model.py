@@ -43,9 +43,9 @@ def mine(tmp_path):
 
 def start(run, path, **changes):
     """What `train` does before it trains, and what it makes first."""
-    existed = run_directory.start(run, replace(config_files.load(str(path)), **changes))
-    (run / "tokenizer").mkdir(exist_ok=True)
-    return existed
+    begun = run_directory.start(run, replace(config_files.load(str(path)), **changes))
+    (run / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
+    return begun
 
 
 def test_its_fields_may_be_any_numbers_where_ours_may_not(mine):
@@ -117,7 +117,7 @@ def damage(run):
 def test_a_run_whose_code_is_gone_says_so_in_a_sentence(harm, says, mine, tmp_path, capsys):
     start(tmp_path / "run", mine)
     harm(tmp_path / "run")
-    assert cli.main(["resume", str(tmp_path / "run")]) == 2
+    assert cli.main(["resume", str(tmp_path / "run"), "--trust"]) == 2
     error = capsys.readouterr().err
     assert says in error and error.startswith("error: ") and error.count("\n") == 1
 
@@ -179,7 +179,7 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
         patch.setattr(whole_files, "write", full)
         start(tmp_path / "run", mine)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
-    assert start(tmp_path / "run", mine) and (tmp_path / "run" / "model.py").read_text() == TEXT
+    assert start(tmp_path / "run", mine) is False and (tmp_path / "run" / "model.py").read_text() == TEXT
 
 
 def test_a_folder_with_a_config_file_in_it_is_no_empty_one(mine, tmp_path):

@@ -67,8 +67,8 @@ class TimedTrainer(Trainer):
         if len(self.done) == 1:
             self.clock.take_window()  # the first batch and the first step are start-up
 
-    def _due(self, step: int) -> bool:
-        due = super()._due(step)
+    def _is_milestone(self, step: int) -> bool:
+        due = super()._is_milestone(step)
         if self.done and time.perf_counter() - self.done[0].finished > self.seconds:
             self.stopped = self.stopped or "measured"
         return due or bool(self.stopped)
@@ -78,7 +78,7 @@ class TimedTrainer(Trainer):
 
     def _say_goodbye(self) -> None:
         if self.stopped == "interrupted":
-            raise KeyboardInterrupt
+            self.signals.leave("the measurement is not finished", self.display.say)
 
 
 def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnmt import whole_files
 from jaxnmt.config import UserError
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason
@@ -59,7 +60,7 @@ def merge(folder: Path, sources: list[Source], parts: Path, recipe: shards.Recip
         held += texts
     report = {"read": read, **reasons, "held out": len(held), "kept": sum(counts["pairs"] for counts in corpora)}
     meta = {"dtype": np.dtype(recipe.dtype).name, "corpora": corpora, "report": report, "held_out": held}
-    with shards.writing(folder / "meta.json") as file:
+    with whole_files.writing(folder / "meta.json") as file:
         file.write(json.dumps(meta).encode())
 
 
@@ -107,7 +108,7 @@ def _write(folder: Path, number: int, paths: Sequence[Path], fresh: np.ndarray, 
     pairs, start, tokens = 0, 0, [0, 0]
     with contextlib.ExitStack() as stack:
         names = [f"{number}.{side}.{kind}" for side in ("source", "target") for kind in ("ids", "offsets")]
-        files = {name: stack.enter_context(shards.writing(folder / name)) for name in names}
+        files = {name: stack.enter_context(whole_files.writing(folder / name)) for name in names}
         for side in ("source", "target"):
             files[f"{number}.{side}.offsets"].write(np.zeros(1, np.int64).tobytes())
         for path in paths:

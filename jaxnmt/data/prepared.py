@@ -316,7 +316,7 @@ def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, held_out: 
     temporary.mkdir()
     try:
         merge(temporary, sources, parts, recipe, held_out)
-        temporary.replace(folder)
+        whole_files.put(temporary, folder)
     except (zipfile.BadZipFile, EOFError) as error:
         shutil.rmtree(parts, ignore_errors=True)
         raise UserError(f"a shard in {parts} was damaged ({error}); it was removed: start again") from error

@@ -23,10 +23,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
+from jaxnmt import whole_files
 from jaxnmt.config import Cleaning, UserError
 from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.source import Source
@@ -108,23 +108,9 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
     }
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under its name only when it is whole and on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_shard(path: Path, pairs: Sequence[RawPair], recipe: Recipe) -> int:
     """Tokenises a chunk into a file. Returns its number of pairs, for counting."""
-    with writing(path) as file:
+    with whole_files.writing(path) as file:
         np.savez(file, **tokenise(pairs, recipe))  # type: ignore[arg-type]
     return len(pairs)
 

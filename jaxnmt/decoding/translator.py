@@ -73,9 +73,8 @@ class Translator:
         """
         compiler.set_up()
         trained = load(run, checkpoint)
-        unscored = checkpoint == "best" and not scores(run)  # asked by all processes: Orbax waits for them
         if is_leader():
-            note = " (the newest, since none has a validation score yet)" if unscored else ""
+            note = " (the newest, since none has a validation score yet)" if checkpoint == "best" and not scores(run) else ""
             print(f"{trained.checkpoint} of {run}{note}", file=sys.stderr)
         return cls(trained.model, trained.params, trained.tokenizer, trained.experiment.data.max_length)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+import math
 import os
 import sys
 import threading
@@ -224,10 +225,10 @@ def _key(what: str) -> str:
 
 
 class Watchdog:
-    """Ends this process when it has not got on for too long: a peer that is alive but stuck holds all others in a collective for ever."""
+    """Ends this process when no step has begun for too long: a peer that is alive but stuck holds all others in a collective for ever."""
 
     def __init__(self, minutes: float, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)):
-        """`minutes`: without a call of `at`; 0: for ever. In a process of its own nothing is watched."""
+        """`minutes`: without a call of `at`, and not paused; 0: no limit. A process that is the only one is not watched."""
         self._limit, self._say = 60 * minutes, say
         self._step, self._since = 0, time.monotonic()
         self._over = threading.Event()
@@ -236,11 +237,20 @@ class Watchdog:
             self._thread.start()
 
     def at(self, step: int) -> None:
-        """This step begins now."""
+        """Note that this step begins now."""
         self._step, self._since = step, time.monotonic()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within the block, time does not count."""
+        self._since = math.inf
+        try:
+            yield
+        finally:
+            self._since = time.monotonic()
+
     def stop(self) -> None:
-        """Nothing is watched any more."""
+        """Watch no longer."""
         self._over.set()
 
     def _watch(self) -> None:
@@ -248,7 +258,9 @@ class Watchdog:
             with contextlib.suppress(Exception):
                 _here.client.key_value_set(f"jaxnmt/at/{_here.process}", str(self._step), allow_overwrite=True)
             if time.monotonic() - self._since > self._limit and not self._over.is_set():
-                self._say(f"{prefix()}nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}")
+                stuck = f"nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}"
+                with contextlib.suppress(OSError):  # stderr may be lost, too
+                    self._say(f"{prefix()}{stuck}")
                 os._exit(STUCK)
 
     def _behind(self) -> str:

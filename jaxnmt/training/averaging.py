@@ -8,11 +8,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from jaxnmt import whole_files
 from jaxnmt.config import UserError
-from jaxnmt.training.checkpoint import checksum, disk_errors, restore_params, steps
+from jaxnmt.literal_paths import LiteralPath
+from jaxnmt.training.checkpoint import disk_errors, restore_params, steps
+from jaxnmt.training.checksum import checksum
 from jaxnmt.training.trained import average_folder, open_run
 
 
@@ -40,15 +41,16 @@ def average(run: Path, last: int) -> str:
         total = jax.tree.map(lambda sum, x: sum + np.asarray(x, np.float64), total, params)
     mean = jax.tree.map(lambda sum, x: jax.device_put((sum / last).astype(x.dtype), x.sharding), total, trained.params)
     with disk_errors(run):
-        _write(epath.Path(average_folder(run)), mean, chosen)
+        _write(average_folder(run), mean, chosen)
     return (
         f"averaged checkpoints {', '.join(map(str, chosen))} into {run / 'average'}; "
         f"`jaxnmt translate {run} --checkpoint average` uses it, and evaluate likewise"
     )
 
 
-def _write(folder: epath.Path, params, chosen: list[int]) -> None:
-    """Made beside the old one and put in its place when it is whole; in a bucket, where no folder can be moved, in its place."""
+def _write(folder: LiteralPath, params, chosen: list[int]) -> None:
+    """Write an average beside the old one and put it in its place when it is whole; in a bucket, where no folder can be moved, in its
+    place."""
     new, old = folder.with_name("average.new"), folder.with_name("average.old")
     if whole_files.in_bucket(folder):
         new = folder
@@ -57,11 +59,11 @@ def _write(folder: epath.Path, params, chosen: list[int]) -> None:
     try:
         with ocp.StandardCheckpointer() as writer:
             writer.save(new / "params", params)
-        (new / "average.json").write_text(json.dumps({"steps": chosen, "checksum": int(checksum(params))}))
+        whole_files.write(new / "average.json", json.dumps({"steps": chosen, "checksum": int(checksum(params))}))
         if new != folder:
             if folder.exists():
                 folder.rename(old)
-            new.rename(folder)
+            whole_files.put(new, folder)
     finally:
         for left_over in {new, old} - {folder}:
             left_over.rmtree(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The training loop: batches in, steps, what is due after each; killed anywhere, it goes on where the last checkpoint stands."""
+"""The training loop: batches, steps, and what is due after each. Killed anywhere, the run goes on from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import functools
 import math
-import signal
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,12 +28,14 @@ from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
 from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.binding import bind
-from jaxnmt.training.checkpoint import CheckpointStore, Progress, disk_errors, read_progress, steps
+from jaxnmt.training.checkpoint import disk_errors, read_progress, steps
+from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.clock import Clock
+from jaxnmt.training.display import Display, train_line, validation_line
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.programs import TrainPrograms, evaluation_program, fresh_state
-from jaxnmt.training.progress import Display, train_line, validation_line
+from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.signals import Signals
 from jaxnmt.training.state import TrainState, abstract_state, shardings_of
 from jaxnmt.training.step import StepMetrics
@@ -58,18 +60,20 @@ def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | 
         translate: translates and scores the validation sentences; without it only the loss is validated.
 
     Raises:
-        UserError: the data, the mesh or the checkpoints do not allow it; Diverged: gradients stay non-finite.
-        KeyboardInterrupt: Ctrl-C; what was trained is saved.
+        UserError: the data, the mesh or the checkpoints do not allow it, or stderr cannot be written; Diverged: gradients stay non-finite.
+        KeyboardInterrupt, SystemExit: a signal came, or stderr was closed; what was trained is saved.
     """
     compiler.set_up()
     if over := _over(experiment, run):
-        return Display(experiment.training.steps, 0).say(over)
+        if distributed.is_leader():
+            print(over, file=sys.stderr)
+        return
     with disk_errors(run):
         Trainer(experiment, run, translate).run()
 
 
 def _over(experiment: cfg.Experiment, run: Path) -> str:
-    """Why there is nothing left to train, or ""."""
+    """Return why there is nothing left to train, or ""."""
     step, patience = max(steps(run), default=0), experiment.validation.patience
     if step >= experiment.training.steps:
         return f"{run} is finished, at step {step:,} of {experiment.training.steps:,}"
@@ -88,7 +92,7 @@ class Trainer:
         self.mesh = make_mesh(experiment.mesh)
         self.store = CheckpointStore(run, experiment.checkpoints)
         step = self.store.latest() or 0
-        self.display = Display(experiment.training.steps, step)
+        self.display = Display(experiment.training.steps, step, self.signals.stderr_lost)
         with distributed.leader_first("prepare the data"):
             self.data = bind(run, prepare(experiment, run / "tokenizer", say=self.display.say), begun=step > 0)
         tokenizer = self.data.tokenizer
@@ -113,11 +117,8 @@ class Trainer:
 
     # ---- set-up
 
-    def _load(self) -> TrainState:
-        """The newest checkpoint, or a fresh state."""
-        step = self.store.latest()
-        if step is None:
-            return fresh_state(self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
+    def _restore(self, step: int) -> TrainState:
+        """Return the state of a checkpoint; its progress becomes the run's."""
         flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
         self.display.say(f"going on from checkpoint {step:,}")
@@ -128,31 +129,40 @@ class Trainer:
         # a fresh copy: donating buffers that came from the checkpoint reader is not safe on CPU
         return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
 
+    def _load_and_compile(self) -> None:
+        """Read the newest checkpoint, so that a damaged one is reported before compiling; a fresh state is made beside the compilation."""
+        step = self.store.latest()
+        if step is not None:
+            self.state = self._restore(step)
+        devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
+        self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
+        pool = concurrent.futures.ThreadPoolExecutor(1)
+        beginning = (self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
+        fresh = pool.submit(fresh_state, *beginning) if step is None else None
+        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
+        self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
+        self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
+        if fresh:
+            self.state = fresh.result()
+
     def _flat(self, tree):
-        """With layers unstacked, as checkpoints and decoding want them."""
+        """Return a tree with layers unstacked, as checkpoints and decoding need them."""
         return jax.jit(unstack_layers)(tree) if is_scanned(self.config.model) else tree
 
     # ---- the loop
 
     def run(self) -> None:
-        """Compile, then step until the end, a stop or a signal; always saved, always closed."""
-        devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
-        self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
-        pool = concurrent.futures.ThreadPoolExecutor(1)
-        loading = pool.submit(self._load)  # beside the compilation
-        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
-        self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
-        self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
-        self.state = loading.result()
+        """Compile, then step until the end, a stop or a signal. What was trained is always saved."""
+        self._load_and_compile()
         self.step = int(self.state.step)
         self.clock = Clock(self.progress.seconds, self.progress.unlogged)
         if distributed.is_leader():
             remove_samples_after(self.folder, self.step)
         with contextlib.ExitStack() as closing:  # the last one first
             closing.enter_context(self.signals)  # until all is saved
+            closing.enter_context(self.store)
             self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
             closing.callback(self.watchdog.stop)
-            closing.callback(self.store.close)
             self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
             closing.callback(self.log.close)
             self.display.start()
@@ -175,7 +185,7 @@ class Trainer:
                     self._record(pending)  # one step late: the device is already at work on this one
                 pending, finished = _Pending(step + 1, planned, metrics), step + 1
                 self.display.step(finished)
-                if self._due(finished):
+                if self._is_milestone(finished):
                     self._record(pending)
                     pending = None
                     self._milestone(finished)
@@ -184,8 +194,8 @@ class Trainer:
         if pending:  # only where the last step was not a milestone
             self._record(pending)
 
-    def _due(self, step: int) -> bool:
-        """Whether something must be done after a step that needs the device to have finished it."""
+    def _is_milestone(self, step: int) -> bool:
+        """Return whether something is due after a step that needs the device to have finished it."""
         if self.signals.stop_after(step):
             self.stopped = "interrupted"
         else:
@@ -194,7 +204,7 @@ class Trainer:
         return bool(self.stopped) or step == self.config.training.steps or any(n and step % n == 0 for n in every)
 
     def _time_is_over(self, step: int) -> bool:
-        """Whether the run has trained as long as it may, which stops it. Several processes look at one clock, and seldom."""
+        """Stop the run if it has trained for `training.max_minutes`. Several processes use the clock of one, and look at it seldom."""
         minutes = self.config.training.max_minutes
         if not minutes or (distributed.several() and step % self.config.logging.every):
             return False
@@ -212,9 +222,15 @@ class Trainer:
         score = self._validate(step) if validated else None
         if last or validated or self.stopped or step % self.config.checkpoints.every == 0:
             self.progress.seconds, self.progress.unlogged = self.clock.trained, self.clock.unlogged
-            with self.clock.paused():
+            with self._not_training():
                 self.log.publish()
                 self.store.save(self._flat(self.state), self.progress, score)
+
+    @contextlib.contextmanager
+    def _not_training(self) -> Iterator[None]:
+        """Within the block, neither the clock nor the watchdog counts."""
+        with self.clock.paused(), self.watchdog.paused():
+            yield
 
     # ---- after a step
 
@@ -275,10 +291,9 @@ class Trainer:
         self.log.write("train", step, values, timing)
         self.display.log(step, train_line(values, timing))
 
-    def _validate(self, step: int) -> float | None:
-        """Loss and translations of the validation pairs; returns the score (higher is better; None: it is no number) and updates what
-        depends on it."""
-        with self.clock.paused():
+    def _validate(self, step: int) -> Score | None:
+        """Compute loss and translations of the validation pairs, and update what depends on the score: None if it is NaN or infinite."""
+        with self._not_training():
             start = time.perf_counter()
             values = validation_loss(self.evaluate, self._flat(self.state.eval_params), self.data, self.config, self.mesh)
             hypotheses: list[str] = []
@@ -286,12 +301,8 @@ class Trainer:
                 params = self._flat(self.state.eval_params)
                 arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, self.data.languages)
                 hypotheses, values["bleu"] = self.translate(*arguments)
-            use_bleu = self.config.validation.metric == "bleu" and self.translate is not None
-            found = values["bleu"] if use_bleu else -values["loss"]
-            score: float | None = distributed.agree("score", found if math.isfinite(found) else None)
-            best = score is not None and (self.progress.best_score is None or score > self.progress.best_score)
-            values["best"] = best
-            self._judge(step, score, best)
+            score = self._score(values)
+            values["best"] = self._update_best(step, score)
             signature = getattr(self.translate, "signature", None)  # sacreBLEU's
             self.log.write("validation", step, {**values, "signature": signature}, {"seconds": time.perf_counter() - start})
             self.display.say(f"step {step:,}  {validation_line(values)}")
@@ -301,36 +312,34 @@ class Trainer:
                     self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
         return score
 
-    def _judge(self, step: int, score: float | None, best: bool) -> None:
-        """Best score; patience and plateau, which count what was due anyway: the last step of a run that is to end here would, in a longer
-        one, not be validated."""
+    def _score(self, values: dict[str, float]) -> Score | None:
+        """Return the score of a validation, the same in all processes."""
+        metric = self.config.validation.metric if self.translate is not None else "loss"
+        found = values["bleu"] if metric == "bleu" else -values["loss"]
+        loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
+        value, loss = distributed.agree("score", (found if math.isfinite(found) else None, loss))
+        return None if value is None else Score(metric, value, loss)
+
+    def _update_best(self, step: int, score: Score | None) -> bool:
+        """Update the best score; cut the learning rate or stop if it has not improved for long. Returns whether it is the best so far."""
         progress, schedule, every = self.progress, self.config.schedule, self.config.validation.every
-        if best:
-            progress.best_score, progress.best_step = score, step
-        if not every or step % every:
-            return
-        if score is not None and (progress.bar is None or score > progress.bar):
-            progress.bar, progress.stale, progress.plateau_stale = score, 0, 0
-            return
-        progress.stale, progress.plateau_stale = progress.stale + 1, progress.plateau_stale + 1
-        if schedule.name == "plateau" and progress.plateau_stale >= schedule.plateau_patience:
+        scheduled = bool(every) and step % every == 0
+        best = progress.count_validation(step, score, scheduled)
+        if scheduled and schedule.name == "plateau" and progress.plateau_stale >= schedule.plateau_patience:
             progress.plateau_stale = 0
             self.state = dataclasses.replace(self.state, lr_scale=self.state.lr_scale * schedule.plateau_factor)
-        if 0 < self.config.validation.patience <= progress.stale:
+        if scheduled and 0 < self.config.validation.patience <= progress.stale:
             self.stopped = f"no better {self.config.validation.metric} in {progress.stale} validations"
+        return best
 
     def _say_goodbye(self) -> None:
         done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
         if self.stopped == "interrupted":
-            saved = f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there"
-            if self.signals.received != signal.SIGTERM:
-                raise KeyboardInterrupt(saved)
-            self.display.say(saved)
-            raise SystemExit(128 + signal.SIGTERM)
-        metric, best = self.config.validation.metric, ""
-        if self.progress.best_step:
-            best = f"; best {metric} at step {self.progress.best_step:,}"
+            self.signals.leave(f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there", self.display.say)
+        best = ""
+        if self.progress.best:
+            best = f"; best {self.progress.best.metric} at step {self.progress.best_step:,}"
         elif read_metrics(self.folder, "validation"):
-            best = f"; {metric} was no number in any validation, so that no checkpoint is the best and the newest stands in for it"
+            best = f"; every validation {self.config.validation.metric} was NaN, so the latest checkpoint is used instead of the best one"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

@@ -1,66 +1,95 @@
-"""How training shows itself: a live bar on a terminal, plain lines elsewhere; both on stderr."""
+"""What training knows besides the arrays: counters, and the best validation score."""
 
 from __future__ import annotations
 
-import datetime
-import sys
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from jaxnmt.parallel.distributed import is_leader
+import dataclasses
+import math
+from typing import Any
 
 
-def train_line(values: dict, timing: dict) -> str:
-    """One log record in words."""
-    left = datetime.timedelta(seconds=round(timing["seconds_left"]))
-    return (
-        f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
-        f"|g| {values['gradient_norm']:.3f}  {timing['target_tokens_per_second']:,.0f} tok/s  util {timing['utilisation']:.0%}  "
-        f"padding {values['padding']:.0%}  input {timing['input_wait']:.0%}  left {left}"
-    )
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The result of a validation, as the best checkpoint, early stopping and the plateau schedule compare it.
+
+    Attributes:
+        metric: "bleu" or "loss". Scores of two metrics are never compared.
+        value: higher is better; a loss has its sign changed.
+        loss: validation loss; of two equal values the one with the lower loss is better. None: an earlier version did not save it.
+    """
+
+    metric: str
+    value: float
+    loss: float | None = None
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What scores of one metric are sorted by, ascending. An unknown loss is never beaten by an equal value."""
+        return self.value, math.inf if self.loss is None else -self.loss
+
+    def beats(self, other: Score | None) -> bool:
+        """Return whether this score is better than the best one so far. A best score of another metric does not count."""
+        return other is None or other.metric != self.metric or self.rank > other.rank
 
 
-def validation_line(values: dict) -> str:
-    """One validation in words."""
-    bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
-    return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
+@dataclasses.dataclass
+class Progress:
+    """Everything is saved in each checkpoint, so that a resumed run is the same run.
+
+    Attributes:
+        best: best validation score so far, and the step it was reached at.
+        best_scheduled: best score among the validations at a multiple of `validation.every`, for early stopping and the plateau schedule.
+        stale: scheduled validations since then.
+        plateau_stale: scheduled validations since then or since the learning rate was last cut.
+        seconds: of training, in all sessions.
+        unlogged: seconds of training since the last log line.
+        target_tokens, source_tokens: trained on so far.
+        window: running sums of the next log line.
+    """
+
+    best: Score | None = None
+    best_step: int = 0
+    best_scheduled: Score | None = None
+    stale: int = 0
+    plateau_stale: int = 0
+    seconds: float = 0.0
+    unlogged: float = 0.0
+    target_tokens: int = 0
+    source_tokens: int = 0
+    window: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def count_validation(self, step: int, score: Score | None, scheduled: bool) -> bool:
+        """Update the best score, and after a scheduled validation the counters. Returns whether the score is the best so far.
+
+        The extra validation at the final step is not scheduled: a run that is extended later gives the same result as one that was longer
+        from the start.
+
+        Args:
+            score: None if it is NaN or infinite.
+            scheduled: whether `step` is a multiple of `validation.every`.
+        """
+        if scheduled and score is not None and score.beats(self.best_scheduled):
+            self.best_scheduled, self.stale, self.plateau_stale = score, 0, 0
+        elif scheduled:
+            self.stale, self.plateau_stale = self.stale + 1, self.plateau_stale + 1
+        if score is None or not score.beats(self.best):
+            return False
+        self.best, self.best_step = score, step
+        return True
+
+    @classmethod
+    def read(cls, record: dict[str, Any], metric: str) -> Progress:
+        """Return the progress in a checkpoint's record.
+
+        Args:
+            metric: what a score is of that names no metric: earlier versions saved the value alone, as `best_score` and `bar`.
+        """
+        old = {"best": record.get("best_score"), "best_scheduled": record.get("bar", record.get("best_score"))}
+        record = old | record
+        scores = {name: _as_score(record[name], metric) for name in old}
+        fields = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in (record | scores).items() if name in fields})
 
 
-class Display:
-    """Lines for people, above a progress bar where there is a terminal; of several processes, one shows them."""
-
-    def __init__(self, total: int, step: int):
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True, quiet=not is_leader())
-        self._bar = None
-        self.total = total
-        if self._console.is_terminal and is_leader():
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
-            self._task = self._bar.add_task("", total=total, completed=step)
-
-    def start(self) -> None:
-        """Show the bar."""
-        if self._bar:
-            self._bar.start()
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self._console.print(line, markup=False)
-
-    def step(self, step: int) -> None:
-        """Move the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=step)
-
-    def log(self, step: int, line: str) -> None:
-        """A log record: beside the bar, or a line of its own."""
-        if self._bar:
-            self._bar.update(self._task, completed=step, description=line)
-        else:
-            self.say(f"step {step:,}/{self.total:,}  {line}")
-
-    def stop(self) -> None:
-        """Take the bar away."""
-        if self._bar:
-            self._bar.stop()
+def _as_score(saved: dict[str, Any] | float | None, metric: str) -> Score | None:
+    """Return a score that was read from JSON: an object with its fields, or from earlier versions a value of `metric`."""
+    return Score(**saved) if isinstance(saved, dict) else None if saved is None else Score(metric, saved)

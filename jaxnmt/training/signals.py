@@ -1,29 +1,39 @@
-"""Ctrl-C and SIGTERM, answered between two steps; by all processes after the same one."""
+"""What asks training to save and leave: Ctrl-C, SIGTERM, SIGHUP, or stderr that cannot be written. Answered between two steps."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
+from jaxnmt.config import UserError
 from jaxnmt.parallel import distributed
 
 
 class Signals:
-    """Ctrl-C and SIGTERM ask the loop to save and leave; Ctrl-C after that leaves at once. SIGTERM again changes nothing: schedulers send
-    it to a process and to those that would pass it on.
+    """The first request is answered after the step: the loop saves and leaves. Ctrl-C after that leaves at once. Other signals after it
+    change nothing: schedulers send SIGTERM to a process and to those that would pass it on.
 
-    Among several processes SIGTERM is JAX's to catch: it tells all of them, and they agree on a step. Ctrl-C in one becomes SIGTERM
-    for all, so that they leave together and with one status.
+    SIGHUP that was ignored when the process started (`nohup`) stays ignored.
+
+    With several processes, SIGTERM is JAX's: it tells all of them, and they agree on a step. Any other request to one process becomes
+    SIGTERM to all, so that they leave together and with one status.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received: int | OSError = 0  # a signal's number, or why stderr cannot be written
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        for number in (signal.SIGINT,) if distributed.several() else (signal.SIGINT, signal.SIGTERM):
+        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+        if distributed.several():
+            numbers.remove(signal.SIGTERM)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            numbers.remove(signal.SIGHUP)
+        for number in numbers:
             with contextlib.suppress(ValueError):  # not in the main thread: then signals are not ours
                 self._old[number] = signal.signal(number, self._handle)
         return self
@@ -32,19 +42,42 @@ class Signals:
         for number, handler in self._old.items():
             signal.signal(number, handler)
 
+    def stderr_lost(self, error: OSError) -> None:
+        """Ask for a stop because progress cannot be shown. A closed pipe counts as SIGPIPE, a terminal that is gone as SIGHUP."""
+        if error.errno == errno.EIO:
+            os.kill(os.getpid(), signal.SIGHUP)
+        else:
+            self._ask(signal.SIGPIPE if error.errno == errno.EPIPE else error)
+
     def stop_after(self, step: int) -> bool:
-        """Whether this step is the last; asked after each."""
+        """Return whether this step is the last; asked after each."""
         if not distributed.several():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):
             self.received = signal.SIGTERM
         return stop
 
+    def leave(self, saved: str, say: Callable[[str], None]) -> NoReturn:
+        """Say where the run stands and end the process.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C. SystemExit: another signal, with the status 128 + its number. UserError: stderr cannot be written.
+        """
+        if isinstance(self.received, OSError):
+            raise UserError(f"stderr cannot be written ({self.received.strerror}): {saved}")
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt(saved)
+        say(saved)
+        raise SystemExit(128 + self.received)
+
     def _handle(self, number: int, _frame: Any) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._ask(number)
+
+    def _ask(self, reason: int | OSError) -> None:
         if self.received:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
             return
-        self.received = number
+        self.received = reason
         if distributed.several():
             os.kill(os.getpid(), signal.SIGTERM)

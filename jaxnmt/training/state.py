@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxnmt import config as cfg
+from jaxnmt.models.layers import at_least_float32
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
+from jaxnmt.parallel.sharding import param_shardings, path_name, replicated, state_shardings
 
 
 @jax.tree_util.register_dataclass
@@ -21,9 +22,9 @@ class TrainState:
 
     Attributes:
         step: int32, steps taken.
-        params: float32 parameters.
-        opt_state: optax's.
-        ema: moving average of the parameters, or None.
+        params: float32 parameters; those of a user's own model may have any float dtype.
+        opt_state: optax's, for float32 parameters: squares of gradients would be lost in float16, and small changes in bfloat16.
+        ema: exponential moving average of the parameters, or None.
         lr_scale: float32, what the plateau schedule has cut the learning rate to.
         bad_steps: int32, how many steps in a row were skipped because their gradient was not finite.
     """
@@ -42,16 +43,35 @@ class TrainState:
 
 
 def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training) -> TrainState:
-    """A fresh state; a pure function of the seed."""
+    """Return a fresh state; a pure function of the seed.
+
+    Raises:
+        UserError: a parameter is not a float.
+    """
     params = model.init(jax.random.key(config.seed))
+    _refuse_integers(params)
     return TrainState(
         step=jnp.int32(0),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(widen(params)),
         ema=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
         lr_scale=jnp.float32(1),
         bad_steps=jnp.int32(0),
     )
+
+
+def widen(tree: Any) -> Any:
+    """Return a tree of floats in which bfloat16, float16 and narrower ones are float32."""
+    return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
+
+
+def _refuse_integers(params: Any) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise cfg.UserError(
+                f"the model's parameter {path_name(path)} is {leaf.dtype}, and only floats can be trained: "
+                "compute it in the module instead, or give it a float dtype"
+            )
 
 
 def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh) -> TrainState:

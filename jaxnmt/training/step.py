@@ -13,7 +13,7 @@ from jaxnmt.models.layers import Noise
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate
-from jaxnmt.training.state import TrainState
+from jaxnmt.training.state import TrainState, widen
 
 
 class StepMetrics(NamedTuple):
@@ -30,8 +30,12 @@ class StepMetrics(NamedTuple):
 def train_step(
     model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, batch: Batch
 ) -> tuple[TrainState, StepMetrics]:
-    """Gradient of the batch's mean token loss, clipped, applied; a step whose gradient is not finite changes only counters."""
+    """Gradient of the batch's mean token loss, clipped, applied; a step whose gradient is not finite changes only counters.
+
+    Parameters, optimizer state and EMA keep their dtypes.
+    """
     gradient, sums = accumulate_gradient(model, config.training, state, batch)
+    gradient = widen(gradient)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
@@ -47,16 +51,30 @@ def train_step(
 
 
 def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, gradient, norm, rate):
-    """-> parameters, optimizer state and average after a gradient of a global norm is applied at a learning rate."""
+    """Clip the gradient, apply the optimizer update and update the EMA.
+
+    Args:
+        gradient: float32, or wider.
+        norm: its global norm.
+        rate: learning rate.
+
+    Returns:
+        (params, opt_state, ema), each array with the dtype that it has in `state`.
+    """
     if config.optimizer.clip_norm:
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p + rate * u, state.params, updates)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
+    params = _cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
     ema = state.ema
-    if ema is not None:  # the average starts as a plain mean, so that the first parameters are soon forgotten
+    if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
         decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params)
-    return params, opt_state, ema
+        ema = _cast_like(ema, jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params))
+    return params, _cast_like(state.opt_state, opt_state), ema
+
+
+def _cast_like(old, new):
+    """Return the arrays of `new` with the dtypes of `old`."""
+    return jax.tree.map(lambda before, now: now.astype(before.dtype), old, new)
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):

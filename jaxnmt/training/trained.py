@@ -12,13 +12,15 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
-from jaxnmt import config_files
+from jaxnmt import config_files, run_directory
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.literal_paths import LiteralPath
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, replicated
-from jaxnmt.training import checkpoint as checkpoint_store
-from jaxnmt.training.checkpoint import best_step, checksum, disk_errors, recorded_checksum, restore_params, steps
+from jaxnmt.training import checkpoint as checkpoints
+from jaxnmt.training.checkpoint import best_step, disk_errors, recorded_checksum, restore_params, steps
+from jaxnmt.training.checksum import checksum
 
 
 class Trained(NamedTuple):
@@ -73,12 +75,13 @@ def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None
         return _average_name(record), record["checksum"], "average"
     if step not in steps(run):
         raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run)))}")
-    return f"checkpoint {step}", recorded_checksum(run, step, config_files.read(run / "config.json").training.ema_decay > 0), step
+    averaged = run_directory.setting(run, "training.ema_decay") > 0
+    return f"checkpoint {step}", recorded_checksum(run, step, averaged), step
 
 
-def average_folder(run: Path) -> Path:
-    """Where `params` and `average.json` (their checksum, and the steps that went in) of a run's average lie."""
-    return checkpoint_store.folder(run).with_name("average")
+def average_folder(run: Path) -> LiteralPath:
+    """Return the folder of a run's average: `params`, and `average.json` with their checksum and the steps that went in."""
+    return checkpoints.folder(run).with_name("average")
 
 
 def _step(run: Path, checkpoint: int | str) -> Any:

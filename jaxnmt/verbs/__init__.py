@@ -15,8 +15,8 @@ from jaxnmt.verbs.common import NoOptions, Settings
 @dataclasses.dataclass(frozen=True)
 class Verb:
     """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
-    where these come from once a name is given; whether another command follows, after `--`, which the function is given last; and whether
-    several processes can share it."""
+    where these come from once a name is given; whether another command follows, after `--`, which the function is given last; whether
+    several processes can share it; and whether it makes runs, or goes on with them, though it takes no RUN."""
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
@@ -24,11 +24,22 @@ class Verb:
     given: Callable[[str], Any] | None = None
     commands: bool = False
     shared: bool = False
+    makes_runs: bool = False
+
+    @property
+    def opens_runs(self) -> bool:
+        """Whether `--trust` goes with it."""
+        return self.makes_runs or any("RUN" in place for place in self.takes)
 
 
 VERBS = {
     "train": Verb(
-        training.train, ("CONFIG",), training.Train(), lambda config: training.Train(experiment=config_files.load(config)), shared=True
+        training.train,
+        ("CONFIG",),
+        training.Train(),
+        lambda config: training.Train(experiment=config_files.load(config)),
+        shared=True,
+        makes_runs=True,
     ),
     "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), shared=True),
     "translate": Verb(
@@ -62,6 +73,7 @@ VERBS = {
         training.Prepare(),
         lambda config: training.Prepare(experiment=config_files.load(config)),
         shared=True,
+        makes_runs=True,
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
     "runs curves": Verb(pictures.runs_curves, ("RUN", "[RUN...]"), pictures.Curves()),
@@ -73,7 +85,7 @@ VERBS = {
     "probe gradients": Verb(probes.gradients, ("CONFIG|RUN", "[CONFIG|RUN...]"), probes.Gradients()),
     "probe recall": Verb(probes.recall, ("CONFIG", "[CONFIG...]"), probes.Recall()),
     "probe steptime": Verb(probes.steptime, ("CONFIG", "[CONFIG...]"), probes.Steptime()),
-    "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate()),
+    "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate(), makes_runs=True),
     "launch local": Verb(launching.local, (), launching.Local(), commands=True),
     "launch slurm": Verb(launching.slurm, (), launching.Slurm(), commands=True),
     "launch jobset": Verb(launching.jobset, (), launching.Jobset(), commands=True),

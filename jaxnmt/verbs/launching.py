@@ -27,7 +27,7 @@ class Local:
 def local(options: Local, command: Sequence[str]) -> int:
     """Start several processes of one command on this computer, which find each other and share the work.
 
-    Ctrl-C and SIGTERM reach all of them: they save the same step. The same command goes on, with another number of processes if need be.
+    Ctrl-C, SIGTERM and SIGHUP reach all of them: they save the same step. The same command goes on, also with another number of processes.
 
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
@@ -39,8 +39,9 @@ def local(options: Local, command: Sequence[str]) -> int:
         print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
         return 0
     with subprocess.Popen(script, env=os.environ | environment) as processes:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: processes.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, lambda number, _: processes.send_signal(number))
         return processes.wait()
 
 

@@ -141,7 +141,7 @@ def runs_curves(first: str, others: list[str], options: Curves) -> None:
     drawable(options.output)
     runs = [run_directory.folder(run) for run in (first, *others)]
     for run in runs:
-        run_directory.read(run)
+        run_directory.settings(run)
     from jaxnmt.analysis import comparison_report, figures, learning_curves
 
     drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]

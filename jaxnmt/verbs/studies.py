@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Any, Literal
 
+from jaxnmt import run_directory
 from jaxnmt.config import UserError
 from jaxnmt.verbs.common import say
 
@@ -45,9 +46,10 @@ def ablate(name: str, options: Ablate) -> int:
     """
     from jaxnmt.analysis.ablations import study as studies
 
-    signal.signal(signal.SIGTERM, _leave)
+    for number in _passed_on():
+        signal.signal(number, _leave)
     study = studies.load(name)
-    folder = pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}")
+    folder = run_directory.folder(pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}"))
     if (options.report or options.reproduce) and not (folder / "study.json").exists():
         raise UserError(f"{folder} is not a study (it has no study.json): nothing is finished there")
     studies.begin(study, folder)
@@ -67,9 +69,15 @@ def ablate(name: str, options: Ablate) -> int:
     return int(bool(failed))
 
 
+def _passed_on() -> list[int]:
+    """Return the signals that what is being trained is to hear of. SIGHUP that is ignored (`nohup`) stays ignored."""
+    return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def _leave(number: int, _frame: Any) -> None:
-    """What is being trained is passed the signal on, and saves; sent again, it hurries nobody."""
-    signal.signal(number, signal.SIG_IGN)
+    """Leave, which stops what is being trained, and it saves. Another signal hurries nobody."""
+    for other in _passed_on():
+        signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 

@@ -37,7 +37,7 @@ class Average:
 
 
 def train(config: str, options: Train) -> None:
-    """Train a model; the same command on an existing run takes it up again.
+    """Train a model; the same command on an existing run goes on from its last checkpoint.
 
     Examples:
       jaxnmt train quickstart
@@ -51,7 +51,7 @@ def train(config: str, options: Train) -> None:
 
 
 def resume(run: str, options: Settings) -> None:
-    """Take a run up again where its last checkpoint left it. Settings that do not change the training may be given.
+    """Go on with a run from its last checkpoint. Settings that do not change the training may be given.
 
     Examples:
       jaxnmt resume runs/quickstart
@@ -139,23 +139,22 @@ def _explain_sharding(config: str, options: Train) -> None:
 
 @contextlib.contextmanager
 def _begun(run: pathlib.Path, experiment: Experiment) -> Iterator[bool]:
-    """A run's folder, made or taken up (-> whether it existed) by one process, which holds it while the block lasts; the others see it
-    there."""
-    existed = False
+    """Make or open a run's folder in process 0, which locks it while the block lasts. Yields there whether it has a checkpoint."""
+    begun = False
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
                 stack.enter_context(run_directory.held(run, say))
-                existed = run_directory.start(run, experiment, _moved(run, experiment))
+                begun = run_directory.start(run, experiment, _moved(run, experiment))
             elif not (run / run_directory.CONFIG).exists():
                 raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
-        yield existed
+        yield begun
 
 
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
     distributed.join(stops_together=True)
-    with _begun(run, experiment) as existed:
-        say(f"{'taking up' if existed else 'starting'} the run {run}")
+    with _begun(run, experiment) as begun:
+        say(f"{'resuming' if begun else 'starting'} the run {run}")
         try:
             from jaxnmt.evaluation.validation import ValidationTranslator
             from jaxnmt.training.loop import train
@@ -172,11 +171,11 @@ def is_text(name: str) -> bool:
 
 
 def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
-    """The fields that may change: they name other files than the run began with, which hold the same text, or another language, for which
-    BLEU has the same tokenizer."""
+    """Return the fields that may change: they name other files than the run was begun with, which hold the same text, or another language,
+    for which BLEU has the same tokenizer."""
     from jaxnmt.data import identity
 
-    if not (trained_on := identity.read(run)):
+    if not run_directory.checkpoints(run) or not (trained_on := identity.read(run)):
         return []
     before = run_directory.read(run)
     changed = config_files.differences(before, experiment)

@@ -116,8 +116,8 @@ def evaluate(run: str, options: Evaluate) -> None:
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
 
 
-def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], None]]:
-    """Of several processes, one writes."""
+def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
+    """Of several processes, process 0 writes."""
     return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 

@@ -360,14 +360,16 @@ def test_a_worker_among_several_processes_starts_trainings_of_their_own(tmp_path
     assert (tmp_path / "out").read_text() == "False\n"
 
 
-def test_sigterm_to_a_study_ends_what_it_trains_too(tmp_path):
+@pytest.mark.parametrize(("end", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), ("pipe", 141)])
+def test_what_ends_a_study_ends_what_it_trains_too(end, status, tmp_path):
     file = study_file(tmp_path, (1,))
-    process = subprocess.Popen(command(file, tmp_path / "study"), start_new_session=True, stderr=subprocess.DEVNULL)
+    heard = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731, whatever started the tests may ignore it
+    process = subprocess.Popen(command(file, tmp_path / "study"), start_new_session=True, stderr=subprocess.PIPE, preexec_fn=heard)
     while not any(log.stat().st_size for log in (tmp_path / "study").glob("trials/*/*/log.txt")):
         assert process.poll() is None
         time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    process.stderr.close() if end == "pipe" else os.kill(process.pid, end)
+    assert process.wait(60) == status
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of the group is left
 

@@ -77,7 +77,9 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
         jaxnmt(bucket, *average)
         jaxnmt(bucket, *average)  # the old one is replaced
         said.append([jaxnmt(bucket, "translate", run, "--checkpoint", name, lines="a b c\nd e\n") for name in ("best", "average")])
-        assert "step 20 of 20" in jaxnmt(bucket, "runs", "show", run)
+        shown = jaxnmt(bucket, "runs", "show", run)
+        assert "step 20 of 20" in shown
+        said[-1].append(next(line for line in shown.splitlines() if line.startswith("checkpoints:")))  # old ones are removed
     assert said[0] == said[1]
     assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
     assert in_bucket(bucket, "runs/a/samples/20.txt") == (tmp_path / "run" / "samples" / "20.txt").read_text()
@@ -90,6 +92,13 @@ def test_other_places_are_refused():
     with pytest.raises(UserError, match="only gs://"):
         run_directory.folder("s3://bucket/run")
     assert cli.main(["resume", "s3://bucket/run"]) == 2
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?b"])
+def test_a_name_that_a_bucket_takes_for_a_pattern_is_refused(name, capsys):
+    for words in (["train", "quickstart", "--run", f"gs://bucket/{name}"], ["resume", f"gs://bucket/{name}"]):
+        assert cli.main(words) == 2
+        assert f"gs://bucket/{name}: the name of a run in a bucket cannot have" in capsys.readouterr().err
 
 
 def test_what_buckets_need_is_named(monkeypatch):

@@ -1,11 +1,18 @@
 """Runs that are interrupted, taken up again, changed, finished, or meet a bad disk: by the command line, as a user would."""
 
 import errno
+import fcntl
 import hashlib
+import io
 import json
 import os
+import pty
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
+import termios
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,8 +20,10 @@ import kill_resume
 import pytest
 
 from jaxnmt import cli
+from jaxnmt.config import UserError
 from jaxnmt.evaluation import validation
 from jaxnmt.training.checkpoint import steps
+from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.metrics import MetricsLog
 
 SETTINGS = {"training.steps": 8, "validation.every": 4, "checkpoints.every": 3, "logging.every": 3, "logging.tensorboard": False}
@@ -24,11 +33,11 @@ class Translations:
     """Stands in for the validation's translator: what it does at each validation is a test's to say."""
 
     do = staticmethod(lambda: None)
-    bleu = 0.0
+    bleu = staticmethod(lambda: 0.0)
 
     def __call__(self, experiment, model, tokenizer, params, pairs, languages):
         Translations.do()
-        return [source for source, _ in pairs], Translations.bleu
+        return [source for source, _ in pairs], Translations.bleu()
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +54,14 @@ def train(text, monkeypatch):
     monkeypatch.setenv("JAXNMT_CACHE", str(text / "cache"))
     monkeypatch.setattr(Translations, "do", staticmethod(lambda: None))
     monkeypatch.setattr(validation, "ValidationTranslator", Translations)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests may ignore it
 
     def train(run, settings=None):
         flags = [word for name, value in (SETTINGS | (settings or {})).items() for word in (f"--{name}", str(value))]
         return cli.main(["train", "tiny.py", "--run", str(run), *flags])
 
-    return train
+    yield train
+    signal.signal(signal.SIGHUP, hangup)
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def error_of(capsys) -> str:
     return err[err.index("error: ") :]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_tells_how_to_go_on(number, train, finished, tmp_path, monkeypatch, capsys):
     run = tmp_path / "interrupted"
     monkeypatch.setattr(Translations, "do", staticmethod(lambda: os.kill(os.getpid(), number)))
@@ -87,6 +98,73 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, train, finished, tmp_path
     assert train(run) == 0
     assert "going on from checkpoint 5" in capsys.readouterr().err
     assert untimed(run) == untimed(finished)
+
+
+class Lost(io.StringIO):
+    """stderr that cannot be written any more once a line of step 3 was."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+
+    def write(self, text):
+        if "step 3/" in self.getvalue():
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(text)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(errno.EPIPE, 141), (errno.ENOSPC, 2), (errno.EIO, 129)], ids=["pipe", "full disk", "terminal"]
+)
+def test_stderr_that_is_lost_does_not_lose_the_training(number, status, train, finished, tmp_path, monkeypatch):
+    run = tmp_path / "lost"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Lost(number))
+        assert train(run) == status
+    assert steps(run)[-1] == 5  # the line of step 4's validation was lost
+    assert train(run) == 0
+    assert untimed(run) == untimed(finished)
+
+
+def test_an_ignored_sighup_stays_ignored(train, tmp_path, monkeypatch):
+    monkeypatch.setattr(Translations, "do", staticmethod(lambda: os.kill(os.getpid(), signal.SIGHUP)))
+    ignored = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert train(tmp_path / "run") == 0 and steps(tmp_path / "run")[-1] == 8
+    finally:
+        signal.signal(signal.SIGHUP, ignored)
+
+
+def in_a_process(run):
+    """The command that trains in a process of its own, long enough to be interrupted, and its environment."""
+    steps = ["--training.steps", "90", "--validation.every", "0", "--logging.every", "2", "--logging.tensorboard", "False"]
+    return [sys.executable, "-m", "jaxnmt.cli", "train", "tiny.py", "--run", str(run), *steps], os.environ | {"COLUMNS": "200"}
+
+
+def test_a_closed_pipe_ends_a_process_with_its_status_and_the_training_saved(train, text, tmp_path):
+    command, environment = in_a_process(tmp_path / "run")
+    reader = f"{shlex.join(command)} 2>&1 >/dev/null | grep -m 1 'step 4/'; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", reader], cwd=text, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "141" and done.stderr == "" and 4 < steps(tmp_path / "run")[-1] < 90
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["SIGHUP", "ignored SIGHUP"])
+def test_a_terminal_that_is_closed(ignored, train, text, tmp_path):
+    def with_a_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    command, environment = in_a_process(tmp_path / "run")
+    ours, theirs = pty.openpty()
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), theirs)
+    process = subprocess.Popen(command, cwd=text, env=environment, **streams, start_new_session=True, preexec_fn=with_a_terminal)
+    os.close(theirs)
+    shown = b""
+    while b"epoch 0." not in shown:  # beside the progress bar
+        shown += os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(120) == (0 if ignored else 129)
+    assert (steps(tmp_path / "run")[-1] == 90) is ignored and steps(tmp_path / "run")
 
 
 def test_sigterm_again_waits_for_what_is_being_saved(train, tmp_path, monkeypatch, capsys):
@@ -122,10 +200,11 @@ def test_a_finished_run_says_so_and_is_left_alone(train, finished, capsys):
     assert contents(finished) == before
 
 
-def test_a_run_that_stopped_early_says_so_and_goes_on_with_more_patience(train, tmp_path, capsys):
-    run = tmp_path / "run"
+def test_a_run_that_stopped_early_says_so_and_goes_on_with_more_patience(train, tmp_path, capsys, monkeypatch):
+    run, scores = tmp_path / "run", iter([9.0, 8.0, 7.0])
+    monkeypatch.setattr(Translations, "bleu", staticmethod(lambda: next(scores)))
     assert train(run, {"validation.patience": 1, "training.steps": 16}) == 0
-    assert steps(run)[-1] == 8  # BLEU stays as it was at step 4
+    assert steps(run)[-1] == 8
     before = contents(run)
     capsys.readouterr()
     assert train(run, {"validation.patience": 1, "training.steps": 16}) == 0
@@ -182,6 +261,37 @@ def test_a_disk_without_room_for_a_checkpoint(train, tmp_path, monkeypatch, caps
     assert "the disk has 0 MiB left" in error and f"jaxnmt resume {tmp_path / 'run'}" in error
     assert steps(tmp_path / "run") == [] and not kill_resume.half_saved(tmp_path / "run")
     assert train(tmp_path / "run") == 0
+
+
+@pytest.mark.parametrize("other", ["settings", "text"])
+def test_a_try_that_saved_nothing_binds_the_run_to_nothing(other, train, finished, text, tmp_path, monkeypatch):
+    def fails(store, state, progress, score):
+        raise UserError("no room")
+
+    original, settings = (text / "numbers.b").read_text(), {"model.dropout": 0.5, "tokenizer.vocab_size": 300}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(CheckpointStore, "save", fails)
+            if other == "text":
+                (text / "numbers.b").write_text(original.replace("sieben", "siebzig"))
+            assert train(tmp_path / "again", settings if other == "settings" else {}) == 2
+    finally:
+        (text / "numbers.b").write_text(original)
+    left = contents(tmp_path / "again")
+    assert {"metrics.jsonl", "data.json", "tokenizer/tokenizer.json"} <= left.keys() and not steps(tmp_path / "again")
+    assert train(tmp_path / "again") == 0
+    assert untimed(tmp_path / "again") == untimed(finished)
+    now, expected = contents(tmp_path / "again"), contents(finished)
+    same = [name for name in expected if not name.startswith(("checkpoints", "metrics"))]
+    assert {name: now[name] for name in same} == {name: expected[name] for name in same}
+
+
+def test_what_data_prepare_has_done_is_not_done_again(train, text, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JAXNMT_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["data", "prepare", "tiny.py", "--run", str(tmp_path / "run")]) == 0
+    assert "training a tokenizer" in (said := capsys.readouterr().err) and "reading and tokenising" in said
+    assert train(tmp_path / "run") == 0
+    assert "training a tokenizer" not in (said := capsys.readouterr().err) and "reading and tokenising" not in said
 
 
 def test_a_disk_that_fills_up_while_logging(train, tmp_path, monkeypatch, capsys):

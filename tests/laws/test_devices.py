@@ -9,7 +9,7 @@ from laws import devices
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.run_directory import read_metrics
-from jaxnmt.training.checkpoint import CheckpointStore
+from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.loop import validation_loss
 
 pytestmark = pytest.mark.as_shipped

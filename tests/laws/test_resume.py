@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tiny
 
+from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer
-from jaxnmt.training.progress import Display
 
 pytestmark = pytest.mark.as_shipped
 

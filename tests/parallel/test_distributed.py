@@ -2,7 +2,10 @@
 
 import os
 import random
+import shlex
 import signal
+import subprocess
+import sys
 import time
 import types
 
@@ -60,6 +63,22 @@ def test_two_processes_stopped_by_sigterm_and_then_one_are_as_one_from_the_start
     assert job.status() == 0 and f"going on from checkpoint {saved}" in job.said(), job.said()
     assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["16.txt", "8.txt"]
+    assert steps(run) == steps(one)  # of those that two processes saved, what is not kept is gone
+
+
+@pytest.mark.slow
+def test_sighup_to_one_process_or_a_closed_pipe_stops_all_at_one_step_and_with_one_status(start, text):
+    endless = {"training.steps": 100_000, "validation.every": 0, "checkpoints.every": 100_000}
+    job = start(2, train(text / "hung", **endless), "hung")
+    assert job.until("step 4/"), job.said()
+    os.kill(job.workers()[1], signal.SIGHUP)
+    assert job.status() == 128 + signal.SIGTERM, job.said()
+    assert len(steps(text / "hung")) == 1 and "Traceback" not in job.said()
+    command = shlex.join(map(str, [processes.LAUNCHER, 2, *train(text / "closed", **endless)]))
+    reader = f"{command} 2>&1 >/dev/null | grep -m 1 'step 4/'; echo ${{PIPESTATUS[0]}}"
+    environment = os.environ | {"JAXNMT_PYTHON": sys.executable, "PYTHONPATH": str(processes.ROOT), "JAXNMT_CACHE": str(text / "cache")}
+    done = subprocess.run(["bash", "-c", reader], cwd=text, env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "143" and len(steps(text / "closed")) == 1
 
 
 @pytest.mark.slow
@@ -157,6 +176,27 @@ def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
     dog.stop()
     assert left[0] == 75
     assert said[0].startswith("process 1 of 3: nothing done for 0.002 minutes since step 7 was begun; stuck is process 2, at step 5")
+
+
+def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
+    left, said, now = [], [], [0.0]
+    monkeypatch.setattr(distributed, "_here", distributed._Place(0, 2, Store(p0=7, p1=7)))
+    monkeypatch.setattr(os, "_exit", left.append)
+    monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    dog = distributed.Watchdog(0.002, said.append)
+    dog.at(7)
+    with dog.paused():
+        now[0] += 100
+        time.sleep(0.2)  # several looks of the dog's
+    now[0] += 0.1
+    time.sleep(0.2)
+    assert not left
+    now[0] += 1
+    end = time.monotonic() + 10
+    while not left and time.monotonic() < end:
+        time.sleep(0.02)
+    dog.stop()
+    assert left[0] == 75
 
 
 def test_the_environment_says_whether_there_are_others(monkeypatch):

@@ -13,8 +13,11 @@ from jaxnmt import config as cfg
 from jaxnmt.data.prepared import prepare
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.averaging import average
-from jaxnmt.training.checkpoint import CheckpointStore, Progress, checksum, steps
+from jaxnmt.training.checkpoint import steps
+from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import abstract_state
 from jaxnmt.training.trained import identify, load, open_run
 
@@ -36,7 +39,7 @@ def run_of(folder, values, ema=0.0, **changes):
         params = jax.tree.map(lambda x, value=value: filled(x, value), abstract.params)
         average = jax.tree.map(lambda x, value=value: filled(x, -value), abstract.params) if ema else None
         state = type(state)(**{**vars(state), "step": jnp.int32(step), "params": params, "ema": average})
-        store.save(state, Progress(), score=-float(step))
+        store.save(state, Progress(), Score("loss", -float(step)))
     store.close()
     return run
 

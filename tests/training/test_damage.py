@@ -11,14 +11,17 @@ import tiny
 
 from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training, UserError
 from jaxnmt.parallel.sharding import make_mesh
-from jaxnmt.training.checkpoint import CheckpointStore, Progress, checksum
+from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import abstract_state, initial_state
 
 MODEL = tiny.model_of(tiny.BASE)
 RULE = make_optimizer(Optimizer())
 TRAINING = Training(ema_decay=0.9)
-PROGRESS = Progress(best_score=12.25, best_step=3, stale=1, target_tokens=987, window={"loss": 0.1, "steps": 2})
+SCORE = Score("bleu", 12.25, 3.5)
+PROGRESS = Progress(best=SCORE, best_step=3, stale=1, target_tokens=987, window={"loss": 0.1, "steps": 2})
 
 
 def state_at(step):
@@ -33,7 +36,7 @@ def state_at(step):
 def saved(tmp_path_factory):
     run = tmp_path_factory.mktemp("saved")
     store = CheckpointStore(run, Checkpoints())
-    store.save(state_at(3), PROGRESS, 12.25)
+    store.save(state_at(3), PROGRESS, SCORE)
     store.close()
     return run
 
@@ -64,6 +67,30 @@ def test_every_bit_moves_the_checksum():
                 assert int(checksum(flipped)) != plain
     assert int(checksum(tree | {"a": tree["a"][::-1]})) != plain
     assert int(checksum(tree | {"a": tree["a"].reshape(-1)})) == plain  # a number's place is that in the rows of its leaf
+
+
+DTYPES = ["bool", "int4", "int8", "uint8", "int16", "uint16", "int64", "uint64", "float8_e4m3fn", "bfloat16", "float16", "float64"]
+
+
+def test_the_checksum_of_what_every_run_has_is_what_it_always_was():
+    # Command, on version 0.1.0: int(jaxnmt.training.checkpoint.checksum(tree)) of this tree
+    tree = {"a": jnp.arange(6.0).reshape(2, 3) / 3, "b": jnp.arange(3) - 1, "c": jnp.uint32([7, 2**32 - 1])}
+    assert int(checksum(tree)) == 2799320467
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_bit_of_every_type_moves_the_checksum(dtype):
+    with jax.enable_x64(True):
+        numbers = np.array([[0, 1], [1, 0]] if dtype == "bool" else [[1, 2], [3, -4]]).astype(jnp.dtype(dtype))
+        plain = int(checksum({"a": jnp.asarray(numbers)}))
+        width = {"bool": 1, "int4": 4}.get(dtype, 8 * numbers.itemsize)
+        word = f"u{numbers.itemsize}"
+        for place in range(numbers.size):
+            for bit in range(width):
+                bits = numbers.copy().reshape(-1).view(word)
+                bits[place] ^= np.array(1 << bit, word)
+                flipped = bits.view(numbers.dtype).reshape(numbers.shape)
+                assert int(checksum({"a": jnp.asarray(flipped)})) != plain, (place, bit)
 
 
 def files(run):

@@ -1,5 +1,6 @@
 """What the loop does between steps: judging validations, stopping, and naming the batches that it skips."""
 
+import contextlib
 import json
 import math
 import os
@@ -15,17 +16,19 @@ import tiny
 
 from jaxnmt import config_files, run_summary
 from jaxnmt.analysis.ablations import worker
-from jaxnmt.config import Diverged
+from jaxnmt.config import Diverged, UserError
 from jaxnmt.data.loader import assemble
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.parallel import distributed
 from jaxnmt.run_directory import read_metrics
 from jaxnmt.training import clock, loop
 from jaxnmt.training import step as steps
-from jaxnmt.training.checkpoint import CheckpointStore, best_step
+from jaxnmt.training.checkpoint import best_step
+from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer, validation_loss
 from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
-from jaxnmt.training.progress import Display
 from jaxnmt.training.state import initial_state
 
 PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "batching.layout": "buckets", "batching.max_shapes": 1}
@@ -60,13 +63,38 @@ def test_the_plateau_cuts_the_rate_each_time_patience_runs_out(tmp_path):
 
 def test_training_stops_when_patience_is_over_and_the_best_is_kept(tmp_path, said):
     changes = {"validation.every": 1, "validation.metric": "bleu", "validation.patience": 3, "checkpoints.keep_latest": 1}
-    trainer = trained(tmp_path, [1.0, 7.0, 6.0, 7.0, 5.0, 9.0, 9.0, 9.0], **changes)
+    trainer = trained(tmp_path, [1.0, 7.0, 6.0, 6.5, 5.0, 9.0, 9.0, 9.0], **changes)
     assert int(trainer.state.step) == 5 and trainer.progress.best_step == 2
     assert any("no better bleu in 3 validations" in line for line in said)
     kept = sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit())
     assert kept == [2, 5]
     best = [record["best"] for record in read_metrics(tmp_path / "run", "validation")]
     assert best == [True, True, False, False, False]
+
+
+def test_of_equal_bleu_the_lower_loss_is_the_better_one(tmp_path, said, monkeypatch):
+    """BLEU is 0.00 for all; the loss decides the best checkpoint, the plateau schedule and patience."""
+    losses = iter([5.0, 4.0, 4.5, 4.5, 3.0, 3.5, 3.2, 3.1])
+    monkeypatch.setattr(loop, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
+    changes = {"validation.every": 1, "validation.metric": "bleu", "validation.patience": 3, "training.steps": 9}
+    changes |= {"schedule.name": "plateau", "schedule.plateau_patience": 2, "schedule.warmup_steps": 1, "schedule.plateau_factor": 0.1}
+    trainer = trained(tmp_path, [0.0] * 8, **changes, **{"schedule.learning_rate": 0.01})
+    assert [record["best"] for record in read_metrics(tmp_path / "run", "validation")] == [True, True, False, False, True] + [False] * 3
+    assert int(trainer.state.step) == 8 and "no better bleu in 3 validations" in said[-1]
+    assert trainer.progress.best_step == 5 == best_step(tmp_path / "run")
+    rates = [record["learning_rate"] for record in read_metrics(tmp_path / "run", "train")]
+    np.testing.assert_allclose(rates, [1e-2] * 4 + [1e-3] * 3 + [1e-4], rtol=1e-5)  # cut after validations 4 and 7
+
+
+def test_scores_of_two_metrics_are_not_compared(tmp_path, said):
+    """A loss of 3 is the score -3, and any BLEU is above it; where the metric changes, the best score begins anew."""
+    changes = {"validation.every": 2, "training.steps": 4, "checkpoints.keep_latest": 9}
+    trained(tmp_path, [20.0, 10.0], **changes, **{"validation.metric": "bleu"})
+    assert best_step(tmp_path / "run") == 2
+    trainer = trained(tmp_path, [30.0, 40.0], **(changes | {"training.steps": 8, "validation.metric": "loss"}))
+    losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation") if record["step"] > 4}
+    assert trainer.progress.best.metric == "loss" and trainer.progress.best_step == min(losses, key=losses.get)
+    assert best_step(tmp_path / "run") == trainer.progress.best_step
 
 
 def strict(run):
@@ -160,8 +188,8 @@ def test_what_is_no_number_is_never_the_best(tmp_path, said):
 
 def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_path, said, capsys):
     trainer = trained(tmp_path, [math.nan] * 2, **{"validation.metric": "bleu", "validation.patience": 9})
-    assert trainer.progress.best_score is None and trainer.progress.stale == 2
-    assert "no checkpoint is the best and the newest stands in for it" in said[-1]
+    assert trainer.progress.best is None and trainer.progress.stale == 2
+    assert "every validation bleu was NaN, so the latest checkpoint is used instead of the best one" in said[-1]
     run = saved(tmp_path)
     Translator.from_run(run)
     assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest, since none has a validation score yet)\n"
@@ -180,6 +208,40 @@ def test_too_many_bad_steps_in_a_row_stop_the_run_and_the_last_good_checkpoint_i
     assert error.value.status == 3
     trainer = trained(tmp_path)
     assert int(trainer.state.step) == 8 and all(np.isfinite(x).all() for x in jax.tree.leaves(trainer.state.params))
+
+
+def test_a_damaged_checkpoint_is_reported_before_anything_is_compiled(tmp_path, monkeypatch):
+    trained(tmp_path, **{"training.steps": 4})
+    (damaged,) = (tmp_path / "run" / "checkpoints" / "4" / "progress").glob("metadata")
+    damaged.write_text(damaged.read_text().replace('"stale": 0', '"stale": 1'))
+    monkeypatch.setattr(loop, "TrainPrograms", None)  # whoever compiles fails
+    with pytest.raises(UserError, match="checkpoint 4 of .* is damaged: its progress are not what was written; remove the folder"):
+        trained(tmp_path)
+
+
+def test_validating_and_saving_is_not_being_stuck(tmp_path, monkeypatch):
+    class Dog(distributed.Watchdog):
+        resting = False
+
+        @contextlib.contextmanager
+        def paused(self):
+            Dog.resting = True
+            yield
+            Dog.resting = False
+
+    def watched(plain):
+        def call(*arguments):
+            seen.append(Dog.resting)
+            return plain(*arguments)
+
+        return call
+
+    seen: list[bool] = []
+    monkeypatch.setattr(distributed, "Watchdog", Dog)
+    monkeypatch.setattr(loop, "validation_loss", watched(loop.validation_loss))
+    monkeypatch.setattr(CheckpointStore, "save", watched(CheckpointStore.save))
+    trained(tmp_path, **{"validation.every": 4})
+    assert seen == [True] * 6  # validations at 4 and 8, saves at 3, 4, 6 and 8
 
 
 def test_validation_counts_every_pair_once(tmp_path):
@@ -266,5 +328,6 @@ def test_the_last_validation_of_a_run_that_could_go_on_cuts_no_rate_and_uses_up_
     rates = [[record["learning_rate"] for record in read_metrics(tmp_path / name / "run", "train")] for name in ("whole", "parts")]
     assert rates[0] == rates[1] and rates[0][-1] < rates[0][0]
     tiny.assert_same(whole.state.params, part.state.params)
-    assert (whole.progress.bar, whole.progress.stale) == (part.progress.bar, part.progress.stale) == (6.0, 0)
-    assert (part.progress.best_score, part.progress.best_step) == (9.0, 3) and best_step(tmp_path / "parts" / "run") == 3
+    for progress in (whole.progress, part.progress):
+        assert (progress.best_scheduled.value, progress.stale) == (6.0, 0)
+    assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and best_step(tmp_path / "parts" / "run") == 3

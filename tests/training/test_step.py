@@ -9,11 +9,12 @@ import optax
 import pytest
 import tiny
 
-from jaxnmt.config import Experiment, replace
+from jaxnmt.config import Experiment, Mesh, UserError, replace
 from jaxnmt.models.layers import Noise
+from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.loss import batch_loss
 from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.state import TrainState
+from jaxnmt.training.state import TrainState, abstract_state, widen
 from jaxnmt.training.step import accumulate_gradient, train_step
 
 pytestmark = pytest.mark.as_shipped
@@ -106,3 +107,48 @@ def test_a_step_that_is_not_finite_changes_nothing_but_counters():
         tiny.assert_same(getattr(new, name), getattr(state, name))
     good, metrics = program(config)(state_of(config, bad_steps=jnp.int32(3)), BATCH)
     assert bool(metrics.finite) and int(good.bad_steps) == 0
+
+
+def in_dtype(tree, dtype):
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def narrow(config, dtype):
+    """A state whose parameters have a dtype."""
+    params = in_dtype(tiny.params_of(MODEL), dtype)
+    opt_state = make_optimizer(config.optimizer).init(widen(params))
+    return state_of(config, params=params, opt_state=opt_state, ema=params if config.training.ema_decay else None)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("rule", ["adam", "adamw", "lion", "adafactor", "muon"])
+def test_parameters_optimizer_state_and_average_keep_their_dtypes(rule, dtype):
+    changes = {"optimizer.name": rule, "optimizer.clip_norm": 1.0, "training.ema_decay": 0.9, "training.accumulation": 2}
+    config = replace(CONFIG, **changes)
+    states = [narrow(config, dtype)]
+    for _ in range(2):
+        new, metrics = program(config)(states[-1], BATCH)
+        states.append(new)
+        assert bool(metrics.finite) and metrics.gradient_norm.dtype == jnp.float32
+    assert len({str(jax.tree.map(lambda x: (x.shape, x.dtype), state)) for state in states}) == 1
+    wide = states[0]
+    wide = state_of(config, params=in_dtype(wide.params, "float32"), opt_state=wide.opt_state, ema=in_dtype(wide.ema, "float32"))
+    wide = program(config)(wide, BATCH)[0]
+    for found, expected in zip(jax.tree.leaves((states[1].params, states[1].ema)), jax.tree.leaves((wide.params, wide.ema)), strict=True):
+        assert np.abs(np.asarray(found, np.float32) - expected).mean() < 6e-3  # a step moves a number by about 1e-2
+
+
+def test_the_norm_of_a_float16_gradient_does_not_overflow():
+    config = replace(CONFIG, **{"optimizer.clip_norm": 1.0})
+    loud = BATCH | {"decoder_loss_weights": BATCH["decoder_loss_weights"] * 1e-5}  # of which the mean's divisor is 1 at least
+    assert bool(program(config)(narrow(config, "float16"), loud)[1].finite)
+
+
+def test_a_parameter_that_is_not_a_float_is_refused_by_name():
+    class Counting(type(MODEL)):
+        def init(self, key):
+            return super().init(key) | {"steps": {"seen": jnp.zeros(3, jnp.int32)}}
+
+    model = Counting(MODEL.module, MODEL.target_vocab)
+    with pytest.raises(UserError, match="^the model's parameter steps/seen is int32, and only floats can be trained"):
+        abstract_state(model, make_optimizer(CONFIG.optimizer), CONFIG.training, make_mesh(Mesh()))

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from jaxnmt import config_files, run_directory
+from jaxnmt import config_files, lost_output, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
 from jaxnmt.config import Diverged, Experiment, UserError
@@ -26,7 +26,7 @@ from jaxnmt.parallel import distributed
 from jaxnmt.run_directory import read_metrics
 
 RESULT = "result.json"
-POLL_SECONDS = 5.0  # between looks at what other workers have finished
+POLL_SECONDS = 5.0  # between looks at what other workers have finished, and at stderr
 Say = Callable[[str], None]
 
 
@@ -167,7 +167,7 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, cl
         (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
         return None
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
-        status = _jaxnmt(["resume", str(run)], log, log, claim)
+        status = _jaxnmt(["resume", str(run), "--trust"], log, log, claim)  # `start` has written the code that it executes
         if status == Diverged.status and kind == "trial":
             return {"run": str(run), "validation_score": -math.inf}
         if status != 0:
@@ -177,23 +177,27 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, cl
             return result
         scores = folder / "scores.json"
         with scores.open("w", encoding="utf-8") as out:
-            if _jaxnmt(["evaluate", str(run), "--json", "True", "--output", str(folder / "test.txt")], out, log, claim) != 0:
+            if _jaxnmt(["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")], out, log, claim) != 0:
                 return None
     return result | {"test": json.loads(scores.read_text(encoding="utf-8"))}
 
 
 def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int:
     """Run the command in a process of its own, which holds the claim too: if we are killed, nobody begins what it is still doing.
-    Ctrl-C and SIGTERM are passed on to it: it saves, and we wait for that.
+    Ctrl-C, SIGTERM, SIGHUP and a closed pipe on our stderr reach it as SIGTERM: it saves, and we wait for that.
 
     Raises:
-        KeyboardInterrupt, SystemExit: after it has left.
+        KeyboardInterrupt, SystemExit, BrokenPipeError: after it has left.
     """
     command = [sys.executable, "-m", "jaxnmt.cli", *words]
     process = subprocess.Popen(command, stdout=out, stderr=log, env=distributed.alone(), pass_fds=[claim.fileno()])
     try:
-        return process.wait()
-    except (KeyboardInterrupt, SystemExit):
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_SECONDS)
+            if lost_output.is_closed_pipe(sys.stderr):
+                raise BrokenPipeError
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         process.terminate()
         process.wait()
         raise
@@ -203,7 +207,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """What a run's log tells: validations, the best of them, tokens, time, and how well it knew the words of its last lines in training."""
     validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
-    sign, name = (1, "bleu") if run_directory.read(run).validation.metric == "bleu" else (-1, "loss")
+    sign, name = (1, "bleu") if run_directory.setting(run, "validation.metric") == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
     return {
         "validation_score": score if math.isfinite(score) else -math.inf,

@@ -19,7 +19,8 @@ from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.sharding import path_name
-from jaxnmt.training.checkpoint import CheckpointStore, Progress
+from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.progress import Progress
 from jaxnmt.training.state import TrainState, abstract_state
 
 STEPS, SAVED = 4, 2
