@@ -73,7 +73,8 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
     from jaxnmt.parallel import compiler
 
-    huge_pages.use()  # as the command does
+    compiler.use_right_fusions()  # as the command does
+    huge_pages.use()
     same_models = {
         "transformer": Transformer(attention_dropout=0.1, activation_dropout=0.1),
         "lstm": Recurrent(cell="lstm", emb_dim=512, hidden_dim=512, tie_embeddings="all", dropout=0.1),
@@ -99,9 +100,9 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
             super()._record(pending)
             pace.tokens += self.done[-1].target_tokens
 
-        def _due(self, step):
+        def _is_milestone(self, step):
             pace.left -= 1
-            return super()._due(step) or pace.left <= 0
+            return super()._is_milestone(step) or pace.left <= 0
 
         def _milestone(self, step):
             if pace.left <= 0:

@@ -20,14 +20,17 @@ FILE = "model.py"
 _OWN = "jaxnmt_config_"  # how modules made of config files are called
 
 
-def load_module(path: pathlib.Path) -> types.ModuleType:
+def load_module(path: pathlib.Path, text: bytes | None = None) -> types.ModuleType:
     """Run a config file; once, as long as its text stays the same, so that a model's class stays the same too.
+
+    Args:
+        text: the file's content, if it has been read.
 
     Raises:
         UserError: it fails; with the file and line.
     """
     with naming(path, "does not load"):
-        text, place = path.read_bytes(), str(path.absolute())
+        text, place = path.read_bytes() if text is None else text, str(path.absolute())
         name = f"{_OWN}{path.stem}_{zlib.crc32(place.encode()):08x}"
         known = sys.modules.get(name)
         if known is not None and known.__dict__["__source__"] == text:
@@ -107,6 +110,8 @@ def type_of(name: str, where: pathlib.Path) -> type:
     Raises:
         UserError: it cannot be found, or its code is not trusted.
     """
+    if not isinstance(name, str):
+        raise UserError(f'{where}: the model\'s type is {name!r}; it should be a name, such as "Transformer"')
     module_name, _, qualname = name.rpartition(":")
     try:
         kind = getattr(_module_of(module_name, qualname, where), qualname)
@@ -128,5 +133,6 @@ def _module_of(module_name: str, qualname: str, where: pathlib.Path) -> types.Mo
     path = where.parent / module_name
     if not path.is_file():
         raise UserError(f"{where}: the model {qualname} is defined in {path}, which is not there: put the config file back in its place")
-    trust.check(path.read_bytes(), where.parent, str(path))
-    return load_module(path)
+    text = path.read_bytes()  # once: what is executed is what was checked
+    trust.check(text, where.parent, str(path))
+    return load_module(path, text)

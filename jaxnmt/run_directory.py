@@ -17,7 +17,7 @@ from jaxnmt.config import Experiment, UserError
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, AVERAGE = "checkpoints", "average"
 COMMITTED = "commit_success.txt"  # Orbax's, in a complete checkpoint
 
 HARMLESS = (
@@ -192,7 +192,9 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
     _refuse_undecodable(run)
     _refuse_something_else(run)
     begun = bool(checkpoints(run))
-    if begun:
+    if not begun:
+        _refuse_lost_checkpoints(run)
+    else:
         refuse_changes(run, config_files.read(run / CONFIG), experiment, moved)
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
@@ -200,6 +202,17 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
             _remove_traces(run)
         config_files.save(experiment, run / CONFIG)
     return begun
+
+
+def _refuse_lost_checkpoints(run: pathlib.Path) -> None:
+    """Refuse to begin a run anew whose checkpoints are somewhere else."""
+    place = run / CHECKPOINTS
+    if not whole_files.in_bucket(run) and place.is_symlink() and not place.exists():
+        raise UserError(f"{place} is a link to {os.readlink(place)}, which is not there: mount or create it, then repeat the command")
+    if (run / AVERAGE).exists():
+        raise UserError(
+            f"{run} has an average of checkpoints and no checkpoints: put them back to go on, or choose another folder with --run"
+        )
 
 
 def _remove_traces(run: pathlib.Path) -> None:

@@ -169,6 +169,30 @@ def test_a_run_has_begun_once_it_has_a_checkpoint(tmp_path):
     assert run_directory.read(tmp_path / "run") == Experiment()
 
 
+def test_a_run_whose_checkpoints_are_somewhere_else_is_not_begun_anew(tmp_path):
+    run = tmp_path / "run"
+    run_directory.start(run, Experiment())
+    (run / "metrics.jsonl").write_text("{}\n")
+    (run / "checkpoints").symlink_to(tmp_path / "not" / "mounted")
+    with pytest.raises(UserError, match=f"checkpoints is a link to {tmp_path}/not/mounted, which is not there: mount or create it"):
+        run_directory.start(run, Experiment())
+    (run / "checkpoints").unlink()
+    (run / "average").mkdir()
+    with pytest.raises(UserError, match="has an average of checkpoints and no checkpoints"):
+        run_directory.start(run, replace(Experiment(), **{"training.steps": 7}))
+    assert (run / "metrics.jsonl").read_text() == "{}\n"
+
+
+@pytest.mark.parametrize("type_", [5, None, ["Transformer"]])
+def test_a_models_type_that_is_no_name_is_refused(tmp_path, type_):
+    config_files.save(Experiment(), tmp_path / "config.json")
+    written = json.loads((tmp_path / "config.json").read_text())
+    written["model"]["type"] = type_
+    (tmp_path / "config.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match="the model's type is .*; it should be a name"):
+        config_files.read(tmp_path / "config.json")
+
+
 TAKEN = [
     *({"training.steps": 20_000}, {"logging.every": 7}, {"checkpoints.keep_latest": 9}, {"decoding.beam_size": 2}),
     *({"mesh.fsdp": 2}, {"model.remat": "full"}, {"data.workers": 2}),

@@ -159,12 +159,27 @@ def _refuse_other_than_text(head: bytes, name: str, field: str) -> None:
 
 
 def _wide(head: bytes) -> str:
-    """The encoding of text in which many bytes are NUL; "" where few are, as damaged UTF-8 may have."""
-    if head.count(0) < 4 or head.count(0) < 0.1 * len(head):
-        return ""
+    """Return the encoding of text with two or four bytes a character; "" for other text, also for damaged UTF-8 with a few NULs.
+
+    Spaces, digits and ends of lines have a NUL in all scripts: in UTF-16 always the first of two bytes, or always the second.
+    """
     if head.count(0) > 0.6 * len(head):
         return "UTF-32LE" if head[0] else "UTF-32BE"
-    return "UTF-16LE" if head[1::2].count(0) > head[::2].count(0) else "UTF-16BE"
+    nuls = head[::2].count(0), head[1::2].count(0)  # in UTF-16BE, in UTF-16LE
+    if sum(nuls) < 4 or sum(nuls) < 0.01 * len(head):
+        return ""
+    if sum(nuls) < 0.1 * len(head) and (min(nuls) or not _is_utf16(head, "UTF-16LE" if nuls[1] else "UTF-16BE")):
+        return ""
+    return "UTF-16LE" if nuls[1] > nuls[0] else "UTF-16BE"
+
+
+def _is_utf16(head: bytes, encoding: str) -> bool:
+    """Return whether bytes are characters of UTF-16, spaces and ends of lines among them, and no control characters."""
+    try:
+        text = head[: len(head) // 2 * 2].decode(encoding, "strict" if len(head) < _HEAD else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return bool({" ", "\n"} & set(text)) and all(letter.isprintable() or letter in "\t\n\r\u3000\u00a0" for letter in text)
 
 
 def read_lines(name: str, field: str) -> list[str]:

@@ -28,7 +28,7 @@ _BY_SCRIPT |= dict.fromkeys(  # scripts without spaces between words, for which 
 )
 _SCRIPTS = {  # where the first word of a letter's name in Unicode is not its script
     **dict.fromkeys(("Cjk", "Ideographic"), "Han"),
-    **dict.fromkeys(("Hiragana", "Katakana", "Katakana-hiragana"), "Kana"),
+    **dict.fromkeys(("Hiragana", "Katakana", "Katakana-hiragana", "Halfwidth"), "Kana"),
     "New": "New Tai Lue",
 }
 _BY_CODE = {

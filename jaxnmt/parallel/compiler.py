@@ -6,6 +6,7 @@ neighbours is wrong in some versions (docs/trust.md). So only products go to YNN
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -23,9 +24,18 @@ def use_right_fusions() -> None:
 
     XLA reads the variable once, when a process first uses JAX: call this before.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if FLAG not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {PRODUCTS_ALONE}".strip()
+    flags = _flags()
+    if FLAG not in flags:  # ours first: XLA reads no further than a word that it cannot read
+        os.environ["XLA_FLAGS"] = f"{PRODUCTS_ALONE} {flags}".strip()
+
+
+def _flags() -> str:
+    """Return XLA's flags; as XLA does, read them from a file if $XLA_FLAGS names one."""
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if flags and not flags.startswith("-"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # XLA says what is wrong with it
+            return " ".join(Path(flags).read_text(encoding="utf-8").split())
+    return flags
 
 
 def set_up() -> None:
@@ -103,7 +113,7 @@ def _version() -> str:
 
 
 def _remedy() -> str:
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags = _flags()
     if PRODUCTS_ALONE in flags.split():
         return "install another version of jax (pyproject.toml names the range)"
     return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={PRODUCTS_ALONE} before JAX starts"

@@ -18,14 +18,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
 from jaxnmt import run_directory, whole_files
 from jaxnmt.literal_paths import LiteralPath
+from jaxnmt.models.layers import at_least_float32
 from jaxnmt.run_directory import checkpoints as steps
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.progress import Progress, Score
+from jaxnmt.training.state import cast_like
 
 for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
     logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -54,7 +57,7 @@ def _readable_scores(run: Path) -> Iterator[None]:
 
 
 def record_sum(record: dict) -> int:
-    """Return the checksum of a progress record without its checksums."""
+    """Return the checksum of a record of progress or metrics without its checksums."""
     return zlib.crc32(json.dumps({name: value for name, value in record.items() if name != "checksums"}, sort_keys=True).encode())
 
 
@@ -71,7 +74,7 @@ def restore(manager: ocp.CheckpointManager, run: Path, step: int, items: dict[st
         raise _unreadable(run, step, error) from error
     record = found["progress"]
     sums = record.get("checksums", {})
-    _check(run, step, {name: int(checksum(found[name])) == sums.get(name) for name in items} | {"progress": _is_intact(record)})
+    _check(run, step, {name: int(checksum(found[name])) == sums.get(name) for name in items} | {"progress": _is_intact(record, "progress")})
     return {name: found[name] for name in items}, record
 
 
@@ -82,8 +85,8 @@ def _check(run: Path, step: int, intact: dict[str, bool]) -> None:
             raise cfg.UserError(f"checkpoint {step} of {run} is damaged: its {name} are not what was written; {_instead(run, step)}")
 
 
-def _is_intact(record: dict) -> bool:
-    return record.get("checksums", {}).get("progress") in (None, record_sum(record))  # earlier versions had none
+def _is_intact(record: dict, item: str) -> bool:
+    return record.get("checksums", {}).get(item) in (None, record_sum(record))  # earlier versions had none
 
 
 def _unreadable(run: Path, step: int, error: BaseException) -> cfg.UserError:
@@ -103,7 +106,7 @@ def read_json(run: Path, step: int, item: str) -> Any:
 def _record(run: Path, step: int) -> dict[str, Any]:
     try:
         record = read_json(run, step, "progress")
-        _check(run, step, {"progress": _is_intact(record)})
+        _check(run, step, {"progress": _is_intact(record, "progress")})
     except (OSError, ValueError, AttributeError) as error:
         raise _unreadable(run, step, error) from error
     return record
@@ -124,7 +127,7 @@ def recorded_checksum(run: Path, step: int, averaged: bool) -> int | None:
 
 
 def scores(run: Path) -> dict[int, Score]:
-    """Return the validation scores that are of the newest one's metric, by checkpoint.
+    """Return the validation scores that can be compared with the newest one, by checkpoint.
 
     Raises:
         UserError: one is damaged.
@@ -133,9 +136,10 @@ def scores(run: Path) -> dict[int, Score]:
     for step in steps(run):
         with contextlib.suppress(FileNotFoundError), _readable_scores(run):
             saved = read_json(run, step, "metrics")
-            found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"))
+            _check(run, step, {"metrics": _is_intact(saved, "metrics")})
+            found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
     found = {step: score for step, score in found.items() if math.isfinite(score.value)}  # earlier versions wrote -inf for NaN
-    return {step: score for step, score in found.items() if score.metric == found[max(found)].metric}
+    return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
 
 
 def unnamed_metric(run: Path) -> str:
@@ -158,9 +162,10 @@ def restore_params(run: Path, abstract_params: Any, step: int, averaged: bool) -
     if step not in steps(run):
         raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run))) or 'none yet'}")
     name = "ema" if averaged else "params"
+    stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), abstract_params)
     with contextlib.closing(open_manager(run, read_only=True)) as manager:
-        found, _ = restore(manager, run, step, {name: abstract_params})
-    return found[name]
+        found, _ = restore(manager, run, step, {name: stored if averaged else abstract_params})
+    return cast_like(abstract_params, found[name])
 
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)

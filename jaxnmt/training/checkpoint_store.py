@@ -77,7 +77,7 @@ class CheckpointStore:
             begun = self._manager.save(
                 step,
                 args=ocp.args.Composite(**arguments, progress=ocp.args.JsonSave(record)),
-                metrics=None if score is None else {"score": score.value, "step": step, "metric": score.metric, "loss": score.loss},
+                metrics=None if score is None else _metrics(step, score),
             )
         if not begun:  # Orbax refuses in silence
             raise cfg.UserError(f"{self._run} has a checkpoint after step {step}: another process trains it, or its folder was changed")
@@ -122,6 +122,11 @@ class CheckpointStore:
         for step in found[: -max(self._config.keep_latest, 1)]:
             if step not in best:
                 _remove(folder(self._run) / str(step))
+
+
+def _metrics(step: int, score: Score) -> dict[str, Any]:
+    record = dataclasses.asdict(score) | {"score": score.value, "step": step}  # by "score" Orbax knows the best
+    return record | {"checksums": {"metrics": checkpoint.record_sum(record)}}
 
 
 def _items(state: TrainState) -> dict[str, Any]:

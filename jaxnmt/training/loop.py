@@ -301,9 +301,9 @@ class Trainer:
                 params = self._flat(self.state.eval_params)
                 arguments = (self.config, self.flat_model, self.data.tokenizer, params, self.data.validation, self.data.languages)
                 hypotheses, values["bleu"] = self.translate(*arguments)
-            score = self._score(values)
-            values["best"] = self._update_best(step, score)
             signature = getattr(self.translate, "signature", None)  # sacreBLEU's
+            score = self._score(values, signature)
+            values["best"] = self._update_best(step, score)
             self.log.write("validation", step, {**values, "signature": signature}, {"seconds": time.perf_counter() - start})
             self.display.say(f"step {step:,}  {validation_line(values)}")
             if hypotheses and distributed.is_leader():
@@ -312,13 +312,14 @@ class Trainer:
                     self.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
         return score
 
-    def _score(self, values: dict[str, float]) -> Score | None:
+    def _score(self, values: dict[str, float], signature: str | None) -> Score | None:
         """Return the score of a validation, the same in all processes."""
         metric = self.config.validation.metric if self.translate is not None else "loss"
         found = values["bleu"] if metric == "bleu" else -values["loss"]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
-        value, loss = distributed.agree("score", (found if math.isfinite(found) else None, loss))
-        return None if value is None else Score(metric, value, loss)
+        how = signature.split("|version:")[0] if signature and metric == "bleu" else None
+        value, loss, how = distributed.agree("score", (found if math.isfinite(found) else None, loss, how))
+        return None if value is None else Score(metric, value, loss, how)
 
     def _update_best(self, step: int, score: Score | None) -> bool:
         """Update the best score; cut the learning rate or stop if it has not improved for long. Returns whether it is the best so far."""

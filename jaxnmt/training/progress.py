@@ -12,23 +12,30 @@ class Score:
     """The result of a validation, as the best checkpoint, early stopping and the plateau schedule compare it.
 
     Attributes:
-        metric: "bleu" or "loss". Scores of two metrics are never compared.
+        metric: "bleu" or "loss".
         value: higher is better; a loss has its sign changed.
         loss: validation loss; of two equal values the one with the lower loss is better. None: an earlier version did not save it.
+        signature: sacreBLEU's, without its version; None for a loss, and where an earlier version did not save it.
     """
 
     metric: str
     value: float
     loss: float | None = None
+    signature: str | None = None
+
+    @property
+    def kind(self) -> tuple[str, str | None]:
+        """What must be equal for two scores to be compared: the metric and how it was computed."""
+        return self.metric, self.signature
 
     @property
     def rank(self) -> tuple[float, float]:
-        """What scores of one metric are sorted by, ascending. An unknown loss is never beaten by an equal value."""
+        """What scores of one kind are sorted by, ascending. An unknown loss is never beaten by an equal value."""
         return self.value, math.inf if self.loss is None else -self.loss
 
     def beats(self, other: Score | None) -> bool:
-        """Return whether this score is better than the best one so far. A best score of another metric does not count."""
-        return other is None or other.metric != self.metric or self.rank > other.rank
+        """Return whether this score is better than the best one so far. A best score of another kind does not count."""
+        return other is None or other.kind != self.kind or self.rank > other.rank
 
 
 @dataclasses.dataclass

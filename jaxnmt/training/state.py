@@ -24,7 +24,7 @@ class TrainState:
         step: int32, steps taken.
         params: float32 parameters; those of a user's own model may have any float dtype.
         opt_state: optax's, for float32 parameters: squares of gradients would be lost in float16, and small changes in bfloat16.
-        ema: exponential moving average of the parameters, or None.
+        ema: exponential moving average of the parameters, or None; at least float32: what a step adds is lost in fewer bits.
         lr_scale: float32, what the plateau schedule has cut the learning rate to.
         bad_steps: int32, how many steps in a row were skipped because their gradient was not finite.
     """
@@ -39,7 +39,7 @@ class TrainState:
     @property
     def eval_params(self):
         """What validation and decoding use."""
-        return self.params if self.ema is None else self.ema
+        return self.params if self.ema is None else cast_like(self.params, self.ema)
 
 
 def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training) -> TrainState:
@@ -54,7 +54,7 @@ def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, confi
         step=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(widen(params)),
-        ema=jax.tree.map(jnp.copy, params) if config.ema_decay else None,
+        ema=jax.tree.map(jnp.copy, widen(params)) if config.ema_decay else None,
         lr_scale=jnp.float32(1),
         bad_steps=jnp.int32(0),
     )
@@ -63,6 +63,11 @@ def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, confi
 def widen(tree: Any) -> Any:
     """Return a tree of floats in which bfloat16, float16 and narrower ones are float32."""
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
+
+
+def cast_like(old: Any, new: Any) -> Any:
+    """Return the arrays of `new` with the dtypes of `old`."""
+    return jax.tree.map(lambda before, now: now.astype(before.dtype), old, new)
 
 
 def _refuse_integers(params: Any) -> None:

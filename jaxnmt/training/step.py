@@ -13,7 +13,7 @@ from jaxnmt.models.layers import Noise
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate
-from jaxnmt.training.state import TrainState, widen
+from jaxnmt.training.state import TrainState, cast_like, widen
 
 
 class StepMetrics(NamedTuple):
@@ -64,17 +64,12 @@ def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, sta
     if config.optimizer.clip_norm:
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
-    params = _cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
+    params = cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
     ema = state.ema
     if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
         decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = _cast_like(ema, jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params))
-    return params, _cast_like(state.opt_state, opt_state), ema
-
-
-def _cast_like(old, new):
-    """Return the arrays of `new` with the dtypes of `old`."""
-    return jax.tree.map(lambda before, now: now.astype(before.dtype), old, new)
+        ema = cast_like(ema, jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params))
+    return params, cast_like(state.opt_state, opt_state), ema
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
@@ -98,7 +93,7 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
     def body(carry, part):
         return jax.tree.map(jnp.add, carry, gradient_of(state.params, *part)), None
 
-    zeros = (jax.tree.map(jnp.zeros_like, state.params), LossSums(*(jnp.float32(0),) * 3))
+    zeros = (jax.tree.map(jnp.zeros_like, widen(state.params)), LossSums(*(jnp.float32(0),) * 3))
     return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(jnp.arange(rows))))[0]
 
 

@@ -81,7 +81,7 @@ def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None
 
 def average_folder(run: Path) -> LiteralPath:
     """Return the folder of a run's average: `params`, and `average.json` with their checksum and the steps that went in."""
-    return checkpoints.folder(run).with_name("average")
+    return checkpoints.folder(run).with_name(run_directory.AVERAGE)
 
 
 def _step(run: Path, checkpoint: int | str) -> Any:

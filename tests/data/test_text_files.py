@@ -134,6 +134,25 @@ def test_what_is_no_text_is_refused_with_the_way_to_make_text_of_it(tmp_path, re
     assert how in refusal(read, path)
 
 
+SENTENCES = {
+    "Russian": "Мужчина едет на лошади.\nДве собаки бегут по снегу, и девочка смотрит на них.\n",
+    "Thai": "ผู้ชายคนหนึ่งกำลังขี่ม้า 2 ตัว\nสุนัขสองตัววิ่งบนหิมะ\n",
+    "Chinese": "一个男人骑着马。\n两只狗在雪地里奔跑，一个女孩看着它们。 3\n",
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("language", SENTENCES)
+def test_utf16_without_a_mark_is_known_where_few_bytes_are_nul(tmp_path, language, encoding):
+    path = tmp_path / "a.txt"
+    for text in (SENTENCES[language] * 3, SENTENCES[language] * 300):
+        path.write_bytes(text.encode(encoding))
+        for read in READ.values():
+            assert f"iconv -f {encoding.upper().replace('-LE', 'LE').replace('-BE', 'BE')} -t UTF-8" in refusal(read, path)
+        path.write_bytes(text.encode())
+        assert len(READ["--input"](path)) == text.count("\n")
+
+
 def test_a_few_odd_bytes_are_no_reason_to_refuse_text(tmp_path):
     path = tmp_path / "a.de"
     path.write_bytes(b"a\0b \0 c\0\n\xff\xef\xbb\xbf BZh91 %PDF- PK\x03\x04\n")

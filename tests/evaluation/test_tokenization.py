@@ -40,6 +40,10 @@ def test_scripts_are_told_apart(script):
     assert script_of([TEXT[script]]) == script_of(["", "1, 2 – 3!", TEXT[script]]) == script
 
 
+def test_half_width_katakana_is_japanese():
+    assert script_of(["ｺﾝﾋﾟｭｰﾀ ﾉ ﾌﾟﾛｸﾞﾗﾑ"]) == "Japanese"
+
+
 def test_a_script_without_spaces_decides_among_foreign_names_and_quotations_do_not():
     assert script_of([TEXT["Han"] + " Transformer, Python"]) == "Han"
     assert script_of([TEXT["Latin"] * 9 + "„中国“"]) == "Latin"

@@ -1,6 +1,7 @@
 """Which checkpoints are kept, what they say of themselves, and what happens when they cannot be written."""
 
 import contextlib
+import dataclasses
 import json
 import resource
 import shutil
@@ -57,6 +58,16 @@ def test_scores_of_another_metric_are_no_scores(tmp_path):
             assert best_step(tmp_path) == 1
     store.close()
     assert steps(tmp_path) == [2, 3, 4] and best_step(tmp_path) == 2
+
+
+def test_bleu_of_another_tokenizer_is_another_score(tmp_path):
+    by_characters, by_words = Score("bleu", 30.0, 4.0, "tok:char"), Score("bleu", 22.0, 3.0, "tok:zh")
+    assert by_words.beats(by_characters) and by_characters.beats(by_words) and not by_words.beats(Score("bleu", 23.0, 3.0, "tok:zh"))
+    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
+    for step, score in {1: by_characters, 2: by_words, 3: dataclasses.replace(by_words, value=21.0)}.items():
+        store.save(state(step), Progress(), score)
+    store.close()
+    assert steps(tmp_path) == [2, 3] and best_step(tmp_path) == 2
 
 
 def rewrite(path, change):

@@ -11,6 +11,7 @@ import tiny
 
 from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training, UserError
 from jaxnmt.parallel.sharding import make_mesh
+from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
@@ -20,7 +21,7 @@ from jaxnmt.training.state import abstract_state, initial_state
 MODEL = tiny.model_of(tiny.BASE)
 RULE = make_optimizer(Optimizer())
 TRAINING = Training(ema_decay=0.9)
-SCORE = Score("bleu", 12.25, 3.5)
+SCORE = Score("bleu", 12.25, 3.5, "nrefs:1|tok:13a")
 PROGRESS = Progress(best=SCORE, best_step=3, stale=1, target_tokens=987, window={"loss": 0.1, "steps": 2})
 
 
@@ -119,11 +120,20 @@ def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, name, damage
         (run / file).unlink() if data is None else (run / file).write_bytes(data)
         try:
             state, progress = restore(run)
+            found = scores(run)
         except UserError as error:
             noticed += 1
             assert str(run) in str(error) and "remove the folder" in str(error)
         else:
             tiny.assert_same(state, state_at(3))
-            assert progress == PROGRESS, file
+            assert progress == PROGRESS and found in ({3: SCORE}, {}), file  # {}: the file with the score is lost
         shutil.rmtree(run)
     assert noticed >= 3
+
+
+def test_a_digit_of_a_score_that_changes_is_noticed(saved, tmp_path):
+    run = shutil.copytree(saved, tmp_path / "run")
+    file = run / "checkpoints" / "3" / "metrics" / "metrics"
+    file.write_text(file.read_text().replace("12.25", "72.25"))
+    with pytest.raises(UserError, match=f"checkpoint 3 of {run} is damaged: its metrics are not what was written"):
+        scores(run)

@@ -1,5 +1,6 @@
 """One optimizer step: clipping, the average, the learning rate's scale, and gradients that are not finite."""
 
+import dataclasses
 import functools
 
 import jax
@@ -117,7 +118,7 @@ def narrow(config, dtype):
     """A state whose parameters have a dtype."""
     params = in_dtype(tiny.params_of(MODEL), dtype)
     opt_state = make_optimizer(config.optimizer).init(widen(params))
-    return state_of(config, params=params, opt_state=opt_state, ema=params if config.training.ema_decay else None)
+    return state_of(config, params=params, opt_state=opt_state, ema=widen(params) if config.training.ema_decay else None)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -136,6 +137,19 @@ def test_parameters_optimizer_state_and_average_keep_their_dtypes(rule, dtype):
     wide = program(config)(wide, BATCH)[0]
     for found, expected in zip(jax.tree.leaves((states[1].params, states[1].ema)), jax.tree.leaves((wide.params, wide.ema)), strict=True):
         assert np.abs(np.asarray(found, np.float32) - expected).mean() < 6e-3  # a step moves a number by about 1e-2
+
+
+def test_the_average_of_bfloat16_parameters_follows_small_steps():
+    """In bfloat16 it would not move: what a step adds is less than half of the last bit."""
+    config = replace(CONFIG, **{"training.ema_decay": 0.999})
+    state = narrow(config, "bfloat16")
+    state = dataclasses.replace(state, step=jnp.int32(100_000), ema=jax.tree.map(lambda x: x + 1, state.ema))
+    new, _ = program(config)(state, BATCH)
+    moved = jax.tree.map(
+        lambda old, new, p: np.abs((old - new) - 0.001 * (old - np.asarray(p, np.float32))).max(), state.ema, new.ema, new.params
+    )
+    assert max(jax.tree.leaves(moved)) < 1e-6
+    assert {x.dtype for x in jax.tree.leaves(new.eval_params)} == {jnp.dtype("bfloat16")}
 
 
 def test_the_norm_of_a_float16_gradient_does_not_overflow():

@@ -189,7 +189,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
     Raises:
         KeyboardInterrupt, SystemExit, BrokenPipeError: after it has left.
     """
-    command = [sys.executable, "-m", "jaxnmt.cli", *words]
+    command = [sys.executable, "-P", "-m", "jaxnmt.cli", *words]  # -P: no module of the current folder is imported
     process = subprocess.Popen(command, stdout=out, stderr=log, env=distributed.alone(), pass_fds=[claim.fileno()])
     try:
         while True:

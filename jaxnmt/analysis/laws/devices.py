@@ -48,7 +48,7 @@ def _on_eight(subject: Subject, folder: Path) -> dict:
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     code = "import sys; from jaxnmt.analysis.laws.devices import worker; worker(sys.argv[1])"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", code, str(folder)], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"on {DEVICES} devices: {(done.stderr.strip() or 'it ended without a word').splitlines()[-1]}")
     return json.loads((folder / "told.json").read_text())
