@@ -3,7 +3,8 @@
     python benchmarks/versus_opennmt.py WORK DATA --opennmt PYTHON
 
 WORK is a folder for what is made on the way; DATA has train.src and train.tgt, split into pieces by spaces; PYTHON is the interpreter
-of an environment with OpenNMT-py (tried with 3.5.1). Pieces that SentencePiece has made need `--ours --tokenizer.joiner ▁`. Both train the same model:
+of an environment with OpenNMT-py (tried with 3.5.1). Pieces that SentencePiece has made need `--ours --tokenizer.joiner ▁`. Both train the
+same model:
 transformer: pre-norm, 3+3 layers, width 256, MLP 1024, 4 heads, dropout 0.1 on residuals, attention and activations;
 lstm: one bidirectional encoder layer of 256 each way, one decoder layer of 512 with input feeding and Luong's general attention, word
 vectors of 512, dropout 0.1.
