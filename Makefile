@@ -28,7 +28,7 @@ test: $(VENV)/.installed-dev
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow
-	XLA_FLAGS= $(BIN)/python -m pytest -q -m slow tests/laws/test_every_rung.py -k compiled
+	XLA_FLAGS= $(BIN)/python -m pytest -q -m slow tests/laws/test_compiled.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -161,16 +161,16 @@ def _refuse_other_than_text(head: bytes, name: str, field: str) -> None:
 def _wide(head: bytes) -> str:
     """Return the encoding of text with two or four bytes a character; "" for other text, also for damaged UTF-8 with a few NULs.
 
-    Spaces, digits and ends of lines have a NUL in all scripts: in UTF-16 always the first of two bytes, or always the second.
+    Spaces, digits and ends of lines have a NUL in all scripts, in UTF-16LE the second of two bytes.
     """
-    if head.count(0) > 0.6 * len(head):
+    nuls = head.count(0) / max(len(head), 4)
+    if nuls > 0.6:
         return "UTF-32LE" if head[0] else "UTF-32BE"
-    nuls = head[::2].count(0), head[1::2].count(0)  # in UTF-16BE, in UTF-16LE
-    if sum(nuls) < 4 or sum(nuls) < 0.01 * len(head):
-        return ""
-    if sum(nuls) < 0.1 * len(head) and (min(nuls) or not _is_utf16(head, "UTF-16LE" if nuls[1] else "UTF-16BE")):
-        return ""
-    return "UTF-16LE" if nuls[1] > nuls[0] else "UTF-16BE"
+    if nuls >= 0.1 and head.count(0) >= 4:
+        return "UTF-16LE" if head[1::2].count(0) > head[::2].count(0) else "UTF-16BE"
+    if nuls >= 0.01 and head.count(0) >= 4:
+        return next((encoding for encoding in ("UTF-16LE", "UTF-16BE") if _is_utf16(head, encoding)), "")
+    return ""
 
 
 def _is_utf16(head: bytes, encoding: str) -> bool:

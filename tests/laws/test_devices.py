@@ -12,8 +12,6 @@ from jaxnmt.run_directory import read_metrics
 from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.loop import validation_loss
 
-pytestmark = pytest.mark.as_shipped
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

@@ -31,14 +31,15 @@ APPLIES = dict.fromkeys(("neighbours", "scanned", "packed"), TRANSFORMERS) | {"r
 
 
 # Asked again of programs compiled as users' are: laws that promise bits or equality, of two rungs that have most operations between them.
-# Whole runs, killed and resumed, and on eight devices, are again in the files beside this one.
+# Whole runs, killed and resumed, are again in a file beside this one.
 AS_SHIPPED = {"rotary", "luong_concat"}
-NOT_AGAIN = {"overfit", "reversal", "compiles", "resume", "devices"}
+NOT_AGAIN = {"overfit", "reversal", "compiles", "resume", "accumulated"}
+ONLY_ROTARY = {"compiled", "devices"}
 
 
 def case(rung, law):
     marks = [] if rung in QUICK.get(law, tiny.RUNGS) else [pytest.mark.slow]
-    if (rung in AS_SHIPPED and law not in NOT_AGAIN | {"compiled"}) or (rung, law) == ("rotary", "compiled"):
+    if rung in AS_SHIPPED and law not in NOT_AGAIN and (rung == "rotary" or law not in ONLY_ROTARY):
         marks.append(pytest.mark.as_shipped)
     return pytest.param(rung, law, marks=marks, id=f"{rung}-{law}")
 
