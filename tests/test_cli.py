@@ -148,8 +148,8 @@ def test_the_overview_names_every_verb_and_config(capsys):
         (["trian", "quickstart"], "did you mean train?"),
         (["data", "chekc"], "did you mean data check?"),
         (["data"], "prepare or check"),
-        (["train"], "CONFIG"),
-        (["train", "quickstart", "more"], "CONFIG right after it"),
+        (["train"], "missing argument CONFIG (usage: jaxnmt train CONFIG"),
+        (["train", "quickstart", "more"], "unexpected argument more (usage: jaxnmt train CONFIG"),
         (["train", "quickstart", "--model.dropout", "0.1", "--model.dropout", "0.2"], "twice"),
         (["train", "quickstart", "--emb-dim", "8"], "--model.emb-dim"),
         (["train", "transformer_small"], "--data.train"),
@@ -361,7 +361,7 @@ def test_closed_streams_are_empty_ones():
     command = f"{sys.executable} -m jaxnmt.cli"
     assert subprocess.run(f"{command} --version <&- >&- 2>&-", shell=True).returncode == 0
     translated = subprocess.run(f"{command} data check <&- 2>&1 >&-", shell=True, capture_output=True, text=True)
-    assert translated.returncode == 2 and translated.stdout.startswith("error: `jaxnmt data check` takes")
+    assert translated.returncode == 2 and translated.stdout.startswith("error: missing argument SOURCE|CONFIG")
 
 
 def test_a_sentence_may_begin_with_a_dash(run, capsys):
