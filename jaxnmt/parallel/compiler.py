@@ -34,10 +34,10 @@ def keep_programs() -> None:
     JAX reads these variables when it is imported: call this before. If there is no home folder or it cannot be written, nothing is kept.
     """
     try:
-        folder = Path(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt").expanduser() / "xla"
+        folder = Path(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt").expanduser().absolute() / "xla"
     except RuntimeError:  # no home
         return
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     if os.path.isdir(there) and os.access(there, os.W_OK):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
