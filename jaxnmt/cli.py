@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
-import itertools
+import io
+import logging
 import math
 import os
 import re
@@ -60,20 +61,50 @@ Examples:
   echo "one hundred and two" | jaxnmt translate runs/quickstart"""
 
 
+GROUPS = tuple(dict.fromkeys(verb.split()[0] for verb in VERBS if " " in verb))
 TRUST = "--trust"
 TRUST_HELP = f"With {TRUST}, the code of a run's own model is executed although this computer has not trained it."
 
 
 def _dispatch(words: list[str]) -> int | None:
     """Run a command. Returns the exit status; None is 0."""
-    if not words or words[0] in ("-h", "--help", "help"):
+    words = _readable(words)
+    if not words or words[0] in (*overrides.HELP, "help"):
         print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
+        return 0
+    if words[0] in GROUPS and words[1:2] and words[1] in overrides.HELP:
+        print(_group_help(words[0]))
         return 0
     if words[0] == "--version":
         print(f"jaxnmt {__version__}")
         return 0
     with trust.everything(TRUST in _cut(words)[0]):
         return _call(words)()
+
+
+def _readable(words: list[str]) -> list[str]:
+    """Return a command's words with `~` replaced by the home folder where a shell leaves it: `--run=~/x`, or a word in quotes.
+
+    Raises:
+        UserError: a word is not UTF-8, or there is no home folder.
+    """
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"the word {os.fsencode(word)!r} of the command is not UTF-8: write it in UTF-8, or rename the file") from None
+    own, others = _cut(words)  # the others may be for another computer
+    return [_with_home(word) for word in own] + words[len(own) : len(own) + 1] + others
+
+
+def _with_home(word: str) -> str:
+    found = re.match(r"(--[\w.-]+=|)(~/.*)", word, re.DOTALL)
+    if not found:
+        return word
+    path = os.path.expanduser(found[2])
+    if path.startswith("~"):
+        raise UserError(f"{word}: there is no home folder for ~: set HOME, or write the whole path")
+    return found[1] + path
 
 
 def _call(words: list[str]) -> Callable[[], int | None]:
@@ -86,13 +117,15 @@ def _call(words: list[str]) -> Callable[[], int | None]:
     if trusting and not verb.opens_runs:
         raise UserError(f"`jaxnmt {name}` opens no run, and {TRUST} is for verbs that do")
     rest, commanded = _cut(rest) if verb.commands else (rest, [])
-    names = list(itertools.takewhile(lambda word: not re.match(r"-h$|--\w", word), rest))  # a sentence may begin with a dash
-    flags = rest[len(names) :]
-    command = " ".join(["jaxnmt", name, *(names or verb.takes)])
-    wants_help = any(flag in ("-h", "--help") for flag in flags)
+    options = verb.blank
+    names, flags = overrides.divide(rest, options, verb.most)
+    wants_help = any(flag in overrides.HELP for flag in flags)
+    if verb.given and names and (wants_help or verb.least <= len(names) <= verb.most):
+        options = verb.given(names[0])  # which may have settings of its own
+        names, flags = overrides.divide(rest, options, verb.most)
     if not wants_help:
-        _check_names(name, verb, names)
-    options = verb.given(names[0]) if verb.given and names else verb.blank
+        _check_names(name, verb, names, [flag for flag in flags if overrides.takes_all(flag, options)])
+    command = " ".join(["jaxnmt", name, *(names or verb.takes)])
     if wants_help:
         explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
         return functools.partial(overrides.print_help, options, command, explained)
@@ -100,7 +133,7 @@ def _call(words: list[str]) -> Callable[[], int | None]:
     if verb.commands:
         _check_commanded(name, commanded)
         return functools.partial(verb.function, options, commanded)
-    fixed = len(verb.takes) - (bool(verb.takes) and verb.takes[-1].endswith("...]"))
+    fixed = len(verb.takes) - (verb.most == math.inf)
     rest_of_names = [names[fixed:]] if fixed < len(verb.takes) else []
     return functools.partial(verb.function, *names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
 
@@ -137,20 +170,27 @@ def _check_commanded(name: str, words: list[str]) -> None:
         _call(words)
 
 
-def _check_names(name: str, verb: Verb, names: Sequence[str]) -> None:
-    least = sum(not place.startswith("[") for place in verb.takes)
-    most = math.inf if verb.takes and verb.takes[-1].endswith("...]") else len(verb.takes)
-    if not least <= len(names) <= most:
-        given = f"not {' '.join(names)}" if names else "nothing was given there"
-        raise UserError(
-            f"`jaxnmt {name}` takes {' '.join(verb.takes) or 'nothing'} right after it, {given}; `jaxnmt {name} --help` has examples"
-        )
+def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
+    """Refuse too few names, or too many. `greedy`: the flags that were given and take all words after them."""
+    usage = " ".join(["jaxnmt", name, *verb.takes, "[settings]", *(["-- VERB ..."] if verb.commands else [])])
+    if len(names) < verb.least:
+        taken = f"; {greedy[-1]} takes all words that follow it" if greedy else ""
+        raise UserError(f"missing argument {verb.takes[len(names)]} (usage: {usage}){taken}")
+    if len(names) > verb.most:
+        raise UserError(f"unexpected argument {' '.join(names[len(verb.takes) :])} (usage: {usage})")
+
+
+def _group_help(group: str) -> str:
+    """Return the lines of the overview about the verbs of a group."""
+    verbs = [line for line in OVERVIEW.splitlines() if line.startswith(f"  jaxnmt {group} ")]
+    return "\n".join([f"usage: jaxnmt {group} VERB ...", "", *verbs, "", f"`jaxnmt {group} VERB --help` explains a verb, with examples."])
 
 
 def _unknown_verb(words: Sequence[str]) -> str:
     group = [known for known in VERBS if known.startswith(f"{words[0]} ")]
     if group and (len(words) == 1 or words[1].startswith("-")):
-        return f"`jaxnmt {words[0]}` is followed by {' or '.join(known.split()[1] for known in group)}; `jaxnmt --help` explains them"
+        verbs = " or ".join(known.split()[1] for known in group)
+        return f"`jaxnmt {words[0]}` is followed by {verbs}; `jaxnmt {words[0]} --help` explains them"
     tried = " ".join(words[:2]) if group or words[0] in ("dat", "run") else words[0]
     near = overrides.nearest(tried, VERBS)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -203,6 +243,9 @@ def _as_a_process() -> None:
     """Set up what a process needs that a call in another's does not."""
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
+    compiler.keep_programs()
+    for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
         huge_pages.use()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
@@ -210,6 +253,9 @@ def _as_a_process() -> None:
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w", encoding="utf-8"))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # results are UTF-8 whatever the locale; a character that cannot be written stops nothing
+            stream.reconfigure(encoding="utf-8" if stream is sys.stdout else None, errors="backslashreplace")
 
 
 def _complain(line: str) -> None:

@@ -88,7 +88,7 @@ class Tokenizer:
     byte_fallback: bool = True
     """SentencePiece: spell unknown characters as bytes, so that nothing is unknown."""
     character_coverage: float = 1.0
-    """SentencePiece: share of the text's characters that get a token of their own."""
+    """SentencePiece: share of the text's characters that get a token of their own, 0.98 to 1."""
     model: tuple[str, ...] = ()
     """SentencePiece model file(s) to use instead of training: one if joint, else source and target."""
     joiner: str = "@@ "
@@ -183,7 +183,7 @@ class Validation:
     metric: Literal["loss", "bleu"] = "bleu"
     """What the best checkpoint, early stopping and the plateau schedule go by."""
     patience: int = 0
-    """Stop after this many validations without a better score; 0: never."""
+    """Stop after this many validations without a better score; 0: never. Needs validation.every above 0."""
     beam_size: int = 1
     """Beam of the validation's translations (1: greedy). `evaluate` uses decoding.beam_size."""
     samples: int = 4

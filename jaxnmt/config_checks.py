@@ -126,6 +126,8 @@ def _data(experiment: Experiment) -> Iterator[str]:
     if tokenizer.model and len(tokenizer.model) != (1 if tokenizer.joint else 2):
         needed = "one file with tokenizer.joint True" if tokenizer.joint else "two files, source and target, with tokenizer.joint False"
         yield f"tokenizer.model names {len(tokenizer.model)} file(s); it takes {needed}"
+    if tokenizer.kind != "words" and not tokenizer.model and tokenizer.character_coverage < 0.98:
+        yield f"tokenizer.character_coverage is {tokenizer.character_coverage:g}; SentencePiece takes 0.98 to 1"
     smallest = 4 + 256 * tokenizer.byte_fallback
     if tokenizer.kind != "words" and not tokenizer.model and tokenizer.vocab_size <= smallest:
         bytes_too = " and 256 bytes (tokenizer.byte_fallback)" if tokenizer.byte_fallback else ""
@@ -206,6 +208,11 @@ def _training(experiment: Experiment) -> Iterator[str]:
         )
     if schedule.name == "plateau" and experiment.validation.every == 0:
         yield "schedule.name plateau needs validations: validation.every is 0"
+    if experiment.validation.patience and experiment.validation.every == 0:
+        yield (
+            f"validation.patience {experiment.validation.patience} needs validations, and validation.every is 0: "
+            "set validation.every, or validation.patience 0"
+        )
     left = [name for name in ("data", "fsdp", "tensor") if getattr(mesh, name) == -1]
     if len(left) > 1:
         yield f"mesh.{left[0]} and mesh.{left[1]} are both -1; only one axis can take all devices that are left"

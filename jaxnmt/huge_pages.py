@@ -7,6 +7,7 @@ pages it is a twentieth, and no more memory is used. glibc reads the setting whe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -25,4 +26,5 @@ def use() -> None:
     except OSError:  # not Linux
         return
     if to_be_asked_for and VARIABLE not in os.environ:
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: VALUE})
+        with contextlib.suppress(OSError):  # this process may not start Python again
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {VARIABLE: VALUE})

@@ -1,6 +1,7 @@
 """Typed settings from the command line: any field of a configuration by its dotted name, `--model.emb-dim 128`.
 
-Which field a flag names, and what to say when it names none, is decided here; what a value means, and the help text, is tyro's.
+This module decides which words of a command are names and which are settings, which field a flag names, and what to say if it names none.
+What a value means, and the help text, is tyro's.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import types
 import typing
 import warnings
@@ -19,6 +21,59 @@ from jaxnmt import config
 from jaxnmt.config import UserError
 
 Options = TypeVar("Options")
+HELP = ("-h", "--help")
+
+
+def divide(words: Sequence[str], options: Any, most: float) -> tuple[list[str], list[str]]:
+    """Divide a command's words into names and settings, in whatever order they stand: `["--beam-size", "4", "runs/x"]`.
+
+    A flag takes as many words as a value of its type has. A word that it does not take is a name, unless there are as many names as the
+    command takes: then it stays with the flag, whose message is the better one.
+
+    Args:
+        options: what the flags are of. An unknown flag takes one word.
+        most: how many names the command takes.
+
+    Returns:
+        The names, and the flags with their values, each in its order.
+    """
+    known = flags(options)
+    names: list[str] = []
+    settings: list[str] = []
+    takes, given = _hint(HELP[0], known), 0  # type of the last flag's values, and how many it has
+    for word in words:
+        if _is_flag(word):
+            takes, given = _hint(word, known), int("=" in word)
+            settings.append(word)
+        elif not settings or (len(names) < most and not _takes(takes, given, word)):
+            names.append(word)
+        else:
+            settings.append(word)
+            given += 1
+    return names, settings
+
+
+def _is_flag(word: str) -> bool:
+    """Return whether a word is a flag. A sentence may begin with a dash."""
+    return bool(re.match(r"-h$|--\w", word))
+
+
+def _hint(flag: str, known: dict[str, tuple[str, Any]]) -> Any:
+    if flag in HELP:
+        return bool
+    return known.get(_key(flag.partition("=")[0]), ("", str))[1]
+
+
+def takes_all(flag: str, options: Any) -> bool:
+    """Return whether a flag takes all words up to the next flag."""
+    return _is_flag(flag) and typing.get_origin(_hint(flag, flags(options))) is tuple
+
+
+def _takes(hint: Any, given: int, word: str) -> bool:
+    """Return whether a flag that has some words takes one more."""
+    if hint is bool:
+        return not given and word.lower() in ("true", "false")
+    return typing.get_origin(hint) is tuple or not given
 
 
 def apply(words: Sequence[str], options: Options, help_with: str) -> Options:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
@@ -18,6 +19,7 @@ CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = "lock"
 CHECKPOINTS, AVERAGE = "checkpoints", "average"
+_LOG = re.compile(r"log(\.\w+)?|.+\.(log|out|err)(\.\d+)?")  # files that a shell, tee or a scheduler writes what is printed to
 COMMITTED = "commit_success.txt"  # Orbax's, in a complete checkpoint
 
 HARMLESS = (
@@ -228,8 +230,20 @@ def _refuse_something_else(run: pathlib.Path) -> None:
         raise UserError(f"{run} is a file; --run takes a folder")
     if (run / CONFIG).is_file() or not run.is_dir():
         return
-    if any(path.name != LOCK and not path.name.startswith(f".{CONFIG}.") for path in run.iterdir()):  # the latter: `start`, killed
+    killed = f".{CONFIG}."  # what `start` leaves
+    if any(path.name != LOCK and not path.name.startswith(killed) and not is_log(path) for path in run.iterdir()):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
+
+
+def is_log(path: pathlib.Path) -> bool:
+    """Return whether a file is a log of the command: by its name, or because this process's stdout or stderr goes there."""
+    if not path.is_file():
+        return False
+    if _LOG.fullmatch(path.name) or whole_files.in_bucket(path):
+        return bool(_LOG.fullmatch(path.name))
+    with contextlib.suppress(OSError):  # one of them is closed
+        return any(os.path.samestat(path.stat(), os.fstat(number)) for number in (1, 2))
+    return False
 
 
 @contextlib.contextmanager

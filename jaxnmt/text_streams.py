@@ -17,13 +17,16 @@ from typing import Any
 from jaxnmt import whole_files
 from jaxnmt.config import UserError
 
+STANDARD = ("", "-")
+"""Names of stdin, or stdout, where a file is expected."""
 GATHER = 0.1
 """Seconds that more lines of a pipe are waited for, once there is one."""
 
 
 def windows(name: str, size: int) -> Iterator[list[str]]:
-    """Lines of a file, plain or compressed, or of stdin when `name` is empty, up to `size` at a time: fewer from a terminal or a pipe that
-    pauses, since whoever writes there may be waiting for an answer.
+    """Yield the lines of a file, plain or compressed, or of stdin if `name` is in `STANDARD`, up to `size` at a time.
+
+    A terminal or a pipe that pauses gives fewer, since whoever writes there may be waiting for an answer.
 
     Raises:
         UserError: the file cannot be read, or is not text; at once, not when the first line is asked for. Of a pipe, and where a file is
@@ -35,10 +38,10 @@ def windows(name: str, size: int) -> Iterator[list[str]]:
     from jaxnmt.data.text_files import decompressed
 
     try:
-        file: Any = epath.Path(name).expanduser().open("rb") if name else sys.stdin.buffer
+        file: Any = epath.Path(name).expanduser().open("rb") if name not in STANDARD else sys.stdin.buffer
     except OSError as error:
         raise UserError(f"--input {name} cannot be read: {error.strerror or error}") from None
-    read = functools.partial(decompressed, file, name or "stdin", "--input")
+    read = functools.partial(decompressed, file, "stdin" if name in STANDARD else name, "--input")
     lines = _of_stream(file, read, size) if _is_stream(file) else _at_hand(read(), size)
     return ([decode(line) for line in window] for window in lines)
 
@@ -66,7 +69,8 @@ def _is_stream(file: Any) -> bool:
 def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
     """A window ends when it is full, or `GATHER` seconds after its first line. What comes while it is translated is the next one."""
     lines: list[bytes] = []
-    rest, until = b"", 0.0
+    begun: list[bytes] = []  # blocks of a line whose end has not come; joined once, when it has
+    until = 0.0
     first = file.read1(1 << 16)  # what is in Python's buffer, which `select` does not see; from here on nothing is put there
     while True:
         left = max(0.0, until - time.monotonic()) if lines else None  # None: for ever
@@ -77,24 +81,30 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
             first = b""
             if not lines:
                 until = time.monotonic() + GATHER
-            *whole, rest = (rest + block).split(b"\n")
-            lines += whole
+            *ends, rest = block.split(b"\n")
+            if ends:
+                lines += [b"".join([*begun, ends[0]]), *ends[1:]]
+                begun = []
+            begun += [rest] if rest else []
         else:
             break
-    if last := [*lines, rest] if rest else lines:
+    if last := [*lines, b"".join(begun)] if begun else lines:
         yield last
 
 
 @contextlib.contextmanager
 def writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], object]]:
-    """Yield a function that writes a line to the file `name` (stdout when empty). The file appears when all is written; `flag` named it.
+    """Yield a function that writes a line to a file, which appears when all is written, or to stdout if `name` is in `STANDARD`.
 
-    What is not a file, such as /dev/null or a named pipe, is written to as it stands; of a link, the file it points to.
+    A device such as /dev/null or a named pipe is written to in place; of a link, the file that it points to.
+
+    Args:
+        flag: the setting that named the file, for messages.
 
     Raises:
         UserError: the file cannot be written.
     """
-    if not name:
+    if name in STANDARD:
         yield _to_stdout
         return
     target = pathlib.Path(os.path.realpath(name))

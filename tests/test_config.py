@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -131,6 +133,9 @@ def test_the_tables_of_rules_name_fields_that_exist():
         ({"tokenizer.model": ("a", "b")}, ["tokenizer.model", "2"]),
         ({"optimizer.weight_decay": 0.1}, ["optimizer.weight_decay 0.1", "adam", "adamw"]),
         ({"training.seed": 20240101123456}, ["training.seed", "20240101123456", "4,294,967,296"]),
+        ({"validation.patience": 3, "validation.every": 0}, ["validation.patience 3 needs validations", "validation.every is 0"]),
+        ({"tokenizer.character_coverage": 0.9}, ["tokenizer.character_coverage is 0.9", "0.98 to 1"]),
+        ({"tokenizer.character_coverage": 0.0, "tokenizer.kind": "bpe"}, ["tokenizer.character_coverage is 0;", "0.98 to 1"]),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):
@@ -287,6 +292,30 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(UserError, match="is a file"):
         run_directory.start(tmp_path / "letter.txt", Experiment())
+
+
+@pytest.mark.parametrize("name", ["train.log", "train.log.1", "log", "log.txt", "nohup.out", "slurm-7.err"])
+def test_a_folder_that_holds_a_log_may_become_a_run(name, tmp_path):
+    (tmp_path / name).write_text("starting\n")
+    with run_directory.held(tmp_path, print):
+        assert run_directory.start(tmp_path, Experiment()) is False
+    assert run_directory.read(tmp_path) == Experiment() and (tmp_path / name).read_text() == "starting\n"
+
+
+def test_a_folder_that_holds_what_the_command_prints_to_may_become_a_run(tmp_path):
+    code = "import pathlib; from jaxnmt import config, run_directory as r; r.start(pathlib.Path('.'), config.Experiment())"
+    for stream in ("stdout", "stderr"):
+        run = tmp_path / stream
+        run.mkdir()
+        with (run / "said.txt").open("w") as file:
+            done = subprocess.run([sys.executable, "-c", code], cwd=run, **{stream: file})
+        assert done.returncode == 0 and run_directory.read(run) == Experiment()
+
+
+def test_a_folder_of_logs_is_no_log(tmp_path):
+    (tmp_path / "log").mkdir()
+    with pytest.raises(UserError, match="neither empty nor a run"):
+        run_directory.start(tmp_path, Experiment())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import jaxnmt
 ROOT = pathlib.Path(jaxnmt.__file__).parent
 CONFIG = {"config", "config_models", "config_files", "config_checks", "model_code", "overrides", "run_directory", "tpu_slices", "trust"}
 CONFIG |= {"literal_paths", "lost_output", "whole_files"}
-CLI = {"cli", "verbs", "huge_pages", "text_streams", "run_summary", "launchers"}
+CLI = {"__main__", "cli", "verbs", "huge_pages", "text_streams", "run_summary", "launchers"}
 
 # What each room may import, itself aside.
 BELOW: dict[str, set[str]] = {"config": set(), "data": {"config"}, "parallel": {"config"}}

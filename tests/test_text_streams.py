@@ -80,3 +80,28 @@ def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
         (tmp_path / f"{name}.gz").write_bytes(data)
         with pytest.raises(UserError, match=f"{name}.gz is not (a whole gzip file|gzip data)"):
             list(text_streams.windows(str(tmp_path / f"{name}.gz"), 8))
+
+
+def test_minus_is_stdin_and_stdout(pipe, capfdbinary):
+    os.write(pipe, "ä\nb\n".encode())
+    os.close(pipe)
+    assert sum(text_streams.windows("-", 8), []) == ["ä", "b"]
+    with text_streams.writer("-") as write:
+        write("ö")
+    assert capfdbinary.readouterr().out == "ö\n".encode() and not os.path.exists("-")
+
+
+def test_a_long_line_of_a_pipe_takes_time_in_proportion(pipe):
+    """64 MiB in blocks of 64 KiB: joined anew for each block, they take 20 s; joined once, less than 1 s."""
+    block = b"x" * 2**16
+
+    def bring():
+        for _ in range(2**10):
+            os.write(pipe, block)
+        os.write(pipe, b"\nlast")
+        os.close(pipe)
+
+    threading.Thread(target=bring).start()
+    start = time.process_time()
+    assert [len(line) for window in text_streams.windows("", 8) for line in window] == [2**26, 4]
+    assert time.process_time() - start < 5

@@ -97,7 +97,7 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
         UserError: fewer than three steps were taken; and whatever training raises.
     """
     process_began = time.perf_counter() - process_age()
-    compiler.set_up()
+    compiler.check()
     with tempfile.TemporaryDirectory(prefix="jaxnmt-bench-") as folder:
         trainer = TimedTrainer(experiment, Path(folder), seconds)
         trainer.run()

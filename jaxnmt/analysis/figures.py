@@ -137,17 +137,14 @@ def _write_in(axes, grid: Grid, low: float, high: float) -> None:
 def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
     """A figure (matplotlib's) in the house's style, as SVG; `height` in inches, of 7.5 that it is wide."""
     import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # pyplot would choose a backend for the whole process
 
     style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    with pyplot.rc_context(style):
-        figure = pyplot.figure(figsize=(7.5, height), layout="constrained")
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(7.5, height), layout="constrained")
         draw(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
     return _scaling(out.getvalue(), title)
 
 

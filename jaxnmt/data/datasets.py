@@ -216,6 +216,8 @@ def _prepared(tfds: Any, make: Callable[[], Any], word: str, field: str) -> Any:
     if builder.data_path.exists():
         return make()  # which has read what is there now
     root = builder.data_dir_root
+    if str(root).startswith("~"):
+        raise UserError(f"{field}: there is no home folder to keep {word} in: set $TFDS_DATA_DIR or $HOME")
     try:
         with contextlib.nullcontext() if in_bucket(root) else locked(pathlib.Path(root) / f".{builder.name}.lock", _say):
             builder = make()  # likewise: another process may have prepared them meanwhile
@@ -227,6 +229,7 @@ def _prepared(tfds: Any, make: Callable[[], Any], word: str, field: str) -> Any:
     except (OSError, AssertionError, tfds.download.DownloadError, tfds.core.download.extractor.ExtractError) as error:
         raise UserError(
             f"{field}: {word} could not be downloaded and prepared in {builder.data_path}: {type(error).__name__}: {first_line(error)}"
+            + ("; $TFDS_DATA_DIR names another folder" if isinstance(error, OSError) else "")
         ) from error
 
 

@@ -182,12 +182,15 @@ def cache_folder(data: config.Data) -> Path:
     """`data.cache`, or $JAXNMT_CACHE, or ~/.cache/jaxnmt.
 
     Raises:
-        UserError: it is not local.
+        UserError: it is not local, or there is no home folder.
     """
     folder = data.cache or os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"
     if whole_files.in_bucket(folder):
         raise UserError(f"data.cache {folder} must be a local folder: it is memory-mapped")
-    return Path(folder).expanduser()
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise UserError(f"data.cache: there is no home folder for {folder}; set data.cache, $JAXNMT_CACHE or $HOME") from None
 
 
 def _fingerprint(**ingredients) -> str:

@@ -273,5 +273,6 @@ def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str)
             ) from error
         if "sentences_.empty()" in str(error) or "all_chars_count" in str(error):
             raise UserError(f"no tokenizer can be trained for {whose}: there is no text left to train it on") from error
-        raise UserError(f"SentencePiece could not train a tokenizer for {whose} (tokenizer: {options}): {error}") from error
+        reason = re.sub(r"^\w+: \S+\(\d+\) ", "", config.first_line(error))  # without the place in SentencePiece's source
+        raise UserError(f"SentencePiece could not train a tokenizer for {whose} ({reason}): check the settings tokenizer.*") from error
     return Subwords(written.getvalue())

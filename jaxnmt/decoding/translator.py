@@ -71,7 +71,7 @@ class Translator:
         Raises:
             UserError: the run has no (such) checkpoint.
         """
-        compiler.set_up()
+        compiler.check()
         trained = load(run, checkpoint)
         if is_leader():
             note = " (the newest, since none has a validation score yet)" if checkpoint == "best" and not scores(run) else ""

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxnmt.config import UserError
+from jaxnmt.config import UserError, first_line
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 TOLERANCE = 1e-3  # of the largest number; the wrong ones are off by 0.002 to 0.4
@@ -47,31 +47,50 @@ def _flags() -> str:
     return flags
 
 
-def set_up() -> None:
-    """Keep compiled programs between processes, and check the compiler.
+def keep_programs() -> None:
+    """Let JAX keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla.
+
+    JAX reads these variables when it is imported: call this before. If there is no home folder or it cannot be written, nothing is kept.
+    """
+    try:
+        folder = Path(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt").expanduser().absolute() / "xla"
+    except RuntimeError:  # no home
+        return
+    there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
+    if os.path.isdir(there) and os.access(there, os.W_OK):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def check() -> None:
+    """Refuse a JAX that has no device, or computes wrong numbers. No setting of JAX is changed.
 
     Raises:
-        UserError: it computes wrong numbers.
+        UserError: it is so.
     """
-    keep_programs()
+    _check_devices()
     if wrong := faults():
         raise UserError(f"{_version()} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more")
 
 
-def keep_programs() -> None:
-    """Keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla."""
+def _check_devices() -> None:
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
-        home = os.environ.get("JAXNMT_CACHE") or Path.home() / ".cache" / "jaxnmt"
-        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter, without a word, for a GPU that is not there
+        wanted = os.environ.get("JAX_PLATFORMS", "")
+        why = f" ({first_line(error)})" if str(error) else ""
+        raise UserError(
+            f"JAX finds no device{f' of JAX_PLATFORMS={wanted}' if wanted else ''}{why}: "
+            f"install JAX for that device, or {'unset JAX_PLATFORMS' if wanted else 'set JAX_PLATFORMS=cpu'}"
+        ) from error
 
 
 @functools.cache
 def faults() -> tuple[str, ...]:
-    """Run the smallest programs that are known to be compiled wrongly on CPUs; return what is wrong, for people. A fifth of a second."""
+    """Run the smallest programs that are known to be compiled wrongly on CPUs; return what is wrong, for people. Under a second."""
     import jax
 
     if jax.default_backend() != "cpu":

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import math
 import os
 import re
@@ -29,9 +28,6 @@ from jaxnmt.run_directory import checkpoints as steps
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import cast_like
-
-for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
-    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def folder(run: Path) -> LiteralPath:

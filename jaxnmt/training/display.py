@@ -1,21 +1,23 @@
-"""How training shows itself: a live bar on a terminal, plain lines elsewhere; both on stderr."""
+"""Training's output for people on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import datetime
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.segment import Segment, Segments
+from rich.text import Text
 
 from jaxnmt.lost_output import Watched
 from jaxnmt.parallel.distributed import is_leader
 
 
 def train_line(values: dict, timing: dict) -> str:
-    """One log record in words."""
+    """Return a log record in words."""
     left = datetime.timedelta(seconds=round(timing["seconds_left"]))
     return (
         f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
@@ -25,9 +27,20 @@ def train_line(values: dict, timing: dict) -> str:
 
 
 def validation_line(values: dict) -> str:
-    """One validation in words."""
+    """Return a validation in words."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
     return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
+
+
+class _Bar(Progress):
+    """A progress bar below the last log record, which is wrapped and never cut."""
+
+    record = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return what is drawn (Rich asks for it)."""
+        yield Text(self.record)
+        yield self.make_tasks_table(self.tasks)
 
 
 class Display:
@@ -36,12 +49,11 @@ class Display:
     def __init__(self, total: int, step: int, lost: Callable[[OSError], None]):
         """`lost` is called once if stderr cannot be written; nothing is shown after that."""
         stderr = typing.cast(typing.TextIO, Watched(sys.stderr, lost))
-        self._console = Console(file=stderr, highlight=False, soft_wrap=True, quiet=not is_leader())
+        self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
         self._bar = None
         self.total = total
-        if self._console.is_terminal and is_leader():
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
+        if stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
+            self._bar = _Bar(TextColumn("step"), MofNCompleteColumn(), BarColumn(), console=self._console)
             self._task = self._bar.add_task("", total=total, completed=step)
 
     def start(self) -> None:
@@ -50,8 +62,8 @@ class Display:
             self._bar.start()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
-        self._console.print(line, markup=False)
+        """Print a line that stays."""
+        self._console.print(Segments([Segment(line + "\n")]), end="", crop=False)  # as it is: no markup, no emoji, no line ends within
 
     def step(self, step: int) -> None:
         """Move the bar."""
@@ -59,9 +71,10 @@ class Display:
             self._bar.update(self._task, completed=step)
 
     def log(self, step: int, line: str) -> None:
-        """A log record: beside the bar, or a line of its own."""
+        """Show a log record: above the bar, or as a line of its own."""
         if self._bar:
-            self._bar.update(self._task, completed=step, description=line)
+            self._bar.record = line
+            self._bar.update(self._task, completed=step)
         else:
             self.say(f"step {step:,}/{self.total:,}  {line}")
 

@@ -63,7 +63,7 @@ def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | 
         UserError: the data, the mesh or the checkpoints do not allow it, or stderr cannot be written; Diverged: gradients stay non-finite.
         KeyboardInterrupt, SystemExit: a signal came, or stderr was closed; what was trained is saved.
     """
-    compiler.set_up()
+    compiler.check()
     if over := _over(experiment, run):
         if distributed.is_leader():
             print(over, file=sys.stderr)
@@ -286,10 +286,15 @@ class Trainer:
             "target_tokens_per_second": spent.target_tokens / spent.seconds,
             "utilisation": training_flops(self.abstract.params, spent.source_tokens, spent.target_tokens) / spent.seconds / peak_flops(),
             "input_wait": spent.waited / spent.seconds,
-            "seconds_left": (self.config.training.steps - step) * spent.seconds / max(spent.steps, 1),
+            "seconds_left": self._seconds_left(step, spent.seconds / max(spent.steps, 1)),
         }
         self.log.write("train", step, values, timing)
         self.display.log(step, train_line(values, timing))
+
+    def _seconds_left(self, step: int, seconds_per_step: float) -> float:
+        """Return the training time that is left until the last step, or until `training.max_minutes` are over."""
+        by_steps, minutes = (self.config.training.steps - step) * seconds_per_step, self.config.training.max_minutes
+        return min(by_steps, max(60 * minutes - self.clock.trained, 0.0)) if minutes else by_steps
 
     def _validate(self, step: int) -> Score | None:
         """Compute loss and translations of the validation pairs, and update what depends on the score: None if it is NaN or infinite."""

@@ -4,6 +4,7 @@ after the user's words are checked."""
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,17 @@ from jaxnmt.verbs.common import NoOptions, Settings
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-    """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
-    where these come from once a name is given; whether another command follows, after `--`, which the function is given last; whether
-    several processes can share it; and whether it makes runs, or goes on with them, though it takes no RUN."""
+    """A verb of the command.
+
+    Attributes:
+        function: takes the names, then the options, then the other command if there is one.
+        takes: the names ("[…]" may be missing; a last "[…...]" is a list).
+        blank: the options with their defaults.
+        given: the options with the defaults of the first name, a config or a run.
+        commands: whether another command follows after `--`.
+        shared: whether several processes can share the work.
+        makes_runs: whether it makes or resumes runs though it takes no RUN.
+    """
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
@@ -27,8 +36,18 @@ class Verb:
     makes_runs: bool = False
 
     @property
+    def least(self) -> int:
+        """Return how many names it needs."""
+        return sum(not place.startswith("[") for place in self.takes)
+
+    @property
+    def most(self) -> float:
+        """Return how many names it takes."""
+        return math.inf if self.takes and self.takes[-1].endswith("...]") else len(self.takes)
+
+    @property
     def opens_runs(self) -> bool:
-        """Whether `--trust` goes with it."""
+        """Return whether `--trust` goes with it."""
         return self.makes_runs or any("RUN" in place for place in self.takes)
 
 
@@ -59,14 +78,14 @@ VERBS = {
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "visualize": Verb(
         pictures.visualize,
-        ("RUN", "SENTENCE"),
+        ("RUN", '"SENTENCE"'),
         pictures.Visualize(),
         lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
     ),
     "probe length": Verb(pictures.probe_length, ("RUN|FILE", "[RUN|FILE...]"), pictures.Length()),
     "probe contrast": Verb(pictures.probe_contrast, ("RUN", "[RUN...]"), pictures.Contrast()),
     "probe embeddings": Verb(pictures.probe_embeddings, ("RUN",), pictures.Embeddings()),
-    "probe gates": Verb(pictures.probe_gates, ("RUN", "SENTENCE"), pictures.Gates()),
+    "probe gates": Verb(pictures.probe_gates, ("RUN", '"SENTENCE"'), pictures.Gates()),
     "data prepare": Verb(
         training.data_prepare,
         ("CONFIG",),

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from jaxnmt import config_checks, config_files, text_streams
 from jaxnmt.config import Experiment, Model, Transformer, UserError
-from jaxnmt.parallel import compiler
-from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, trainable
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, trainable, writable
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 
@@ -77,6 +76,8 @@ def bench(config: str, options: Bench) -> None:
     experiment = options.experiment
     if options.run_time <= 0:
         raise UserError(f"--run-time expects a number of seconds above 0, not {options.run_time:g}")
+    if options.json == "-":  # of other names the folder is made, with the record
+        writable("--json", options.json)
     if not experiment.data.train:
         say(f"{config} has no training data: measuring on {PHRASES[0]}")
         experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, train=PHRASES))
@@ -107,7 +108,6 @@ def laws(config: str, options: Laws) -> int:
 
     for name in set(options.only) - set(LAWS):
         raise UserError(f"--only {name}: there is no such law; the laws are {', '.join(LAWS)}")
-    compiler.keep_programs()  # no check: the law `compiled` says more
     failed = 0
     for name, verdict in check(options.model, options.only):
         failed += verdict.holds is False
@@ -130,9 +130,8 @@ def compare(first: str, others: list[str], options: Compare) -> None:
     """
     if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
         raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
-    for name in filter(None, (options.html, options.json)):
-        if not pathlib.Path(name).absolute().parent.is_dir():
-            raise UserError(f"{name} cannot be written: there is no folder {pathlib.Path(name).parent}")
+    writable("--html", options.html)
+    writable("--json", options.json)
     from jaxnmt.analysis import comparison_report, tables
     from jaxnmt.analysis.compare import Settings, gather
     from jaxnmt.analysis.compare import compare as compared

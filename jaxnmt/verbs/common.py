@@ -42,6 +42,21 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
     return config_files.with_absolute_paths(experiment)
 
 
+def writable(flag: str, name: str) -> None:
+    """Check, before anything is computed, that a file can be written. An empty name is none.
+
+    Raises:
+        UserError: its folder is missing, it is a folder, or it is stdout, which has the verb's results.
+    """
+    path = pathlib.Path(name)
+    if name == "-":
+        raise UserError(f"{flag} -: stdout has this verb's results; name a file")
+    if name and not path.absolute().parent.is_dir():
+        raise UserError(f"{flag} {name} cannot be written: there is no folder {path.parent}")
+    if name and path.is_dir():
+        raise UserError(f"{flag} {name} is a folder; name a file")
+
+
 def say(line: str) -> None:
     """For people; of several processes, one says it."""
     if distributed.is_leader():

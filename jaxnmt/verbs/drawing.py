@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from jaxnmt import text_streams
 from jaxnmt.config import UserError
-from jaxnmt.verbs.common import say
+from jaxnmt.verbs.common import say, writable
 
 
 def at_least(flag: str, value: int, least: int) -> None:
@@ -21,16 +21,15 @@ def at_least(flag: str, value: int, least: int) -> None:
 
 
 def drawable(output: str) -> None:
-    """See, before anything is computed, that a figure can be written.
+    """Check, before anything is computed, that a figure can be written.
 
     Raises:
-        UserError: its name is no SVG's, or there is no such folder.
+        UserError: its name does not end in .svg, or as `writable`.
     """
     path = pathlib.Path(output)
     if path.suffix != ".svg":
         raise UserError(f"--output {output}: the chart is an SVG; give a name that ends in .svg")
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--output {output} cannot be written: there is no folder {path.parent}")
+    writable("--output", output)
 
 
 def write(output: str, files: Mapping[str, str]) -> None:

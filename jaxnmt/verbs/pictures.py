@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding, UserError
 from jaxnmt.parallel import compiler
-from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, writable
 from jaxnmt.verbs.drawing import at_least, drawable, write
 
 
@@ -116,6 +116,8 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=options.decoding))
     if not sentence.strip():
         raise UserError("there is no word in the sentence: give one to translate, in quotes")
+    writable("--output", options.output)
+    writable("--json", options.json)
     from jaxnmt.analysis.visualize.page import page
     from jaxnmt.analysis.visualize.record import of_run
 
@@ -202,7 +204,7 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
 
     runs = dict(zip(names, experiments, strict=True))
     pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
-    compiler.set_up()
+    compiler.check()
     trained = [load(run_directory.folder(name), options.checkpoint) for name in names]
     found = len(pairs)
     for each in trained:
@@ -239,7 +241,7 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     from jaxnmt.analysis.probes import embeddings_report
     from jaxnmt.training.trained import load
 
-    compiler.set_up()
+    compiler.check()
     trained = load(run_directory.folder(run), options.checkpoint)
     reports = [embeddings_report.vectors(trained, run_directory.folder(run), options.words, options.side, options.neighbours)]
     if options.word:
@@ -267,7 +269,7 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
 
     config: Any = experiment.model
     gates.check(config)
-    compiler.set_up()
+    compiler.check()
     trained = load(run_directory.folder(run), options.checkpoint)
     source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
     layers, shown = gates.read(config, trained.model, trained.params, source), gates.SHOWN[config.cell]

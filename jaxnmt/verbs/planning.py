@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pathlib
 import sys
 from typing import Annotated
 
 from jaxnmt import config_checks, text_streams
 from jaxnmt.config import Experiment, UserError
-from jaxnmt.verbs.common import Flat, run_folder, say
+from jaxnmt.verbs.common import Flat, run_folder, say, writable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +41,7 @@ def plan(config: str, options: Plan) -> int:
     """
     if not options.on:
         raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
-    if options.json and not pathlib.Path(options.json).absolute().parent.is_dir():
-        raise UserError(f"--json {options.json} cannot be written: there is no folder {pathlib.Path(options.json).parent}")
+    writable("--json", options.json)
     config_checks.validate(options.experiment)
     from jaxnmt.analysis import tables
     from jaxnmt.analysis.plan import kernel, prediction, report, search, topology, workload

@@ -42,7 +42,7 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import gradients as probe
 
-    compiler.set_up()
+    compiler.check()
     at, lines = probe.distances(options.distance), {}
     for label, subject in asked.items():
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
@@ -93,7 +93,7 @@ def recall(first: str, others: list[str], options: Recall) -> None:
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import recall as probe
 
-    compiler.set_up()
+    compiler.check()
     models, budget = (
         {label: subject.model for label, subject in asked.items()},
         probe.Budget(options.steps, options.batch_size, options.learning_rate),
@@ -137,7 +137,7 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     from jaxnmt.analysis import figures, tables
     from jaxnmt.analysis.probes import steptime as probe
 
-    compiler.set_up()
+    compiler.check()
     timings = []
     for timing in probe.measure({label: subject.model for label, subject in asked.items()}, lengths, options.tokens, options.run_time):
         timings.append(timing)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from jaxnmt import run_directory
 from jaxnmt.config import UserError
+from jaxnmt.parallel import compiler
 from jaxnmt.verbs.common import say
 
 
@@ -57,6 +58,7 @@ def ablate(name: str, options: Ablate) -> int:
         return _submit(name, folder, options.workers)
     from jaxnmt.analysis.ablations import budgets, report, worker
 
+    compiler.check()
     sizes = budgets.measure(study, folder)
     trial = study.tuning or study.budget
     steps = {variant: {"run": size.steps(study.budget), "trial": size.steps(trial)} for variant, size in sizes.items()}

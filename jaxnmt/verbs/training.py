@@ -10,7 +10,7 @@ from typing import Annotated
 
 from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.config import Experiment, UserError, replace
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import compiler, distributed
 from jaxnmt.verbs.common import Flat, NoOptions, Settings, run_folder, say, trainable
 
 
@@ -122,6 +122,7 @@ def runs_average(run: str, options: Average) -> None:
         raise UserError(f"--last expects a number above 0, not {options.last}")
     from jaxnmt.training.averaging import average
 
+    compiler.check()
     print(average(run_directory.folder(run), last=options.last))
 
 
@@ -132,6 +133,7 @@ def _explain_sharding(config: str, options: Train) -> None:
     from jaxnmt.analysis.plan.workload import Lengths
     from jaxnmt.analysis.sharding_table import explain
 
+    compiler.check()
     table = explain(options.experiment, Lengths(options.experiment, run_folder(config, options.run), say).vocabularies)
     if distributed.is_leader():
         tables.show([table])

@@ -12,15 +12,15 @@ from typing import Annotated, Any, Literal
 from jaxnmt import config_checks, run_directory, text_streams
 from jaxnmt.config import Decoding
 from jaxnmt.parallel import distributed
-from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say
+from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, writable
 
 
 @dataclasses.dataclass(frozen=True)
 class Translate:
     input: str = ""
-    """File to translate, one sentence a line, plain or compressed; when empty, stdin."""
+    """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
     output: str = ""
-    """File to write, whole or not at all; when empty, stdout."""
+    """File to write, whole or not at all; stdout if empty or -."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     alignments: Literal["none", "hard", "soft"] = "none"
@@ -95,6 +95,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     """
     experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
     config_checks.validate(experiment)
+    writable("--output", options.output)
     distributed.join()
     from jaxnmt.evaluation.scores import score
     from jaxnmt.evaluation.test_sets import open_test_set

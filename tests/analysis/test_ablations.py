@@ -329,6 +329,8 @@ def test_held_out_sentences_are_compared_only_where_the_same_are_held_out(tmp_pa
 def test_a_changed_study_is_refused_and_more_seeds_are_taken(tmp_path):
     one = tiny.experiment(tmp_path)
     study = Study({"a": one, "b": replace(one, **{"training.label_smoothing": 0.2})}, Budget(5))
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "slurm.out").write_text("queued")
     studies.begin(study, tmp_path / "study")
     studies.begin(Study(study.variants, Budget(5), seeds=(1, 2, 3, 4)), tmp_path / "study")
     with pytest.raises(UserError, match="other budget"):

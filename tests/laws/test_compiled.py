@@ -105,7 +105,7 @@ def test_a_compiler_that_is_wrong_is_refused_with_what_to_do(flags, remedy, monk
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setattr(compiler, "faults", lambda: ("a sum is off by 3.0%",))
     with pytest.raises(UserError, match=f"jaxlib {JAXLIB} computes wrong numbers on this CPU \\(a sum is off by 3.0%\\): {remedy}"):
-        compiler.set_up()
+        compiler.check()
 
 
 class _CompiledOtherwise(TransformerModule):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxnmt import config_checks, config_files
+from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.config import Experiment, UserError, replace
 
 
@@ -170,7 +170,7 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         UserError: it holds another one; the fields that differ are named.
     """
     path, now = folder / "study.json", describe(study)
-    found = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    found = {file.name for file in folder.iterdir() if not run_directory.is_log(file)} if folder.is_dir() else set()
     if path.name not in found:
         if any(not name.startswith(f".{path.name}") for name in found):  # more than another worker that is just writing it leaves
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")

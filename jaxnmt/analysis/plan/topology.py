@@ -100,7 +100,7 @@ def _cpus(name: str, count: int) -> Sequence[Any]:
 def _gpus() -> Target:
     try:
         devices = jax.devices("gpu")
-    except RuntimeError:
+    except (RuntimeError, AssertionError):
         raise UserError("--on gpu: JAX finds no GPU on this machine") from None
     kind = devices[0].device_kind
     chip = next((chip for name, chip in _GPUS.items() if name in kind), Chip(kind))

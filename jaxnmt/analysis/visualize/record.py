@@ -31,7 +31,7 @@ def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | s
     Raises:
         UserError: the run has no (such) checkpoint; the sentence is empty, or longer than the model reads.
     """
-    compiler.set_up()
+    compiler.check()
     trained = load(run, checkpoint)
     experiment = trained.experiment
     translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)
