@@ -1,7 +1,8 @@
 """XLA as jaxnmt runs it: programs are kept between processes, and no fusion that computes wrong numbers is used.
 
 On CPUs, jaxlib 0.10.2 and later hand products and sums to a library, YNNPACK. A product alone is right. A sum that is fused with its
-neighbours is wrong in some versions (docs/trust.md). So only products go to YNNPACK here, and none where XLA's own are as fast.
+neighbours is wrong in some versions (docs/trust.md). So only products go to YNNPACK here. Without it a row's
+product has other last bits in another place of the batch.
 """
 
 from __future__ import annotations
@@ -15,27 +16,18 @@ from typing import Any
 from jaxnmt.config import UserError, first_line
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+PRODUCTS_ALONE = f"{FLAG}=individual_dot"
 TOLERANCE = 1e-3  # of the largest number; the wrong ones are off by 0.002 to 0.4
 
 
-@functools.cache
-def right_fusions() -> str:
-    """Return the flag that hands no sums to YNNPACK: products alone with AVX-512, where they are faster than XLA's; else nothing."""
-    try:
-        wide = "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        wide = False
-    return f"{FLAG}=individual_dot" if wide else f"{FLAG}="
-
-
 def use_right_fusions() -> None:
-    """Put the flag `right_fusions` into $XLA_FLAGS, unless the user has set it.
+    """Put `PRODUCTS_ALONE` into $XLA_FLAGS, unless the user has set this flag.
 
     XLA reads the variable once, when a process first uses JAX: call this before.
     """
     flags = _flags()
     if FLAG not in flags:  # ours first: XLA reads no further than a word that it cannot read
-        os.environ["XLA_FLAGS"] = f"{right_fusions()} {flags}".strip()
+        os.environ["XLA_FLAGS"] = f"{PRODUCTS_ALONE} {flags}".strip()
 
 
 def _flags() -> str:
@@ -142,6 +134,6 @@ def _version() -> str:
 
 def _remedy() -> str:
     flags = _flags()
-    if right_fusions() in flags.split():
+    if PRODUCTS_ALONE in flags.split():
         return "install another version of jax (pyproject.toml names the range)"
-    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={right_fusions()} before JAX starts"
+    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={PRODUCTS_ALONE} before JAX starts"

@@ -59,15 +59,15 @@ def test_nothing_is_trained_with_xlas_defaults(tmp_path):
 
 
 def test_the_compiler_as_it_is_set_up_has_none_of_the_known_faults():
-    assert compiler.right_fusions() in os.environ["XLA_FLAGS"].split()
+    assert compiler.PRODUCTS_ALONE in os.environ["XLA_FLAGS"].split()
     assert compiler.faults() == ()
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (None, compiler.right_fusions()),
-        ("--xla_a=1", f"{compiler.right_fusions()} --xla_a=1"),
+        (None, compiler.PRODUCTS_ALONE),
+        ("--xla_a=1", f"{compiler.PRODUCTS_ALONE} --xla_a=1"),
         (f"{compiler.FLAG}=dot --xla_a=1", f"{compiler.FLAG}=dot --xla_a=1"),
     ],
 )
@@ -77,28 +77,19 @@ def test_a_users_own_flags_stay(before, after, monkeypatch):
     assert os.environ["XLA_FLAGS"] == after
 
 
-@pytest.mark.parametrize(("words", "value"), [("fma avx2 avx512f avx512vl", "individual_dot"), ("fma avx avx2", "")])
-def test_products_go_to_ynnpack_where_vectors_are_wide(words, value, monkeypatch):
-    monkeypatch.setattr(compiler.Path, "read_text", lambda *_, **__: f"flags\t\t: {words}\n")
-    compiler.right_fusions.cache_clear()
-    assert compiler.right_fusions() == f"{compiler.FLAG}={value}"
-    monkeypatch.undo()
-    compiler.right_fusions.cache_clear()
-
-
 def test_flags_in_a_file_are_read_as_xla_reads_them(tmp_path, monkeypatch):
     (tmp_path / "flags").write_text("--xla_a=1\n--xla_b=2\n")
     monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "flags"))
     compiler.use_right_fusions()
-    assert os.environ["XLA_FLAGS"] == f"{compiler.right_fusions()} --xla_a=1 --xla_b=2"
+    assert os.environ["XLA_FLAGS"] == f"{compiler.PRODUCTS_ALONE} --xla_a=1 --xla_b=2"
 
 
 @pytest.mark.parametrize(
     ("flags", "remedy"),
     [
-        ("", f"set XLA_FLAGS={compiler.right_fusions()}"),
+        ("", f"set XLA_FLAGS={compiler.PRODUCTS_ALONE}"),
         (XLAS_DEFAULT, f"remove {compiler.FLAG}"),
-        (compiler.right_fusions(), "install another version of jax"),
+        (compiler.PRODUCTS_ALONE, "install another version of jax"),
     ],
 )
 def test_a_compiler_that_is_wrong_is_refused_with_what_to_do(flags, remedy, monkeypatch):
