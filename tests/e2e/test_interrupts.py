@@ -184,7 +184,7 @@ def test_a_second_ctrl_c_leaves_at_once(train, tmp_path, monkeypatch):
 
 def test_ctrl_c_while_compiling_leaves_at_once(text, tmp_path):
     session = kill_resume.Session(text, tmp_path / "run", tmp_path / "nothing compiled yet")
-    assert session.until(lambda: session.said("compiling"))
+    assert session.until(lambda: session.said("; compiling"))
     session.process.send_signal(signal.SIGINT)
     assert session.process.wait(timeout=120) == 130
     session.kill()
