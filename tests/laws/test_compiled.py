@@ -32,23 +32,6 @@ def test_the_law_fails_with_xlas_defaults(tmp_path):
     assert done.returncode == 1 and done.stdout.startswith("FAILS") and "is off by" in done.stdout, done.stderr
 
 
-@pytest.mark.skipif(
-    tuple(map(int, JAXLIB.split(".")[:3])) < (0, 11, 2), reason=f"no fusion in our models is known to be wrong in jaxlib {JAXLIB}"
-)
-def test_the_law_finds_a_wrong_fusion_in_a_model_by_itself(tmp_path):
-    code = """if True:
-        import sys; sys.path.insert(0, sys.argv[1])
-        import tiny
-        from jaxnmt.analysis.laws import Subject, compiled
-        from jaxnmt.parallel import compiler
-        compiler.faults = lambda: ()
-        print(compiled.compiled(Subject(tiny.RUNGS["pre"])))
-    """
-    environment = os.environ | {"XLA_FLAGS": XLAS_DEFAULT, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code, os.path.dirname(tiny.__file__)], env=environment, capture_output=True, text=True)
-    assert "holds=False" in done.stdout and " alone at 4,096 positions: off by" in done.stdout, done.stdout + done.stderr
-
-
 @WRONG
 def test_nothing_is_trained_with_xlas_defaults(tmp_path):
     config = tiny.write_config(tmp_path)
