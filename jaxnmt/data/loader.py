@@ -6,6 +6,7 @@ no iterator to save.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -113,18 +114,23 @@ def batches(
     stop: int,
     rows: Callable[[int], np.ndarray] | None = None,
 ) -> Generator[tuple[int, PlannedBatch, dict[str, np.ndarray]], None, None]:
-    """Steps start..stop-1 as (step, plan of the batch, arrays), a few made ready ahead in a thread.
+    """Yield steps start..stop-1 as (step, plan of the batch, arrays); a thread makes a few ahead.
 
-    An error while a batch is made is raised here, when its turn comes. Closing the generator ends the thread.
+    An error while a batch is made is raised here, when its turn comes. Once the generator is closed, nothing is planned or written.
 
     Args:
         rows: which rows, ascending, of a batch of so many are read and made into arrays; None: all. The plan is of the whole batch.
     """
     import grain  # imports JAX
 
-    def make(step: int) -> tuple[int, PlannedBatch, dict[str, np.ndarray]]:
-        planned = plan.batch(int(step))
-        return int(step), planned, assemble(planned if rows is None else planned.only(rows(planned.shape.rows)), corpora)
+    closed, making = False, threading.Lock()
+
+    def make(step: int) -> tuple[int, PlannedBatch, dict[str, np.ndarray]] | None:
+        with making:
+            if closed:
+                return None
+            planned = plan.batch(int(step))
+            return int(step), planned, assemble(planned if rows is None else planned.only(rows(planned.shape.rows)), corpora)
 
     if start >= stop:
         return
@@ -133,6 +139,8 @@ def batches(
     try:
         yield from iterator
     finally:
+        with making:  # Grain's `close` does not wait for its thread
+            closed = True
         close = getattr(iterator, "close", None)
         if close is not None:
             close()

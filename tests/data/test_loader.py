@@ -143,6 +143,26 @@ def test_closing_ends_the_threads():
     assert not set(threading.enumerate()) - before
 
 
+def test_once_closed_nothing_is_planned_any_more():
+    corpora, planned = [corpus(text(120))], []
+    plan = plan_of("packed", corpora)
+    make = plan.batch
+
+    def slowly(step):
+        planned.append(step)
+        time.sleep(0.1)
+        planned.append(step)
+        return make(step)
+
+    plan.batch = slowly
+    stream = loader.batches(plan, corpora, 0, 10_000)
+    next(stream)
+    stream.close()
+    before = list(planned)
+    time.sleep(0.5)
+    assert planned == before
+
+
 @pytest.mark.parametrize("row_multiple", [1, 6])
 def test_evaluation_sees_every_pair_once_in_few_shapes(row_multiple):
     pairs = [*text(90), ([5] * 40, [6] * 3), ([7], [8] * 40)]
