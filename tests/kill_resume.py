@@ -34,6 +34,11 @@ import numpy as np
 PHASES = ("compiling", "saving", "validating", "stepping")
 STEPS, LOG, SAVE, VALIDATE = 48, 4, 10, 16
 
+TRANSFORMER = """batching=Batching(tokens=1024, row_length=32),
+        model=Transformer(emb_dim=32, num_heads=2, mlp_dim=64, num_encoder_layers=1, num_decoder_layers=1,
+                          dropout=0.2, attention_dropout=0.1, activation_dropout=0.1),"""
+BAG = """batching=Batching(layout="buckets", tokens=1024, row_length=32, max_shapes=1),
+        model=Recurrent(encoder="bag", context="fixed", cell="rnn", emb_dim=32, hidden_dim=32, dropout=0.2),"""
 CONFIG = f'''"""A tiny run with everything on that could make two sessions differ from one."""
 from jaxnmt.config import *
 
@@ -42,9 +47,7 @@ def config():
     return Experiment(
         data=Data(train=("numbers.a,numbers.b", "letters.a,letters.b@2"), held_out=24, max_length=32),
         tokenizer=Tokenizer(vocab_size=320),
-        batching=Batching(tokens=1024, row_length=32),
-        model=Transformer(emb_dim=32, num_heads=2, mlp_dim=64, num_encoder_layers=1, num_decoder_layers=1,
-                          dropout=0.2, attention_dropout=0.1, activation_dropout=0.1),
+        SETTINGS
         schedule=Schedule(warmup_steps=10),
         training=Training(steps={STEPS}, accumulation=2, ema_decay=0.9),
         validation=Validation(every={VALIDATE}, samples=1),
@@ -55,15 +58,15 @@ def config():
 '''
 
 
-def write_data(folder: Path, seed: int = 0) -> None:
-    """Two sources of 400 pairs, and the config that mixes them."""
-    chance = random.Random(seed)
+def write_data(folder: Path, settings: str = TRANSFORMER) -> None:
+    """Write two sources of 400 pairs, and the config that mixes them."""
+    chance = random.Random(0)
     digits = dict(zip("0123456789", "null eins zwei drei vier fünf sechs sieben acht neun".split(), strict=True))
     for name, alphabet, say in (("numbers", "0123456789", digits.__getitem__), ("letters", "abcdefgh", str.upper)):
         words = [[chance.choice(alphabet) for _ in range(chance.randint(2, 8))] for _ in range(400)]
         (folder / f"{name}.a").write_text("".join(f"{' '.join(row)}\n" for row in words), encoding="utf-8")
         (folder / f"{name}.b").write_text("".join(f"{' '.join(map(say, row))}\n" for row in words), encoding="utf-8")
-    (folder / "tiny.py").write_text(CONFIG, encoding="utf-8")
+    (folder / "tiny.py").write_text(CONFIG.replace("SETTINGS", settings), encoding="utf-8")
 
 
 class Session:

@@ -91,8 +91,8 @@ def config():
     return Experiment(
         data=Data(max_length=8, held_out=10, workers=1, cache={cache!r}),
         tokenizer=Tokenizer(kind="words", vocab_size=0),
-        batching=Batching(tokens=256, row_length=16),
-        model=Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1),
+        batching=Batching(layout="buckets", max_shapes=1, tokens=256),
+        model=Recurrent(encoder="bag", context="fixed", cell="rnn", emb_dim=16, hidden_dim=16, dropout=0.1),
         schedule=Schedule(learning_rate=1e-2, warmup_steps=10),
         training=Training(steps=60, ema_decay=0.9),
         validation=Validation(every=30, metric="bleu", beam_size=2),

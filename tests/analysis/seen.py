@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import pytest
 import tiny
 from laws import own
 
@@ -24,6 +25,15 @@ CONFIGS: dict[str, Any] = {
     **{name: replace(config, tie_embeddings="none") for name, config in tiny.RECURRENT.items()},
     "own": own.Average(),
 }
+
+# Whose parts others have too: `make slow` looks at these.
+SLOW = {"scanned", "rotary", "sutskever", "cho", "luong", "luong_concat"}
+
+
+def cases(names) -> list:
+    """The names as parameters of a test, some for `make slow` only."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
+
 
 RUNGS = ("bag", "rnn_fixed", "lstm_fixed", "gru_bahdanau", "lstm_luong", "multi30k_tiny")
 CAPTIONS = [

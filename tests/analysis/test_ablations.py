@@ -62,28 +62,44 @@ def without_speed(table):
     return [line.rsplit("|", 3)[0] for line in table.splitlines()]
 
 
-@pytest.mark.parametrize(("seeds", "kills"), [((1,), 1), pytest.param((1, 2), 10, marks=pytest.mark.slow)])
-def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_done_twice(tmp_path, seeds, kills):
-    file, random = study_file(tmp_path, seeds), np.random.default_rng(0)
-    whole = subprocess.run(command(file, tmp_path / "whole"), capture_output=True, text=True)
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    finished: dict = {}
+def killed_again_and_again(file, folder, kills):
+    """Kill a study while it trains, a number of times, and let two workers finish it: what had a result before the last kill is left alone."""
+    finished, random = {}, np.random.default_rng(0)
     for _ in range(kills):
-        process = subprocess.Popen(command(file, tmp_path / "killed"), start_new_session=True, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command(file, folder), start_new_session=True, stderr=subprocess.DEVNULL)
         done = len(finished)
         while process.poll() is None and len(finished) == done:  # until it has finished something, and somewhere in the next
             time.sleep(0.2)
-            finished |= {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("result.json")}
+            finished |= {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
         time.sleep(random.uniform(0, 6))
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        finished |= {path: path.stat().st_mtime_ns for path in (tmp_path / "killed").rglob("result.json")}
-    two = [subprocess.Popen(command(file, tmp_path / "killed"), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+        finished |= {path: path.stat().st_mtime_ns for path in folder.rglob("result.json")}
+    two = [subprocess.Popen(command(file, folder), stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in two:
         told = process.communicate()[1]
         assert process.returncode == 0, told[-2000:]
     assert finished and {path: path.stat().st_mtime_ns for path in finished} == finished
+
+
+def reproduced(file, folder, what):
+    return subprocess.run([*command(file, folder), "--reproduce", what], capture_output=True, text=True).stdout == "the same to the digit\n"
+
+
+def test_a_study_that_is_killed_is_finished_and_nothing_is_done_twice(tmp_path):
+    file = study_file(tmp_path, (1,))
+    killed_again_and_again(file, tmp_path / "killed", 1)
+    check_table(studies.load(str(file)), tmp_path / "killed", (tmp_path / "killed" / "report.md").read_text())
+    assert reproduced(file, tmp_path / "killed", "two heads")
+
+
+@pytest.mark.slow
+def test_a_study_killed_again_and_again_is_the_undisturbed_one(tmp_path):
+    file = study_file(tmp_path, (1, 2))
+    whole = subprocess.run(command(file, tmp_path / "whole"), capture_output=True, text=True)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed_again_and_again(file, tmp_path / "killed", 10)
     tables = [(tmp_path / name / "report.md").read_text() for name in ("whole", "killed")]
     assert without_speed(tables[0]) == without_speed(tables[1])
     study = studies.load(str(file))
@@ -91,8 +107,7 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one_and_nothing_is_do
         left, right = (worker.read_result(tmp_path / name, job) for name in ("whole", "killed"))
         assert left["validations"] == right["validations"] and left.get("test") == right.get("test")
     check_table(study, tmp_path / "whole", tables[0])
-    again = [*command(file, tmp_path / "whole"), "--reproduce", "two heads" if seeds == (1,) else "runs/two_heads/seed-1"]
-    assert subprocess.run(again, capture_output=True, text=True).stdout == "the same to the digit\n"
+    assert reproduced(file, tmp_path / "whole", "runs/two_heads/seed-1")
 
 
 def check_table(study, folder, table):

@@ -134,6 +134,7 @@ def test_without_recurrence_it_is_the_gradient_of_a_words_vector(name):
     np.testing.assert_allclose(norms(model, params), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_classic_picture_at_initialisation():
     """The plain network's gradient is gone after a hundred steps, the LSTM's after a thousand; attention's does not care."""
     kinds = {
@@ -269,7 +270,7 @@ def test_what_can_be_recalled_is_learnt_and_what_was_not_taught_is_guessed():
     assert max(recall.Task(BAG, (1, 4), recall.Budget(1, 16, 1e-6)).accuracies(1).values()) < 0.3
 
 
-@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("together", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(together, tmp_path, monkeypatch):
     models = {"bag": BAG, "wide": replace(BAG, hidden_dim=24)}
     measure = functools.partial(recall.measure, models, (1, 3), together, BUDGET, 2)

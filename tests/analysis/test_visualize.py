@@ -31,7 +31,7 @@ def sown(name):
     return {path_name(path).removesuffix("/attention/0"): np.asarray(x[0], np.float64) for path, x in leaves}
 
 
-@pytest.mark.parametrize("name", seen.CONFIGS)
+@pytest.mark.parametrize("name", seen.cases(seen.CONFIGS))
 def test_the_weights_in_the_page_are_the_models_own(name):
     own, shown = sown(name), {each["name"]: np.array(each["heads"]) for each in read(page(seen.recorded(name)))["attention"]}
     assert shown.keys() == own.keys() and bool(shown) == (name in WITH)
@@ -59,7 +59,7 @@ def test_layers_are_counted_in_their_order_and_parts_are_told_apart():
     ]
 
 
-@pytest.mark.parametrize("name", seen.CONFIGS)
+@pytest.mark.parametrize("name", seen.cases(seen.CONFIGS))
 def test_every_layer_has_a_vector_for_every_token(name):
     found = seen.recorded(name)
     for each in found["vectors"]:
@@ -87,7 +87,7 @@ def test_a_share_counts_only_rows_that_have_a_choice():
     assert records.shares("decoder", np.ones((2, 1, 1), np.float32)) == {}  # nothing was written but the end
 
 
-@pytest.mark.parametrize("name", ["shipped rnn_fixed", "elman", "sutskever", "cho", "bahdanau", "luong_location"])
+@pytest.mark.parametrize("name", seen.cases(["shipped rnn_fixed", "elman", "sutskever", "cho", "bahdanau", "luong_location"]))
 def test_a_state_knows_what_its_reader_has_read_and_nothing_else(name):
     """Change one token: the states from where it is read on differ, and none before it in the reader's order, to the bit."""
     translator, ids = seen.translator(name), seen.recorded(name)["source"]["ids"]
@@ -100,7 +100,7 @@ def test_a_state_knows_what_its_reader_has_read_and_nothing_else(name):
         np.testing.assert_array_equal(differs, np.triu(np.ones_like(differs)))
 
 
-@pytest.mark.parametrize("name", seen.CONFIGS)
+@pytest.mark.parametrize("name", seen.cases(seen.CONFIGS))
 def test_probabilities_multiply_to_the_searchs(name):
     found = seen.recorded(name)
     assert sum(np.log(step["p"]) for step in found["steps"]) == pytest.approx(found["log_prob"], abs=2e-4)
@@ -112,7 +112,7 @@ def test_probabilities_multiply_to_the_searchs(name):
     assert [step["read"] for step in found["steps"]] == ["‹begin›", *found["target"]["pieces"][:-1]]
 
 
-@pytest.mark.parametrize("name", [name for name in RECURRENT if name in WITH])
+@pytest.mark.parametrize("name", seen.cases(name for name in RECURRENT if name in WITH))
 def test_scores_become_weights_and_weights_times_states_the_context(name):
     found = seen.recorded(name)
     states = np.array([state["values"] for state in found["recurrent"]["states"]])
@@ -127,7 +127,7 @@ def test_scores_become_weights_and_weights_times_states_the_context(name):
         assert asks is None or step["query"] == asks
 
 
-@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("name", seen.cases(RECURRENT))
 def test_what_the_output_layer_reads_gives_the_likeliest_words(name):
     """The last vector of each step, times the output matrix, is the step's logits."""
     found, translator = seen.recorded(name), seen.translator(name)
@@ -151,7 +151,7 @@ def test_a_fixed_context_is_one_vector():
             np.testing.assert_allclose(vector, states[-1], atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["transformer", "bahdanau", "luong", "elman", "own"])
+@pytest.mark.parametrize("name", seen.cases(["transformer", "bahdanau", "luong", "elman", "own"]))
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_tree_is_the_search(name, size):
     decoding = replace(seen.DECODING, beam_size=size, n_best=size)

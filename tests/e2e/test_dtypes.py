@@ -47,7 +47,7 @@ def test_jax_enable_x64_changes_nothing(tmp_path):
     ]
     train, wide, said = ["train", tiny.write_config(tmp_path), *text], {"JAX_ENABLE_X64": "1"}, []
     (tmp_path / "in").write_text("a b c\nd e\n")
-    jaxnmt(*train, "--run", str(tmp_path / "plain"), "--training.steps", "10")
+    assert cli.main([*train, "--run", str(tmp_path / "plain"), "--training.steps", "10"]) == 0
     jaxnmt(*train, "--run", str(tmp_path / "wide"), "--training.steps", "5", **wide)
     jaxnmt("resume", str(tmp_path / "wide"), "--training.steps", "10", **wide)
     for run, environment in (("plain", wide), ("wide", wide), ("wide", {})):

@@ -84,6 +84,7 @@ def test_it_is_aligned(folder, capsys):
         assert [link.split("-")[1] for link in links.split()] == [str(t) for t in range(len(text.split()))]
 
 
+@pytest.mark.slow
 def test_eight_devices_reach_the_losses_of_one(folder):
     mesh = {"mesh.data": "2", "mesh.fsdp": "2", "mesh.tensor": "2", "training.steps": "4"}
     words = command(folder, "eight", "elsewhere.py", **mesh)

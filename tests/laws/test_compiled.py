@@ -13,7 +13,7 @@ import tiny
 from jaxnmt.analysis.laws import Subject, ask, compiled
 from jaxnmt.config import UserError
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.models.transformer import TransformerModule
+from jaxnmt.models.recurrent import RecurrentModule
 from jaxnmt.parallel import compiler
 
 XLAS_DEFAULT = f"{compiler.FLAG}=individual_dot,reduce"
@@ -82,7 +82,7 @@ def test_a_compiler_that_is_wrong_is_refused_with_what_to_do(flags, remedy, monk
         compiler.check()
 
 
-class _CompiledOtherwise(TransformerModule):
+class _CompiledOtherwise(RecurrentModule):
     """Its features are a five-hundredth larger when they are compiled: what a wrong fusion looks like."""
 
     def features(self, memory, batch, noise=None):
@@ -92,7 +92,7 @@ class _CompiledOtherwise(TransformerModule):
 @dataclasses.dataclass(frozen=True)
 class _Planted:
     def build(self, *sizes):
-        return _CompiledOtherwise(tiny.BASE, *sizes)
+        return _CompiledOtherwise(tiny.RECURRENT["bag"], *sizes)
 
 
 def test_a_program_that_is_compiled_wrongly_is_found(monkeypatch):

@@ -18,7 +18,7 @@ from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import abstract_state, initial_state
 
-MODEL = tiny.model_of(tiny.BASE)
+MODEL = tiny.model_of(tiny.RECURRENT["bag"])
 RULE = make_optimizer(Optimizer())
 TRAINING = Training(ema_decay=0.9)
 SCORE = Score("bleu", 12.25, 3.5, "nrefs:1|tok:13a")

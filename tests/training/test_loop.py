@@ -31,7 +31,14 @@ from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
 from jaxnmt.training.state import initial_state
 
-PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "batching.layout": "buckets", "batching.max_shapes": 1}
+PLAIN = {  # and of the models the one that is traced soonest
+    "training.accumulation": 1,
+    "training.ema_decay": 0.0,
+    "logging.every": 1,
+    "batching.layout": "buckets",
+    "batching.max_shapes": 1,
+    "model": tiny.RECURRENT["bag"],
+}
 
 
 @pytest.fixture
