@@ -13,7 +13,7 @@ from jaxnmt.parallel import compiler
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="jaxnmt-tests-")  # what tests train is not trusted outside of them
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
-# With these the suite takes 8 minutes where nothing is compiled yet, instead of 11; the laws are ours, not the compiler's.
+# With these the suite takes less time where nothing is compiled yet; the laws are ours, not the compiler's.
 _FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # which no other version knows

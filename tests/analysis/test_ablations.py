@@ -36,7 +36,7 @@ from jaxnmt.config_files import read
 def study():
     parent = read(pathlib.Path({parent!r}))
     return Study(
-        variants={{"one head": replace(parent, **{{"model.num_heads": 1}}), "two heads": parent}},
+        variants={{"no dropout": replace(parent, **{{"model.dropout": 0.0}}), "dropout": parent}},
         budget=Budget(6, "steps"),
         seeds={seeds},
         learning_rates=(1e-3, 1e-2),
@@ -46,9 +46,10 @@ def study():
 
 
 def study_file(tmp_path, seeds):
-    parent = tiny.experiment(tmp_path / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"})
+    soonest_traced = {"model": tiny.RUNGS["bag"], "batching.layout": "buckets", "batching.max_shapes": 1, "training.accumulation": 1}
+    parent = tiny.experiment(tmp_path / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"}, **soonest_traced)
     config_files.save(parent, tmp_path / "parent.json")
-    path = tmp_path / "heads.py"
+    path = tmp_path / "dropout.py"
     path.write_text(STUDY.format(parent=str(tmp_path / "parent.json"), seeds=seeds))
     return path
 
@@ -63,7 +64,7 @@ def without_speed(table):
 
 
 def killed_again_and_again(file, folder, kills):
-    """Kill a study while it trains, a number of times, and let two workers finish it: what had a result before the last kill is left alone."""
+    """Kill a study a number of times while it trains, then let two workers finish it; no result that was there is made again."""
     finished, random = {}, np.random.default_rng(0)
     for _ in range(kills):
         process = subprocess.Popen(command(file, folder), start_new_session=True, stderr=subprocess.DEVNULL)
@@ -91,7 +92,7 @@ def test_a_study_that_is_killed_is_finished_and_nothing_is_done_twice(tmp_path):
     file = study_file(tmp_path, (1,))
     killed_again_and_again(file, tmp_path / "killed", 1)
     check_table(studies.load(str(file)), tmp_path / "killed", (tmp_path / "killed" / "report.md").read_text())
-    assert reproduced(file, tmp_path / "killed", "two heads")
+    assert reproduced(file, tmp_path / "killed", "dropout")
 
 
 @pytest.mark.slow
@@ -107,27 +108,27 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one(tmp_path):
         left, right = (worker.read_result(tmp_path / name, job) for name in ("whole", "killed"))
         assert left["validations"] == right["validations"] and left.get("test") == right.get("test")
     check_table(study, tmp_path / "whole", tables[0])
-    assert reproduced(file, tmp_path / "whole", "runs/two_heads/seed-1")
+    assert reproduced(file, tmp_path / "whole", "runs/dropout/seed-1")
 
 
 def check_table(study, folder, table):
     """The table is what the runs say, and they trained with the rate that their trials found best."""
-    results_of = [worker.read_result(folder, Job("two heads", seed)) for seed in study.seeds]
+    results_of = [worker.read_result(folder, Job("dropout", seed)) for seed in study.seeds]
     assert str(results.mean([result["test"]["metrics"][1]["value"] for result in results_of])) in table
-    assert list(results.significance(study, folder)) == ["two heads"]
+    assert list(results.significance(study, folder)) == ["dropout"]
     page, lengths = (folder / "report.html").read_text(), (folder / "length.svg").read_text()
     curves = (folder / "curves.svg").read_text()
     assert curves and curves in page
     assert lengths in page and all(f">{name}<" in lengths for name in study.variants)
-    rate = worker.chosen_rate(study, folder, "two heads")
-    scores = {r: worker.read_result(folder, Job("two heads", 1, r))["validation_score"] for r in (1e-3, 1e-2)}
+    rate = worker.chosen_rate(study, folder, "dropout")
+    scores = {r: worker.read_result(folder, Job("dropout", 1, r))["validation_score"] for r in (1e-3, 1e-2)}
     assert scores[rate] == max(scores.values()) > min(scores.values())
     for tried, score in scores.items():
-        trial = worker.read_result(folder, Job("two heads", 1, tried))
+        trial = worker.read_result(folder, Job("dropout", 1, tried))
         assert score == -min(validation["loss"] for validation in trial["validations"]) and trial["steps"] == 4
-        ran = json.loads((folder / f"trials/two_heads/rate-{tried:g}/run/config.json").read_text())
+        ran = json.loads((folder / f"trials/dropout/rate-{tried:g}/run/config.json").read_text())
         assert ran["training"]["seed"] == 1
-    used = json.loads((folder / "runs/two_heads/seed-1/run/config.json").read_text())
+    used = json.loads((folder / "runs/dropout/seed-1/run/config.json").read_text())
     assert used["schedule"]["learning_rate"] == rate and used["training"]["seed"] == 1 and used["training"]["steps"] == 6
 
 

@@ -12,8 +12,8 @@ import tiny
 
 from jaxnmt.analysis.laws import Subject, ask, compiled
 from jaxnmt.config import UserError
-from jaxnmt.models.seq2seq import build_model
 from jaxnmt.models.recurrent import RecurrentModule
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler
 
 XLAS_DEFAULT = f"{compiler.FLAG}=individual_dot,reduce"

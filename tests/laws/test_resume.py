@@ -14,8 +14,6 @@ import tiny
 from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer
 
-pytestmark = pytest.mark.as_shipped
-
 
 class Crash(Exception):
     pass
@@ -96,7 +94,7 @@ def kill(folder, run, monkeypatch):
     return None  # the last save may have been under way
 
 
-@pytest.mark.parametrize("end", [crash, interrupt, kill])
+@pytest.mark.parametrize("end", [pytest.param(crash, marks=pytest.mark.slow), interrupt, kill])
 def test_a_run_that_ended_too_soon_goes_on_as_if_it_had_not(end, undisturbed, monkeypatch):
     folder, whole = undisturbed
     run = folder / end.__name__

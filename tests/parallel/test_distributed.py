@@ -29,7 +29,7 @@ def train(run, **settings):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    kill_resume.write_data(folder)
+    kill_resume.write_data(folder, kill_resume.BAG)
     return folder
 
 

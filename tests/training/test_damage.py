@@ -110,8 +110,10 @@ def damages():
     yield "the file is lost", lambda data: None
 
 
-@pytest.mark.parametrize(("name", "damage"), list(damages()), ids=[name for name, _ in damages()])
-def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, name, damage):
+@pytest.mark.parametrize(
+    "damage", [pytest.param(damage, id=name, marks=[pytest.mark.slow] if "end" in name else []) for name, damage in damages()]
+)
+def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, damage):
     noticed = 0
     for number, file in enumerate(files(saved)):
         run = tmp_path / str(number)

@@ -18,8 +18,7 @@ from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, widen
 from jaxnmt.training.step import accumulate_gradient, train_step
 
-pytestmark = pytest.mark.as_shipped
-
+as_shipped = pytest.mark.as_shipped
 MODEL = tiny.model_of(tiny.BASE)
 BATCH = tiny.as_arrays(tiny.batch_of(tiny.random_pairs(3), [[0], [1], [2], []], 9, 8))
 CONFIG = replace(Experiment(model=tiny.BASE), **{"schedule.name": "constant", "schedule.learning_rate": 0.01, "schedule.warmup_steps": 0})
@@ -37,6 +36,7 @@ def program(config):
     return jax.jit(functools.partial(train_step, MODEL, make_optimizer(config.optimizer), config))
 
 
+@as_shipped
 def test_the_gradient_is_that_of_the_mean_over_tokens_at_this_step_and_seed():
     config, model = replace(CONFIG, **{"training.seed": 5}), tiny.model_of(replace(tiny.BASE, dropout=0.3))
     state = state_of(config, step=jnp.int32(7))
@@ -49,6 +49,7 @@ def test_the_gradient_is_that_of_the_mean_over_tokens_at_this_step_and_seed():
     tiny.assert_close(found, jax.jit(jax.grad(mean))(state.params), rtol=1e-5, atol=1e-6)
 
 
+@as_shipped
 def test_the_update_is_optaxs_at_the_learning_rate():
     state = state_of(CONFIG)
     new, metrics = program(CONFIG)(state, BATCH)
@@ -97,6 +98,7 @@ def test_what_the_plateau_cut_scales_the_learning_rate():
     assert float(metrics.learning_rate) == pytest.approx(0.0025) and float(new.lr_scale) == 0.25
 
 
+@as_shipped
 def test_a_step_that_is_not_finite_changes_nothing_but_counters():
     config = replace(CONFIG, **{"training.ema_decay": 0.95})
     params = tiny.params_of(MODEL)
@@ -121,8 +123,17 @@ def narrow(config, dtype):
     return state_of(config, params=params, opt_state=opt_state, ema=widen(params) if config.training.ema_decay else None)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("rule", ["adam", "adamw", "lion", "adafactor", "muon"])
+@pytest.mark.parametrize(
+    ("rule", "dtype"),
+    [
+        ("adam", "bfloat16"),
+        ("adam", "float16"),
+        ("lion", "bfloat16"),
+        ("muon", "bfloat16"),
+        ("adafactor", "bfloat16"),
+        *(pytest.param(rule, "float16", marks=pytest.mark.slow) for rule in ("adamw", "lion", "muon", "adafactor")),
+    ],
+)
 def test_parameters_optimizer_state_and_average_keep_their_dtypes(rule, dtype):
     changes = {"optimizer.name": rule, "optimizer.clip_norm": 1.0, "training.ema_decay": 0.9, "training.accumulation": 2}
     config = replace(CONFIG, **changes)
