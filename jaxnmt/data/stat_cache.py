@@ -38,13 +38,15 @@ class StatCache:
     """
 
     def __init__(self, folder: Path | None, what: str, files: Sequence[epath.Path]) -> None:
+        self._path: Path | None = None
+        if folder is None:
+            return
         now = time.time()
         stats = [_stat(file) for file in files]  # before anything is read: what changes later no longer has this stat
         self._stats = [list(stat) for stat in stats if stat]
-        self._kept: Path | None = None
-        if folder is not None and all(stat and stat[0] < (now - _RACY) * 1e9 for stat in stats):
+        if all(stat and stat[0] < (now - _RACY) * 1e9 for stat in stats):
             names = [file if whole_files.in_bucket(file) else os.path.abspath(file) for file in map(os.fspath, files)]
-            self._kept = folder / f"{hashlib.sha256(json.dumps([what, *names]).encode()).hexdigest()[:32]}.json"
+            self._path = folder / f"{hashlib.sha256(json.dumps([what, *names]).encode()).hexdigest()[:32]}.json"
 
     def get(self, name: str, read: Callable[[], T]) -> T:
         """Return the result of `read`, which reads the files, without calling it if the result is kept.
@@ -56,16 +58,16 @@ class StatCache:
         if name in known:
             return known[name]
         result = read()
-        if self._kept:
+        if self._path:
             with contextlib.suppress(OSError):  # a cache that cannot be written costs time alone
-                self._kept.parent.mkdir(parents=True, exist_ok=True)
-                whole_files.write(self._kept, json.dumps({"format": _FORMAT, "files": self._stats, "results": known | {name: result}}))
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                whole_files.write(self._path, json.dumps({"format": _FORMAT, "files": self._stats, "results": known | {name: result}}))
         return result
 
     def _known(self) -> dict[str, Any]:
         """Return the results that are kept of the files as they are; {} if there are none, or they are damaged."""
         try:
-            kept = json.loads(self._kept.read_bytes()) if self._kept else {}
+            kept = json.loads(self._path.read_bytes()) if self._path else {}
             return dict(kept["results"]) if (kept["format"], kept["files"]) == (_FORMAT, self._stats) else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
