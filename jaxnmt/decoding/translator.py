@@ -140,7 +140,8 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptio
     """Search on each device for its own sentences."""
 
     def find(whole, batch, limits_B):
-        return search(model, *whole, batch, limits_B)
+        options, params = whole
+        return search(model, options, params, batch, limits_B)
 
     return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
 
