@@ -9,6 +9,7 @@ import contextlib
 import difflib
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ from jaxnmt.config import UserError, first_line
 from jaxnmt.data import tfds_shim
 from jaxnmt.data.locks import locked
 from jaxnmt.data.source import Source
+from jaxnmt.data.stat_cache import StatCache
 from jaxnmt.whole_files import in_bucket
 
 _CHUNK = 1000  # records read at once: four times faster than one by one
@@ -35,7 +37,8 @@ class Dataset(Source):
         builder: a prepared `tfds.core.DatasetBuilder`.
         split: a TFDS split expression.
         read: takes a record apart into its two sides; None for a record that lacks one.
-        may_lack: whether `read` may return None; all records are then read once, at the start.
+        may_lack: whether `read` may return None; all records are then read at the first start.
+        cache: where what was found by reading the files is kept; None: nowhere.
     """
 
     def __init__(
@@ -47,17 +50,25 @@ class Dataset(Source):
         split: str,
         read: Callable[[Any], tuple[bytes, bytes] | None],
         may_lack: bool = False,
+        cache: pathlib.Path | None = None,
     ) -> None:
-        super().__init__(name, weight, *languages)
         self._files = builder.info.splits[split].file_instructions
+        self._parts = [(part.skip, part.take, part.examples_in_shard) for part in self._files]
+        what = json.dumps(["dataset", languages, self._parts])
+        super().__init__(name, weight, *languages, StatCache(cache, what, [epath.Path(part.filename) for part in self._files]))
         self._records: Any = builder.as_data_source(split=split) if self._files else ()  # TFDS fails on an empty slice
         self._read = read
         self._rows: range | list[int] = range(len(self._records))
         if may_lack:
-            self._rows = [row for row, pair in zip(self._rows, self._read_all(self._rows), strict=True) if pair is not None]
+            self._rows = self._kept.get("rows", self._whole_rows)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def _whole_rows(self) -> list[int]:
+        """Return the numbers of the records that have both sides."""
+        rows = range(len(self._records))
+        return [row for row, pair in zip(rows, self._read_all(rows), strict=True) if pair is not None]
 
     def _read_all(self, rows: range | list[int]) -> Iterator[tuple[bytes, bytes] | None]:
         for start in range(0, len(rows), _CHUNK):
@@ -72,23 +83,22 @@ class Dataset(Source):
     def where(self, index: int) -> str:
         return f"{self.name} example {self._rows[index] + 1}"
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the prepared files and of which of their records, read in which direction: far faster than reading the records."""
-        return self._file_digest
+    def _read_digest(self) -> str:
+        """Return the SHA-256 of the prepared files, of which of their records are read, and in which direction.
 
-    @functools.cached_property
-    def _file_digest(self) -> str:
+        This is far faster than reading the records.
+        """
         digest = hashlib.sha256(f"{self.source_language}\n{self.target_language}\n".encode())
-        for part in self._files:
-            digest.update(f"{part.skip} {part.take} {part.examples_in_shard}\n".encode())
+        for part, numbers in zip(self._files, self._parts, strict=True):
+            digest.update("{} {} {}\n".format(*numbers).encode())
             with epath.Path(part.filename).open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
         return digest.hexdigest()
 
 
-def open_dataset(name: str, config: str, split: str, weight: float, field: str) -> Dataset:
-    """A dataset by name, downloaded and prepared on first use.
+def open_dataset(name: str, config: str, split: str, weight: float, field: str, cache: pathlib.Path | None = None) -> Dataset:
+    """Open a dataset by name; it is downloaded and prepared on first use.
 
     Either direction of a pair may be asked for: `wmt14_translate/en-de` reads TFDS's `de-en` with the sides swapped.
 
@@ -108,7 +118,7 @@ def open_dataset(name: str, config: str, split: str, weight: float, field: str) 
     builder = _prepared(tfds, make, word, field)
     read = functools.partial(_read_variable if variable else _read_pair, keys)
     try:
-        dataset = Dataset(f"{name}/{config}:{split}" if config else word, weight, languages, builder, split, read, variable)
+        dataset = Dataset(f"{name}/{config}:{split}" if config else word, weight, languages, builder, split, read, variable, cache)
     except (ValueError, KeyError) as error:
         known = ", ".join(builder.info.splits)
         raise UserError(

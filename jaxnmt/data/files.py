@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 from etils import epath
 
 from jaxnmt.config import UserError
 from jaxnmt.data.source import Source
+from jaxnmt.data.stat_cache import StatCache
 from jaxnmt.data.text_files import COMPRESSED, existing_file, open_text
 
 _NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
@@ -65,20 +67,24 @@ class AlignedFiles(Source):
         UserError: a file cannot be read or is empty, or their numbers of lines differ.
     """
 
-    def __init__(self, source: str, target: str, weight: float = 1.0, field: str = "data") -> None:
-        super().__init__(f"{source},{target}", weight, language_of(source), language_of(target))
+    def __init__(self, source: str, target: str, weight: float = 1.0, field: str = "data", cache: Path | None = None) -> None:
         self._field = field
         self._files = existing_file(source, field), existing_file(target, field)
-        counts = [_count_lines(file, field) for file in self._files]
+        kept = StatCache(cache, "aligned", self._files)
+        super().__init__(f"{source},{target}", weight, language_of(source), language_of(target), kept)
+        self._length = kept.get("pairs", self._count)
+
+    def _count(self) -> int:
+        counts = [_count_lines(file, self._field) for file in self._files]
         for file, count in zip(self._files, counts, strict=True):
             if count == 0:
-                raise UserError(f"{field}: {file} is empty")
+                raise UserError(f"{self._field}: {file} is empty")
         if counts[0] != counts[1]:
             raise UserError(
-                f"{field}: {source} has {counts[0]:,} lines and {target} has {counts[1]:,}, but line i of one must translate line i "
-                "of the other: find where they part (lines end at \\n only)"
+                f"{self._field}: {self._files[0]} has {counts[0]:,} lines and {self._files[1]} has {counts[1]:,}, but line i of one must "
+                "translate line i of the other: find where they part (lines end at \\n only)"
             )
-        self._length = counts[0]
+        return counts[0]
 
     def __len__(self) -> int:
         return self._length
@@ -99,19 +105,24 @@ class TabSeparated(Source):
         UserError: the file cannot be read or is empty, or another line has no tab.
     """
 
-    def __init__(self, path: str, weight: float = 1.0, field: str = "data") -> None:
-        super().__init__(path, weight, *languages_of_tsv(path))
+    def __init__(self, path: str, weight: float = 1.0, field: str = "data", cache: Path | None = None) -> None:
         self._field = field
         self._file = existing_file(path, field)
-        self._length = 0
-        with open_text(self._file, field) as stream:
+        kept = StatCache(cache, "tsv", [self._file])
+        super().__init__(path, weight, *languages_of_tsv(path), kept)
+        self._length = kept.get("pairs", self._count)
+
+    def _count(self) -> int:
+        count = 0
+        with open_text(self._file, self._field) as stream:
             for number, line in enumerate(stream, 1):
-                if b"\t" in line and number == self._length + 1:
-                    self._length = number
+                if b"\t" in line and number == count + 1:
+                    count = number
                 elif line.strip() or b"\t" in line:  # it has none, or a blank line before it was not at the end
-                    raise UserError(f"{field}: {path}:{self._length + 1} has no tab; every line must be: source, tab, target")
-        if not self._length:
-            raise UserError(f"{field}: {path} is empty")
+                    raise UserError(f"{self._field}: {self.name}:{count + 1} has no tab; every line must be: source, tab, target")
+        if not count:
+            raise UserError(f"{self._field}: {self.name} is empty")
+        return count
 
     def __len__(self) -> int:
         return self._length

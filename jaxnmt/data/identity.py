@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnmt import config
+from jaxnmt.data.prepared import cache_folder
 from jaxnmt.data.sources import open_sources
 
 RECORD = "data.json"
@@ -40,7 +41,7 @@ def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str
     """
     fields = []
     for part in parts:
-        sources = open_sources(getattr(experiment.data, part), f"data.{part}")
+        sources = open_sources(getattr(experiment.data, part), f"data.{part}", cache_folder(experiment.data))
         now = [(source.fingerprint(), source.weight if part == "train" else 1.0) for source in sources]
         if now == _texts(fingerprints[part]):
             fields.append(f"data.{part}")

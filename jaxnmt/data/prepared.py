@@ -3,6 +3,7 @@
     CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source)
     CACHE/KEY.parts/      shards, while it is being made
     CACHE/tokenizers/KEY/ trained tokenizers
+    CACHE/texts/KEY.json  pairs and digest of a source's files, and what tells whether these have changed (`stat_cache`)
 
 KEY is a fingerprint of the text, the tokenizer, the cleaning, the maximum length and the held-out rule. A cache folder is
 made under another name and renamed, so that it is whole if it is there.
@@ -151,9 +152,9 @@ def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say
     data = experiment.data
     if not data.train:
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
-    sources = open_sources(data.train, "data.train")
-    validation = open_sources(data.validation, "data.validation")
     cache, folder = cache_folder(data), epath.Path(tokenizer_folder)
+    sources = open_sources(data.train, "data.train", cache)
+    validation = open_sources(data.validation, "data.validation", cache)
     with _cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer(experiment, sources, folder, cache, say)

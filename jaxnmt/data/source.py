@@ -7,6 +7,8 @@ import functools
 import hashlib
 from collections.abc import Iterator
 
+from jaxnmt.data.stat_cache import StatCache
+
 
 class Source(abc.ABC):
     """Sentence pairs in a fixed order.
@@ -15,13 +17,17 @@ class Source(abc.ABC):
         name: what the user wrote, without the weight.
         weight: its share in a mixture, relative to the other sources' weights.
         source_language, target_language: codes such as "de"; "" if unknown.
+
+    Args:
+        kept: what an earlier start has found by reading the same files.
     """
 
-    def __init__(self, name: str, weight: float, source_language: str, target_language: str) -> None:
+    def __init__(self, name: str, weight: float, source_language: str, target_language: str, kept: StatCache) -> None:
         self.name = name
         self.weight = weight
         self.source_language = source_language
         self.target_language = target_language
+        self._kept = kept
 
     @abc.abstractmethod
     def __len__(self) -> int:
@@ -35,13 +41,19 @@ class Source(abc.ABC):
     def where(self, index: int) -> str:
         """Where a person finds pair `index`: `a.en:17 / a.de:17`."""
 
-    @functools.cached_property
-    def _digest(self) -> str:
+    def _read_digest(self) -> str:
         digest = hashlib.sha256()
         for source, target in self.pairs():
             digest.update(b"%b\n%b\n" % (source, target))
         return digest.hexdigest()
 
+    @functools.cached_property
+    def _digest(self) -> str:
+        return self._kept.get("digest", self._read_digest)
+
     def fingerprint(self) -> str:
-        """SHA-256 of the text itself: the same for the same pairs in the same order, whatever files hold them. Reads all, once."""
+        """Return the SHA-256 of the text itself: the same for the same pairs in the same order, whatever files hold them.
+
+        Reads all the text, but only if the files have changed since it was last computed.
+        """
         return self._digest

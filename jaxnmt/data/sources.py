@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from etils import epath
@@ -19,17 +20,19 @@ OUR_DATASETS = ("multi30k", "phrases")
 _DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
 
 
-def open_sources(words: tuple[str, ...], field: str) -> list[Source]:
-    """The sources that the words of a field name, in their order; text files are counted and checked on the way.
+def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) -> list[Source]:
+    """Open the sources that the words of a field name, in their order; text files are counted and checked.
 
     Args:
         words: as on the command line, `("a.en", "a.de@3", "multi30k/en-de:train")`.
         field: such as "data.train", for messages.
+        cache: the cache folder. What it knows of files that have not changed is not read again; None: all files are read.
 
     Raises:
         UserError: something is misspelt, missing, damaged, or does not fit together.
     """
     sources: list[Source] = []
+    cache = cache and cache / "texts"
     waiting: str | None = None  # the first of two files
     for word in words:
         text, weight = _split_weight(word, field)
@@ -37,13 +40,13 @@ def open_sources(words: tuple[str, ...], field: str) -> list[Source]:
         if kind != "file" and waiting is not None:
             break
         if kind == "files":
-            sources.append(_aligned(text, weight or 1.0, field))
+            sources.append(_aligned(text, weight or 1.0, field, cache))
         elif kind == "tsv":
-            sources.append(TabSeparated(text, weight or 1.0, field))
+            sources.append(TabSeparated(text, weight or 1.0, field, cache))
         elif kind == "dataset":
-            sources.append(_dataset(text, weight or 1.0, field))
+            sources.append(_dataset(text, weight or 1.0, field, cache))
         elif waiting is not None:
-            sources.append(AlignedFiles(waiting, text, weight or 1.0, field))
+            sources.append(AlignedFiles(waiting, text, weight or 1.0, field, cache))
             waiting = None
         elif weight is None:
             waiting = text
@@ -101,16 +104,16 @@ def _split_weight(word: str, field: str) -> tuple[str, float | None]:
     return text, weight
 
 
-def _aligned(text: str, weight: float, field: str) -> Source:
+def _aligned(text: str, weight: float, field: str, cache: Path | None) -> Source:
     files = text.split(",")
     if len(files) != 2 or not all(files):
         raise UserError(f"{field}: {text} names {len([name for name in files if name])} file(s); two are needed: source,target")
-    return AlignedFiles(files[0], files[1], weight, field)
+    return AlignedFiles(files[0], files[1], weight, field, cache)
 
 
-def _dataset(text: str, weight: float, field: str) -> Source:
+def _dataset(text: str, weight: float, field: str, cache: Path | None) -> Source:
     from jaxnmt.data.datasets import open_dataset  # TFDS takes seconds to import
 
     match = _DATASET.fullmatch(text)
     assert match is not None
-    return open_dataset(match["name"], match["config"] or "", match["split"] or "train", weight, field)
+    return open_dataset(match["name"], match["config"] or "", match["split"] or "train", weight, field, cache)

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding.translator import Translation, Translator, bucket, few_rows
+from jaxnmt.decoding.translator import Translation, Translator, bucket, padded_rows
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import path_name
 
@@ -59,7 +59,7 @@ class Aligner:
         jax.eval_shape(self._attention, self.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
 
     def align(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[Alignment]]:
-        """The alignments of each line's translations; `rows` at most at a time."""
+        """Return the alignments of each line's translations, computed for at most `rows` of them at a time."""
         parts = [part for candidates in translations for candidate in candidates for part in candidate.parts]
         weights = iter(self._weights(parts, rows))
         return [
@@ -89,7 +89,7 @@ class Aligner:
         order = sorted(range(len(parts)), key=lambda i: tuple(map(len, parts[i])))
         for start in range(0, len(order), rows):
             group = order[start : start + rows]
-            count, longest = few_rows(len(group), rows), [max(len(parts[i][side]) for i in group) + 1 for side in (0, 1)]
+            count, longest = padded_rows(len(group), rows), [max(len(parts[i][side]) for i in group) + 1 for side in (0, 1)]
             source: np.ndarray = np.full((count, bucket(longest[0])), PAD, np.int32)
             target: np.ndarray = np.full((count, bucket(longest[1])), PAD, np.int32)
             source[:, 0], target[:, 0] = EOS, BOS

@@ -1,4 +1,4 @@
-"""Greedy and beam search over a model's `step` and its carry: one while-loop, compiled once a shape.
+"""Greedy and beam search over a model's `step` and its carry: one while-loop, compiled once for each shape and structure.
 
 K is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * K + k.
 """
@@ -39,35 +39,36 @@ class Hypotheses:
     log_probs_BK: jax.Array
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["length_penalty"], meta_fields=["beam_size", "max_length", "processors"])
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """What a search is compiled for.
+    """The options of a search, a pytree: what shapes the program is static, and a number is an argument of the compiled program.
 
     Attributes:
         beam_size: K.
-        max_length: L, tokens of the longest hypothesis of the batch, EOS included.
-        length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14).
+        max_length: L, the tokens that a hypothesis has room for, EOS included; no sentence's limit may exceed it.
+        length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
         processors: change log-probabilities before each choice.
     """
 
     beam_size: int
     max_length: int
-    length_penalty: float = 1.0
+    length_penalty: float | jax.Array = 1.0
     processors: tuple[LogitProcessor, ...] = ()
 
 
-def length_penalty(length: jax.Array, alpha: float) -> jax.Array:
+def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
     """GNMT's (Wu et al. 2016, equation 14)."""
     return ((5.0 + length) / 6.0) ** alpha
 
 
 def search(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Hypotheses:
-    """The best translations of each sentence of a batch.
+    """Return the best translations of each sentence of a batch.
 
     Args:
         batch: `encoder_input_tokens` (B, S), one sentence a row.
-        limits_B: int32, each sentence's longest translation, EOS included: it depends on the sentence alone, so that its
-            translation does not depend on its batch.
+        limits_B: int32, the longest translation of each sentence, EOS included, at most `options.max_length`. A limit depends on its
+            sentence alone, and so a translation does not depend on its batch.
     """
     return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B)
 
@@ -89,7 +90,7 @@ def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
     state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, L), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
 
     def unfinished(state):
-        return (state[0] < L) & anywhere(~state[-1])
+        return anywhere(~state[-1] & (state[0] < limits_B))
 
     def body(state):
         t, carry, token_B, tokens_BL, log_prob_B, done_B = state
@@ -130,16 +131,16 @@ def _beam(model, options, params, batch, limits_B) -> Hypotheses:
 
 
 def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
-    """The beams after each step of the same beam search, for those who watch it; the last one's `done` is what `search` gives."""
-    memory, beams = jax.jit(functools.partial(_begin, model, options))(params, batch)
-    advance = jax.jit(functools.partial(_advance, model, options))
+    """Yield the beams after each step of the same beam search; `done` of the last ones is what `search` returns."""
+    memory, beams = jax.jit(functools.partial(_begin, model))(options, params, batch)
+    advance = jax.jit(functools.partial(_advance, model))
     while _unfinished(options, limits_B, beams):
-        beams = advance(params, memory, limits_B, beams)
+        beams = advance(options, params, memory, limits_B, beams)
         yield beams
 
 
 def _begin(model, options, params, batch):
-    """-> the memory, and the beams before the first token."""
+    """Return the memory, and the beams before the first token."""
     memory = model.encode(params, batch)
     B, K, L = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length
     carry = jax.tree.map(lambda x: jnp.repeat(x, K, 0), model.start(params, memory, L))
@@ -149,12 +150,12 @@ def _begin(model, options, params, batch):
 
 
 def _unfinished(options, limits_B, beams: Beams) -> jax.Array:
-    # No live hypothesis can still beat the worst finished one: log-probabilities only fall, and the penalty is largest at the limit
-    # (for alpha < 0 it is largest at once).
+    # A sentence is finished at its limit, or when no live hypothesis can still beat the worst finished one: log-probabilities only fall,
+    # and the penalty is largest at the limit (for alpha < 0, at the next step).
     alpha = options.length_penalty
-    longest_B = limits_B if alpha >= 0 else jnp.broadcast_to(beams.t + 1, limits_B.shape)
-    hope_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
-    return (beams.t < options.max_length) & anywhere(hope_B > beams.done.scores_BK[:, -1])
+    longest_B = jnp.where(jnp.asarray(alpha) >= 0, limits_B, beams.t + 1)
+    score_upper_bound_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
+    return anywhere((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BK[:, -1]))
 
 
 def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:

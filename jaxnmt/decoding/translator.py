@@ -25,7 +25,6 @@ from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
-FEW_ROWS = (1, 8)  # … and rows, where there are fewer sentences than decoding.batch_size
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
@@ -43,7 +42,11 @@ class Translation(NamedTuple):
 
 
 class Translator:
-    """Translates with given parameters; its searches are compiled once for each (rows, source length, options)."""
+    """Translates with given parameters.
+
+    A search is compiled once for each (rows, source length, room for the translation, beam size); the length penalty and each sentence's
+    length limit are arguments of the program.
+    """
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class Translator:
         self.processors, self.warn = processors, warn
         self.mesh = mesh_of(params)
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
-        self._search = jax.jit(functools.partial(_search, model, self.mesh), static_argnums=0, **laid)
+        self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
 
     @classmethod
     def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
@@ -108,15 +111,14 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            rows = few_rows(len(group), decoding.batch_size)
-            rows += -rows % (1 if self.mesh is None else batch_parts(self.mesh))
+            rows = padded_rows(len(group), decoding.batch_size, 1 if self.mesh is None else batch_parts(self.mesh))
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
-            options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, self.processors)
+            options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors)
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
@@ -135,24 +137,44 @@ class Translator:
 
 
 def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
-    """Each device searches for its own sentences."""
-    find = functools.partial(search, model, options)
-    return (find if mesh is None else per_device(find, mesh))(params, batch, limits_B)
+    """Search on each device for its own sentences."""
+
+    def find(whole, batch, limits_B):
+        options, params = whole
+        return search(model, options, params, batch, limits_B)
+
+    return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
 
 
-def few_rows(count: int, most: int) -> int:
-    """The compiled number of rows that so many are filled up to."""
-    return next((few for few in FEW_ROWS if count <= few < most), most)
+def padded_rows(count: int, most: int, devices: int = 1) -> int:
+    """Return the number of rows that a batch of `count` sentences is padded to: few sizes, so that few programs are compiled.
+
+    Each device gets a power of two, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
+    """
+    needed, share = -(-count // devices), -(-most // devices)
+    return devices * min(1 << (needed - 1).bit_length(), share)
 
 
 def bucket(length: int) -> int:
-    """The compiled source length that a length is padded to."""
+    """Return the compiled source length that a length is padded to."""
     return next((size for size in LENGTHS if size >= length), -(-length // 512) * 512)
 
 
 def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
-    """The longest translation of a sentence, EOS included; a function of the sentence alone."""
+    """Return the length of the longest translation of a sentence, EOS included; a function of the sentence alone."""
     return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
+
+
+def room(source_length: int, decoding: cfg.Decoding) -> int:
+    """Return how many tokens the compiled search of a source length has room for.
+
+    This is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
+    defaults, which cost memory and time at each step, get no more than they need.
+    """
+    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding)
+    while tokens < needed:
+        tokens *= 2
+    return tokens
 
 
 def _joined(parts: list[list[Translation]]) -> list[Translation]:

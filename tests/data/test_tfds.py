@@ -6,10 +6,12 @@ import hashlib
 import importlib.util
 import io
 import itertools
+import os
 import random
 import subprocess
 import sys
 import tarfile
+import time
 
 import pytest
 
@@ -256,6 +258,30 @@ def test_records_that_lack_a_language_are_left_out(data_dir):
     assert len(french) == 6 and (french.source_language, french.target_language) == ("fr", "en")
     assert "no language tr" in failure("variable_languages/en-tr")
     assert "name two of its languages" in failure("variable_languages:train")
+
+
+def age(folder):
+    """Make files look as if they had been written a minute ago."""
+    for path in folder.rglob("*.array_record*"):
+        os.utime(path, (time.time() - 60, time.time() - 60))
+
+
+@pytest.mark.parametrize("word", ["variable_languages/en-de", "phrases/en-de-30:train"])
+def test_prepared_files_that_have_not_changed_are_not_read_to_know_them(word, data_dir, tmp_path, monkeypatch):
+    open_sources((word,), "data.train")
+    age(data_dir)
+    (first,) = open_sources((word,), "data.train", tmp_path / "cache")
+    pairs, digest = list(first.pairs()), first.fingerprint()
+    (reverse,) = open_sources((word.replace("en-de", "de-en"),), "data.train", tmp_path / "cache")
+    assert reverse.fingerprint() != digest
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets.Dataset, "_read_digest", None)
+        patch.setattr(datasets.Dataset, "_whole_rows", None)
+        (again,) = open_sources((word,), "data.train", tmp_path / "cache")
+        assert again.fingerprint() == digest and list(again.pairs()) == pairs
+        age(data_dir)  # other times: they must be read again
+        with pytest.raises(TypeError, match="not callable"):
+            open_sources((word,), "data.train", tmp_path / "cache")[0].fingerprint()
 
 
 def failure(word):

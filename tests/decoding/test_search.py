@@ -33,7 +33,7 @@ class Chain:
 
 
 CHAIN = Chain()
-run = jax.jit(functools.partial(search, CHAIN), static_argnums=0)
+run = jax.jit(functools.partial(search, CHAIN))
 
 
 def table(seed: int = 0, scale: float = 1.0):
@@ -135,6 +135,34 @@ def test_length_penalty_by_hand():
     assert greedy.scores_BK[0, 0] == pytest.approx(math.log(0.306) * 36 / 64, rel=1e-4)
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+def test_length_penalties_are_arguments_of_one_program(beam):
+    """Of one process, and of the next one too, which finds the program in the cache by its text."""
+    batch, limits = {"encoder_input_tokens": np.ones((1, 2), np.int32)}, np.array([6], np.int32)
+    find = jax.jit(functools.partial(search, CHAIN))
+    for alpha in (0.0, 0.6, 1.0, 2.5, -1.0):
+        find(SearchOptions(beam, 6, alpha), table(), batch, limits)
+    assert find._cache_size() == 1
+    texts = {find.lower(SearchOptions(beam, 6, alpha), table(), batch, limits).as_text() for alpha in (0.6, 2.5)}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_room_beyond_the_limits_is_not_walked_through(beam):
+    """A search ends at the limits of its sentences, however many tokens it was compiled for; a beam of 3 finds 1 hypothesis at limit 1."""
+    steps = []
+
+    class Counted(Chain):
+        def step(self, params, memory, carry, token_B):
+            jax.debug.callback(lambda: steps.append(1))
+            return super().step(params, memory, carry, token_B)
+
+    never_ending = table(3).at[:, EOS].set(-30.0)
+    found = search(Counted(), SearchOptions(beam, 50), never_ending, {"encoder_input_tokens": np.ones((2, 2), np.int32)}, np.array([1, 4]))
+    jax.effects_barrier()
+    assert len(steps) == 4 and [len(words(row)) for row in found.tokens_BKL[:, 0]] == [1, 4]
+
+
 def test_places_that_no_hypothesis_takes_are_marked():
     beam = decode(by_hand(), SearchOptions(3, 2, 0.0), [1])
     assert words(beam.tokens_BKL[0, 0]) == [EOS] and (beam.scores_BK[0, 1:] == NEVER).all()
@@ -202,9 +230,7 @@ def test_a_beam_over_a_transformer_is_exact_too():
     table_NTV = np.asarray(jax.jit(log_probs)(params))
     of = {tuple(tokens): sum(table_NTV[n, t, token] for t, token in enumerate(tokens)) for n, tokens in enumerate(every)}
     expected = brute_force(lambda tokens: of[tuple(tokens)], limit, 1.0)
-    found = jax.jit(functools.partial(search, model), static_argnums=0)(
-        SearchOptions(40, limit, 1.0), params, source, np.array([limit], np.int32)
-    )
+    found = jax.jit(functools.partial(search, model))(SearchOptions(40, limit, 1.0), params, source, np.array([limit], np.int32))
     np.testing.assert_allclose(found.scores_BK[0], [score for score, _ in expected], atol=1e-5)
     gaps = [abs(a[0] - b[0]) for a, b in itertools.pairwise(expected)]
     for k in range(40):

@@ -129,6 +129,65 @@ def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):
     assert max(lengths) == 2  # three more, the end among them
 
 
+def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size(translate, monkeypatch):
+    lines, shapes, find = some_lines(12, 5), [], translate.translator._search
+
+    def recorded(options, params, batch, limits_B):
+        shapes.append(batch["encoder_input_tokens"].shape)
+        return find(options, params, batch, limits_B)
+
+    expected = translate(lines)
+    monkeypatch.setattr(translate.translator, "_search", recorded)
+    for count, batch_size, rows in ((12, 20_000, [16]), (12, 8, [8, 4]), (12, 11, [11, 1]), (3, 64, [4]), (1, 64, [1])):
+        shapes.clear()
+        same(translate(lines[:count], batch_size=batch_size), expected[:count])
+        assert [shape[0] for shape in shapes] == rows
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "devices", "rows"),
+    [
+        (1, 64, 1, 1),
+        (5, 64, 1, 8),
+        (33, 64, 1, 64),
+        (40, 48, 1, 48),  # 64 is beyond the batch size
+        (64, 64, 1, 64),
+        (1, 64, 8, 8),
+        (12, 64, 8, 16),
+        (33, 64, 8, 64),
+        (7, 64, 6, 12),  # a multiple of six devices: two sentences on each
+        (64, 64, 6, 66),
+        (1, 4, 8, 8),
+    ],
+)
+def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
+    assert translators.padded_rows(count, most, devices) == rows
+
+
+def test_numbers_among_the_options_compile_nothing(translate):
+    lines = some_lines(10, 3)
+
+    def compiled(**changes):
+        before = translate.translator._search._cache_size()
+        found = translate(lines, **changes)
+        return translate.translator._search._cache_size() - before, found
+
+    _, expected = compiled()
+    for changes in ({"length_penalty": 0.6}, {"length_penalty": 0}, {"max_length_ratio": 0.5}, {"max_length_extra": 20}, {"n_best": 3}):
+        count, found = compiled(**changes)
+        assert count == 0 and found != expected, changes
+    assert compiled(max_length_ratio=2.0, max_length_extra=20)[0] > 0  # more room than the default limits need: twice as much, ...
+    assert compiled(max_length_ratio=3.0, max_length_extra=30)[0] == 0  # ... which is room for other limits, too
+    assert compiled(beam_size=2)[0] > 0
+
+
+def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():
+    def rooms(length, *limits):
+        return [translators.room(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]
+
+    assert rooms(16, (1.5, 20), (1.0, 3), (0.1, 0), (1.6, 20), (3.0, 40), (3.0, 41)) == [44, 44, 44, 88, 88, 176]
+
+
 def test_searches_compile_once_a_shape(translate):
     lines = some_lines(10, 3)
     translate(lines + [" ".join(LETTERS[:n]) for n in (1, 7, 8, 11)])

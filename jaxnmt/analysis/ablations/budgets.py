@@ -14,7 +14,7 @@ from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import Experiment, UserError
 from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
-from jaxnmt.data.prepared import Prepared, prepare
+from jaxnmt.data.prepared import Prepared, cache_folder, prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
@@ -89,7 +89,7 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
     """Refuse other text, or test sentences, than a variant's runs began with; `folder` remembers."""
-    tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test")]
+    tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
         raise UserError(

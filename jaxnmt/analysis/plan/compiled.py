@@ -20,6 +20,7 @@ from jaxnmt.analysis.sharding_table import bytes_per_device
 from jaxnmt.config import UserError, first_line
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
+from jaxnmt.decoding.translator import room
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, replicated
@@ -92,12 +93,12 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
 
 
 def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
-    """The search that validation and `translate` run, for `shape.rows` sentences, on one device and with translations as long as may be."""
+    """Compile the search that validation and `translate` run, on one device; `shape.target` is the longest translation."""
     mesh = make_mesh(cfg.Mesh(), target.devices[:1])
     model = build_model(unscanned(experiment.model), *vocabularies)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
-    options = SearchOptions(experiment.decoding.beam_size, shape.target, experiment.decoding.length_penalty)
+    options = SearchOptions(experiment.decoding.beam_size, room(shape.source, experiment.decoding), experiment.decoding.length_penalty)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)

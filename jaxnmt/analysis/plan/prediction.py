@@ -15,6 +15,7 @@ from jaxnmt.analysis.plan.minimum import least_sent
 from jaxnmt.analysis.plan.topology import Target
 from jaxnmt.analysis.plan.workload import Lengths, Workload
 from jaxnmt.data.packing import Shape
+from jaxnmt.decoding.translator import output_limit
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh
@@ -120,6 +121,6 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
 def decoding(experiment: cfg.Experiment, target: Target, lengths: Lengths) -> tuple[Compiled, Estimate | None]:
     """The search for as many of the longest sentences as are translated together, and its time."""
     source, settings = experiment.data.max_length, experiment.decoding
-    longest = int(source * settings.max_length_ratio) + settings.max_length_extra
-    program = compiled.decoding(experiment, target, lengths.vocabularies, Shape(settings.batch_size, source, longest))
+    shape = Shape(settings.batch_size, source, output_limit(source, settings))
+    program = compiled.decoding(experiment, target, lengths.vocabularies, shape)
     return program, estimate(program, target) if program.fits else None

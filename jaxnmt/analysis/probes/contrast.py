@@ -19,7 +19,7 @@ from jaxnmt.analysis.probes.contrast_pairs import Pair
 from jaxnmt.analysis.tables import Table, span
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding.translator import bucket, few_rows
+from jaxnmt.decoding.translator import bucket, padded_rows
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 TITLE = "The right translation preferred to one with a wrong word"
@@ -60,7 +60,7 @@ def log_probabilities(model: Seq2Seq, params: Any, sources: Sequence[list[int]],
     order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
     for start in range(0, len(order), ROWS):
         group = order[start : start + ROWS]
-        count = few_rows(len(group), ROWS)
+        count = padded_rows(len(group), ROWS)
         lengths = [bucket(max(len(side[i]) for i in group) + 1) for side in (sources, targets)]
         source, read, write = _padding(count, lengths[0]), _padding(count, lengths[1]), _padding(count, lengths[1])
         source[:, 0], read[:, 0] = EOS, BOS  # rows to fill the shape too

@@ -16,7 +16,7 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import SearchOptions, beam_steps
-from jaxnmt.decoding.translator import Translator, bucket, output_limit
+from jaxnmt.decoding.translator import Translator, bucket, output_limit, room
 from jaxnmt.parallel import compiler
 from jaxnmt.training.trained import load
 
@@ -122,11 +122,11 @@ def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int
 
 
 def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
-    """The beams of the search that `Translator.translate` would make, its shape included."""
+    """Yield the beams of the search that `Translator.translate` makes, with its shape."""
     length = bucket(len(source))
     tokens: np.ndarray = np.zeros((1, length), np.int32)
     tokens[0, : len(source)] = source
-    options = SearchOptions(decoding.beam_size, output_limit(length, decoding), decoding.length_penalty, translator.processors)
+    options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), translator.processors)
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
     return beam_steps(translator.model, options, translator.params, {"encoder_input_tokens": tokens}, limits)
 
