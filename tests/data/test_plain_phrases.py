@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -201,6 +202,14 @@ EXAMPLES = {
 }
 
 
+def test_every_example_in_help_and_docs_is_asked_of_the_quickstart():
+    texts = [path.read_text(encoding="utf-8") for folder in ("jaxnmt", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
+    printed = {
+        text for page in texts for text in re.findall(r'echo "(.+)" \| jaxnmt translate|jaxnmt visualize runs/quickstart "(.+?)"', page)
+    }
+    assert printed and {one or other for one, other in printed} <= EXAMPLES.keys()
+
+
 @pytest.mark.slow
 def test_a_finished_quickstart_translates_plain_sentences(tmp_path):
     trained = {source for source, _ in phrases.generate("en", "fr", "train", 50_000)}
@@ -208,7 +217,8 @@ def test_a_finished_quickstart_translates_plain_sentences(tmp_path):
     assert len(probe) == plain_probe.SENTENCES
 
     def jaxnmt(*words, lines=()):
-        environment = os.environ | {"JAXNMT_CACHE": str(tmp_path / "cache"), "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+        environment |= {name: str(tmp_path / "cache") for name in ("JAXNMT_CACHE", "TFDS_DATA_DIR")}
         command = [sys.executable, "-X", "utf8", "-m", "jaxnmt.cli", *words]
         done = subprocess.run(
             command,
