@@ -103,6 +103,9 @@ December | décembre | Dezember | diciembre | Aralık
 HOURS = """
 two | deux | zwei | las dos | ikiyi
 three | trois | drei | las tres | üçü
+four | quatre | vier | las cuatro | dördü
+seven | sept | sieben | las siete | yediyi
+twelve | douze | zwölf | las doce | on ikiyi
 five | cinq | fünf | las cinco | beşi
 six | six | sechs | las seis | altıyı
 eight | huit | acht | las ocho | sekizi
@@ -217,8 +220,10 @@ def probe(source: str, target: str, training: Collection[str], sentences: int = 
     dice = random.Random("plain sentences")
     columns = LANGUAGES.index(source), LANGUAGES.index(target)
     found: dict[str, str] = {}
-    for kind, share in KINDS.items():
-        tries, wanted = 0, len(found) + sentences * share // 100
+    so_far = 0
+    for kind, share in KINDS.items():  # what a kind lacks, because training has it, the next one makes up
+        so_far += share
+        tries, wanted = 0, sentences * so_far // 100
         while len(found) < wanted and tries < 50 * sentences:
             tries += 1
             said = [" ".join(text.split()) for text in kind(dice)]

@@ -229,7 +229,7 @@ def values(clause):
     found = [("amount", pair) for pair in (clause.things[:2], clause.money, clause.duration) if pair[0]]
     found += [("adjective", (thing, adjective))] if number else []
     found += [("number", n) for n in (clause.kilometers, clause.people) if n]
-    found += [("number", clause.number)] if clause.shape.extras == ("number",) and clause.number > 20 else []
+    found += [("alone", clause.number)] if clause.shape.extras == ("number",) else []
     found += [("route", clause.route)] if clause.route[0] else []
     found += [("place", (clause.who, clause.place))] if clause.place and clause.who else []
     if clause.shape.time == "year":

@@ -159,8 +159,9 @@ def test_every_verb_is_taught_in_every_tense_and_number(meanings):
 
 def test_numbers_alone_are_taught_over_their_whole_range(meanings):
     taught = {c.number for said in meanings for c in said.clauses if c.shape.extras == ("number",)}
-    assert {n // 10 for n in taught if n < 100} >= {0, 1, 2, 4, 5, 7, 8, 9}  # 30-39 are validation's, 60-69 the test's
-    assert {n // 100 for n in taught if n < 1000} == set(range(10)) and {n // 1000 for n in taught} >= set(range(10))
+    assert {n // 10 for n in taught if n < 100} == {n // 100 for n in taught if n < 1000} == set(range(10))
+    assert {n // 1000 for n in taught} >= set(range(10))
+    assert all(m.home_of_number_alone(n) == "train" for n in [*range(21), *range(30, 100, 10), *range(100, 1000, 100), 1000])
 
 
 def test_the_test_has_no_plain_sentence_and_validation_has(meanings):

@@ -14,7 +14,7 @@ What the splits keep to themselves, so that the test asks for more than memory:
   1880-1889 and 1950-1959 (n // 10 % 7 == 6), validation has n // 10 % 7 == 3 (30-39, 100-109, ...). What comes in
   pairs belongs by the pair, one in ten to the test and one in ten to validation: small number and noun, thing and adjective, day and
   month, day and part of it, hour and minute, person and place, start and goal. Every word of the test is known to training,
-  its company is new.
+  its company is new. A number alone belongs to one split by itself, a tenth of them to validation; training has all of one word.
 * Templates. Held out for the test are one in five of the clause shapes with two options or more (future, time first, a price,
   a place, a time) and one in five of the joins of two kinds of clause ("buy because arrive"), by a CRC, and for each kind of clause
   one of the three verbs that may report it ("say that stay"). Training and validation never have these, every test sentence has

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 from jaxnmt.data.phrases import meaning as m
-from jaxnmt.data.phrases.meaning import FRAMES, Clause, Meaning, Plan, Shape, held_out_pieces, home, home_of_number
+from jaxnmt.data.phrases.meaning import FRAMES, Clause, Meaning, Plan, Shape, held_out_pieces, home, home_of_number, home_of_number_alone
 
 Item = TypeVar("Item")
 PLAIN = 0.4  # the share of plain sentences in training and validation
@@ -158,8 +158,8 @@ def _fill(shape: Shape, split: str, dice: _Dice, told: tuple[str, ...]) -> Claus
         elif part == "time":
             values[part] = _time(shape.time, split, dice)
         elif part == "number":
-            sizes = (0, 1, 1, 2, 2, 2, 3, 3, 4)
-            values["number"] = dice.one(_numbers(split, dice.one(sizes[split != "train" :]), alone=True))
+            sizes = (1, 1, 2, 2, 2, 3, 3, 4) + (0, 0) * (split == "train")
+            values["number"] = dice.one(_numbers_alone(split, dice.one(sizes)))
         elif part == "ordinal":
             values["number"] = dice.one(range(1, 29))
     return Clause(shape, **values)
@@ -171,14 +171,18 @@ def _partners(split: str, first: int, items: tuple[str, ...]) -> tuple[str, ...]
     return tuple(item for second, item in enumerate(items) if home(first, second) == split)
 
 
-@cache
-def _numbers(split: str, size: int, alone: bool = False) -> tuple[int, ...]:
-    """Return the split's numbers of a size: 0-20, 21-99, 100-999, 1000-9999, whole thousands.
+BANDS = (range(21), range(21, 100), range(100, 1000), range(1000, 10_000), range(2000, 1_000_000, 1000))
 
-    The first are in every split. None ends in 01 unless it stands alone: no noun follows it well.
-    """
-    band = (range(21), range(21, 100), range(100, 1000), range(1000, 10_000), range(2000, 1_000_000, 1000))[size]
-    return tuple(n for n in band if (size == 0 or home_of_number(n) == split) and (alone or n % 100 != 1))
+
+@cache
+def _numbers(split: str, size: int) -> tuple[int, ...]:
+    """Return the split's numbers of a size above 20, from BANDS. None ends in 01: no noun follows it well."""
+    return tuple(n for n in BANDS[size] if home_of_number(n) == split and n % 100 != 1)
+
+
+@cache
+def _numbers_alone(split: str, size: int) -> tuple[int, ...]:
+    return tuple(n for n in BANDS[size] if home_of_number_alone(n) == split)
 
 
 @cache
