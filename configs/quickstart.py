@@ -4,12 +4,18 @@ Command: jaxnmt train quickstart
 Time, score: BLEU 99.3 on test; 3 minutes 43 seconds on two cores, evaluation included; one run
 """
 
-from jaxnmt.config import Batching, Checkpoints, Data, Experiment, Schedule, Tokenizer, Training, Transformer, Validation
+from jaxnmt.config import Batching, Checkpoints, Cleaning, Data, Experiment, Schedule, Tokenizer, Training, Transformer, Validation
 
 
 def config() -> Experiment:
     return Experiment(
-        data=Data(train=("phrases/en-fr:train",), validation=("phrases/en-fr:validation",), test=("phrases/en-fr:test",), max_length=64),
+        data=Data(
+            train=("phrases/en-fr:train",),
+            validation=("phrases/en-fr:validation",),
+            test=("phrases/en-fr:test",),
+            max_length=64,
+            cleaning=Cleaning(drop_duplicates=False),  # "zero" is drawn often because it must be learnt
+        ),
         tokenizer=Tokenizer(kind="bpe", vocab_size=1200),
         batching=Batching(tokens=2048, row_length=64),
         model=Transformer(emb_dim=128, num_heads=4, mlp_dim=512, num_encoder_layers=2, num_decoder_layers=2, dropout=0.1),

@@ -2,7 +2,7 @@
 
 Command: jaxnmt ablate heads
 Time: 24 minutes of training, on one core
-Score: BLEU on test, means of three seeds: 4 heads 95.8, 1 head 95.1, 2 heads 96.1, 8 heads 95.3
+Score (the corpus of version 0.1.0): BLEU on test, means of three seeds: 4 heads 95.8, 1 head 95.1, 2 heads 96.1, 8 heads 95.3
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

@@ -2,7 +2,7 @@
 
 Command: jaxnmt ablate mask
 Time: 9 minutes of training, on one core
-Score: means of three seeds: masked, training loss 0.07 nats a token, BLEU 95.5 on test; sees the future, 0.04 and 0.0
+Score (three seeds, corpus of 0.1.0): masked, training loss 0.07 nats a token, BLEU 95.5 on test; sees the future, 0.04 and 0.0
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

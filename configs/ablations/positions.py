@@ -3,7 +3,7 @@ English to French on the embedded corpus.
 
 Command: jaxnmt ablate positions
 Time: 38 minutes of training, on one core
-Score: BLEU on test, means of three seeds: sinusoidal 95.8, learned 83.8, rotary 93.3, none 62.4
+Score (the corpus of version 0.1.0): BLEU on test, means of three seeds: sinusoidal 95.8, learned 83.8, rotary 93.3, none 62.4
 """
 
 from jaxnmt.analysis.ablations.study import Budget, Study

@@ -2,7 +2,7 @@
 
 Command: jaxnmt train phrases/gnmt_small
 Time: 5 minutes of training on one core of two, other work beside it
-Score: BLEU 99.9 on the test split (beam 5, one run)
+Score: BLEU 99.9 on the test split (beam 5, one run; the corpus of version 0.1.0)
 Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
   0.0015 41.6, 0.003 80.7, 0.006 94.5, 0.012 96.7, 0.024 94.8
 """

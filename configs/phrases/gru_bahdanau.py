@@ -2,7 +2,7 @@
 
 Command: jaxnmt train phrases/gru_bahdanau
 Time: 3 minutes of training on one core of two, other work beside it
-Score: BLEU 99.4 on the test split (beam 5, one run)
+Score: BLEU 99.4 on the test split (beam 5, one run; the corpus of version 0.1.0)
 Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md):
   0.0015 40.8, 0.003 76.3, 0.006 91.8, 0.012 94.7, 0.024 81.1
 """

@@ -1,7 +1,12 @@
 """The embedded corpus `phrases`: numbers in words, dates, times, prices, durations and places, in any two of its languages.
 
-A sentence is drawn as a meaning (meaning.py) and then said in each language (english.py, french.py, ...), so that the n-th
-sentence is the same in all languages, and that each has exactly one translation. Endless, and a function of its index alone.
+A sentence is drawn (drawing.py) as a meaning (meaning.py) and then said in each language (english.py, french.py, ...). The n-th
+sentence is therefore the same in all languages, and each has exactly one translation. The corpus has no end; a sentence is a
+function of its index alone.
+
+Four in ten sentences of training and validation are plain: a number, an amount or a time alone ("one hundred and two"), or a short
+clause in the past, present or future with at most one addition ("The baker lives in Vienna."). Some of them have no full stop, and
+some no capital either; the translation follows. The others are one to three clauses with additions.
 
 What the splits keep to themselves, so that the test asks for more than memory:
 
@@ -9,11 +14,12 @@ What the splits keep to themselves, so that the test asks for more than memory:
   1880-1889 and 1950-1959 (n // 10 % 7 == 6), validation has n // 10 % 7 == 3 (30-39, 100-109, ...). What comes in
   pairs belongs by the pair, one in ten to the test and one in ten to validation: small number and noun, thing and adjective, day and
   month, day and part of it, hour and minute, person and place, start and goal. Every word of the test is known to training,
-  its company is new.
+  its company is new. A number alone belongs to one split by itself, a tenth of them to validation; training has all of one word.
 * Templates. Held out for the test are one in five of the clause shapes with two options or more (future, time first, a price,
   a place, a time) and one in five of the joins of two kinds of clause ("buy because arrive"), by a CRC, and for each kind of clause
   one of the three verbs that may report it ("say that stay"). Training and validation never have these, every test sentence has
-  at least one. No sentence of the test is therefore in training. Validation has training's templates and values of its own.
+  at least one. No sentence of the test is therefore in training. Validation has training's templates and values of its own. A plain
+  sentence has too small a template to hold any out: the test has none.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ from collections.abc import Iterator
 
 from jaxnmt.config import UserError
 from jaxnmt.data.phrases import english, french, german, spanish, turkish
-from jaxnmt.data.phrases.meaning import SPLITS, draw
+from jaxnmt.data.phrases.drawing import draw
+from jaxnmt.data.phrases.meaning import SPLITS
 
 _SENTENCE = {"en": english.sentence, "fr": french.sentence, "de": german.sentence, "es": spanish.sentence, "tr": turkish.sentence}
 LANGUAGES = tuple(_SENTENCE)

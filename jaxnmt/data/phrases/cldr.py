@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
+# What num2words says of whole thousands, and what the languages do.
+_CORRECTIONS = {"de": (("einstausend", "eintausend"),), "es": (("veintiuno mil", "veintiún mil"), ("uno mil", "un mil"))}
+
 
 @cache
 def _locale(language: str):
@@ -17,7 +20,10 @@ def number(language: str, value: int, form: str = "cardinal") -> str:
     """A number in words; `form` is num2words's: cardinal, ordinal or year."""
     from num2words import num2words
 
-    return num2words(value, lang=language, to=form).replace(",", "")
+    words = num2words(value, lang=language, to=form).replace(",", "")
+    for wrong, right in _CORRECTIONS.get(language, ()):
+        words = words.replace(wrong, right)
+    return words
 
 
 @cache

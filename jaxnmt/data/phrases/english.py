@@ -20,19 +20,21 @@ _JOINS = {"and": " and ", "but": ", but ", "because": " because ", "while": ", w
 
 
 def sentence(meaning: Meaning) -> str:
-    """The whole sentence, with its capital and full stop."""
+    """Return the whole sentence, with capital and full stop if it has them."""
     text = clause(meaning.clauses[0])
     if meaning.report:
         verb = meaning.report if meaning.reporter in PLURAL else meaning.report + "s"
         text = f"{_WHO[meaning.reporter]} {verb} that {text}"
     for join, following in zip(meaning.joins, meaning.clauses[1:], strict=True):
         text += _JOINS[join] + clause(following)
-    return text[0].upper() + text[1:] + "."
+    return meaning.written(text, text[0].upper())
 
 
 def clause(c: Clause) -> str:
-    """One clause, without capital or full stop."""
+    """Return one clause, without capital or full stop."""
     frame = c.shape.frame
+    if frame == "alone":
+        return _alone(c)
     if frame == "clock":
         return f"it is {_clock(*c.time)}"
     if frame == "distance":
@@ -41,22 +43,42 @@ def clause(c: Clause) -> str:
         return f"{cldr.number('en', c.people)} people live in {cldr.place('en', c.place)}"
     if frame == "cost":
         return f"{_things(c)} cost {amount(*c.money)}"
+    route = [_route(c)] if c.route[0] else []
     if frame == "leave":
-        parts = [f"the {c.who}", _route(c), "leaves"]
+        parts = [f"the {c.who}", *route, "leaves"]
     elif frame in ("begin", "last"):
         parts = [f"the {c.who}", frame + "s"]
     elif frame == "be born":
         parts = [_WHO[c.who], "were" if c.plural else "was", "born"]
     else:
-        parts = [_WHO[c.who], f"will {frame}" if c.shape.future else _PAST[frame]]
+        parts = [_WHO[c.who], _verb(c)]
+    parts += route if frame == "travel" else []
     parts += [_things(c)] if c.things[0] else []
     parts += [f"for {amount(*c.money)}"] if c.money[0] else []
-    parts += [_route(c), f"by {c.means}"] if c.means else []
+    parts += [f"by {c.means}"] if c.means else []
     parts += [("" if frame == "last" else "for ") + amount(*c.duration)] if c.duration[0] else []
     parts += [f"in {cldr.place('en', c.place)}"] if c.place else []
     time = _time(c.shape.time, c.time) if c.time else ""
     text = " ".join(parts)
     return f"{time}, {text}" if c.shape.fronted else f"{text} {time}".rstrip()
+
+
+def _verb(c: Clause) -> str:
+    frame = c.shape.frame
+    if c.shape.future:
+        return f"will {frame}"
+    if c.shape.present:
+        return frame if c.plural else frame + "s"
+    return _PAST[frame]
+
+
+def _alone(c: Clause) -> str:
+    (part,) = c.shape.extras
+    if part in ("number", "ordinal"):
+        return cldr.number("en", c.number, "cardinal" if part == "number" else "ordinal")
+    if part == "time":
+        return _time(c.shape.time, c.time).removeprefix("on ")
+    return _things(c) if part == "things" else amount(*c.measure)
 
 
 @lru_cache(maxsize=100_000)
@@ -91,8 +113,8 @@ def _clock(hour: int, minute: int) -> str:
 def _time(kind: str, values: tuple[int, ...]) -> str:
     if kind == "clock":
         return "at " + _clock(*values)
-    if kind == "weekday":
-        return f"on {cldr.weekday('en', values[0])} {_PARTS[values[1]]}"
+    if kind in ("weekday", "day"):
+        return " ".join(["on", cldr.weekday("en", values[0]), *(_PARTS[part] for part in values[1:])])
     if kind == "year":
         return "in " + cldr.number("en", values[0], "year")
     date = f"on the {cldr.number('en', values[0], 'ordinal')} of {cldr.month('en', values[1])}"

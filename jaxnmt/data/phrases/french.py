@@ -20,15 +20,13 @@ _FEMININE = {"chair", "table", "lamp", "shirt", "box", "flower", "suitcase", "le
 _AFTER = {"red": ("rouges", "rouges"), "blue": ("bleus", "bleues"), "green": ("verts", "vertes"), "white": ("blancs", "blanches")}
 _AFTER |= {"black": ("noirs", "noires"), "yellow": ("jaunes", "jaunes")}
 _BEFORE = {"new": ("nouveaux", "nouvelles"), "big": ("grands", "grandes"), "small": ("petits", "petites")}
-# participle, future singular
-_VERBS = {"buy": ("acheté", "achètera"), "sell": ("vendu", "vendra"), "find": ("trouvé", "trouvera"), "lose": ("perdu", "perdra")}
-_VERBS |= {
-    "repair": ("réparé", "réparera"),
-    "arrive": ("arrivé", "arrivera"),
-    "stay": ("resté", "restera"),
-    "work": ("travaillé", "travaillera"),
-}
-_VERBS |= {"wait": ("attendu", "attendra"), "live": ("vécu", "vivra"), "travel": ("voyagé", "voyagera"), "be born": ("né", "naîtra")}
+# participle, future singular, present singular, present plural
+_VERBS = {"buy": ("acheté", "achètera", "achète", "achètent"), "sell": ("vendu", "vendra", "vend", "vendent")}
+_VERBS |= {"find": ("trouvé", "trouvera", "trouve", "trouvent"), "lose": ("perdu", "perdra", "perd", "perdent")}
+_VERBS |= {"repair": ("réparé", "réparera", "répare", "réparent"), "arrive": ("arrivé", "arrivera", "arrive", "arrivent")}
+_VERBS |= {"stay": ("resté", "restera", "reste", "restent"), "work": ("travaillé", "travaillera", "travaille", "travaillent")}
+_VERBS |= {"wait": ("attendu", "attendra", "attend", "attendent"), "live": ("vécu", "vivra", "vit", "vivent")}
+_VERBS |= {"travel": ("voyagé", "voyagera", "voyage", "voyagent"), "be born": ("né", "naîtra", "naît", "naissent")}
 _WITH_ETRE = {"arrive", "stay", "be born"}
 _REPORTS = {"say": ("dit", "disent"), "know": ("sait", "savent"), "write": ("écrit", "écrivent")}
 _MASCULINE_COUNTRIES = {"JP", "BR", "CA", "PT", "MA", "MX"}
@@ -46,18 +44,20 @@ _JOINS = {"and": " et ", "but": ", mais ", "because": " parce que ", "while": ",
 
 
 def sentence(meaning: Meaning) -> str:
-    """The whole sentence, with its capital and full stop."""
+    """Return the whole sentence, with capital and full stop if it has them."""
     text = clause(meaning.clauses[0])
     if meaning.report:
         text = _elide(f"{_WHO[meaning.reporter]} {_REPORTS[meaning.report][meaning.reporter in PLURAL]} que ", text)
     for join, following in zip(meaning.joins, meaning.clauses[1:], strict=True):
         text = _elide(text + _JOINS[join], clause(following))
-    return text[0].upper() + text[1:] + "."
+    return meaning.written(text, text[0].upper())
 
 
 def clause(c: Clause) -> str:
-    """One clause, without capital or full stop."""
+    """Return one clause, without capital or full stop."""
     frame = c.shape.frame
+    if frame == "alone":
+        return _alone(c)
     if frame == "clock":
         return f"il est {_clock(*c.time)}"
     if frame == "distance":
@@ -66,20 +66,31 @@ def clause(c: Clause) -> str:
         return f"{_number(c.people, True)} personnes vivent {_at(c.place)}"
     if frame == "cost":
         return f"{_things(c)} coûtent {amount(*c.money)}"
+    route = [_route(c)] if c.route[0] else []
     if frame == "leave":
-        parts = [f"le {_MEANS[c.who]}", _route(c), "part"]
+        parts = [f"le {_MEANS[c.who]}", *route, "part"]
     elif frame in ("begin", "last"):
         parts = [_EVENTS[c.who], "commence" if frame == "begin" else "dure"]
     else:
         parts = [_WHO[c.who], _verb(c)]
+    parts += route if frame == "travel" else []
     parts += [_things(c)] if c.things[0] else []
     parts += [f"pour {amount(*c.money)}"] if c.money[0] else []
-    parts += [_route(c), f"en {_MEANS[c.means]}"] if c.means else []
+    parts += [f"en {_MEANS[c.means]}"] if c.means else []
     parts += [("" if frame == "last" else "pendant ") + amount(*c.duration)] if c.duration[0] else []
     parts += [_at(c.place)] if c.place else []
     time = _time(c.shape.time, c.time) if c.time else ""
     text = " ".join(parts)
     return f"{time}, {text}" if c.shape.fronted else f"{text} {time}".rstrip()
+
+
+def _alone(c: Clause) -> str:
+    (part,) = c.shape.extras
+    if part in ("number", "ordinal"):
+        return cldr.number("fr", c.number, "cardinal" if part == "number" else "ordinal")
+    if part == "time":
+        return _time(c.shape.time, c.time)
+    return _things(c) if part == "things" else amount(*c.measure)
 
 
 def _elide(before: str, after: str) -> str:
@@ -90,7 +101,9 @@ def _elide(before: str, after: str) -> str:
 
 
 def _verb(c: Clause) -> str:
-    participle, future = _VERBS[c.shape.frame]
+    participle, future, *present = _VERBS[c.shape.frame]
+    if c.shape.present:
+        return present[c.plural]
     if c.shape.future:
         return future[:-1] + "ont" if c.plural else future
     if c.shape.frame in _WITH_ETRE:
@@ -144,8 +157,8 @@ def _clock(hour: int, minute: int) -> str:
 def _time(kind: str, values: tuple[int, ...]) -> str:
     if kind == "clock":
         return "à " + _clock(*values)
-    if kind == "weekday":
-        return f"{cldr.weekday('fr', values[0])} {_PARTS[values[1]]}"
+    if kind in ("weekday", "day"):
+        return " ".join([cldr.weekday("fr", values[0]), *(_PARTS[part] for part in values[1:])])
     if kind == "year":
         return "en " + _year(values[0])
     day = "premier" if values[0] == 1 else cldr.number("fr", values[0])

@@ -29,16 +29,13 @@ _THINGS |= {
 _THINGS |= {"picture": "Bilder", "letter": "Briefe"}
 _ADJECTIVES = {"red": "rote", "blue": "blaue", "green": "grüne", "white": "weiße", "black": "schwarze", "yellow": "gelbe"}
 _ADJECTIVES |= {"new": "neue", "big": "große", "small": "kleine"}
-# participle, infinitive
-_VERBS = {
-    "buy": ("gekauft", "kaufen"),
-    "sell": ("verkauft", "verkaufen"),
-    "find": ("gefunden", "finden"),
-    "lose": ("verloren", "verlieren"),
-}
-_VERBS |= {"repair": ("repariert", "reparieren"), "arrive": ("angekommen", "ankommen"), "stay": ("geblieben", "bleiben")}
-_VERBS |= {"work": ("gearbeitet", "arbeiten"), "wait": ("gewartet", "warten"), "live": ("gelebt", "leben")}
-_VERBS |= {"travel": ("gereist", "reisen"), "be born": ("geboren", "geboren werden")}
+# participle, infinitive, present singular, present plural
+_VERBS = {"buy": ("gekauft", "kaufen", "kauft", "kaufen"), "sell": ("verkauft", "verkaufen", "verkauft", "verkaufen")}
+_VERBS |= {"find": ("gefunden", "finden", "findet", "finden"), "lose": ("verloren", "verlieren", "verliert", "verlieren")}
+_VERBS |= {"repair": ("repariert", "reparieren", "repariert", "reparieren"), "arrive": ("angekommen", "ankommen", "kommt", "kommen")}
+_VERBS |= {"stay": ("geblieben", "bleiben", "bleibt", "bleiben"), "work": ("gearbeitet", "arbeiten", "arbeitet", "arbeiten")}
+_VERBS |= {"wait": ("gewartet", "warten", "wartet", "warten"), "live": ("gelebt", "leben", "lebt", "leben")}
+_VERBS |= {"travel": ("gereist", "reisen", "reist", "reisen"), "be born": ("geboren", "geboren werden", "wird", "werden")}
 _WITH_SEIN = {"arrive", "stay", "travel"}
 _REPORTS = {"say": ("sagt", "sagen"), "know": ("weiß", "wissen"), "write": ("schreibt", "schreiben")}
 _WITH_ARTICLE = {"TR", "CH"}  # die Türkei, die Schweiz
@@ -52,18 +49,20 @@ _SUBORDINATE = {"because", "while", "when"}
 
 
 def sentence(meaning: Meaning) -> str:
-    """The whole sentence, with its capital and full stop."""
+    """Return the whole sentence, with capital and full stop if it has them."""
     text = clause(meaning.clauses[0], subordinate=bool(meaning.report))
     if meaning.report:
         text = f"{_WHO[meaning.reporter]} {_REPORTS[meaning.report][meaning.reporter in PLURAL]}, dass {text}"
     for join, following in zip(meaning.joins, meaning.clauses[1:], strict=True):
         text += _JOINS[join] + clause(following, join in _SUBORDINATE)
-    return text[0].upper() + text[1:] + "."
+    return meaning.written(text, text[0].upper())
 
 
 def clause(c: Clause, subordinate: bool) -> str:
-    """One clause, without capital or full stop."""
+    """Return one clause, without capital or full stop."""
     frame = c.shape.frame
+    if frame == "alone":
+        return _alone(c)
     if frame == "clock":
         return f"es ist {_clock(*c.time)}"
     if frame == "distance":
@@ -79,7 +78,8 @@ def clause(c: Clause, subordinate: bool) -> str:
     middle += [_in(c.place)] if c.place else []
     middle += [_things(c)] if c.things[0] and frame != "cost" else []
     middle += [("für " if frame != "cost" else "") + amount(*c.money)] if c.money[0] else []
-    middle += [f"mit {_MEANS[c.means]}", _route(c)] if c.means else []
+    middle += [f"mit {_MEANS[c.means]}"] if c.means else []
+    middle += [_route(c)] if c.route[0] and frame == "travel" else []
     if subordinate:
         verb = [end + finite] if frame == "leave" else [end, finite]  # abfährt, but gekauft hat
         words = [subject, *middle, *verb]
@@ -96,14 +96,25 @@ def _subject_and_verb(c: Clause) -> tuple[str, str, str]:
     if frame == "cost":
         return _things(c), "kosten", ""
     if frame == "leave":
-        return f"{_VEHICLES[c.who]} {_route(c)}", "fährt", "ab"
+        return " ".join([_VEHICLES[c.who], *([_route(c)] if c.route[0] else [])]), "fährt", "ab"
     if frame in ("begin", "last"):
         return _EVENTS[c.who], "beginnt" if frame == "begin" else "dauert", ""
-    participle, infinitive = _VERBS[frame]
+    participle, infinitive, *present = _VERBS[frame]
+    if c.shape.present:
+        return _WHO[c.who], present[c.plural], "an" if frame == "arrive" else ""
     if c.shape.future:
         return _WHO[c.who], "werden" if c.plural else "wird", infinitive
     singular, plural = ("wurde", "wurden") if frame == "be born" else ("ist", "sind") if frame in _WITH_SEIN else ("hat", "haben")
     return _WHO[c.who], plural if c.plural else singular, participle
+
+
+def _alone(c: Clause) -> str:
+    (part,) = c.shape.extras
+    if part in ("number", "ordinal"):
+        return cldr.number("de", c.number, "cardinal" if part == "number" else "ordinal")
+    if part == "time":
+        return _time(c.shape.time, c.time, alone=True)
+    return _things(c) if part == "things" else amount(*c.measure)
 
 
 @lru_cache(maxsize=100_000)
@@ -143,12 +154,15 @@ def _clock(hour: int, minute: int) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _time(kind: str, values: tuple[int, ...]) -> str:
+def _time(kind: str, values: tuple[int, ...], alone: bool = False) -> str:
+    """Return when something happens; a day that stands alone is in the nominative."""
     if kind == "clock":
         return "um " + _clock(*values)
-    if kind == "weekday":
-        return f"am {cldr.weekday('de', values[0])}{_PARTS[values[1]]}"
+    if kind in ("weekday", "day"):
+        day = "".join([cldr.weekday("de", values[0]), *(_PARTS[part] for part in values[1:])])
+        return day if alone else f"am {day}"
     if kind == "year":
         return "im Jahr " + cldr.number("de", values[0], "year")
-    date = f"am {cldr.number('de', values[0], 'ordinal')}n {cldr.month('de', values[1])}"
+    day = cldr.number("de", values[0], "ordinal")
+    date = f"{f'der {day}' if alone else f'am {day}n'} {cldr.month('de', values[1])}"
     return date if kind == "date" else f"{date} {cldr.number('de', values[2], 'year')}"

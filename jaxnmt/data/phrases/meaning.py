@@ -1,19 +1,16 @@
-"""What a phrase says, before any language: clauses with values, drawn at random, and which split may say what.
+"""What a phrase says, before any language: clauses with values; and which split may say what.
 
-Every draw is a pure function of (split, index, seed). What the test split keeps to itself is decided here, by two rules that
-need no list and no memory: `home` for values and `is_held_out` for templates.
+Two rules decide what the test split keeps to itself, without a list and without memory: `home` for values and `is_held_out` for
+templates.
 """
 
 from __future__ import annotations
 
-import random
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-Item = TypeVar("Item")
 SPLITS = ("train", "validation", "test")
 
 SINGULAR = ("sister", "brother", "doctor", "teacher", "neighbor", "baker", "farmer", "pilot", "queen", "actress", "engineer", "grandmother")
@@ -39,12 +36,16 @@ ANY_TIME = ("date", "dated year", "weekday", "clock", "year")
 
 
 class Frame(NamedTuple):
-    """A kind of clause: who it is about, what it must say and what it may say besides."""
+    """A kind of clause: who it is about, what it must say and what it may say besides.
+
+    A plain sentence may say less: one of `brief` instead of all `needs`.
+    """
 
     who: str
     needs: tuple[str, ...]
     may: tuple[str, ...] = ()
     times: tuple[str, ...] = ()
+    brief: tuple[tuple[str, ...], ...] = ()
 
 
 FRAMES = {
@@ -54,23 +55,31 @@ FRAMES = {
     "lose": Frame("person", ("things",), ("place", "time"), ANY_TIME),
     "repair": Frame("person", ("things",), ("place", "time"), ANY_TIME),
     "arrive": Frame("person", ("place",), ("time",), ANY_TIME),
-    "stay": Frame("person", ("duration", "place"), ("time",), ("date", "weekday", "year")),
-    "work": Frame("person", ("duration",), ("place", "time"), ("date", "weekday", "year")),
-    "wait": Frame("person", ("duration",), ("place", "time"), ("date", "weekday", "year")),
-    "live": Frame("person", ("duration", "place")),
-    "travel": Frame("person", ("route", "means"), ("time",), ANY_TIME),
-    "be born": Frame("person", ("place", "time"), (), ("year", "dated year")),
-    "leave": Frame("vehicle", ("route", "time"), (), ("date", "weekday", "clock")),
+    "stay": Frame("person", ("duration", "place"), ("time",), ("date", "weekday", "year"), (("duration",), ("place",))),
+    "work": Frame("person", ("duration",), ("place", "time"), ("date", "weekday", "year"), ((), ("place",), ("duration",))),
+    "wait": Frame("person", ("duration",), ("place", "time"), ("date", "weekday", "year"), ((), ("place",), ("duration",))),
+    "live": Frame("person", ("duration", "place"), brief=(("place",),)),
+    "travel": Frame("person", ("route", "means"), ("time",), ANY_TIME, (("route",), ("means",))),
+    "be born": Frame("person", ("place", "time"), (), ("year", "dated year"), (("place",), ("time",))),
+    "leave": Frame("vehicle", ("route", "time"), (), ("date", "weekday", "clock"), (("route",), ("time",))),
     "begin": Frame("event", ("time",), (), ("date", "weekday", "clock")),
     "last": Frame("event", ("duration",)),
     "cost": Frame("nobody", ("things", "money")),
     "distance": Frame("nobody", ("route", "kilometers")),
     "population": Frame("nobody", ("people", "place")),
     "clock": Frame("nobody", ("time",), (), ("clock",)),
+    # No clause: one number, amount or time by itself.
+    "alone": Frame(
+        "nobody",
+        (),
+        ("number", "ordinal", "things", "money", "duration", "kilometers", "time"),
+        ("date", "dated year", "weekday", "day", "clock", "year"),
+    ),
 }
+CLAUSES = tuple(name for name in FRAMES if name != "alone")
 PERSONAL = tuple(name for name, frame in FRAMES.items() if frame.who == "person")
 ACTIONS = ("buy", "sell", "find", "lose", "repair", "arrive")  # what can be told with "when"
-EMBEDDED = tuple(name for name in FRAMES if name != "clock")
+EMBEDDED = tuple(name for name in CLAUSES if name != "clock")
 JOINS = ("and", "but", "because", "while", "when")
 
 
@@ -82,6 +91,14 @@ class Shape(NamedTuple):
     fronted: bool = False  # the time comes first: "On Monday morning, my sister ..."
     extras: tuple[str, ...] = ()
     time: str = ""
+    # Of plain sentences alone:
+    present: bool = False
+    omits: tuple[str, ...] = ()  # what the frame needs and this clause leaves out
+
+    @property
+    def piece(self) -> str:
+        """The shape, spelled out, as `is_held_out` reads it."""
+        return repr((self.frame, self.future, self.fronted, self.extras, self.time))
 
 
 class Plan(NamedTuple):
@@ -106,12 +123,18 @@ class Clause:
     place: str = ""
     route: tuple[str, str] = ("", "")
     means: str = ""
-    time: tuple[int, ...] = ()  # date: day, month; dated year: and year; weekday: day, part; clock: hour, minute; year: year
+    time: tuple[int, ...] = ()  # date: day, month; dated year: and year; weekday: day, part; day: day; clock: hour, minute; year: year
+    number: int = 0  # a cardinal or an ordinal that stands alone
 
     @property
     def plural(self) -> bool:
         """Whether the verb stands in the plural (in languages where the subject decides)."""
         return self.who in PLURAL
+
+    @property
+    def measure(self) -> tuple[int, str]:
+        """The number and the unit or currency of an amount that stands alone."""
+        return next((amount for amount in (self.money, self.duration) if amount[0]), (self.kilometers, "kilometer"))
 
 
 class Meaning(NamedTuple):
@@ -121,6 +144,12 @@ class Meaning(NamedTuple):
     reporter: str
     clauses: tuple[Clause, ...]
     joins: tuple[str, ...]
+    capital: bool = True
+    stop: bool = True
+
+    def written(self, text: str, initial: str) -> str:
+        """Return the text with its capital and full stop, if it has them; `initial` is the capital of its first letter."""
+        return (initial if self.capital else text[0]) + text[1:] + "." * self.stop
 
 
 def home(first: int, second: int) -> str:
@@ -131,6 +160,13 @@ def home(first: int, second: int) -> str:
 def home_of_number(number: int) -> str:
     """The one split that may say a number above twenty: every seventh range of ten (60-69, 130-139, ...) is test's."""
     return {6: "test", 3: "validation"}.get(number // 10 % 7, "train")
+
+
+def home_of_number_alone(number: int) -> str:
+    """Return the one split that may have a number alone: training has all of one word, and of the others eight in ten, in every range."""
+    if number <= 20 or len(str(number).rstrip("0")) == 1:
+        return "train"
+    return home(zlib.crc32(str(number).encode()), 0)
 
 
 @cache
@@ -144,8 +180,8 @@ def held_out_pieces(plan: Plan) -> list[str]:
     pieces = []
     for shape in plan.shapes:
         options = shape.future + shape.fronted + len(shape.extras)  # a plain clause is everybody's: its verb must be learnable
-        if options >= 2 and is_held_out(repr(tuple(shape))):
-            pieces.append(repr(tuple(shape)))
+        if options >= 2 and is_held_out(shape.piece):
+            pieces.append(shape.piece)
     frames = [shape.frame for shape in plan.shapes]
     links = map(" ".join, zip(frames, plan.joins, frames[1:], strict=False))
     pieces += [link for link in links if is_held_out(link)]
@@ -153,144 +189,3 @@ def held_out_pieces(plan: Plan) -> list[str]:
     if plan.report and (REPORTS.index(plan.report) + list(FRAMES).index(frames[0])) % len(REPORTS) == 0:
         pieces.append(f"{plan.report} that {frames[0]}")
     return pieces
-
-
-class _Dice:
-    """Random choices that stay the same in every Python: only `random()` is used, whose sequence is promised."""
-
-    def __init__(self, seed: str) -> None:
-        self.random = random.Random(seed).random
-
-    def one(self, items: Sequence[Item]) -> Item:
-        return items[int(self.random() * len(items))]
-
-    def chance(self, probability: float) -> bool:
-        return self.random() < probability
-
-
-def draw(split: str, index: int, seed: int) -> Meaning:
-    """The sentence at a place of a split, the same in all languages. Test has at least one held-out piece in every template."""
-    dice = _Dice(f"phrases {seed} {split} {index}")
-    # Report and size come first, so that the test's sentences are not longer for having more pieces to hold out.
-    report = dice.one(REPORTS) if dice.chance(0.2) else ""
-    size = dice.one((1, 1, 1, 1, 2) if report else (1, 1, 1, 1, 2, 2, 2, 3))
-    plan = _plan(dice, report, size)
-    while bool(held_out_pieces(plan)) != (split == "test"):
-        plan = _plan(dice, report, size)
-    clauses: list[Clause] = []
-    told: tuple[str, ...] = (dice.one(PERSONS),) if plan.report else ()
-    for shape in plan.shapes:
-        clause = _fill(shape, split, dice, told)
-        clauses.append(clause)
-        told += (clause.who,)
-    return Meaning(plan.report, told[0] if plan.report else "", tuple(clauses), plan.joins)
-
-
-def _plan(dice: _Dice, report: str, size: int) -> Plan:
-    """Draw a template of one to three clauses, the first perhaps reported."""
-    joins: list[str] = []
-    while len(joins) < size - 1:  # no join twice, and "when" only right after a main clause
-        joins.append(dice.one([join for join in JOINS if join not in joins and (join != "when" or not (report or joins))]))
-    frames = tuple(FRAMES)
-    told_when = "when" in joins
-    first = _shape(dice, PERSONAL if told_when else EMBEDDED if report else frames, size, embedded=bool(report), past=told_when)
-    shapes = [first]
-    for join in joins:
-        embedded = join in ("because", "while", "when")
-        choice = ACTIONS if join == "when" else EMBEDDED if embedded else frames
-        shapes.append(_shape(dice, choice, size, embedded, past=join == "when"))
-    return Plan(report, tuple(shapes), tuple(joins))
-
-
-def _shape(dice: _Dice, frames: tuple[str, ...], size: int, embedded: bool, past: bool) -> Shape:
-    """Draw one clause's shape; the more clauses, the fewer options in each."""
-    name = dice.one(frames)
-    frame = FRAMES[name]
-    extras = tuple(part for part in frame.may if dice.chance((0.5, 0.35, 0.2)[size - 1]))
-    timed = "time" in frame.needs or "time" in extras
-    time = dice.one(frame.times) if timed else ""
-    # Years lie in the past, and so does "when".
-    future = frame.who == "person" and "year" not in time and not past and dice.chance(0.4)
-    fronted = timed and not embedded and name != "clock" and dice.chance(0.35)
-    return Shape(name, future, fronted, extras, time)
-
-
-def _fill(shape: Shape, split: str, dice: _Dice, told: tuple[str, ...]) -> Clause:
-    """Give a shape values that live in the split; nobody in `told` is told of again."""
-    frame = FRAMES[shape.frame]
-    people = {"person": PERSONS, "vehicle": VEHICLES, "event": EVENTS, "nobody": ("",)}[frame.who]
-    who = dice.one(people)
-    while who and who in told:
-        who = dice.one(people)
-    values: dict = {"who": who}
-    for part in frame.needs + shape.extras:
-        if part == "things":
-            number, thing = _amount(split, dice, THINGS, (0.6, 0.3, 0.1, 0.0))
-            values[part] = number, thing, dice.one(_partners(split, THINGS.index(thing), ADJECTIVES))
-        elif part == "money":
-            values[part] = _amount(split, dice, CURRENCIES, (0.2, 0.4, 0.35, 0.05))
-        elif part == "duration":
-            values[part] = _amount(split, dice, UNITS, (0.8, 0.2, 0.0, 0.0))
-        elif part == "kilometers":
-            values[part] = dice.one(_numbers(split, dice.one((1, 2, 2, 3))))
-        elif part == "people":
-            values[part] = dice.one(_numbers(split, dice.one((2, 3, 4))))
-        elif part == "place":
-            person = PERSONS.index(who) if who else 0
-            values[part] = dice.one(_partners(split, person, PLACES)) if who else dice.one(PLACES)
-        elif part == "route":
-            start = dice.one(PLACES)
-            others = [place for place in _partners(split, PLACES.index(start), PLACES) if place != start]
-            values[part] = start, dice.one(others)
-        elif part == "means":
-            values[part] = dice.one(MEANS)
-        elif part == "time":
-            values[part] = _time(shape.time, split, dice)
-    return Clause(shape, **values)
-
-
-@cache
-def _partners(split: str, first: int, items: tuple[str, ...]) -> tuple[str, ...]:
-    """The items that may meet the value `first` in a split."""
-    return tuple(item for second, item in enumerate(items) if home(first, second) == split)
-
-
-@cache
-def _numbers(split: str, size: int) -> tuple[int, ...]:
-    """The split's numbers of a size: 21-99, 100-999, 1000-9999, whole thousands. None ends in 01: no noun follows it well."""
-    band = {1: range(21, 100), 2: range(100, 1000), 3: range(1000, 10_000), 4: range(2000, 1_000_000, 1000)}[size]
-    return tuple(n for n in band if home_of_number(n) == split and n % 100 != 1)
-
-
-@cache
-def _small_amounts(split: str, items: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
-    """The split's pairs of a number from two to twenty and a noun."""
-    return tuple((n, item) for n in range(2, 21) for place, item in enumerate(items) if home(n, place) == split)
-
-
-def _amount(split: str, dice: _Dice, items: tuple[str, ...], sizes: tuple[float, ...]) -> tuple[int, str]:
-    """A number and a noun; `sizes` are the chances of 2-20, 21-99, 100-999, 1000-9999."""
-    roll, size = dice.random(), 0
-    while size < 3 and roll >= sizes[size]:
-        roll, size = roll - sizes[size], size + 1
-    return dice.one(_small_amounts(split, items)) if size == 0 else (dice.one(_numbers(split, size)), dice.one(items))
-
-
-@cache
-def _times(kind: str, split: str) -> tuple[tuple[int, ...], ...]:
-    """The split's values of a kind of time: pairs by `home`, years by their range of ten."""
-    pairs = {
-        "date": [(day, month) for day in range(1, 29) for month in range(1, 13)],
-        "weekday": [(day, part) for day in range(7) for part in range(3)],
-        "clock": [(hour, place) for hour in range(1, 13) for place in range(len(MINUTES))],
-    }
-    if kind == "year":
-        return tuple((year,) for year in range(1850, 2020) if home_of_number(year) == split)
-    fitting = [pair for pair in pairs[kind] if home(*pair) == split]
-    return tuple((hour, MINUTES[place]) for hour, place in fitting) if kind == "clock" else tuple(fitting)
-
-
-def _time(kind: str, split: str, dice: _Dice) -> tuple[int, ...]:
-    if kind == "dated year":
-        return dice.one(_times("date", split)) + dice.one(_times("year", split))
-    return dice.one(_times(kind, split))

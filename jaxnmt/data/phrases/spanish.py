@@ -35,13 +35,14 @@ _AFTER = {"red": ("rojos", "rojas"), "blue": ("azules", "azules"), "green": ("ve
 _AFTER |= {"black": ("negros", "negras"), "yellow": ("amarillos", "amarillas"), "big": ("grandes", "grandes")}
 _AFTER |= {"small": ("pequeños", "pequeñas")}
 _BEFORE = {"new": ("nuevos", "nuevas")}
-# past singular, past plural, future singular
-_VERBS = {"buy": ("compró", "compraron", "comprará"), "sell": ("vendió", "vendieron", "venderá")}
-_VERBS |= {"find": ("encontró", "encontraron", "encontrará"), "lose": ("perdió", "perdieron", "perderá")}
-_VERBS |= {"repair": ("reparó", "repararon", "reparará"), "arrive": ("llegó", "llegaron", "llegará")}
-_VERBS |= {"stay": ("permaneció", "permanecieron", "permanecerá"), "work": ("trabajó", "trabajaron", "trabajará")}
-_VERBS |= {"wait": ("esperó", "esperaron", "esperará"), "live": ("vivió", "vivieron", "vivirá")}
-_VERBS |= {"travel": ("viajó", "viajaron", "viajará"), "be born": ("nació", "nacieron", "nacerá")}
+# past singular, past plural, future singular, present singular; the plurals of future and present take an n
+_VERBS = {"buy": ("compró", "compraron", "comprará", "compra"), "sell": ("vendió", "vendieron", "venderá", "vende")}
+_VERBS |= {"find": ("encontró", "encontraron", "encontrará", "encuentra"), "lose": ("perdió", "perdieron", "perderá", "pierde")}
+_VERBS |= {"repair": ("reparó", "repararon", "reparará", "repara"), "arrive": ("llegó", "llegaron", "llegará", "llega")}
+_VERBS |= {"stay": ("permaneció", "permanecieron", "permanecerá", "permanece")}
+_VERBS |= {"work": ("trabajó", "trabajaron", "trabajará", "trabaja"), "wait": ("esperó", "esperaron", "esperará", "espera")}
+_VERBS |= {"live": ("vivió", "vivieron", "vivirá", "vive"), "travel": ("viajó", "viajaron", "viajará", "viaja")}
+_VERBS |= {"be born": ("nació", "nacieron", "nacerá", "nace")}
 _REPORTS = {"say": ("dice", "dicen"), "know": ("sabe", "saben"), "write": ("escribe", "escriben")}
 _MEANS = {"train": "tren", "bus": "autobús", "car": "coche", "ship": "barco", "plane": "avión"}
 _EVENTS = {"concert": "el concierto", "meeting": "la reunión", "film": "la película", "course": "el curso", "exam": "el examen"}
@@ -51,18 +52,20 @@ _JOINS = {"and": " y ", "but": ", pero ", "because": " porque ", "while": ", mie
 
 
 def sentence(meaning: Meaning) -> str:
-    """The whole sentence, with its capital and full stop."""
+    """Return the whole sentence, with capital and full stop if it has them."""
     text = clause(meaning.clauses[0])
     if meaning.report:
         text = f"{_WHO[meaning.reporter]} {_REPORTS[meaning.report][meaning.reporter in PLURAL]} que {text}"
     for join, following in zip(meaning.joins, meaning.clauses[1:], strict=True):
         text += _JOINS[join] + clause(following)
-    return text[0].upper() + text[1:] + "."
+    return meaning.written(text, text[0].upper())
 
 
 def clause(c: Clause) -> str:
-    """One clause, without capital or full stop."""
+    """Return one clause, without capital or full stop."""
     frame = c.shape.frame
+    if frame == "alone":
+        return _alone(c)
     if frame == "clock":
         hour = _clock(*c.time)
         return ("es " if hour.startswith("la ") else "son ") + hour
@@ -72,15 +75,17 @@ def clause(c: Clause) -> str:
         return f"en {cldr.place('es', c.place)} viven {_number(c.people, True)} personas"
     if frame == "cost":
         return f"{_things(c)} cuestan {amount(*c.money)}"
+    route = [_route(c)] if c.route[0] else []
     if frame == "leave":
-        parts = [f"el {_MEANS[c.who]}", _route(c), "sale"]
+        parts = [f"el {_MEANS[c.who]}", *route, "sale"]
     elif frame in ("begin", "last"):
         parts = [_EVENTS[c.who], "empieza" if frame == "begin" else "dura"]
     else:
         parts = [_WHO[c.who], _verb(c)]
+    parts += route if frame == "travel" else []
     parts += [_things(c)] if c.things[0] else []
     parts += [f"por {amount(*c.money)}"] if c.money[0] else []
-    parts += [_route(c), f"en {_MEANS[c.means]}"] if c.means else []
+    parts += [f"en {_MEANS[c.means]}"] if c.means else []
     parts += [("" if frame == "last" else "durante ") + amount(*c.duration)] if c.duration[0] else []
     parts += [("a " if frame == "arrive" else "en ") + cldr.place("es", c.place)] if c.place else []
     time = _time(c.shape.time, c.time) if c.time else ""
@@ -88,10 +93,29 @@ def clause(c: Clause) -> str:
 
 
 def _verb(c: Clause) -> str:
-    singular, plural, future = _VERBS[c.shape.frame]
-    if c.shape.future:
-        return future + "n" if c.plural else future
+    singular, plural, future, present = _VERBS[c.shape.frame]
+    if c.shape.future or c.shape.present:
+        return (future if c.shape.future else present) + "n" * c.plural
     return plural if c.plural else singular
+
+
+def _alone(c: Clause) -> str:
+    (part,) = c.shape.extras
+    if part == "number":
+        return cldr.number("es", c.number)
+    if part == "ordinal":
+        return _ordinal(c.number)
+    if part == "time":
+        time = _time(c.shape.time, c.time)
+        return time.removeprefix("el ") if c.shape.time in ("weekday", "day") else time
+    return _things(c) if part == "things" else amount(*c.measure)
+
+
+def _ordinal(value: int) -> str:
+    """Return an ordinal in the masculine; num2words has none from 11 to 19 that the Academy knows."""
+    if not 11 <= value <= 19:
+        return cldr.number("es", value, "ordinal")
+    return {11: "undécimo", 12: "duodécimo"}.get(value) or "decimo" + cldr.number("es", value - 10, "ordinal").replace("oct", "ct")
 
 
 @lru_cache(maxsize=100_000)
@@ -101,9 +125,9 @@ def _number(value: int, feminine: bool) -> str:
     if feminine:
         words = words.replace("cientos", "cientas").replace("quinientos", "quinientas")
         head = words[: -len("uno")] if words.endswith("uno") else ""
-        return (head + "una" if head or words == "uno" else words).replace("veintiuno mil", "veintiún mil").replace(" uno mil", " un mil")
+        return head + "una" if head or words == "uno" else words
     words = words.replace("veintiuno", "veintiún")
-    return words[:-1] if words.endswith(" uno") else words.replace(" uno mil", " un mil")
+    return words[:-1] if words.endswith(" uno") else words
 
 
 @lru_cache(maxsize=100_000)
@@ -139,8 +163,8 @@ def _clock(hour: int, minute: int) -> str:
 def _time(kind: str, values: tuple[int, ...]) -> str:
     if kind == "clock":
         return "a " + _clock(*values)
-    if kind == "weekday":
-        return f"el {cldr.weekday('es', values[0])} por la {_PARTS[values[1]]}"
+    if kind in ("weekday", "day"):
+        return " ".join(["el", cldr.weekday("es", values[0]), *(f"por la {_PARTS[part]}" for part in values[1:])])
     if kind == "year":
         return "en " + cldr.number("es", values[0])
     date = f"el {cldr.number('es', values[0])} de {cldr.month('es', values[1])}"

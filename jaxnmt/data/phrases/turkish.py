@@ -32,7 +32,7 @@ _HIGH = {"a": "ı", "ı": "ı", "o": "u", "u": "u", "e": "i", "i": "i", "ö": "�
 
 
 def sentence(meaning: Meaning) -> str:
-    """The whole sentence, with its capital and full stop."""
+    """Return the whole sentence, with capital and full stop if it has them."""
     clauses = list(meaning.clauses)
     joins = list(meaning.joins)
     text = clause(clauses[0], "that" if meaning.report else "")
@@ -40,12 +40,14 @@ def sentence(meaning: Meaning) -> str:
         text = f"{_WHO[meaning.reporter]}, {text} {_REPORTS[meaning.report]}"
     for join, following in zip(joins, clauses[1:], strict=True):
         text = f"{clause(following, 'when')} {text}" if join == "when" else text + _JOINS[join] + clause(following)
-    return ("İ" if text[0] == "i" else text[0].upper()) + text[1:] + "."
+    return meaning.written(text, "İ" if text[0] == "i" else text[0].upper())
 
 
 def clause(c: Clause, role: str = "") -> str:
-    """One clause: a main one, what somebody says (role "that"), or the time of another (role "when")."""
+    """Return one clause: a main one, what somebody says (role "that"), or the time of another (role "when")."""
     frame = c.shape.frame
+    if frame == "alone":
+        return _alone(c)
     if frame == "clock":
         return _clock(c.time[0], c.time[1], at=False)
     subject, verb = _subject(c), _verb(c, role)
@@ -55,7 +57,7 @@ def clause(c: Clause, role: str = "") -> str:
     place = _case(c.place, "(y)A" if frame == "arrive" else "DA") if c.place else ""
     rest = [f"{amount(*c.duration)}{' boyunca' if frame != 'last' else ''}"] if c.duration[0] else []
     rest += [_MEANS[c.means]] if c.means else []
-    rest += [_route(c)] if frame in ("travel", "distance") else []
+    rest += [_route(c)] if c.route[0] and frame != "leave" else []
     rest += [amount(c.kilometers, "kilometer")] if c.kilometers else []
     rest += [amount(*c.money, dative=frame != "cost")] if c.money[0] else []
     rest += [_things(c)] if c.things[0] and frame != "cost" else []
@@ -66,7 +68,7 @@ def clause(c: Clause, role: str = "") -> str:
 def _subject(c: Clause) -> str:
     frame = c.shape.frame
     if frame == "leave":
-        return f"{_route(c)} giden {_VEHICLES[c.who]}"
+        return (f"{_route(c)} giden " if c.route[0] else "") + _VEHICLES[c.who]
     if frame == "cost":
         return _things(c)
     if frame == "population":
@@ -75,18 +77,32 @@ def _subject(c: Clause) -> str:
 
 
 @lru_cache(maxsize=10_000)
-def _conjugate(frame: str, future: bool, role: str) -> str:
+def _conjugate(frame: str, future: bool, present: bool, role: str) -> str:
     if frame in _PRESENT:
         return _PRESENT[frame][role == "that"]
     stem = _VERBS[frame]
-    if future:
+    if future or present:
         stem = stem[:-1] + "d" if stem.endswith(("et", "git")) else stem  # et-, git- soften before a vowel
+        if present:
+            stem = stem.rstrip("ae") if stem[-1] in "ae" else stem  # bekle-, yaşa- lose their vowel
+            return stem + suffix(stem, "Iyor")
         return stem + suffix(stem, "(y)AcAğInI" if role == "that" else "(y)AcAk")
     return stem + suffix(stem, {"": "DI", "that": "DIğInI", "when": "DIğIndA"}[role])
 
 
 def _verb(c: Clause, role: str) -> str:
-    return _conjugate(c.shape.frame, c.shape.future, role)
+    return _conjugate(c.shape.frame, c.shape.future, c.shape.present, role)
+
+
+def _alone(c: Clause) -> str:
+    (part,) = c.shape.extras
+    if part == "number":
+        return _number(c.number)
+    if part == "ordinal":
+        return _ordinal(c.number)
+    if part == "time":
+        return _time(c.shape.time, c.time, alone=True)
+    return _things(c) if part == "things" else amount(*c.measure)
 
 
 @lru_cache(maxsize=10_000)
@@ -127,11 +143,19 @@ def _route(c: Clause) -> str:
 @lru_cache(maxsize=100_000)
 def _number(value: int) -> str:
     """A number as separate words (num2words writes them as one), as the dictionary asks: üç yüz kırk beş."""
+    if value == 0:
+        return cldr.number("tr", 0)
     thousands, rest = divmod(value, 1000)
     hundreds, rest = divmod(rest, 100)
     words = ([_number(thousands)] if thousands > 1 else []) + ([cldr.number("tr", 1000)] if thousands else [])
     words += ([cldr.number("tr", hundreds)] if hundreds > 1 else []) + ([cldr.number("tr", 100)] if hundreds else [])
     return " ".join(words + [cldr.number("tr", part) for part in (rest - rest % 10, rest % 10) if part])
+
+
+def _ordinal(value: int) -> str:
+    words = _number(value)
+    words = words[:-1] + "d" if words.endswith("dört") else words  # dördüncü
+    return words + suffix(words, "ncI" if words[-1] in _VOWELS else "IncI")
 
 
 @lru_cache(maxsize=100_000)
@@ -165,14 +189,15 @@ def _clock(hour: int, minute: int, at: bool) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _time(kind: str, values: tuple[int, ...]) -> str:
+def _time(kind: str, values: tuple[int, ...], alone: bool = False) -> str:
+    """Return when something happens; a date that stands alone has no case."""
     if kind == "clock":
         return _clock(values[0], values[1], at=True)
-    if kind == "weekday":
-        return f"{cldr.weekday('tr', values[0]).lower()} {_PARTS[values[1]]}"
+    if kind in ("weekday", "day"):
+        return " ".join([cldr.weekday("tr", values[0]).lower(), *(_PARTS[part] for part in values[1:])])
     if kind == "year":
         return f"{_number(values[0])} yılında"
     month = cldr.month("tr", values[1])
     if kind == "date":
-        return f"{_number(values[0])} {month}'{suffix(month, 'DA')}"
-    return f"{_number(values[0])} {month} {_number(values[2])} tarihinde"
+        return f"{_number(values[0])} {month}" + ("" if alone else f"'{suffix(month, 'DA')}")
+    return f"{_number(values[0])} {month} {_number(values[2])}" + ("" if alone else " tarihinde")
