@@ -9,21 +9,22 @@ from typing import Any
 
 from jaxnmt import config_files, run_directory
 from jaxnmt.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.verbs.common import NoOptions, Settings
+from jaxnmt.verbs.common import NoOptions, Settings, trainable
 
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
     """A verb's function, the names it takes first ("[…]" may be missing; a last "[…...]" gives it a list), and its options: their defaults,
     where these come from once a name is given; whether another command follows, after `--`, which the function is given last; whether
-    several processes can share it; and whether it makes runs, or goes on with them, though it takes no RUN."""
+    several processes can share it, and if so, what checks its names and options before it is queued; and whether it makes runs, or goes
+    on with them, though it takes no RUN."""
 
     function: Callable[..., int | None]
     takes: tuple[str, ...]
     blank: Any
     given: Callable[[str], Any] | None = None
     commands: bool = False
-    shared: bool = False
+    check: Callable[..., object] | None = None
     makes_runs: bool = False
 
     @property
@@ -32,29 +33,33 @@ class Verb:
         return self.makes_runs or any("RUN" in place for place in self.takes)
 
 
+def _check_experiment(name: str, options: Any) -> None:
+    trainable(name, options.experiment)
+
+
 VERBS = {
     "train": Verb(
         training.train,
         ("CONFIG",),
         training.Train(),
         lambda config: training.Train(experiment=config_files.load(config)),
-        shared=True,
+        check=_check_experiment,
         makes_runs=True,
     ),
-    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), shared=True),
+    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), check=_check_experiment),
     "translate": Verb(
         translation.translate,
         ("RUN",),
         translation.Translate(),
         lambda run: translation.Translate(decoding=run_directory.read(run).decoding),
-        shared=True,
+        check=translation.checked,
     ),
     "evaluate": Verb(
         translation.evaluate,
         ("RUN",),
         translation.Evaluate(),
         lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding),
-        shared=True,
+        check=translation.checked,
     ),
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "visualize": Verb(
@@ -72,7 +77,7 @@ VERBS = {
         ("CONFIG",),
         training.Prepare(),
         lambda config: training.Prepare(experiment=config_files.load(config)),
-        shared=True,
+        check=_check_experiment,
         makes_runs=True,
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
