@@ -21,11 +21,9 @@ from pathlib import Path
 
 from kill_resume import newest, records
 
-from jaxnmt.config import SAVED
-
 ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launch" / "local.sh"
-STOPPED = SAVED
+STOPPED = 85  # jaxnmt.config.SAVED
 
 
 class Job:

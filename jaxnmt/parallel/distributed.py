@@ -45,7 +45,6 @@ def join(stops_together: bool = False) -> None:
     Raises:
         UserError: the environment is incomplete. Unreachable: they do not find each other.
     """
-    global _here
     if several() or not peers.are_several():
         return
     told = peers.read_environment()
@@ -73,7 +72,8 @@ def _initialize(told: peers.Peers, stops_together: bool) -> None:
         )
     except (ValueError, RuntimeError) as error:
         at = f" at {told.address}" if told.address else ""
-        raise Unreachable(
+        kind = UserError if isinstance(error, ValueError) else Unreachable  # JAX raises the former where something is missing
+        raise kind(
             f"the environment asks for several processes, and they do not find each other{at} ({first_line(error)}): set "
             "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
