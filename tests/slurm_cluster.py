@@ -100,11 +100,11 @@ class Cluster:
     def _write_command(self, bin: pathlib.Path) -> None:
         """Write the command `jaxnmt` of the nodes. It first runs $BEFORE_JAXNMT; its processes wait $WAIT_SECONDS for each other."""
         bin.mkdir()
-        (bin / "jaxnmt.py").write_text(
+        (bin / "command.py").write_text(
             "import os, sys\nfrom jaxnmt import cli\nfrom jaxnmt.parallel import peers\n"
             'peers.WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", peers.WAIT_SECONDS))\nsys.exit(cli.main())\n'
         )
-        (bin / "jaxnmt").write_text(f'#!/bin/bash\neval "$BEFORE_JAXNMT"\nexec {sys.executable} {bin}/jaxnmt.py "$@"\n')
+        (bin / "jaxnmt").write_text(f'#!/bin/bash\neval "$BEFORE_JAXNMT"\nexec {sys.executable} {bin}/command.py "$@"\n')
         (bin / "jaxnmt").chmod(0o755)
 
     def _configure(self, cpus: int, gpus: int) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -183,6 +184,8 @@ def leave(status: int) -> int:
         import jax
 
         barrier("leave")
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # srun sends it to all as soon as one has left with `SAVED`
         jax.distributed.shutdown()
     else:
         with contextlib.suppress(Exception):

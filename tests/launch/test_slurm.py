@@ -140,7 +140,7 @@ def test_a_mistake_in_the_settings_while_another_node_is_two_seconds_slower(clus
 def test_a_task_that_is_killed(cluster):
     job = cluster.launch(*train("killed", **ENDLESS))
     job.until("step 20/")
-    (victim,) = [pid for pid in cluster.processes(cluster.nodes[1]) if "jaxnmt.py" in slurm_cluster.command_of(pid)]
+    (victim,) = [pid for pid in cluster.processes(cluster.nodes[1]) if "command.py" in slurm_cluster.command_of(pid)]
     os.kill(victim, signal.SIGKILL)
     failed(job)
     assert not saved_at(job)

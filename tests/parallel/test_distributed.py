@@ -199,6 +199,19 @@ def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
     assert left[0] == 75
 
 
+def test_a_process_that_has_saved_leaves_with_85_though_srun_ends_it_when_another_has_left(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(distributed, "_here", distributed._Place(0, 2, types.SimpleNamespace(wait_at_barrier=lambda *_: None)))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        assert distributed.leave(SAVED) == SAVED and not heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_environment_says_whether_there_are_others(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
