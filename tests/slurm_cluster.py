@@ -24,6 +24,7 @@ from types import MappingProxyType
 ROOT = pathlib.Path(__file__).parents[1]
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
 NOTHING: Mapping[str, str] = MappingProxyType({})
+POLL_SECONDS = 0.2
 NODE_TIMEOUT = 20  # seconds without an answer until a node is down
 
 _SLURM_CONF = """\
@@ -96,6 +97,7 @@ class Cluster:
             "JAXNMT_CACHE": str(folder / "cache"),
         }
         self._daemons: dict[str, subprocess.Popen] = {}
+        self._guard: subprocess.Popen | None = None
 
     def _write_command(self, bin: pathlib.Path) -> None:
         """Write the command `jaxnmt` of the nodes. It first runs $BEFORE_JAXNMT; its processes wait $WAIT_SECONDS for each other."""
@@ -132,6 +134,8 @@ class Cluster:
 
     def start(self) -> None:
         """Start the daemons and wait until all nodes are idle."""
+        guard = [sys.executable, __file__, self.environment["SLURM_CONF"]]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True)
         munge = {name: f"--{name}-file={self.folder}/munge/{name}" for name in ("key", "pid", "log", "seed")}
         self._daemon("munged", "--foreground", "--force", f"--socket={self.folder}/munge/socket", "--num-threads=2", *munge.values())
         self.until(lambda: (self.folder / "munge" / "socket").exists(), 20, "munged made no socket")
@@ -168,6 +172,8 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         for daemon in self._daemons.values():
             daemon.wait()
+        if self._guard:
+            self._guard.communicate()
         return [f"{pid}: {command}" for pid, command in left.items() if command]
 
     def cancel_all(self) -> None:
@@ -178,13 +184,7 @@ class Cluster:
 
     def processes(self, node: str = "") -> list[int]:
         """Return the ids of all processes that belong to this cluster, or those of a node's tasks."""
-        mark = f"SLURMD_NODENAME={node}" if node else f"SLURM_CONF={self.environment['SLURM_CONF']}"
-        found = []
-        for folder in pathlib.Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                    found.append(int(folder.name))
-        return found
+        return processes_of(self.environment["SLURM_CONF"], node)
 
     def node_processes(self, node: str) -> list[int]:
         """Return the ids of everything on a node: its daemon, what supervises its tasks, and the tasks."""
@@ -195,7 +195,7 @@ class Cluster:
 
     # ---- jobs
 
-    def run(self, *command: str, check: bool = True, timeout: float = 60, environment: Mapping[str, str] = NOTHING, **options) -> str:
+    def run(self, *command: str, check: bool = True, timeout: float = 600, environment: Mapping[str, str] = NOTHING, **options) -> str:
         """Run a command that finds this cluster. Returns its stdout."""
         done = subprocess.run(command, env=self.environment | environment, capture_output=True, text=True, timeout=timeout, **options)
         if check and done.returncode:
@@ -220,12 +220,12 @@ class Cluster:
 
     @staticmethod
     def until(seen: Callable[[], object], seconds: float, otherwise: str) -> None:
-        """Wait for something."""
-        end = time.monotonic() + seconds
-        while not seen():
-            if time.monotonic() > end:
-                raise TimeoutError(otherwise)
-            time.sleep(0.2)
+        """Wait for something, for at least so many seconds in which this process runs."""
+        for _ in range(round(seconds / POLL_SECONDS)):
+            if seen():
+                return
+            time.sleep(POLL_SECONDS)
+        raise TimeoutError(otherwise)
 
 
 class Job:
@@ -242,16 +242,16 @@ class Job:
         """Return what it has written so far."""
         return "".join(path.read_text(errors="replace") for path in self.cluster.folder.glob(f"*-{self.number}.log"))
 
-    def until(self, pattern: str, seconds: float = 90) -> None:
+    def until(self, pattern: str, seconds: float = 120) -> None:
         """Wait for a line in its log."""
         self._wait(lambda: re.search(pattern, self.log()), seconds, f"never said {pattern}")
 
-    def until_state(self, *states: str, seconds: float = 90) -> dict[str, str]:
+    def until_state(self, *states: str, seconds: float = 120) -> dict[str, str]:
         """Wait until it is in one of these states. Returns what SLURM knows of it."""
         self._wait(lambda: self.fields()["JobState"] in states, seconds, f"did not become {' or '.join(states)}")
         return self.fields()
 
-    def ended(self, seconds: float = 90) -> dict[str, str]:
+    def ended(self, seconds: float = 120) -> dict[str, str]:
         """Wait until it has ended for good, or is queued again. Returns what SLURM knows of it."""
         self._wait(lambda: _has_ended(self.fields()), seconds, "did not end")
         return self.fields()
@@ -270,6 +270,27 @@ class Job:
             self.cluster.until(seen, seconds, "")
         except TimeoutError:
             raise TimeoutError(f"job {self.number} {otherwise}; {self.fields()}; its log:\n{self.log()}") from None
+
+
+def processes_of(configuration: str, node: str = "") -> list[int]:
+    """Return the ids of all processes of the cluster with this slurm.conf, or those of a node's tasks."""
+    marks = {f"SLURM_CONF={configuration}".encode(), *([f"SLURMD_NODENAME={node}".encode()] if node else [])}
+    found = []
+    for folder in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if folder.name.isdigit() and marks <= set((folder / "environ").read_bytes().split(b"\0")):
+                found.append(int(folder.name))
+    return found
+
+
+def guard(configuration: str) -> None:
+    """Wait until whoever started the cluster has ended, however it ended; then kill what is left of the cluster."""
+    sys.stdin.read()
+    while left := processes_of(configuration):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_SECONDS)
 
 
 def _has_ended(job: dict[str, str]) -> bool:
@@ -304,3 +325,7 @@ def cluster(folder: pathlib.Path, nodes: int = 3, cpus: int = 8, gpus: int = 2) 
     finally:
         left = made.stop()
     assert not left, left
+
+
+if __name__ == "__main__":
+    guard(sys.argv[1])

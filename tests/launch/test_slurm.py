@@ -108,7 +108,7 @@ def test_a_study_saves_at_its_limit_is_queued_again_and_has_the_table_of_one_pro
         "    return Study(variants=variants, budget=Budget(6, 'steps'), seeds=(1,))\n"
     )
     ablate = ["jaxnmt", "ablate", "heads.py", "--folder"]
-    cluster.run(*ablate, "alone", cwd=cluster.folder, timeout=240)
+    cluster.run(*ablate, "alone", cwd=cluster.folder)
     submit = ["--submit", "slurm", "--workers", "1", "--cpus", "1", "--gpus", "1", "--setup", "echo set up"]
     told = cluster.run(*ablate, "shared", *submit, cwd=cluster.folder)
     job, folder = slurm_cluster.Job(cluster, told.split()[-1]), cluster.folder / "shared"
