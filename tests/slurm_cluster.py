@@ -53,7 +53,7 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 GresTypes=gpu
 ReturnToService=2
 SlurmdTimeout={node_timeout}
-KillWait=10
+KillWait=30
 JobRequeue=1
 """
 
@@ -219,12 +219,12 @@ class Cluster:
         return self.run(*command, cwd=self.folder, environment=environment)
 
     @staticmethod
-    def until(seen: Callable[[], object], seconds: float, otherwise: str) -> None:
+    def until(seen: Callable[[], object], seconds: float, otherwise: str, every: float = POLL_SECONDS) -> None:
         """Wait for something, for at least so many seconds in which this process runs."""
-        for _ in range(round(seconds / POLL_SECONDS)):
+        for _ in range(round(seconds / every)):
             if seen():
                 return
-            time.sleep(POLL_SECONDS)
+            time.sleep(every)
         raise TimeoutError(otherwise)
 
 
@@ -257,9 +257,10 @@ class Job:
         return self.fields()
 
     def restart_now(self) -> None:
-        """Start it at once: SLURM lets a job that was queued again wait for two minutes."""
+        """Start it soon, and without a time limit: SLURM lets a job that was queued again wait for two minutes."""
         self.until_state("PENDING")
-        self.cluster.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
+        time.sleep(3)  # a node refuses a job that comes back within a second: "Job credential revoked"
+        self.cluster.run("scontrol", "update", f"JobId={self.number}", "StartTime=now", "TimeLimit=UNLIMITED")
 
     def signal(self, name: str = "TERM") -> None:
         """Send a signal to its tasks, as SLURM does ahead of the time limit."""
