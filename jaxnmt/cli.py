@@ -9,13 +9,14 @@ import io
 import logging
 import math
 import os
+import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from jaxnmt import __version__, config_files, huge_pages, lost_output, overrides, trust
-from jaxnmt.config import UserError
+from jaxnmt import __version__, config_files, huge_pages, lost_output, overrides, run_directory, trust
+from jaxnmt.config import SAVED, UserError
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.verbs import VERBS, Verb
 
@@ -107,7 +108,7 @@ def _with_home(word: str) -> str:
     return found[1] + path
 
 
-def _call(words: list[str]) -> Callable[[], int | None]:
+def _call(words: list[str]) -> functools.partial:
     """Return the command's verb with its names and options, ready to be called; mistakes in the words are raised here."""
     words, trusting = _without_trust(words)
     name = _known_verb(words)
@@ -159,15 +160,22 @@ def _cut(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_commanded(name: str, words: list[str]) -> None:
-    """A command that is to run elsewhere is read here already, but for what only that place knows: which runs there are."""
+    """Check a command that is to run elsewhere as it would be checked there, but for what only that place knows: which runs there are."""
     if not words or words[0] in ("-h", "--help"):
         raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
     known = _known_verb(words)
-    if known and not VERBS[known].shared:
-        shared = ", ".join(verb for verb in VERBS if VERBS[verb].shared)
+    verb = VERBS[known] if known else None
+    if verb and not verb.check:
+        shared = ", ".join(each for each in VERBS if VERBS[each].check)
         raise UserError(f"`jaxnmt {known}` is no work that processes share; `jaxnmt {name}` starts {shared}")
-    if known is None or not VERBS[known].takes[0].startswith("RUN"):
-        _call(words)
+    own, trusting = _without_trust(words)
+    run = overrides.divide(own[1:], verb.blank, verb.most)[0][:1] if verb and verb.takes[0] == "RUN" else []
+    if run and ("://" in run[0] or not (pathlib.Path(run[0]) / run_directory.CONFIG).is_file()):
+        return
+    with trust.everything(trusting):
+        call = _call(words)
+        if verb and verb.check and call.func is verb.function:  # and not its help
+            verb.check(*call.args)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
@@ -197,16 +205,16 @@ def _unknown_verb(words: Sequence[str]) -> str:
     return f"jaxnmt has no verb {tried}{hint} (`jaxnmt --help` lists them)"
 
 
-_SAVED_AND_LEFT = tuple(128 + number for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGTERM))
+_STOPPED = (SAVED, 128 + signal.SIGHUP, 128 + signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
     0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise; 2 for a user's mistake, or a disk
-    that is full or refuses (the log's, too); 3 for training that diverged; 75 for a process of several that is stuck; 129 for SIGHUP; 130
-    for Ctrl-C; 141 for a closed pipe; 143 for SIGTERM. Training saves before it leaves with 2 for a full log, 129, 130, 141 or 143; with
-    several processes 143 stands for 129, 130 and 141.
+    that is full or refuses (the log's, too); 3 for training that diverged; 75 if other processes are stuck or cannot be reached; 85 for
+    training that was asked to stop (SIGTERM, SIGHUP, a closed pipe) and has saved; 130 for Ctrl-C. Where nothing was saved: 129 for SIGHUP,
+    141 for a closed pipe, 143 for SIGTERM. Training saves at Ctrl-C and when its log's disk is full, too: several processes leave with 85.
     """
     if argv is None:
         _as_a_process()
@@ -215,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return distributed.leave(status or 0)
     except SystemExit as leaving:
-        if leaving.code in _SAVED_AND_LEFT:
+        if leaving.code in _STOPPED:
+            _discard_output()  # the closed pipe that stopped training, perhaps
             return distributed.leave(int(leaving.code))
         raise
     except UserError as error:

@@ -26,6 +26,17 @@ class Diverged(UserError):
     status = 3
 
 
+class Unreachable(UserError):
+    """Other processes of the command are stuck or cannot be reached: the same command may succeed later (EX_TEMPFAIL of sysexits.h)."""
+
+    status = 75
+
+
+SAVED = 85
+"""Exit status of training that was asked to stop, has made at least one step in this session, and has saved. The same command goes on, and
+a scheduler may start it again: nothing else leaves with this status. (HTCondor uses the same one.)"""
+
+
 def first_line(error: BaseException) -> str:
     """Of another library's message, for a sentence of ours; the error's kind where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,10 +10,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnmt.config import UserError
+from jaxnmt.config import SAVED, Diverged, UserError
 from jaxnmt.tpu_slices import slice_of
 
 _PORT = 8476
+_SAVE_SECONDS = 300  # before a SLURM job's time limit
 
 
 class Tpu(NamedTuple):
@@ -40,10 +41,34 @@ def launcher(name: str) -> pathlib.Path:
     return next(path for path in (package / "_launch" / name, package.parent / "launch" / name) if path.is_file())
 
 
-def slurm(command: Sequence[str], name: str, nodes: int, gpus: int, cpus: int, hours: float, setup: str) -> str:
-    """A job script for `sbatch`. Arguments: as the flags of `jaxnmt launch slurm`."""
-    values = {"tasks": max(gpus, 1), "minutes": math.ceil(hours * 60), "setup": setup or "# (whatever makes the command jaxnmt known)"}
-    return _fill("slurm.sbatch", values | {"name": name, "nodes": nodes, "gpus": gpus, "cpus": cpus, "command": shlex.join(command)})
+def slurm(command: Sequence[str], name: str, nodes: int, tasks: int, gpus: int, cpus: int, hours: float, setup: str) -> str:
+    """Return a job script for `sbatch`.
+
+    Args:
+        tasks: processes on each node. The other arguments are those of `jaxnmt launch slurm`.
+
+    Raises:
+        UserError: a number is out of range, or the time limit leaves too little time before the signal to save.
+    """
+    check_counts(nodes=nodes, tasks=tasks, cpus=cpus)
+    if gpus < 0:
+        raise UserError(f"--gpus expects a number from 0 on, not {gpus}")
+    minutes, least = math.ceil(hours * 60) if math.isfinite(hours) else 0, 2 * _SAVE_SECONDS // 60
+    if minutes < least:
+        raise UserError(
+            f"--hours {hours:g} will not do: SLURM asks the run to save {_SAVE_SECONDS // 60} minutes before the limit; give at least "
+            f"{least / 60:.2g} hours ({least} minutes)"
+        )
+    values = {"name": name, "nodes": nodes, "tasks": tasks, "gpus": gpus, "cpus": cpus, "minutes": minutes, "command": shlex.join(command)}
+    values |= {"setup": setup or "# (whatever makes the command jaxnmt known)", "saved": SAVED, "save_seconds": _SAVE_SECONDS}
+    return _fill("slurm.sbatch", values)
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse a number below 1 by the name of its option."""
+    for flag, count in counts.items():
+        if count < 1:
+            raise UserError(f"--{flag} expects a number above 0, not {count}")
 
 
 def jobset(command: Sequence[str], name: str, image: str, on: str, hosts: int, slices: int, restarts: int) -> str:
@@ -74,8 +99,9 @@ def jobset(command: Sequence[str], name: str, image: str, on: str, hosts: int, s
             "cloud.google.com/gke-tpu-accelerator": TPUS[asked.generation].label,
             "cloud.google.com/gke-tpu-topology": asked.topology,
         }
+    lasting = [UserError.status, Diverged.status]
     structures = {"command": command, "env": env, "limits": limits, "node_selector": selector, "annotations": annotations}
-    values = {"name": name, "image": image, "hosts": hosts, "slices": slices, "restarts": restarts}
+    values = {"name": name, "image": image, "hosts": hosts, "slices": slices, "restarts": restarts, "lasting_failures": lasting}
     return _fill("jobset.yaml", values | {key: json.dumps(value) for key, value in structures.items()})  # JSON is YAML
 
 

@@ -128,6 +128,14 @@ def checkpoints(run: pathlib.Path) -> list[int]:
     return sorted(int(path.name) for path in found if not whole_files.in_bucket(path) or (path / COMMITTED).exists())
 
 
+def unfinished_saves(run: pathlib.Path) -> list[int]:
+    """Return the steps after the newest complete checkpoint whose saving was begun and never finished, oldest first."""
+    folder, complete = run / CHECKPOINTS, checkpoints(run)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = {int(match[1]) for name in names if (match := re.match(r"(\d+)(\.orbax-checkpoint-tmp|$)", name))}
+    return sorted(step for step in found if step > max(complete, default=-1))
+
+
 def find_runs(folder: pathlib.Path) -> list[pathlib.Path]:
     """The runs directly in a folder, by name."""
     return sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))

@@ -207,6 +207,23 @@ def test_train_then_the_same_then_resume(trained, tmp_path, capsys):
     assert "resuming the run runs/quickstart" in capsys.readouterr().err
 
 
+def test_it_is_said_where_training_begins_and_which_save_was_not_finished(trained, tmp_path, capsys):
+    def said():
+        assert cli.main(["train", "quickstart"]) == 0
+        return capsys.readouterr().err.splitlines()[0]
+
+    checkpoints = tmp_path / "runs/quickstart/checkpoints"
+    assert said() == "starting the run runs/quickstart"
+    assert said() == "starting the run runs/quickstart from the beginning: it has no complete checkpoint"
+    (checkpoints / "50.orbax-checkpoint-tmp-7").mkdir(parents=True)
+    nothing = "starting the run runs/quickstart from the beginning: it has no complete checkpoint"
+    assert said() == f"{nothing}; the save of step 50 was not finished"
+    (checkpoints / "1050").mkdir()
+    assert said() == "resuming the run runs/quickstart from checkpoint 1,050"  # an older save that was not finished is no loss
+    (checkpoints / "1100.orbax-checkpoint-tmp").mkdir()
+    assert said() == "resuming the run runs/quickstart from checkpoint 1,050; the save of step 1,100 was not finished"
+
+
 def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(trained, capsys):
     code = "with run_directory.held(pathlib.Path(sys.argv[1]), print): print('held', flush=True), input()"
     command = [sys.executable, "-c", f"import pathlib, sys; from jaxnmt import run_directory\n{code}", "runs/quickstart"]

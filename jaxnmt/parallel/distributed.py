@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,15 +20,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jaxnmt.config import UserError, first_line
+from jaxnmt.config import SAVED, Unreachable, UserError, first_line
+from jaxnmt.parallel import peers
 
-STUCK = 75  # EX_TEMPFAIL of sysexits.h: the same command may do better
 _A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long
-_TOLD = (  # what `asked` looks at, and JAX after it; of SLURM, all that is of a step
-    *("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAXNMT_DISTRIBUTED"),
-    *("MEGASCALE_COORDINATOR_ADDRESS", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
-)
-_TOGETHER = (0, 143)  # statuses that all processes leave with at once
+_TOGETHER = (0, SAVED)  # statuses that all processes leave with at once
 
 
 class _Place(NamedTuple):
@@ -40,27 +37,6 @@ _here = _Place()
 _uses: collections.Counter[str] = collections.Counter()
 
 
-def asked() -> bool:
-    """Whether the environment says that this process is one of several.
-
-    It is one where `JAX_COORDINATOR_ADDRESS` (host:port of process 0) is set, with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; in a SLURM
-    step of several tasks; on a TPU slice of several hosts as Kubernetes sets it up, or one of several slices; and where
-    `JAXNMT_DISTRIBUTED=auto` leaves it to JAX to find out (Cloud TPU machines, whose metadata it reads).
-    """
-    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
-    return (
-        bool(os.environ.get("JAX_COORDINATOR_ADDRESS") or os.environ.get("MEGASCALE_COORDINATOR_ADDRESS"))
-        or os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1")
-        or "," in hosts
-        or os.environ.get("JAXNMT_DISTRIBUTED") == "auto"
-    )
-
-
-def alone() -> dict[str, str]:
-    """The environment without what says that a process is one of several: for one that we start and that is not."""
-    return {name: value for name, value in os.environ.items() if name not in _TOLD and not name.startswith("SLURM_STEP")}
-
-
 def join(stops_together: bool = False) -> None:
     """Find the other processes, where the environment speaks of any; before anything touches a device.
 
@@ -68,27 +44,38 @@ def join(stops_together: bool = False) -> None:
         stops_together: SIGTERM does not end this process, but is what `reached_preemption` looks for.
 
     Raises:
-        UserError: the environment is incomplete, or they do not find each other.
+        UserError: the environment is incomplete. Unreachable: they do not find each other.
     """
-    global _here
-    if several() or not asked():
+    if several() or not peers.are_several():
         return
+    told = peers.read_environment()
+    if told.count == 1:
+        return
+    with peers.patience(told):
+        _initialize(told, stops_together)
+
+
+def _initialize(told: peers.Peers, stops_together: bool) -> None:
+    global _here
     import jax
     from jax._src import distributed as runtime  # the store and the barriers have no public name
     from jax.experimental import multihost_utils
 
-    count, index = (_number(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
-    if count == 1:
-        return
-    explicit = os.environ.get("JAX_COORDINATOR_ADDRESS") and count is not None and index is not None
-    method = {"cluster_detection_method": "deactivate"} if explicit else {}  # nobody else need be asked
+    method = {"cluster_detection_method": "deactivate"} if told.is_complete else {}  # nobody else need be asked
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", stops_together)
     try:
-        jax.distributed.initialize(num_processes=count, process_id=index, shutdown_timeout_seconds=30, **method)
+        jax.distributed.initialize(
+            *(told.address, told.count, told.index, told.devices),
+            initialization_timeout=round(peers.WAIT_SECONDS) + 60,  # `patience` ends first
+            shutdown_timeout_seconds=30,
+            **method,
+        )
     except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"the environment asks for several processes, and they do not find each other ({first_line(error)}): set "
+        at = f" at {told.address}" if told.address else ""
+        kind = UserError if isinstance(error, ValueError) else Unreachable  # JAX raises the former where something is missing
+        raise kind(
+            f"the environment asks for several processes, and they do not find each other{at} ({first_line(error)}): set "
             "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
     state = runtime.global_state
@@ -111,13 +98,6 @@ def _silent_stdout() -> Iterator[None]:
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
-
-
-def _number(name: str) -> int | None:
-    value = os.environ.get(name)
-    if value is not None and not value.isdecimal():
-        raise UserError(f"{name} is {value!r} in the environment; it must be a whole number")
-    return None if value is None else int(value)
 
 
 def several() -> bool:
@@ -204,6 +184,8 @@ def leave(status: int) -> int:
         import jax
 
         barrier("leave")
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # srun sends it to all as soon as one has left with `SAVED`
         jax.distributed.shutdown()
     else:
         with contextlib.suppress(Exception):
@@ -261,7 +243,7 @@ class Watchdog:
                 stuck = f"nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}"
                 with contextlib.suppress(OSError):  # stderr may be lost, too
                     self._say(f"{prefix()}{stuck}")
-                os._exit(STUCK)
+                os._exit(Unreachable.status)
 
     def _behind(self) -> str:
         """Which processes have begun fewer steps than others."""

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnmt.config import UserError
+from jaxnmt.config import SAVED, UserError
 from jaxnmt.parallel import distributed
 
 
@@ -61,14 +61,15 @@ class Signals:
         """Say where the run stands and end the process.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. SystemExit: another signal, with the status 128 + its number. UserError: stderr cannot be written.
+            KeyboardInterrupt: Ctrl-C. SystemExit: another signal or a closed pipe, with the status `SAVED`. UserError: stderr cannot be
+                written for another reason.
         """
         if isinstance(self.received, OSError):
             raise UserError(f"stderr cannot be written ({self.received.strerror}): {saved}")
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt(saved)
         say(saved)
-        raise SystemExit(128 + self.received)
+        raise SystemExit(SAVED)
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:

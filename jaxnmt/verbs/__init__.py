@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxnmt import config_files, run_directory
 from jaxnmt.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.verbs.common import NoOptions, Settings
+from jaxnmt.verbs.common import NoOptions, Settings, trainable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Verb:
         blank: the options with their defaults.
         given: the options with the defaults of the first name, a config or a run.
         commands: whether another command follows after `--`.
-        shared: whether several processes can share the work.
+        check: what checks names and options before they are queued, if several processes can share the work.
         makes_runs: whether it makes or resumes runs though it takes no RUN.
     """
 
@@ -32,7 +32,7 @@ class Verb:
     blank: Any
     given: Callable[[str], Any] | None = None
     commands: bool = False
-    shared: bool = False
+    check: Callable[..., object] | None = None
     makes_runs: bool = False
 
     @property
@@ -51,29 +51,33 @@ class Verb:
         return self.makes_runs or any("RUN" in place for place in self.takes)
 
 
+def _check_experiment(name: str, options: Any) -> None:
+    trainable(name, options.experiment)
+
+
 VERBS = {
     "train": Verb(
         training.train,
         ("CONFIG",),
         training.Train(),
         lambda config: training.Train(experiment=config_files.load(config)),
-        shared=True,
+        check=_check_experiment,
         makes_runs=True,
     ),
-    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), shared=True),
+    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), check=_check_experiment),
     "translate": Verb(
         translation.translate,
         ("RUN",),
         translation.Translate(),
         lambda run: translation.Translate(decoding=run_directory.read(run).decoding),
-        shared=True,
+        check=translation.checked,
     ),
     "evaluate": Verb(
         translation.evaluate,
         ("RUN",),
         translation.Evaluate(),
         lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding),
-        shared=True,
+        check=translation.checked,
     ),
     "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
     "visualize": Verb(
@@ -91,7 +95,7 @@ VERBS = {
         ("CONFIG",),
         training.Prepare(),
         lambda config: training.Prepare(experiment=config_files.load(config)),
-        shared=True,
+        check=_check_experiment,
         makes_runs=True,
     ),
     "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),

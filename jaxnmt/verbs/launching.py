@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import shlex
@@ -32,7 +33,7 @@ def local(options: Local, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
-    _check_counts(processes=options.processes)
+    launchers.check_counts(processes=options.processes)
     environment = {"JAXNMT_PYTHON": sys.executable}  # this one, whatever PATH says
     script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
     if options.print:
@@ -60,25 +61,24 @@ class Slurm:
     hours: float = 24
     """The job's time limit; five minutes before it the run is saved and the job queued again."""
     setup: str = ""
-    """Shell command run first on the first node, such as "source .venv/bin/activate"."""
+    """Shell command run first on the first node, such as "source .venv/bin/activate"; if it fails, the job ends."""
 
 
 def slurm(options: Slurm, command: Sequence[str]) -> int:
     """Submit a job of several nodes to SLURM, that saves ahead of its time limit and goes on in its next turn.
 
-    The run's folder (--run) must be on a file system that all nodes share.
+    The run's folder (--run) must be on a file system that all nodes share. What else a site asks for, sbatch reads from SBATCH_PARTITION,
+    SBATCH_ACCOUNT, SBATCH_QOS, SBATCH_CONSTRAINT, SBATCH_MEM_PER_NODE (such as 64G) and SBATCH_EXCLUSIVE.
 
     Examples:
       jaxnmt launch slurm --nodes 4 --print -- train wmt14_big --run /shared/runs/big
       SBATCH_PARTITION=a100 jaxnmt launch slurm --nodes 4 --setup "source .venv/bin/activate" -- train wmt14_big --run /shared/runs/big
     """
-    _check_counts(nodes=options.nodes, cpus=options.cpus)
-    if options.gpus < 0 or options.hours <= 0:
-        raise UserError("--gpus expects a number from 0 on, and --hours one above 0")
     _check_name(options.name)
-    words = ["jaxnmt", *command]
-    job = launchers.slurm(words, options.name, options.nodes, options.gpus, options.cpus, options.hours, options.setup)
-    return _hand_over(job, ["sbatch"], options.print)
+    _refuse_stdin(command)
+    words, tasks = ["jaxnmt", *command], max(options.gpus, 1)
+    job = launchers.slurm(words, options.name, options.nodes, tasks, options.gpus, options.cpus, options.hours, options.setup)
+    return hand_over(job, ["sbatch"], options.print)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,11 +110,12 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
     """
     if not options.image:
         raise UserError("--image is missing: name the container image that has jaxnmt installed")
-    _check_counts(hosts=options.hosts, slices=options.slices)
+    _refuse_stdin(command)
+    launchers.check_counts(hosts=options.hosts, slices=options.slices)
     _check_name(options.name)
     words = ["jaxnmt", *command]
     text = launchers.jobset(words, options.name, options.image, options.on, options.hosts, options.slices, options.restarts)
-    return _hand_over(text, ["kubectl", "apply", "-f", "-"], options.print)
+    return hand_over(text, ["kubectl", "apply", "-f", "-"], options.print)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,17 +147,12 @@ def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
     missing = [flag for flag in ("zone", "project") if not getattr(options, flag)]
     if missing:
         raise UserError(f"--{missing[0]} is missing: Google Cloud needs to know where")
-    _check_counts(slices=options.slices)
+    _refuse_stdin(command)
+    launchers.check_counts(slices=options.slices)
     _check_name(options.name)
     words = ["jaxnmt", *command]
     script = launchers.tpu_vm(words, options.name, options.on, options.slices, options.zone, options.project, options.setup)
-    return _hand_over(script, ["bash", "-c"], options.print, as_word=True)
-
-
-def _check_counts(**counts: int) -> None:
-    for flag, count in counts.items():
-        if count < 1:
-            raise UserError(f"--{flag} expects a number above 0, not {count}")
+    return hand_over(script, ["bash", "-c"], options.print, as_word=True)
 
 
 def _check_name(name: str) -> None:
@@ -164,7 +160,15 @@ def _check_name(name: str) -> None:
         raise UserError(f"--name {name} will not do for a job: small letters, digits and - between them, a letter first")
 
 
-def _hand_over(text: str, program: list[str], only_print: bool, as_word: bool = False) -> int:
+def _refuse_stdin(command: Sequence[str]) -> None:
+    """Refuse a command that would read an empty stdin on its hosts and succeed."""
+    words = [part for word in command for part in word.split("=", 1)] if command[0] == "translate" else []
+    given = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
+    if words and (not given or given[-1] in ("", "-")):
+        raise UserError("`translate` without --input reads stdin, which is empty there: add --input FILE, and --output FILE")
+
+
+def hand_over(text: str, program: list[str], only_print: bool = False, as_word: bool = False) -> int:
     """Give a text to a program on stdin; or as its last word, where what the program starts would read the rest of it from there."""
     if only_print:
         print(text, end="")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import shlex
-import shutil
 import signal
-import subprocess
 import sys
 from typing import Any, Literal
 
-from jaxnmt import run_directory
+from jaxnmt import launchers, run_directory
 from jaxnmt.config import UserError
 from jaxnmt.parallel import compiler
 from jaxnmt.verbs.common import say
+from jaxnmt.verbs.launching import hand_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,21 +26,30 @@ class Ablate:
     submit: Literal["", "slurm"] = ""
     """slurm: train nothing here, but submit an array job whose tasks share the study."""
     workers: int = 4
-    """submit: tasks of the array."""
+    """submit: tasks of the array, which share the study's runs."""
+    gpus: int = 0
+    """submit: GPUs of each worker."""
+    cpus: int = 8
+    """submit: CPU cores of each worker."""
+    hours: float = 24
+    """submit: time limit of each worker; five minutes before it, what it trains is saved and the worker queued again."""
+    setup: str = ""
+    """submit: shell command that each worker runs first, such as "source .venv/bin/activate"."""
 
 
 def ablate(name: str, options: Ablate) -> int:
     """Train and score every variant of a study, with every seed, and write the table: report.md, report.csv, report.tex in its folder.
 
     Killed or interrupted, the same command goes on; nothing that is finished is done again. Started several times, on one computer or on
-    several that share the folder, the processes share the work. The exit status is 1 if a training failed.
+    several that share the folder, the processes share the work. The exit status is 1 if a training failed, and 85 if the study was stopped
+    and has advanced: a run was saved, or finished.
 
     Examples:
       jaxnmt ablate heads
       jaxnmt ablate heads --report
       jaxnmt ablate heads --reproduce "1 head"
       jaxnmt ablate heads --reproduce runs/1_head/seed-2
-      jaxnmt ablate heads --submit slurm --workers 8
+      jaxnmt ablate heads --submit slurm --workers 8 --gpus 1 --hours 12 --setup "source .venv/bin/activate"
       jaxnmt ablate my_study.py --folder studies/mine
     """
     from jaxnmt.analysis.ablations import study as studies
@@ -55,7 +62,7 @@ def ablate(name: str, options: Ablate) -> int:
         raise UserError(f"{folder} is not a study (it has no study.json): nothing is finished there")
     studies.begin(study, folder)
     if options.submit:
-        return _submit(name, folder, options.workers)
+        return _submit(name, folder, options)
     from jaxnmt.analysis.ablations import budgets, report, worker
 
     compiler.check()
@@ -83,12 +90,10 @@ def _leave(number: int, _frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _submit(name: str, folder: pathlib.Path, workers: int) -> int:
+def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
     """Hand an array of workers to SLURM; each ends when nothing is left to do."""
-    if shutil.which("sbatch") is None:
-        raise UserError("--submit slurm needs the command sbatch, which is not here: run it where jobs are submitted")
-    if workers < 1:
-        raise UserError(f"--workers expects a number above 0, not {workers}")
-    work = shlex.join(["jaxnmt", "ablate", name, "--folder", str(folder.absolute())])
-    array = [f"--array=1-{workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt", "--requeue"]
-    return subprocess.run(["sbatch", *array, f"--wrap={work}"]).returncode
+    launchers.check_counts(workers=options.workers)
+    work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
+    job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)
+    array = [f"--array=1-{options.workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt"]
+    return hand_over(job, ["sbatch", *array])

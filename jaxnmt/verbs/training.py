@@ -140,23 +140,34 @@ def _explain_sharding(config: str, options: Train) -> None:
 
 
 @contextlib.contextmanager
-def _begun(run: pathlib.Path, experiment: Experiment) -> Iterator[bool]:
-    """Make or open a run's folder in process 0, which locks it while the block lasts. Yields there whether it has a checkpoint."""
-    begun = False
+def _begun(run: pathlib.Path, experiment: Experiment) -> Iterator[str]:
+    """Make or open a run's folder in process 0, which locks it while the block lasts. Yields what was found, in words, there."""
+    found = ""
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
                 stack.enter_context(run_directory.held(run, say))
-                begun = run_directory.start(run, experiment, _moved(run, experiment))
+                found = _found(run)
+                run_directory.start(run, experiment, _moved(run, experiment))
             elif not (run / run_directory.CONFIG).exists():
                 raise UserError(f"{run} is not there, though process 0 has just written it: all processes must see the run's folder")
-        yield begun
+        yield found
+
+
+def _found(run: pathlib.Path) -> str:
+    """Return where training begins, and which save an earlier session did not finish."""
+    complete, unfinished = run_directory.checkpoints(run), run_directory.unfinished_saves(run)
+    lost = f"; the save of step {unfinished[-1]:,} was not finished" if unfinished else ""
+    if complete:
+        return f"resuming the run {run} from checkpoint {complete[-1]:,}{lost}"
+    again = " from the beginning: it has no complete checkpoint" if (run / run_directory.CONFIG).exists() else ""
+    return f"starting the run {run}{again}{lost}"
 
 
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
     distributed.join(stops_together=True)
-    with _begun(run, experiment) as begun:
-        say(f"{'resuming' if begun else 'starting'} the run {run}")
+    with _begun(run, experiment) as found:
+        say(found)
         try:
             from jaxnmt.evaluation.validation import ValidationTranslator
             from jaxnmt.training.loop import train

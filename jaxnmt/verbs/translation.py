@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from jaxnmt import config_checks, run_directory, text_streams
-from jaxnmt.config import Decoding
+from jaxnmt.config import Decoding, Experiment
 from jaxnmt.parallel import distributed
 from jaxnmt.verbs.common import Checkpoint, Flat, Tokenize, say, writable
 
@@ -66,7 +66,7 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --n-best 3 < a.en
     """
     decoding = options.decoding
-    config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=decoding))
+    checked(run, options)
     distributed.join()
     with distributed.leader_first("read the input"):
         lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
@@ -84,6 +84,17 @@ def translate(run: str, options: Translate) -> None:
             say(f"{done:,} sentences translated")
 
 
+def checked(run: str, options: Translate | Evaluate) -> Experiment:
+    """Return the run's experiment with the decoding asked for.
+
+    Raises:
+        UserError: it is not a run, or settings contradict each other.
+    """
+    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
+    config_checks.validate(experiment)
+    return experiment
+
+
 def evaluate(run: str, options: Evaluate) -> None:
     """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
 
@@ -93,8 +104,7 @@ def evaluate(run: str, options: Evaluate) -> None:
       jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
       jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
-    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
-    config_checks.validate(experiment)
+    experiment = checked(run, options)
     writable("--output", options.output)
     distributed.join()
     from jaxnmt.evaluation.scores import score

@@ -23,7 +23,7 @@ from jaxnmt.analysis.ablations.study import Budget, Job, Study
 from jaxnmt.config import UserError, replace
 from jaxnmt.data.prepared import prepare
 from jaxnmt.evaluation.significance import holm, over_runs
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import peers
 
 STUDY = """
 import pathlib
@@ -369,9 +369,9 @@ def test_a_worker_among_several_processes_starts_trainings_of_their_own(tmp_path
     for name in [*several, "MEGASCALE_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"]:
         monkeypatch.setenv(name, "4,5")
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import distributed; print(distributed.asked())'\n")
+    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import peers; print(peers.are_several())'\n")
     python.chmod(0o755)
-    assert distributed.asked()
+    assert peers.are_several()
     monkeypatch.setattr(sys, "executable", str(python))
     with (tmp_path / "out").open("w") as out, (tmp_path / "claim").open("w") as claim:
         assert worker._jaxnmt(["resume", "x"], out, out, claim) == 0
@@ -390,6 +390,48 @@ def test_what_ends_a_study_ends_what_it_trains_too(end, status, tmp_path):
     assert process.wait(60) == status
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of the group is left
+
+
+@pytest.mark.parametrize(
+    ("training_leaves", "stop", "study_leaves"),
+    [(85, SystemExit(143), 85), (143, SystemExit(143), 143), (3, SystemExit(129), 129), (85, BrokenPipeError(), 85)],
+)
+def test_a_study_that_is_stopped_leaves_with_85_if_what_it_trains_has_saved(training_leaves, stop, study_leaves, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/bash\ntrap 'exit {training_leaves}' TERM\ntouch {tmp_path}/ready\nwhile :; do sleep 0.1; done\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
+
+    def is_closed(_):
+        if (tmp_path / "ready").exists():
+            raise stop
+
+    monkeypatch.setattr(worker.lost_output, "is_closed_pipe", is_closed)
+    with (tmp_path / "out").open("w") as out, (tmp_path / "claim").open("w") as claim, pytest.raises(SystemExit) as left:
+        worker._jaxnmt(["resume", "x"], out, out, claim)
+    assert left.value.code == study_leaves
+
+
+@pytest.mark.parametrize(("finishes", "status"), [(True, 85), (False, 143)])
+def test_a_study_that_is_stopped_leaves_with_85_if_it_has_finished_something(finishes, status, tmp_path, monkeypatch):
+    one = tiny.experiment(tmp_path)
+    study = Study({"a": one, "b": replace(one, **{"training.label_smoothing": 0.2})}, Budget(5))
+    for job in list(studies.jobs(study))[:1]:  # before this session: no progress of its own
+        (tmp_path / job.folder).mkdir(parents=True)
+        (tmp_path / job.folder / worker.RESULT).write_text("{}")
+
+    def stopped(*_):
+        if finishes:
+            job = list(studies.jobs(study))[1]
+            (tmp_path / job.folder).mkdir(parents=True)
+            (tmp_path / job.folder / worker.RESULT).write_text("{}")
+        sys.exit(143)
+
+    monkeypatch.setattr(worker, "_attempt", stopped)
+    with pytest.raises(SystemExit) as left:
+        worker.work(study, tmp_path, {}, print)
+    assert left.value.code == status
 
 
 @pytest.mark.parametrize(
@@ -414,14 +456,21 @@ def test_a_mistake_in_a_study_is_one_sentence(tmp_path, capsys, change, says):
 
 
 def test_a_study_is_handed_to_slurm_as_an_array(tmp_path, monkeypatch):
-    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/told\n")
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nprintf '%s\\n' \"$@\" > {tmp_path}/words\n/bin/cat > {tmp_path}/script\n")
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert cli.main(["ablate", "heads", "--folder", str(tmp_path / "my study"), "--submit", "slurm", "--workers", "3"]) == 0
-    told = (tmp_path / "told").read_text().splitlines()
-    assert told[0] == "--array=1-3" and told[-1] == f"--wrap=jaxnmt ablate heads --folder '{tmp_path}/my study'"
+    folder = tmp_path / "my study"
+    submit = ["ablate", "heads", "--folder", str(folder), "--submit", "slurm"]
+    assert cli.main([*submit, "--workers", "3", "--gpus", "1", "--cpus", "4", "--hours", "2", "--setup", "module load it"]) == 0
+    words, script = (tmp_path / "words").read_text().splitlines(), (tmp_path / "script").read_text()
+    assert words == ["--array=1-3", "--job-name=my study", f"--output={folder}/slurm-%a.txt"]
+    asked = ["--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=4", "--gpus-per-node=1", "--time=120", "--open-mode=append", "--requeue"]
+    assert all(f"#SBATCH {option}\n" in script for option in asked)
+    assert "\nmodule load it\n" in script and f" jaxnmt ablate heads --folder '{folder}'\n" in script and "scontrol requeue" in script
+    for wrong in (["--workers", "0"], ["--hours", "0.05"], ["--gpus", "-1"]):
+        assert cli.main([*submit, *wrong]) == 2
     monkeypatch.setenv("PATH", "")
-    assert cli.main(["ablate", "heads", "--folder", str(tmp_path / "my study"), "--submit", "slurm"]) == 2
+    assert cli.main(submit) == 2
 
 
 @pytest.mark.parametrize("name", config_files.shipped_studies())

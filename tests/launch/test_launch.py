@@ -12,8 +12,10 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 
-from jaxnmt import __version__, cli
+from jaxnmt import __version__, cli, config_files, launchers
+from jaxnmt.config import SAVED
 
 BIG = ["--", "train", "wmt14_big", "--run"]
 COMMANDS = {
@@ -115,6 +117,14 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["slurm", "--cpus", "0", "--", "train", "wmt14_big"], "--cpus expects"),
         (["slurm", "--", "ablate", "heads"], "no work that processes share"),
         (["slurm", "--", "runs", "show", "x"], "no work that processes share"),
+        (["slurm", "--", "train", "wmt14_big", "--model.num-heads", "3"], "is not divisible by model.num_heads 3"),
+        (["jobset", "--image", "i", "--", "data", "prepare", "wmt14_big", "--data.max-length", "1"], "data.max_length is 1"),
+        (["slurm", "--", "train", "transformer_small"], "transformer_small has no training data"),
+        (["slurm", "--", "translate", "/elsewhere/run"], "add --input FILE"),
+        (["jobset", "--image", "i", "--", "translate", "/elsewhere/run", "--output", "x"], "add --input FILE"),
+        (["tpu_vm", "--zone", "z", "--project", "p", "--", "translate", "/elsewhere/run"], "add --input FILE"),
+        (["slurm", "--hours", "0.05", "--", "train", "wmt14_big"], "asks the run to save 5 minutes before the limit; give at least 0.17"),
+        (["slurm", "--hours", "nan", "--", "train", "wmt14_big"], "--hours"),
         (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes expects"),
     ],
 )
@@ -126,6 +136,48 @@ def test_a_run_that_is_known_elsewhere_only_can_be_resumed_there(capsys):
     assert "srun --kill-on-bad-exit=1 --cpus-per-task=8 jaxnmt resume /elsewhere/run" in printed(
         ["slurm", "--print", "--", "resume", "/elsewhere/run"], capsys
     )
+
+
+def test_a_run_that_is_here_is_checked_with_its_settings(tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    config_files.save(tiny.experiment(tmp_path), run / "config.json")
+    launch = ["slurm", "--print", "--"]
+    assert "did you mean --beam-size" in refused([*launch, "evaluate", str(run), "--beam-siz", "2"], capsys)
+    assert "n_best 3 is more than decoding.beam_size 2" in refused(
+        [*launch, "translate", str(run), "--input", "a", "--n-best", "3"], capsys
+    )
+    assert "warmup_steps 4 leaves no step" in refused(
+        [*launch, "resume", str(run), "--schedule.name", "linear", "--training.steps", "4"], capsys
+    )
+    assert f"jaxnmt translate {run} --input a" in printed([*launch, "translate", str(run), "--input", "a"], capsys)
+    assert f"local.sh 2 translate {run}" in printed(["local", "--print", "--", "translate", str(run)], capsys)  # which has a stdin
+
+
+def in_the_job_script(tmp_path, setup, status):
+    """Run a job script whose processes leave with a status -> (its own, its output, whether it was queued again)."""
+    for name, text in {"srun": f"exit {status}", "scontrol": f'echo "$@" >> {tmp_path}/asked'}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    script = launchers.slurm(["jaxnmt", "resume", "x"], "jaxnmt", 1, 1, 0, 1, 1, setup)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    done = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True)
+    queued = (tmp_path / "asked").exists() and (tmp_path / "asked").read_text() == "requeue 7\n"
+    return done.returncode, done.stdout + done.stderr, queued
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 3, 75, 130, 134, 137, 143])
+def test_a_job_is_not_queued_again_unless_its_processes_have_saved(status, tmp_path):
+    assert in_the_job_script(tmp_path, "", status) == (status, "", False)
+
+
+def test_a_job_is_queued_again_and_says_so_when_its_processes_have_saved(tmp_path):
+    assert in_the_job_script(tmp_path, "", SAVED) == (SAVED, "job 7 has saved and is queued again\n", True)
+
+
+@pytest.mark.parametrize("setup", ["(exit 4)", "(exit 4); echo on", "(exit 4)\necho on", "source <(echo 'return 4')"])
+def test_a_set_up_that_fails_ends_the_job(setup, tmp_path):
+    assert in_the_job_script(tmp_path, setup, SAVED) == (4, "error: the set-up failed with status 4; the job ends\n", False)
 
 
 @pytest.fixture

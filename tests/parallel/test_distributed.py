@@ -14,8 +14,8 @@ import processes
 import pytest
 from processes import Job, apart
 
-from jaxnmt.config import UserError
-from jaxnmt.parallel import distributed
+from jaxnmt.config import SAVED, UserError
+from jaxnmt.parallel import distributed, peers
 from jaxnmt.training.checkpoint import steps
 
 SETTINGS = {"training.steps": 16, "validation.every": 8, "checkpoints.every": 5, "logging.every": 2, "logging.tensorboard": False}
@@ -53,7 +53,7 @@ def test_two_processes_stopped_by_sigterm_and_then_one_are_as_one_from_the_start
     job = start(2, train(run), "two")
     assert job.until("step 4/"), job.said()
     os.kill(job.workers()[1], signal.SIGTERM)
-    assert job.status() == 128 + signal.SIGTERM, job.said()
+    assert job.status() == SAVED, job.said()
     said = job.said()
     assert said.count("saved at step") == said.count("starting the run") == said.count("compiled in") == 1
     assert 4 < steps(run)[-1] < 16 and f"saved at step {steps(run)[-1]} of 16" in said
@@ -72,13 +72,13 @@ def test_sighup_to_one_process_or_a_closed_pipe_stops_all_at_one_step_and_with_o
     job = start(2, train(text / "hung", **endless), "hung")
     assert job.until("step 4/"), job.said()
     os.kill(job.workers()[1], signal.SIGHUP)
-    assert job.status() == 128 + signal.SIGTERM, job.said()
+    assert job.status() == SAVED, job.said()
     assert len(steps(text / "hung")) == 1 and "Traceback" not in job.said()
     command = shlex.join(map(str, [processes.LAUNCHER, 2, *train(text / "closed", **endless)]))
     reader = f"{command} 2>&1 >/dev/null | grep -m 1 'step 4/'; echo ${{PIPESTATUS[0]}}"
     environment = os.environ | {"JAXNMT_PYTHON": sys.executable, "PYTHONPATH": str(processes.ROOT), "JAXNMT_CACHE": str(text / "cache")}
     done = subprocess.run(["bash", "-c", reader], cwd=text, env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "143" and len(steps(text / "closed")) == 1
+    assert done.stdout.splitlines()[-1] == "85" and len(steps(text / "closed")) == 1
 
 
 @pytest.mark.slow
@@ -199,10 +199,23 @@ def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
     assert left[0] == 75
 
 
+def test_a_process_that_has_saved_leaves_with_85_though_srun_ends_it_when_another_has_left(monkeypatch):
+    import jax
+
+    monkeypatch.setattr(distributed, "_here", distributed._Place(0, 2, types.SimpleNamespace(wait_at_barrier=lambda *_: None)))
+    monkeypatch.setattr(jax.distributed, "shutdown", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
+    try:
+        assert distributed.leave(SAVED) == SAVED and not heard
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_the_environment_says_whether_there_are_others(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
-    assert not distributed.asked() and not distributed.several() and distributed.is_leader() and distributed.prefix() == ""
+    assert not peers.are_several() and not distributed.several() and distributed.is_leader() and distributed.prefix() == ""
     told = {
         "JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476",
         "MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1:8080",
@@ -213,11 +226,11 @@ def test_the_environment_says_whether_there_are_others(monkeypatch):
     for name, value in told.items():
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert distributed.asked(), name
+            assert peers.are_several(), name
     for name, value in {"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}.items():
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert not distributed.asked(), name
+            assert not peers.are_several(), name
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.1:8476")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'"):

@@ -21,8 +21,8 @@ from typing import IO, Any
 from jaxnmt import config_files, lost_output, run_directory
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Job, Study
-from jaxnmt.config import Diverged, Experiment, UserError
-from jaxnmt.parallel import distributed
+from jaxnmt.config import SAVED, Diverged, Experiment, UserError
+from jaxnmt.parallel import peers
 from jaxnmt.run_directory import read_metrics
 
 RESULT = "result.json"
@@ -38,7 +38,21 @@ def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], s
 
     Returns:
         The jobs that failed; the next call tries them again.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C. SystemExit: a signal, with the status `SAVED` if the study has advanced since the call.
+        BrokenPipeError: stderr's pipe is closed, and the study has not advanced.
     """
+    before = _finished(study, folder)
+    try:
+        return _work(study, folder, steps, say)
+    except (SystemExit, BrokenPipeError):
+        if _finished(study, folder) > before:
+            raise SystemExit(SAVED) from None
+        raise
+
+
+def _work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], say: Say) -> list[Job]:
     failed: list[Job] = []
     everything = list(studies.jobs(study))
     waiting = False
@@ -187,19 +201,21 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
     Ctrl-C, SIGTERM, SIGHUP and a closed pipe on our stderr reach it as SIGTERM: it saves, and we wait for that.
 
     Raises:
-        KeyboardInterrupt, SystemExit, BrokenPipeError: after it has left.
+        KeyboardInterrupt: Ctrl-C, after it has left. SystemExit: a signal; or a closed pipe, too, if it has saved, with the status `SAVED`.
+        BrokenPipeError: stderr's pipe is closed, and it has saved nothing.
     """
     command = [sys.executable, "-P", "-m", "jaxnmt.cli", *words]  # -P: no module of the current folder is imported
-    process = subprocess.Popen(command, stdout=out, stderr=log, env=distributed.alone(), pass_fds=[claim.fileno()])
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(POLL_SECONDS)
             if lost_output.is_closed_pipe(sys.stderr):
                 raise BrokenPipeError
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
         process.terminate()
-        process.wait()
+        if process.wait() == SAVED and not isinstance(stop, KeyboardInterrupt):
+            raise SystemExit(SAVED) from None
         raise
 
 
@@ -221,6 +237,9 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
 
 
 def _progress(study: Study, folder: pathlib.Path) -> str:
-    everything = list(studies.jobs(study))
-    done = sum((folder / job.folder / RESULT).exists() for job in everything)
-    return f"[{done + 1}/{len(everything)}]"
+    return f"[{_finished(study, folder) + 1}/{sum(1 for _ in studies.jobs(study))}]"
+
+
+def _finished(study: Study, folder: pathlib.Path) -> int:
+    """Return how many jobs have a result."""
+    return sum((folder / job.folder / RESULT).exists() for job in studies.jobs(study))
