@@ -67,6 +67,7 @@ def _shallow(config: Any) -> Any:
 def _kind(name: str) -> str:
     """Return what parameters share: "wi/kernel" of "encoder/layer_0/mlp/wi/kernel", "scale" of "encoder/layer_0/mlp_norm/scale"."""
     *_, module, parameter = ("", *name.split("/"))
+    module = "qkv" if module in ("q", "kv") else module  # one product in self-attention, two in cross-attention
     return f"{module}/kernel" if parameter == "kernel" else parameter
 
 
