@@ -217,7 +217,7 @@ def test_a_sentence_has_one_translation(language):
 
 
 def test_no_test_or_validation_sentence_is_in_training():
-    sources = {split: {source for source, _ in phrases.generate("en", "fr", split, 4000)} for split in m.SPLITS}
+    sources = {split: {source for source, _ in phrases.generate("en", "fr", split, 12_000)} for split in m.SPLITS}
     assert not sources["train"] & sources["test"]
     assert not sources["train"] & sources["validation"]
     assert not sources["validation"] & sources["test"]

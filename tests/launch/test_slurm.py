@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import time
 
 import kill_resume
 import pytest
@@ -62,6 +63,11 @@ def saved_at(job):
     return [int(step.replace(",", "")) for step in re.findall(r"saved at step ([\d,]+) of", job.log())]
 
 
+def measured(what, since):
+    """Print how long something took: with `pytest -s`, the figures of docs/launch.md."""
+    print(f"\n{what}: {time.monotonic() - since:.1f} s")
+
+
 # ---- jobs that save
 
 
@@ -69,8 +75,12 @@ def test_two_nodes_save_when_asked_are_queued_again_and_reach_the_losses_of_one(
     run = cluster.folder / "two"
     job = cluster.launch(*train("two"))
     job.until("step 4/")
+    asked = time.monotonic()
     job.signal("TERM")
+    job.until("saved at step")
+    measured("from SIGTERM to `saved`", asked)
     assert job.ended()["JobState"] == "PENDING", job.log()
+    measured("from SIGTERM to queued again", asked)
     (saved,) = saved_at(job)
     assert steps(run)[-1] == saved and f"job {job.number} has saved and is queued again" in job.log()
     assert f"process 0 at {cluster.nodes[0]}:" in job.log() and ", waiting for 1 other\n" in job.log()
@@ -142,8 +152,10 @@ def test_a_task_that_is_killed(cluster):
     job = cluster.launch(*train("killed", **ENDLESS))
     job.until("step 20/")
     (victim,) = [pid for pid in cluster.processes(cluster.nodes[1]) if "command.py" in slurm_cluster.command_of(pid)]
+    killed = time.monotonic()
     os.kill(victim, signal.SIGKILL)
     failed(job)
+    measured("from the death of a task to the end of the job", killed)
     assert not saved_at(job)
 
 
@@ -176,10 +188,12 @@ def test_a_frozen_node(cluster):
     cluster.until(lambda: steps(run), 120, "no checkpoint")
     frozen = cluster.node_processes(node)
     cluster.until(lambda: kill_resume.half_saved(run), 120, "nothing was being saved", every=0.005)
+    stopped = time.monotonic()
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     try:
         end = job.ended(slurm_cluster.NODE_TIMEOUT * 4)
+        measured(f"from a node that freezes to queued again (SlurmdTimeout={slurm_cluster.NODE_TIMEOUT})", stopped)
     finally:
         for pid in frozen:
             os.kill(pid, signal.SIGKILL)

@@ -53,12 +53,19 @@ def draw(split: str, index: int, seed: int) -> Meaning:
 
 
 def _plain(dice: _Dice, split: str) -> Meaning:
-    """Draw one short clause: what it must say, and at most one thing besides."""
+    """Draw one short clause: what it must say, and at most one thing besides. Training has those that live in no split."""
     shape = _plain_shape(dice)
-    while held_out_pieces(Plan("", (shape,), ())):
+    while held_out_pieces(Plan("", (shape,), ())) or (split != "train" and not _lives_in_a_split(shape)):
         shape = _plain_shape(dice)
     capital, stop = (True, True) if dice.chance(0.7) else dice.one(((True, False), (False, False)))
     return Meaning("", "", (_fill(shape, split, dice, ()),), (), capital, stop)
+
+
+def _lives_in_a_split(shape: Shape) -> bool:
+    """Return whether a clause of this shape has a value that belongs to one split."""
+    frame = FRAMES[shape.frame]
+    homeless = {"means"} | ({"time"} if shape.time == "day" else set()) | ({"place"} if frame.who != "person" else set())
+    return not {*frame.needs, *shape.extras} - {*shape.omits} <= homeless
 
 
 def _plain_shape(dice: _Dice) -> Shape:
