@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import socket
@@ -118,7 +119,7 @@ def patience(peers: Peers) -> Iterator[None]:
     JAX says nothing while it waits, and then aborts without naming the address.
 
     Raises:
-        Unreachable: the name of process 0's host does not resolve.
+        Unreachable: the name of process 0's host does not resolve; or this is process 0, and its port is another program's.
     """
     give_up = threading.Timer(WAIT_SECONDS, _give_up, [peers])
     give_up.daemon = True
@@ -127,6 +128,7 @@ def patience(peers: Peers) -> Iterator[None]:
         if peers.address:
             _resolve(peers, time.monotonic() + WAIT_SECONDS)
         if peers.address and peers.index == 0 and peers.count:
+            _check_port(peers.address)
             _say(f"process 0 at {peers.address}, waiting for {peers.count - 1} other{'s' if peers.count > 2 else ''}")
         yield
     finally:
@@ -153,6 +155,21 @@ def _resolve(peers: Peers, end: float) -> None:
             _say(f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve ({why}); trying for {_minutes()}")
         is_waiting = True
         time.sleep(1)
+
+
+def _check_port(address: str) -> None:
+    """Refuse a port of this host that another program has: some versions of jaxlib crash there."""
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended is no program
+        try:
+            ours.bind(("", int(address.rpartition(":")[2])))
+        except OSError as error:
+            if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # such as a host without IPv4
+                return
+            raise Unreachable(
+                f"process 0 cannot take its port of {address} ({error.strerror}): "
+                "end the program that has it, or give another port in JAX_COORDINATOR_ADDRESS, in a SLURM step in JAX_COORDINATOR_PORT"
+            ) from error
 
 
 def _give_up(peers: Peers) -> None:
