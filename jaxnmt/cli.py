@@ -163,18 +163,20 @@ def _check_commanded(name: str, words: list[str]) -> None:
     """Check a command that is to run elsewhere as it would be checked there, but for what only that place knows: which runs there are."""
     if not words or words[0] in ("-h", "--help"):
         raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
-    known = _known_verb(words)
+    own, trusting = _without_trust(words)
+    known = _known_verb(own)
     verb = VERBS[known] if known else None
     if verb and not verb.check:
         shared = ", ".join(each for each in VERBS if VERBS[each].check)
         raise UserError(f"`jaxnmt {known}` is no work that processes share; `jaxnmt {name}` starts {shared}")
-    own, trusting = _without_trust(words)
     run = overrides.divide(own[1:], verb.blank, verb.most)[0][:1] if verb and verb.takes[0] == "RUN" else []
     if run and ("://" in run[0] or not (pathlib.Path(run[0]) / run_directory.CONFIG).is_file()):
         return
     with trust.everything(trusting):
         call = _call(words)
-        if verb and verb.check and call.func is verb.function:  # and not its help
+        if call.func is overrides.print_help:
+            raise UserError(f"`jaxnmt {name}` is not for help: jaxnmt {' '.join(own)}")
+        if verb and verb.check:
             verb.check(*call.args)
 
 
@@ -224,6 +226,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return distributed.leave(status or 0)
     except SystemExit as leaving:
         if leaving.code in _STOPPED:
+            if argv is None:  # a second signal, as schedulers send it, must not change the status
+                for number in (signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps
             return distributed.leave(int(leaving.code))
         raise

@@ -113,7 +113,7 @@ def tpu_vm(command: Sequence[str], name: str, on: str, slices: int, zone: str, p
     """
     asked = slice_of(on)
     tpu = TPUS[asked.generation]
-    lines = ["set -e", 'export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto', setup, shlex.join(command)]
+    lines = ["set -e", 'export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto', setup, "(exit $?)", shlex.join(command)]
     words = {"name": name, "zone": zone, "project": project, "on_each_host": "\n".join(lines)}
     values = {key: shlex.quote(word) for key, word in words.items()}
     values |= {"accelerator_type": f"{tpu.type}-{asked.chips * tpu.units}", "runtime": tpu.runtime}

@@ -385,6 +385,16 @@ def test_a_sentence_may_begin_with_a_dash(run, capsys):
     assert capsys.readouterr().err == "error: nowhere does not exist\n"
 
 
+def test_a_second_signal_does_not_change_the_status_of_what_was_saved():
+    code = """import os, signal, sys
+from jaxnmt import cli
+def leave(words): sys.exit(85)
+cli._dispatch = leave
+cli._discard_output = lambda: os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(cli.main())"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 85
+
+
 def test_the_first_process_of_a_container_ends_at_sigterm():
     unshare = shutil.which("unshare")
     if not unshare or subprocess.run([unshare, "-fpr", "true"], capture_output=True).returncode:

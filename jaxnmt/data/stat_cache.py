@@ -44,7 +44,7 @@ class StatCache:
         now = time.time()
         stats = [_stat(file) for file in files]  # before anything is read: what changes later no longer has this stat
         self._stats = [list(stat) for stat in stats if stat]
-        if all(stat and stat[0] < (now - _RACY) * 1e9 for stat in stats):
+        if all(stat and max(stat[:2]) < (now - _RACY) * 1e9 for stat in stats):
             names = [file if whole_files.in_bucket(file) else os.path.abspath(file) for file in map(os.fspath, files)]
             self._path = folder / f"{hashlib.sha256(json.dumps([what, *names]).encode()).hexdigest()[:32]}.json"
 
@@ -74,9 +74,12 @@ class StatCache:
 
 
 def _stat(file: epath.Path) -> tuple[int, ...] | None:
-    """Return what tells whether a file has changed, the time of its last change in ns first; None if its storage does not say."""
-    if not whole_files.in_bucket(file):
-        stat = os.stat(file)
-        return stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns, stat.st_ino
-    remote = file.stat()
-    return (remote.mtime * 10**9, remote.length) if remote.mtime and remote.length else None
+    """Return what tells whether a file has changed, two times of its last change in ns first; None if its storage does not say."""
+    if whole_files.in_bucket(file):
+        remote = file.stat()
+        return (remote.mtime * 10**9, remote.mtime * 10**9, remote.length) if remote.mtime and remote.length else None
+    if not os.path.isfile(file):  # such as a pipe
+        return None
+    with open(file, "rb") as opened:  # on NFS, only opening asks the server
+        stat = os.fstat(opened.fileno())
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino

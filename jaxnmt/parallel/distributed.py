@@ -51,15 +51,15 @@ def join(stops_together: bool = False) -> None:
     told = peers.read_environment()
     if told.count == 1:
         return
+    import jax  # noqa: F401, here, as it may take long: `patience` is for the others
+
     with peers.patience(told):
         _initialize(told, stops_together)
+    _take_place()
 
 
 def _initialize(told: peers.Peers, stops_together: bool) -> None:
-    global _here
     import jax
-    from jax._src import distributed as runtime  # the store and the barriers have no public name
-    from jax.experimental import multihost_utils
 
     method = {"cluster_detection_method": "deactivate"} if told.is_complete else {}  # nobody else need be asked
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -78,6 +78,14 @@ def _initialize(told: peers.Peers, stops_together: bool) -> None:
             f"the environment asks for several processes, and they do not find each other{at} ({first_line(error)}): set "
             "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
+
+
+def _take_place() -> None:
+    """Remember which process this is, and meet the others for the first time."""
+    global _here
+    from jax._src import distributed as runtime  # the store and the barriers have no public name
+    from jax.experimental import multihost_utils
+
     state = runtime.global_state
     if state.num_processes > 1:
         _here = _Place(state.process_id, state.num_processes, state.client)
@@ -138,7 +146,7 @@ def leader_first(what: str) -> Iterator[None]:
     """The block runs in process 0 and then, when it is through there, in all others at once.
 
     Raises:
-        UserError: in the others, where it failed in process 0; it is not run in them then.
+        UserError: in the others, where it failed in process 0, with that process's exit status; it is not run in them then.
     """
     if not several():
         yield
@@ -146,12 +154,14 @@ def leader_first(what: str) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            agree(what, str(error) or type(error).__name__)
+            agree(what, (str(error) or type(error).__name__, error.status if isinstance(error, UserError) else 1))
             raise
-        agree(what, "")
+        agree(what, None)
     else:
-        if failed := agree(what, ""):
-            raise UserError(f"process 0 could not {what}: {failed}")
+        if failed := agree(what, None):
+            told = UserError(f"process 0 could not {what}: {failed[0]}")
+            told.status = failed[1]
+            raise told
         yield
 
 

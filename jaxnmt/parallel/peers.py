@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from socket import EAI_AGAIN
 
 from jaxnmt.config import Unreachable, UserError
 
@@ -36,7 +37,7 @@ class Peers:
     devices: list[int] | None = None
     """GPUs of this process, as numbers among those that it sees; None: all."""
     is_fixed: bool = False
-    """The address does not change while a job runs: if its name does not resolve now, it never will."""
+    """The address does not change while a job runs: a name that is not known now will not be later."""
 
     @property
     def is_complete(self) -> bool:
@@ -72,15 +73,18 @@ def read_environment() -> Peers:
         UserError: a number is none, or the address is not host:port.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS") or None
-    if address and not re.fullmatch(r".+:\d+", address):
+    if address and not (re.fullmatch(r".+:\d+", address) and _is_port(address.rpartition(":")[2])):
         raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r} in the environment; it must be host:port of process 0")
+    port = os.environ.get("JAX_COORDINATOR_PORT")
+    if port and not _is_port(port):
+        raise UserError(f"JAX_COORDINATOR_PORT is {port!r} in the environment; it must be a number from 1 to 65535")
     told = Peers(address, _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID"))
     if told.is_complete or told.count == 1 or not _is_slurm_step():
         return told
     local = _number("SLURM_LOCALID") or 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("ROCR_VISIBLE_DEVICES") or ""
     # Each task takes one GPU: of those that all tasks of the node see, its own; or the one that SLURM lets it see.
-    devices = [local % (visible.count(",") + 1)] if visible else [local]
+    devices = None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else [local % (visible.count(",") + 1)] if visible else [local]
     return Peers(
         told.address or _slurm_address(),
         _number("SLURM_STEP_NUM_TASKS") if told.count is None else told.count,
@@ -90,12 +94,16 @@ def read_environment() -> Peers:
     )
 
 
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536
+
+
 def _is_slurm_step() -> bool:
     return os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1")
 
 
 def _slurm_address() -> str | None:
-    """Return the first node of the step, where process 0 runs, and a port that other jobs and other steps of this one do not use."""
+    """Return the first node of the step, where process 0 runs, and a port: neither the job's other steps nor its neighbours have it."""
     nodes, job, step = (os.environ.get(f"SLURM_{name}", "") for name in ("STEP_NODELIST", "JOB_ID", "STEP_ID"))
     if not nodes or not job.isdecimal():
         return None
@@ -126,7 +134,7 @@ def patience(peers: Peers) -> Iterator[None]:
     give_up.start()
     try:
         if peers.address:
-            _resolve(peers, time.monotonic() + WAIT_SECONDS)
+            _resolve(peers, time.monotonic() + min(WAIT_SECONDS, 60.0 if peers.is_fixed else WAIT_SECONDS))
         if peers.address and peers.index == 0 and peers.count:
             _check_port(peers.address)
             _say(f"process 0 at {peers.address}, waiting for {peers.count - 1} other{'s' if peers.count > 2 else ''}")
@@ -146,7 +154,8 @@ def _resolve(peers: Peers, end: float) -> None:
             return
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-        if peers.is_fixed or time.monotonic() > end - 2:
+            is_passing = getattr(error, "errno", None) == EAI_AGAIN
+        if (peers.is_fixed and not is_passing) or time.monotonic() > end - 2:
             raise Unreachable(
                 f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve on {socket.gethostname()} ({why}): "
                 "give its name to this host, or set JAX_COORDINATOR_ADDRESS to host:port of process 0 as this host knows it"

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt import config_files, run_directory
+from jaxnmt import config_checks, config_files, run_directory
 from jaxnmt.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
 from jaxnmt.verbs.common import NoOptions, Settings, trainable
 
@@ -52,7 +52,10 @@ class Verb:
 
 
 def _check_experiment(name: str, options: Any) -> None:
-    trainable(name, options.experiment)
+    if getattr(options, "explain_sharding", False):  # for which no data is read
+        config_checks.validate(options.experiment)
+    else:
+        trainable(name, options.experiment)
 
 
 VERBS = {

@@ -61,7 +61,8 @@ class Slurm:
     hours: float = 24
     """The job's time limit; five minutes before it the run is saved and the job queued again."""
     setup: str = ""
-    """Shell command run first on the first node, such as "source .venv/bin/activate"; if it fails, the job ends."""
+    """Shell commands run first on the first node, such as "source .venv/bin/activate"; if one fails, the job ends (but for one before
+    `&&` in the middle: write `;` instead)."""
 
 
 def slurm(options: Slurm, command: Sequence[str]) -> int:
@@ -162,9 +163,11 @@ def _check_name(name: str) -> None:
 
 def _refuse_stdin(command: Sequence[str]) -> None:
     """Refuse a command that would read an empty stdin on its hosts and succeed."""
-    words = [part for word in command for part in word.split("=", 1)] if command[0] == "translate" else []
+    if "translate" not in [word for word in command if word != "--trust"][:1]:
+        return
+    words = [part for word in command for part in word.split("=", 1)]
     given = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
-    if words and (not given or given[-1] in ("", "-")):
+    if not given or given[-1] in ("", "-", "/dev/stdin"):
         raise UserError("`translate` without --input reads stdin, which is empty there: add --input FILE, and --output FILE")
 
 

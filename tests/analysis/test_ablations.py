@@ -413,8 +413,8 @@ def test_a_study_that_is_stopped_leaves_with_85_if_what_it_trains_has_saved(trai
     assert left.value.code == study_leaves
 
 
-@pytest.mark.parametrize(("finishes", "status"), [(True, 85), (False, 143)])
-def test_a_study_that_is_stopped_leaves_with_85_if_it_has_finished_something(finishes, status, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("finishes", "status"), [(worker.RESULT, 85), ("run/checkpoints/8/params", 85), ("log.txt", 143)])
+def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, status, tmp_path, monkeypatch):
     one = tiny.experiment(tmp_path)
     study = Study({"a": one, "b": replace(one, **{"training.label_smoothing": 0.2})}, Budget(5))
     for job in list(studies.jobs(study))[:1]:  # before this session: no progress of its own
@@ -422,10 +422,9 @@ def test_a_study_that_is_stopped_leaves_with_85_if_it_has_finished_something(fin
         (tmp_path / job.folder / worker.RESULT).write_text("{}")
 
     def stopped(*_):
-        if finishes:
-            job = list(studies.jobs(study))[1]
-            (tmp_path / job.folder).mkdir(parents=True)
-            (tmp_path / job.folder / worker.RESULT).write_text("{}")
+        made = tmp_path / list(studies.jobs(study))[1].folder / finishes
+        made.parent.mkdir(parents=True)
+        made.write_text("{}")
         sys.exit(143)
 
     monkeypatch.setattr(worker, "_attempt", stopped)

@@ -175,7 +175,29 @@ def test_a_job_is_queued_again_and_says_so_when_its_processes_have_saved(tmp_pat
     assert in_the_job_script(tmp_path, "", SAVED) == (SAVED, "job 7 has saved and is queued again\n", True)
 
 
-@pytest.mark.parametrize("setup", ["(exit 4)", "(exit 4); echo on", "(exit 4)\necho on", "source <(echo 'return 4')"])
+def test_of_an_array_only_the_task_that_has_saved_is_queued_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")  # the last task has the array's own number, which means all of them
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    assert in_the_job_script(tmp_path, "", SAVED)[:2] == (SAVED, "job 7_3 has saved and is queued again\n")
+    assert (tmp_path / "asked").read_text() == "requeue 7_3\n"
+
+
+def test_a_command_is_checked_wherever_its_trust_stands(capsys):
+    launch = ["launch", "slurm", "--print", "--"]
+    for words, said in ((["translate", "r1"], "add --input"), (["runs", "show", "x"], "no work that processes share")):
+        assert cli.main([*launch, "--trust", *words]) == 2 and said in capsys.readouterr().err
+    assert cli.main([*launch, "--trust", "translate", "runs/elsewhere", "--input", "a"]) == 0
+
+
+def test_a_command_that_reads_no_data_needs_none(capsys):
+    assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--explain-sharding"]) == 0
+    assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--help"]) == 2
+    assert "`jaxnmt launch slurm` is not for help: jaxnmt train transformer_small --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "setup", ["(exit 4)", "(exit 4); echo on", "(exit 4)\necho on", "source <(echo 'return 4')", "(exit 4) && echo on"]
+)
 def test_a_set_up_that_fails_ends_the_job(setup, tmp_path):
     assert in_the_job_script(tmp_path, setup, SAVED) == (4, "error: the set-up failed with status 4; the job ends\n", False)
 

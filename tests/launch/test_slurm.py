@@ -134,6 +134,14 @@ def test_a_study_saves_at_its_limit_is_queued_again_and_has_the_table_of_one_pro
     assert without_speed[0] == without_speed[1]
 
 
+def test_of_an_array_only_the_task_that_has_saved_is_queued_again(cluster):
+    script = cluster.script(*train("array"), nodes=1)
+    work = "bash -c 'case $SLURM_ARRAY_TASK_ID in 1) exit 2 ;; 2) sleep 15 ;; 3) sleep 5; exit 85 ;; esac'"
+    job = cluster.submit(re.sub(r"(srun .*) jaxnmt .*", lambda srun: f"{srun[1]} {work}", script), "--array=1-3")
+    ended = {n: slurm_cluster.Job(cluster, f"{job.number}_{n}").ended() for n in (3, 1, 2)}
+    assert [(ended[n]["JobState"], ended[n]["Restarts"]) for n in (1, 2, 3)] == [("FAILED", "0"), ("COMPLETED", "0"), ("PENDING", "1")]
+
+
 # ---- jobs that fail: none is queued again
 
 

@@ -26,4 +26,5 @@ done
 gcloud alpha compute tpus queued-resources ssh "$name" "${place[@]}" --node=all --worker=all --command='set -e
 export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto
 pip install '"'"'jaxnmt[gcs]'"'"' '"'"'jax[tpu]'"'"'
+(exit $?)
 jaxnmt train wmt14_big --run gs://bucket/big'

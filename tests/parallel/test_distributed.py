@@ -252,11 +252,14 @@ def test_what_fails_in_process_0_is_raised_in_the_others(monkeypatch):
     def everywhere():
         with distributed.leader_first("read the data"):
             begun.append(distributed.prefix())
-            raise UserError("there is none")
+            raise failure
 
-    for index, error in ((0, "there is none"), (1, "process 0 could not read the data: there is none")):
-        monkeypatch.setattr(distributed, "_here", distributed._Place(index, 2, Client()))
-        monkeypatch.setattr(distributed, "_uses", type(distributed._uses)())
-        with pytest.raises(UserError, match=error):
-            everywhere()
-    assert begun == ["process 0 of 2: "]
+    # A mistake has a mistake's status in all processes, and what may pass has not: a JobSet ends at the former alone.
+    for failure, status in ((UserError("there is none"), 2), (OSError("there is none"), 1)):
+        for index, error in ((0, "there is none"), (1, "process 0 could not read the data: there is none")):
+            monkeypatch.setattr(distributed, "_here", distributed._Place(index, 2, Client()))
+            monkeypatch.setattr(distributed, "_uses", type(distributed._uses)())
+            with pytest.raises(type(failure) if index == 0 else UserError, match=error) as raised:
+                everywhere()
+        assert raised.value.status == status
+    assert begun == ["process 0 of 2: "] * 2

@@ -65,6 +65,11 @@ def test_a_task_of_slurm_takes_a_gpu_that_it_sees(visible, own, environment):
     assert peers.read_environment().devices == [own]
 
 
+def test_a_site_may_give_a_task_all_gpus_of_its_node(environment):
+    environment(**STEP, JAX_LOCAL_DEVICE_IDS="0,1,2,3")
+    assert peers.read_environment().devices is None  # JAX reads the variable
+
+
 def test_variables_of_ours_come_before_those_of_slurm(environment):
     environment(**STEP, JAX_COORDINATOR_ADDRESS="10.0.0.1:8476")
     assert peers.read_environment() == peers.Peers("10.0.0.1:8476", 4, 3, [1], is_fixed=True)
@@ -72,11 +77,18 @@ def test_variables_of_ours_come_before_those_of_slurm(environment):
     assert peers.read_environment() == peers.Peers("10.0.0.1:8476", 2, 0)
 
 
-@pytest.mark.parametrize("address", ["10.0.0.1", "host:", "host:port", ":80"])
+@pytest.mark.parametrize("address", ["10.0.0.1", "host:", "host:port", ":80", "host:70000", "host:99999999999999999999"])
 def test_an_address_is_a_host_and_a_port(address, environment):
     environment(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="0")
     with pytest.raises(UserError, match="must be host:port of process 0"):
         distributed.join()
+
+
+@pytest.mark.parametrize("port", ["abc", "0", "65536"])
+def test_a_port_is_a_number(port, environment):
+    environment(**STEP, JAX_COORDINATOR_PORT=port)
+    with pytest.raises(UserError, match=f"JAX_COORDINATOR_PORT is '{port}'"):
+        peers.read_environment()
 
 
 class Clock:
@@ -93,11 +105,12 @@ class Clock:
 
 def test_a_name_that_does_not_resolve_is_waited_for_only_where_it_may_come(monkeypatch, capsys):
     tries, clock = [], Clock()
+    failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     def resolve(host, port):
         tries.append((host, port))
         if len(tries) < 4:
-            raise socket.gaierror(-2, "Name or service not known")
+            raise failure
 
     monkeypatch.setattr(peers, "socket", types.SimpleNamespace(getaddrinfo=resolve, gethostname=lambda: "here"))
     monkeypatch.setattr(peers, "time", clock)
@@ -111,7 +124,12 @@ def test_a_name_that_does_not_resolve_is_waited_for_only_where_it_may_come(monke
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and "pod-0.set does not resolve (Name or service not known); trying for 5 minutes" in said[0]
     assert said[1] == "process 0 at pod-0.set:8476, waiting for 1 other"
+    tries[:] = [("", 0)] * 2
+    failure = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")  # as a busy name server answers
+    with peers.patience(peers.Peers("node001:61440", 4, 3, [1], is_fixed=True)):
+        assert len(tries) == 4
     tries.clear()
+    failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     monkeypatch.setattr(peers, "WAIT_SECONDS", 3.0)
     with pytest.raises(Unreachable, match="does not resolve"), peers.patience(peers.Peers("pod-0.set:8476", 2, 0)):
         raise AssertionError("it did not wait")

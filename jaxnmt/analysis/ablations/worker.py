@@ -43,11 +43,11 @@ def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], s
         KeyboardInterrupt: Ctrl-C. SystemExit: a signal, with the status `SAVED` if the study has advanced since the call.
         BrokenPipeError: stderr's pipe is closed, and the study has not advanced.
     """
-    before = _finished(study, folder)
+    before = _advance(study, folder)
     try:
         return _work(study, folder, steps, say)
     except (SystemExit, BrokenPipeError):
-        if _finished(study, folder) > before:
+        if _advance(study, folder) > before:
             raise SystemExit(SAVED) from None
         raise
 
@@ -238,6 +238,12 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
 
 def _progress(study: Study, folder: pathlib.Path) -> str:
     return f"[{_finished(study, folder) + 1}/{sum(1 for _ in studies.jobs(study))}]"
+
+
+def _advance(study: Study, folder: pathlib.Path) -> int:
+    """Return a number that grows with each result and each checkpoint of a study."""
+    newest = (max(run_directory.checkpoints(folder / job.folder / "run"), default=0) for job in studies.jobs(study))
+    return _finished(study, folder) + sum(newest)
 
 
 def _finished(study: Study, folder: pathlib.Path) -> int:
