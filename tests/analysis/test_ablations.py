@@ -20,7 +20,7 @@ from jaxnmt import cli, config_files
 from jaxnmt.analysis.ablations import budgets, results, worker
 from jaxnmt.analysis.ablations import study as studies
 from jaxnmt.analysis.ablations.study import Budget, Job, Study
-from jaxnmt.config import UserError, replace
+from jaxnmt.config import SAVED, UserError, replace
 from jaxnmt.data.prepared import prepare
 from jaxnmt.evaluation.significance import holm, over_runs
 from jaxnmt.parallel import peers
@@ -387,7 +387,9 @@ def test_what_ends_a_study_ends_what_it_trains_too(end, status, tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.stderr.close() if end == "pipe" else os.kill(process.pid, end)
-    assert process.wait(60) == status
+    left = process.wait(60)
+    has_advanced = any((tmp_path / "study").glob("trials/*/*/run/checkpoints/[0-9]*"))  # quick as it is
+    assert left == (SAVED if has_advanced else status)
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody of the group is left
 

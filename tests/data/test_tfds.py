@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import types
 
 import pytest
 
@@ -21,7 +22,7 @@ from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
 from jaxnmt.config import UserError  # noqa: E402
-from jaxnmt.data import builders, datasets, phrases  # noqa: E402
+from jaxnmt.data import builders, datasets, phrases, stat_cache  # noqa: E402
 from jaxnmt.data.sources import open_sources  # noqa: E402
 
 NC = [(f"Satz {i} ö", f"Sentence {i}") for i in range(30)]
@@ -268,6 +269,7 @@ def age(folder):
 
 @pytest.mark.parametrize("word", ["variable_languages/en-de", "phrases/en-de-30:train"])
 def test_prepared_files_that_have_not_changed_are_not_read_to_know_them(word, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(stat_cache, "time", types.SimpleNamespace(time=lambda: time.time() + 60))  # what is written here is a minute old
     open_sources((word,), "data.train")
     age(data_dir)
     (first,) = open_sources((word,), "data.train", tmp_path / "cache")
