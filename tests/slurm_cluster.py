@@ -215,7 +215,10 @@ class Cluster:
         return self._launch(words, nodes, ["--print", *options], {})
 
     def _launch(self, words: Sequence[str], nodes: int, options: Sequence[str], environment: Mapping[str, str]) -> str:
-        command = ["jaxnmt", "launch", "slurm", "--nodes", str(nodes), "--gpus", "0", "--cpus", "1", "--hours", "1", *options, "--", *words]
+        few = [
+            part for flag, number in (("--gpus", "0"), ("--cpus", "1"), ("--hours", "1")) if flag not in options for part in (flag, number)
+        ]
+        command = ["jaxnmt", "launch", "slurm", "--nodes", str(nodes), *few, *options, "--", *words]
         return self.run(*command, cwd=self.folder, environment=environment)
 
     @staticmethod
