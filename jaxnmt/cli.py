@@ -160,7 +160,7 @@ def _cut(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _check_commanded(name: str, words: list[str]) -> None:
-    """Check a command that is to run elsewhere as it would be checked there, but for what only that place knows: which runs there are."""
+    """Check a command that will run elsewhere as it is checked there. A run that is not here is not checked."""
     if not words or words[0] in ("-h", "--help"):
         raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
     own, trusting = _without_trust(words)
@@ -175,7 +175,7 @@ def _check_commanded(name: str, words: list[str]) -> None:
     with trust.everything(trusting):
         call = _call(words)
         if call.func is overrides.print_help:
-            raise UserError(f"`jaxnmt {name}` is not for help: jaxnmt {' '.join(own)}")
+            raise UserError(f"`jaxnmt {name}` starts no help: type `jaxnmt {' '.join(own)}`")
         if verb and verb.check:
             verb.check(*call.args)
 
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return distributed.leave(status or 0)
     except SystemExit as leaving:
         if leaving.code in _STOPPED:
-            if argv is None:  # a second signal, as schedulers send it, must not change the status
+            if argv is None:  # schedulers send a second signal, which must not change the status
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps

@@ -119,7 +119,7 @@ def batches(
     An error while a batch is made is raised here, when its turn comes. Once the generator is closed, nothing is planned or written.
 
     Args:
-        rows: which rows, ascending, of a batch of so many are read and made into arrays; None: all. The plan is of the whole batch.
+        rows: given the number of rows of a batch, returns the rows to read, ascending; None: all. The plan is of the whole batch.
     """
     import grain  # imports JAX
 
@@ -130,7 +130,8 @@ def batches(
             if closed:
                 return None
             planned = plan.batch(int(step))
-            return int(step), planned, assemble(planned if rows is None else planned.only(rows(planned.shape.rows)), corpora)
+            local = planned if rows is None else planned.only(rows(planned.shape.rows))
+            return int(step), planned, assemble(local, corpora)
 
     if start >= stop:
         return

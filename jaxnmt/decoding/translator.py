@@ -139,8 +139,8 @@ class Translator:
 def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
     """Search on each device for its own sentences."""
 
-    def find(whole, batch, limits_B):
-        options, params = whole
+    def find(replicated_arguments, batch, limits_B):
+        options, params = replicated_arguments
         return search(model, options, params, batch, limits_B)
 
     return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)

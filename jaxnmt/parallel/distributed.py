@@ -51,8 +51,6 @@ def join(stops_together: bool = False) -> None:
     told = peers.read_environment()
     if told.count == 1:
         return
-    import jax  # noqa: F401, here, as it may take long: `patience` is for the others
-
     with peers.patience(told):
         _initialize(told, stops_together)
     _take_place()

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from socket import EAI_AGAIN
 
 from jaxnmt.config import Unreachable, UserError
 
 WAIT_SECONDS = 300.0
 """How long a process waits for the others to start: hosts of one job may be minutes apart."""
+_RESOLVE_SECONDS = 60.0
+"""How long a fixed name is tried while the name server is busy."""
 _VARIABLES = (  # what `are_several` reads, and JAX after it; of SLURM, all that a step sets
     *("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAXNMT_DISTRIBUTED"),
     *("MEGASCALE_COORDINATOR_ADDRESS", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
@@ -27,7 +28,7 @@ _FIRST_PORT, _PORTS = 61440, 4096  # above the ports that Linux gives to connect
 
 @dataclasses.dataclass(frozen=True)
 class Peers:
-    """What the environment says of the processes; JAX asks the machine for what is None."""
+    """The processes that the environment describes. JAX finds out what is None."""
 
     address: str | None = None
     """host:port of process 0."""
@@ -41,7 +42,7 @@ class Peers:
 
     @property
     def is_complete(self) -> bool:
-        """Whether JAX needs to ask nobody."""
+        """Return whether JAX has nothing left to find out."""
         return None not in (self.address, self.count, self.index)
 
 
@@ -67,10 +68,10 @@ def single_process_environment() -> dict[str, str]:
 
 
 def read_environment() -> Peers:
-    """Return what the environment says; a SLURM step says what the JAX_ variables do not.
+    """Read the JAX_ variables and, for what they leave open, those of a SLURM step.
 
     Raises:
-        UserError: a number is none, or the address is not host:port.
+        UserError: a variable is not a number, or the address is not host:port.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS") or None
     if address and not (re.fullmatch(r".+:\d+", address) and _is_port(address.rpartition(":")[2])):
@@ -134,7 +135,7 @@ def patience(peers: Peers) -> Iterator[None]:
     give_up.start()
     try:
         if peers.address:
-            _resolve(peers, time.monotonic() + min(WAIT_SECONDS, 60.0 if peers.is_fixed else WAIT_SECONDS))
+            _resolve(peers, _RESOLVE_SECONDS if peers.is_fixed else WAIT_SECONDS)
         if peers.address and peers.index == 0 and peers.count:
             _check_port(peers.address)
             _say(f"process 0 at {peers.address}, waiting for {peers.count - 1} other{'s' if peers.count > 2 else ''}")
@@ -143,10 +144,11 @@ def patience(peers: Peers) -> Iterator[None]:
         give_up.cancel()
 
 
-def _resolve(peers: Peers, end: float) -> None:
+def _resolve(peers: Peers, seconds: float) -> None:
     """Wait until the name of process 0's host resolves: on Kubernetes it does so once that process's pod has a host."""
     assert peers.address
     host, _, port = peers.address.rpartition(":")
+    end = time.monotonic() + seconds
     is_waiting = False
     while True:
         try:
@@ -154,14 +156,14 @@ def _resolve(peers: Peers, end: float) -> None:
             return
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            is_passing = getattr(error, "errno", None) == EAI_AGAIN
-        if (peers.is_fixed and not is_passing) or time.monotonic() > end - 2:
+            is_temporary = getattr(error, "errno", None) == socket.EAI_AGAIN
+        if (peers.is_fixed and not is_temporary) or time.monotonic() > end - 2:
             raise Unreachable(
                 f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve on {socket.gethostname()} ({why}): "
                 "give its name to this host, or set JAX_COORDINATOR_ADDRESS to host:port of process 0 as this host knows it"
             )
         if not is_waiting:
-            _say(f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve ({why}); trying for {_minutes()}")
+            _say(f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve ({why}); trying for {_minutes(seconds)}")
         is_waiting = True
         time.sleep(1)
 
@@ -187,8 +189,9 @@ def _give_up(peers: Peers) -> None:
         found = f"not all of the {peers.count - 1} others have connected to process 0{at}"
     else:
         found = f"process 0{at} cannot be reached, or waits for others"
+    waited = _minutes(WAIT_SECONDS)
     with contextlib.suppress(OSError):
-        _say(f"error: {_who(peers)}{found} after {_minutes()}: see whether all have started and reach that port, then start all again")
+        _say(f"error: {_who(peers)}{found} after {waited}: see whether all have started and reach that port, then start all again")
     os._exit(Unreachable.status)
 
 
@@ -196,8 +199,8 @@ def _who(peers: Peers) -> str:
     return "" if peers.index is None or peers.count is None else f"process {peers.index} of {peers.count}: "
 
 
-def _minutes() -> str:
-    return f"{WAIT_SECONDS / 60:g} minutes"
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:g} minute{'' if seconds == 60 else 's'}"
 
 
 def _say(line: str) -> None:

@@ -28,8 +28,15 @@ class Window(NamedTuple):
 class Clock:
     """Time spent training and waiting for input, not validating or saving; and tokens in that time."""
 
-    def __init__(self, before: float = 0.0, unlogged: float = 0.0) -> None:
-        """`before`: seconds that earlier sessions have trained; `unlogged`: of them, since their last log line."""
+    def __init__(self, before: float = 0.0, unlogged: float = 0.0, most: float = 0.0) -> None:
+        """Start the clock of a session.
+
+        Args:
+            before: seconds that earlier sessions have trained.
+            unlogged: seconds of them since their last log line.
+            most: seconds that all sessions together may train; 0: no limit.
+        """
+        self._most = most
         now = time.perf_counter()
         self._window_start, self._before_window = now, unlogged
         self._start, self._paused, self._waited = now - before, 0.0, 0.0
@@ -74,3 +81,12 @@ class Clock:
     def trained(self) -> float:
         """Seconds of training, all sessions together."""
         return time.perf_counter() - self._start
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the limit is reached."""
+        return bool(self._most) and self.trained >= self._most
+
+    def seconds_left(self, by_steps: float) -> float:
+        """Return the training time that is left: `by_steps`, or less if the limit comes first."""
+        return min(by_steps, max(self._most - self.trained, 0.0)) if self._most else by_steps

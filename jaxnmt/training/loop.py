@@ -155,7 +155,7 @@ class Trainer:
         """Compile, then step until the end, a stop or a signal. What was trained is always saved."""
         self._load_and_compile()
         self.step = int(self.state.step)
-        self.clock = Clock(self.progress.seconds, self.progress.unlogged)
+        self.clock = Clock(self.progress.seconds, self.progress.unlogged, 60 * self.config.training.max_minutes)
         if distributed.is_leader():
             remove_samples_after(self.folder, self.step)
         with contextlib.ExitStack() as closing:  # the last one first
@@ -208,7 +208,7 @@ class Trainer:
         minutes = self.config.training.max_minutes
         if not minutes or (distributed.several() and step % self.config.logging.every):
             return False
-        if over := distributed.agree("time", self.clock.trained >= 60 * minutes):
+        if over := distributed.agree("time", self.clock.is_over):
             self.stopped = f"training.max_minutes = {minutes:g} are over"
         return over
 
@@ -286,15 +286,10 @@ class Trainer:
             "target_tokens_per_second": spent.target_tokens / spent.seconds,
             "utilisation": training_flops(self.abstract.params, spent.source_tokens, spent.target_tokens) / spent.seconds / peak_flops(),
             "input_wait": spent.waited / spent.seconds,
-            "seconds_left": self._seconds_left(step, spent.seconds / max(spent.steps, 1)),
+            "seconds_left": self.clock.seconds_left((self.config.training.steps - step) * spent.seconds / max(spent.steps, 1)),
         }
         self.log.write("train", step, values, timing)
         self.display.log(step, train_line(values, timing))
-
-    def _seconds_left(self, step: int, seconds_per_step: float) -> float:
-        """Return the training time that is left until the last step, or until `training.max_minutes` are over."""
-        by_steps, minutes = (self.config.training.steps - step) * seconds_per_step, self.config.training.max_minutes
-        return min(by_steps, max(60 * minutes - self.clock.trained, 0.0)) if minutes else by_steps
 
     def _validate(self, step: int) -> Score | None:
         """Compute loss and translations of the validation pairs, and update what depends on the score: None if it is NaN or infinite."""

@@ -85,7 +85,7 @@ def translate(run: str, options: Translate) -> None:
 
 
 def checked(run: str, options: Translate | Evaluate) -> Experiment:
-    """Return the run's experiment with the decoding asked for.
+    """Return the run's experiment with the decoding options of this command.
 
     Raises:
         UserError: it is not a run, or settings contradict each other.

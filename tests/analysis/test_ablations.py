@@ -394,27 +394,6 @@ def test_what_ends_a_study_ends_what_it_trains_too(end, status, tmp_path):
         os.killpg(process.pid, 0)  # nobody of the group is left
 
 
-@pytest.mark.parametrize(
-    ("training_leaves", "stop", "study_leaves"),
-    [(85, SystemExit(143), 85), (143, SystemExit(143), 143), (3, SystemExit(129), 129), (85, BrokenPipeError(), 85)],
-)
-def test_a_study_that_is_stopped_leaves_with_85_if_what_it_trains_has_saved(training_leaves, stop, study_leaves, tmp_path, monkeypatch):
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/bash\ntrap 'exit {training_leaves}' TERM\ntouch {tmp_path}/ready\nwhile :; do sleep 0.1; done\n")
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
-    monkeypatch.setattr(worker, "POLL_SECONDS", 0.05)
-
-    def is_closed(_):
-        if (tmp_path / "ready").exists():
-            raise stop
-
-    monkeypatch.setattr(worker.lost_output, "is_closed_pipe", is_closed)
-    with (tmp_path / "out").open("w") as out, (tmp_path / "claim").open("w") as claim, pytest.raises(SystemExit) as left:
-        worker._jaxnmt(["resume", "x"], out, out, claim)
-    assert left.value.code == study_leaves
-
-
 @pytest.mark.parametrize(("finishes", "status"), [(worker.RESULT, 85), ("run/checkpoints/8/params", 85), ("log.txt", 143)])
 def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, status, tmp_path, monkeypatch):
     one = tiny.experiment(tmp_path)

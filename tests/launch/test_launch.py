@@ -192,7 +192,7 @@ def test_a_command_is_checked_wherever_its_trust_stands(capsys):
 def test_a_command_that_reads_no_data_needs_none(capsys):
     assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--explain-sharding"]) == 0
     assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--help"]) == 2
-    assert "`jaxnmt launch slurm` is not for help: jaxnmt train transformer_small --help" in capsys.readouterr().err
+    assert "`jaxnmt launch slurm` starts no help: type `jaxnmt train transformer_small --help`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_name_that_does_not_resolve_is_waited_for_only_where_it_may_come(monke
         if len(tries) < 4:
             raise failure
 
-    monkeypatch.setattr(peers, "socket", types.SimpleNamespace(getaddrinfo=resolve, gethostname=lambda: "here"))
+    monkeypatch.setattr(peers, "socket", types.SimpleNamespace(getaddrinfo=resolve, gethostname=lambda: "here", EAI_AGAIN=socket.EAI_AGAIN))
     monkeypatch.setattr(peers, "time", clock)
     monkeypatch.setattr(peers, "_check_port", lambda address: None)
     with pytest.raises(Unreachable, match="process 3 of 4: process 0 is at node001:61440, and node001 does not resolve on here") as error:

@@ -3,13 +3,10 @@
 import io
 import re
 import sys
-import types
 
 import pytest
 
-from jaxnmt import config as cfg
-from jaxnmt.training import display
-from jaxnmt.training.loop import Trainer
+from jaxnmt.training import clock, display
 
 VALUES = {"epoch": 1.5, "loss": 4.2345, "perplexity": 68.123, "learning_rate": 1e-3, "gradient_norm": 0.512, "padding": 0.1}
 TIMING = {"target_tokens_per_second": 12345.0, "utilisation": 0.35, "input_wait": 0.01, "seconds_left": 136456}
@@ -61,8 +58,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_too(monkeypatch):
 
 
 @pytest.mark.parametrize(("minutes", "left"), [(0, 9950.0), (14, 600.0), (1000, 9950.0), (3, 0.0)])
-def test_the_time_left_ends_with_the_steps_or_with_the_minutes(minutes, left):
+def test_the_time_left_ends_with_the_steps_or_with_the_minutes(minutes, left, monkeypatch):
     """After 240 s of training, 995 steps of 10 s are to come; 14 minutes are 840 s."""
-    experiment = cfg.Experiment(training=cfg.Training(steps=1000, max_minutes=minutes))
-    trainer = types.SimpleNamespace(config=experiment, clock=types.SimpleNamespace(trained=240.0))
-    assert Trainer._seconds_left(trainer, 5, 10.0) == left
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: 1000.0)
+    assert clock.Clock(before=240.0, most=60 * minutes).seconds_left(995 * 10.0) == left

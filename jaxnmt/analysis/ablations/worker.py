@@ -201,8 +201,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
     Ctrl-C, SIGTERM, SIGHUP and a closed pipe on our stderr reach it as SIGTERM: it saves, and we wait for that.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after it has left. SystemExit: a signal; or a closed pipe, too, if it has saved, with the status `SAVED`.
-        BrokenPipeError: stderr's pipe is closed, and it has saved nothing.
+        KeyboardInterrupt, SystemExit, BrokenPipeError: Ctrl-C, a signal, a closed pipe on our stderr; after the process has ended.
     """
     command = [sys.executable, "-P", "-m", "jaxnmt.cli", *words]  # -P: no module of the current folder is imported
     process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
@@ -212,10 +211,9 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
                 return process.wait(POLL_SECONDS)
             if lost_output.is_closed_pipe(sys.stderr):
                 raise BrokenPipeError
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as stop:
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         process.terminate()
-        if process.wait() == SAVED and not isinstance(stop, KeyboardInterrupt):
-            raise SystemExit(SAVED) from None
+        process.wait()
         raise
 
 

@@ -12,7 +12,7 @@ from jaxnmt.data.phrases.meaning import FRAMES, Clause, Meaning, Plan, Shape, he
 
 Item = TypeVar("Item")
 PLAIN = 0.4  # the share of plain sentences in training and validation
-ALONE = 0.4  # of which so many are a number, an amount or a time alone
+ALONE = 0.4  # the share of these that are a number, an amount or a time alone
 
 
 class _Dice:
@@ -44,28 +44,28 @@ def draw(split: str, index: int, seed: int) -> Meaning:
     while bool(held_out_pieces(plan)) != (split == "test"):
         plan = _plan(dice, report, size)
     clauses: list[Clause] = []
-    told: tuple[str, ...] = (dice.one(m.PERSONS),) if plan.report else ()
+    mentioned: tuple[str, ...] = (dice.one(m.PERSONS),) if plan.report else ()
     for shape in plan.shapes:
-        clause = _fill(shape, split, dice, told)
+        clause = _fill(shape, split, dice, mentioned)
         clauses.append(clause)
-        told += (clause.who,)
-    return Meaning(plan.report, told[0] if plan.report else "", tuple(clauses), plan.joins)
+        mentioned += (clause.who,)
+    return Meaning(plan.report, mentioned[0] if plan.report else "", tuple(clauses), plan.joins)
 
 
 def _plain(dice: _Dice, split: str) -> Meaning:
-    """Draw one short clause: what it must say, and at most one thing besides. Training has those that live in no split."""
+    """Draw one short clause: what it must say, and at most one addition. Clauses without a value of one split are training's."""
     shape = _plain_shape(dice)
-    while held_out_pieces(Plan("", (shape,), ())) or (split != "train" and not _lives_in_a_split(shape)):
+    while held_out_pieces(Plan("", (shape,), ())) or (split != "train" and not _has_value_of_a_split(shape)):
         shape = _plain_shape(dice)
     capital, stop = (True, True) if dice.chance(0.7) else dice.one(((True, False), (False, False)))
     return Meaning("", "", (_fill(shape, split, dice, ()),), (), capital, stop)
 
 
-def _lives_in_a_split(shape: Shape) -> bool:
+def _has_value_of_a_split(shape: Shape) -> bool:
     """Return whether a clause of this shape has a value that belongs to one split."""
     frame = FRAMES[shape.frame]
-    homeless = {"means"} | ({"time"} if shape.time == "day" else set()) | ({"place"} if frame.who != "person" else set())
-    return not {*frame.needs, *shape.extras} - {*shape.omits} <= homeless
+    shared = {"means"} | ({"time"} if shape.time == "day" else set()) | ({"place"} if frame.who != "person" else set())
+    return not {*frame.needs, *shape.extras} - {*shape.omits} <= shared
 
 
 def _plain_shape(dice: _Dice) -> Shape:
@@ -133,12 +133,12 @@ def _shape(dice: _Dice, frames: tuple[str, ...], size: int, embedded: bool, past
     return Shape(name, future, fronted, extras, time)
 
 
-def _fill(shape: Shape, split: str, dice: _Dice, told: tuple[str, ...]) -> Clause:
-    """Give a shape values that live in the split; nobody in `told` is told of again."""
+def _fill(shape: Shape, split: str, dice: _Dice, mentioned: tuple[str, ...]) -> Clause:
+    """Give a shape values that belong to the split; its person is not one of `mentioned`."""
     frame = FRAMES[shape.frame]
     people = {"person": m.PERSONS, "vehicle": m.VEHICLES, "event": m.EVENTS, "nobody": ("",)}[frame.who]
     who = dice.one(people)
-    while who and who in told:
+    while who and who in mentioned:
         who = dice.one(people)
     values: dict = {"who": who}
     for part in [*(part for part in frame.needs if part not in shape.omits), *shape.extras]:
