@@ -68,14 +68,14 @@ def opennmt(words: list[str]) -> None:
 def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     """Our training loop, its milestones made the places where it waits."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from jaxnmt import huge_pages, overrides
-    from jaxnmt.parallel import compiler
+    from jaxnmt.config import overrides
+    from jaxnmt.parallel import compiler, huge_pages
 
     compiler.use_right_fusions()  # as the command does, and before JAX is imported
     huge_pages.use()
     compiler.keep_programs()
-    from jaxnmt.analysis.benchmark import TimedTrainer
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
+    from jaxnmt.lab.benchmark import TimedTrainer
 
     same_models = {
         "transformer": Transformer(attention_dropout=0.1, activation_dropout=0.1),

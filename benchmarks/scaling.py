@@ -11,7 +11,7 @@ import pathlib
 import subprocess
 import sys
 
-from jaxnmt.analysis import figures
+from jaxnmt.lab import figures
 
 BIG, BASE, BILLION = "wmt14_big", "wmt14_base", "transformer_1b"
 SCAN = "--model.scan-layers True"

@@ -12,7 +12,7 @@ Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
-from jaxnmt.config_files import load
+from jaxnmt.config.files import load
 
 
 def config() -> Experiment:

@@ -23,7 +23,7 @@ from kill_resume import newest, records
 
 ROOT = Path(__file__).parents[1]
 LAUNCHER = ROOT / "launch" / "local.sh"
-STOPPED = 85  # jaxnmt.config.SAVED
+STOPPED = 85  # jaxnmt.errors.SAVED
 
 
 class Job:

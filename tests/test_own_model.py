@@ -6,8 +6,13 @@ import shutil
 
 import pytest
 
-from jaxnmt import cli, config_checks, config_files, run_directory, whole_files
-from jaxnmt.config import Transformer, UserError, replace
+from jaxnmt import cli
+from jaxnmt.config import Transformer, replace
+from jaxnmt.config import checks as config_checks
+from jaxnmt.config import files as config_files
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
+from jaxnmt.runs import directory as run_directory
 
 TEXT = '''"""A config."""
 import dataclasses

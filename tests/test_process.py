@@ -10,10 +10,11 @@ import pytest
 import tiny
 from test_words import no_home
 
-from jaxnmt import cli, run_directory
-from jaxnmt.config import UserError
+from jaxnmt import cli
 from jaxnmt.data import prepared
+from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
+from jaxnmt.runs import directory as run_directory
 
 KEPT = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
 UNSET = {name: value for name, value in os.environ.items() if name not in (*KEPT, "JAXNMT_CACHE")}
@@ -39,7 +40,7 @@ import jaxnmt
 for module in pkgutil.walk_packages(jaxnmt.__path__, "jaxnmt."):
     if "._configs" not in module.name:
         importlib.import_module(module.name)
-from jaxnmt.analysis import figures
+from jaxnmt.lab import figures
 from jaxnmt.config import UserError
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.training.trained import load
@@ -160,7 +161,7 @@ def test_results_are_utf_8_whatever_the_streams_encoding(encoding, tmp_path):
     (tmp_path / "ä.en").write_text("a — b\n" * 2, encoding="utf-8")
     (tmp_path / "ä.de").write_text("ä ≡ ö\n" * 2, encoding="utf-8")
     run_directory.start(tmp_path / "läufe" / "ä≡", tiny.experiment(tmp_path))
-    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(pathlib.Path(cli.__file__).parents[1])}
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(pathlib.Path(cli.__file__).parents[2])}
     for words, says in {
         ("train", "wmt14_base", "--help"): "─",
         ("runs", "show", "läufe/ä≡"): "läufe/ä≡",

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from jaxnmt import config_files
+from jaxnmt.config import files as config_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = {"jaxnmt": "jaxnmt", "configs": "jaxnmt/_configs", "launch": "jaxnmt/_launch"}
@@ -17,8 +17,8 @@ FOLDERS = {"jaxnmt": "jaxnmt", "configs": "jaxnmt/_configs", "launch": "jaxnmt/_
 FINDS = """
 import json, pathlib, jaxnmt
 from jaxnmt import config_files, launchers
-from jaxnmt.analysis.probes import contrast_pairs
-from jaxnmt.analysis.visualize import page
+from jaxnmt.lab.probes import contrast_pairs
+from jaxnmt.lab.visualize import page
 read = [config_files.find("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
 read += [launchers.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
 package = pathlib.Path(jaxnmt.__file__).parent

@@ -12,8 +12,10 @@ import sys
 import mine
 import pytest
 
-from jaxnmt import cli, config_files, run_directory
+from jaxnmt import cli
 from jaxnmt.config import Experiment
+from jaxnmt.config import files as config_files
+from jaxnmt.runs import directory as run_directory
 
 GROUPS = ("data", "launch", "probe", "runs")
 

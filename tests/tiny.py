@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
-from jaxnmt.analysis.laws.subject import SOURCE_VOCAB, TARGET_VOCAB, batch_of, model_of, random_pairs  # noqa: F401
+from jaxnmt.lab.laws.subject import SOURCE_VOCAB, TARGET_VOCAB, batch_of, model_of, random_pairs  # noqa: F401
 from jaxnmt.models.seq2seq import Seq2Seq
 
 BASE = cfg.Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1, num_decoder_layers=1, dropout=0.0)

@@ -4,9 +4,9 @@ Command: jaxnmt ablate dropout_smoothing
 Time, score: not measured
 """
 
-from jaxnmt.analysis.ablations.study import Budget, Study
 from jaxnmt.config import replace
-from jaxnmt.config_files import load
+from jaxnmt.config.files import load
+from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:

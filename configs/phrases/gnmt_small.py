@@ -8,7 +8,7 @@ Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md)
 """
 
 from jaxnmt.config import Experiment, replace
-from jaxnmt.config_files import load
+from jaxnmt.config.files import load
 
 
 def config() -> Experiment:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnmt import whole_files
-from jaxnmt.config import Batching, UserError
+from jaxnmt.config import Batching
 from jaxnmt.data import order, packing
 from jaxnmt.data.packing import Shape
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
 
 WINDOW = 1 << 17
 KEPT_WINDOWS = 3

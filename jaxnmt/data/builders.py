@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import tensorflow_datasets as tfds
 from etils import epath
 
-from jaxnmt.config import UserError
 from jaxnmt.data import phrases
+from jaxnmt.errors import UserError
 
 MULTI30K_LANGUAGES = ("en", "de", "fr", "cs")
 MULTI30K_FOLDER = "JAXNMT_MULTI30K"

@@ -1,19 +1,14 @@
-"""Which training pairs are kept, and how raw bytes become text.
-
-A line is what stands between two b"\\n", nothing else, so that no character can shift one side against the other. What
-other tools take for a line end or cannot show (NUL, carriage return, U+2028, a byte order mark, ...) becomes a space or
-nothing, in training, validation and translation alike.
-"""
+"""Which training pairs are kept."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
-import unicodedata
 
 import numpy as np
 
 from jaxnmt.config import Cleaning
+from jaxnmt.io.lines import canonical, normalise
 
 RATIO_FLOOR = 20
 """Sides with fewer characters than this pass the ratio test: "No." may well be "Ich glaube nicht."."""
@@ -27,25 +22,6 @@ class Reason(enum.StrEnum):
     TOO_LONG = "too many characters"
     RATIO = "length ratio"
     DUPLICATE = "duplicate"
-
-
-_CONTROLS = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
-_HARMLESS: dict[int, str | None] = {**dict.fromkeys(_CONTROLS, " "), 0xFEFF: None}
-
-
-def normalise(text: str) -> str:
-    """Text as one line: control characters and foreign line ends become spaces, byte order marks go, the ends are stripped."""
-    return text.translate(_HARMLESS).strip()
-
-
-def decode(line: bytes) -> str:
-    """A line as text, whatever its bytes: those that are not UTF-8 become U+FFFD. Never more and never less than one line."""
-    return normalise(line.decode("utf-8", "replace"))
-
-
-def canonical(text: str, normalization: str) -> str:
-    """Text in the Unicode form of `tokenizer.normalization`: composed ("nfc"), or as it is ("none")."""
-    return unicodedata.normalize("NFC", text) if normalization == "nfc" else text
 
 
 def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:

@@ -19,12 +19,12 @@ from typing import Any
 
 from etils import epath
 
-from jaxnmt.config import UserError, first_line
 from jaxnmt.data import tfds_shim
-from jaxnmt.data.locks import locked
 from jaxnmt.data.source import Source
-from jaxnmt.data.stat_cache import StatCache
-from jaxnmt.whole_files import in_bucket
+from jaxnmt.errors import UserError, first_line
+from jaxnmt.io.locks import locked
+from jaxnmt.io.stat_cache import StatCache
+from jaxnmt.io.whole_files import in_bucket
 
 _CHUNK = 1000  # records read at once: four times faster than one by one
 

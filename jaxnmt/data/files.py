@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 from etils import epath
 
-from jaxnmt.config import UserError
 from jaxnmt.data.source import Source
-from jaxnmt.data.stat_cache import StatCache
-from jaxnmt.data.text_files import COMPRESSED, existing_file, open_text
+from jaxnmt.errors import UserError
+from jaxnmt.io.stat_cache import StatCache
+from jaxnmt.io.text_files import COMPRESSED, existing_file, open_text
 
 _NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
 _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"  # language, script, region: en, zho_Hans, pt-BR, es-419

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnmt import whole_files
-from jaxnmt.config import UserError
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason
 from jaxnmt.data.source import Source
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
 
 SLICE = 1 << 20
 """About as many hashes are sorted at a time."""

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 
 HALF_ROUNDS = 8
 LONGEST_PATTERN = 1 << 16

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 
 MAX_EDGES = 32
 

@@ -28,15 +28,17 @@ import numpy as np
 import sentencepiece
 from etils import epath
 
-from jaxnmt import config, whole_files
-from jaxnmt.config import UserError
+from jaxnmt import config
 from jaxnmt.data import shards
-from jaxnmt.data.cleaning import Reason, clean, decode
-from jaxnmt.data.locks import Say, locked
+from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, open_sources
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
+from jaxnmt.io.lines import decode
+from jaxnmt.io.locks import Say, locked
 
 _FORMAT = 1
 """Raise when the same text would be prepared differently (cleaning included): older caches are not used then."""

@@ -26,11 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnmt import whole_files
-from jaxnmt.config import Cleaning, UserError
+from jaxnmt.config import Cleaning
 from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.source import Source
 from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
 
 CHUNK = 20_000
 """Pairs in a shard."""

@@ -7,7 +7,7 @@ import functools
 import hashlib
 from collections.abc import Iterator
 
-from jaxnmt.data.stat_cache import StatCache
+from jaxnmt.io.stat_cache import StatCache
 
 
 class Source(abc.ABC):

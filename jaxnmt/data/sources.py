@@ -10,10 +10,11 @@ from typing import Literal
 
 from etils import epath
 
-from jaxnmt.config import Data, UserError
+from jaxnmt.config import Data
 from jaxnmt.data.files import AlignedFiles, TabSeparated
 from jaxnmt.data.source import Source
-from jaxnmt.data.text_files import COMPRESSED
+from jaxnmt.errors import UserError
+from jaxnmt.io.text_files import COMPRESSED
 
 OUR_DATASETS = ("multi30k", "phrases")
 

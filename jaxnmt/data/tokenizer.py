@@ -14,11 +14,12 @@ from typing import Any
 import sentencepiece
 from etils import epath
 
-from jaxnmt import config, whole_files
-from jaxnmt.config import UserError
-from jaxnmt.data.cleaning import canonical, normalise
+from jaxnmt import config, errors
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, check_joiner, join, split, word_numbers
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
+from jaxnmt.io.lines import canonical, normalise
 
 _THREADS = 16
 """Fixed, not one per core: the unigram trainer sums its counts per thread, and another number gives another model."""
@@ -31,7 +32,7 @@ class Tokenizer:
 
     Args:
         joiner: how words are split in text that comes split; "" where it does not.
-        normalization: the Unicode form of text before it is encoded and after it is decoded, see `cleaning.canonical`.
+        normalization: the Unicode form of text before it is encoded and after it is decoded, see `lines.canonical`.
     """
 
     def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
@@ -273,6 +274,6 @@ def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str)
             ) from error
         if "sentences_.empty()" in str(error) or "all_chars_count" in str(error):
             raise UserError(f"no tokenizer can be trained for {whose}: there is no text left to train it on") from error
-        reason = re.sub(r"^\w+: \S+\(\d+\) ", "", config.first_line(error))  # without the place in SentencePiece's source
+        reason = re.sub(r"^\w+: \S+\(\d+\) ", "", errors.first_line(error))  # without the place in SentencePiece's source
         raise UserError(f"SentencePiece could not train a tokenizer for {whose} ({reason}): check the settings tokenizer.*") from error
     return Subwords(written.getvalue())

@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 
 import sentencepiece
 
-from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.errors import UserError
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 SPACER, JOINER = "▁", "￭"

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.translator import Translation, Translator, bucket, padded_rows
+from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import path_name
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 
 References = Sequence[Sequence[str]]
 

@@ -9,14 +9,15 @@ import pathlib
 import unicodedata
 from collections.abc import Sequence
 
-from jaxnmt.config import Experiment, UserError
+from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.cleaning import canonical, decode, normalise
 from jaxnmt.data.sources import languages_of, open_sources
-from jaxnmt.data.text_files import read_lines
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, split
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import choose, of_split_text
+from jaxnmt.io.lines import canonical, decode, normalise
+from jaxnmt.io.text_files import read_lines
 
 _SPLIT_NOTE = {
     True: "the text came already split: pieces are joined, and BLEU counts the words as they stand (tokenize=none)",
@@ -37,7 +38,7 @@ class TestSet:
         tokenize, source_tokenize: sacreBLEU's names of the tokenizers for BLEU and for the words of the sources.
         note: lines for people, on how the text is scored.
         targets: the first references as a model writes them, pieces not joined.
-        normalization: the Unicode form of the references, and of translations that are scored against them, see `cleaning.canonical`.
+        normalization: the Unicode form of the references, and of translations that are scored against them, see `lines.canonical`.
     """
 
     __test__ = False  # pytest, this is no test

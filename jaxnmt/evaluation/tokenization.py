@@ -9,8 +9,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from jaxnmt.config import UserError
 from jaxnmt.data.vocabulary import restores_text
+from jaxnmt.errors import UserError
 
 
 class Tokenization(NamedTuple):

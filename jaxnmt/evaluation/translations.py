@@ -14,9 +14,10 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxnmt import __version__, whole_files
+from jaxnmt import __version__
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.io import whole_files
 from jaxnmt.training.trained import identify
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
+from jaxnmt import errors
 from jaxnmt.models.layers import Embedding, Noise, at_least_float32
 from jaxnmt.parallel.sharding import constrain
 
@@ -153,7 +154,7 @@ def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
     else:
         module = (TransformerModule if isinstance(config, cfg.Transformer) else RecurrentModule)(config, *sizes)
     if missing := [name for name in FUNCTIONS if not callable(getattr(module, name, None))]:
-        raise cfg.UserError(
+        raise errors.UserError(
             f"{type(config).__name__}.build returns a {type(module).__name__} without {' and '.join(missing)}; "
             f"a model has the methods {', '.join(FUNCTIONS)}"
         )

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxnmt.config import UserError, first_line
+from jaxnmt.errors import UserError, first_line
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 PRODUCTS_ALONE = f"{FLAG}=individual_dot"

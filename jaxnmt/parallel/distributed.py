@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from jaxnmt.config import SAVED, Unreachable, UserError, first_line
+from jaxnmt.errors import SAVED, Unreachable, UserError, first_line
 from jaxnmt.parallel import peers
 
 _A_DAY = 24 * 3600  # seconds; whoever waits for process 0 to read a large corpus waits long

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from jaxnmt.config import Unreachable, UserError
+from jaxnmt.errors import Unreachable, UserError
 
 WAIT_SECONDS = 300.0
 """How long a process waits for the others to start: hosts of one job may be minutes apart."""

@@ -18,6 +18,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnmt import config as cfg
+from jaxnmt import errors
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -69,7 +70,7 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
     sizes = [config.data, config.fsdp, config.tensor]
     known = int(np.prod([n for n in sizes if n != -1]))
     if sizes.count(-1) > 1 or known < 1 or len(devices) % known or (-1 not in sizes and known != len(devices)):
-        raise cfg.UserError(
+        raise errors.UserError(
             f"mesh.data {sizes[0]} x mesh.fsdp {sizes[1]} x mesh.tensor {sizes[2]} does not fit {len(devices)} device(s): "
             "their product must be that number; write -1 for one axis to let it fill up"
         )
@@ -78,7 +79,7 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
     slices = _slices(config, devices)
     if sizes[0] % len(slices):
         if config.slices != -1 or devices[0].platform != "gpu":
-            raise cfg.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
+            raise errors.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
         slices = [devices]
     inner = (sizes[0] // len(slices), *sizes[1:])
     # What `jax.make_mesh` calls, which refuses grids that split an axis of a TPU's torus, and GPUs of several hosts.
@@ -93,9 +94,9 @@ def _slices(config: cfg.Mesh, devices: list[jax.Device]) -> list[list[jax.Device
     if config.slices == -1:
         return own
     if devices[0].platform == "tpu" and 1 < len(own) != config.slices:
-        raise cfg.UserError(f"mesh.slices is {config.slices}, but these TPUs are in {len(own)} slices: leave it out")
+        raise errors.UserError(f"mesh.slices is {config.slices}, but these TPUs are in {len(own)} slices: leave it out")
     if len(devices) % config.slices:
-        raise cfg.UserError(f"mesh.slices {config.slices} does not divide {len(devices)} devices")
+        raise errors.UserError(f"mesh.slices {config.slices} does not divide {len(devices)} devices")
     size = len(devices) // config.slices
     return [devices[start : start + size] for start in range(0, len(devices), size)]
 
@@ -192,7 +193,9 @@ def param_spec(path: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> Pa
     axes = (None,) * (len(shape) - len(matches[0])) + matches[0] if matches else (None,) * len(shape)
     for size, axis in zip(shape, axes, strict=True):
         if axis and size % mesh.shape[axis]:
-            raise cfg.UserError(f"mesh.{axis} {mesh.shape[axis]} does not divide {size}, a dimension of {path} {shape}: change one of them")
+            raise errors.UserError(
+                f"mesh.{axis} {mesh.shape[axis]} does not divide {size}, a dimension of {path} {shape}: change one of them"
+            )
     return PartitionSpec(*axes)
 
 

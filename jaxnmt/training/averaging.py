@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxnmt import whole_files
-from jaxnmt.config import UserError
-from jaxnmt.literal_paths import LiteralPath
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
+from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.training.checkpoint import disk_errors, restore_params, steps
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.trained import average_folder, open_run

@@ -6,10 +6,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-from jaxnmt import whole_files
-from jaxnmt.config import UserError
 from jaxnmt.data import identity
 from jaxnmt.data.prepared import Prepared
+from jaxnmt.errors import UserError
+from jaxnmt.io import whole_files
 from jaxnmt.parallel import distributed
 
 

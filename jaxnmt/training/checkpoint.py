@@ -21,10 +21,12 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
-from jaxnmt import run_directory, whole_files
-from jaxnmt.literal_paths import LiteralPath
+from jaxnmt import errors
+from jaxnmt.io import whole_files
+from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layers import at_least_float32
-from jaxnmt.run_directory import checkpoints as steps
+from jaxnmt.runs import directory as run_directory
+from jaxnmt.runs.directory import checkpoints as steps
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import cast_like
@@ -47,7 +49,7 @@ def _readable_scores(run: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError) as error:
-        raise cfg.UserError(
+        raise errors.UserError(
             f"the score of a checkpoint of {run} cannot be read ({error}): remove the folder whose metrics are damaged from {folder(run)}"
         ) from error
 
@@ -78,15 +80,15 @@ def _check(run: Path, step: int, intact: dict[str, bool]) -> None:
     """Refuse a checkpoint with an item whose checksum is another."""
     for name in intact:
         if not intact[name]:
-            raise cfg.UserError(f"checkpoint {step} of {run} is damaged: its {name} are not what was written; {_instead(run, step)}")
+            raise errors.UserError(f"checkpoint {step} of {run} is damaged: its {name} are not what was written; {_instead(run, step)}")
 
 
 def _is_intact(record: dict, item: str) -> bool:
     return record.get("checksums", {}).get(item) in (None, record_sum(record))  # earlier versions had none
 
 
-def _unreadable(run: Path, step: int, error: BaseException) -> cfg.UserError:
-    return cfg.UserError(f"checkpoint {step} of {run} cannot be read ({cfg.first_line(error)[:200]}); {_instead(run, step)}")
+def _unreadable(run: Path, step: int, error: BaseException) -> errors.UserError:
+    return errors.UserError(f"checkpoint {step} of {run} cannot be read ({errors.first_line(error)[:200]}); {_instead(run, step)}")
 
 
 def _instead(run: Path, step: int) -> str:
@@ -156,7 +158,7 @@ def restore_params(run: Path, abstract_params: Any, step: int, averaged: bool) -
         UserError: no such checkpoint, or a damaged one.
     """
     if step not in steps(run):
-        raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run))) or 'none yet'}")
+        raise errors.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run))) or 'none yet'}")
     name = "ema" if averaged else "params"
     stored = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), abstract_params)
     with contextlib.closing(open_manager(run, read_only=True)) as manager:
@@ -177,7 +179,7 @@ def disk_errors(run: Path):
         number = int(hidden[1]) if hidden else getattr(error, "errno", None)
         if number not in _DISK:
             raise
-        raise cfg.UserError(
+        raise errors.UserError(
             f"{getattr(error, 'filename', None) or run} cannot be written ({os.strerror(number)}): mend that, "
             f"then `jaxnmt resume {run}` goes on from the last whole checkpoint"
         ) from error

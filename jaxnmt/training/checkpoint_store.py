@@ -14,9 +14,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import tree as orbax_tree
 
 from jaxnmt import config as cfg
-from jaxnmt import run_directory, whole_files
-from jaxnmt.literal_paths import LiteralPath
+from jaxnmt import errors
+from jaxnmt.io import whole_files
+from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.parallel import distributed
+from jaxnmt.runs import directory as run_directory
 from jaxnmt.training import checkpoint
 from jaxnmt.training.checkpoint import disk_errors, folder, steps
 from jaxnmt.training.checksum import checksum
@@ -80,7 +82,7 @@ class CheckpointStore:
                 metrics=None if score is None else _metrics(step, score),
             )
         if not begun:  # Orbax refuses in silence
-            raise cfg.UserError(f"{self._run} has a checkpoint after step {step}: another process trains it, or its folder was changed")
+            raise errors.UserError(f"{self._run} has a checkpoint after step {step}: another process trains it, or its folder was changed")
         self._saved = _Saved(step, {"progress": _text(record)} | {name: _shapes(item) for name, item in items.items()})
 
     def restore(self, step: int, abstract: TrainState) -> tuple[TrainState, Progress]:
@@ -142,7 +144,7 @@ def _check_space(run: Path, items: dict[str, Any]) -> None:
     needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20  # and some for metadata
     free = shutil.disk_usage(run).free
     if free < needed:
-        raise cfg.UserError(
+        raise errors.UserError(
             f"{run}: the disk has {free / 2**20:,.0f} MiB left and a checkpoint takes {needed / 2**20:,.0f}: "
             f"free some space, then `jaxnmt resume {run}` goes on from the last checkpoint"
         )
@@ -171,9 +173,9 @@ def _prove(run: Path, saved: _Saved) -> None:
             if not problem and _read_back(run, saved.step, item) != expected:
                 problem = f"its {item} is not what was saved"
         except Exception as error:  # Orbax's and TensorStore's have no class in common
-            problem = f"its {item} cannot be read: {cfg.first_line(error)[:200]}"
+            problem = f"its {item} cannot be read: {errors.first_line(error)[:200]}"
     if problem:
-        raise cfg.UserError(
+        raise errors.UserError(
             f"checkpoint {saved.step} of {run} was written and cannot be read back ({problem}): the older ones are kept; "
             f"check the disk and remove {folder(run) / str(saved.step)}, then `jaxnmt resume {run}` goes on from the one before"
         )

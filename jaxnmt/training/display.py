@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from jaxnmt.lost_output import Watched
+from jaxnmt.io.lost_output import Watched
 from jaxnmt.parallel.distributed import is_leader
 
 

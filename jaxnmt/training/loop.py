@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
+from jaxnmt import errors
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import prepare
@@ -26,7 +27,7 @@ from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_la
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.binding import bind
 from jaxnmt.training.checkpoint import disk_errors, read_progress, steps
 from jaxnmt.training.checkpoint_store import CheckpointStore
@@ -261,7 +262,7 @@ class Trainer:
             return
         self.store.wait()
         good = self.store.latest()
-        raise cfg.Diverged(
+        raise errors.Diverged(
             f"the gradient was not finite {values.bad_steps} steps in a row, up to step {pending.step}: look at the pairs "
             "of these steps, or start a run with a lower schedule.learning_rate or an optimizer.clip_norm; "
             + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")

@@ -13,8 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxnmt import run_directory, whole_files
+from jaxnmt.io import whole_files
 from jaxnmt.parallel.distributed import is_leader
+from jaxnmt.runs import directory as run_directory
 
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
 _PEAK = {

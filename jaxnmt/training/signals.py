@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnmt.config import SAVED, UserError
+from jaxnmt.errors import SAVED, UserError
 from jaxnmt.parallel import distributed
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnmt import config as cfg
+from jaxnmt import errors
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import param_shardings, path_name, replicated, state_shardings
@@ -73,7 +74,7 @@ def cast_like(old: Any, new: Any) -> Any:
 def _refuse_integers(params: Any) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise cfg.UserError(
+            raise errors.UserError(
                 f"the model's parameter {path_name(path)} is {leaf.dtype}, and only floats can be trained: "
                 "compute it in the module instead, or give it a float dtype"
             )

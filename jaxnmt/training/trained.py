@@ -12,12 +12,14 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
-from jaxnmt import config_files, run_directory
+from jaxnmt import errors
+from jaxnmt.config import files as config_files
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
-from jaxnmt.literal_paths import LiteralPath
+from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, replicated
+from jaxnmt.runs import directory as run_directory
 from jaxnmt.training import checkpoint as checkpoints
 from jaxnmt.training.checkpoint import best_step, disk_errors, recorded_checksum, restore_params, steps
 from jaxnmt.training.checksum import checksum
@@ -74,7 +76,7 @@ def identify(run: Path, checkpoint: int | str = "best") -> tuple[str, int | None
         record = _average_record(run)
         return _average_name(record), record["checksum"], "average"
     if step not in steps(run):
-        raise cfg.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run)))}")
+        raise errors.UserError(f"{run} has no checkpoint {step}; it has {', '.join(map(str, steps(run)))}")
     averaged = run_directory.setting(run, "training.ema_decay") > 0
     return f"checkpoint {step}", recorded_checksum(run, step, averaged), step
 
@@ -88,7 +90,7 @@ def _step(run: Path, checkpoint: int | str) -> Any:
     """The step that a checkpoint's name means; None for the average."""
     found = steps(run)
     if not found:
-        raise cfg.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
+        raise errors.UserError(f"{run} has no checkpoint yet: train it first, or wait for the first one to be written")
     if checkpoint == "average":
         return None
     return best_step(run) if checkpoint == "best" else found[-1] if checkpoint == "latest" else checkpoint
@@ -98,7 +100,7 @@ def _average_record(run: Path) -> dict[str, Any]:
     """`average.json`: the steps that went in, and the checksum."""
     folder = average_folder(run)
     if not folder.is_dir():
-        raise cfg.UserError(f"{run} has no average: make one with `jaxnmt runs average {run}`")
+        raise errors.UserError(f"{run} has no average: make one with `jaxnmt runs average {run}`")
     with _readable(run, folder):
         record = json.loads((folder / "average.json").read_text())
         return {"steps": record["steps"], "checksum": record["checksum"]}
@@ -114,7 +116,7 @@ def _restore_average(run: Path, abstract: Any) -> tuple[Any, str]:
         params = reader.restore(folder / "params", abstract)
         if int(checksum(params)) == record["checksum"]:
             return params, _average_name(record)
-    raise cfg.UserError(f"{folder} is damaged: its params are not what was written; make it anew with `jaxnmt runs average {run}`")
+    raise errors.UserError(f"{folder} is damaged: its params are not what was written; make it anew with `jaxnmt runs average {run}`")
 
 
 @contextlib.contextmanager
@@ -123,4 +125,4 @@ def _readable(run: Path, folder: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, OSError) as error:
         mend = f"make it anew with `jaxnmt runs average {run}`"
-        raise cfg.UserError(f"{folder} cannot be read ({cfg.first_line(error)[:200]}): {mend}") from error
+        raise errors.UserError(f"{folder} cannot be read ({errors.first_line(error)[:200]}): {mend}") from error

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 
 from jaxnmt import config as cfg
-from jaxnmt import whole_files
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
+from jaxnmt.io import whole_files
 from jaxnmt.parallel.sharding import batch_parts, to_mesh
 from jaxnmt.training.metrics import perplexity
 

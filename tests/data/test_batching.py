@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxnmt.config import Batching, UserError
+from jaxnmt.config import Batching
 from jaxnmt.data import batching, order, packing
 from jaxnmt.data.batching import BatchPlan
+from jaxnmt.errors import UserError
 
 LAYOUTS = ["packed", "buckets"]
 PINNED_BUCKETS = [37, 38, 5, 26, 15, 16, 4, 27]

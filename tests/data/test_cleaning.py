@@ -5,8 +5,9 @@ import pytest
 from jaxnmt.config import Cleaning
 from jaxnmt.data import cleaning
 from jaxnmt.data.check import EXAMPLES, check
-from jaxnmt.data.cleaning import Duplicates, Reason, clean, decode
+from jaxnmt.data.cleaning import Duplicates, Reason, clean
 from jaxnmt.data.sources import open_sources
+from jaxnmt.io.lines import decode
 
 RULES = Cleaning(max_characters=100, max_ratio=3.0)
 

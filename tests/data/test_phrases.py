@@ -7,11 +7,11 @@ import sys
 import pytest
 import sacrebleu
 
-from jaxnmt.config import UserError
 from jaxnmt.data import phrases
 from jaxnmt.data.phrases import _SENTENCE as SENTENCE
 from jaxnmt.data.phrases import meaning as m
 from jaxnmt.data.phrases.drawing import draw
+from jaxnmt.errors import UserError
 
 PAIRS = list(itertools.permutations(phrases.LANGUAGES, 2))
 

@@ -16,13 +16,14 @@ import unicodedata
 import numpy as np
 import pytest
 
-from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, UserError, replace
+from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, replace
 from jaxnmt.data import merge, prepared, shards
 from jaxnmt.data.check import check
 from jaxnmt.data.cleaning import Reason
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.data.tokenizer import load_tokenizer
+from jaxnmt.errors import UserError
 
 SILENT = lambda line: None  # noqa: E731
 CHUNK = 50

@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from jaxnmt.config import UserError
 from jaxnmt.data.files import language_of, languages_of_tsv
 from jaxnmt.data.sources import open_sources
+from jaxnmt.errors import UserError
 
 ODD = ["\ufeffbom\u2028x", "nul\x00y", "cr\r", "a\x85b\x0cc\x1dd", "", "last\u2029"]
 

@@ -21,9 +21,10 @@ tfds = pytest.importorskip("tensorflow_datasets")
 from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
-from jaxnmt.config import UserError  # noqa: E402
-from jaxnmt.data import builders, datasets, phrases, stat_cache  # noqa: E402
+from jaxnmt.data import builders, datasets, phrases  # noqa: E402
 from jaxnmt.data.sources import open_sources  # noqa: E402
+from jaxnmt.errors import UserError  # noqa: E402
+from jaxnmt.io import stat_cache  # noqa: E402
 
 NC = [(f"Satz {i} ö", f"Sentence {i}") for i in range(30)]
 CRAWL = [("Zeile\x85mit U+2028 \u2028 darin", "Line with U+2028 \u2028 inside"), ("Ja.", "Yes.")]

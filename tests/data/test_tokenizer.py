@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jaxnmt.config import Tokenizer as Options
-from jaxnmt.config import UserError
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 from jaxnmt.data.tokenizer import Subwords, load_tokenizer, normalization_of, train_tokenizer
 from jaxnmt.data.vocabulary import join
+from jaxnmt.errors import UserError
 
 PAIRS = [(f"the {a} cat saw {n} dogs .", f"die {a} Katze sah {n} Hunde .") for a in ("old", "red", "big") for n in range(40)]
 ODD = [

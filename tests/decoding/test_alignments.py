@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli, config_files
+from jaxnmt import cli
 from jaxnmt import config as cfg
-from jaxnmt.config import UserError, replace
+from jaxnmt.config import files as config_files
+from jaxnmt.config import replace
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, source_attention
 from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loop import train
 

@@ -13,8 +13,9 @@ import urllib.request
 import pytest
 import tiny
 
-from jaxnmt import cli, run_directory
-from jaxnmt.config import UserError
+from jaxnmt import cli
+from jaxnmt.errors import UserError
+from jaxnmt.runs import directory as run_directory
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import pytest
 import tiny
 from training import events
 
-from jaxnmt import cli, run_directory
+from jaxnmt import cli
 from jaxnmt.data import identity
 from jaxnmt.evaluation.test_sets import open_test_set
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs import directory as run_directory
+from jaxnmt.runs.directory import read_metrics
 
 
 @pytest.fixture(scope="module")

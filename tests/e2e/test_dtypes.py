@@ -9,7 +9,7 @@ import mine
 import tiny
 
 from jaxnmt import cli
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoint import recorded_checksum, steps
 from jaxnmt.training.trained import load
 

@@ -20,7 +20,7 @@ import kill_resume
 import pytest
 
 from jaxnmt import cli
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation import validation
 from jaxnmt.training.checkpoint import steps
 from jaxnmt.training.checkpoint_store import CheckpointStore

@@ -11,7 +11,7 @@ import tiny
 from jaxnmt import cli
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.trained import load
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "own_model.md"

@@ -5,8 +5,8 @@ import math
 import pytest
 import sacrebleu
 
-from jaxnmt.config import UserError
 from jaxnmt.data.vocabulary import join
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import bleu, score
 
 HYPOTHESES = ["The cat sat on a mat.", "There are two dogs, they say.", "hello"]

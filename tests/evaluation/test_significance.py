@@ -3,7 +3,7 @@
 import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation.significance import holm, over_runs, paired
 
 

@@ -5,9 +5,10 @@ import unicodedata
 
 import pytest
 
-from jaxnmt.config import Data, Experiment, Tokenizer, UserError, replace
+from jaxnmt.config import Data, Experiment, Tokenizer, replace
 from jaxnmt.data import identity
 from jaxnmt.data.prepared import prepare
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation.test_sets import make, open_test_set
 
 

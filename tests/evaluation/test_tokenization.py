@@ -6,11 +6,11 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers import tokenizer_spm
 
-from jaxnmt.config import UserError
+from jaxnmt.cli.verbs.common import Tokenize
+from jaxnmt.errors import UserError
 from jaxnmt.evaluation import tokenization
 from jaxnmt.evaluation.scores import bleu, bleu_metric
 from jaxnmt.evaluation.tokenization import choose, of_split_text, script_of
-from jaxnmt.verbs.common import Tokenize
 
 TEXT = {
     "Latin": "Ein Mann sieht zwei Hunde im Park.",

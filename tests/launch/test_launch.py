@@ -14,8 +14,10 @@ import sys
 import pytest
 import tiny
 
-from jaxnmt import __version__, cli, config_files, launchers
-from jaxnmt.config import SAVED
+from jaxnmt import __version__, cli
+from jaxnmt.cli import launchers
+from jaxnmt.config import files as config_files
+from jaxnmt.errors import SAVED
 
 BIG = ["--", "train", "wmt14_big", "--run"]
 COMMANDS = {

@@ -13,7 +13,7 @@ import slurm_cluster
 import tiny
 from processes import apart
 
-from jaxnmt import config_files
+from jaxnmt.config import files as config_files
 from jaxnmt.training.checkpoint import steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())]
@@ -112,8 +112,8 @@ def test_a_study_saves_at_its_limit_is_queued_again_and_has_the_table_of_one_pro
     parent = tiny.experiment(cluster.folder / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"})
     config_files.save(parent, cluster.folder / "parent.json")
     (cluster.folder / "heads.py").write_text(
-        "import pathlib\nfrom jaxnmt.analysis.ablations.study import Budget, Study\nfrom jaxnmt.config import replace\n"
-        "from jaxnmt.config_files import read\n\n\ndef study():\n"
+        "import pathlib\nfrom jaxnmt.lab.ablations.study import Budget, Study\nfrom jaxnmt.config import replace\n"
+        "from jaxnmt.config.files import read\n\n\ndef study():\n"
         f"    parent = read(pathlib.Path({str(cluster.folder / 'parent.json')!r}))\n"
         "    variants = {'one head': replace(parent, **{'model.num_heads': 1}), 'two heads': parent}\n"
         "    return Study(variants=variants, budget=Budget(6, 'steps'), seeds=(1,))\n"

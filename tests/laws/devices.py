@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import tiny
 
-from jaxnmt import config_files
+from jaxnmt.config import files as config_files
 from jaxnmt.training.loop import Trainer
 
 CHANGES = {

@@ -17,15 +17,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.analysis.laws.practice import Practice, batch
-from jaxnmt.analysis.laws.subject import Subject
-from jaxnmt.analysis.laws.training import restore, save
 from jaxnmt.config import Mesh
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.validation import ValidationTranslator
+from jaxnmt.lab.laws.practice import Practice, batch
+from jaxnmt.lab.laws.subject import Subject
+from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, param_shardings
 

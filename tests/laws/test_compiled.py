@@ -10,8 +10,8 @@ import jax
 import pytest
 import tiny
 
-from jaxnmt.analysis.laws import Subject, ask, compiled
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
+from jaxnmt.lab.laws import Subject, ask, compiled
 from jaxnmt.models.recurrent import RecurrentModule
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler

@@ -8,7 +8,7 @@ from laws import devices
 
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.loop import validation_loss
 

@@ -5,7 +5,7 @@ import functools
 import pytest
 import tiny
 
-from jaxnmt.analysis.laws import LAWS, Subject, ask
+from jaxnmt.lab.laws import LAWS, Subject, ask
 
 # What takes long to compile is kept out of `make test` where another rung has the same code: `make slow` has the rest. Between them these
 # have both families, each context, dropout at each step and variational; whole runs of a Transformer, killed and resumed, on eight devices

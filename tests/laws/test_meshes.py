@@ -8,8 +8,8 @@ import pytest
 import tiny
 from laws import meshes
 
-from jaxnmt.analysis.laws.practice import Practice, batch
-from jaxnmt.analysis.laws.training import restore
+from jaxnmt.lab.laws.practice import Practice, batch
+from jaxnmt.lab.laws.training import restore
 
 pytestmark = pytest.mark.slow  # `devices` of test_every_rung.py takes one mesh for every rung
 

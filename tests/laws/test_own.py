@@ -6,7 +6,7 @@ import re
 import pytest
 
 from jaxnmt import cli
-from jaxnmt.analysis.laws import LAWS
+from jaxnmt.lab.laws import LAWS
 
 OWN = str(pathlib.Path(__file__).with_name("own.py"))
 QUICK = ["causal", "padding", "neighbours", "cached", "greedy", "beam", "alone", "scanned", "packed", "accumulated", "resume", "reversal"]

@@ -14,7 +14,7 @@ import processes
 import pytest
 from processes import Job, apart
 
-from jaxnmt.config import SAVED, UserError
+from jaxnmt.errors import SAVED, UserError
 from jaxnmt.parallel import distributed, peers
 from jaxnmt.training.checkpoint import steps
 

@@ -6,9 +6,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxnmt.config import Batching, Mesh, UserError
+from jaxnmt.config import Batching, Mesh
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import FlatCorpus, assemble, batches
+from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held
 
 ACCUMULATION = 2

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from jaxnmt.config import Unreachable, UserError
+from jaxnmt.errors import Unreachable, UserError
 from jaxnmt.parallel import distributed, peers
 
 STEP = {

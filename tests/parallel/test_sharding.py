@@ -9,8 +9,9 @@ import pytest
 import tiny
 from jax.sharding import PartitionSpec
 
-from jaxnmt import config_files
-from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, UserError, replace
+from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, replace
+from jaxnmt.config import files as config_files
+from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import EncoderDecoder, build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.training.optim import make_optimizer

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli, run_directory
-from jaxnmt import config as cfg
+from jaxnmt import cli, errors
 from jaxnmt.data.prepared import prepare
 from jaxnmt.parallel.sharding import make_mesh
+from jaxnmt.runs import directory as run_directory
 from jaxnmt.training.averaging import average
 from jaxnmt.training.checkpoint import steps
 from jaxnmt.training.checkpoint_store import CheckpointStore
@@ -91,9 +91,9 @@ def test_a_checkpoint_by_name(tmp_path):
     run = run_of(tmp_path, [1.0, 2.0, 3.0])
     for word, value in (("best", 1.0), ("latest", 3.0), (2, 2.0)):
         assert_filled(load(run, word).params, value)
-    with pytest.raises(cfg.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
+    with pytest.raises(errors.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
         load(run, 9)
-    with pytest.raises(cfg.UserError, match="jaxnmt runs average"):
+    with pytest.raises(errors.UserError, match="jaxnmt runs average"):
         load(run, "average")
 
 
@@ -108,7 +108,7 @@ def test_what_would_be_loaded_is_known_by_name_and_checksum_without_reading_it(t
         assert (name, known) == (found.checkpoint, int(checksum(found.params))) and load(run, same).checkpoint == name
         sums.add(int(checksum(found.params)))
     assert len(sums) == 4
-    with pytest.raises(cfg.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
+    with pytest.raises(errors.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
         identify(run, 9)
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_average_is_refused(tmp_path):
     average(run, last=2)
     record = json.loads((run / "average" / "average.json").read_text())
     (run / "average" / "average.json").write_text(json.dumps(record | {"checksum": record["checksum"] ^ 1}))
-    with pytest.raises(cfg.UserError, match="damaged"):
+    with pytest.raises(errors.UserError, match="damaged"):
         load(run, "average")
 
 

@@ -12,8 +12,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxnmt import config as cfg
-from jaxnmt import config_files
-from jaxnmt.literal_paths import LiteralPath
+from jaxnmt import errors
+from jaxnmt.config import files as config_files
+from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.training.checkpoint import best_step, folder, read_progress, restore_params, steps
 from jaxnmt.training.checkpoint_store import CheckpointStore
 from jaxnmt.training.progress import Progress, Score
@@ -121,7 +122,7 @@ def test_older_checkpoints_stay_until_the_new_one_has_been_read_back(harm, momen
     store.save(state(3), Progress(), Score("bleu", 9.0))
     store._manager.wait_until_finished()
     harm(tmp_path / "checkpoints" / "3")
-    with pytest.raises(cfg.UserError, match=f"checkpoint 3 of {tmp_path} was written and cannot be read back .*the older ones are kept"):
+    with pytest.raises(errors.UserError, match=f"checkpoint 3 of {tmp_path} was written and cannot be read back .*the older ones are kept"):
         store.save(state(4), Progress(), None) if moment == "save" else store.close()
     assert steps(tmp_path)[:2] == [1, 2] and 4 not in steps(tmp_path)
 
@@ -130,7 +131,7 @@ def test_a_save_that_orbax_reports_as_done_and_nobody_can_read_is_noticed(tmp_pa
     """Orbax finds what it has to merge by a glob; here it finds nothing, as in a folder called [1] before paths were literal."""
     save(tmp_path, {1: None})
     monkeypatch.setattr(LiteralPath, "glob", lambda self, pattern: iter(()))
-    with pytest.raises(cfg.UserError, match="checkpoint 2 of .* cannot be read back"):
+    with pytest.raises(errors.UserError, match="checkpoint 2 of .* cannot be read back"):
         save(tmp_path, {2: None}, cfg.Checkpoints(keep_latest=1))
     assert steps(tmp_path)[0] == 1
 
@@ -185,7 +186,7 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence_and_leaves_the_one_
     store = CheckpointStore(tmp_path, cfg.Checkpoints())
     noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # does not compress
     with files_limited_to(50_000):
-        with pytest.raises(cfg.UserError, match="cannot be written .File too large.*jaxnmt resume"):
+        with pytest.raises(errors.UserError, match="cannot be written .File too large.*jaxnmt resume"):
             store.save(TrainState(**vars(state(2)) | {"params": {"a": jnp.asarray(noise)}}), Progress(), None)
             store.wait()
     assert steps(tmp_path) == [1]

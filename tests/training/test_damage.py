@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training, UserError
+from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training
+from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.checkpoint_store import CheckpointStore

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import config_files, run_summary
-from jaxnmt.analysis.ablations import worker
-from jaxnmt.config import Diverged, UserError
+from jaxnmt.config import files as config_files
 from jaxnmt.data.loader import assemble
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.errors import Diverged, UserError
+from jaxnmt.lab.ablations import worker
 from jaxnmt.parallel import distributed
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs import summary as run_summary
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training import clock, loop
 from jaxnmt.training import step as steps
 from jaxnmt.training.checkpoint import best_step

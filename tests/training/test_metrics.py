@@ -7,7 +7,7 @@ import jax
 import pytest
 from training import events
 
-from jaxnmt.run_directory import read_metrics
+from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.metrics import MetricsLog, peak_flops
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import Experiment, Optimizer, Schedule, UserError, replace
-from jaxnmt.config_checks import validate
+from jaxnmt.config import Experiment, Optimizer, Schedule, replace
+from jaxnmt.config.checks import validate
+from jaxnmt.errors import UserError
 from jaxnmt.models.layout import stack_layers
 from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.optim import learning_rate, make_optimizer

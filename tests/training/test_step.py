@@ -10,7 +10,8 @@ import optax
 import pytest
 import tiny
 
-from jaxnmt.config import Experiment, Mesh, UserError, replace
+from jaxnmt.config import Experiment, Mesh, replace
+from jaxnmt.errors import UserError
 from jaxnmt.models.layers import Noise
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.loss import batch_loss

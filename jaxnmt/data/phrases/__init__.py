@@ -26,10 +26,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxnmt.config import UserError
 from jaxnmt.data.phrases import english, french, german, spanish, turkish
 from jaxnmt.data.phrases.drawing import draw
 from jaxnmt.data.phrases.meaning import SPLITS
+from jaxnmt.errors import UserError
 
 _SENTENCE = {"en": english.sentence, "fr": french.sentence, "de": german.sentence, "es": spanish.sentence, "tr": turkish.sentence}
 LANGUAGES = tuple(_SENTENCE)

@@ -1,0 +1,73 @@
+"""The verb that looks ahead: plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from typing import Annotated
+
+from jaxnmt.cli.verbs.common import Flat, run_folder, say, writable
+from jaxnmt.config import Experiment
+from jaxnmt.config import checks as config_checks
+from jaxnmt.errors import UserError
+from jaxnmt.io import text_streams
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    on: str = ""
+    """What to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), cpu:8 (simulated devices), or gpu (this machine's)."""
+    search: bool = False
+    """Try meshes, remat policies and batch sizes, and rank those that fit by tokens a second."""
+    decoding: bool = False
+    """Plan the search for translations instead of the training step."""
+    run: str = ""
+    """Folder of the run, whose prepared data says which batches there will be; when empty, runs/ and the config's name."""
+    json: str = ""
+    """File to write all numbers of the training step to."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+def plan(config: str, options: Plan) -> int:
+    """Compile the real training step for devices that need not be here: does it fit, what is sent, how fast, how long to the last step.
+
+    TPU slices need the TPU compiler, pip install 'jax[tpu]'; nothing is run. Without prepared data the largest shapes that the config
+    allows are compiled. The exit status is 1 if it does not fit.
+
+    Examples:
+      jaxnmt plan wmt14_big --on v5p:2x2x2
+      jaxnmt plan transformer_1b --on v5e:16x16 --mesh.fsdp 16
+      jaxnmt plan wmt14_base --on v5e:4x4 --search
+      jaxnmt plan quickstart --on cpu:8 --decoding
+    """
+    if not options.on:
+        raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
+    writable("--json", options.json)
+    config_checks.validate(options.experiment)
+    from jaxnmt.lab import tables
+    from jaxnmt.lab.plan import kernel, prediction, report, search, topology, workload
+
+    target = topology.target(options.on)
+    lengths = workload.Lengths(options.experiment, run_folder(config, options.run), say)
+    if options.decoding:
+        program, time = prediction.decoding(options.experiment, target, lengths)
+        tables.show([report.decoding_table(program, time, target, config)])
+        return int(not program.fits)
+    if options.search:
+        ranked = search.search(options.experiment, target, lengths, say)
+        if not ranked:
+            print(f"nothing that was tried fits {target.name}", file=sys.stderr)
+            return 1
+        tables.show([report.search_table(ranked, config, target)])
+        return 0
+    found = prediction.predict(options.experiment, target, lengths, say)
+    if options.json:
+        with text_streams.writer(options.json, "--json") as write:
+            write(json.dumps(report.record(found, config), indent=1))
+    used = found.fits and found.largest.work.kernel_flops > 0
+    saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
+    tables.show(report.tables(found, config, saved))
+    if not found.fits:
+        print(report.refusal(found, config), file=sys.stderr)
+    return int(not found.fits)

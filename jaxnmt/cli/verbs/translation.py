@@ -1,0 +1,156 @@
+"""Verbs that translate with a run: translate, evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, writable
+from jaxnmt.config import Decoding, Experiment
+from jaxnmt.config import checks as config_checks
+from jaxnmt.io import text_streams
+from jaxnmt.parallel import distributed
+from jaxnmt.runs import directory as run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate:
+    input: str = ""
+    """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
+    output: str = ""
+    """File to write, whole or not at all; stdout if empty or -."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    alignments: Literal["none", "hard", "soft"] = "none"
+    """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    split: Literal["test", "validation"] = "test"
+    """Which of the run's own sentences."""
+    data: tuple[str, ...] = ()
+    """Other sentences to score on: sources, written as for data.test."""
+    references: tuple[str, ...] = ()
+    """Files of further reference translations of the same sentences; all are scored together."""
+    target_language: str = ""
+    """Code of the references' language; when empty, the run's."""
+    tokenize: Tokenize = ""
+    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    output: str = ""
+    """File to write the translations to."""
+    json: bool = False
+    """Print the scores as JSON."""
+    samples: int = 0
+    """Show the first so many sentences with reference and translation."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
+
+
+def translate(run: str, options: Translate) -> None:
+    """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
+
+    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
+
+    With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
+    source and target words, and weights: for each target word how much it looks at each source word.
+
+    Examples:
+      echo "one hundred and two" | jaxnmt translate runs/quickstart
+      echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
+      jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
+      jaxnmt translate runs/quickstart --n-best 3 < a.en
+    """
+    decoding = options.decoding
+    checked(run, options)
+    distributed.join()
+    with distributed.leader_first("read the input"):
+        lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
+    windows = distributed.from_leader("lines", lines_at_hand)
+    with _writer(options.output) as write:
+        translator = _translator(run, options.checkpoint)
+        align = _aligner(translator, options)
+        done = 0
+        for lines in windows:
+            found = translator.translate(lines, decoding, done + 1)
+            for number, (candidates, aligned) in enumerate(zip(found, align(lines, found), strict=True), done + 1):
+                for candidate, alignment in zip(candidates, aligned, strict=True):
+                    write(_translation_line(number, candidate, alignment, options))
+            done += len(lines)
+            say(f"{done:,} sentences translated")
+
+
+def checked(run: str, options: Translate | Evaluate) -> Experiment:
+    """Return the run's experiment with the decoding options of this command.
+
+    Raises:
+        UserError: it is not a run, or settings contradict each other.
+    """
+    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
+    config_checks.validate(experiment)
+    return experiment
+
+
+def evaluate(run: str, options: Evaluate) -> None:
+    """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
+
+    Examples:
+      jaxnmt evaluate runs/quickstart
+      jaxnmt evaluate runs/quickstart --split validation --beam-size 1
+      jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
+      jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
+    """
+    experiment = checked(run, options)
+    writable("--output", options.output)
+    distributed.join()
+    from jaxnmt.evaluation.scores import score
+    from jaxnmt.evaluation.test_sets import open_test_set
+
+    asked = options.references, options.target_language, options.tokenize
+    test = open_test_set(experiment, run_directory.folder(run), options.split, options.data, *asked)
+    translator = _translator(run, options.checkpoint)
+    with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
+        say(f"translating {len(test.sources):,} sentences of {test.name}")
+        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+        for hypothesis in hypotheses:
+            write(hypothesis)
+    if not distributed.is_leader():
+        return
+    names = ("source", *["reference"] * len(test.references), "translation")
+    for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
+        print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
+    scores = score(hypotheses, test.references, test.tokenize, test.note)
+    print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
+    """Of several processes, process 0 writes."""
+    return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
+
+
+def _translator(run: str, checkpoint: int | str) -> Any:
+    from jaxnmt.decoding.translator import Translator
+
+    return Translator.from_run(run_directory.folder(run), checkpoint=checkpoint)
+
+
+def _aligner(translator: Any, options: Translate) -> Callable[[list[str], Any], Any]:
+    """(lines, their translations) -> an alignment for each translation; without --alignments anything of that shape."""
+    if options.alignments == "none":
+        return lambda lines, found: found
+    from jaxnmt.decoding.alignments import Aligner
+
+    return functools.partial(Aligner(translator).align, rows=options.decoding.batch_size)
+
+
+def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
+    if options.alignments == "soft":
+        return alignment.soft(number, translation)
+    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
+    return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line

@@ -1,0 +1,40 @@
+"""What a run is: frozen dataclasses, loaded by name or path, overridden by typed flags, saved as JSON. Nothing here imports JAX."""
+
+from jaxnmt.config.experiment import (
+    Batching,
+    Checkpoints,
+    Cleaning,
+    Data,
+    Decoding,
+    Experiment,
+    Logging,
+    Mesh,
+    Model,
+    Optimizer,
+    Schedule,
+    Tokenizer,
+    Training,
+    Validation,
+    replace,
+)
+from jaxnmt.config.models import Recurrent, Transformer
+
+__all__ = [
+    "Batching",
+    "Checkpoints",
+    "Cleaning",
+    "Data",
+    "Decoding",
+    "Experiment",
+    "Logging",
+    "Mesh",
+    "Model",
+    "Optimizer",
+    "Recurrent",
+    "Schedule",
+    "Tokenizer",
+    "Training",
+    "Transformer",
+    "Validation",
+    "replace",
+]

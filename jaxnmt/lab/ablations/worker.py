@@ -1,0 +1,252 @@
+"""Works a study off: claims a job, trains and scores it in a process of its own, writes its result, goes on to the next.
+
+Any number of workers may share a study's folder. A job is claimed by a lock on a file, which the system lets go when its processes die,
+however they die; its run is taken up where its last checkpoint left it. A job whose `result.json` is there is finished for good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+from jaxnmt.config import Experiment
+from jaxnmt.config import files as config_files
+from jaxnmt.errors import SAVED, Diverged, UserError
+from jaxnmt.io import lost_output
+from jaxnmt.lab.ablations import study as studies
+from jaxnmt.lab.ablations.study import Job, Study
+from jaxnmt.parallel import peers
+from jaxnmt.runs import directory as run_directory
+from jaxnmt.runs.directory import read_metrics
+
+RESULT = "result.json"
+POLL_SECONDS = 5.0  # between looks at what other workers have finished, and at stderr
+Say = Callable[[str], None]
+
+
+def work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], say: Say) -> list[Job]:
+    """Do every job that nobody else does, and wait for those that others do.
+
+    Args:
+        steps: of each variant's "run" and "trial", by `Size.steps`.
+
+    Returns:
+        The jobs that failed; the next call tries them again.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C. SystemExit: a signal, with the status `SAVED` if the study has advanced since the call.
+        BrokenPipeError: stderr's pipe is closed, and the study has not advanced.
+    """
+    before = _advance(study, folder)
+    try:
+        return _work(study, folder, steps, say)
+    except (SystemExit, BrokenPipeError):
+        if _advance(study, folder) > before:
+            raise SystemExit(SAVED) from None
+        raise
+
+
+def _work(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], say: Say) -> list[Job]:
+    failed: list[Job] = []
+    everything = list(studies.jobs(study))
+    waiting = False
+    while True:
+        unfinished = [job for job in everything if not (folder / job.folder / RESULT).exists()]
+        left = [job for job in unfinished if job not in failed]
+        if not left:
+            return unfinished  # of those that failed here others may have finished some
+        if any(_attempt(study, folder, steps, job, failed, say) for job in left):
+            waiting = False
+            continue
+        if not waiting:
+            say("waiting for what other processes are doing")
+        waiting = True
+        time.sleep(POLL_SECONDS)
+
+
+def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: list[Job], say: Say) -> bool:
+    """Do a job if it is ready and free; -> whether anything was done."""
+    rate = job.learning_rate
+    if rate is None and study.learning_rates:
+        rate = chosen_rate(study, folder, job.variant)
+        if rate is None:
+            lost = any(trial in failed and read_result(folder, trial) is None for trial in studies.trials(study, job.variant))
+            if lost:
+                failed.append(job)
+            return lost
+    with _claim(folder / job.folder) as claim:
+        if not claim or (folder / job.folder / RESULT).exists():
+            return False
+        kind = "run" if job.learning_rate is None else "trial"
+        experiment = studies.experiment_of(study, job, steps[job.variant][kind], rate)
+        say(f"{_progress(study, folder)} {job.folder}")
+        result = _train_and_score(experiment, folder / job.folder, kind, claim)
+        if result is None:
+            say(f"{job.folder} failed: the end of {folder / job.folder / 'log.txt'} says why")
+            failed.append(job)
+        else:
+            config_files.write_json(result, folder / job.folder / RESULT)
+    return True
+
+
+def reproduce(study: Study, folder: pathlib.Path, steps: dict[str, dict[str, int]], name: str, say: Say) -> bool:
+    """Do finished runs again, in `reproduced/`, and compare: -> whether validations and test scores are the same to the digit.
+
+    Args:
+        name: a cell of the table: a variant, for all its finished runs; or one run's folder within the study's, as the report names it:
+            "runs/1_head/seed-2".
+
+    Raises:
+        UserError: there is no such run, it is not finished, a clock ended it, or the new one fails.
+    """
+    if study.budget.unit == "minutes":
+        raise UserError("a budget in minutes buys as many steps as the machine then made: its runs cannot be reproduced to the digit")
+    finished = [job for job in studies.jobs(study) if job.learning_rate is None and read_result(folder, job) is not None]
+    name = name.removeprefix(f"{folder}/").strip("/")
+    chosen = [job for job in finished if name in (job.variant, job.name, job.folder)]
+    if not chosen:
+        told = ", ".join(job.folder for job in finished)
+        raise UserError(f"{name} is no variant or run of {folder} that is finished; finished are: {told or 'none'}")
+    return all([_same_again(study, folder, steps[job.variant]["run"], job, say) for job in chosen])
+
+
+def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: Say) -> bool:
+    """Train and score a job once more, from nothing; a copy that was not finished goes on."""
+    before, again = read_result(folder, job), folder / "reproduced" / job.folder
+    assert before is not None
+    rate = chosen_rate(study, folder, job.variant) if study.learning_rates else None
+    with _claim(again) as claim:
+        if not claim:
+            raise UserError(f"{again} is being done by another process")
+        if (again / RESULT).exists():  # an earlier answer, perhaps another program's: it proves nothing now
+            shutil.rmtree(again / "run")
+            (again / RESULT).unlink()
+        say(f"again: {job.folder}")
+        now = _train_and_score(studies.experiment_of(study, job, steps, rate), again, "run", claim)
+        if now is None:
+            raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
+        config_files.write_json(now, again / RESULT)
+    differ = [part for part in ("validations", "test") if before[part] != now[part]]
+    for part in differ:
+        say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
+    return not differ
+
+
+def chosen_rate(study: Study, folder: pathlib.Path, variant: str) -> float | None:
+    """The learning rate that a variant's trials have found best on validation (of equals the smaller); None while trials are missing."""
+    if len(study.learning_rates) == 1:
+        return study.learning_rates[0]
+    results = [read_result(folder, trial) for trial in studies.trials(study, variant)]
+    if not results or any(result is None for result in results):
+        return None
+    return min((-result["validation_score"], rate) for result, rate in zip(results, study.learning_rates, strict=True) if result)[1]
+
+
+def read_result(folder: pathlib.Path, job: Job) -> dict[str, Any] | None:
+    """What a finished job's `result.json` holds."""
+    path = folder / job.folder / RESULT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+@contextlib.contextmanager
+def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
+    """-> the file that says that the job is ours, until the block and all who inherit the file have ended; None if it is another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "claim").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        except OSError as error:
+            raise UserError(
+                f"{file.name} cannot be locked ({error.strerror}), and by such locks a study's workers know what is being done: "
+                "put the study where files can be locked, with --folder"
+            ) from error
+        else:
+            yield file
+
+
+def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, claim: IO[str]) -> dict[str, Any] | None:
+    """A job's result, or None where a process ended with an error."""
+    run = folder / "run"
+    try:
+        run_directory.start(run, experiment)
+    except UserError as error:
+        (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
+        return None
+    with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        status = _jaxnmt(["resume", str(run), "--trust"], log, log, claim)  # `start` has written the code that it executes
+        if status == Diverged.status and kind == "trial":
+            return {"run": str(run), "validation_score": -math.inf}
+        if status != 0:
+            return None
+        result = {"run": str(run), **_training_record(run)}
+        if kind == "trial":
+            return result
+        scores = folder / "scores.json"
+        with scores.open("w", encoding="utf-8") as out:
+            if _jaxnmt(["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")], out, log, claim) != 0:
+                return None
+    return result | {"test": json.loads(scores.read_text(encoding="utf-8"))}
+
+
+def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int:
+    """Run the command in a process of its own, which holds the claim too: if we are killed, nobody begins what it is still doing.
+    Ctrl-C, SIGTERM, SIGHUP and a closed pipe on our stderr reach it as SIGTERM: it saves, and we wait for that.
+
+    Raises:
+        KeyboardInterrupt, SystemExit, BrokenPipeError: Ctrl-C, a signal, a closed pipe on our stderr; after the process has ended.
+    """
+    command = [sys.executable, "-P", "-m", "jaxnmt.cli", *words]  # -P: no module of the current folder is imported
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_SECONDS)
+            if lost_output.is_closed_pipe(sys.stderr):
+                raise BrokenPipeError
+    except (KeyboardInterrupt, SystemExit, BrokenPipeError):
+        process.terminate()
+        process.wait()
+        raise
+
+
+def _training_record(run: pathlib.Path) -> dict[str, Any]:
+    """What a run's log tells: validations, the best of them, tokens, time, and how well it knew the words of its last lines in training."""
+    validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
+    best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
+    sign, name = (1, "bleu") if run_directory.setting(run, "validation.metric") == "bleu" else (-1, "loss")
+    score = sign * best[name] if best else -math.inf
+    return {
+        "validation_score": score if math.isfinite(score) else -math.inf,
+        "best_step": best and best["step"],
+        "steps": training[-1]["step"],
+        "target_tokens": training[-1]["target_tokens"],
+        "seconds": sum(record["timing"]["seconds"] for record in training),
+        "training_perplexity": training[-1]["perplexity"],
+        "validations": [{name: record[name] for name in ("step", "loss", "bleu") if name in record} for record in validations],
+    }
+
+
+def _progress(study: Study, folder: pathlib.Path) -> str:
+    return f"[{_finished(study, folder) + 1}/{sum(1 for _ in studies.jobs(study))}]"
+
+
+def _advance(study: Study, folder: pathlib.Path) -> int:
+    """Return a number that grows with each result and each checkpoint of a study."""
+    newest = (max(run_directory.checkpoints(folder / job.folder / "run"), default=0) for job in studies.jobs(study))
+    return _finished(study, folder) + sum(newest)
+
+
+def _finished(study: Study, folder: pathlib.Path) -> int:
+    """Return how many jobs have a result."""
+    return sum((folder / job.folder / RESULT).exists() for job in studies.jobs(study))

@@ -1,0 +1,96 @@
+"""Law 3: a translation is the model's own, and its sentence's alone."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding.search import Hypotheses, SearchOptions, search
+from jaxnmt.lab.laws.subject import TARGET_VOCAB, Subject, Verdict, batch_of, close, random_pairs
+
+ROWS, SOURCE, LIMIT, BEAM = 4, 8, 8, 3
+LIMITS = np.array([LIMIT, 5, 7, LIMIT], np.int32)
+PAIRS = random_pairs(ROWS, seed=3)
+TIE = 1e-5
+
+
+def sources(rows: list[int], width: int) -> dict[str, np.ndarray]:
+    """Some of the sentences, a row each, as a search gets them."""
+    return {"encoder_input_tokens": batch_of(PAIRS, [[i] for i in rows], width, LIMIT)["encoder_input_tokens"]}
+
+
+def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:
+    """Teacher-forced logits (B, T, V) after given target words of the four sentences."""
+    return subject.logits(batch_of(PAIRS, [[i] for i in range(ROWS)], SOURCE, LIMIT) | {"decoder_input_tokens": inputs_BT}).copy()
+
+
+def cached(subject: Subject) -> Verdict:
+    """The logits of `step` after `step` are those of a teacher-forced pass."""
+    model = subject.flat_model
+    inputs_BT = np.random.default_rng(4).integers(EOS + 1, TARGET_VOCAB, (ROWS, LIMIT), np.int32)
+    inputs_BT[:, 0] = BOS
+
+    @jax.jit
+    def by_step(params, batch, inputs_TB):
+        memory = model.encode(params, batch)
+
+        def step(carry, token_B):
+            logits_BV, carry = model.step(params, memory, carry, token_B)
+            return carry, logits_BV
+
+        return jnp.moveaxis(jax.lax.scan(step, model.start(params, memory, LIMIT), inputs_TB)[1], 0, 1)
+
+    found_BTV = np.asarray(by_step(subject.flat_params, sources([0, 1, 2, 3], SOURCE), inputs_BT.T))[..., :TARGET_VOCAB]
+    return close(np.abs(found_BTV - _logits(subject, inputs_BT)).max(), what="largest difference of a logit")
+
+
+@functools.lru_cache(maxsize=2)
+def _found(subject: Subject, beam: int) -> Hypotheses:
+    """What a search finds for the four sentences; asked for by more than one law."""
+    run = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(beam, LIMIT)))
+    return jax.device_get(run(subject.flat_params, sources([0, 1, 2, 3], SOURCE), LIMITS))
+
+
+def _teacher_forced(subject: Subject, tokens_BL: np.ndarray) -> np.ndarray:
+    """Log-probabilities (B, L, V) before each token, as a search sees them."""
+    inputs = np.concatenate([np.full((ROWS, 1), BOS, np.int32), tokens_BL[:, :-1]], 1)
+    logits = _logits(subject, inputs)
+    logits[..., [PAD, BOS]] = -np.inf
+    return np.asarray(jax.nn.log_softmax(logits))
+
+
+def greedy(subject: Subject) -> Verdict:
+    """A beam of one takes the best word of the teacher-forced pass at each step, until that is the end."""
+    tokens_BL = _found(subject, 1).tokens_BKL[:, 0]
+    log_p = _teacher_forced(subject, tokens_BL)
+    chosen_BL = (tokens_BL != PAD) & (np.arange(LIMIT) + 1 < LIMITS[:, None])  # at the limit the end is forced
+    missed_BL = log_p.max(-1) - np.take_along_axis(log_p, tokens_BL[..., None], -1)[..., 0]
+    return close(np.where(chosen_BL, missed_BL, 0).max(), what=f"most that a better word was missed by, of {chosen_BL.sum()} chosen,")
+
+
+def beam(subject: Subject) -> Verdict:
+    """The score that a beam gives to each of its translations is the teacher-forced pass's."""
+    found = _found(subject, BEAM)
+    worst = 0.0
+    for k in range(BEAM):
+        tokens_BL = found.tokens_BKL[:, k]
+        log_p = np.take_along_axis(_teacher_forced(subject, tokens_BL), tokens_BL[..., None], -1)[..., 0]
+        worst = max(worst, float(np.abs(np.where(tokens_BL != PAD, log_p, 0).sum(-1) - found.log_probs_BK[:, k]).max()))
+    return close(worst, what="largest difference of a log-probability")
+
+
+def alone(subject: Subject) -> Verdict:
+    """A sentence has the same translations in another batch, in another order, with more padding."""
+    rows = [3, 1]
+    found = _found(subject, BEAM)
+    run = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(BEAM, LIMIT + 2)))
+    other = jax.device_get(run(subject.flat_params, sources(rows, SOURCE + 4), LIMITS[rows]))
+    apart_BK = np.abs(other.scores_BK - found.scores_BK[rows])
+    same_BK = (other.tokens_BKL[..., :LIMIT] == found.tokens_BKL[rows]).all(-1)
+    if (apart_BK > TIE)[~same_BK].any():
+        return Verdict(False, f"{(~same_BK).sum()} of {same_BK.size} translations differ, scores by up to {apart_BK.max():.1g}")
+    return close(apart_BK.max(), what="the same translations, largest difference of a score")

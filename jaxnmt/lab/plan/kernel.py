@@ -1,0 +1,64 @@
+"""What the fused attention kernel saves: one causal self-attention of a run, forward and backward, compiled with it and without."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt import config as cfg
+from jaxnmt.data.packing import Shape
+from jaxnmt.lab.plan.compiled import wanted
+from jaxnmt.lab.plan.topology import Target
+from jaxnmt.models import fused
+from jaxnmt.models.attention import Mask, attend
+from jaxnmt.parallel.sharding import activation_spec, make_mesh, traced_on
+
+
+class Saving(NamedTuple):
+    """Bytes of temporaries on a device that one attention needs."""
+
+    fused: int
+    plain: int
+
+
+class _Attention(nn.Module):
+    def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
+        length = segments_BT.shape[1]
+        seen_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & jnp.tril(jnp.ones((length, length), bool))
+        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None)
+
+
+def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
+    """Compile a decoder layer's self-attention of a Transformer both ways, for rows and lengths of a batch's shape."""
+    model, mesh, rows = experiment.model, make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
+
+    assert isinstance(model, cfg.Transformer)
+
+    def array(letters: str, *size: int, dtype):
+        return jax.ShapeDtypeStruct(size, dtype, sharding=jax.sharding.NamedSharding(mesh, activation_spec(letters)))
+
+    width = model.head_dim or model.emb_dim // model.num_heads
+    heads = array("BTHK", rows, shape.target, model.num_heads, width, dtype=model.dtype)
+    segments = array("BT", rows, shape.target, dtype=np.int32)
+
+    def total(q, k, v, segments):
+        return _Attention().apply({}, q, k, v, segments).astype(jnp.float32).sum()
+
+    def temporaries() -> int:
+        lowered = jax.jit(traced_on(mesh, jax.grad(total, argnums=(0, 1, 2)))).lower(heads, heads, heads, segments)
+        try:
+            return lowered.compile().memory_analysis().temp_size_in_bytes
+        except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
+            return wanted(str(error), 0)
+
+    sizes = []
+    for context in (contextlib.nullcontext, fused.not_in_use):
+        with context():
+            sizes.append(temporaries())
+        jax.clear_caches()  # or the second tracing would be the first again
+    return Saving(*sizes)

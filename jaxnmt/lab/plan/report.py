@@ -1,0 +1,168 @@
+"""Plans for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from jaxnmt.lab.plan.collectives import Collective
+from jaxnmt.lab.plan.compiled import Compiled
+from jaxnmt.lab.plan.estimate import Estimate
+from jaxnmt.lab.plan.kernel import Saving
+from jaxnmt.lab.plan.prediction import Prediction
+from jaxnmt.lab.plan.search import describe
+from jaxnmt.lab.plan.topology import GIB, Target
+from jaxnmt.lab.tables import Table
+
+
+def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> list[Table]:
+    """What a run needs, does and takes, and its collectives; `kernel`: what the attention kernel saves."""
+    found = [_summary(prediction, name, kernel)]
+    if len(prediction.programs) > 1:
+        found.append(_shapes(prediction))
+    if any(program.collectives for program in prediction.programs):
+        found.append(collectives_table(prediction.largest))
+    return found
+
+
+def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
+    largest, chip, least = p.largest, p.target.chip, p.least_sent
+    at_least = f"; at least {_bytes(least)}" if least else ""
+    rows = [
+        ("parameters", f"{p.parameters:,}"),
+        ("mesh", " x ".join(f"{axis} {size}" for axis, size in p.mesh.items())),
+        ("memory of a device", f"{_gib(largest.memory)}{f' of {_gib(chip.memory)}' if chip.memory else ''}"),
+        ("  state and batch", _gib(largest.arguments)),
+        ("  activations and the rest", _gib(largest.temporaries)),
+        *([("  one attention, fused; plain", f"{_gib(kernel.fused)}; {_gib(kernel.plain)}")] if kernel else []),
+        ("FLOPs of a step", f"{_si(_mean(p, lambda c, _: c.work.flops))}, {_si(p.model_flops)} of them the model's"),
+        *([("sent by a device in a step", _bytes(_mean(p, lambda c, _: c.sent)) + at_least)] if p.fits else []),
+        *_times(p),
+        ("compiled in", f"{sum(program.seconds for program in p.programs):.0f} s"),
+    ]
+    title = f"{name} on {p.target.name} ({len(p.target.devices)} x {chip.name}): compiled, not run"
+    return Table(title, ("", "a step"), tuple(rows), p.workload.said)
+
+
+def _times(p: Prediction) -> list[tuple[str, str]]:
+    if p.step_seconds is None or p.tokens_per_second is None:
+        return [] if p.fits else [("time", "does not fit")]
+    seconds = lambda part: f"{1e3 * _mean(p, lambda _, time: part(time)):.1f} ms"  # noqa: E731
+    by = "the compiler's estimate" if p.largest.cycles is not None else "at the peak, or at the memory's speed"
+    return [
+        ("time of a step", seconds(lambda t: t.seconds)),
+        (f"  computing, {by}", seconds(lambda t: t.computing)),
+        ("  matrix products at the peak", seconds(lambda t: t.arithmetic)),
+        ("  collectives that are waited for", seconds(lambda t: t.waiting)),
+        ("  collectives behind computing", seconds(lambda t: t.overlapped)),
+        ("target tokens/s", f"{p.tokens_per_second:,.0f}"),
+        ("model FLOPs utilisation", f"{p.utilisation:.1%}"),
+        (f"hours for {p.experiment.training.steps:,} steps", f"{p.hours:.1f}"),
+    ]
+
+
+def _mean(p: Prediction, of) -> float:
+    return sum(share.share * of(program, time) for share, program, time in zip(p.workload.shares, p.programs, p.times, strict=True))
+
+
+def _shapes(p: Prediction) -> Table:
+    header = ("shape", "share", "memory", "FLOPs", "time")
+    rows = []
+    for share, program, time in zip(p.workload.shares, p.programs, p.times, strict=True):
+        shape = f"{share.shape.rows} x {share.shape.source} x {share.shape.target}"
+        told = f"{1e3 * time.seconds:.1f} ms" if time else ""
+        rows.append((shape, f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), told))
+    return Table("Shapes: rows x source x target positions", header, tuple(rows))
+
+
+def collectives_table(program: Compiled) -> Table:
+    """What devices send to each other in one call."""
+    alike: dict[tuple, list[Collective]] = {}
+    for c in program.collectives:
+        alike.setdefault((c.kind, len(c.group), c.overlapped), []).append(c)
+    rows = []
+    for (kind, members, overlapped), found in alike.items():
+        name = kind if kind == "collective-permute" else f"{kind} of {members}"
+        sums = [sum(getattr(c, number) for c in found) for number in ("count", "bytes", "sent")]
+        rows.append((name, f"{sums[0]:,}", _bytes(sums[1]), _bytes(sums[2]), "behind computing" if overlapped else "waited for"))
+    return Table("Collectives in a step", ("kind and devices", "times", "bytes", "sent by a device", ""), tuple(rows))
+
+
+def record(p: Prediction, name: str) -> dict[str, Any]:
+    """All numbers, fit for JSON; times in seconds, memory in bytes."""
+    times = [time and dataclasses.asdict(time) for time in p.times]
+    return {
+        "config": name,
+        "on": p.target.name,
+        "devices": len(p.target.devices),
+        "mesh": p.mesh,
+        "fits": p.fits,
+        "parameters": p.parameters,
+        "model_flops": p.model_flops,
+        "sent": _mean(p, lambda c, _: c.sent),
+        "least_sent": p.least_sent,
+        "step_seconds": p.step_seconds,
+        "target_tokens_per_s": p.tokens_per_second,
+        "utilisation": p.utilisation,
+        "hours": p.hours,
+        "batches": p.workload.said,
+        "shapes": [
+            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time}
+            for share, program, time in zip(p.workload.shares, p.programs, times, strict=True)
+        ],
+        "jax": jax.__version__,
+    }
+
+
+def refusal(p: Prediction, name: str) -> str:
+    """One sentence, with the numbers, about what does not fit."""
+    largest, chip = p.largest, p.target.chip
+    return (
+        f"{name} does not fit {p.target.name}: the step of {largest.shape.rows} rows x {largest.shape.source} source x "
+        f"{largest.shape.target} target positions needs {_gib(largest.memory)} of a device's {_gib(chip.memory or 0)}, "
+        f"{_gib(largest.arguments)} of it state and batch: raise mesh.fsdp, set model.remat, or lower batching.tokens"
+    )
+
+
+def decoding_table(program: Compiled, time: Estimate | None, target: Target, name: str) -> Table:
+    """What searching for translations needs on one device."""
+    rows = [
+        ("memory of the device", f"{_gib(program.memory)}{f' of {_gib(target.chip.memory)}' if target.chip.memory else ''}"),
+        ("FLOPs", _si(program.work.flops)),
+    ]
+    if time:
+        rows += [
+            ("time, translations as long as may be", f"{1e3 * time.seconds:.1f} ms"),
+            ("time of a word", f"{1e3 * time.seconds / program.shape.target:.2f} ms"),
+            ("sentences/s, at least", f"{program.shape.rows / time.seconds:,.1f}"),
+        ]
+    sentences = f"{program.shape.rows} sentences of {program.shape.source} words"
+    title = f"{name}: searching for {sentences} on one {target.chip.name}: compiled, not run"
+    return Table(title, ("", "a search"), tuple(rows))
+
+
+def search_table(ranked: list[Prediction], name: str, target: Target) -> Table:
+    """Settings that fit, best first."""
+    rows = []
+    for p in ranked:
+        speed = (f"{p.tokens_per_second:,.0f}", f"{p.utilisation:.1%}", f"{p.hours:.1f}") if p.tokens_per_second else ("", "", "")
+        rows.append((describe(p.experiment), _gib(p.largest.memory), *speed))
+    title = f"{name} on {target.name}: what fits, of a device's {_gib(target.chip.memory or 0)}: compiled, not run"
+    return Table(title, ("settings", "memory", "target tokens/s", "utilisation", "hours"), tuple(rows))
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB / 100 else f"{size / 2**20:.2f} MiB"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.3f} MB"
+
+
+def _si(number: float) -> str:
+    """A number with a prefix: 4.61 T."""
+    power = min(int(math.log10(max(number, 1)) // 3), 5)
+    return f"{number / 1000**power:.2f} {('', 'k', 'M', 'G', 'T', 'P')[power]}".strip()

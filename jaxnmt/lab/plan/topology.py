@@ -1,0 +1,125 @@
+"""Devices that programs are compiled for: a TPU slice that need not exist, simulated CPU devices, or the GPUs of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from jaxnmt.errors import UserError
+from jaxnmt.lab.plan.tpu_slices import Slice, slice_of
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What one device has.
+
+    Attributes:
+        memory: bytes that a program may use; None: not known, or shared (simulated devices).
+        flops: dense bfloat16 matrix products, FLOP/s; None: no time can be told.
+        bandwidth: of its memory, bytes/s.
+        link: of one link to a neighbour, bytes/s in one direction.
+        clock: cycles/s that the compiler's own estimates are told in; None: it tells none.
+    """
+
+    name: str
+    memory: int | None = None
+    flops: float | None = None
+    bandwidth: float | None = None
+    link: float | None = None
+    clock: float | None = None
+
+
+# Rates: cloud.google.com/tpu/docs/v5e, /v5p, /v6e ("system architecture": peak, HBM bandwidth, ICI bandwidth of a chip, its ports).
+# A v5e's 400 GB/s, both ways over 4 ports, are 50 GB/s for a link and direction; a v5p's 4,800 Gbit/s one way over 6 ports 100.
+# Memory: what the compiler allows a program, as its refusals tell. Clock: peak / (2 x MACs of all matrix units).
+_TPUS = {
+    "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 197e12 / (2 * 4 * 128**2)),
+    "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 100e9, 459e12 / (2 * 2 * 4 * 128**2)),
+    "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1638e9, 100e9, 918e12 / (2 * 4 * 256**2)),
+}
+_TORUS = {"v5e": 16, "v6e": 16, "v5p": 4}  # an axis of a multiple of this length closes to a ring
+
+# Data sheets of NVIDIA: dense bfloat16, memory, NVLink in one direction.
+_GPUS = {
+    "A100": Chip("A100", None, 312e12, 2039e9, 300e9),
+    "H100": Chip("H100", None, 989e12, 3350e9, 450e9),
+    "H200": Chip("H200", None, 989e12, 4800e9, 450e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What to compile for.
+
+    Attributes:
+        name: as the user wrote it.
+        places: for each device its coordinates in the slice, in the order of `devices`; none where devices have no places.
+        rings: for each coordinate how many devices lie along it, and whether the last is linked to the first.
+    """
+
+    name: str
+    chip: Chip
+    devices: Sequence[Any]
+    places: tuple[tuple[int, ...], ...] = ()
+    rings: tuple[tuple[int, bool], ...] = ()
+
+
+def target(name: str) -> Target:
+    """The devices of a name such as `v5p:4x4x8`, `cpu:8` or `gpu`. To be called before JAX has looked for devices.
+
+    Raises:
+        UserError: an unknown name, or what it needs is not here.
+    """
+    kind, _, size = name.partition(":")
+    if kind == "cpu" and size.isdigit() and int(size) > 0:
+        jax.config.update("jax_platforms", "cpu")
+        return Target(name, Chip("simulated device"), _cpus(name, int(size)))
+    if name == "gpu":
+        return _gpus()
+    return _tpus(slice_of(name, "; cpu:N (N simulated devices); gpu (this machine's)"))
+
+
+def _cpus(name: str, count: int) -> Sequence[Any]:
+    with contextlib.suppress(RuntimeError):  # too late: JAX has its devices
+        jax.config.update("jax_num_cpu_devices", count)
+    here = jax.devices("cpu")
+    if len(here) < count:
+        raise UserError(f"--on {name}: this process has {len(here)} simulated device(s) already, and cannot have more")
+    return here[:count]
+
+
+def _gpus() -> Target:
+    try:
+        devices = jax.devices("gpu")
+    except (RuntimeError, AssertionError):
+        raise UserError("--on gpu: JAX finds no GPU on this machine") from None
+    kind = devices[0].device_kind
+    chip = next((chip for name, chip in _GPUS.items() if name in kind), Chip(kind))
+    memory = (devices[0].memory_stats() or {}).get("bytes_limit")
+    return Target("gpu", dataclasses.replace(chip, name=kind, memory=memory), devices)
+
+
+def _tpus(asked: Slice) -> Target:
+    kind, lengths, name = asked.generation, asked.lengths, f"{asked.generation}:{asked.topology}"
+    found = importlib.util.find_spec("libtpu")
+    if found is None or found.origin is None:
+        raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jax[tpu]'")
+    os.environ.setdefault("TPU_LIBRARY_PATH", str(pathlib.Path(found.origin).parent / "libtpu.so"))
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # or it looks for a TPU's host on the network
+    jax.config.update("jax_platforms", "cpu")
+    from jax.experimental import topologies
+
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if asked.chips == 1 else {}  # of a host's 2 x 2
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone).devices
+    rings = tuple((length, length % _TORUS[kind] == 0) for length in lengths)
+    places = tuple(tuple(device.coords[: len(lengths)]) for device in devices)
+    return Target(name, _TPUS[kind], devices, places, rings)

@@ -1,0 +1,176 @@
+"""How far a gradient reaches: the norm of ∂loss/∂h_t against the distance of word t from the end of reading.
+
+For a source of S positions (the last is the end token), random words, and the loss of the first target word alone,
+
+    L = −log p(y_1 | x_1 … x_S),        g(n) = ‖∂L/∂h_{S−n}‖₂,
+
+where h_t is what position t first has to itself in the encoder: in a recurrent one the state of the bottom layer after it has read word t
+(of both directions, side by side), counted in the order of reading; in any other the vector of word t. The derivative is the total one,
+through all that comes after h_t: later states, layers above, attention, decoder (Pascanu et al. 2013, equation 4; Bengio et al. 1994).
+The first target word is the one whose decoder adds no steps of its own: what lies between h_t and the loss is reading.
+S is 2N + 1 for distances up to N, so that an encoder that reads in both directions is at least as far from h_t by the other way.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt import errors
+from jaxnmt.data.special_tokens import BOS, EOS
+from jaxnmt.lab.figures import Line
+from jaxnmt.lab.laws.subject import FIRST_WORD
+from jaxnmt.lab.probes.subjects import Subject
+from jaxnmt.lab.tables import Table
+from jaxnmt.models.cells import RecurrentLayer
+from jaxnmt.models.layers import Embedding
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.training import trained
+from jaxnmt.training.loss import batch_loss
+
+TAPPED = RecurrentLayer, Embedding, nn.Embed
+VOCABULARY = 1000  # of models that are not trained
+TITLE = "Gradient of the first word's loss, by distance"
+X, Y = "steps between word t and the end of the source", "‖∂loss/∂h_t‖"
+
+
+def distances(most: int, per_decade: int = 10) -> list[int]:
+    """Whole numbers from 1 to `most`, about evenly spread on a logarithmic axis."""
+    steps = math.ceil(per_decade * math.log10(most)) if most > 1 else 1
+    return sorted({round(most ** (i / steps)) for i in range(steps + 1)})
+
+
+class Tap:
+    """Adds nudges to h_t from outside the model: an interceptor of its modules' calls (`flax.linen.intercept_methods`).
+
+    A bottom recurrent layer is run one step at a time, and the state that it hands to the next step is nudged.
+
+    Attributes:
+        widths: after a pass, how wide h_t is, by the path of the module that makes it.
+    """
+
+    def __init__(self, length: int, nudges: Mapping[str, jax.Array]):
+        """`length`: S; `nudges`: (S, width) for each module that is to be tapped."""
+        self.length, self.nudges = length, nudges
+        self.recurrent: dict[str, int] = {}
+        self.words: dict[str, int] = {}
+        self._read: Any = None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return self.recurrent or self.words
+
+    def __call__(self, call, args, kwargs, context):
+        layer, of_words = context.module, ((1, self.length), (self.length, 1))
+        if context.method_name != "__call__" or not isinstance(layer, TAPPED) or args[0].shape[:2] not in of_words:
+            return call(*args, **kwargs)
+        name = "/".join(layer.path)
+        if isinstance(layer, RecurrentLayer) and (self._read is None or self._read is args[0]):  # else of a layer above
+            self._read, self.recurrent[name] = args[0], layer.width
+            return _run(layer, self.nudges[name], *args, **kwargs) if name in self.nudges else call(*args, **kwargs)
+        made = call(*args, **kwargs)
+        if not isinstance(layer, RecurrentLayer) and not self.words:  # the words' vectors are looked up before any others
+            self.words[name] = made.shape[-1]
+            made = made + self.nudges[name].reshape(made.shape).astype(made.dtype) if name in self.nudges else made
+        return made
+
+
+def _run(layer: RecurrentLayer, nudge_SH, x_SBD, state, mask_SB1=None, reverse=False, **others):
+    """`RecurrentLayer.__call__`, step by step, a nudge added to each state."""
+
+    def step(layer, state, x):
+        x_BD, mask_B1, nudge_H = x
+        h_1BH, state = layer(x_BD[None], state, None if mask_B1 is None else mask_B1[None], **others)
+        return (state[0] + nudge_H, *state[1:]), h_1BH[0] + nudge_H
+
+    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False}, reverse=reverse)
+    state, h_SBH = scan(layer, state, (x_SBD, mask_SB1, nudge_SH.astype(x_SBD.dtype)))
+    return h_SBH, state
+
+
+def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax.Array:
+    """‖∂L/∂h_t‖ at every position t, float32 (S,), in the order of reading where the model is recurrent. To be compiled, `model` fixed.
+
+    Args:
+        source_S: int32 ids, the end token included; padding may follow.
+        target: int32 scalar, the first word of the translation.
+
+    Raises:
+        UserError: nothing in the model's encoder is known to make an h_t.
+    """
+    batch = {
+        "encoder_input_tokens": source_S[None],
+        "decoder_input_tokens": jnp.full((1, 1), BOS, jnp.int32),
+        "decoder_target_tokens": jnp.reshape(target, (1, 1)),
+        "decoder_loss_weights": jnp.ones((1, 1), jnp.float32),
+    }
+
+    def loss(tap):
+        with nn.intercept_methods(tap):
+            return batch_loss(model, params, batch, None, 0.0).loss
+
+    seen, length = Tap(len(source_S), {}), len(source_S)
+    jax.eval_shape(lambda: loss(seen))
+    if not seen.widths:
+        raise errors.UserError(
+            f"{type(model.module).__name__} looks no word up by jaxnmt's Embedding or flax's Embed, nor runs it a RecurrentLayer: "
+            "there is nothing to take the gradient of"
+        )
+    nudges = {name: jnp.zeros((length, width)) for name, width in seen.widths.items()}
+    found = jax.grad(lambda nudges: loss(Tap(length, nudges)))(nudges)
+    found_SD = jnp.concatenate(list(found.values()), -1)
+    largest_S1 = jnp.abs(found_SD).max(-1, keepdims=True)
+    scaled_SD = found_SD / jnp.where(largest_S1 > 0, largest_S1, 1)  # the squares of small numbers would be 0
+    return largest_S1[:, 0] * jnp.linalg.norm(scaled_SD, axis=-1)
+
+
+def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np.ndarray:
+    """g(n) of a model: float32 (samples, distances). Each sample is a random sentence, and fresh parameters where no run trained them.
+
+    Raises:
+        UserError: a gradient is not a number; and as `norms`.
+    """
+    length = 2 * max(at) + 1
+    if subject.run:
+        run = trained.load(subject.run)
+        model, source, target = run.model, run.tokenizer.source_vocab_size, run.tokenizer.target_vocab_size
+        params: Iterator[Any] = itertools.repeat(run.params)
+    else:
+        model, source, target = build_model(subject.model, VOCABULARY, VOCABULARY), VOCABULARY, VOCABULARY
+        init = jax.jit(model.init)
+        params = (init(jax.random.key(seed)) for seed in itertools.count())
+    take = jax.jit(functools.partial(norms, model))
+    found = []
+    for seed, own in zip(range(samples), params, strict=False):
+        random = np.random.default_rng(seed)
+        words: np.ndarray = np.append(random.integers(FIRST_WORD, source, length - 1), EOS).astype(np.int32)
+        norms_S = np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))
+        found.append(norms_S[length - 1 - np.array(at)])
+    if not np.isfinite(found).all():
+        raise errors.UserError(f"{label}: the gradient is not a number for a source of {length} tokens; try a smaller --distance")
+    return np.array(found)
+
+
+def line(at: Sequence[int], norms_KN: np.ndarray) -> Line:
+    """The geometric mean over samples, and a band of one standard deviation of the logarithm; 0 where float32 has no smaller number."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs_KN = np.log(norms_KN.astype(np.float64))
+        middle, spread = logs_KN.mean(0), logs_KN.std(0, ddof=min(1, len(logs_KN) - 1))
+        y, low, high = (np.nan_to_num(np.exp(middle + sign * spread)) if sign else np.exp(middle) for sign in (0, -1, 1))
+    return Line(list(map(float, at)), y.tolist(), low.tolist(), high.tolist())
+
+
+def table(lines: Mapping[str, Line]) -> Table:
+    """The norms at 1, 10, 100, … steps."""
+    at = [n for n in next(iter(lines.values())).x if math.log10(n).is_integer()]
+    rows = [(label, *(f"{line.y[line.x.index(n)]:.1e}" if line.y[line.x.index(n)] else "0" for n in at)) for label, line in lines.items()]
+    note = "Geometric mean over random sentences; 0: below what float32 can hold."
+    return Table(f"{Y}, n {X}", ("n", *(f"{n:,.0f}" for n in at)), tuple(rows), note)

@@ -1,0 +1,59 @@
+"""How a run's state lies on its devices: what `jaxnmt train CONFIG --explain-sharding` prints."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+
+from jaxnmt import config as cfg
+from jaxnmt.lab.tables import Table
+from jaxnmt.models.seq2seq import build_model
+from jaxnmt.parallel.sharding import make_mesh, owner_of, path_name
+from jaxnmt.training.optim import make_optimizer
+from jaxnmt.training.state import abstract_state
+
+_REST = "(counters)"
+
+
+def bytes_per_device(x: jax.ShapeDtypeStruct) -> int:
+    """What a device holds of an array."""
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+
+def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
+    """Each parameter's shape, its layout, and the bytes that a device holds of it and of the optimizer's state and the average that go
+    with it, on all devices there are.
+
+    Args:
+        vocabularies: sizes of source and target.
+
+    Raises:
+        UserError: the mesh does not fit the devices, or an axis does not divide a dimension.
+    """
+    mesh = make_mesh(experiment.mesh)
+    model = build_model(experiment.model, *vocabularies)
+    state = abstract_state(model, make_optimizer(experiment.optimizer), experiment.training, mesh)
+    params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
+    beside = dict.fromkeys([*params, _REST], 0)
+    for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):
+        beside[owner_of(path_name(path), params) or _REST] += bytes_per_device(x)
+    rows = [
+        (name, " x ".join(map(str, x.shape)), _spec(x.sharding.spec, x.ndim), f"{bytes_per_device(x):,}", f"{beside[name]:,}")
+        for name, x in params.items()
+    ]
+    held = sum(map(bytes_per_device, params.values()))
+    numbers = f"{sum(math.prod(x.shape) for x in params.values()):,}"
+    rows += [(_REST, "", "", "", f"{beside[_REST]:,}"), ("all", numbers, "", f"{held:,}", f"{sum(beside.values()):,}")]
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    return Table(
+        f"{mesh.size} device(s): {axes}",
+        ("parameter", "shape", "laid over", "bytes", "optimizer, average"),
+        tuple(rows),
+        f"Bytes on each device, {(held + sum(beside.values())) / 2**20:,.1f} MiB in all. A batch's rows lie over data and fsdp.",
+    )
+
+
+def _spec(spec: jax.sharding.PartitionSpec, rank: int) -> str:
+    axes = (*spec, *[None] * (rank - len(spec)))
+    return ", ".join(axis or "-" for axis in axes) if any(axes) else "whole"
