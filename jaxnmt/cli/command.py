@@ -19,9 +19,9 @@ from jaxnmt import __version__
 from jaxnmt.cli.verbs import VERBS, Verb
 from jaxnmt.config import files as config_files
 from jaxnmt.config import overrides, trust
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import SAVED, Stopped, UserError
 from jaxnmt.io import lost_output
-from jaxnmt.parallel import compiler, distributed, huge_pages
+from jaxnmt.parallel import compiler, distributed, huge_pages, log
 from jaxnmt.runs import directory as run_directory
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -225,16 +225,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _as_a_process()
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with log.printed():
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return distributed.leave(status or 0)
-    except SystemExit as leaving:
-        if leaving.code in _STOPPED:
+    except (SystemExit, Stopped) as leaving:
+        code = leaving.status if isinstance(leaving, Stopped) else leaving.code
+        if code in _STOPPED:
             if argv is None:  # schedulers send a second signal, which must not change the status
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps
-            return distributed.leave(int(leaving.code))
+            return distributed.leave(int(code))
         raise
     except UserError as error:
         _complain(f"error: {error}")

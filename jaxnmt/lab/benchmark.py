@@ -45,7 +45,7 @@ class TimedTrainer(Trainer):
     """
 
     def __init__(self, experiment: cfg.Experiment, run: Path, seconds: float):
-        super().__init__(experiment, run, translate=None)
+        super().__init__(experiment, run, progress=True, signals=True)
         self.seconds = seconds
         self.begun: list[float] = []
         self.done: list[Step] = []

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
+from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import prepare
@@ -25,12 +25,10 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.parallel import compiler, distributed
+from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training.binding import bind
-from jaxnmt.training.checkpoint import disk_errors, read_progress, steps
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints, disk_errors
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.display import Display, train_line, validation_line
 from jaxnmt.training.metrics import MetricsLog, peak_flops, perplexity
@@ -54,31 +52,35 @@ class _Pending(NamedTuple):
     metrics: StepMetrics
 
 
-def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None = None) -> None:
+def train(
+    experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None = None, progress: bool = False, signals: bool = False
+) -> None:
     """Train, or go on training, the run in a folder (its `config.json` is written already).
 
     Args:
         translate: translates and scores the validation sentences; without it only the loss is validated.
+        progress: show lines and a progress bar on stderr.
+        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP.
 
     Raises:
         UserError: the data, the mesh or the checkpoints do not allow it, or stderr cannot be written; Diverged: gradients stay non-finite.
-        KeyboardInterrupt, SystemExit: a signal came, or stderr was closed; what was trained is saved.
+        KeyboardInterrupt, Stopped: a signal came, or stderr was closed; what was trained is saved.
     """
     compiler.check()
     if over := _over(experiment, run):
-        if distributed.is_leader():
-            print(over, file=sys.stderr)
+        log.say(over)
         return
     with disk_errors(run):
-        Trainer(experiment, run, translate).run()
+        Trainer(experiment, run, translate, progress, signals).run()
 
 
 def _over(experiment: cfg.Experiment, run: Path) -> str:
     """Return why there is nothing left to train, or ""."""
-    step, patience = max(steps(run), default=0), experiment.validation.patience
+    checkpoints, patience = Checkpoints(run), experiment.validation.patience
+    step = checkpoints.latest() or 0
     if step >= experiment.training.steps:
         return f"{run} is finished, at step {step:,} of {experiment.training.steps:,}"
-    if step and patience and (stale := read_progress(run, step).stale) >= patience:
+    if step and patience and (stale := checkpoints.progress(step).stale) >= patience:
         metric = experiment.validation.metric
         return f"{run} stopped at step {step:,}, after {stale} validations without a better {metric}; a higher validation.patience goes on"
     return ""
@@ -87,15 +89,23 @@ def _over(experiment: cfg.Experiment, run: Path) -> str:
 class Trainer:
     """One session of a run."""
 
-    def __init__(self, experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None):
+    def __init__(
+        self,
+        experiment: cfg.Experiment,
+        run: Path,
+        translate: TranslateAndScore | None = None,
+        progress: bool = False,
+        signals: bool = False,
+    ):
         self.config, self.folder, self.translate = experiment, run, translate
-        self.signals = Signals()
+        self.signals = Signals(signals)
         self.mesh = make_mesh(experiment.mesh)
-        self.store = CheckpointStore(run, experiment.checkpoints)
+        self.store = Checkpoints(run, experiment.checkpoints)
         step = self.store.latest() or 0
-        self.display = Display(experiment.training.steps, step, self.signals.stderr_lost)
+        self.display = Display(experiment.training.steps, step, self.signals.stderr_lost, progress)
         with distributed.leader_first("prepare the data"):
-            self.data = bind(run, prepare(experiment, run / "tokenizer", say=self.display.say), begun=step > 0)
+            prepared = prepare(experiment, run / "tokenizer", say=self.display.say)
+            self.data = identity.bind(run, prepared, step > 0, distributed.is_leader())
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
             [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import Stopped, UserError
 from jaxnmt.parallel import distributed
 
 
@@ -17,24 +17,26 @@ class Signals:
     """The first request is answered after the step: the loop saves and leaves. Ctrl-C after that leaves at once. Other signals after it
     change nothing: schedulers send SIGTERM to a process and to those that would pass it on.
 
-    SIGHUP that was ignored when the process started (`nohup`) stays ignored.
+    SIGHUP that was ignored when the process started (`nohup`) stays ignored. In a call from Python, no signal is caught.
 
     With several processes, SIGTERM is JAX's: it tells all of them, and they agree on a step. Any other request to one process becomes
     SIGTERM to all, so that they leave together and with one status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, catch: bool) -> None:
+        """Make the object; `catch` says whether it handles signals between `__enter__` and `__exit__`."""
+        self._catch = catch
         self.received: int | OSError = 0  # a signal's number, or why stderr cannot be written
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM} if self._catch else set()
         if distributed.several():
-            numbers.remove(signal.SIGTERM)
+            numbers.discard(signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            numbers.remove(signal.SIGHUP)
+            numbers.discard(signal.SIGHUP)
         for number in numbers:
-            with contextlib.suppress(ValueError):  # not in the main thread: then signals are not ours
+            with contextlib.suppress(ValueError):  # only the main thread can catch signals
                 self._old[number] = signal.signal(number, self._handle)
         return self
 
@@ -44,10 +46,10 @@ class Signals:
 
     def stderr_lost(self, error: OSError) -> None:
         """Ask for a stop because progress cannot be shown. A closed pipe counts as SIGPIPE, a terminal that is gone as SIGHUP."""
-        if error.errno == errno.EIO:
+        if error.errno == errno.EIO and self._catch:
             os.kill(os.getpid(), signal.SIGHUP)
         else:
-            self._ask(signal.SIGPIPE if error.errno == errno.EPIPE else error)
+            self._ask({errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}.get(error.errno or 0, error))
 
     def stop_after(self, step: int) -> bool:
         """Return whether this step is the last; asked after each."""
@@ -58,18 +60,17 @@ class Signals:
         return stop
 
     def leave(self, saved: str, say: Callable[[str], None]) -> NoReturn:
-        """Say where the run stands and end the process.
+        """Say where the run stands and end training.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. SystemExit: another signal or a closed pipe, with the status `SAVED`. UserError: stderr cannot be
-                written for another reason.
+            KeyboardInterrupt: Ctrl-C. Stopped: another signal or a closed pipe. UserError: stderr cannot be written for another reason.
         """
         if isinstance(self.received, OSError):
             raise UserError(f"stderr cannot be written ({self.received.strerror}): {saved}")
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt(saved)
         say(saved)
-        raise SystemExit(SAVED)
+        raise Stopped(saved)
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:

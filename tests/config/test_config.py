@@ -306,7 +306,9 @@ def test_a_folder_that_holds_a_log_may_become_a_run(name, tmp_path):
 
 
 def test_a_folder_that_holds_what_the_command_prints_to_may_become_a_run(tmp_path):
-    code = "import pathlib; from jaxnmt import config, run_directory as r; r.start(pathlib.Path('.'), config.Experiment())"
+    code = (
+        "import pathlib; from jaxnmt import config; from jaxnmt.runs import directory as r; r.start(pathlib.Path('.'), config.Experiment())"
+    )
     for stream in ("stdout", "stderr"):
         run = tmp_path / stream
         run.mkdir()

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnmt.cli.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.cli.verbs.common import NoOptions, Settings, trainable
+from jaxnmt.cli.verbs.common import NoOptions, Settings
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config import files as config_files
+from jaxnmt.run import trainable
 from jaxnmt.runs import directory as run_directory
 
 

@@ -224,7 +224,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """What a run's log tells: validations, the best of them, tokens, time, and how well it knew the words of its last lines in training."""
     validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
-    sign, name = (1, "bleu") if run_directory.setting(run, "validation.metric") == "bleu" else (-1, "loss")
+    sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
     return {
         "validation_score": score if math.isfinite(score) else -math.inf,
