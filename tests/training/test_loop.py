@@ -190,9 +190,8 @@ def test_what_is_no_number_is_never_the_best(tmp_path, said):
     records = [record for record in strict(tmp_path / "run") if record["kind"] == "validation"]
     assert [record["bleu"] for record in records] == [None, 3.0, None, 2.0]
     assert [record["best"] for record in records] == [False, True, False, False]
-    assert trainer.progress.best_step == 4 == Checkpoints(tmp_path / "run").best() and said[-1].endswith(
-        f"; best bleu at step 4: {tmp_path}/run"
-    )
+    assert trainer.progress.best_step == 4 == Checkpoints(tmp_path / "run").best()
+    assert said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
 
 
 def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_path, said, capsys):
