@@ -6,12 +6,14 @@ import json
 import jax
 import pytest
 import tiny
-from test_loop import PLAIN
 
 from jaxnmt.errors import UserError
 from jaxnmt.runs.directory import checkpoints, read_metrics
 from jaxnmt.training.hooks import Hook, Profile
 from jaxnmt.training.loop import Trainer, default_hooks
+
+PLAIN = {"training.accumulation": 1, "training.ema_decay": 0.0, "logging.every": 1, "validation.every": 0}
+PLAIN |= {"batching.layout": "buckets", "batching.max_shapes": 1, "model": tiny.RECURRENT["bag"]}
 
 
 def session(folder, *hooks, **changes):
