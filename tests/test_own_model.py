@@ -11,7 +11,7 @@ from jaxnmt.config import Transformer, replace
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config import files as config_files
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.runs import directory as run_directory
 
 TEXT = '''"""A config."""
@@ -179,9 +179,9 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    write = whole_files.write
+    write = files.write
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
-        patch.setattr(whole_files, "write", full)
+        patch.setattr(files, "write", full)
         start(tmp_path / "run", mine)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
     assert start(tmp_path / "run", mine) is False and (tmp_path / "run" / "model.py").read_text() == TEXT

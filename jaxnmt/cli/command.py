@@ -20,7 +20,7 @@ from jaxnmt.cli.verbs import VERBS, Verb
 from jaxnmt.config import files as config_files
 from jaxnmt.config import overrides, trust
 from jaxnmt.errors import SAVED, UserError
-from jaxnmt.io import lost_output
+from jaxnmt.io import streams
 from jaxnmt.parallel import compiler, distributed, huge_pages
 from jaxnmt.runs import directory as run_directory
 
@@ -281,7 +281,7 @@ def _complain(line: str) -> None:
     try:
         print(f"{distributed.prefix()}{line}", file=sys.stderr, flush=True)
     except OSError:
-        lost_output.discard(sys.stderr)
+        streams.discard(sys.stderr)
 
 
 def _discard_output() -> None:
@@ -290,7 +290,7 @@ def _discard_output() -> None:
         try:
             stream.flush()
         except OSError:
-            lost_output.discard(stream)
+            streams.discard(stream)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from jaxnmt import config
 from jaxnmt.config import Experiment, model_code, trust
 from jaxnmt.config.model_code import executed, is_own, load_module, naming, type_name, type_of
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 
 Returned = TypeVar("Returned")
 _STUDIES = "ablations/"
@@ -151,16 +151,16 @@ def save(experiment: Experiment, path: pathlib.Path) -> None:
         raise UserError(
             f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
         ) from None
-    whole_files.write(path, text)  # first: it is what says that the folder is a run
+    files.write(path, text)  # first: it is what says that the folder is a run
     if is_own(kind):
-        whole_files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
+        files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
     if code := executed(kind):
         trust.record(code)
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
     """Write JSON, whole or not at all."""
-    whole_files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def read(path: pathlib.Path) -> Experiment:

@@ -16,8 +16,7 @@ from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import choose, of_split_text
-from jaxnmt.io.lines import canonical, decode, normalise
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
 _SPLIT_NOTE = {
     True: "the text came already split: pieces are joined, and BLEU counts the words as they stand (tokenize=none)",

@@ -17,7 +17,7 @@ from pathlib import Path
 from jaxnmt import __version__
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.training.trained import identify
 
 
@@ -57,6 +57,6 @@ def _read(file: Path, count: int) -> list[str] | None:
 def _write(file: Path, record: dict, say: Callable[[str], None]) -> None:
     try:
         file.parent.mkdir(exist_ok=True)
-        whole_files.write(file, json.dumps(record, ensure_ascii=False, indent=1))
+        files.write(file, json.dumps(record, ensure_ascii=False, indent=1))
     except OSError as error:  # somebody else's run may be compared too
         say(f"the translations are not kept: {file} cannot be written ({error.strerror})")

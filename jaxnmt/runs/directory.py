@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from jaxnmt.config import files as config_files, model_code
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
 
@@ -68,7 +68,7 @@ def folder(run: str | pathlib.PurePath) -> pathlib.Path:
 
 def _refuse_undecodable(run: str | pathlib.PurePath) -> None:
     """Refuse a folder that JSON and TensorStore could not name."""
-    name = os.fspath(run) if whole_files.in_bucket(run) else os.path.abspath(run)
+    name = os.fspath(run) if files.in_bucket(run) else os.path.abspath(run)
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -127,7 +127,7 @@ def checkpoints(run: pathlib.Path) -> list[int]:
     """
     folder = run / CHECKPOINTS
     found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()] if folder.is_dir() else []
-    return sorted(int(path.name) for path in found if not whole_files.in_bucket(path) or (path / COMMITTED).exists())
+    return sorted(int(path.name) for path in found if not files.in_bucket(path) or (path / COMMITTED).exists())
 
 
 def unfinished_saves(run: pathlib.Path) -> list[int]:
@@ -164,24 +164,14 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
     Raises:
         UserError: another process holds it; the folder holds something else, or cannot be written.
     """
-    if whole_files.in_bucket(run):
+    if files.in_bucket(run):
         yield
         return
-    import fcntl
-
+    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
     _refuse_something_else(run)
-    with _writing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / LOCK).open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is training {run}, or preparing its data: wait until it has ended, or stop it, or train another run"
-            ) from None
-        except OSError as error:
-            say(f"{run / LOCK} cannot be locked ({error.strerror}): do not train this run in two processes at once")
+    with contextlib.ExitStack() as stack:
+        with _writing(run):
+            stack.enter_context(files.lock(run / LOCK, say, when_held=refusal))
         yield
 
 
@@ -219,7 +209,7 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
 def _refuse_lost_checkpoints(run: pathlib.Path) -> None:
     """Refuse to begin a run anew whose checkpoints are somewhere else."""
     place = run / CHECKPOINTS
-    if not whole_files.in_bucket(run) and place.is_symlink() and not place.exists():
+    if not files.in_bucket(run) and place.is_symlink() and not place.exists():
         raise UserError(f"{place} is a link to {os.readlink(place)}, which is not there: mount or create it, then repeat the command")
     if (run / AVERAGE).exists():
         raise UserError(
@@ -249,7 +239,7 @@ def is_log(path: pathlib.Path) -> bool:
     """Return whether a file is a log of the command: by its name, or because this process's stdout or stderr goes there."""
     if not path.is_file():
         return False
-    if _LOG.fullmatch(path.name) or whole_files.in_bucket(path):
+    if _LOG.fullmatch(path.name) or files.in_bucket(path):
         return bool(_LOG.fullmatch(path.name))
     with contextlib.suppress(OSError):  # one of them is closed
         return any(os.path.samestat(path.stat(), os.fstat(number)) for number in (1, 2))

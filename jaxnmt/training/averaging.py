@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.training.checkpoint import disk_errors, restore_params, steps
 from jaxnmt.training.checksum import checksum
@@ -52,18 +52,18 @@ def _write(folder: LiteralPath, params, chosen: list[int]) -> None:
     """Write an average beside the old one and put it in its place when it is whole; in a bucket, where no folder can be moved, in its
     place."""
     new, old = folder.with_name("average.new"), folder.with_name("average.old")
-    if whole_files.in_bucket(folder):
+    if files.in_bucket(folder):
         new = folder
     for left_over in (new, old):
         left_over.rmtree(missing_ok=True)
     try:
         with ocp.StandardCheckpointer() as writer:
             writer.save(new / "params", params)
-        whole_files.write(new / "average.json", json.dumps({"steps": chosen, "checksum": int(checksum(params))}))
+        files.write(new / "average.json", json.dumps({"steps": chosen, "checksum": int(checksum(params))}))
         if new != folder:
             if folder.exists():
                 folder.rename(old)
-            whole_files.put(new, folder)
+            files.replace(new, folder)
     finally:
         for left_over in {new, old} - {folder}:
             left_over.rmtree(missing_ok=True)

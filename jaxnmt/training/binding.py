@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxnmt.data import identity
 from jaxnmt.data.prepared import Prepared
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel import distributed
 
 
@@ -34,5 +34,5 @@ def bind(run: Path, data: Prepared, begun: bool) -> Prepared:
             "restore the data, or start a new run with --run"
         )
     if distributed.is_leader():
-        whole_files.write(path, json.dumps(now, indent=2, sort_keys=True))
+        files.write(path, json.dumps(now, indent=2, sort_keys=True))
     return dataclasses.replace(data, fingerprints=now, languages=(source, target))

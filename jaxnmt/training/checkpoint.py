@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.runs import directory as run_directory
@@ -34,7 +34,7 @@ from jaxnmt.training.state import cast_like
 
 def folder(run: Path) -> LiteralPath:
     """Return the folder of a run's checkpoints, as Orbax must be given it."""
-    run = Path(run).absolute() if not whole_files.in_bucket(run) else run
+    run = Path(run).absolute() if not files.in_bucket(run) else run
     return LiteralPath(run / run_directory.CHECKPOINTS)
 
 

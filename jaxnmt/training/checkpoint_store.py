@@ -15,7 +15,7 @@ from orbax.checkpoint import tree as orbax_tree
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.parallel import distributed
 from jaxnmt.runs import directory as run_directory
@@ -139,7 +139,7 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 def _check_space(run: Path, items: dict[str, Any]) -> None:
     """Refuse before anything is written what would end half-written."""
-    if whole_files.in_bucket(run):  # which is never full
+    if files.in_bucket(run):  # which is never full
         return
     needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20  # and some for metadata
     free = shutil.disk_usage(run).free
@@ -190,7 +190,7 @@ def _read_back(run: Path, step: int, item: str) -> Any:
 
 def _remove(place: LiteralPath) -> None:
     """Remove a checkpoint so that no part of it passes for a whole one. If this process is killed, the next session removes the rest."""
-    if whole_files.in_bucket(place):
+    if files.in_bucket(place):
         (place / run_directory.COMMITTED).unlink()
     else:
         place = place.rename(place.with_name(f"{place.name}{ocp.utils.TMP_DIR_SUFFIX}removed"))

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from jaxnmt.io.lost_output import Watched
+from jaxnmt.io.streams import TolerantStream
 from jaxnmt.parallel.distributed import is_leader
 
 
@@ -48,7 +48,7 @@ class Display:
 
     def __init__(self, total: int, step: int, lost: Callable[[OSError], None]):
         """`lost` is called once if stderr cannot be written; nothing is shown after that."""
-        stderr = typing.cast(typing.TextIO, Watched(sys.stderr, lost))
+        stderr = typing.cast(typing.TextIO, TolerantStream(sys.stderr, lost))
         self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
         self._bar = None
         self.total = total

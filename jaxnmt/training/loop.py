@@ -102,7 +102,7 @@ class Trainer:
             self.data = bind(run, prepare(experiment, run / "tokenizer", say=self.display.say), begun=step > 0)
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
-            [(corpus.source_lengths, corpus.target_lengths) for corpus in self.data.train],
+            [corpus.lengths for corpus in self.data.train],
             self.data.weights,
             experiment.batching,
             experiment.training.seed,

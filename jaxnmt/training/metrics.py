@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.runs import directory as run_directory
 
@@ -69,7 +69,7 @@ class MetricsLog:
             return
         _cut_back(self.path, step)
         self._run = self._folder = run
-        if whole_files.in_bucket(run):
+        if files.in_bucket(run):
             self._folder = Path(tempfile.mkdtemp(prefix="jaxnmt-"))
             if self.path.exists():
                 (self._folder / self.path.name).write_text(self.path.read_text(encoding="utf-8"), encoding="utf-8")
@@ -127,4 +127,4 @@ def _cut_back(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [json.dumps(record) + "\n" for record in run_directory.read_metrics(path.parent) if record["step"] <= step]
-    whole_files.write(path, "".join(kept))
+    files.write(path, "".join(kept))

@@ -11,7 +11,7 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel.sharding import batch_parts, to_mesh
 from jaxnmt.training.metrics import perplexity
 
@@ -33,7 +33,7 @@ def write_samples(run: Path, step: int, pairs: Sequence[tuple[str, str]], hypoth
     """Write all validation sentences with reference and translation to samples/STEP.txt. Returns one text for each sentence."""
     samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
     (run / "samples").mkdir(exist_ok=True)
-    whole_files.write(run / "samples" / f"{step}.txt", "\n".join(samples))
+    files.write(run / "samples" / f"{step}.txt", "\n".join(samples))
     return samples
 
 

@@ -205,9 +205,9 @@ def test_an_epoch_of_a_mixture_has_the_tokens_that_its_batches_have(tmp_path):
     data = prepare(mixed, tmp_path / "tokenizer", lambda line: None)
     plan = budgets._plan(mixed, data)
     batches = [plan.batch(step) for step in range(plan.steps_per_epoch)]
-    made = sum(int(data.train[c].target_lengths[i]) + 1 for b in batches for c, i in zip(b.corpus.tolist(), b.index.tolist(), strict=True))
+    made = sum(int(data.train[c].target.lengths[i]) + 1 for b in batches for c, i in zip(b.corpus.tolist(), b.index.tolist(), strict=True))
     assert budgets._epoch_tokens(data)[1] == pytest.approx(made, rel=0.05)
-    assert made > 1.2 * sum(int(corpus.target_lengths.sum()) + len(corpus) for corpus in data.train)  # what adding them up would say
+    assert made > 1.2 * sum(int(corpus.target.lengths.sum()) + len(corpus) for corpus in data.train)  # what adding them up would say
 
 
 def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):

@@ -303,7 +303,7 @@ def test_with_data_the_batches_are_the_runs(tmp_path):
     ) == pytest.approx(1)
     data = prepare(experiment, run / "tokenizer", say=print)
     batches = [trainer.plan.batch(step) for step in range(12)]
-    tokens = sum(len(data.train[c].target(i)) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
+    tokens = sum(len(data.train[c].target[i]) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
     assert sum(share.share * share.target_tokens for share in found.shares) * 12 == pytest.approx(tokens)
 
 

@@ -12,7 +12,7 @@ from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config import files as config_files
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 
@@ -153,6 +153,6 @@ def compare(first: str, others: list[str], options: Compare) -> None:
 
 
 def _write(flag: str, name: str, text: str) -> None:
-    with text_streams.writer(name, flag) as write:
+    with streams.line_writer(name, flag) as write:
         write(text)
     say(f"written: {name}")

@@ -13,7 +13,7 @@ from jaxnmt.cli.verbs.drawing import at_least, drawable, write
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel import compiler
 from jaxnmt.runs import directory as run_directory
 
@@ -125,10 +125,10 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     from jaxnmt.lab.visualize.record import of_run
 
     record = of_run(run_directory.folder(run), sentence, options.decoding, options.checkpoint)
-    with text_streams.writer(options.output) as write:
+    with streams.line_writer(options.output) as write:
         write(page(record))
     if options.json:
-        with text_streams.writer(options.json, "--json") as write:
+        with streams.line_writer(options.json, "--json") as write:
             write(json.dumps(record, ensure_ascii=False))
     print(record["translation"])
     say(f"drawn in {options.output}")

@@ -11,7 +11,7 @@ from jaxnmt.cli.verbs.common import Flat, run_folder, say, writable
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def plan(config: str, options: Plan) -> int:
         return 0
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
-        with text_streams.writer(options.json, "--json") as write:
+        with streams.line_writer(options.json, "--json") as write:
             write(json.dumps(report.record(found, config), indent=1))
     used = found.fits and found.largest.work.kernel_flops > 0
     saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None

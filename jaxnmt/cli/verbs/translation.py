@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, writable
 from jaxnmt.config import Decoding, Experiment
 from jaxnmt.config import checks as config_checks
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel import distributed
 from jaxnmt.runs import directory as run_directory
 
@@ -71,7 +71,7 @@ def translate(run: str, options: Translate) -> None:
     checked(run, options)
     distributed.join()
     with distributed.leader_first("read the input"):
-        lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
+        lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
         translator = _translator(run, options.checkpoint)
@@ -131,7 +131,7 @@ def evaluate(run: str, options: Evaluate) -> None:
 
 def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
     """Of several processes, process 0 writes."""
-    return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
+    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translator(run: str, checkpoint: int | str) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnmt.evaluation.test_sets import TestSet
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab import figures, pages
 from jaxnmt.lab.ablations import results
 from jaxnmt.lab.ablations import study as studies
@@ -34,7 +34,7 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     if made := results.translations(study, folder):
         by_length = length_figure(results.test_set(study, folder), made)
         drawn[length.TITLE] = by_length["length.svg"]
-    files = {
+    contents = {
         "report.md": results.markdown(study, rows) + "\n",
         "report.csv": results.table_csv(rows),
         "report.tex": results.latex(study, rows) + "\n",
@@ -43,8 +43,8 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
         **by_length,
         "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
-    for name, text in files.items():
-        whole_files.write(folder / name, text)  # several workers may finish together
+    for name, text in contents.items():
+        files.write(folder / name, text)  # several workers may finish together
     show([table])
 
 

@@ -21,7 +21,7 @@ from typing import IO, Any
 from jaxnmt.config import Experiment
 from jaxnmt.config import files as config_files
 from jaxnmt.errors import SAVED, Diverged, UserError
-from jaxnmt.io import lost_output
+from jaxnmt.io import streams
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Job, Study
 from jaxnmt.parallel import peers
@@ -212,7 +212,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(POLL_SECONDS)
-            if lost_output.is_closed_pipe(sys.stderr):
+            if streams.is_closed_pipe(sys.stderr):
                 raise BrokenPipeError
     except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         process.terminate()

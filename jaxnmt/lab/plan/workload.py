@@ -56,7 +56,7 @@ class Lengths:
     def __init__(self, experiment: cfg.Experiment, run: Path, say: Callable[[str], None]):
         if experiment.data.train and (run / "tokenizer" / "tokenizer.json").exists():
             data = prepare(experiment, run / "tokenizer", say=say)
-            self.lengths = [(corpus.source_lengths, corpus.target_lengths) for corpus in data.train]
+            self.lengths = [corpus.lengths for corpus in data.train]
             self.weights = list(data.weights)
             self.vocabularies = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
             self.prepared, self.said = True, f"batches as the run {run} has them"

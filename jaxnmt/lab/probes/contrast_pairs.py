@@ -15,7 +15,7 @@ from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.evaluation.tokenization import base
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import read_lines
 from jaxnmt.runs import directory as run_directory
 
 RULES = pathlib.Path(__file__).parent / "rules"
