@@ -17,7 +17,7 @@ import jax
 
 from jaxnmt import __version__, errors
 from jaxnmt import config as cfg
-from jaxnmt.config import files as config_files
+from jaxnmt.config.fields import leaves
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.parallel import compiler
 from jaxnmt.training.hooks import FinishedStep, Hook, SkippedSteps, Stop
@@ -164,7 +164,7 @@ def process_age() -> float:
 def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: Path) -> None:
     """Add a line to a JSON Lines file: the record, the config's name and every setting."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {field: value for field, _, value in config_files.leaves(experiment)}
+    settings = {field: value for field, _, value in leaves(experiment)}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"config": name} | record | {"settings": settings}) + "\n")
 

@@ -12,7 +12,8 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from jaxnmt.config import files as config_files, model_code
+from jaxnmt.config import model_code
+from jaxnmt.config.files import changed_fields, read_config, read_config_json, save_config
 from jaxnmt.io import files
 from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
@@ -83,7 +84,7 @@ def read(run: str | pathlib.Path) -> Experiment:
     """
     run = folder(run)
     _refuse_other_folder(run)
-    return config_files.read(run / CONFIG)
+    return read_config(run / CONFIG)
 
 
 def _refuse_other_folder(run: pathlib.Path) -> None:
@@ -100,7 +101,7 @@ def settings(run: pathlib.Path) -> dict[str, Any]:
         UserError: the folder does not exist, or is not a run.
     """
     _refuse_other_folder(run)
-    return config_files.read_plain(run / CONFIG)
+    return read_config_json(run / CONFIG)
 
 
 def setting(run: pathlib.Path, name: str) -> Any:
@@ -197,12 +198,12 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
     if not begun:
         _refuse_lost_checkpoints(run)
     else:
-        refuse_changes(run, config_files.read(run / CONFIG), experiment, moved)
+        refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
         if not begun:
             _remove_traces(run)
-        config_files.save(experiment, run / CONFIG)
+        save_config(experiment, run / CONFIG)
     return begun
 
 
@@ -260,7 +261,7 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: C
     Raises:
         UserError: some differ that would change the training; each is listed as `field: old → new`.
     """
-    changed = config_files.differences(old, new)
+    changed = changed_fields(old, new)
     harmful = {name: values for name, values in changed.items() if name not in moved and not _harmless(name, old, new, *values)}
     if harmful:
         listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())

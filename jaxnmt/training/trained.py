@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import read_config
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layout import unscanned
@@ -37,7 +37,7 @@ class Trained(NamedTuple):
 
 def open_run(run: Path) -> Trained:
     """A run's model without its parameters: these are ShapeDtypeStructs, whole on each device (of all processes)."""
-    experiment, tokenizer = config_files.read(run / "config.json"), load_tokenizer(run / "tokenizer")
+    experiment, tokenizer = read_config(run / "config.json"), load_tokenizer(run / "tokenizer")
     model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(cfg.Mesh()))
     shapes = jax.eval_shape(model.init, jax.random.key(0))

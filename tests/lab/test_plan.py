@@ -16,7 +16,7 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.cli.verbs import planning
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled, hlo, kernel, minimum, prediction, report, search, topology, workload
@@ -366,9 +366,9 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("name", config_files.shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_compiles_for_tpus(name):
-    experiment, target = config_files.load(name), topology.target("v5p:2x2x4")
+    experiment, target = load_config(name), topology.target("v5p:2x2x4")
     size = experiment.tokenizer.vocab_size or 10_000  # `words` takes all there are
     experiment = cfg.replace(experiment, **{"tokenizer.vocab_size": size})
     found = prediction.predict(experiment, target, lengths_of(experiment))
@@ -384,6 +384,6 @@ def test_the_kernel_is_used_and_saves_memory():
     assert prediction.predict(experiment, target, lengths).largest.work.kernel_flops > 0
     dropped = cfg.replace(experiment, **{"model.attention_dropout": 0.1})
     assert prediction.predict(dropped, target, lengths).largest.work.kernel_flops == 0
-    wide = cfg.replace(config_files.load("transformer_1b"), **{"mesh.fsdp": 4})
+    wide = cfg.replace(load_config("transformer_1b"), **{"mesh.fsdp": 4})
     sizes = kernel.saving(wide, target, Shape(4, 2048, 2048))  # a row for each chip: short rows save nothing
     assert sizes.fused < sizes.plain

@@ -10,7 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import tiny
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.training.loop import Trainer, default_hooks
 
 CHANGES = {
@@ -28,7 +28,7 @@ def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
     """A run whose every step is logged; the pairs of its batches go to `batches.txt`."""
     run.mkdir(exist_ok=True)
     experiment = tiny.experiment(folder, **(CHANGES | changes))
-    config_files.save(experiment, run / "config.json")
+    save_config(experiment, run / "config.json")
     trainer = Trainer(experiment, run, default_hooks())
     trainer.run()
     planned = [trainer.plan.batch(step).rows for step in range(experiment.training.steps)]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import Diverged, UserError
@@ -116,7 +116,7 @@ def strict(run):
 
 
 def saved(folder):
-    config_files.save(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
+    save_config(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
     return folder / "run"
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, trainable, writable
 from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
 from jaxnmt.io import streams
 
@@ -103,7 +103,7 @@ def laws(config: str, options: Laws) -> int:
       jaxnmt laws my_model.py --model.emb-dim 64
       jaxnmt laws my_model.py --only causal padding cached
     """
-    config_checks.validate(dataclasses.replace(config_files.load(config), model=options.model))
+    config_checks.validate(dataclasses.replace(load_config(config), model=options.model))
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the same bits again and again, and eight devices wherever there is one

@@ -11,7 +11,7 @@ import tyro
 
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import with_absolute_paths
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import distributed
 from jaxnmt.runs import directory as run_directory
@@ -42,7 +42,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
     config_checks.validate(experiment)
     if not experiment.data.train:
         raise UserError(f"{name} has no training data; give yours with --data.train a.en a.de")
-    return config_files.with_absolute_paths(experiment)
+    return with_absolute_paths(experiment)
 
 
 def writable(flag: str, name: str) -> None:

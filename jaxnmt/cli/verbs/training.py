@@ -11,7 +11,7 @@ from typing import Annotated
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, run_folder, say, trainable
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import changed_fields, load_config, shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.runs import directory as run_directory
@@ -182,7 +182,7 @@ def _train(run: pathlib.Path, experiment: Experiment) -> None:
 
 def is_text(name: str) -> bool:
     """Whether a word of `data check` names text, a file or a dataset, rather than a config."""
-    is_config = name.endswith(".py") or name.replace("-", "_") in config_files.shipped()
+    is_config = name.endswith(".py") or name.replace("-", "_") in shipped_configs()
     return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
 
 
@@ -194,7 +194,7 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     if not run_directory.checkpoints(run) or not (trained_on := identity.read(run)):
         return []
     before = run_directory.read(run)
-    changed = config_files.differences(before, experiment)
+    changed = changed_fields(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
     fields = identity.moved(experiment, trained_on, parts) if parts else []
     if "data.target_language" in changed and run_directory.bleu_decides(before, experiment):
@@ -207,4 +207,4 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
 
 
 def settings_of(name: str) -> Settings:
-    return Settings() if is_text(name) else Settings(config_files.load(name))
+    return Settings() if is_text(name) else Settings(load_config(name))

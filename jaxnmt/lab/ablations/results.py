@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import changed_fields
 from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 from jaxnmt.lab.ablations import study as studies
@@ -92,7 +92,7 @@ def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]
     tested = ["data.test", "data.validation", "data.train", "data.held_out", "data.source_language", "data.target_language"]
     if not parent.data.test and not parent.data.validation:  # then what is held out depends on what is dropped
         tested += ["data.max_length", "data.cleaning", "tokenizer"]
-    apart = {name: config_files.differences(parent, e) for name, e in study.variants.items()}
+    apart = {name: changed_fields(parent, e) for name, e in study.variants.items()}
     alike = [name for name, fields in apart.items() if not any(field.startswith(tuple(tested)) for field in fields)]
     files = {name: [folder / job.folder / "test.txt" for job in _finished(study, folder, name)] for name in alike}
     return {name: [file.read_text(encoding="utf-8").split("\n")[:-1] for file in each] for name, each in files.items() if each}

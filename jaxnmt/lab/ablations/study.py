@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import call_function, changed_fields, find_study, to_json, with_absolute_paths, write_json
 from jaxnmt.errors import UserError
 from jaxnmt.runs import directory as run_directory
 
@@ -93,8 +93,8 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is none, or what it says cannot be.
     """
-    path = config_files.find_study(name)
-    study = config_files.call(path, "study", Study)
+    path = find_study(name)
+    study = call_function(path, "study", Study)
     check(study, str(path))
     return study
 
@@ -152,18 +152,18 @@ def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | Non
     }
     if learning_rate is not None:
         changes["schedule.learning_rate"] = learning_rate
-    return config_files.with_absolute_paths(replace(study.variants[job.variant], **changes))
+    return with_absolute_paths(replace(study.variants[job.variant], **changes))
 
 
 def describe(study: Study) -> dict[str, Any]:
     """All that defines a study, for JSON; two studies are the same if these are equal."""
     plain = dataclasses.asdict(dataclasses.replace(study, variants={}))
-    return json.loads(json.dumps(plain | {"variants": {name: config_files.plain(e) for name, e in study.variants.items()}}))
+    return json.loads(json.dumps(plain | {"variants": {name: to_json(e) for name, e in study.variants.items()}}))
 
 
 def differences(study: Study, variant: str) -> dict[str, tuple[Any, Any]]:
     """What sets a variant apart from the parent: {field: (parent's, its own)}."""
-    return config_files.differences(study.variants[study.parent], study.variants[variant])
+    return changed_fields(study.variants[study.parent], study.variants[variant])
 
 
 def begin(study: Study, folder: pathlib.Path) -> None:
@@ -178,7 +178,7 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         if any(not name.startswith(f".{path.name}") for name in found):  # more than another worker that is just writing it leaves
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
         folder.mkdir(parents=True, exist_ok=True)
-        config_files.write_json(now, path)
+        write_json(now, path)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [field for field in now if before.get(field) != now[field] and field != "seeds"]
@@ -186,4 +186,4 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         raise UserError(
             f"{folder} holds a study with other {' and '.join(changed)}: choose another folder with --folder, or restore the config file"
         )
-    config_files.write_json(now, path)  # other seeds only add runs, or leave some out
+    write_json(now, path)  # other seeds only add runs, or leave some out

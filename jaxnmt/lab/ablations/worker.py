@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from jaxnmt.config import Experiment
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import write_json
 from jaxnmt.errors import SAVED, Diverged, UserError
 from jaxnmt.io import streams
 from jaxnmt.lab.ablations import study as studies
@@ -94,7 +94,7 @@ def _attempt(study: Study, folder: pathlib.Path, steps: dict, job: Job, failed: 
             say(f"{job.folder} failed: the end of {folder / job.folder / 'log.txt'} says why")
             failed.append(job)
         else:
-            config_files.write_json(result, folder / job.folder / RESULT)
+            write_json(result, folder / job.folder / RESULT)
     return True
 
 
@@ -134,7 +134,7 @@ def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: S
         now = _train_and_score(studies.experiment_of(study, job, steps, rate), again, "run", claim)
         if now is None:
             raise UserError(f"{again} failed: the end of {again / 'log.txt'} says why")
-        config_files.write_json(now, again / RESULT)
+        write_json(now, again / RESULT)
     differ = [part for part in ("validations", "test") if before[part] != now[part]]
     for part in differ:
         say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
