@@ -1,4 +1,4 @@
-"""Training's output for people on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Show progress on stderr: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxnmt.parallel.distributed import is_leader
 
 
 def train_line(values: dict, timing: dict) -> str:
-    """Return a log record in words."""
+    """Return the line that shows a log record."""
     left = datetime.timedelta(seconds=round(timing["seconds_left"]))
     return (
         f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
@@ -27,7 +27,7 @@ def train_line(values: dict, timing: dict) -> str:
 
 
 def validation_line(values: dict) -> str:
-    """Return a validation in words."""
+    """Return the line that shows a validation."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
     return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
 
@@ -44,7 +44,7 @@ class _Bar(Progress):
 
 
 class Display:
-    """Lines for people, above a progress bar if stderr is a terminal; of several processes, process 0 shows them."""
+    """Prints lines, above a progress bar if stderr is a terminal. Only process 0 prints."""
 
     def __init__(self, total: int, step: int, lost: Callable[[OSError], None]):
         """`lost` is called once if stderr cannot be written; nothing is shown after that."""
@@ -79,6 +79,6 @@ class Display:
             self.say(f"step {step:,}/{self.total:,}  {line}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()

@@ -289,12 +289,12 @@ def test_the_compilers_refusal_is_read():
 
 def test_with_data_the_batches_are_the_runs(tmp_path):
     from jaxnmt.data.prepared import prepare
-    from jaxnmt.training.loop import Trainer
+    from jaxnmt.training.loop import Trainer, default_hooks
 
     experiment = tiny.experiment(tmp_path, **{"batching": cfg.Batching(layout="buckets", tokens=128, max_shapes=3), "training.steps": 12})
     run = tmp_path / "run"
     run.mkdir()
-    trainer = Trainer(experiment, run, translate=None)
+    trainer = Trainer(experiment, run, default_hooks())
     trainer.store.close()
     lengths = workload.Lengths(experiment, run, print)
     found = lengths.workload(experiment, trainer.mesh)

@@ -11,7 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import tiny
 
 from jaxnmt.config import files as config_files
-from jaxnmt.training.loop import Trainer
+from jaxnmt.training.loop import Trainer, default_hooks
 
 CHANGES = {
     "batching.layout": "buckets",
@@ -29,7 +29,7 @@ def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
     run.mkdir(exist_ok=True)
     experiment = tiny.experiment(folder, **(CHANGES | changes))
     config_files.save(experiment, run / "config.json")
-    trainer = Trainer(experiment, run, None)
+    trainer = Trainer(experiment, run, default_hooks())
     trainer.run()
     planned = [trainer.plan.batch(step).rows for step in range(experiment.training.steps)]
     (run / "batches.txt").write_text(json.dumps(planned))

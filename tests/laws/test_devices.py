@@ -10,7 +10,7 @@ from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoint_store import CheckpointStore
-from jaxnmt.training.loop import validation_loss
+from jaxnmt.training.validation import validation_loss
 
 
 @pytest.fixture(scope="module")
