@@ -101,8 +101,8 @@ def test_every_file_of_the_project_exists(page):
 
 def test_the_layout_names_files_that_exist():
     (_, layout), *_ = pages.blocks(pages.read(pages.DOCS / "design.md"))
-    names = set(re.findall(r"\b(\w+\.(?:py|md|toml))\b", layout))
-    assert names and names <= {path.name for path in pages.ROOT.rglob("*.*") if path.suffix in (".py", ".md", ".toml")}
+    names = set(re.findall(r"\b\w+\.py\b", layout))
+    assert names and names <= {path.name for path in (pages.ROOT / "jaxnmt").rglob("*.py")}
 
 
 # ---- Python
