@@ -151,7 +151,7 @@ def main() -> None:
     title = "Compiled, not run: TPU v5e, 2,048 target positions a chip"
     chart = figures.chart(weak(plans), title, "chips", "predicted model FLOPs utilisation, %", log_x=True)
     (folder / "scaling.svg").write_text(chart)
-    (folder / "scaling.csv").write_text(figures.table(weak(plans)))
+    (folder / "scaling.csv").write_text(figures.lines_csv(weak(plans)))
 
 
 if __name__ == "__main__":
