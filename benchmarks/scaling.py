@@ -44,7 +44,7 @@ def make(folder: pathlib.Path) -> dict[str, dict]:
         file = folder / f"{name}.json"
         if not file.exists():
             print(f"jaxnmt plan {words}", file=sys.stderr, flush=True)
-            subprocess.run([sys.executable, "-m", "jaxnmt.cli", "plan", *words.split(), "--json", str(file)], stdout=sys.stderr)
+            subprocess.run([sys.executable, "-m", "jaxnmt", "plan", *words.split(), "--json", str(file)], stdout=sys.stderr)
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in PLANS if (folder / f"{name}.json").exists()}
 
 
