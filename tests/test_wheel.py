@@ -47,8 +47,8 @@ def test_every_file_of_the_package_its_configs_and_its_launchers_is_in_it(wheel)
     expected = {pathlib.Path(inside) / path for outside, inside in FOLDERS.items() for path in files(ROOT / outside)}
     packed = {path for path in files(wheel) if path.parts[0] == "jaxnmt"}
     assert packed == expected
-    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "analysis/visualize/template/page.html"]
-    assert {pathlib.Path("jaxnmt") / name for name in [*named, "analysis/probes/rules/de.toml"]} <= packed
+    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "lab/visualize/template/page.html"]
+    assert {pathlib.Path("jaxnmt") / name for name in [*named, "lab/probes/rules/de.toml"]} <= packed
 
 
 def test_an_installed_package_finds_them(wheel, tmp_path):

@@ -1,6 +1,8 @@
 """Records of tiny models of every kind, and of the ladder's rungs made narrow, which the tests of records and of pages share."""
 
 import functools
+import json
+import re
 from typing import Any
 
 import pytest
@@ -73,3 +75,8 @@ def translator(name: str) -> Translator:
 def recorded(name: str, sentence: str = "") -> dict[str, Any]:
     origin = {"run": name, "checkpoint": "checkpoint 1", "languages": ["en", "de"]}
     return origin | record(translator(name), config_of(name), sentence or SENTENCES[name], DECODING)
+
+
+def read(page: str) -> dict[str, Any]:
+    """Return the record inside a page."""
+    return json.loads(re.search(r'<script type="application/json" id="record">(.*?)</script>', page, re.S)[1])

@@ -57,7 +57,7 @@ def study_file(tmp_path, seeds):
 
 
 def command(file, folder):
-    return [sys.executable, "-m", "jaxnmt.cli", "ablate", str(file), "--folder", str(folder)]
+    return [sys.executable, "-m", "jaxnmt", "ablate", str(file), "--folder", str(folder)]
 
 
 def without_speed(table):
@@ -220,7 +220,7 @@ def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
     [unfinished, _] = results.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
     assert unfinished.steps == 0 and results.cells(unfinished, 3)[8:10] == ["–", "–"]
     with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):
-        worker.reproduce(study, tmp_path, {}, "a", print)
+        worker.reproduce(study, tmp_path, lambda job: 1, "a", print)
 
 
 @pytest.mark.parametrize("part", ["validations", "test"])
@@ -237,7 +237,7 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
         (tmp_path / f"runs/a/seed-{seed}").mkdir(parents=True)
         write_json(result, tmp_path / f"runs/a/seed-{seed}/result.json")
     monkeypatch.setattr(worker, "_train_and_score", train)
-    steps, said = {"a": {"run": 5}}, []
+    steps, said = (lambda job: 5), []
     assert worker.reproduce(study, tmp_path, steps, "runs/a/seed-2", said.append)
     assert worker.reproduce(study, tmp_path, steps, str(tmp_path / "runs/a/seed-2"), said.append)
     assert not worker.reproduce(study, tmp_path, steps, "a", said.append) and f"{part} differ" in said[-3]
@@ -412,7 +412,7 @@ def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, sta
 
     monkeypatch.setattr(worker, "_attempt", stopped)
     with pytest.raises(SystemExit) as left:
-        worker.work(study, tmp_path, {}, print)
+        worker.work(study, tmp_path, lambda job: 5, print)
     assert left.value.code == status
 
 

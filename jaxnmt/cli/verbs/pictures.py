@@ -152,7 +152,7 @@ def runs_curves(first: str, others: list[str], options: Curves) -> None:
     drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]
     lines = dict(zip(comparison_report.labels([str(run) for run in runs]), drawn, strict=True))
     x, y = learning_curves.X[options.against], learning_curves.Y[options.metric]
-    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.table(lines)})
+    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.lines_csv(lines)})
 
 
 def probe_length(first: str, others: list[str], options: Length) -> None:

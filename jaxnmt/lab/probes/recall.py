@@ -227,7 +227,7 @@ def read(path: pathlib.Path) -> list[Cell]:
 
 
 def _write(path: pathlib.Path, cells: Sequence[Cell]) -> None:
-    files.write(path, figures.numbers(Cell._fields, cells))
+    files.write(path, figures.to_csv(Cell._fields, cells))
 
 
 def title(cells: Sequence[Cell]) -> str:
