@@ -41,13 +41,10 @@ for module in pkgutil.walk_packages(jaxnmt.__path__, "jaxnmt."):
     if "._configs" not in module.name:
         importlib.import_module(module.name)
 from jaxnmt.lab import figures
-from jaxnmt.config import UserError
-from jaxnmt.decoding.translator import Translator
-from jaxnmt.training.trained import load
 try:
-    Translator.from_run(pathlib.Path("nowhere"))
-except UserError as error:
-    assert "nowhere has no checkpoint yet" in str(error)
+    jaxnmt.load("nowhere")
+except jaxnmt.UserError as error:
+    assert "nowhere does not exist" in str(error)
 figures.chart({"a": figures.Line([1, 2], [1, 2], [1, 2], [1, 2])}, "title", "x", "y")
 after = state()
 print({name: (before[name], after[name]) for name in before if before[name] != after[name]})

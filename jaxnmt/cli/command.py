@@ -20,9 +20,9 @@ from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
 from jaxnmt.config import trust
 from jaxnmt.config.fields import nearest
 from jaxnmt.config.files import shipped_configs
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import SAVED, Stopped, UserError
 from jaxnmt.io import streams
-from jaxnmt.parallel import compiler, distributed, huge_pages
+from jaxnmt.parallel import compiler, distributed, huge_pages, log
 from jaxnmt.runs import directory as run_directory
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -205,16 +205,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _as_a_process()
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with log.printed():
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return distributed.leave(status or 0)
-    except SystemExit as leaving:
-        if leaving.code in _STOPPED:
+    except (SystemExit, Stopped) as leaving:
+        code = leaving.status if isinstance(leaving, Stopped) else leaving.code
+        if code in _STOPPED:
             if argv is None:  # schedulers send a second signal, which must not change the status
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps
-            return distributed.leave(int(leaving.code))
+            return distributed.leave(int(code))
         raise
     except UserError as error:
         _complain(f"error: {error}")

@@ -115,7 +115,7 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     layers = {path_name(path): x for path, x in leaves if _CROSS_ATTENTION.fullmatch(path_name(path))}
     if not layers:
         raise UserError(
-            "--alignments needs attention over the source, and this model has none "
+            "alignments need attention over the source, and this model has none "
             "(model.context fixed, or one of your own whose cross_attention sows no weights)"
         )
     order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])

@@ -56,12 +56,22 @@ def keep_programs() -> None:
 
 
 def check() -> None:
-    """Refuse a JAX that has no device, or computes wrong numbers. No setting of JAX is changed.
+    """Start JAX, if nothing has, with the flags of `use_right_fusions`, and check that it has a device and computes right numbers.
+
+    $XLA_FLAGS is as before when this returns: XLA has read it. No setting of JAX is changed.
 
     Raises:
-        UserError: it is so.
+        UserError: JAX has no device, or computes wrong numbers.
     """
-    _check_devices()
+    flags = os.environ.get("XLA_FLAGS")
+    use_right_fusions()
+    try:
+        _check_devices()
+    finally:
+        if flags is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = flags
     if wrong := faults():
         raise UserError(f"{_version()} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more")
 

@@ -9,15 +9,14 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import Stopped, UserError
 from jaxnmt.parallel import distributed
 
 
 class Signals:
     """Handles signals while training runs.
 
-    The first signal stops training after the current step; the loop then saves and exits. A second Ctrl-C exits at once. Any other second
-    signal is ignored, because schedulers send SIGTERM to a process and also to the processes that forward it.
+    SIGHUP that was ignored when the process started (`nohup`) stays ignored. In a call from Python, no signal is caught.
 
     SIGHUP stays ignored if it was ignored when the process started (`nohup`).
 
@@ -25,18 +24,20 @@ class Signals:
     on as SIGTERM, so that all processes exit together and with the same status.
     """
 
-    def __init__(self) -> None:
-        self.received: int | OSError = 0  # the number of a signal, or the error of writing to stderr
+    def __init__(self, catch: bool) -> None:
+        """Make the object; `catch` says whether it handles signals between `__enter__` and `__exit__`."""
+        self._catch = catch
+        self.received: int | OSError = 0  # a signal's number, or why stderr cannot be written
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
+        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM} if self._catch else set()
         if distributed.several():
-            numbers.remove(signal.SIGTERM)
+            numbers.discard(signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            numbers.remove(signal.SIGHUP)
+            numbers.discard(signal.SIGHUP)
         for number in numbers:
-            with contextlib.suppress(ValueError):  # Python allows signal handlers in the main thread only
+            with contextlib.suppress(ValueError):  # only the main thread can catch signals
                 self._old[number] = signal.signal(number, self._handle)
         return self
 
@@ -45,11 +46,11 @@ class Signals:
             signal.signal(number, handler)
 
     def stderr_lost(self, error: OSError) -> None:
-        """Stop because stderr cannot be written. A closed pipe counts as SIGPIPE, a closed terminal as SIGHUP."""
-        if error.errno == errno.EIO:
+        """Ask for a stop because progress cannot be shown. A closed pipe counts as SIGPIPE, a terminal that is gone as SIGHUP."""
+        if error.errno == errno.EIO and self._catch:
             os.kill(os.getpid(), signal.SIGHUP)
         else:
-            self._ask(signal.SIGPIPE if error.errno == errno.EPIPE else error)
+            self._ask({errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}.get(error.errno or 0, error))
 
     def stop_after(self, step: int) -> bool:
         """Return whether training must stop after this step. Call it after each step."""
@@ -60,18 +61,17 @@ class Signals:
         return stop
 
     def leave(self, saved: str, say: Callable[[str], None]) -> NoReturn:
-        """Report where the run was saved and end the process.
+        """Say where the run stands and end training.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. SystemExit: another signal or a closed pipe, with the status `SAVED`. UserError: stderr cannot be
-                written for another reason.
+            KeyboardInterrupt: Ctrl-C. Stopped: another signal or a closed pipe. UserError: stderr cannot be written for another reason.
         """
         if isinstance(self.received, OSError):
             raise UserError(f"stderr cannot be written ({self.received.strerror}): {saved}")
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt(saved)
         say(saved)
-        raise SystemExit(SAVED)
+        raise Stopped(saved)
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:

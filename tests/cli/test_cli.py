@@ -23,6 +23,7 @@ from jaxnmt.cli.words import divide, parse
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config.fields import leaves, unannotated
 from jaxnmt.config.files import shipped_configs
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 
 FIELDS = {name: unannotated(hint) for name, hint, _ in leaves(Experiment())}
@@ -188,7 +189,7 @@ def trained(monkeypatch, tmp_path):
     """A run, and in place of the training loop a list of what it is called with."""
     calls = []
     loop = types.ModuleType("jaxnmt.training.loop")
-    loop.train = lambda experiment, run, translate=None: calls.append((experiment, run))
+    loop.train = lambda experiment, run, *_: calls.append((experiment, run))
     validation = types.ModuleType("jaxnmt.evaluation.validation")
     validation.ValidationTranslator = object
     monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
@@ -279,10 +280,6 @@ class Shouting:
 
     asked: typing.ClassVar[list[int]] = []
 
-    @classmethod
-    def from_run(cls, run, checkpoint=None):
-        return cls()
-
     def translate(self, lines, decoding, first=1):
         self.asked.append(first)
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
@@ -290,9 +287,7 @@ class Shouting:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    translator = types.ModuleType("jaxnmt.decoding.translator")
-    translator.Translator = Shouting
-    monkeypatch.setitem(sys.modules, "jaxnmt.decoding.translator", translator)
+    monkeypatch.setattr(Run, "translator", Shouting())
     experiment = replace(Experiment(), **{"decoding.batch_size": 1, "data.test": (f"{tmp_path}/t.en", f"{tmp_path}/t.de")})
     run_directory.start(tmp_path / "run", experiment)
     return str(tmp_path / "run")
@@ -437,7 +432,7 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
     assert capsys.readouterr().out == f"run  {line}\n"
     (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "train", "step": 50, "loss": null}\n')
     assert cli.main(["runs", "show", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "run  step 200 of 10,000, loss no number\n"
+    assert capsys.readouterr().out == "run  step 200 of 10,000, loss NaN\n"
 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])

@@ -16,7 +16,7 @@ from processes import Job, apart
 
 from jaxnmt.errors import SAVED, UserError
 from jaxnmt.parallel import distributed, peers
-from jaxnmt.training.checkpoint import steps
+from jaxnmt.runs.directory import checkpoints as steps
 
 SETTINGS = {"training.steps": 16, "validation.every": 8, "checkpoints.every": 5, "logging.every": 2, "logging.tensorboard": False}
 
