@@ -44,7 +44,7 @@ def make(folder: pathlib.Path) -> dict[str, dict]:
         file = folder / f"{name}.json"
         if not file.exists():
             print(f"jaxnmt plan {words}", file=sys.stderr, flush=True)
-            subprocess.run([sys.executable, "-m", "jaxnmt.cli", "plan", *words.split(), "--json", str(file)], stdout=sys.stderr)
+            subprocess.run([sys.executable, "-m", "jaxnmt", "plan", *words.split(), "--json", str(file)], stdout=sys.stderr)
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in PLANS if (folder / f"{name}.json").exists()}
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     title = "Compiled, not run: TPU v5e, 2,048 target positions a chip"
     chart = figures.chart(weak(plans), title, "chips", "predicted model FLOPs utilisation, %", log_x=True)
     (folder / "scaling.svg").write_text(chart)
-    (folder / "scaling.csv").write_text(figures.table(weak(plans)))
+    (folder / "scaling.csv").write_text(figures.lines_csv(weak(plans)))
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import functools
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Experiment, checks, replace, trust
-from jaxnmt.config import files as config_files
+from jaxnmt.config.fields import leaves, nearest
+from jaxnmt.config.files import changed_fields, load_config, tupled, with_absolute_paths
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.runs import directory
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
     from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName
     from jaxnmt.evaluation.test_sets import TestSet
     from jaxnmt.models.seq2seq import Seq2Seq
-
-
-def load_config(name: str) -> Experiment:
-    """Return the experiment of a config, by its shipped name ("transformer_small") or the path of a Python file.
-
-    Raises:
-        UserError: there is no such config, or its file fails.
-    """
-    return config_files.load(name)
+    from jaxnmt.training.hooks import Hook
 
 
 def train(
@@ -40,6 +32,7 @@ def train(
     folder: str | pathlib.Path = "",
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
+    hooks: Sequence[Hook] = (),
 ) -> Run:
     """Train a model, or resume training if the folder is a run that is not finished.
 
@@ -49,6 +42,7 @@ def train(
         folder: the run's folder; empty: runs/ and the config's name. An experiment needs one.
         settings: values of other fields by their dotted names, such as {"training.steps": 5000}.
         progress: print to stderr what the command line prints there.
+        hooks: what else to do after training steps.
 
     Returns:
         The run, with its best checkpoint.
@@ -64,7 +58,7 @@ def train(
     experiment = with_settings(experiment, {**(settings or {}), **({"data.train": tuple(data)} if data else {})})
     run = run_folder(name, str(folder) if isinstance(folder, str) else folder)
     with log.printed(progress):
-        train_folder(run, trainable(name, experiment), progress)
+        train_folder(run, trainable(name, experiment), hooks, progress)
     return Run(run)
 
 
@@ -325,12 +319,12 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
     Raises:
         UserError: there is no such field, or its value cannot be.
     """
-    known = {name for name, _, _ in config_files.leaves(experiment)}
+    known = {name for name, _, _ in leaves(experiment)}
     for name in settings:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2)
+            near = nearest(name, known)
             raise UserError(f"there is no setting {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    experiment = replace(experiment, **{name: config_files.tupled(value) for name, value in settings.items()})
+    experiment = replace(experiment, **{name: tupled(value) for name, value in settings.items()})
     checks.validate(experiment)
     return experiment
 
@@ -347,7 +341,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
     checks.validate(experiment)
     if not experiment.data.train:
         raise UserError(f'{name} has no training data; give yours with --data.train a.en a.de, in Python with data=("a.en", "a.de")')
-    return config_files.with_absolute_paths(experiment)
+    return with_absolute_paths(experiment)
 
 
 def run_folder(config: str, run: str | pathlib.Path) -> pathlib.Path:
@@ -356,11 +350,14 @@ def run_folder(config: str, run: str | pathlib.Path) -> pathlib.Path:
     return directory.folder(run or pathlib.Path("runs") / name)
 
 
-def train_folder(run: pathlib.Path, experiment: Experiment, progress: bool = False, signals: bool = False) -> None:
+def train_folder(
+    run: pathlib.Path, experiment: Experiment, hooks: Sequence[Hook] = (), progress: bool = False, signals: bool = False
+) -> None:
     """Train or resume the run in a folder.
 
     Args:
         experiment: as `trainable` returns it.
+        hooks: what else to do after training steps.
         progress: show lines and a progress bar on stderr.
         signals: save and stop at Ctrl-C, SIGTERM and SIGHUP, which are caught while training lasts.
     """
@@ -369,7 +366,7 @@ def train_folder(run: pathlib.Path, experiment: Experiment, progress: bool = Fal
             from jaxnmt.evaluation.validation import ValidationTranslator
             from jaxnmt.training import loop
 
-            loop.train(experiment, run, ValidationTranslator(), progress, signals)
+            loop.train(experiment, run, ValidationTranslator(), hooks, progress, signals)
         except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
             raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` resumes from the last checkpoint") from None
 
@@ -397,7 +394,7 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     if not directory.checkpoints(run) or not (trained_on := identity.read(run)):
         return []
     before = directory.read(run)
-    changed = config_files.differences(before, experiment)
+    changed = changed_fields(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
     fields = identity.moved(experiment, trained_on, parts) if parts else []
     if "data.target_language" in changed and directory.bleu_decides(before, experiment):

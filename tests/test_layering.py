@@ -63,7 +63,7 @@ def test_imports_run_downwards(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "data").rglob("*.py")), ids=lambda path: path.name)
 def test_data_is_free_of_jax(path):
-    banned = {"jax", "flax", "optax", "orbax"} | (set() if path.name == "loader.py" else {"grain"})
+    banned = {"jax", "flax", "optax", "orbax"}
     assert [module for _, module in imports(path) if module.split(".")[0] in banned] == []
 
 

@@ -9,20 +9,21 @@ import zipfile
 
 import pytest
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import shipped_configs
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = {"jaxnmt": "jaxnmt", "configs": "jaxnmt/_configs", "launch": "jaxnmt/_launch"}
 
 FINDS = """
 import json, pathlib, jaxnmt
-from jaxnmt import config_files, launchers
+from jaxnmt.cli import launchers
+from jaxnmt.config.files import find_config, shipped_configs
 from jaxnmt.lab.probes import contrast_pairs
 from jaxnmt.lab.visualize import page
-read = [config_files.find("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
+read = [find_config("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
 read += [launchers.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
 package = pathlib.Path(jaxnmt.__file__).parent
-print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(config_files.shipped())]))
+print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(shipped_configs())]))
 """
 
 
@@ -46,8 +47,8 @@ def test_every_file_of_the_package_its_configs_and_its_launchers_is_in_it(wheel)
     expected = {pathlib.Path(inside) / path for outside, inside in FOLDERS.items() for path in files(ROOT / outside)}
     packed = {path for path in files(wheel) if path.parts[0] == "jaxnmt"}
     assert packed == expected
-    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "analysis/visualize/template/page.html"]
-    assert {pathlib.Path("jaxnmt") / name for name in [*named, "analysis/probes/rules/de.toml"]} <= packed
+    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "lab/visualize/template/page.html"]
+    assert {pathlib.Path("jaxnmt") / name for name in [*named, "lab/probes/rules/de.toml"]} <= packed
 
 
 def test_an_installed_package_finds_them(wheel, tmp_path):
@@ -55,4 +56,4 @@ def test_an_installed_package_finds_them(wheel, tmp_path):
         [sys.executable, "-c", FINDS], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(wheel)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == [str(wheel / "jaxnmt"), [True] * 7, list(config_files.shipped())]
+    assert json.loads(done.stdout) == [str(wheel / "jaxnmt"), [True] * 7, list(shipped_configs())]

@@ -12,7 +12,7 @@ from jaxnmt import config
 from jaxnmt.data.prepared import Prepared, cache_folder
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 
 RECORD = "data.json"
 
@@ -47,7 +47,7 @@ def bind(run: Path, data: Prepared, begun: bool, is_leader: bool) -> Prepared:
             "restore the data, or start a new run with --run"
         )
     if is_leader:
-        whole_files.write(run / RECORD, json.dumps(now, indent=2, sort_keys=True))
+        files.write(run / RECORD, json.dumps(now, indent=2, sort_keys=True))
     return dataclasses.replace(data, fingerprints=now, languages=(source, target))
 
 

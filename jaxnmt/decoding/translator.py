@@ -14,7 +14,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
-from jaxnmt.io.lines import normalise
+from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh

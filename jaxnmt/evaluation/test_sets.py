@@ -17,8 +17,7 @@ from jaxnmt.data.vocabulary import check_joiner, split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import Scores, score
 from jaxnmt.evaluation.tokenization import choose, of_split_text
-from jaxnmt.io.lines import canonical, decode, normalise
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
 _SPLIT_NOTE = {
     True: "the text was already split: pieces are joined, and BLEU counts the words as they are (tokenize=none)",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jaxnmt import __version__
 from jaxnmt.config import Decoding
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel.log import say
 from jaxnmt.training.checkpoints import Found
 
@@ -34,7 +34,7 @@ def kept(run: Path, found: Found, sources: Sequence[str], decoding: Decoding, tr
     try:
         file.parent.mkdir(exist_ok=True)
         record = {"made_by": found.name, "decoding": settings, "translations": lines}
-        whole_files.write(file, json.dumps(record, ensure_ascii=False, indent=1))
+        files.write(file, json.dumps(record, ensure_ascii=False, indent=1))
     except OSError as error:  # it may be somebody else's run
         say(f"the translations are not kept: {file} cannot be written ({error.strerror})")
     return lines

@@ -11,8 +11,8 @@ from typing import Any
 
 from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.files import language_of
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.text_files import language_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, joiner_seen
 from jaxnmt.errors import UserError
@@ -21,8 +21,7 @@ from jaxnmt.evaluation.scores import References
 from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
 from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make
 from jaxnmt.evaluation.tokenization import of_split_text
-from jaxnmt.io.lines import canonical, decode, normalise
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import canonical, decode, normalise, read_lines
 from jaxnmt.run import Run
 from jaxnmt.runs import directory
 

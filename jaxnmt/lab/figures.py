@@ -1,4 +1,4 @@
-"""Line charts with bands, maps of points and heat maps, as SVG; and the numbers that they show, as CSV."""
+"""Line charts with bands, scatter plots and heat maps, as SVG; and their numbers, as CSV."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Okabe and Ito's colours, told apart by those who see few; then dashes tell lines apart too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; dashes distinguish lines too.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)))
-WRITTEN = 24  # columns of a heat map, at most, for its numbers to be written in it
-LABELLED = 10  # places on a logarithmic axis, at most, for each to have its own label
+WRITTEN = 24  # a heat map with at most this many columns shows its numbers
+LABELLED = 10  # on a logarithmic axis at most this many values have a label each
 
 
 class Line(NamedTuple):
-    """A named curve; `low` and `high` bound its band."""
+    """A curve; `low` and `high` bound its band."""
 
     x: list[float]
     y: list[float]
@@ -25,18 +25,24 @@ class Line(NamedTuple):
     high: list[float]
 
 
+def line(points: Sequence[Sequence[float]]) -> Line:
+    """Return the line through points (x, y, low, high)."""
+    return Line(*([point[i] for point in points] for i in range(4)))
+
+
 def over_seeds(curves: Sequence[Mapping[float, float]]) -> Line:
-    """The mean of several {x: y}, at the x that all have, and a band of one standard deviation."""
+    """Return the mean of several {x: y}, at the x that all have, with a band of one standard deviation."""
     shared = sorted(set.intersection(*(set(curve) for curve in curves)))
-    values = [[curve[x] for curve in curves] for x in shared]
-    means = [statistics.fmean(value) for value in values]
-    widths = [statistics.stdev(value) if len(value) > 1 else 0.0 for value in values]
-    low, high = ([m + sign * w for m, w in zip(means, widths, strict=True)] for sign in (-1, 1))
-    return Line(list(shared), means, low, high)
+    points = []
+    for x in shared:
+        values = [curve[x] for curve in curves]
+        mean, width = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+        points.append((x, mean, mean - width, mean + width))
+    return line(points)
 
 
 class Point(NamedTuple):
-    """A place on a map, and what is written there."""
+    """A point of a scatter plot and its label."""
 
     name: str
     x: float
@@ -44,7 +50,7 @@ class Point(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A heat map: a row of `values` for each name in `rows`, a column for each in `columns`; without names both are counted from 0."""
+    """A heat map: `rows` and `columns` name the rows and columns of `values`; without names they are numbered from 0."""
 
     values: Sequence[Sequence[float]]
     rows: Sequence[str] = ()
@@ -52,14 +58,14 @@ class Grid(NamedTuple):
 
 
 def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = False, log_y: bool = False) -> str:
-    """The lines as one SVG, that scales to the width it is given and needs nothing from elsewhere."""
+    """Return the lines as one self-contained SVG that scales to the available width."""
 
     def draw(figure) -> None:
         from matplotlib.ticker import MaxNLocator
 
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # one line shows through another that lies on it
+            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # a dashed line leaves a line beneath it visible
             axes.plot(
                 line.x, line.y, linestyle=dash, color=colour, label=_plain(name), marker="o" if len(line.x) < 30 else "", markersize=3
             )
@@ -78,7 +84,7 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
 
 
 def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -> str:
-    """Named points in two dimensions, a colour for each group, as one SVG."""
+    """Return labelled points in two dimensions, one colour per group, as one SVG."""
 
     def draw(figure) -> None:
         axes = figure.subplots()
@@ -96,9 +102,9 @@ def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -
 
 
 def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float, high: float) -> str:
-    """Heat maps one below the other, by name, as one SVG with one scale from `low` to `high`; a negative `low` is drawn in another colour.
+    """Return heat maps, one below the other, as one SVG with one scale from `low` to `high`. If `low` is negative, it has two colours.
 
-    Narrow ones have their numbers written in them.
+    Narrow ones show their numbers.
     """
 
     def draw(figure) -> None:
@@ -126,7 +132,7 @@ def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float,
 
 
 def _write_in(axes, grid: Grid, low: float, high: float) -> None:
-    """Each number in its cell, light where the cell is dark."""
+    """Write each number in its cell, in white if the cell is dark."""
     for i, row in enumerate(grid.values):
         for j, value in enumerate(row):
             dark = abs(value) > 0.6 * high if low < 0 else value - low > 0.6 * (high - low)
@@ -135,9 +141,9 @@ def _write_in(axes, grid: Grid, low: float, high: float) -> None:
 
 
 def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
-    """A figure (matplotlib's) in the house's style, as SVG; `height` in inches, of 7.5 that it is wide."""
+    """Return a matplotlib figure as SVG, 7.5 inches wide and `height` inches high."""
     import matplotlib
-    from matplotlib.figure import Figure  # pyplot would choose a backend for the whole process
+    from matplotlib.figure import Figure  # pyplot would set a backend for the whole process
 
     style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
     with matplotlib.rc_context(style):
@@ -149,12 +155,12 @@ def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text as it stands: between two dollar signs matplotlib would read a formula."""
+    """Return text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
 
 
 def _scaling(svg: str, title: str) -> str:
-    """An SVG without its XML head, as wide as its place, and named for those who do not see it."""
+    """Return an SVG without its XML header, as wide as its container, with a label for screen readers."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
@@ -162,13 +168,13 @@ def _scaling(svg: str, title: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="max-width: 46rem; width: 100%; background: #fff"', 1)
 
 
-def table(lines: Mapping[str, Line]) -> str:
-    """The numbers of a chart, a line a point."""
-    return numbers(["line", *Line._fields], ([name, *point] for name, line in lines.items() for point in zip(*line, strict=True)))
+def lines_csv(lines: Mapping[str, Line]) -> str:
+    """Return the numbers of a chart as CSV, one row per point."""
+    return to_csv(["line", *Line._fields], ([name, *point] for name, line in lines.items() for point in zip(*line, strict=True)))
 
 
-def numbers(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV, below their header."""
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return a header and rows as CSV."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Learning curves of runs, from what they wrote down while they trained."""
+"""Learning curves of runs, from their metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from jaxnmt.errors import UserError
-from jaxnmt.lab.figures import Line
+from jaxnmt.lab.figures import Line, line
 from jaxnmt.runs.directory import read_metrics
 
 Against = Literal["epoch", "step", "tokens", "minutes"]
@@ -20,21 +20,20 @@ Y = {"bleu": "validation BLEU", "loss": "validation loss, nats a token"}
 
 
 def curve(run: pathlib.Path, against: Against, metric: Metric) -> Line:
-    """A run's validations: each one's score, over what had been trained by then. Minutes leave out compiling, validating and saving.
+    """Return a run's validation scores against the training done until then. Minutes exclude compiling, validating and saving.
 
     Raises:
         UserError: the run has no validation with this metric yet.
     """
-    trained = _trained(run, against)
-    points = [(trained(record["step"]), record[metric]) for record in read_metrics(run, "validation") if _is_number(record.get(metric))]
-    if not points:
-        raise UserError(f"{run} has no validation with a {metric} yet: there is no curve to draw")
-    x, y = (list(values) for values in zip(*points, strict=True))
-    return Line(x, y, y, y)
+    trained, records = _trained(run, against), read_metrics(run, "validation")
+    scores = [(trained(record["step"]), y) for record in records if (y := record.get(metric)) is not None and math.isfinite(y)]
+    if not scores:
+        raise UserError(f"{run} has no validation with a {metric} yet, so there is no curve: train on, or choose another --metric")
+    return line([(x, y, y, y) for x, y in scores])
 
 
 def _trained(run: pathlib.Path, against: Against):
-    """What had been trained at a step: the line between the two nearest that were written down."""
+    """Return a function from a step to the training done until then, interpolated between logged steps."""
     records = read_metrics(run, "train")
     steps = [0, *(record["step"] for record in records)]
     values = {
@@ -44,7 +43,3 @@ def _trained(run: pathlib.Path, against: Against):
         "minutes": list(itertools.accumulate(record["timing"]["seconds"] / 60 for record in records)),
     }[against]
     return lambda step: float(np.interp(step, steps, [0, *values]))
-
-
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

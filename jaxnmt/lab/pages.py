@@ -1,6 +1,6 @@
-"""Self-contained HTML pages: no request leaves the file; light and dark, wide and narrow.
+"""Self-contained HTML pages, for light and dark mode, wide and narrow screens; they load nothing.
 
-What takes text escapes it; what takes `body` takes HTML.
+Functions escape text; a parameter named `body` takes HTML.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import html
 import re
+from collections.abc import Sequence
 
 from jaxnmt.lab.tables import Table
 
@@ -57,20 +58,20 @@ _PIECES = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-
 
 
 def page(title: str, body: str) -> str:
-    """A whole page around `body`, which begins below its h1."""
+    """Return a whole page with `body` below its h1."""
     return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
 
 
 def paragraph(text: str, kind: str = "") -> str:
-    """Text as a paragraph; `kind` "note" for small print."""
+    """Return text as a paragraph; `kind` "note" makes small print."""
     opening = f'<p class="{kind}">' if kind else "<p>"
     return f"{opening}{html.escape(text)}</p>"
 
 
 def table(shown: Table) -> str:
-    """A table with its caption; a wide one scrolls within itself."""
-    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in shown.header)
-    rows = "\n".join(f'<tr><th scope="row">{html.escape(first)}</th>{_cells(rest)}</tr>' for first, *rest in shown.rows)
+    """Return a table with its caption; a wide table scrolls horizontally."""
+    head = _cells('th scope="col"', shown.header)
+    rows = "\n".join(f'<tr><th scope="row">{html.escape(first)}</th>{_cells("td", rest)}</tr>' for first, *rest in shown.rows)
     note = paragraph(shown.note, "note") if shown.note else ""
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(shown.title)}"><table>\n'
@@ -80,12 +81,12 @@ def table(shown: Table) -> str:
 
 
 def definitions(pairs: list[tuple[str, str]]) -> str:
-    """Names, which are text, and what belongs to them, which is HTML."""
+    """Return a definition list of names (text) and their definitions (HTML)."""
     return "<dl>\n" + "\n".join(f'<dt>{html.escape(name)}</dt><dd dir="auto">{body}</dd>' for name, body in pairs) + "\n</dl>"
 
 
 def marked(text: str, reference: str) -> str:
-    """Text with those words in <mark> that the reference does not have at this place, as difflib aligns the two."""
+    """Return text with the words in <mark> that differ from the reference, as difflib aligns the two."""
     mine, theirs = _PIECES.findall(text), [piece for piece in _PIECES.findall(reference) if not piece.isspace()]
     words = [number for number, piece in enumerate(mine) if not piece.isspace()]
     matcher = difflib.SequenceMatcher(None, [mine[number] for number in words], theirs, autojunk=False)
@@ -95,5 +96,5 @@ def marked(text: str, reference: str) -> str:
     return re.sub(r"</mark>(\s*)<mark>", r"\1", "".join(shown))
 
 
-def _cells(cells: list[str]) -> str:
-    return "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+def _cells(tag: str, cells: Sequence[str]) -> str:
+    return "".join(f"<{tag}>{html.escape(cell)}</{tag[:2]}>" for cell in cells)

@@ -1,4 +1,4 @@
-"""Tables for people: on a terminal, as plain text, and (in `pages`) as HTML."""
+"""Tables for readers: on a terminal, as plain text, and (in `pages`) as HTML."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TextIO
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of text; the first column names the rows, the others are numbers. `note` says below it how to read it."""
+    """A table of text. The first column names the rows, the others are numbers; `note` is printed below."""
 
     title: str
     header: tuple[str, ...]
@@ -24,12 +24,12 @@ class Table:
 
 
 def span(first: int, last: int) -> str:
-    """Whole numbers from first to last, in few words."""
+    """Return "4–7", or "4" if both are equal."""
     return f"{first}" if first == last else f"{first}–{last}"
 
 
 def show(tables: Iterable[Table], file: TextIO | None = None) -> None:
-    """Print tables: drawn where `file` (stdout) is a terminal, plain elsewhere."""
+    """Print tables to `file` (default: stdout): with rich on a terminal, else as plain text."""
     from rich.console import Console
 
     console = Console(file=file or sys.stdout, highlight=False)
@@ -49,7 +49,7 @@ def _draw(table: Table, console) -> None:
     for number, name in enumerate(table.header):
         drawn.add_column(Text(name), justify="right" if number else "left", overflow="fold")
     for row in table.rows:
-        drawn.add_row(*map(Text, row))  # Text: a name with [brackets] is no markup
+        drawn.add_row(*map(Text, row))  # Text: rich must not read [brackets] as markup
     console.print(drawn)
     if table.note:
         console.print(Text(f"{table.note}\n", style="dim"))

@@ -12,8 +12,9 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from jaxnmt.config import files as config_files, model_code
-from jaxnmt.io import whole_files
+from jaxnmt.config import model_code
+from jaxnmt.config.files import changed_fields, read_config, read_config_json, save_config
+from jaxnmt.io import files
 from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
 
@@ -50,7 +51,7 @@ def folder(run: str | pathlib.PurePath) -> pathlib.Path:
     Raises:
         UserError: the name is not UTF-8 (JSON and TensorStore could not write it), the folder is elsewhere, or gcsfs is not installed.
     """
-    name = os.fspath(run) if whole_files.in_bucket(run) else os.path.abspath(run)
+    name = os.fspath(run) if files.in_bucket(run) else os.path.abspath(run)
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -76,7 +77,7 @@ def read(run: str | pathlib.Path) -> Experiment:
     Raises:
         UserError: the folder does not exist or is not a run, or the model's code is not trusted.
     """
-    return config_files.read(_config(folder(run)))
+    return read_config(_config(folder(run)))
 
 
 def settings(run: pathlib.Path) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def settings(run: pathlib.Path) -> dict[str, Any]:
     Raises:
         UserError: the folder does not exist or is not a run.
     """
-    return config_files.read_plain(_config(run))
+    return read_config_json(_config(run))
 
 
 def _config(run: pathlib.Path) -> pathlib.Path:
@@ -103,7 +104,7 @@ def checkpoints(run: pathlib.Path) -> list[int]:
     """
     folder = run / CHECKPOINTS
     found = [path for path in folder.iterdir() if path.name.isdigit() and path.is_dir()] if folder.is_dir() else []
-    return sorted(int(path.name) for path in found if not whole_files.in_bucket(path) or (path / COMMITTED).exists())
+    return sorted(int(path.name) for path in found if not files.in_bucket(path) or (path / COMMITTED).exists())
 
 
 def where_training_begins(run: pathlib.Path) -> str:
@@ -148,24 +149,14 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
     Raises:
         UserError: another process has locked it; or the folder holds something else, or cannot be written.
     """
-    if whole_files.in_bucket(run):
+    if files.in_bucket(run):
         yield
         return
-    import fcntl
-
+    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
     _refuse_something_else(run)
-    with _writing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        file = (run / LOCK).open("ab")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"another process is training {run}, or preparing its data: wait until it has ended, or stop it, or train another run"
-            ) from None
-        except OSError as error:
-            say(f"{run / LOCK} cannot be locked ({error.strerror}): do not train this run in two processes at once")
+    with contextlib.ExitStack() as stack:
+        with _writing(run):
+            stack.enter_context(files.lock(run / LOCK, say, when_held=refusal))
         yield
 
 
@@ -190,19 +181,19 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
     if not begun:
         _refuse_lost_checkpoints(run)
     else:
-        refuse_changes(run, config_files.read(run / CONFIG), experiment, moved)
+        refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     with _writing(run):
         run.mkdir(parents=True, exist_ok=True)
         if not begun:
             _remove_traces(run)
-        config_files.save(experiment, run / CONFIG)
+        save_config(experiment, run / CONFIG)
     return begun
 
 
 def _refuse_lost_checkpoints(run: pathlib.Path) -> None:
     """Refuse to begin a run anew if its checkpoints are somewhere else."""
     place = run / CHECKPOINTS
-    if not whole_files.in_bucket(run) and place.is_symlink() and not place.exists():
+    if not files.in_bucket(run) and place.is_symlink() and not place.exists():
         raise UserError(f"{place} is a link to {os.readlink(place)}, which does not exist: mount or create it, then repeat the command")
     if (run / AVERAGE).exists():
         raise UserError(
@@ -232,7 +223,7 @@ def is_log(path: pathlib.Path) -> bool:
     """Return whether a file is a log of the command: by its name, or because this process writes its stdout or stderr there."""
     if not path.is_file():
         return False
-    if _LOG.fullmatch(path.name) or whole_files.in_bucket(path):
+    if _LOG.fullmatch(path.name) or files.in_bucket(path):
         return bool(_LOG.fullmatch(path.name))
     with contextlib.suppress(OSError):  # one of them is closed
         return any(os.path.samestat(path.stat(), os.fstat(number)) for number in (1, 2))
@@ -253,7 +244,7 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: C
     Raises:
         UserError: a difference would change the training. Each one is listed as `field: old → new`.
     """
-    changed = config_files.differences(old, new)
+    changed = changed_fields(old, new)
     harmful = {name: values for name, values in changed.items() if name not in moved and not _harmless(name, old, new, *values)}
     if harmful:
         listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())

@@ -33,7 +33,7 @@ from orbax.checkpoint import tree as orbax_tree
 
 from jaxnmt import config as cfg
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.parallel import distributed
@@ -104,7 +104,7 @@ class Checkpoints:
         """Open the checkpoints of a run's folder; `keep` says which ones stay when one is saved, None that none will be saved."""
         self._run, self._keep = run, keep
         self._saved: _Saved | None = None
-        self.folder = LiteralPath((run if whole_files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
+        self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
         if keep:
             self.scores()  # reports damage in our words before Orbax reads them
             options = {"cleanup_tmp_directories": True, "best_fn": lambda metrics: metrics["score"]}  # without best_fn no metrics are saved
@@ -275,7 +275,7 @@ class Checkpoints:
         self._manager.close()
 
     def _check_space(self, items: dict[str, Any]) -> None:
-        if whole_files.in_bucket(self._run):  # which is never full
+        if files.in_bucket(self._run):  # which is never full
             return
         needed = 1.1 * sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20  # and some for metadata
         free = shutil.disk_usage(self._run).free
@@ -340,17 +340,17 @@ class Checkpoints:
     def _write_average(self, params: Any, record: dict[str, Any]) -> None:
         """Write an average beside the old one and rename it when it is whole; in a bucket, where no folder can be renamed, in its place."""
         place = self._average_folder()
-        new, old = (place if whole_files.in_bucket(place) else place.with_name("average.new")), place.with_name("average.old")
+        new, old = (place if files.in_bucket(place) else place.with_name("average.new")), place.with_name("average.old")
         for left_over in (new, old):
             left_over.rmtree(missing_ok=True)
         try:
             with ocp.StandardCheckpointer() as writer:
                 writer.save(new / "params", params)
-            whole_files.write(new / "average.json", json.dumps(record))
+            files.write(new / "average.json", json.dumps(record))
             if new != place:
                 if place.exists():
                     place.rename(old)
-                whole_files.put(new, place)
+                files.replace(new, place)
         finally:
             for left_over in {new, old} - {place}:
                 left_over.rmtree(missing_ok=True)
@@ -402,7 +402,7 @@ def _shapes(tree: Any) -> dict[Any, Any]:
 
 def _remove(place: LiteralPath) -> None:
     """Remove a checkpoint so that no part of it passes for a whole one. If this process is killed, the next session removes the rest."""
-    if whole_files.in_bucket(place):
+    if files.in_bucket(place):
         (place / directory.COMMITTED).unlink()
     else:
         place = place.rename(place.with_name(f"{place.name}{ocp.utils.TMP_DIR_SUFFIX}removed"))

@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from jaxnmt.io.lost_output import Watched
+from jaxnmt.io.streams import TolerantStream
 from jaxnmt.parallel import log
 from jaxnmt.parallel.distributed import is_leader
 
 
 def train_line(values: dict, timing: dict) -> str:
-    """Return a log record in words."""
+    """Return the line that shows a log record."""
     left = datetime.timedelta(seconds=round(timing["seconds_left"]))
     return (
         f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
@@ -28,7 +28,7 @@ def train_line(values: dict, timing: dict) -> str:
 
 
 def validation_line(values: dict) -> str:
-    """Return a validation in words."""
+    """Return the line that shows a validation."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
     return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
 
@@ -45,7 +45,7 @@ class _Bar(Progress):
 
 
 class Display:
-    """Lines for people, above a progress bar if stderr is a terminal; of several processes, process 0 shows them."""
+    """Prints lines, above a progress bar if stderr is a terminal. Only process 0 prints."""
 
     def __init__(self, total: int, step: int, lost: Callable[[OSError], None], shown: bool):
         """Prepare the display of a session.
@@ -57,7 +57,7 @@ class Display:
             shown: write to stderr; otherwise lines only go to the log.
         """
         self._shown = shown
-        stderr = typing.cast(typing.TextIO, Watched(sys.stderr, lost))
+        stderr = typing.cast(typing.TextIO, TolerantStream(sys.stderr, lost))
         self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
         self._bar = None
         self.total = total
@@ -91,6 +91,6 @@ class Display:
             self.say(f"step {step:,}/{self.total:,}  {line}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()

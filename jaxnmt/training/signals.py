@@ -1,4 +1,4 @@
-"""What asks training to save and leave: Ctrl-C, SIGTERM, SIGHUP, or stderr that cannot be written. Answered between two steps."""
+"""Stop training between two steps, save and exit: at Ctrl-C, SIGTERM, SIGHUP, or when stderr cannot be written."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from jaxnmt.parallel import distributed
 
 
 class Signals:
-    """The first request is answered after the step: the loop saves and leaves. Ctrl-C after that leaves at once. Other signals after it
-    change nothing: schedulers send SIGTERM to a process and to those that would pass it on.
+    """Handles signals while training runs.
 
     SIGHUP that was ignored when the process started (`nohup`) stays ignored. In a call from Python, no signal is caught.
 
-    With several processes, SIGTERM is JAX's: it tells all of them, and they agree on a step. Any other request to one process becomes
-    SIGTERM to all, so that they leave together and with one status.
+    SIGHUP stays ignored if it was ignored when the process started (`nohup`).
+
+    With several processes, JAX handles SIGTERM: it informs all of them, and they agree on a step. Any other signal to one process is sent
+    on as SIGTERM, so that all processes exit together and with the same status.
     """
 
     def __init__(self, catch: bool) -> None:
@@ -52,7 +53,7 @@ class Signals:
             self._ask({errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}.get(error.errno or 0, error))
 
     def stop_after(self, step: int) -> bool:
-        """Return whether this step is the last; asked after each."""
+        """Return whether training must stop after this step. Call it after each step."""
         if not distributed.several():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):

@@ -17,13 +17,16 @@ import pytest
 from evaluation.sacrebleu_command import corpora, sacrebleu
 
 from jaxnmt import cli
+from jaxnmt.cli import command
 from jaxnmt.cli.verbs import training
-from jaxnmt.config import Experiment, overrides, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.cli.words import divide, parse
+from jaxnmt.config import Experiment, replace
+from jaxnmt.config.fields import leaves, unannotated
+from jaxnmt.config.files import shipped_configs
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 
-FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
+FIELDS = {name: unannotated(hint) for name, hint, _ in leaves(Experiment())}
 
 
 def misspellings():
@@ -127,12 +130,12 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
     words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
     assert words.count("(default:") == len(FIELDS) + 2  # and --run, --explain-sharding
-    assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512)" in words
+    assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512; above 0)" in words
     assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
     assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", command.VERBS)
 def test_each_verb_teaches_with_examples(verb, capsys):
     assert cli.main([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
@@ -142,7 +145,7 @@ def test_each_verb_teaches_with_examples(verb, capsys):
 def test_the_overview_names_every_verb_and_config(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"jaxnmt {verb} " in text for verb in cli.VERBS) and all(name in text for name in config_files.shipped())
+    assert all(f"jaxnmt {verb} " in text for verb in command.VERBS) and all(name in text for name in shipped_configs())
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_other_mistakes_are_answered_too(words, says, capsys):
     ],
 )
 def test_settings_change_their_fields_and_no_others(words, changed):
-    assert overrides.apply(words, Experiment(), "help") == replace(Experiment(), **changed)
+    assert parse(divide(words, Experiment(), 0)[1], Experiment(), "help") == replace(Experiment(), **changed)
 
 
 @pytest.fixture
@@ -371,7 +374,7 @@ def test_evaluate_is_told_the_tokenizer_and_the_language(run, tmp_path, capsys, 
 
 
 def test_closed_streams_are_empty_ones():
-    command = f"{sys.executable} -m jaxnmt.cli"
+    command = f"{sys.executable} -m jaxnmt"
     assert subprocess.run(f"{command} --version <&- >&- 2>&-", shell=True).returncode == 0
     translated = subprocess.run(f"{command} data check <&- 2>&1 >&-", shell=True, capture_output=True, text=True)
     assert translated.returncode == 2 and translated.stdout.startswith("error: missing argument SOURCE|CONFIG")
@@ -384,7 +387,7 @@ def test_a_sentence_may_begin_with_a_dash(run, capsys):
 
 def test_a_second_signal_does_not_change_the_status_of_what_was_saved():
     code = """import os, signal, sys
-from jaxnmt import cli
+from jaxnmt.cli import command as cli
 def leave(words): sys.exit(85)
 cli._dispatch = leave
 cli._discard_output = lambda: os.kill(os.getpid(), signal.SIGTERM)
@@ -396,7 +399,7 @@ def test_the_first_process_of_a_container_ends_at_sigterm():
     unshare = shutil.which("unshare")
     if not unshare or subprocess.run([unshare, "-fpr", "true"], capture_output=True).returncode:
         pytest.skip("no process numbers of our own here (unshare)")
-    code = "import sys, time; from jaxnmt import cli; cli._as_a_process(); print('ready', flush=True); time.sleep(60)"
+    code = "import sys, time; from jaxnmt.cli import command; command._as_a_process(); print('ready', flush=True); time.sleep(60)"
     outer = subprocess.Popen([unshare, "-fpr", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert outer.stdout and outer.stdout.readline() == "ready\n"
     (first,) = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()

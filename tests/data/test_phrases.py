@@ -22,7 +22,7 @@ def say(*clauses, joins=(), report="", reporter=""):
 
 
 def shape(frame, extras=(), time="", future=False, fronted=False):
-    return m.Shape(frame, future, fronted, tuple(extras), time)
+    return m.Form(frame, future, fronted, tuple(extras), time)
 
 
 BOUGHT = m.Clause(
@@ -229,13 +229,13 @@ def values(clause):
     found = [("amount", pair) for pair in (clause.things[:2], clause.money, clause.duration) if pair[0]]
     found += [("adjective", (thing, adjective))] if number else []
     found += [("number", n) for n in (clause.kilometers, clause.people) if n]
-    found += [("alone", clause.number)] if clause.shape.extras == ("number",) else []
+    found += [("alone", clause.number)] if clause.form.extras == ("number",) else []
     found += [("route", clause.route)] if clause.route[0] else []
     found += [("place", (clause.who, clause.place))] if clause.place and clause.who else []
-    if clause.shape.time == "year":
+    if clause.form.time == "year":
         found.append(("number", clause.time[0]))
-    elif clause.time and clause.shape.time != "day":
-        found.append((clause.shape.time.removeprefix("dated year") or "date", clause.time[:2]))
+    elif clause.time and clause.form.time != "day":
+        found.append((clause.form.time.removeprefix("dated year") or "date", clause.time[:2]))
     return found
 
 
@@ -250,13 +250,13 @@ def test_values_live_in_one_split():
 
 
 def template(said):
-    return m.Plan(said.report, tuple(clause.shape for clause in said.clauses), said.joins)
+    return m.Template(said.report, tuple(clause.form for clause in said.clauses), said.joins)
 
 
 def pieces(plan):
-    frames = [*([plan.report] if plan.report else []), *(shape.frame for shape in plan.shapes)]
+    frames = [*([plan.report] if plan.report else []), *(shape.frame for shape in plan.forms)]
     joins = [*(["that"] if plan.report else []), *plan.joins]
-    return {*plan.shapes, *zip(frames, joins, frames[1:], strict=False)}
+    return {*plan.forms, *zip(frames, joins, frames[1:], strict=False)}
 
 
 def test_every_test_sentence_has_a_template_that_training_never_has():
@@ -292,7 +292,7 @@ def split_words(text):
 def test_sentences_are_short_and_long_and_every_clause_is_taught():
     lengths = [len(source.split()) for source, _ in phrases.generate("en", "fr", "train", 2000)]
     assert min(lengths) == 1 and max(lengths) >= 30 and max(lengths) < 60
-    taught = {clause.shape.frame for index in range(2000) for clause in draw("train", index, 0).clauses}
+    taught = {clause.form.frame for index in range(2000) for clause in draw("train", index, 0).clauses}
     assert taught == set(m.FRAMES)
 
 

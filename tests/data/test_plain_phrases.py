@@ -21,11 +21,11 @@ TRAINING = range(4000)
 
 
 def alone(part, kind="", **values):
-    return m.Clause(m.Shape("alone", extras=(part,), time=kind), **values)
+    return m.Clause(m.Form("alone", extras=(part,), time=kind), **values)
 
 
 def clause(frame, tense="present", omits=(), **values):
-    return m.Clause(m.Shape(frame, tense == "future", present=tense == "present", omits=tuple(omits)), **values)
+    return m.Clause(m.Form(frame, tense == "future", present=tense == "present", omits=tuple(omits)), **values)
 
 
 ALONE = [
@@ -104,7 +104,7 @@ CLAUSES = [
         " | Mi abuela nació en Polonia. | Büyükannem Polonya'da doğdu.",
     ),
     (
-        m.Clause(m.Shape("leave", time="clock", omits=("route",)), "train", time=(5, 0)),
+        m.Clause(m.Form("leave", time="clock", omits=("route",)), "train", time=(5, 0)),
         "The train leaves at five o'clock. | Le train part à cinq heures. | Der Zug fährt um fünf Uhr ab. | El tren sale a las cinco."
         " | Tren saat beşte kalkıyor.",
     ),
@@ -118,7 +118,7 @@ CLAUSES = [
 
 @pytest.mark.parametrize(("said", "expected"), [*ALONE, *CLAUSES])
 def test_sentences_written_by_hand(said, expected):
-    whole = said.shape.frame != "alone"
+    whole = said.form.frame != "alone"
     meaning = m.Meaning("", "", (said,), (), capital=whole, stop=whole)
     assert [sentence(meaning) for sentence in SENTENCE.values()] == expected.split(" | ")
 
@@ -142,7 +142,7 @@ def meanings():
 
 
 def test_training_has_long_and_plain_sentences(meanings):
-    shapes = [said.clauses[0].shape for said in meanings]
+    shapes = [said.clauses[0].form for said in meanings]
     assert 0.1 < sum(shape.frame == "alone" for shape in shapes) / len(shapes) < 0.25
     assert 0.1 < sum(bool(shape.present or shape.omits) for shape in shapes) / len(shapes) < 0.4
     assert sum(len(said.clauses) > 1 for said in meanings) / len(meanings) > 0.2
@@ -152,20 +152,20 @@ def test_training_has_long_and_plain_sentences(meanings):
 
 
 def test_every_verb_is_taught_in_every_tense_and_number(meanings):
-    taught = {(c.shape.frame, c.shape.present, c.shape.future, c.plural) for said in meanings for c in said.clauses if c.who in m.PERSONS}
+    taught = {(c.form.frame, c.form.present, c.form.future, c.plural) for said in meanings for c in said.clauses if c.who in m.PERSONS}
     verbs = set(itertools.product(m.PERSONAL, ((True, False), (False, True), (False, False)), (True, False)))
     assert {(frame, *tense, plural) for frame, tense, plural in verbs if frame != "be born"} <= taught
 
 
 def test_numbers_alone_are_taught_over_their_whole_range(meanings):
-    taught = {c.number for said in meanings for c in said.clauses if c.shape.extras == ("number",)}
+    taught = {c.number for said in meanings for c in said.clauses if c.form.extras == ("number",)}
     assert {n // 10 for n in taught if n < 100} == {n // 100 for n in taught if n < 1000} == set(range(10))
     assert {n // 1000 for n in taught} >= set(range(10))
-    assert all(m.home_of_number_alone(n) == "train" for n in [*range(21), *range(30, 100, 10), *range(100, 1000, 100), 1000])
+    assert all(m.split_of_lone_number(n) == "train" for n in [*range(21), *range(30, 100, 10), *range(100, 1000, 100), 1000])
 
 
 def test_the_test_has_no_plain_sentence_and_validation_has(meanings):
-    shapes = {split: [draw(split, index, 0).clauses[0].shape for index in range(500)] for split in ("validation", "test")}
+    shapes = {split: [draw(split, index, 0).clauses[0].form for index in range(500)] for split in ("validation", "test")}
     assert not any(shape.frame == "alone" or shape.present or shape.omits for shape in shapes["test"])
     assert any(shape.frame == "alone" for shape in shapes["validation"]) and any(shape.present for shape in shapes["validation"])
 
@@ -220,7 +220,7 @@ def test_a_finished_quickstart_translates_plain_sentences(tmp_path):
     def jaxnmt(*words, lines=()):
         environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
         environment |= {name: str(tmp_path / "cache") for name in ("JAXNMT_CACHE", "TFDS_DATA_DIR")}
-        command = [sys.executable, "-X", "utf8", "-m", "jaxnmt.cli", *words]
+        command = [sys.executable, "-X", "utf8", "-m", "jaxnmt", *words]
         done = subprocess.run(
             command,
             input="".join(f"{line}\n" for line in lines),

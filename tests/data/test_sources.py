@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from jaxnmt.data.files import language_of, languages_of_tsv
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.text_files import language_of, languages_of_tsv
 from jaxnmt.errors import UserError
 
 ODD = ["\ufeffbom\u2028x", "nul\x00y", "cr\r", "a\x85b\x0cc\x1dd", "", "last\u2029"]
@@ -182,4 +182,4 @@ def test_mistakes(here, words, parts):
 
 def test_a_pipe_is_refused_without_reading_it(here):
     os.mkfifo(here / "pipe.de")
-    assert "pipe.de is not a plain file" in failure("a.en", "pipe.de")
+    assert "pipe.de is not a regular file" in failure("a.en", "pipe.de")

@@ -16,7 +16,7 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.cli.verbs import planning
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled, hlo, kernel, minimum, prediction, report, search, topology, workload
@@ -210,16 +210,16 @@ def planned():
 
 
 def test_without_data_the_largest_shape_is_planned(planned):
-    (share,) = planned.workload.shares
-    assert share.shape == (16, 32, 32) and share.target_tokens == 512 and "no prepared data" in planned.workload.said
-    assert planned.programs[0].work.flops >= planned.model_flops > 0
+    ((share, program, _),) = planned.steps
+    assert share.shape == (16, 32, 32) and share.target_tokens == 512 and "no prepared data" in planned.batches
+    assert program.work.flops >= planned.model_flops > 0
     state = 3 * 4 * planned.parameters  # parameters and Adam's two moments
-    assert state < planned.programs[0].arguments < 1.1 * state + 100_000
+    assert state < program.arguments < 1.1 * state + 100_000
 
 
 def test_time_follows_from_the_chip(planned):
-    (time,) = planned.times
-    assert time.computing >= time.arithmetic == pytest.approx(planned.programs[0].work.flops / 1e12)
+    ((_, program, time),) = planned.steps
+    assert time.computing >= time.arithmetic == pytest.approx(program.work.flops / 1e12)
     assert planned.tokens_per_second == pytest.approx(512 / time.seconds)
     assert planned.hours == pytest.approx(10_000 * time.seconds / 3600)
     json.dumps(report.record(planned, "tiny"))
@@ -237,20 +237,21 @@ def test_an_estimate_by_hand(planned):
     found = estimate(program, target)
     assert (found.arithmetic, found.computing, found.waiting, found.overlapped) == pytest.approx((2, 5 + 1, 3, 6 + 2))
     assert found.seconds == pytest.approx(3 + 8) and dataclasses.replace(found, overlapped=1.0).seconds == pytest.approx(3 + 6)
-    (share,), (time,) = planned.workload.shares, planned.times
-    shares = tuple(dataclasses.replace(share, share=part) for part in (0.25, 0.75))
-    slow = dataclasses.replace(time, computing=3 * time.computing)
-    two = dataclasses.replace(planned, workload=dataclasses.replace(planned.workload, shares=shares), times=(time, slow))
+    (step,) = planned.steps
+    quick, often = step._replace(share=step.share._replace(share=0.25)), step.share._replace(share=0.75)
+    time, slow = step.time, dataclasses.replace(step.time, computing=3 * step.time.computing)
+    two = dataclasses.replace(planned, steps=(quick, step._replace(share=often, time=slow)))
     assert two.step_seconds == pytest.approx(0.25 * time.seconds + 0.75 * slow.seconds)
 
 
 def test_what_does_not_fit_is_refused_with_the_numbers(planned):
+    (step,) = planned.steps
     small = dataclasses.replace(
-        planned, target=HERE(2**20), programs=(dataclasses.replace(planned.programs[0], fits=False),), times=(None,)
+        planned, target=HERE(2**20), steps=(step._replace(program=dataclasses.replace(step.program, fits=False), time=None),)
     )
     sentence = report.refusal(small, "tiny")
     assert not small.fits and small.hours is None
-    assert f"{planned.programs[0].memory / 2**20:.2f} MiB" in sentence and "1.00 MiB" in sentence and "16 rows x 32" in sentence
+    assert f"{step.program.memory / 2**20:.2f} MiB" in sentence and "1.00 MiB" in sentence and "16 rows x 32" in sentence
     assert "does not fit" in "".join(map(str, report.tables(small, "tiny")))
     assert not prediction.predict(EXPERIMENT, HERE(2**10), lengths_of(EXPERIMENT)).fits
 
@@ -280,31 +281,30 @@ def test_the_search_for_translations_is_planned():
 
 def test_the_compilers_refusal_is_read():
     told = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded hbm capacity by 4.75G."
-    assert compiled.wanted(told, 2**30) == int(19.5 * 2**30)
+    assert compiled.required(told, 2**30) == int(19.5 * 2**30)
     told = "Ran out of memory on HBM, the total memory required for HLO temporaries (500.00G) exceeds available HBM (15.75G)."
-    assert compiled.wanted(told, 2**30) == 500 * 2**30
-    with pytest.raises(UserError, match="refuses the program: INTERNAL: no"):
-        compiled.wanted("INTERNAL: no\nmore", 0)
+    assert compiled.required(told, 2**30) == 500 * 2**30
+    with pytest.raises(UserError, match="rejects the program: INTERNAL: no"):
+        compiled.required("INTERNAL: no\nmore", 0)
 
 
 def test_with_data_the_batches_are_the_runs(tmp_path):
     from jaxnmt.data.prepared import prepare
-    from jaxnmt.training.loop import Trainer
+    from jaxnmt.training.loop import Trainer, default_hooks
 
     experiment = tiny.experiment(tmp_path, **{"batching": cfg.Batching(layout="buckets", tokens=128, max_shapes=3), "training.steps": 12})
     run = tmp_path / "run"
     run.mkdir()
-    trainer = Trainer(experiment, run, translate=None)
+    trainer = Trainer(experiment, run, default_hooks())
     trainer.store.close()
     lengths = workload.Lengths(experiment, run, print)
-    found = lengths.workload(experiment, trainer.mesh)
-    assert {share.shape for share in found.shares} <= set(trainer.plan.shapes) and sum(
-        share.share for share in found.shares
-    ) == pytest.approx(1)
+    shares = lengths.shares(experiment, trainer.mesh)
+    assert {share.shape for share in shares} <= set(trainer.plan.shapes)
+    assert sum(share.share for share in shares) == pytest.approx(1)
     data = prepare(experiment, run / "tokenizer", say=print)
     batches = [trainer.plan.batch(step) for step in range(12)]
-    tokens = sum(len(data.train[c].target(i)) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
-    assert sum(share.share * share.target_tokens for share in found.shares) * 12 == pytest.approx(tokens)
+    tokens = sum(len(data.train[c].target[i]) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
+    assert sum(share.share * share.target_tokens for share in shares) * 12 == pytest.approx(tokens)
 
 
 def test_words_without_data_have_no_number():
@@ -342,7 +342,7 @@ def test_candidates_of_a_search_divide_the_devices():
 def command(tmp_path, *words):
     """`jaxnmt plan` in a process of its own, where JAX has no devices yet -> its numbers."""
     file = tmp_path / "plan.json"
-    run = [sys.executable, "-m", "jaxnmt.cli", "plan", "quickstart", *words, "--json", str(file), "--run", str(tmp_path / "none")]
+    run = [sys.executable, "-m", "jaxnmt", "plan", "quickstart", *words, "--json", str(file), "--run", str(tmp_path / "none")]
     done = subprocess.run(run, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text())
@@ -366,9 +366,9 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("name", config_files.shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_compiles_for_tpus(name):
-    experiment, target = config_files.load(name), topology.target("v5p:2x2x4")
+    experiment, target = load_config(name), topology.target("v5p:2x2x4")
     size = experiment.tokenizer.vocab_size or 10_000  # `words` takes all there are
     experiment = cfg.replace(experiment, **{"tokenizer.vocab_size": size})
     found = prediction.predict(experiment, target, lengths_of(experiment))
@@ -384,6 +384,6 @@ def test_the_kernel_is_used_and_saves_memory():
     assert prediction.predict(experiment, target, lengths).largest.work.kernel_flops > 0
     dropped = cfg.replace(experiment, **{"model.attention_dropout": 0.1})
     assert prediction.predict(dropped, target, lengths).largest.work.kernel_flops == 0
-    wide = cfg.replace(config_files.load("transformer_1b"), **{"mesh.fsdp": 4})
+    wide = cfg.replace(load_config("transformer_1b"), **{"mesh.fsdp": 4})
     sizes = kernel.saving(wide, target, Shape(4, 2048, 2048))  # a row for each chip: short rows save nothing
     assert sizes.fused < sizes.plain

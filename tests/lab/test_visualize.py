@@ -6,15 +6,15 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from analysis import seen
+from lab import seen
 
 from jaxnmt import cli
 from jaxnmt.config import Decoding, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import record as records
-from jaxnmt.lab.visualize.page import page, read
+from jaxnmt.lab.visualize.page import page
 from jaxnmt.parallel.sharding import path_name
 from jaxnmt.training.loop import train
 
@@ -35,7 +35,7 @@ def sown(name):
 
 @pytest.mark.parametrize("name", seen.cases(seen.CONFIGS))
 def test_the_weights_in_the_page_are_the_models_own(name):
-    own, shown = sown(name), {each["name"]: np.array(each["heads"]) for each in read(page(seen.recorded(name)))["attention"]}
+    own, shown = sown(name), {each["name"]: np.array(each["heads"]) for each in seen.read(page(seen.recorded(name)))["attention"]}
     assert shown.keys() == own.keys() and bool(shown) == (name in WITH)
     for module, weights in own.items():
         np.testing.assert_allclose(shown[module], weights, atol=1e-6, rtol=0)
@@ -195,7 +195,7 @@ def test_text_cannot_leave_its_place_in_the_page():
     sentence = "a </script><script>alert(1)</script> {{record}} <b> &amp;"
     found = seen.recorded("own", sentence)
     text = page(found)
-    assert text.count("<script") == 2 and "<b>" not in text and read(text) == json.loads(json.dumps(found))
+    assert text.count("<script") == 2 and "<b>" not in text and seen.read(text) == json.loads(json.dumps(found))
 
 
 def test_nothing_to_translate_or_too_much_is_said():
@@ -207,7 +207,7 @@ def test_nothing_to_translate_or_too_much_is_said():
 def test_the_command_writes_page_and_numbers(tmp_path, capsys, monkeypatch):
     experiment = tiny.experiment(tmp_path, **{"training.steps": 1, "validation.every": 0})
     (tmp_path / "run").mkdir()
-    config_files.save(experiment, tmp_path / "run" / "config.json")
+    save_config(experiment, tmp_path / "run" / "config.json")
     train(experiment, tmp_path / "run")
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)
@@ -216,7 +216,7 @@ def test_the_command_writes_page_and_numbers(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert cli.main(words) == 0
     found = json.loads(numbers.read_text())
-    assert read(html.read_text()) == found and opened == [html.as_uri()]
+    assert seen.read(html.read_text()) == found and opened == [html.as_uri()]
     assert capsys.readouterr().out == found["translation"] + "\n"
     assert found["run"] == "run" and found["checkpoint"] == "checkpoint 1" and found["beam"]["size"] == 2
     assert cli.main(["visualize", str(tmp_path / "run"), " "]) == 2

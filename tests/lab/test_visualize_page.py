@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from analysis import seen
+from lab import seen
 
 from jaxnmt.lab.visualize.page import page
 
@@ -23,7 +23,7 @@ WEIGHTS = "cells => cells.map(cell => Number(cell.style.getPropertyValue('--w'))
 READING = """() => {
   const rows = [...document.querySelectorAll("#source tbody tr")], which = wanted => rows.flatMap((row, i) => wanted(row) ? [i] : []);
   return {
-    told: [...document.querySelectorAll("#told b")].map(word => word.textContent),
+    told: [...document.querySelectorAll("#narration b")].map(word => word.textContent),
     now: which(row => row.classList.contains("now")),
     shown: which(row => getComputedStyle(row.querySelector("td span")).visibility === "visible"),
   };
@@ -71,7 +71,7 @@ def off(shown, button):
 
 
 def told(shown):
-    return shown.inner_text("#where"), shown.inner_text("#told")
+    return shown.inner_text("#where"), shown.inner_text("#narration")
 
 
 @pytest.mark.parametrize("name", WALKED)

@@ -9,7 +9,7 @@ from laws import devices
 import jaxnmt
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoints import Checkpoints
-from jaxnmt.training.loop import validation_loss
+from jaxnmt.training.validation import validation_loss
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.runs.directory import checkpoints as steps
 from jaxnmt.training.checkpoints import Checkpoints
@@ -78,7 +78,7 @@ def rewrite(path, change):
 
 @pytest.mark.parametrize("metric", ["loss", "bleu"])
 def test_scores_of_an_earlier_version_are_of_the_metric_of_the_runs_settings(tmp_path, metric):
-    config_files.save(cfg.replace(cfg.Experiment(), **{"validation.metric": metric}), tmp_path / "config.json")
+    save_config(cfg.replace(cfg.Experiment(), **{"validation.metric": metric}), tmp_path / "config.json")
     save(tmp_path, {1: 2.0, 2: 1.0})
     for step in (1, 2):
         rewrite(

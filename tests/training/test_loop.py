@@ -15,21 +15,22 @@ import pytest
 import tiny
 
 import jaxnmt
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
 from jaxnmt.errors import Diverged, UserError
 from jaxnmt.lab.ablations import worker
 from jaxnmt.parallel import distributed, log
 from jaxnmt.runs import summary as run_summary
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training import clock, loop
+from jaxnmt.training import clock, hooks, loop
 from jaxnmt.training import step as steps
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
-from jaxnmt.training.loop import Trainer, validation_loss
+from jaxnmt.training.loop import Trainer, default_hooks
 from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
 from jaxnmt.training.state import initial_state
+from jaxnmt.training.validation import validation_loss
 
 PLAIN = {  # and of the models the one that is traced soonest
     "training.accumulation": 1,
@@ -54,7 +55,7 @@ def trained(folder, scores=None, **changes):
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
     translate = (lambda experiment, model, tokenizer, params, pairs, languages: (["x"] * len(pairs), next(given))) if scores else None
-    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, translate, signals=True)
+    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, default_hooks(translate), signals=True)
     trainer.run()
     return trainer
 
@@ -82,7 +83,7 @@ def test_training_stops_when_patience_is_over_and_the_best_is_kept(tmp_path, sai
 def test_of_equal_bleu_the_lower_loss_is_the_better_one(tmp_path, said, monkeypatch):
     """BLEU is 0.00 for all; the loss decides the best checkpoint, the plateau schedule and patience."""
     losses = iter([5.0, 4.0, 4.5, 4.5, 3.0, 3.5, 3.2, 3.1])
-    monkeypatch.setattr(loop, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
+    monkeypatch.setattr(hooks, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
     changes = {"validation.every": 1, "validation.metric": "bleu", "validation.patience": 3, "training.steps": 9}
     changes |= {"schedule.name": "plateau", "schedule.plateau_patience": 2, "schedule.warmup_steps": 1, "schedule.plateau_factor": 0.1}
     trainer = trained(tmp_path, [0.0] * 8, **changes, **{"schedule.learning_rate": 0.01})
@@ -114,7 +115,7 @@ def strict(run):
 
 
 def saved(folder):
-    config_files.save(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
+    save_config(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
     return folder / "run"
 
 
@@ -174,7 +175,7 @@ def test_a_log_line_by_hand(tmp_path):
 def test_the_seed_reaches_parameters_and_batches(tmp_path):
     def begun(seed):
         (tmp_path / str(seed)).mkdir()
-        trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), None)
+        trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), default_hooks())
         trainer.store.close()
         return trainer.plan.batch(0).index.tolist(), initial_state(trainer.model, trainer.optimizer, trainer.config.training).params
 
@@ -247,7 +248,7 @@ def test_validating_and_saving_is_not_being_stuck(tmp_path, monkeypatch):
 
     seen: list[bool] = []
     monkeypatch.setattr(distributed, "Watchdog", Dog)
-    monkeypatch.setattr(loop, "validation_loss", watched(loop.validation_loss))
+    monkeypatch.setattr(hooks, "validation_loss", watched(hooks.validation_loss))
     monkeypatch.setattr(Checkpoints, "save", watched(Checkpoints.save))
     trained(tmp_path, **{"validation.every": 4})
     assert seen == [True] * 6  # validations at 4 and 8, saves at 3, 4, 6 and 8
@@ -255,7 +256,9 @@ def test_validating_and_saving_is_not_being_stuck(tmp_path, monkeypatch):
 
 def test_validation_counts_every_pair_once(tmp_path):
     (tmp_path / "run").mkdir()
-    trainer = Trainer(tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", None)  # three pairs a batch
+    trainer = Trainer(
+        tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", default_hooks()
+    )  # three pairs a batch
     params = tiny.params_of(trainer.model)
     found = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
     tokenizer, pairs = trainer.data.tokenizer, trainer.data.validation
@@ -288,9 +291,9 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
 
         return slower
 
-    one_step = Trainer._record
-    monkeypatch.setattr(Trainer, "_record", a_minute)
-    monkeypatch.setattr(loop, "validation_loss", an_hour(loop.validation_loss))  # which is no training, and neither is saving
+    one_step = hooks.Log.record
+    monkeypatch.setattr(hooks.Log, "record", a_minute)
+    monkeypatch.setattr(hooks, "validation_loss", an_hour(hooks.validation_loss))  # which is no training, and neither is saving
     monkeypatch.setattr(Checkpoints, "save", an_hour(Checkpoints.save))
     changes = {"validation.every": 0, "training.steps": 9}
 
@@ -309,15 +312,15 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
 def test_the_seconds_of_all_log_lines_are_those_of_training_however_often_it_stops(tmp_path, monkeypatch, said):
     now = [0.0]
     monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    one_step = Trainer._record
+    one_step = hooks.Log.record
 
-    def a_minute(trainer, pending):
+    def a_minute(log, trainer, finished):
         now[0] += 60
-        one_step(trainer, pending)
-        if pending.step in (2, 5):  # in the middle of what a log line will tell
+        one_step(log, trainer, finished)
+        if finished.step in (2, 5):  # in the middle of what a log line will tell
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Trainer, "_record", a_minute)
+    monkeypatch.setattr(hooks.Log, "record", a_minute)
     changes = {"logging.every": 4, "training.steps": 9}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

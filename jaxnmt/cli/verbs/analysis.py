@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
 from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel.log import say
 from jaxnmt.run import trainable
 
@@ -105,7 +105,7 @@ def laws(config: str, options: Laws) -> int:
       jaxnmt laws my_model.py --model.emb-dim 64
       jaxnmt laws my_model.py --only causal padding cached
     """
-    config_checks.validate(dataclasses.replace(config_files.load(config), model=options.model))
+    config_checks.validate(dataclasses.replace(load_config(config), model=options.model))
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # the same bits again and again, and eight devices wherever there is one
@@ -155,6 +155,6 @@ def compare(first: str, others: list[str], options: Compare) -> None:
 
 
 def _write(flag: str, name: str, text: str) -> None:
-    with text_streams.writer(name, flag) as write:
+    with streams.line_writer(name, flag) as write:
         write(text)
     say(f"written: {name}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from jaxnmt.cli.verbs.common import writable
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel.log import say
 
 
@@ -37,6 +37,6 @@ def write(output: str, files: Mapping[str, str]) -> None:
     """Write texts beside each other: for each suffix one."""
     for suffix, text in files.items():
         name = str(pathlib.Path(output).with_suffix("")) + suffix
-        with text_streams.writer(name) as line:
+        with streams.line_writer(name) as line:
             line(text.removesuffix("\n"))
         say(f"written: {name}")

@@ -13,7 +13,7 @@ from jaxnmt.cli.verbs.drawing import at_least, drawable, write
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
 from jaxnmt.runs import directory
@@ -126,10 +126,10 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     from jaxnmt.lab.visualize.record import of_run
 
     record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
-    with text_streams.writer(options.output) as write:
+    with streams.line_writer(options.output) as write:
         write(page(record))
     if options.json:
-        with text_streams.writer(options.json, "--json") as write:
+        with streams.line_writer(options.json, "--json") as write:
             write(json.dumps(record, ensure_ascii=False))
     print(record["translation"])
     say(f"drawn in {options.output}")
@@ -153,7 +153,7 @@ def runs_curves(first: str, others: list[str], options: Curves) -> None:
     drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]
     lines = dict(zip(comparison_report.labels([str(run) for run in runs]), drawn, strict=True))
     x, y = learning_curves.X[options.against], learning_curves.Y[options.metric]
-    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.table(lines)})
+    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.lines_csv(lines)})
 
 
 def probe_length(first: str, others: list[str], options: Length) -> None:

@@ -1,4 +1,4 @@
-"""The verb that looks ahead: plan."""
+"""The verb that predicts a run on other devices: plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel.log import say
 from jaxnmt.run import run_folder
 
@@ -19,23 +19,23 @@ from jaxnmt.run import run_folder
 @dataclasses.dataclass(frozen=True)
 class Plan:
     on: str = ""
-    """What to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), cpu:8 (simulated devices), or gpu (this machine's)."""
+    """Devices to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), cpu:8 (simulated devices), or gpu (those of this machine)."""
     search: bool = False
-    """Try meshes, remat policies and batch sizes, and rank those that fit by tokens a second."""
+    """Try meshes, remat policies and batch sizes, and rank those that fit by tokens per second."""
     decoding: bool = False
     """Plan the search for translations instead of the training step."""
     run: str = ""
-    """Folder of the run, whose prepared data says which batches there will be; when empty, runs/ and the config's name."""
+    """Folder of the run, whose prepared data determines the batches; when empty, runs/ and the config's name."""
     json: str = ""
-    """File to write all numbers of the training step to."""
+    """File for all numbers of the training step."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
 def plan(config: str, options: Plan) -> int:
-    """Compile the real training step for devices that need not be here: does it fit, what is sent, how fast, how long to the last step.
+    """Compile the real training step for devices that need not be here; print memory, communication, speed and duration. Nothing is run.
 
-    TPU slices need the TPU compiler, pip install 'jax[tpu]'; nothing is run. Without prepared data the largest shapes that the config
-    allows are compiled. The exit status is 1 if it does not fit.
+    TPU slices need the TPU compiler, pip install 'jax[tpu]'. Without prepared data the largest shapes that the config allows are compiled.
+    The exit status is 1 if the step does not fit.
 
     Examples:
       jaxnmt plan wmt14_big --on v5p:2x2x2
@@ -44,7 +44,7 @@ def plan(config: str, options: Plan) -> int:
       jaxnmt plan quickstart --on cpu:8 --decoding
     """
     if not options.on:
-        raise UserError("--on names what to plan for: --on v5p:2x2x2, --on cpu:8, --on gpu")
+        raise UserError("--on is missing: give the devices to plan for, such as --on v5p:2x2x2, --on cpu:8, --on gpu")
     writable("--json", options.json)
     config_checks.validate(options.experiment)
     from jaxnmt.lab import tables
@@ -59,13 +59,13 @@ def plan(config: str, options: Plan) -> int:
     if options.search:
         ranked = search.search(options.experiment, target, lengths, say)
         if not ranked:
-            print(f"nothing that was tried fits {target.name}", file=sys.stderr)
+            print(f"none of the settings tried fits {target.name}: raise mesh.fsdp by hand, or choose more devices", file=sys.stderr)
             return 1
         tables.show([report.search_table(ranked, config, target)])
         return 0
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
-        with text_streams.writer(options.json, "--json") as write:
+        with streams.line_writer(options.json, "--json") as write:
             write(json.dumps(report.record(found, config), indent=1))
     used = found.fits and found.largest.work.kernel_flops > 0
     saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None

@@ -48,7 +48,7 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
         say(f"{label}: measured")
     svg = figures.chart(lines, probe.TITLE, probe.X, probe.Y, log_x=True, log_y=True)
-    write(options.output, {".svg": svg, ".csv": figures.table(lines)})
+    write(options.output, {".svg": svg, ".csv": figures.lines_csv(lines)})
     tables.show([probe.table(lines)])
 
 
@@ -146,5 +146,5 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     for kind, suffix in (("time", ".svg"), ("utilisation", "-utilisation.svg")):
         drawn = probe.lines(timings, kind)
         texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True)
-    write(options.output, texts | {".csv": figures.numbers(probe.Timing._fields, timings)})
+    write(options.output, texts | {".csv": figures.to_csv(probe.Timing._fields, timings)})
     tables.show([probe.table(timings)])

@@ -1,4 +1,4 @@
-"""The verb that runs studies: ablate."""
+"""The verb of studies: ablate."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class Ablate:
     folder: str = ""
     """Folder of the study; when empty, studies/ and its name."""
     report: bool = False
-    """Train nothing: report what is finished so far."""
+    """Train nothing: write the report of the finished runs."""
     reproduce: str = ""
-    """Do finished runs again and compare: a variant's, or the one of a folder in the study, such as runs/1_head/seed-2."""
+    """Repeat finished runs and compare: those of a variant, or one run's folder in the study, such as runs/1_head/seed-2."""
     submit: Literal["", "slurm"] = ""
-    """slurm: train nothing here, but submit an array job whose tasks share the study."""
+    """slurm: do not train here, but submit an array job whose tasks share the study."""
     workers: int = 4
-    """submit: tasks of the array, which share the study's runs."""
+    """submit: tasks of the array."""
     gpus: int = 0
     """submit: GPUs of each worker."""
     cpus: int = 8
     """submit: CPU cores of each worker."""
     hours: float = 24
-    """submit: time limit of each worker; five minutes before it, what it trains is saved and the worker queued again."""
+    """submit: time limit of each worker; five minutes before it, the worker saves its run and is requeued."""
     setup: str = ""
-    """submit: shell command that each worker runs first, such as "source .venv/bin/activate"."""
+    """submit: shell command to run first in each worker, such as "source .venv/bin/activate"."""
 
 
 def ablate(name: str, options: Ablate) -> int:
-    """Train and score every variant of a study, with every seed, and write the table: report.md, report.csv, report.tex in its folder.
+    """Train and score every variant of a study with every seed, and write report.html, report.md, report.csv and report.tex.
 
-    Killed or interrupted, the same command goes on; nothing that is finished is done again. Started several times, on one computer or on
-    several that share the folder, the processes share the work. The exit status is 1 if a training failed, and 85 if the study was stopped
-    and has advanced: a run was saved, or finished.
+    If the study is interrupted or killed, the same command resumes it; finished runs are not repeated. Several processes, on one computer
+    or on several that share the folder, share the work. The exit status is 1 if a training failed, and 85 if the study was stopped after
+    a run was saved or finished.
 
     Examples:
       jaxnmt ablate heads
@@ -60,7 +60,7 @@ def ablate(name: str, options: Ablate) -> int:
     study = studies.load(name)
     folder = run_directory.folder(pathlib.Path(options.folder or f"studies/{pathlib.Path(name).stem.replace('-', '_')}"))
     if (options.report or options.reproduce) and not (folder / "study.json").exists():
-        raise UserError(f"{folder} is not a study (it has no study.json): nothing is finished there")
+        raise UserError(f"{folder} is not a study (it has no study.json): check --folder, or start the study first")
     studies.begin(study, folder)
     if options.submit:
         return _submit(name, folder, options)
@@ -68,8 +68,10 @@ def ablate(name: str, options: Ablate) -> int:
 
     compiler.check()
     sizes = budgets.measure(study, folder)
-    trial = study.tuning or study.budget
-    steps = {variant: {"run": size.steps(study.budget), "trial": size.steps(trial)} for variant, size in sizes.items()}
+
+    def steps(job: studies.Job) -> int:
+        return sizes[job.variant].steps(study.budget_of(job))
+
     if options.reproduce:
         same = worker.reproduce(study, folder, steps, options.reproduce, say)
         print("the same to the digit" if same else "not the same")
@@ -80,19 +82,19 @@ def ablate(name: str, options: Ablate) -> int:
 
 
 def _passed_on() -> list[int]:
-    """Return the signals that what is being trained is to hear of. SIGHUP that is ignored (`nohup`) stays ignored."""
+    """Return the signals to pass on to a running training. SIGHUP stays ignored under `nohup`."""
     return [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
 
 def _leave(number: int, _frame: Any) -> None:
-    """Leave, which stops what is being trained, and it saves. Another signal hurries nobody."""
+    """Exit, which stops the running training after it has saved. Further signals are ignored."""
     for other in _passed_on():
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
 
 
 def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
-    """Hand an array of workers to SLURM; each ends when nothing is left to do."""
+    """Submit an array of workers to SLURM; each ends when no job is left."""
     launchers.check_counts(workers=options.workers)
     work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
     job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
@@ -28,8 +29,17 @@ class Prepare:
 class Train:
     run: str = ""
     """Folder of the run; when empty, runs/ and the config's name."""
+    profile: str = ""
+    """Trace these steps with JAX's profiler into the run's folder profile, such as 20:25 (the first and the last step)."""
     explain_sharding: bool = False
     """Only print how each parameter is sharded over the devices, and how much of it they hold; nothing is trained."""
+    experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resume:
+    profile: str = ""
+    """Trace these steps with JAX's profiler into the run's folder profile, such as 1020:1025 (the first and the last step)."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -47,25 +57,34 @@ def train(config: str, options: Train) -> None:
       jaxnmt train transformer_small --data.train a.en a.de --training.steps 5000
       jaxnmt train multi30k --run runs/wide --model.emb-dim 512 --model.num-heads 8
       jaxnmt train wmt14_big --mesh.fsdp 8 --explain-sharding
+      jaxnmt train quickstart --profile 20:25
     """
     if options.explain_sharding:
         return _explain_sharding(config, options)
-    _train(run_folder(config, options.run), trainable(config, options.experiment))
+    _train(run_folder(config, options.run), trainable(config, options.experiment), options.profile)
 
 
-def _train(run: pathlib.Path, experiment: Experiment) -> None:
+def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
+    steps = re.fullmatch(r"(\d+):(\d+)", profile)
+    if profile and not (steps and 1 <= int(steps[1]) <= int(steps[2])):
+        raise UserError(f"--profile {profile}: give the first and the last step to trace, such as 20:25")
     distributed.join(stops_together=True)
-    train_folder(run, experiment, progress=True, signals=True)
+    hooks = []
+    if steps:
+        from jaxnmt.training.hooks import Profile
+
+        hooks = [Profile(int(steps[1]), int(steps[2]), run / "profile")]
+    train_folder(run, experiment, hooks, progress=True, signals=True)
 
 
-def resume(run: str, options: Settings) -> None:
+def resume(run: str, options: Resume) -> None:
     """Resume a run from its last checkpoint. Settings that do not change the training may be given.
 
     Examples:
       jaxnmt resume runs/quickstart
       jaxnmt resume runs/quickstart --training.steps 2000
     """
-    _train(directory.folder(run), trainable(run, options.experiment))
+    _train(directory.folder(run), trainable(run, options.experiment), options.profile)
 
 
 def data_prepare(config: str, options: Prepare) -> None:
@@ -148,9 +167,9 @@ def _explain_sharding(config: str, options: Train) -> None:
 
 def is_text(name: str) -> bool:
     """Return whether a word of `data check` names text, a file or a dataset, and not a config."""
-    is_config = name.endswith(".py") or name.replace("-", "_") in config_files.shipped()
+    is_config = name.endswith(".py") or name.replace("-", "_") in shipped_configs()
     return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
 
 
 def settings_of(name: str) -> Settings:
-    return Settings() if is_text(name) else Settings(config_files.load(name))
+    return Settings() if is_text(name) else Settings(load_config(name))

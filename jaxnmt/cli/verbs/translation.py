@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
@@ -72,7 +72,7 @@ def translate(run: str, options: Translate) -> None:
     checked(run, options)
     distributed.join()
     with distributed.leader_first("read the input"):
-        lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
+        lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
         opened, done = Run(run, options.checkpoint), 0
@@ -125,7 +125,7 @@ def evaluate(run: str, options: Evaluate) -> None:
 
 def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
     """Return what writes lines in process 0; the other processes write nothing."""
-    return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
+    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:

@@ -1,21 +1,21 @@
 """The embedded corpus `phrases`: numbers in words, dates, times, prices, durations and places, in any two of its languages.
 
-A sentence is drawn (drawing.py) as a meaning (meaning.py) and then said in each language (english.py, french.py, ...). The n-th
-sentence is therefore the same in all languages, and each has exactly one translation. The corpus has no end; a sentence is a
-function of its index alone.
+A sentence is drawn (drawing.py) as a meaning (meaning.py) and then written in each language (grammar.py, english.py, french.py, ...;
+words/CODE.toml). Sentence n therefore means the same in all languages, and each has exactly one translation. The corpus has no end; a
+sentence is a function of its index only.
 
 Four in ten sentences of training and validation are plain: a number, an amount or a time alone ("one hundred and two"), or a short
-clause in the past, present or future with at most one addition ("The baker lives in Vienna."). Some of them have no full stop, and
-some no capital either; the translation follows. The others are one to three clauses with additions.
+clause in the past, present or future with at most one optional part ("The baker lives in Vienna."). Some of them have no full stop, and
+some no capital either; the translation is written the same way. The others are one to three clauses with optional parts.
 
-What the splits keep to themselves, so that the test asks for more than memory:
+The test is more than memory because each split has values and templates of its own:
 
 * Values. Each number above twenty belongs to one split by its range of ten: the test has 60-69, 130-139, 200-209, ..., the years
-  1880-1889 and 1950-1959 (n // 10 % 7 == 6), validation has n // 10 % 7 == 3 (30-39, 100-109, ...). What comes in
-  pairs belongs by the pair, one in ten to the test and one in ten to validation: small number and noun, thing and adjective, day and
-  month, day and part of it, hour and minute, person and place, start and goal. Every word of the test is known to training,
-  its company is new. A number alone belongs to one split by itself, a tenth of them to validation; training has all of one word.
-* Templates. Held out for the test are one in five of the clause shapes with two options or more (future, time first, a price,
+  1880-1889 and 1950-1959 (n // 10 % 7 == 6), validation has n // 10 % 7 == 3 (30-39, 100-109, ...). Values that occur in
+  pairs belong to a split by the pair, one in ten to the test and one in ten to validation: small number and noun, thing and adjective,
+  day and month, day and part of it, hour and minute, person and place, start and goal. Every word of the test is in training;
+  the combinations are new. A number alone belongs to one split by itself, a tenth of them to validation; training has all of one word.
+* Templates. Held out for the test are one in five of the clause forms with two options or more (future, time first, a price,
   a place, a time) and one in five of the joins of two kinds of clause ("buy because arrive"), by a CRC, and for each kind of clause
   one of the three verbs that may report it ("say that stay"). Training and validation never have these, every test sentence has
   at least one. No sentence of the test is therefore in training. Validation has training's templates and values of its own. A plain
@@ -26,17 +26,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from jaxnmt.data.phrases import english, french, german, spanish, turkish
 from jaxnmt.data.phrases.drawing import draw
+from jaxnmt.data.phrases.english import English
+from jaxnmt.data.phrases.french import French
+from jaxnmt.data.phrases.german import German
 from jaxnmt.data.phrases.meaning import SPLITS
+from jaxnmt.data.phrases.spanish import Spanish
+from jaxnmt.data.phrases.turkish import Turkish
 from jaxnmt.errors import UserError
 
-_SENTENCE = {"en": english.sentence, "fr": french.sentence, "de": german.sentence, "es": spanish.sentence, "tr": turkish.sentence}
+_SENTENCE = {language.code: language().sentence for language in (English, French, German, Spanish, Turkish)}
 LANGUAGES = tuple(_SENTENCE)
 
 
 def pair(source_language: str, target_language: str, split: str, index: int, seed: int = 0) -> tuple[str, str]:
-    """Sentence `index` (any number from 0) of a split, in two languages.
+    """Return sentence `index` (any number from 0) of a split, in two languages.
 
     Raises:
         UserError: an unknown language or split, the same language twice, or a negative index.
@@ -44,12 +48,12 @@ def pair(source_language: str, target_language: str, split: str, index: int, see
     _check(source_language, target_language, split)
     if index < 0:
         raise UserError(f"phrases: the index is {index}; give a number from 0.")
-    said = draw(split, index, seed)
-    return _SENTENCE[source_language](said), _SENTENCE[target_language](said)
+    meaning = draw(split, index, seed)
+    return _SENTENCE[source_language](meaning), _SENTENCE[target_language](meaning)
 
 
 def generate(source_language: str, target_language: str, split: str, count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """The first `count` pairs of a split, in order: `pair` of 0, 1, 2, ... Raises as `pair` does, before the first is drawn."""
+    """Return the first `count` pairs of a split, in order: `pair` of 0, 1, 2, ... Raises as `pair` does, before the first is drawn."""
     _check(source_language, target_language, split)
     return (pair(source_language, target_language, split, index, seed) for index in range(count))
 

@@ -1,7 +1,6 @@
-"""What a phrase says, before any language: clauses with values; and which split may say what.
+"""What a phrase means, independent of language: clauses with values; and which split may use which values and templates.
 
-Two rules decide what the test split keeps to itself, without a list and without memory: `home` for values and `is_held_out` for
-templates.
+Two rules decide what only the test split has, without a list: `split_of_pair` for values and `is_held_out` for templates.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ THINGS = tuple(_THINGS.split())
 ADJECTIVES = ("", "red", "blue", "green", "white", "black", "yellow", "new", "big", "small")
 CURRENCIES = ("EUR", "USD", "GBP", "JPY", "CHF", "TRY")
 UNITS = ("minute", "hour", "day", "week", "month", "year")
-# Places are CLDR's: territories by their code, cities by their time zone.
+# Places are named as in CLDR: territories by code, cities by time zone.
 COUNTRIES = ("FR", "DE", "IT", "ES", "JP", "BR", "CA", "PT", "GR", "PL", "IN", "EG", "MA", "MX", "TR", "CH")
 _EUROPE = "London Paris Rome Vienna Lisbon Berlin Istanbul Athens Warsaw Brussels Moscow Prague Bucharest"
 CITIES = ("Asia/Tokyo", *(f"Europe/{city}" for city in _EUROPE.split()))
@@ -36,9 +35,14 @@ ANY_TIME = ("date", "dated year", "weekday", "clock", "year")
 
 
 class Frame(NamedTuple):
-    """A kind of clause: who it is about, what it must say and what it may say besides.
+    """A kind of clause.
 
-    A plain sentence may say less: one of `brief` instead of all `needs`.
+    Attributes:
+        who: the kind of its subject.
+        needs: the parts that it always has.
+        may: optional parts.
+        times: kinds of time that fit it.
+        brief: a plain sentence may have one of these instead of all `needs`.
     """
 
     who: str
@@ -68,7 +72,7 @@ FRAMES = {
     "distance": Frame("nobody", ("route", "kilometers")),
     "population": Frame("nobody", ("people", "place")),
     "clock": Frame("nobody", ("time",), (), ("clock",)),
-    # No clause: one number, amount or time by itself.
+    # Not a clause: one number, amount or time.
     "alone": Frame(
         "nobody",
         (),
@@ -78,44 +82,58 @@ FRAMES = {
 }
 CLAUSES = tuple(name for name in FRAMES if name != "alone")
 PERSONAL = tuple(name for name, frame in FRAMES.items() if frame.who == "person")
-ACTIONS = ("buy", "sell", "find", "lose", "repair", "arrive")  # what can be told with "when"
+ACTIONS = ("buy", "sell", "find", "lose", "repair", "arrive")  # clauses that may follow "when"
 EMBEDDED = tuple(name for name in CLAUSES if name != "clock")
 JOINS = ("and", "but", "because", "while", "when")
 
 
-class Shape(NamedTuple):
-    """A clause without its values: with the joins, all that a template is."""
+class Form(NamedTuple):
+    """A clause without its values.
+
+    Attributes:
+        fronted: the time comes first: "On Monday morning, my sister ...".
+        extras: the optional parts of its frame that it has.
+        time: kind of time, "" without one.
+        present: in the present tense; plain sentences only.
+        omits: parts that its frame needs and this clause lacks; plain sentences only.
+    """
 
     frame: str
     future: bool = False
-    fronted: bool = False  # the time comes first: "On Monday morning, my sister ..."
+    fronted: bool = False
     extras: tuple[str, ...] = ()
     time: str = ""
-    # Of plain sentences alone:
     present: bool = False
-    omits: tuple[str, ...] = ()  # what the frame needs and this clause leaves out
+    omits: tuple[str, ...] = ()
 
     @property
     def piece(self) -> str:
-        """The shape, spelled out, as `is_held_out` reads it."""
+        """The form as text, for `is_held_out`."""
         return repr((self.frame, self.future, self.fronted, self.extras, self.time))
 
 
-class Plan(NamedTuple):
-    """A sentence without its values. `report` is "", or one of REPORTS: somebody says (knows, writes) that ..."""
+class Template(NamedTuple):
+    """A sentence without its values. `report` is "", or one of REPORTS: "the engineer says that ..."."""
 
     report: str
-    shapes: tuple[Shape, ...]
+    forms: tuple[Form, ...]
     joins: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A shape and its values; what a frame does not speak of stays empty. `who` is a key of PERSONS, VEHICLES or EVENTS."""
+    """A form and its values; a part that the frame does not have is empty.
 
-    shape: Shape
+    Attributes:
+        who: a key of PERSONS, VEHICLES or EVENTS.
+        things: number, thing, adjective.
+        time: date: day, month; dated year: day, month, year; weekday: day, part; day: day; clock: hour, minute; year: year.
+        number: a cardinal or an ordinal that stands alone.
+    """
+
+    form: Form
     who: str = ""
-    things: tuple[int, str, str] = (0, "", "")  # number, thing, adjective
+    things: tuple[int, str, str] = (0, "", "")
     money: tuple[int, str] = (0, "")
     duration: tuple[int, str] = (0, "")
     kilometers: int = 0
@@ -123,22 +141,17 @@ class Clause:
     place: str = ""
     route: tuple[str, str] = ("", "")
     means: str = ""
-    time: tuple[int, ...] = ()  # date: day, month; dated year: and year; weekday: day, part; day: day; clock: hour, minute; year: year
-    number: int = 0  # a cardinal or an ordinal that stands alone
+    time: tuple[int, ...] = ()
+    number: int | None = None
 
     @property
     def plural(self) -> bool:
-        """Whether the verb stands in the plural (in languages where the subject decides)."""
+        """Whether the verb is in the plural, in languages where the subject decides."""
         return self.who in PLURAL
-
-    @property
-    def measure(self) -> tuple[int, str]:
-        """The number and the unit or currency of an amount that stands alone."""
-        return next((amount for amount in (self.money, self.duration) if amount[0]), (self.kilometers, "kilometer"))
 
 
 class Meaning(NamedTuple):
-    """A sentence: `reporter` says that (if report), clauses and what joins them."""
+    """A sentence: what `reporter` reports, if `report` is set; clauses; the conjunctions between them; how it is written."""
 
     report: str
     reporter: str
@@ -152,40 +165,43 @@ class Meaning(NamedTuple):
         return (initial if self.capital else text[0]) + text[1:] + "." * self.stop
 
 
-def home(first: int, second: int) -> str:
-    """The one split in which two values may meet: a tenth of all pairs is test's, a tenth validation's."""
+def split_of_pair(first: int, second: int) -> str:
+    """Return the only split in which two values occur together: a tenth of all pairs is for the test, a tenth for validation."""
     return {0: "test", 5: "validation"}.get((first + 3 * second) % 10, "train")
 
 
-def home_of_number(number: int) -> str:
-    """The one split that may say a number above twenty: every seventh range of ten (60-69, 130-139, ...) is test's."""
+def split_of_number(number: int) -> str:
+    """Return the only split that has a number above twenty: every seventh range of ten (60-69, 130-139, ...) is for the test."""
     return {6: "test", 3: "validation"}.get(number // 10 % 7, "train")
 
 
-def home_of_number_alone(number: int) -> str:
-    """Return the one split that may have a number alone: training has all of one word, and of the others eight in ten, in every range."""
+def split_of_lone_number(number: int) -> str:
+    """Return the only split that has a number alone.
+
+    Numbers of one word are for training. Of the others, eight in ten are, in every range.
+    """
     if number <= 20 or len(str(number).rstrip("0")) == 1:
         return "train"
-    return home(zlib.crc32(str(number).encode()), 0)
+    return split_of_pair(zlib.crc32(str(number).encode()), 0)
 
 
 @cache
 def is_held_out(piece: str) -> bool:
-    """Whether a piece of template, spelled out, is test's alone: one in five, by CRC-32 (a stable hash)."""
+    """Return whether a piece of a template, as text, is for the test only: one in five, by CRC-32 (a stable hash)."""
     return zlib.crc32(piece.encode()) % 5 == 0
 
 
-def held_out_pieces(plan: Plan) -> list[str]:
-    """The pieces of a template that training never has: clause shapes with two options or more, joins of two frames, reports."""
+def held_out_pieces(template: Template) -> list[str]:
+    """Return the pieces of a template that training never has: forms with two options or more, joins of two frames, reports."""
     pieces = []
-    for shape in plan.shapes:
-        options = shape.future + shape.fronted + len(shape.extras)  # a plain clause is everybody's: its verb must be learnable
-        if options >= 2 and is_held_out(shape.piece):
-            pieces.append(shape.piece)
-    frames = [shape.frame for shape in plan.shapes]
-    links = map(" ".join, zip(frames, plan.joins, frames[1:], strict=False))
+    for form in template.forms:
+        options = form.future + form.fronted + len(form.extras)  # with fewer it is in every split, so that its verb can be learned
+        if options >= 2 and is_held_out(form.piece):
+            pieces.append(form.piece)
+    frames = [form.frame for form in template.forms]
+    links = map(" ".join, zip(frames, template.joins, frames[1:], strict=False))
     pieces += [link for link in links if is_held_out(link)]
-    # One report of the three for each frame, so that training has every verb's reported form (Turkish has one of its own).
-    if plan.report and (REPORTS.index(plan.report) + list(FRAMES).index(frames[0])) % len(REPORTS) == 0:
-        pieces.append(f"{plan.report} that {frames[0]}")
+    # One of the three reports for each frame, so that training has the reported form of every verb (Turkish has one of its own).
+    if template.report and (REPORTS.index(template.report) + list(FRAMES).index(frames[0])) % len(REPORTS) == 0:
+        pieces.append(f"{template.report} that {frames[0]}")
     return pieces

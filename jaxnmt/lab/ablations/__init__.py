@@ -1,1 +1,1 @@
-"""Studies: named variants, seeds and one budget; worked off by any number of processes, killed and taken up at will."""
+"""Studies: named variants, seeds and one budget, trained by any number of processes, which may be killed and restarted at any time."""

@@ -1,4 +1,4 @@
-"""What a budget comes to in steps, variant by variant, and whether variants may be compared at all."""
+"""Converts a budget to steps for each variant, and checks that variants are comparable."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, cache_folder, prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Budget, Job, Study
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 
-LIKENESS = 1 / 20  # by how much numbers may differ and still be called equal
-UNLIMITED = 1_000_000_000  # steps of a run that a clock ends
+TOLERANCE = 1 / 20  # of numbers that should be equal
+UNLIMITED = 1_000_000_000  # steps of a run with a budget in minutes
 
 
 class Size(NamedTuple):
-    """What a variant costs.
+    """The cost of a variant.
 
     Attributes:
-        parameters: numbers in the model, embeddings and output layer counted.
-        flops: of training, for each target token (and the source tokens that come with it).
-        tokens: target tokens of an epoch, end tokens counted; of a mixture, about.
-        epoch_steps: batches of an epoch.
+        parameters: of the model, including embeddings and output layer.
+        flops: of training, per target token (including the source tokens that come with it).
+        tokens: target tokens per epoch, including EOS; approximate for a mixture.
+        epoch_steps: batches per epoch.
     """
 
     parameters: int
@@ -40,7 +40,7 @@ class Size(NamedTuple):
     epoch_steps: int
 
     def steps(self, budget: Budget) -> int:
-        """Steps that a budget pays for: at least one; of a budget in minutes, more than there is time for."""
+        """Return the steps that a budget pays for, at least one; `UNLIMITED` for a budget in minutes."""
         if budget.unit == "minutes":
             return UNLIMITED
         epochs = {
@@ -53,10 +53,10 @@ class Size(NamedTuple):
 
 
 def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
-    """The size of each variant; its data are prepared on the way, once for those that share them.
+    """Return the size of each variant. Its data is prepared first, once for variants that share it.
 
     Raises:
-        UserError: parameters, or the tokens of a step, differ too much, and the study does not allow it; or what reading data raises.
+        UserError: parameters or tokens per step differ by more than the study allows; or the data cannot be read.
     """
     sizes = {name: _size(experiment, folder / "tokenizers" / Job(name, 0).name) for name, experiment in study.variants.items()}
     if not study.unequal_parameters:
@@ -68,14 +68,11 @@ def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
 
 
 def _equal(numbers: dict[str, int], what: str, otherwise: str) -> None:
-    """Refuse variants that differ from the first one in what a study holds equal."""
+    """Raise UserError if variants differ too much from the first one."""
     parent, first = next(iter(numbers.items()))
-    unequal = {name: number for name, number in numbers.items() if abs(number - first) > LIKENESS * first}
+    unequal = ", ".join(f"{name} {number:,}" for name, number in numbers.items() if abs(number - first) > TOLERANCE * first)
     if unequal:
-        told = ", ".join(f"{name} {number:,}" for name, number in unequal.items())
-        raise UserError(
-            f"{parent} has {first:,} {what}, but {told}: bring them within a twentieth of each other, or say {otherwise} in the study"
-        )
+        raise UserError(f"{parent} has {first:,} {what}, but {unequal}: make them equal within 5 %, or set {otherwise} in the study")
 
 
 def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
@@ -89,28 +86,28 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
 
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
-    """Refuse other text, or test sentences, than a variant's runs began with; `folder` remembers."""
+    """Raise UserError if the text differs from the one that a variant's runs started with, as recorded in `folder`."""
     tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
         raise UserError(
-            f"the text, tokenizer or test sentences of this study are not what its runs began with ({folder / identity.RECORD} tells): "
+            f"the text, tokenizer or test sentences of this study are not what its runs began with ({folder / identity.RECORD}): "
             "restore the files, or choose another folder with --folder"
         )
-    whole_files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
+    files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
 
 
 def _epoch_tokens(data: Prepared) -> tuple[int, int]:
-    """Of source and target, end tokens counted: of as many pairs as there are in all, drawn from the corpora by their weights."""
+    """Return source and target tokens per epoch, including EOS: of as many pairs as there are, sampled from the corpora by weight."""
     pairs, weights = sum(map(len, data.train)), np.array(data.weights) / sum(data.weights)
-    sides = [[corpus.source_lengths for corpus in data.train], [corpus.target_lengths for corpus in data.train]]
+    sides = [[corpus.source.lengths for corpus in data.train], [corpus.target.lengths for corpus in data.train]]
     source, target = (round(pairs * float(weights @ [lengths.mean() + 1 for lengths in side])) for side in sides)
     return source, target
 
 
 def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:
     return BatchPlan(
-        [(corpus.source_lengths, corpus.target_lengths) for corpus in data.train],
+        [corpus.lengths for corpus in data.train],
         data.weights,
         experiment.batching,
         experiment.training.seed,

@@ -1,21 +1,20 @@
-"""A study's report: the table on the terminal; the same as Markdown, CSV and LaTeX; learning curves, and BLEU against the
-source's length; all of it on one page."""
+"""A study's report: the table on the terminal; the same as Markdown, CSV and LaTeX; learning curves, and BLEU against the source's
+length; all of it on one HTML page."""
 
 from __future__ import annotations
 
 import html
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from jaxnmt.evaluation.test_sets import TestSet
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab import figures, pages
 from jaxnmt.lab.ablations import results
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.budgets import Size
 from jaxnmt.lab.ablations.results import Row
-from jaxnmt.lab.ablations.study import Job, Study
+from jaxnmt.lab.ablations.study import Study
 from jaxnmt.lab.ablations.worker import read_result
 from jaxnmt.lab.probes import length
 from jaxnmt.lab.tables import Table, show
@@ -25,7 +24,7 @@ CURVES = "Validation BLEU, mean over seeds ± standard deviation"
 
 
 def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
-    """Write the report's files, each whole or not at all, and print the table."""
+    """Write the report's files, each atomically, and print the table."""
     rows = results.gather(study, folder, sizes)
     lines = learning_curves(study, folder, sizes)
     table = Table(_budget(study), results.HEADINGS, tuple(tuple(results.cells(row, len(study.seeds))) for row in rows))
@@ -34,26 +33,25 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     if made := results.translations(study, folder):
         by_length = length_figure(results.test_set(study, folder), made)
         drawn[length.TITLE] = by_length["length.svg"]
-    files = {
+    contents = {
         "report.md": results.markdown(study, rows) + "\n",
         "report.csv": results.table_csv(rows),
         "report.tex": results.latex(study, rows) + "\n",
-        "curves.csv": figures.table(lines),
+        "curves.csv": figures.lines_csv(lines),
         "curves.svg": drawn.get(LEARNING, ""),
         **by_length,
         "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
-    for name, text in files.items():
-        whole_files.write(folder / name, text)  # several workers may finish together
+    for name, text in contents.items():
+        files.write(folder / name, text)  # several workers may finish at the same time
     show([table])
 
 
 def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> dict[str, figures.Line]:
-    """Validation BLEU of each variant by epoch, over the seeds that are finished."""
+    """Return each variant's validation BLEU by epoch, over its finished seeds."""
     lines = {}
     for variant in study.variants:
-        found = [result for seed in study.seeds if (result := read_result(folder, Job(variant, seed)))]
-        steps = sizes[variant].epoch_steps
+        steps, found = sizes[variant].epoch_steps, results.finished(study, folder, variant).values()
         curves = [{record["step"] / steps: record["bleu"] for record in result["validations"] if "bleu" in record} for result in found]
         if curves and all(curves):
             lines[variant] = figures.over_seeds(curves)
@@ -61,7 +59,7 @@ def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) 
 
 
 def length_figure(test: TestSet, made: dict[str, list[list[str]]]) -> dict[str, str]:
-    """BLEU against the source's length, of each variant over the seeds that are finished: files."""
+    """Return files with BLEU against the source's length, of each variant over its finished seeds."""
     bins = length.bins_of(test)
     lines = length.curves(test, made, bins)
     return {"length.svg": length.drawn(lines, length.band(made)), "length.csv": length.numbers(lines, bins)}
@@ -75,13 +73,13 @@ def _budget(study: Study) -> str:
 
 
 def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table, drawn: dict[str, str]) -> str:
-    said = (
-        f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of a difference from it "
-        "in BLEU, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
+    intro = (
+        f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of its difference in "
+        "BLEU, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
     )
-    parts = [pages.paragraph(said), pages.table(table)]
+    parts = [pages.paragraph(intro), pages.table(table)]
     parts += [f"<h2>{name}</h2>\n<figure>{figure}</figure>" for name, figure in drawn.items()]
-    parts.append("<h2>What differs, and which runs stand behind each row</h2>")
+    parts.append("<h2>Differences from the parent, and the runs of each row</h2>")
     parts.append(pages.definitions([(row.variant, _runs(row)) for row in rows]))
     if study.learning_rates:
         parts.append("<h2>Learning rates tried</h2>")
@@ -95,13 +93,9 @@ def _runs(row: Row) -> str:
 
 
 def _trials(study: Study, folder: pathlib.Path) -> Table:
-    def score(result: dict[str, Any] | None) -> str:
-        return f"{result['validation_score']:.4g}" if result else "–"
-
-    rows = [
-        (variant, *(score(read_result(folder, trial)) for trial in studies.trials(study, variant)))
-        for variant in study.variants
-        if studies.trials(study, variant)
-    ]
+    rows = []
+    for variant in study.variants:
+        if trials := [read_result(folder, trial) for trial in studies.trials(study, variant)]:
+            rows.append((variant, *(f"{result['validation_score']:.4g}" if result else "–" for result in trials)))
     heading = ("variant", *(f"{rate:g}" for rate in study.learning_rates))
-    return Table("Validation score with each rate", heading, tuple(rows), "BLEU, or minus the loss: the higher the better.")
+    return Table("Validation score with each rate", heading, tuple(rows), "BLEU, or the negative loss: higher is better.")

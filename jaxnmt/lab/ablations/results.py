@@ -1,25 +1,24 @@
-"""A study's results, gathered from what its jobs have left: means and deviations over seeds, at any time."""
+"""A study's results, gathered from the results of its jobs: means and standard deviations over seeds, at any time."""
 
 from __future__ import annotations
 
-import csv
-import io
 import pathlib
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import changed_fields
 from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Job, Study
 from jaxnmt.lab.ablations.worker import chosen_rate, read_result
 from jaxnmt.lab.compare import as_read
+from jaxnmt.lab.figures import to_csv
 
 
 class Mean(NamedTuple):
-    """Mean and sample standard deviation of as many values; the deviation of a single one is 0."""
+    """Mean and sample standard deviation over `runs` values; the deviation of a single value is 0."""
 
     mean: float
     deviation: float
@@ -33,15 +32,15 @@ class Row(NamedTuple):
     """A variant's results.
 
     Attributes:
-        differs: what sets it apart from the parent.
-        learning_rate: that its runs trained with.
-        runs: how many of its runs are finished, and which folders they are in.
-        steps, flops: of a run, made; planned while none is finished (0: nobody knows).
-        bleu, chrf, ter: on the test sentences; None while nothing is finished.
-        perplexity: of the last steps in training, of reference words, dropout on; a model that has seen what it is to predict is near 1.
+        differs: its differences from the parent.
+        learning_rate: of its runs; None while it is not chosen.
+        runs: folders of its finished runs.
+        steps, flops: mean of its finished runs; the planned ones while none is finished (0: unknown).
+        bleu, chrf, ter: on the test sentences; None while no run is finished.
+        perplexity: of reference words in the last training steps, with dropout; near 1 if the model sees what it is to predict.
         target_tokens, seconds: of all its runs together.
-        p: how likely a difference in BLEU from the parent as large as this one is by chance, corrected for the number of variants
-            (Holm 1979); None for the parent, and while runs are missing.
+        p: p-value of its difference from the parent in BLEU, corrected for the number of variants (Holm 1979); None for the parent,
+            and while runs are missing.
     """
 
     variant: str
@@ -64,63 +63,69 @@ class Row(NamedTuple):
         return self.target_tokens / self.seconds if self.seconds else 0.0
 
 
+def finished(study: Study, folder: pathlib.Path, variant: str) -> dict[Job, dict[str, Any]]:
+    """Return the results of a variant's finished runs."""
+    jobs = (Job(variant, seed) for seed in study.seeds)
+    return {job: result for job in jobs if (result := read_result(folder, job)) is not None}
+
+
 def gather(study: Study, folder: pathlib.Path, sizes: dict[str, Any]) -> list[Row]:
-    """A row for each variant, in the study's order; `sizes` as `budgets.measure` finds them."""
+    """Return a row for each variant, in the study's order; `sizes` are those of `budgets.measure`."""
     p_values = significance(study, folder)
     return [_row(study, folder, variant, sizes[variant], p_values.get(variant)) for variant in study.variants]
 
 
 def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
-    """Paired bootstrap of BLEU against the parent (Koehn 2004), Holm's correction; a sentence is drawn with all seeds' translations of it.
+    """Test each variant against the parent: paired bootstrap of BLEU (Koehn 2004) with Holm's correction.
 
-    Variants with a run missing, or with other test sentences than the parent's, are left out.
+    A sentence is resampled with all seeds' translations of it. Variants with a run missing, or with other test sentences than the
+    parent's, are left out.
     """
-    whole = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
-    if len(whole) < 2 or study.parent not in whole:
+    complete = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
+    if len(complete) < 2 or study.parent not in complete:
         return {}
     test = test_set(study, folder)
-    bleu = over_runs(list(whole.values()), test.references, test.tokenize)
-    return {name: e.p_holm for name, e in zip(whole, bleu.estimates, strict=True) if e.p_holm is not None}
+    bleu = over_runs(list(complete.values()), test.references, test.tokenize)
+    return {name: e.p_holm for name, e in zip(complete, bleu.estimates, strict=True) if e.p_holm is not None}
 
 
 def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]]]:
-    """Of the test sentences, by the finished runs of each variant that has some.
+    """Return each variant's translations of the test sentences, one list per finished run.
 
-    Variants with other test sentences than the parent's are left out.
+    Variants without a finished run, or with other test sentences than the parent's, are left out.
     """
     parent = study.variants[study.parent]
     tested = ["data.test", "data.validation", "data.train", "data.held_out", "data.source_language", "data.target_language"]
-    if not parent.data.test and not parent.data.validation:  # then what is held out depends on what is dropped
+    if not parent.data.test and not parent.data.validation:  # then cleaning changes the held-out sentences
         tested += ["data.max_length", "data.cleaning", "tokenizer"]
-    apart = {name: config_files.differences(parent, e) for name, e in study.variants.items()}
-    alike = [name for name, fields in apart.items() if not any(field.startswith(tuple(tested)) for field in fields)]
-    files = {name: [folder / job.folder / "test.txt" for job in _finished(study, folder, name)] for name in alike}
-    return {name: [file.read_text(encoding="utf-8").split("\n")[:-1] for file in each] for name, each in files.items() if each}
+    found = {}
+    for name, experiment in study.variants.items():
+        if not any(field.startswith(tuple(tested)) for field in changed_fields(parent, experiment)):
+            files = [folder / job.folder / "test.txt" for job in finished(study, folder, name)]
+            found[name] = [file.read_text(encoding="utf-8").split("\n")[:-1] for file in files]
+    return {name: made for name, made in found.items() if made}
 
 
 def test_set(study: Study, folder: pathlib.Path) -> TestSet:
-    """The parent's test sentences, as people read them; something that shares them is finished."""
+    """Return the parent's test sentences as plain text; at least one run that has them must be finished."""
     name = next(iter(translations(study, folder)))
-    test = open_test_set(study.variants[name], folder / _finished(study, folder, name)[0].folder / "run", "test")
+    job = next(iter(finished(study, folder, name)))
+    test = open_test_set(study.variants[name], folder / job.folder / "run", "test")
     return as_read(test, study.variants[name], test.normalization)
 
 
-def _finished(study: Study, folder: pathlib.Path, variant: str) -> list[Job]:
-    jobs = [Job(variant, seed) for seed in study.seeds]
-    return [job for job in jobs if read_result(folder, job) is not None]
-
-
 def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float | None) -> Row:
-    done = _finished(study, folder, variant)
-    results = [result for job in done if (result := read_result(folder, job)) is not None]
+    done = finished(study, folder, variant)
+    results = list(done.values())
     scores = [[metric["value"] for metric in result["test"]["metrics"]] for result in results]
     bleu, chrf, ter = (mean([score[i] for score in scores]) for i in range(3))
     own = study.variants[variant].schedule.learning_rate
-    planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)  # what a clock will allow nobody knows
+    planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)
     steps = round(statistics.fmean(result["steps"] for result in results)) if results else planned
+    differences = studies.differences(study, variant)
     return Row(
         variant=variant,
-        differs=_told(studies.differences(study, variant)),
+        differs=", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items()),
         parameters=size.parameters,
         flops=size.flops * size.tokens * steps / size.epoch_steps,
         learning_rate=chosen_rate(study, folder, variant) if study.learning_rates else own,
@@ -137,14 +142,10 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
 
 
 def mean(values: Sequence[float]) -> Mean | None:
-    """None of no values."""
+    """Return mean and deviation; None of no values."""
     if not values:
         return None
     return Mean(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
-
-
-def _told(differences: dict[str, tuple[Any, Any]]) -> str:
-    return ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items())
 
 
 MEANS = ("bleu", "chrf", "ter", "perplexity")  # the fields of a row that are means over runs
@@ -152,7 +153,7 @@ HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "training ppl", "runs", "pa
 
 
 def cells(row: Row, seeds: int) -> list[str]:
-    """A row's cells under `HEADINGS`."""
+    """Return a row's cells under `HEADINGS`."""
     return [
         row.variant,
         str(row.bleu or "–"),
@@ -169,34 +170,30 @@ def cells(row: Row, seeds: int) -> list[str]:
 
 
 def markdown(study: Study, rows: Sequence[Row]) -> str:
-    """The table, as Markdown."""
+    """Return the table as Markdown."""
     lines = [cells(row, len(study.seeds)) for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in (HEADINGS, ["---"] * len(HEADINGS), *lines))
 
 
 def latex(study: Study, rows: Sequence[Row]) -> str:
-    """The table, as a LaTeX tabular."""
+    """Return the table as a LaTeX tabular."""
     lines = [HEADINGS, *(cells(row, len(study.seeds)) for row in rows)]
-    body = [" & ".join(_escaped(cell) for cell in line) + r" \\" for line in lines]
+    body = [" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in lines]
     return "\n".join([rf"\begin{{tabular}}{{l{'r' * (len(HEADINGS) - 1)}}}", body[0], r"\hline", *body[1:], r"\end{tabular}"])
 
 
-_LATEX = {letter: f"\\{letter}" for letter in "&%$#_{}"} | {letter: f"${letter}$" for letter in "<>|"}
-_LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)
+_LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {letter: f"${letter}$" for letter in "<>|"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+)
 
 
 def table_csv(rows: Sequence[Row]) -> str:
-    """The numbers themselves, a line a variant; `runs` are folders."""
-    out = io.StringIO()
+    """Return the numbers at full precision as CSV, one row per variant; `runs` are folders."""
     names = [name for name in Row._fields if name not in (*MEANS, "runs")]
-    scores = [f"{metric}_{part}" for metric in MEANS for part in ("mean", "deviation", "count")]
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, *scores, "runs"])
+    lines = []
     for row in rows:
-        values = [value for metric in (getattr(row, name) for name in MEANS) for value in (metric or ("", "", 0))]
-        writer.writerow([*(getattr(row, name) for name in names), *values, " ".join(map(str, row.runs))])
-    return out.getvalue()
+        means = [value for name in MEANS for value in (getattr(row, name) or ("", "", 0))]
+        lines.append([*(getattr(row, name) for name in names), *means, " ".join(map(str, row.runs))])
+    return to_csv([*names, *(f"{name}_{part}" for name in MEANS for part in ("mean", "deviation", "count")), "runs"], lines)

@@ -1,1 +1,1 @@
-"""What a run will need and do on devices that are not here: its real programs, compiled for them."""
+"""Predicts memory and speed of a run on other devices: its real programs, compiled for them."""

@@ -1,4 +1,4 @@
-"""How much arithmetic a traced program asks for: its matrix products, loops and what is computed twice included; Pallas kernels too."""
+"""Counts the arithmetic of a traced program: matrix products, including those in loops, of recomputation and in Pallas kernels."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all devices together do in one call.
+    """The work of all devices together in one call.
 
     Attributes:
-        flops: floating-point operations of matrix products, those of kernels included.
-        kernel_flops: those of Pallas kernels alone, into which no compiler's analysis looks.
-        kernel_bytes: what these kernels read and write.
+        flops: floating-point operations of matrix products, including those in kernels.
+        kernel_flops: those in Pallas kernels, which the compiler's analysis does not see.
+        kernel_bytes: bytes that these kernels read and write.
     """
 
     flops: float = 0.0
@@ -30,11 +30,11 @@ class Work:
 
 
 def work(jaxpr: Any, unknown_trips: int) -> Work:
-    """What one call of a traced program computes; of a choice the branch with most.
+    """Return the work of one call of a traced program; of a `cond`, that of the branch with most.
 
     Args:
         jaxpr: `jitted.trace(...).jaxpr`.
-        unknown_trips: how often a loop goes round whose length is known only at run time.
+        unknown_trips: number of iterations of a loop whose length is known only at run time.
     """
     return sum((_equation(eqn, unknown_trips) for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns), Work())
 
@@ -52,7 +52,7 @@ def _equation(eqn: Any, unknown_trips: int) -> Work:
             times = eqn.params["length"]
         case "while":
             times = unknown_trips
-        case "shard_map":  # written for one device
+        case "shard_map":  # its program is that of one device
             times = eqn.params["mesh"].size
         case _:
             times = 1
@@ -60,21 +60,21 @@ def _equation(eqn: Any, unknown_trips: int) -> Work:
 
 
 def _product(eqn: Any) -> float:
-    """2 for each pair of numbers multiplied."""
+    """Return 2 for each pair of numbers multiplied."""
     (contracted, _), _ = eqn.params["dimension_numbers"]
     left = eqn.invars[0].aval.shape
     return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
 def _kernel(eqn: Any, flops: float) -> Work:
-    """A Pallas kernel: what is written for one place of its grid, at every place."""
+    """Return the work of a Pallas kernel: that of one grid point, times the number of grid points."""
     flops *= math.prod(eqn.params["grid_mapping"].grid)
     moved = sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))
     return Work(flops, flops, moved)
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    """The programs among an equation's parameters."""
+    """Yield the programs among an equation's parameters."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(one, "eqns") or hasattr(one, "jaxpr"):

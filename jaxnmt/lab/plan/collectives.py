@@ -1,4 +1,4 @@
-"""What devices send to each other in one call of a compiled program, and how long that takes at least."""
+"""The collectives of one call of a compiled program, and the least time that they take."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jaxnmt.lab.plan.topology import Target
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
-# Bytes that a device sends for each byte of a collective's largest array, in a group of n (a ring's, and no algorithm sends less:
-# Patarasu and Yuan 2009).
+# Bytes that a device sends per byte of a collective's largest array, in a group of n: those of a ring, the least possible
+# (Patarasu and Yuan 2009).
 _SENT = {
     "all-reduce": lambda n: 2 * (n - 1) / n,
     "all-gather": lambda n: (n - 1) / n,
@@ -27,12 +27,12 @@ _SENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One kind of collective over one kind of group, all its runs in a call together.
+    """All collectives of one kind, over the same group, in one call.
 
     Attributes:
         group: devices of the first group, as positions in the mesh.
-        bytes: of the largest array of each, summed: what is reduced, or gathered, or moved.
-        overlapped: whether the program computes while it waits.
+        bytes: sum of the largest array of each: what is reduced, gathered or moved.
+        overlapped: whether the program computes meanwhile.
     """
 
     kind: str
@@ -48,10 +48,10 @@ class Collective:
 
 
 def collectives(program: Program, devices: int, unknown_trips: int = 1) -> list[Collective]:
-    """Every collective of a program, alike ones added up; those of a group of one send nothing and are left out.
+    """Return the collectives of a program, equal ones added up; those of a group of one send nothing and are left out.
 
     Args:
-        devices: how many run the program.
+        devices: number of devices that run the program.
         unknown_trips: as in `Program.runs`.
     """
     found: dict[tuple, list[int]] = {}
@@ -66,11 +66,11 @@ def collectives(program: Program, devices: int, unknown_trips: int = 1) -> list[
 
 
 def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | None, bool, bool]:
-    """-> what a line is (None: no collective, or one that another line has told of), whether it is computed meanwhile, and whether its
-    result is the whole array.
+    """Return the kind of a collective, whether the program computes meanwhile, and whether its result is the whole array.
 
-    The TPU compiler tells of a collective behind a product three times, where it starts, in the product, and where it is done; and of a
-    reduce-scatter as an all-reduce inside a fusion that keeps a part.
+    The kind is None if the instruction is no collective, or one that another line already counts: the TPU compiler writes a collective
+    that overlaps a product three times (at its start, in the product, at its end), and a reduce-scatter as an all-reduce inside a fusion
+    that keeps a part.
     """
     kind = instruction.opcode.removesuffix("-start")
     if kind not in KINDS:
@@ -84,16 +84,16 @@ def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | N
 
 
 def _bytes(kind: str, instruction: Instruction, members: int) -> int:
-    """Bytes of the whole array of a collective, of which the result is one of `members` parts; of several arrays the sum."""
+    """Return the bytes of a collective's whole arrays; the result is one of `members` parts of them."""
     parts = sizes(instruction.type)
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, places to wait at)
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, semaphores)
         parts = [part for part in parts if part > 8]
         parts = parts[len(parts) // 2 :]
     return sum(parts) * members
 
 
 def groups(rest: str, devices: int) -> list[tuple[int, ...]]:
-    """The groups of devices of a collective, from any of XLA's spellings of them; for a permute its pairs.
+    """Return the groups of devices of a collective, from any of XLA's notations; for a permute its pairs.
 
     `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, and `mesh['x'=2,'y'=2] {'x'}`.
     """
@@ -113,19 +113,19 @@ def groups(rest: str, devices: int) -> list[tuple[int, ...]]:
 
 
 def _iota(text: str) -> np.ndarray:
-    """The numbers that `[2,4]T(1,0)` spells: 0 to 7 as 2 x 4, its axes turned."""
-    sizes, _, turned = text.partition("T")
+    """Return the array that `[2,4]T(1,0)` denotes: 0 to 7 as 2 x 4, transposed."""
+    sizes, _, axes = text.partition("T")
     grid = np.arange(math.prod(shape := [int(n) for n in re.findall(r"\d+", sizes)])).reshape(shape)
-    return grid.transpose([int(n) for n in re.findall(r"\d+", turned)]) if turned else grid
+    return grid.transpose([int(n) for n in re.findall(r"\d+", axes)]) if axes else grid
 
 
 def seconds(collective: Collective, target: Target, order: Sequence[int]) -> float:
-    """Least time of a collective's traffic: what a device sends over the links that its group can use at once; latency is not counted.
+    """Return the least time of a collective: bytes sent over the links that its group can use at once, without latency.
 
-    In a TPU slice a group uses the links along every axis that it spans, both ways where the axis closes to a ring.
+    In a TPU slice a group uses the links along every axis that it spans, in both directions if the axis is a ring.
 
     Args:
-        order: for each position in the mesh the number of its device in `target.devices`.
+        order: for each position in the mesh the index of its device in `target.devices`.
     """
     if not target.chip.link:
         return 0.0

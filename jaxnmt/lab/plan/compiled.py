@@ -1,4 +1,4 @@
-"""A run's real programs, compiled for a target: what each needs and does on a device in one call."""
+"""A run's real programs, compiled for a target: memory, work and collectives of one call on one device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from jaxnmt.training.programs import batch_struct, jitted_step
 from jaxnmt.training.state import abstract_state
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
-_FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # everything; and, of a program that is far too large, its temporaries:
+_FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # all memory; for a program that is far too large only its temporaries:
 _FAR_TOO_FULL = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
 
 
@@ -40,16 +40,16 @@ class Compiled:
 
     Attributes:
         shape: of its batch.
-        arguments: bytes of the state and the batch (results take their place).
-        temporaries: bytes of everything else: activations, gradients, the program itself. Where the program does not fit, all that it wants
-            beyond its arguments.
-        fits: whether the compiler found room for it.
-        work: arithmetic of all devices together.
-        cycles: what the compiler thinks its instructions take, without collectives and Pallas kernels; None if it does not say.
-        accessed: bytes that the compiler thinks are read and written; a loop's body counts once.
+        arguments: bytes of the state and the batch (donated, so that results reuse them).
+        temporaries: bytes of everything else: activations, gradients, the program itself. If the program does not fit, all memory that it
+            needs beyond its arguments.
+        fits: whether the program fits into the device's memory.
+        work: of all devices together.
+        cycles: the compiler's estimate for its instructions, without collectives and Pallas kernels; None if it gives none.
+        accessed: the compiler's estimate of bytes read and written; the body of a loop counts once.
         collectives: of a call.
-        order: for each place in the mesh, row by row, the number of its device in the target.
-        seconds: that tracing and compiling took.
+        order: for each position in the mesh, row by row, the index of its device in the target.
+        seconds: time of tracing and compiling.
     """
 
     shape: Shape
@@ -75,13 +75,13 @@ class Compiled:
 
 
 def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
-    """The training step of a batch shape: the function that the trainer jits, compiled.
+    """Compile the training step of a batch shape: the function that the trainer jits.
 
     Args:
         vocabularies: sizes of the source's and the target's.
 
     Raises:
-        UserError: the mesh does not fit the devices or the model, or the compiler refuses the program for another reason than memory.
+        UserError: the mesh does not fit the devices or the model, or the compiler fails for another reason than memory.
     """
     mesh = make_mesh(experiment.mesh, target.devices)
     model, optimizer = build_model(experiment.model, *vocabularies), make_optimizer(experiment.optimizer)
@@ -114,12 +114,12 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
-        held, took = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
-        return Compiled(shape, held, wanted(str(error), held), False, arithmetic, None, 0.0, (), order, took)
+        size, seconds = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
+        return Compiled(shape, size, required(str(error), size), False, arithmetic, None, 0.0, (), order, seconds)
     seconds = time.perf_counter() - began
     needs = compiled.memory_analysis()
     program = hlo.parse(_text(compiled))
-    told = [int(found[1]) * times for i, times, _ in program.runs(unknown_trips) if (found := _CYCLES.search(i.rest))]
+    cycles = [int(found[1]) * times for i, times, _ in program.runs(unknown_trips) if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
     memory = needs.argument_size_in_bytes + temporaries
     return Compiled(
@@ -128,7 +128,7 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         temporaries=temporaries,
         fits=target.chip.memory is None or memory <= target.chip.memory,
         work=arithmetic,
-        cycles=sum(told) if told and target.chip.clock else None,
+        cycles=sum(cycles) if cycles and target.chip.clock else None,
         accessed=float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0)),
         collectives=tuple(collectives(program, mesh.size, unknown_trips)),
         order=order,
@@ -136,18 +136,18 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     )
 
 
-def wanted(message: str, held: int) -> int:
-    """How much memory, beyond its arguments', a program wanted that was refused for it.
+def required(message: str, arguments: int) -> int:
+    """Return the bytes that a program needs beyond its arguments, from the compiler's out-of-memory message.
 
     Raises:
-        UserError: it was refused for something else.
+        UserError: the compiler failed for another reason.
     """
     units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     if found := _FULL.search(message):
-        return max(int(float(found[1]) * units[found[2]]) - held, 0)
+        return max(int(float(found[1]) * units[found[2]]) - arguments, 0)
     if found := _FAR_TOO_FULL.search(message):
         return int(float(found[1]) * units[found[2]])
-    raise UserError(f"the compiler refuses the program: {message.splitlines()[0][:300]}") from None
+    raise UserError(f"the compiler rejects the program: {message.splitlines()[0][:300]}") from None
 
 
 def _text(compiled: Any) -> str:
@@ -155,6 +155,6 @@ def _text(compiled: Any) -> str:
         return compiled.as_text()
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
-            "the TPU compiler speaks another dialect than this JAX, which cannot read its programs: "
-            f"pip install 'jax[tpu]=={jax.__version__}' brings the one that fits ({first_line(error)[:120]})"
+            "this JAX cannot read the programs of the installed TPU compiler, whose version does not match: "
+            f"pip install 'jax[tpu]=={jax.__version__}' ({first_line(error)[:120]})"
         ) from None

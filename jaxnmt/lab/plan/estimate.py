@@ -1,4 +1,4 @@
-"""How long a step should take, from what the compiler says of its program; nothing here has been run."""
+"""Estimates the time of a call from the compiler's analysis of its program; nothing is run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Estimate:
 
     Attributes:
         arithmetic: matrix products at the chip's peak.
-        computing: the compiler's estimate of every instruction, plus Pallas kernels at the chip's peak or at its memory's speed, whichever
-            is slower; where the compiler tells none, `arithmetic`, or reading and writing at the memory's speed if that is slower.
+        computing: the compiler's estimate of every instruction, plus Pallas kernels at the chip's peak or at the memory's bandwidth,
+            whichever is slower. If the compiler gives no estimate: `arithmetic`, or reading and writing at the memory's bandwidth.
         waiting: collectives during which nothing is computed.
-        overlapped: collectives during which something is.
+        overlapped: collectives that overlap with computing.
     """
 
     arithmetic: float
@@ -28,12 +28,12 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """The whole call: overlapped collectives cost only what computing does not hide."""
+        """The whole call: overlapped collectives cost only the time that computing does not hide."""
         return self.waiting + max(self.computing, self.overlapped)
 
 
 def estimate(compiled: Compiled, target: Target) -> Estimate | None:
-    """-> the time of a call; None where the chip's rates are not known."""
+    """Return the time of a call; None if the chip's rates are unknown."""
     chip, devices = target.chip, len(compiled.order)
     if not chip.flops or not chip.bandwidth:
         return None
@@ -45,6 +45,6 @@ def estimate(compiled: Compiled, target: Target) -> Estimate | None:
         computing = compiled.cycles / chip.clock + kernels
     waiting = sum(seconds(c, target, compiled.order) for c in compiled.collectives if not c.overlapped)
     hidden = [(c.kind, seconds(c, target, compiled.order)) for c in compiled.collectives if c.overlapped]
-    # Permutes of different neighbours use different links at once, as a ring in both directions does.
+    # Permutes between different neighbours use different links at the same time, like a ring in both directions.
     permutes = max((time for kind, time in hidden if kind == "collective-permute"), default=0.0)
     return Estimate(arithmetic, computing, waiting, permutes + sum(time for kind, time in hidden if kind != "collective-permute"))

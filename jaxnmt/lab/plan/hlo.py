@@ -1,6 +1,6 @@
-"""A compiled program as text: its computations, how often each runs in one call, and what its instructions say of themselves.
+"""Parses a compiled program's text: its computations, how often each runs in one call, and its instructions' attributes.
 
-XLA's own cost analysis counts a loop's body once; here a body counts as often as its loop goes round.
+XLA's own cost analysis counts the body of a loop once; here it counts once per iteration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Instruction(NamedTuple):
-    """One line: `name = type opcode(rest`; `rest` holds operands and attributes."""
+    """One line: `name = type opcode(rest`; `rest` has operands and attributes."""
 
     name: str
     type: str
@@ -29,7 +29,7 @@ class Instruction(NamedTuple):
 
 
 class Run(NamedTuple):
-    """An instruction, how often it runs in a call of the program, and what calls the computation that it stands in (a loop, a fusion)."""
+    """An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
 
     instruction: Instruction
     times: int
@@ -38,18 +38,18 @@ class Run(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Attributes: computations: instructions of each; entry: the one that is called."""
+    """A program: the instructions of each computation, and the name of the entry computation."""
 
     computations: dict[str, list[Instruction]]
     entry: str
 
     def runs(self, unknown_trips: int) -> Iterator[Run]:
-        """Every instruction, those inside fusions too, with how often it runs in one call of the program.
+        """Yield every instruction, including those inside fusions, with how often it runs in one call of the program.
 
-        Every branch of a choice counts as taken.
+        Every branch of a conditional counts as taken.
 
         Args:
-            unknown_trips: how often a loop goes round whose bound is not in the text.
+            unknown_trips: number of iterations of a loop whose bound is not in the text.
         """
         yield from self._runs(self.entry, 1, None, unknown_trips)
 
@@ -61,9 +61,9 @@ class Program:
                 yield from self._runs(called, inside, instruction, unknown_trips)
 
     def _trips(self, loop: Instruction, unknown: int) -> int:
-        """Rounds of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
-        if told := _TRIPS.search(loop.rest):
-            return int(told[1])
+        """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
+        if known := _TRIPS.search(loop.rest):
+            return int(known[1])
         test, body = (self.computations.get(_attribute(loop, name), []) for name in ("condition", "body"))
         by_name = {i.name: i for i in test}
         for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
@@ -74,7 +74,7 @@ class Program:
 
 
 def _increment(body: list[Instruction], index: str) -> int:
-    """How far a loop's body moves the counter on, which is the number `index` of what the loop carries; 1 where that is not plain."""
+    """Return the increment of a loop's counter, which is element `index` of the loop's carry; 1 if it is not found."""
     by_name = {i.name: i for i in body}
     results = next((i for i in body if i.opcode == "tuple" and i is body[-1]), None)
     at = by_name.get(_operands(results)[int(index)]) if results else None
@@ -87,7 +87,7 @@ def _increment(body: list[Instruction], index: str) -> int:
 
 
 def parse(text: str) -> Program:
-    """What `compiled.as_text()` gives, read."""
+    """Parse `compiled.as_text()`."""
     computations: dict[str, list[Instruction]] = {}
     entry = name = ""
     for line in text.splitlines():
@@ -118,10 +118,10 @@ def _called(instruction: Instruction) -> list[str]:
 
 
 def sizes(type_: str) -> list[int]:
-    """Bytes of every array in a type such as `(f32[8,16]{1,0}, bf16[4])`."""
+    """Return the bytes of every array in a type such as `(f32[8,16]{1,0}, bf16[4])`."""
     return [_width(kind) * math.prod(int(n) for n in dims.split(",") if n) // 8 for kind, dims in _SHAPE.findall(type_)]
 
 
 def _width(kind: str) -> int:
-    """Bits of a number."""
+    """Return the bits of a number."""
     return 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])  # type: ignore[index]

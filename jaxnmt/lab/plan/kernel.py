@@ -1,4 +1,4 @@
-"""What the fused attention kernel saves: one causal self-attention of a run, forward and backward, compiled with it and without."""
+"""Memory that the fused attention kernel saves: one causal self-attention, forward and backward, compiled with and without it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
-from jaxnmt.lab.plan.compiled import wanted
+from jaxnmt.lab.plan.compiled import required
 from jaxnmt.lab.plan.topology import Target
 from jaxnmt.models import fused
 from jaxnmt.models.attention import Mask, attend
@@ -20,7 +20,7 @@ from jaxnmt.parallel.sharding import activation_spec, make_mesh, traced_on
 
 
 class Saving(NamedTuple):
-    """Bytes of temporaries on a device that one attention needs."""
+    """Bytes of temporaries of one attention on a device."""
 
     fused: int
     plain: int
@@ -34,7 +34,7 @@ class _Attention(nn.Module):
 
 
 def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
-    """Compile a decoder layer's self-attention of a Transformer both ways, for rows and lengths of a batch's shape."""
+    """Compile a Transformer decoder layer's self-attention both ways, for a batch's shape."""
     model, mesh, rows = experiment.model, make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
 
     assert isinstance(model, cfg.Transformer)
@@ -54,11 +54,11 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
         try:
             return lowered.compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
-            return wanted(str(error), 0)
+            return required(str(error), 0)
 
     sizes = []
     for context in (contextlib.nullcontext, fused.not_in_use):
         with context():
             sizes.append(temporaries())
-        jax.clear_caches()  # or the second tracing would be the first again
+        jax.clear_caches()  # otherwise the second compilation would reuse the first trace
     return Saving(*sizes)

@@ -1,9 +1,10 @@
-"""A config on a target: its programs compiled, and what follows for the run."""
+"""A config on a target: its programs compiled, and the speed and duration of the run."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 
@@ -15,7 +16,7 @@ from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.estimate import Estimate, estimate
 from jaxnmt.lab.plan.minimum import least_sent
 from jaxnmt.lab.plan.topology import Target
-from jaxnmt.lab.plan.workload import Lengths, Workload
+from jaxnmt.lab.plan.workload import Lengths, Share
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh
@@ -23,60 +24,64 @@ from jaxnmt.parallel.sharding import make_mesh
 Say = Callable[[str], None]
 
 
+class PlannedStep(NamedTuple):
+    """The training step of one batch shape; `time` is None if the chip's rates are unknown or the program does not fit."""
+
+    share: Share
+    program: Compiled
+    time: Estimate | None
+
+
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a run would be like.
+    """A predicted run.
 
     Attributes:
-        programs: the training step of each shape.
-        times: of each; None where the chip's rates are not known or the program does not fit.
-        parameters: how many the model has.
-        model_flops: of the mean step: 6 for each weight and token, whatever else is computed.
+        batches: the source of the batch shapes, for readers.
+        steps: one for each batch shape.
+        parameters: number of the model's parameters.
+        model_flops: of the mean step: 6 per weight and token, without recomputation.
     """
 
     experiment: cfg.Experiment
     target: Target
     mesh: dict[str, int]
-    workload: Workload
-    programs: tuple[Compiled, ...]
-    times: tuple[Estimate | None, ...]
+    batches: str
+    steps: tuple[PlannedStep, ...]
     parameters: int
     model_flops: float
 
+    def mean(self, of: Callable[[PlannedStep], float]) -> float:
+        """Return the mean over steps, weighted by their shares."""
+        return sum(step.share.share * of(step) for step in self.steps)
+
     @property
     def fits(self) -> bool:
-        """Whether every program does."""
-        return all(program.fits for program in self.programs)
+        """Whether every program fits."""
+        return all(step.program.fits for step in self.steps)
 
     @property
     def largest(self) -> Compiled:
         """The program that needs most memory."""
-        return max(self.programs, key=lambda program: program.memory)
+        return max((step.program for step in self.steps), key=lambda program: program.memory)
 
     @property
     def least_sent(self) -> float | None:
-        """Bytes that a device must send in the mean step; known for Transformers."""
+        """Bytes that a device must send in the mean step; known for Transformers only."""
         model = self.experiment.model
         if not isinstance(model, cfg.Transformer) or len(self.target.devices) == 1:
             return None
-        return sum(share.share * least_sent(model, self.parameters, self.mesh, share.shape) for share in self.workload.shares)
+        return self.mean(lambda step: least_sent(model, self.parameters, self.mesh, step.share.shape))
 
     @property
     def step_seconds(self) -> float | None:
-        """Of the mean step."""
-        if any(time is None for time in self.times):
-            return None
-        return sum(share.share * time.seconds for share, time in zip(self.workload.shares, self.times, strict=True) if time)
-
-    @property
-    def target_tokens(self) -> float:
-        """Of the mean step."""
-        return sum(share.share * share.target_tokens for share in self.workload.shares)
+        """Duration of the mean step; None if a time is unknown."""
+        return self.mean(lambda step: step.time.seconds if step.time else 0.0) if all(step.time for step in self.steps) else None
 
     @property
     def tokens_per_second(self) -> float | None:
         """Target tokens, as `train` and `bench` count them."""
-        return self.target_tokens / self.step_seconds if self.step_seconds else None
+        return self.mean(lambda step: step.share.target_tokens) / self.step_seconds if self.step_seconds else None
 
     @property
     def utilisation(self) -> float | None:
@@ -86,40 +91,38 @@ class Prediction:
 
     @property
     def hours(self) -> float | None:
-        """Of all steps; without validation, checkpoints and waiting for input."""
+        """Duration of all steps, without validation, checkpoints and waiting for input."""
         return self.experiment.training.steps * self.step_seconds / 3600 if self.step_seconds else None
 
 
 def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: Say = lambda line: None) -> Prediction:
-    """Compile the training step of every shape for a target.
+    """Compile the training step of every batch shape for a target.
 
     Raises:
         UserError: the mesh does not fit the devices or the model.
     """
     mesh = make_mesh(experiment.mesh, target.devices)
-    workload = lengths.workload(experiment, mesh)
-    vocabularies = workload.source_vocab, workload.target_vocab
-    programs = []
-    for share in workload.shares:
+    steps = []
+    for share in lengths.shares(experiment, mesh):
         rows, source, to = share.shape
         say(f"compiling {rows} rows x {source} source x {to} target positions for {target.name} ...")
-        programs.append(compiled.training(experiment, target, vocabularies, share.shape))
-    params = jax.eval_shape(build_model(experiment.model, *vocabularies).init, jax.random.key(0))
-    tokens = [sum(share.share * getattr(share, side) for share in workload.shares) for side in ("source_tokens", "target_tokens")]
+        program = compiled.training(experiment, target, lengths.vocabularies, share.shape)
+        steps.append(PlannedStep(share, program, estimate(program, target) if program.fits else None))
+    params = jax.eval_shape(build_model(experiment.model, *lengths.vocabularies).init, jax.random.key(0))
+    tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
     return Prediction(
         experiment=experiment,
         target=target,
         mesh=dict(mesh.shape),
-        workload=workload,
-        programs=tuple(programs),
-        times=tuple(estimate(program, target) if program.fits else None for program in programs),
+        batches=lengths.origin,
+        steps=tuple(steps),
         parameters=parameter_count(params),
         model_flops=training_flops(params, *tokens),
     )
 
 
 def decoding(experiment: cfg.Experiment, target: Target, lengths: Lengths) -> tuple[Compiled, Estimate | None]:
-    """The search for as many of the longest sentences as are translated together, and its time."""
+    """Compile the search for a full batch of the longest sentences. Returns the program and its time."""
     source, settings = experiment.data.max_length, experiment.decoding
     shape = Shape(settings.batch_size, source, output_limit(source, settings))
     program = compiled.decoding(experiment, target, lengths.vocabularies, shape)

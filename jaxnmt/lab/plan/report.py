@@ -1,4 +1,4 @@
-"""Plans for people."""
+"""Tables and records of predictions."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from jaxnmt.lab.tables import Table
 
 
 def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> list[Table]:
-    """What a run needs, does and takes, and its collectives; `kernel`: what the attention kernel saves."""
+    """Return memory, work and time of a run, and its collectives; `kernel`: what the attention kernel saves."""
     found = [_summary(prediction, name, kernel)]
-    if len(prediction.programs) > 1:
+    if len(prediction.steps) > 1:
         found.append(_shapes(prediction))
-    if any(program.collectives for program in prediction.programs):
+    if any(step.program.collectives for step in prediction.steps):
         found.append(collectives_table(prediction.largest))
     return found
 
@@ -38,48 +38,47 @@ def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
         ("  state and batch", _gib(largest.arguments)),
         ("  activations and the rest", _gib(largest.temporaries)),
         *([("  one attention, fused; plain", f"{_gib(kernel.fused)}; {_gib(kernel.plain)}")] if kernel else []),
-        ("FLOPs of a step", f"{_si(_mean(p, lambda c, _: c.work.flops))}, {_si(p.model_flops)} of them the model's"),
-        *([("sent by a device in a step", _bytes(_mean(p, lambda c, _: c.sent)) + at_least)] if p.fits else []),
+        ("FLOPs of a step", f"{_si(p.mean(lambda step: step.program.work.flops))}, {_si(p.model_flops)} of them the model's"),
+        *([("sent by a device in a step", _bytes(p.mean(lambda step: step.program.sent)) + at_least)] if p.fits else []),
         *_times(p),
-        ("compiled in", f"{sum(program.seconds for program in p.programs):.0f} s"),
+        ("compiled in", f"{sum(step.program.seconds for step in p.steps):.0f} s"),
     ]
     title = f"{name} on {p.target.name} ({len(p.target.devices)} x {chip.name}): compiled, not run"
-    return Table(title, ("", "a step"), tuple(rows), p.workload.said)
+    return Table(title, ("", "a step"), tuple(rows), p.batches)
 
 
 def _times(p: Prediction) -> list[tuple[str, str]]:
-    if p.step_seconds is None or p.tokens_per_second is None:
+    if p.step_seconds is None:
         return [] if p.fits else [("time", "does not fit")]
-    seconds = lambda part: f"{1e3 * _mean(p, lambda _, time: part(time)):.1f} ms"  # noqa: E731
+
+    def ms(part: str) -> str:
+        return f"{1e3 * p.mean(lambda step: getattr(step.time, part)):.1f} ms"
+
     by = "the compiler's estimate" if p.largest.cycles is not None else "at the peak, or at the memory's speed"
     return [
-        ("time of a step", seconds(lambda t: t.seconds)),
-        (f"  computing, {by}", seconds(lambda t: t.computing)),
-        ("  matrix products at the peak", seconds(lambda t: t.arithmetic)),
-        ("  collectives that are waited for", seconds(lambda t: t.waiting)),
-        ("  collectives behind computing", seconds(lambda t: t.overlapped)),
+        ("time of a step", ms("seconds")),
+        (f"  computing, {by}", ms("computing")),
+        ("  matrix products at the peak", ms("arithmetic")),
+        ("  collectives that are waited for", ms("waiting")),
+        ("  collectives behind computing", ms("overlapped")),
         ("target tokens/s", f"{p.tokens_per_second:,.0f}"),
         ("model FLOPs utilisation", f"{p.utilisation:.1%}"),
         (f"hours for {p.experiment.training.steps:,} steps", f"{p.hours:.1f}"),
     ]
 
 
-def _mean(p: Prediction, of) -> float:
-    return sum(share.share * of(program, time) for share, program, time in zip(p.workload.shares, p.programs, p.times, strict=True))
-
-
 def _shapes(p: Prediction) -> Table:
     header = ("shape", "share", "memory", "FLOPs", "time")
     rows = []
-    for share, program, time in zip(p.workload.shares, p.programs, p.times, strict=True):
+    for share, program, time in p.steps:
         shape = f"{share.shape.rows} x {share.shape.source} x {share.shape.target}"
-        told = f"{1e3 * time.seconds:.1f} ms" if time else ""
-        rows.append((shape, f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), told))
+        ms = f"{1e3 * time.seconds:.1f} ms" if time else ""
+        rows.append((shape, f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
     return Table("Shapes: rows x source x target positions", header, tuple(rows))
 
 
 def collectives_table(program: Compiled) -> Table:
-    """What devices send to each other in one call."""
+    """Return the collectives of one call, those over groups of equal size added up."""
     alike: dict[tuple, list[Collective]] = {}
     for c in program.collectives:
         alike.setdefault((c.kind, len(c.group), c.overlapped), []).append(c)
@@ -92,8 +91,7 @@ def collectives_table(program: Compiled) -> Table:
 
 
 def record(p: Prediction, name: str) -> dict[str, Any]:
-    """All numbers, fit for JSON; times in seconds, memory in bytes."""
-    times = [time and dataclasses.asdict(time) for time in p.times]
+    """Return all numbers, for JSON; times in seconds, memory in bytes."""
     return {
         "config": name,
         "on": p.target.name,
@@ -102,23 +100,23 @@ def record(p: Prediction, name: str) -> dict[str, Any]:
         "fits": p.fits,
         "parameters": p.parameters,
         "model_flops": p.model_flops,
-        "sent": _mean(p, lambda c, _: c.sent),
+        "sent": p.mean(lambda step: step.program.sent),
         "least_sent": p.least_sent,
         "step_seconds": p.step_seconds,
         "target_tokens_per_s": p.tokens_per_second,
         "utilisation": p.utilisation,
         "hours": p.hours,
-        "batches": p.workload.said,
+        "batches": p.batches,
         "shapes": [
-            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time}
-            for share, program, time in zip(p.workload.shares, p.programs, times, strict=True)
+            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time and dataclasses.asdict(time)}
+            for share, program, time in p.steps
         ],
         "jax": jax.__version__,
     }
 
 
 def refusal(p: Prediction, name: str) -> str:
-    """One sentence, with the numbers, about what does not fit."""
+    """Return one sentence, with the numbers, about the program that does not fit."""
     largest, chip = p.largest, p.target.chip
     return (
         f"{name} does not fit {p.target.name}: the step of {largest.shape.rows} rows x {largest.shape.source} source x "
@@ -128,7 +126,7 @@ def refusal(p: Prediction, name: str) -> str:
 
 
 def decoding_table(program: Compiled, time: Estimate | None, target: Target, name: str) -> Table:
-    """What searching for translations needs on one device."""
+    """Return memory and time of a search for translations on one device."""
     rows = [
         ("memory of the device", f"{_gib(program.memory)}{f' of {_gib(target.chip.memory)}' if target.chip.memory else ''}"),
         ("FLOPs", _si(program.work.flops)),
@@ -145,7 +143,7 @@ def decoding_table(program: Compiled, time: Estimate | None, target: Target, nam
 
 
 def search_table(ranked: list[Prediction], name: str, target: Target) -> Table:
-    """Settings that fit, best first."""
+    """Return the settings that fit, best first."""
     rows = []
     for p in ranked:
         speed = (f"{p.tokens_per_second:,.0f}", f"{p.utilisation:.1%}", f"{p.hours:.1f}") if p.tokens_per_second else ("", "", "")
@@ -163,6 +161,6 @@ def _bytes(size: float) -> str:
 
 
 def _si(number: float) -> str:
-    """A number with a prefix: 4.61 T."""
+    """Return a number with an SI prefix: 4.61 T."""
     power = min(int(math.log10(max(number, 1)) // 3), 5)
     return f"{number / 1000**power:.2f} {('', 'k', 'M', 'G', 'T', 'P')[power]}".strip()

@@ -1,4 +1,4 @@
-"""Meshes, remat policies and batch sizes, tried one after the other."""
+"""Tries meshes, remat policies and batch sizes, one after the other."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from jaxnmt.lab.plan.topology import Target
 from jaxnmt.lab.plan.workload import Lengths
 
 TENSOR = (1, 4)
-FSDP = (1, 8, 64)  # as many of each as divide the devices
-BATCHES = (1, 2)  # times batching.tokens
+FSDP = (1, 8, 64)  # the part of each that divides the device count
+BATCHES = (1, 2)  # factors of batching.tokens
 
 
 def candidates(experiment: cfg.Experiment, devices: int) -> Iterator[cfg.Experiment]:
-    """Every combination that divides the devices; remat only for models that have it."""
+    """Yield every combination that divides the device count; remat only for models that have it."""
     policies = ("none", "dots", "full") if hasattr(experiment.model, "remat") else (None,)
     shared = sorted({math.gcd(fsdp, devices) for fsdp in FSDP})
     for fsdp, tensor, times, policy in itertools.product(shared, TENSOR, BATCHES, policies):
@@ -31,12 +31,12 @@ def candidates(experiment: cfg.Experiment, devices: int) -> Iterator[cfg.Experim
 
 
 def search(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: Callable[[str], None]) -> list[Prediction]:
-    """Those that fit, most target tokens a second first (where no time is known: least memory first).
+    """Return the predictions that fit, fastest first (least memory first if no time is known).
 
-    A policy that computes more again is tried only where the one before does not fit, a larger batch only where the smaller does.
+    A policy that recomputes more is tried only if the one before does not fit, a larger batch only if the smaller one fits.
 
     Raises:
-        UserError: no mesh suits the model.
+        UserError: no mesh fits the model.
     """
     found: list[Prediction] = []
     refused: dict[tuple, str] = {}
@@ -56,12 +56,12 @@ def search(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: Ca
         fitting[mesh, tokens] = prediction.fits
         found += [prediction] if prediction.fits else []
     if not fitting:
-        raise UserError(f"no mesh suits the model: {next(iter(refused.values()))}")
+        raise UserError(f"no mesh fits the model: {next(iter(refused.values()))}")
     return sorted(found, key=lambda p: (-(p.tokens_per_second or 0), p.largest.memory))
 
 
 def describe(experiment: cfg.Experiment) -> str:
-    """What a candidate sets, as flags."""
+    """Return the settings of a candidate, as flags."""
     mesh, remat = experiment.mesh, getattr(experiment.model, "remat", None)
     flags = f"--mesh.data {mesh.data} --mesh.fsdp {mesh.fsdp} --mesh.tensor {mesh.tensor} --batching.tokens {experiment.batching.tokens}"
     return flags + (f" --model.remat {remat}" if remat else "")

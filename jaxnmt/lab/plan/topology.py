@@ -1,4 +1,4 @@
-"""Devices that programs are compiled for: a TPU slice that need not exist, simulated CPU devices, or the GPUs of this machine."""
+"""Targets of compilation: a TPU slice that need not exist, simulated CPU devices, or the GPUs of this machine."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What one device has.
+    """The rates of one device.
 
     Attributes:
-        memory: bytes that a program may use; None: not known, or shared (simulated devices).
-        flops: dense bfloat16 matrix products, FLOP/s; None: no time can be told.
+        memory: bytes that a program may use; None: unknown, or shared (simulated devices).
+        flops: dense bfloat16 matrix products, FLOP/s; None: unknown, so that no time is estimated.
         bandwidth: of its memory, bytes/s.
         link: of one link to a neighbour, bytes/s in one direction.
-        clock: cycles/s that the compiler's own estimates are told in; None: it tells none.
+        clock: cycles/s in the compiler's estimates; None: it gives no estimates.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Chip:
 
 
 # Rates: cloud.google.com/tpu/docs/v5e, /v5p, /v6e ("system architecture": peak, HBM bandwidth, ICI bandwidth of a chip, its ports).
-# A v5e's 400 GB/s, both ways over 4 ports, are 50 GB/s for a link and direction; a v5p's 4,800 Gbit/s one way over 6 ports 100.
-# Memory: what the compiler allows a program, as its refusals tell. Clock: peak / (2 x MACs of all matrix units).
+# A v5e's 400 GB/s, in both directions over 4 ports, are 50 GB/s per link and direction; a v5p's 4,800 Gbit/s one way over 6 ports 100.
+# Memory: the limit in the compiler's out-of-memory messages. Clock: peak / (2 x MACs of all matrix units).
 _TPUS = {
     "v5e": Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 197e12 / (2 * 4 * 128**2)),
     "v5p": Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 100e9, 459e12 / (2 * 2 * 4 * 128**2)),
     "v6e": Chip("TPU v6e", int(31.25 * GIB), 918e12, 1638e9, 100e9, 918e12 / (2 * 4 * 256**2)),
 }
-_TORUS = {"v5e": 16, "v6e": 16, "v5p": 4}  # an axis of a multiple of this length closes to a ring
+_TORUS = {"v5e": 16, "v6e": 16, "v5p": 4}  # an axis whose length is a multiple of this is a ring
 
 # Data sheets of NVIDIA: dense bfloat16, memory, NVLink in one direction.
 _GPUS = {
@@ -58,12 +58,12 @@ _GPUS = {
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What to compile for.
+    """Devices to compile for.
 
     Attributes:
         name: as the user wrote it.
-        places: for each device its coordinates in the slice, in the order of `devices`; none where devices have no places.
-        rings: for each coordinate how many devices lie along it, and whether the last is linked to the first.
+        places: coordinates of each device in the slice, in the order of `devices`; empty if devices have none.
+        rings: for each coordinate the number of devices along it, and whether the last is linked to the first.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Target:
 
 
 def target(name: str) -> Target:
-    """The devices of a name such as `v5p:4x4x8`, `cpu:8` or `gpu`. To be called before JAX has looked for devices.
+    """Return the target of a name such as `v5p:4x4x8`, `cpu:8` or `gpu`. Call this before JAX initializes its devices.
 
     Raises:
-        UserError: an unknown name, or what it needs is not here.
+        UserError: the name is unknown, or the TPU compiler or a GPU is missing.
     """
     kind, _, size = name.partition(":")
     if kind == "cpu" and size.isdigit() and int(size) > 0:
@@ -89,11 +89,11 @@ def target(name: str) -> Target:
 
 
 def _cpus(name: str, count: int) -> Sequence[Any]:
-    with contextlib.suppress(RuntimeError):  # too late: JAX has its devices
+    with contextlib.suppress(RuntimeError):  # JAX has initialized its devices
         jax.config.update("jax_num_cpu_devices", count)
     here = jax.devices("cpu")
     if len(here) < count:
-        raise UserError(f"--on {name}: this process has {len(here)} simulated device(s) already, and cannot have more")
+        raise UserError(f"--on {name}: this process has {len(here)} simulated device(s), and JAX cannot add more: start a new process")
     return here[:count]
 
 
@@ -108,17 +108,17 @@ def _gpus() -> Target:
     return Target("gpu", dataclasses.replace(chip, name=kind, memory=memory), devices)
 
 
-def _tpus(asked: Slice) -> Target:
-    kind, lengths, name = asked.generation, asked.lengths, f"{asked.generation}:{asked.topology}"
+def _tpus(wanted: Slice) -> Target:
+    kind, lengths, name = wanted.generation, wanted.lengths, f"{wanted.generation}:{wanted.topology}"
     found = importlib.util.find_spec("libtpu")
     if found is None or found.origin is None:
         raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jax[tpu]'")
     os.environ.setdefault("TPU_LIBRARY_PATH", str(pathlib.Path(found.origin).parent / "libtpu.so"))
-    os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # or it looks for a TPU's host on the network
+    os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # otherwise it looks for a TPU host on the network
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
 
-    alone = {"chips_per_host_bounds": [1, 1, 1]} if asked.chips == 1 else {}  # of a host's 2 x 2
+    alone = {"chips_per_host_bounds": [1, 1, 1]} if wanted.chips == 1 else {}  # instead of a host's 2 x 2
     devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone).devices
     rings = tuple((length, length % _TORUS[kind] == 0) for length in lengths)
     places = tuple(tuple(device.coords[: len(lengths)]) for device in devices)

@@ -1,4 +1,4 @@
-"""The TPU slices there are, by generation and topology. No JAX here, so that a misspelt one is answered at once."""
+"""Known TPU slices, by generation and topology. Does not import JAX, so that a typo is reported at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SLICES = {
 
 
 class Slice(NamedTuple):
-    """Chips that are wired together: `v5p`, `(4, 4, 8)`."""
+    """Connected chips: `v5p`, `(4, 4, 8)`."""
 
     generation: str
     lengths: tuple[int, ...]
@@ -31,13 +31,13 @@ class Slice(NamedTuple):
 
 
 def slice_of(word: str, others: str = "") -> Slice:
-    """`v5p:4x4x8` -> that slice. `others`: what else the flag --on would take, for the message.
+    """Parse `v5p:4x4x8`; `others`: further values of the flag --on, for the message.
 
     Raises:
-        UserError: there is none of that name; those that there are.
+        UserError: the slice is unknown; the message lists the known ones.
     """
     generation, _, topology = word.partition(":")
     if topology not in SLICES.get(generation, ()):
         known = "; ".join(f"{family}:{', '.join(sizes)}" for family, sizes in SLICES.items())
-        raise UserError(f"--on {word} is no topology known here; there are {known}{others}")
+        raise UserError(f"unknown topology --on {word}; choose one of {known}{others}")
     return Slice(generation, tuple(map(int, topology.split("x"))))

@@ -114,7 +114,7 @@ def drawn(shares: Mapping[str, Sequence[Share]]) -> str:
 def numbers(shares: Mapping[str, Sequence[Share]]) -> str:
     """The chart's numbers, as CSV."""
     header = ["run", "nearest", "furthest", "mean distance", "pairs", "right", "low", "high", "accuracy"]
-    return figures.numbers(header, ([name, *share, share.accuracy] for name, each in shares.items() for share in each))
+    return figures.to_csv(header, ([name, *share, share.accuracy] for name, each in shares.items() for share in each))
 
 
 def table(shares: Mapping[str, Sequence[Share]]) -> Table:

@@ -13,7 +13,7 @@ from jaxnmt.data.tokenizer import Tokenizer, joiner_of
 from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import base
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import read_lines
 from jaxnmt.run import Run
 
 RULES = pathlib.Path(__file__).parent / "rules"

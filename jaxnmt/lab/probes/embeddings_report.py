@@ -55,8 +55,8 @@ def vectors(run: Run, wanted: Sequence[str], side: Side, count: int) -> Report:
     neighbours = {word: words.neighbours(word, count) for word in chosen}
     files = {
         "map.svg": figures.scatter(points, "Word vectors on their two principal components", *_axes(shares)),
-        "map.csv": figures.numbers(["group", "word", "x", "y"], coordinates),
-        "neighbours.csv": figures.numbers(
+        "map.csv": figures.to_csv(["group", "word", "x", "y"], coordinates),
+        "neighbours.csv": figures.to_csv(
             ["word", "neighbour", "cosine"], ([word, near.piece, near.cosine] for word, found in neighbours.items() for near in found)
         ),
     }
@@ -83,7 +83,7 @@ def in_sentences(run: Run, word: str, sentences: Sequence[str]) -> Report:
     header = ("sentence", "input", *(f"layer {i}" for i in range(1, len(rows[0]) - 1)))
     files = {
         "layers.svg": figures.chart(lines, title, "encoder layer (0: its input)", "cosine of the word's two vectors"),
-        "layers.csv": figures.numbers(
+        "layers.csv": figures.to_csv(
             ["sentence", "layer", "cosine"], ([name, *p] for name, li in lines.items() for p in zip(li.x, li.y, strict=True))
         ),
     }
@@ -120,7 +120,7 @@ def _positions(run: Run) -> dict[str, str]:
     rows = ([name, place, *vector] for name, x in found.items() for place, vector in enumerate(x.tolist()))
     return {
         "positions.svg": figures.heat_maps(grids, "Position vectors", "dimension", "position", -high, high),
-        "positions.csv": figures.numbers(["table", "position", *range(width)], rows),
+        "positions.csv": figures.to_csv(["table", "position", *range(width)], rows),
     }
 
 

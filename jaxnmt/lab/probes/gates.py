@@ -113,7 +113,7 @@ def numbers(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]
         for gate in shown
         for place, (piece, value) in enumerate(zip(pieces, layer.mean(gate), strict=True))
     )
-    return figures.numbers(["layer", "gate", "position", "piece", "mean"], rows)
+    return figures.to_csv(["layer", "gate", "position", "piece", "mean"], rows)
 
 
 def table(layers: Sequence[Layer], shown: Sequence[str]) -> Table:

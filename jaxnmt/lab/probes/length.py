@@ -111,7 +111,7 @@ def numbers(lines: Mapping[str, Line], found: Sequence[Bin]) -> str:
     """The chart's numbers, as CSV."""
     header = ["line", "fewest words", "most words", "sentences", "mean words", "bleu", "low", "high"]
     points = ((name, each, point) for name, line in lines.items() for each, *point in zip(found, *line, strict=True))
-    return figures.numbers(header, ([name, each.fewest, each.most, len(each.members), *point] for name, each, point in points))
+    return figures.to_csv(header, ([name, each.fewest, each.most, len(each.members), *point] for name, each, point in points))
 
 
 def table(lines: Mapping[str, Line], found: Sequence[Bin], band: str) -> Table:

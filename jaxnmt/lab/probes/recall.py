@@ -25,7 +25,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.special_tokens import BOS, EOS
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab import figures
 from jaxnmt.lab.figures import Line
 from jaxnmt.lab.laws.practice import Practice, shape_of
@@ -227,7 +227,7 @@ def read(path: pathlib.Path) -> list[Cell]:
 
 
 def _write(path: pathlib.Path, cells: Sequence[Cell]) -> None:
-    whole_files.write(path, figures.numbers(Cell._fields, cells))
+    files.write(path, figures.to_csv(Cell._fields, cells))
 
 
 def title(cells: Sequence[Cell]) -> str:

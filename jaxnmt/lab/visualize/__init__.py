@@ -1,1 +1,1 @@
-"""`jaxnmt visualize`: what a model does with one sentence, as a record of plain numbers and as a page that draws it."""
+"""`jaxnmt visualize`: how a model translates one sentence, as a record of plain numbers and as a page that draws it."""

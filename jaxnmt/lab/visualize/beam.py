@@ -1,4 +1,4 @@
-"""A beam search as a tree: which hypothesis grew out of which, what was finished, what was given up."""
+"""A beam search as a tree: which hypothesis extends which, which are finished, which are dropped."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.decoding.search import NEVER, Beams
 
 Prefix = tuple[int, ...]
 
 
 def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Of the beams of one sentence after each step.
+    """Build the tree of one sentence's search.
+
+    Args:
+        steps: the beams after each step.
 
     Returns:
-        nodes: {parent (-1: before the first token), step (from 0), token, log_prob, live: its rank among the live hypotheses or None,
-            finished: its rank among the translations found, or None}, parents first.
-        finished: {ids (EOS included), score, log_prob, node}, best first.
+        nodes: {parent (-1: before the first token), step (from 0), token, log_prob, live: rank among the live hypotheses or None,
+            finished: rank among the finished translations, or None}, parents first.
+        finished: {ids (with EOS), score, log_prob, node}, best first.
     """
     number: dict[Prefix, int] = {(): -1}
     nodes: list[dict[str, Any]] = []
@@ -35,41 +38,27 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
     done: Any = None
     for beams in steps:
         t, live_KL, log_probs_K, done = jax.device_get((beams.t, beams.live_BKL[0], beams.live_log_probs_BK[0], beams.done))
-        for prefix, log_prob in _real(live_KL, log_probs_K):
+        for prefix, log_prob in _hypotheses(live_KL, log_probs_K):
             nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_K == np.float32(log_prob))[0])
-        for prefix, log_prob in _real(done.tokens_BKL[0], done.log_probs_BK[0]):
-            node(_ended(prefix), log_prob)
-    found = []
-    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BKL[0], done.log_probs_BK[0])):
-        at = number[_ended(prefix)]
-        found.append({"ids": list(_ended(prefix)), "score": float(done.scores_BK[0, rank]), "log_prob": log_prob, "node": at})
+        finished = [(row[: row.index(EOS) + 1], p) for row, p in _hypotheses(done.tokens_BKL[0], done.log_probs_BK[0])]
+        for ids, log_prob in finished:
+            node(ids, log_prob)
+    scores = done.scores_BK[0].tolist()
+    found = [{"ids": list(ids), "score": scores[i], "log_prob": p, "node": number[ids]} for i, (ids, p) in enumerate(finished)]
     ranks = {each["node"]: rank for rank, each in enumerate(found)}
     return [each | {"finished": ranks.get(index)} for index, each in enumerate(nodes)], found
 
 
 def chain(ids: Sequence[int], log_p_T: np.ndarray, score: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """What greedy search found, as `tree` has it; `ids` end with EOS."""
-    total_T, end = np.cumsum(np.asarray(log_p_T, np.float64)).tolist(), len(ids) - 1
-    nodes = [
-        {
-            "parent": t - 1,
-            "step": t,
-            "token": token,
-            "log_prob": total_T[t],
-            "live": 0 if t < end else None,
-            "finished": None if t < end else 0,
-        }
-        for t, token in enumerate(ids)
+    """Return the result of greedy search in the form of `tree`; `ids` end with EOS."""
+    total_T = np.cumsum(np.asarray(log_p_T, np.float64)).tolist()
+    nodes: list[dict[str, Any]] = [
+        {"parent": t - 1, "step": t, "token": token, "log_prob": total_T[t], "live": 0, "finished": None} for t, token in enumerate(ids)
     ]
-    return nodes, [{"ids": list(ids), "score": score, "log_prob": total_T[-1], "node": end}]
+    nodes[-1] |= {"live": None, "finished": 0}
+    return nodes, [{"ids": list(ids), "score": score, "log_prob": total_T[-1], "node": len(ids) - 1}]
 
 
-def _real(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
-    """The hypotheses among the places of a beam, best first."""
+def _hypotheses(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
+    """Return the hypotheses among the places of a beam, best first."""
     return [(tuple(row), float(p)) for row, p in zip(tokens_KL.tolist(), log_probs_K, strict=True) if p > NEVER / 2]
-
-
-def _ended(prefix: Sequence[int]) -> Prefix:
-    """Cut after its end token, padding with it."""
-    assert PAD not in prefix[: prefix.index(EOS)]
-    return tuple(prefix[: prefix.index(EOS) + 1])

@@ -1,4 +1,4 @@
-"""One sentence's way through a model as plain numbers, ready for JSON: what the page draws, and what anyone may compute with."""
+"""How a model translates one sentence, as plain numbers ready for JSON: the page draws them, and users can compute with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxnmt.run import Run
 
 LIKELY = 8
 STRIP = 24
-"""Numbers of a vector that are drawn."""
+"""How many numbers of a vector are drawn."""
 
 
 def of_run(run: Run, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
@@ -35,81 +35,81 @@ def of_run(run: Run, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
 
 
 def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
-    """What the model does with a sentence.
+    """Translate a sentence and record how.
 
     Args:
         config: the model's configuration.
 
     Returns:
         sentence, translation, score, log_prob; model; source and target {pieces, ids, words, word_of: the word of each token but the
-        last, which is the end}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): `shares`}]; alignment {name,
-        weights (T, S), words} or None; vectors; recurrent: {states, readers, vector, initial} or None; steps, one a target token: {read,
+        last, which is EOS}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): `shares`}]; alignment {name,
+        weights (T, S), words} or None; vectors; recurrent: {states, readers, vector, initial} or None; steps, one per target token: {read,
         chosen, p, likely, and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
 
     Raises:
-        UserError: nothing to translate, or more than the model reads.
+        UserError: the sentence is empty, or longer than the model reads.
     """
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
         nodes, finished = beam.tree(_search(translator, source, decoding))
         target = finished[0]["ids"]
-        told = passes.teacher_forced(model, params, source, target)
+        forced = passes.teacher_forced(model, params, source, target)
     else:
         best = translator.translate([sentence], decoding)[0][0]
         target = [*best.parts[0][1], EOS]
-        told = passes.teacher_forced(model, params, source, target)
-        nodes, finished = beam.chain(target, told.log_p_TV[np.arange(len(target)), target], best.score)
-    walked = None
+        forced = passes.teacher_forced(model, params, source, target)
+        nodes, finished = beam.chain(target, forced.log_p_TV[np.arange(len(target)), target], best.score)
+    recurrent = None
     if isinstance(config, cfg.Recurrent):
         tokens = passes.batch_of(source, target)["encoder_input_tokens"]
-        walked = recurrence.steps(config, model, params, tokens, len(source), target)
+        recurrent = recurrence.steps(config, model, params, tokens, len(source), target)
     found = {
         "sentence": sentence,
         "translation": tokenizer.decode_target(target),
-        "score": _number(finished[0]["score"]),
-        "log_prob": _number(finished[0]["log_prob"]),
+        "score": _rounded(finished[0]["score"]),
+        "log_prob": _rounded(finished[0]["log_prob"]),
         "model": _model(config),
-        "source": _side(tokenizer, source, tokenizer.source_words(sentence, source[:-1]), "source"),
-        "target": _side(tokenizer, target, tokenizer.target_words(target[:-1]), "target"),
-        "attention": [_attention(each) for each in told.attention],
-        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in told.vectors],
-        "recurrent": walked
+        "source": _side(tokenizer, source, tokenizer.source_pieces(source), tokenizer.source_words(sentence, source[:-1])),
+        "target": _side(tokenizer, target, tokenizer.target_pieces(target), tokenizer.target_words(target[:-1])),
+        "attention": [_attention(each) for each in forced.attention],
+        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in forced.vectors],
+        "recurrent": recurrent
         and {
-            "states": [strip(x) for x in walked.states_SD],
-            "readers": walked.readers,
-            "vector": strip(walked.vector_D),
-            "initial": strip(walked.initial_D),
+            "states": [strip(x) for x in recurrent.states_SD],
+            "readers": recurrent.readers,
+            "vector": strip(recurrent.vector_D),
+            "initial": strip(recurrent.initial_D),
         },
-        "steps": _steps(tokenizer, target, told.log_p_TV, walked),
+        "steps": _steps(tokenizer, target, forced.log_p_TV, recurrent),
         "beam": {
             "size": decoding.beam_size,
             "length_penalty": decoding.length_penalty,
-            "nodes": [{**node, "log_prob": _number(node["log_prob"]), "piece": _shown(tokenizer, node["token"])} for node in nodes],
+            "nodes": [{**node, "log_prob": _rounded(node["log_prob"]), "piece": _piece(tokenizer, node["token"])} for node in nodes],
             "finished": [
                 {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}
-                | {name: _number(each[name]) for name in ("score", "log_prob")}
+                | {name: _rounded(each[name]) for name in ("score", "log_prob")}
                 for each in finished
             ],
         },
     }
-    return found | {"alignment": _alignment(found, told.attention)}
+    return found | {"alignment": _alignment(found, forced.attention)}
 
 
 def strip(vector: np.ndarray) -> dict[str, Any]:
-    """A vector in few words: its first numbers, its length (norm), and how many numbers it has."""
-    return {"values": _numbers(vector[:STRIP], 3), "norm": _number(float(np.linalg.norm(vector)), 3), "size": len(vector)}
+    """Summarize a vector: its first numbers, its norm, and its size."""
+    return {"values": _rounded(vector[:STRIP], 3), "norm": _rounded(np.linalg.norm(vector), 3), "size": len(vector)}
 
 
 def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int]:
-    """A sentence's ids, EOS at their end.
+    """Return a sentence's ids, with EOS.
 
     Raises:
         UserError: there are none, or more than `max_length`.
     """
     ids, limit = tokenizer.encode_source([sentence])[0], max_length - 1
     if not ids:
-        raise UserError("there is no word in the sentence: give one, in quotes")
+        raise UserError("the sentence has no word: give one, in quotes")
     if len(ids) > limit:
         raise UserError(f"the sentence has {len(ids)} tokens; the model reads {limit} (data.max_length): give a shorter one")
     return [*ids, EOS]
@@ -132,19 +132,20 @@ def _model(config: Any) -> dict[str, Any]:
     return {"kind": kind, "name": type(config).__name__, "settings": plain}
 
 
-def _side(tokenizer: Tokenizer, ids: list[int], words: tuple[list[str], list[int]], side: str) -> dict[str, Any]:
-    pieces = tokenizer.source_pieces(ids) if side == "source" else tokenizer.target_pieces(ids)
+def _side(tokenizer: Tokenizer, ids: list[int], pieces: list[str], words: tuple[list[str], list[int]]) -> dict[str, Any]:
     shown = [readable_piece(piece, tokenizer.pretokenized) for piece in pieces[:-1]]
     return {"pieces": [*shown, "‹end›"], "ids": ids, "words": words[0], "word_of": words[1]}
 
 
-def _shown(tokenizer: Tokenizer, token: int) -> str:
+def _piece(tokenizer: Tokenizer, token: int) -> str:
     return "‹end›" if token == EOS else readable_piece(tokenizer.target_pieces([token])[0], tokenizer.pretokenized)
 
 
 def readable_piece(piece: str, pretokenized: bool) -> str:
-    """SentencePiece marks what begins a word; here what continues one is marked, by a dot. A sign without letters or digits, as “.”, mostly
-    continues: there, the space before it is marked."""
+    """Return a piece for readers: a dot marks what continues a word, where SentencePiece marks what begins one.
+
+    Punctuation usually continues: there, the space before it is marked.
+    """
     if pretokenized or piece.startswith("<"):
         return piece
     word = any(letter.isalnum() for letter in piece)
@@ -154,64 +155,59 @@ def readable_piece(piece: str, pretokenized: bool) -> str:
 
 
 def _attention(found: passes.Attention) -> dict[str, Any]:
-    heads = {"part": found.part, "layer": found.layer, "name": found.name, "heads": _numbers(found.weights_HTS)}
+    heads = {"part": found.part, "layer": found.layer, "name": found.name, "heads": _rounded(found.weights_HTS)}
     return heads if found.part == "cross" else heads | shares(found.part, found.weights_HTS)
 
 
 def shares(part: str, weights_HTT: np.ndarray) -> dict[str, list[float]]:
-    """Each head's mean weight on the token itself and on the one before it, over the rows that have a choice.
+    """Return each head's mean weight on the token itself and on the previous one, over the rows with more than one choice.
 
-    The first row has none before it. Under a causal mask it has nothing but itself, which tells nothing of the head: it is left out of
-    both; where no row remains, there are no shares.
+    The first row has no previous token. Under a causal mask it only sees itself, so it is left out of both means. If no row remains,
+    there are no shares.
     """
     rows = np.arange(weights_HTT.shape[1])
     choosing = rows[1:] if part == "decoder" and not np.triu(weights_HTT, 1).any() else rows
     if not len(choosing):
         return {}
     itself_H = weights_HTT[:, choosing, choosing].mean(-1)
-    return {"itself": _numbers(itself_H), "previous": _numbers(weights_HTT[:, rows[1:], rows[:-1]].mean(-1))}
+    return {"itself": _rounded(itself_H), "previous": _rounded(weights_HTT[:, rows[1:], rows[:-1]].mean(-1))}
 
 
 def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict[str, Any] | None:
-    """Attention over the source in one picture: the heads' mean in the layer that comes closest to word alignment (Garg et al. 2019)."""
+    """Return the mean over heads of the cross-attention layer that is closest to word alignment (Garg et al. 2019)."""
     cross = [each for each in attention if each.part == "cross"]
     if not cross:
         return None
     chosen = cross[-2 if len(cross) > 2 else -1]
     weights_TS = chosen.weights_HTS.mean(0)
     source, target = found["source"], found["target"]
-    of = of_words(weights_TS[:-1, :-1], target["word_of"], source["word_of"], len(target["words"]), len(source["words"]))
+    words = of_words(weights_TS[:-1, :-1], target["word_of"], source["word_of"], len(target["words"]), len(source["words"]))
     heads = f", mean of {len(chosen.weights_HTS)} heads" if len(chosen.weights_HTS) > 1 else ""
     name = f"layer {chosen.layer} of {len(cross)}{heads}" if len(cross) > 1 or heads else ""
-    return {"name": name, "layer": chosen.layer, "weights": _numbers(weights_TS), "words": _numbers(of)}
+    return {"name": name, "layer": chosen.layer, "weights": _rounded(weights_TS), "words": _rounded(words)}
 
 
-def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, walked: recurrence.Steps | None) -> list[dict[str, Any]]:
+def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, recurrent: recurrence.Steps | None) -> list[dict[str, Any]]:
     found = []
     for t, token in enumerate(target):
-        likely = np.argsort(-log_p_TV[t], kind="stable")[:LIKELY]
-        likely = [index for index in likely if np.isfinite(log_p_TV[t, index])]
+        likely = [int(i) for i in np.argsort(-log_p_TV[t], kind="stable")[:LIKELY] if np.isfinite(log_p_TV[t, i])]
         step: dict[str, Any] = {
-            "read": "‹begin›" if t == 0 else _shown(tokenizer, target[t - 1]),
-            "chosen": _shown(tokenizer, token),
-            "p": _share(log_p_TV[t, token]),
-            "likely": [{"piece": _shown(tokenizer, int(i)), "id": int(i), "p": _share(log_p_TV[t, i])} for i in likely],
+            "read": "‹begin›" if t == 0 else _piece(tokenizer, target[t - 1]),
+            "chosen": _piece(tokenizer, token),
+            "p": _probability(log_p_TV[t, token]),
+            "likely": [{"piece": _piece(tokenizer, i), "id": i, "p": _probability(log_p_TV[t, i])} for i in likely],
         }
-        for name, x in (walked.each[t] if walked else {}).items():
-            step[name] = _numbers(x) if name in ("scores", "weights") else strip(x)
+        for name, x in (recurrent.each[t] if recurrent else {}).items():
+            step[name] = _rounded(x) if name in ("scores", "weights") else strip(x)
         found.append(step)
     return found
 
 
-def _numbers(x: np.ndarray, digits: int = 7) -> Any:
-    """Nested lists; seven digits keep a weight to better than 1e-7."""
+def _rounded(x: Any, digits: int = 7) -> Any:
+    """Return a float or nested lists; seven digits keep a weight to better than 1e-7."""
     return np.round(np.asarray(x, np.float64), digits).tolist()
 
 
-def _number(x: float, digits: int = 7) -> float:
-    return round(float(x), digits)
-
-
-def _share(log_p: Any) -> float:
-    """A probability, to seven significant digits."""
+def _probability(log_p: Any) -> float:
+    """Return a probability, to seven significant digits."""
     return float(f"{np.exp(np.float64(log_p)):.7g}")

@@ -1,4 +1,4 @@
-"""What happens inside a recurrent model, decoding step by decoding step: by its own `step`, and by the equations of its attention."""
+"""The inner values of a recurrent model at each decoding step, from its own `step` and the equations of its attention."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Steps(NamedTuple):
     """A sentence of S tokens and T decoding steps.
 
     Attributes:
-        states_SD: the encoder's top states, in the order of the words; without padding.
-        readers: `readers` of them.
-        vector_D: its last state (encoder bag: the mean): all that a fixed context is.
+        states_SD: the encoder's top states, in word order, without padding.
+        readers: see `readers`.
+        vector_D: its last state (encoder bag: the mean), the only input of a decoder with a fixed context.
         initial_D: the decoder's top state before the first word.
-        each: for each step: state, the decoder's top state after it; joined, what the output layer reads; and with attention query, the
-            state that asks; scores (S,), before the softmax; weights (S,); context, the weighted sum of the encoder's states.
+        each: for each step: state, the decoder's top state after it; joined, the input of the output layer; and with attention: query;
+            scores (S,), before the softmax; weights (S,); context, the weighted sum of the encoder's states.
     """
 
     states_SD: np.ndarray
@@ -36,29 +36,29 @@ class Steps(NamedTuple):
 
 
 def steps(config: cfg.Recurrent, model: Seq2Seq, params: Any, source_tokens: np.ndarray, source: int, target: list[int]) -> Steps:
-    """Walk through a translation.
+    """Decode a given translation step by step.
 
     Args:
         source_tokens: int32 (1, S), padded; the first `source` are real.
-        target: ids, the end included.
+        target: ids, with EOS.
     """
     memory = jax.jit(model.encode)(params, {"encoder_input_tokens": source_tokens})
     carry = model.start(params, memory, len(target))
-    walk = jax.jit(functools.partial(_step, config, model))
+    step = jax.jit(functools.partial(_step, config, model))
     each = []
     initial_D = np.asarray(top(config, carry["states"])[0], np.float32)
     for token in [BOS, *target[:-1]]:
-        carry, told = walk(params, memory, carry, jnp.full((1,), token, jnp.int32))
-        told = {name: np.asarray(x[0], np.float32) for name, x in told.items()}
-        each.append({name: x[:source] if name in ("scores", "weights") else x for name, x in told.items()})
+        carry, values = step(params, memory, carry, jnp.full((1,), token, jnp.int32))
+        rows = {name: np.asarray(x[0], np.float32) for name, x in values.items()}
+        each.append({name: x[:source] if name in ("scores", "weights") else x for name, x in rows.items()})
     states_SD = np.asarray(memory.states_BSD[0, :source], np.float32)
     return Steps(states_SD, readers(config, source), np.asarray(memory.vector_BD[0], np.float32), initial_D, each)
 
 
 def readers(config: cfg.Recurrent, source: int) -> list[list[int]]:
-    """For each reader in the encoder's top layer, one or (both directions) two, the words' places in the order in which it reads them.
+    """Return, for each reader of the encoder's top layer (two if it reads in both directions), word positions in the order of reading.
 
-    A word's state is whole once every reader has read it. A bag has no order: its words are taken as they stand.
+    A word's state is complete once every reader has read it. A bag has no order: its words are listed as they are.
     """
     if config.encoder == "bag":
         return [list(range(source))]
@@ -70,19 +70,19 @@ def readers(config: cfg.Recurrent, source: int) -> list[list[int]]:
 
 
 def top(config: cfg.Recurrent, states: tuple) -> jax.Array:
-    """What the top layer hands on, (B, D): its state, residual sums included."""
+    """Return the output of the top layer, (B, D), residual sums included."""
     return sum(state[0] for state in states) if config.residual else states[-1][0]  # type: ignore[return-value]
 
 
 def _step(config: cfg.Recurrent, model: Seq2Seq, params, memory: RecurrentMemory, before, token_B):
     _, after = model.step(params, memory, before, token_B)
-    told = model.module.apply({"params": params}, memory, before, after, token_B, method=functools.partial(_told, config))
-    return after, told
+    values = model.module.apply({"params": params}, memory, before, after, token_B, method=functools.partial(_values, config))
+    return after, values
 
 
-def _told(config: cfg.Recurrent, module: RecurrentModule, memory: RecurrentMemory, before, after, token_B) -> dict[str, jax.Array]:
+def _values(config: cfg.Recurrent, module: RecurrentModule, memory: RecurrentMemory, before, after, token_B) -> dict[str, jax.Array]:
     decoder, state_BD = module.decoder, top(config, after["states"])
-    told, context_BD = {"state": state_BD}, memory.vector_BD
+    values, context_BD = {"state": state_BD}, memory.vector_BD
     if config.context != "fixed":
         form = decoder.cross_attention
         weights = form.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)
@@ -90,9 +90,9 @@ def _told(config: cfg.Recurrent, module: RecurrentModule, memory: RecurrentMemor
         scores_B1S = alignment.scores(form.score, weights, query_BD[:, None])
         context_B1D, shares_B1S = alignment.attend(form.score, form.window, weights, query_BD[:, None])
         context_BD = context_B1D[:, 0]
-        told |= {"query": query_BD, "scores": scores_B1S[:, 0], "weights": shares_B1S[:, 0], "context": context_BD}
+        values |= {"query": query_BD, "scores": scores_B1S[:, 0], "weights": shares_B1S[:, 0], "context": context_BD}
     if config.context == "luong":  # Luong et al. 2015, equation 5
-        told["joined"] = jnp.tanh(jnp.concatenate([context_BD, state_BD], -1) @ decoder.combine(state_BD.dtype))
+        values["joined"] = jnp.tanh(jnp.concatenate([context_BD, state_BD], -1) @ decoder.combine(state_BD.dtype))
     else:
-        told["joined"] = decoder.output(state_BD, module.embed_target(token_B, module.dtype), context_BD)
-    return told
+        values["joined"] = decoder.output(state_BD, module.embed_target(token_B, module.dtype), context_BD)
+    return values

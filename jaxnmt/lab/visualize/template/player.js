@@ -8,7 +8,7 @@ function draw() {
   $("slider").value = at;
   $("slider").setAttribute("aria-valuetext", `step ${at + 1} of ${all.length}, ${step.name}`);
   $("where").textContent = `Step ${at + 1} of ${all.length} · ${step.word < 0 ? "encoder" : `token ${step.word + 1} of ${T.length}`} · ${step.name}`;
-  $("told").replaceChildren(...emphasised(step.say));
+  $("narration").replaceChildren(...emphasised(step.say));
   // Not `disabled`: a button that is would lose the focus, and with it the keys.
   for (const id of ["first", "back", "word-back"]) $(id).setAttribute("aria-disabled", String(at === 0));
   for (const id of ["last", "next", "word-next"]) $(id).setAttribute("aria-disabled", String(at === all.length - 1));
@@ -33,7 +33,7 @@ function soFar(step) {
   $("so-far").replaceChildren(...chips);
 }
 
-/** Columns of the source's table by kind of model; what is not computed yet keeps its room. */
+/** Columns of the source's table by kind of model; what is not computed yet is left blank. */
 function sourceTable(step) {
   const columns = [], now = steps[Math.max(0, step.word)];
   if (record.recurrent) {
@@ -67,10 +67,10 @@ function sourceTable(step) {
 }
 
 function insideRecurrent(step) {
-  const now = steps[Math.max(0, step.word)], told = record.recurrent, before = settings.context === "bahdanau";
-  const previous = step.word > 0 ? steps[step.word - 1].state : told.initial;
+  const now = steps[Math.max(0, step.word)], model = record.recurrent, before = settings.context === "bahdanau";
+  const previous = step.word > 0 ? steps[step.word - 1].state : model.initial;
   const vectors = [];
-  if (settings.context === "fixed") vectors.push(["The one vector: all that is known of the source", told.vector, step.word < 0 ? (step.vector ? 1 : 9) : 0, step.vector]);
+  if (settings.context === "fixed") vectors.push(["The one vector: all that is known of the source", model.vector, step.word < 0 ? (step.vector ? 1 : 9) : 0, step.vector]);
   vectors.push([step.word > 0 ? "The last state, hₜ₋₁" : "The decoder’s first state", previous, 0]);
   if (record.alignment && !before) vectors.push(["The new state, hₜ", now.state, 1]);
   if (record.alignment) vectors.push(["The context, Cₜ: weights times encoder states, summed", now.context, 3]);
@@ -84,7 +84,7 @@ function insideRecurrent(step) {
     list.append(el("div", { class: ready ? word : "waiting" },
       el("dt", {}, name), el("dd", {}, ...ready ? [vector].flat().map((part) => strip(part, largest([part]), name)) : [el("span", { class: "strip empty" }, "not yet")])));
   }
-  const note = el("p", { class: "small" }, `Of each vector the first ${told.vector.values.length} numbers: blue above zero, orange below, by its own largest.`);
+  const note = el("p", { class: "small" }, `Of each vector the first ${model.vector.values.length} numbers: blue above zero, orange below, by its own largest.`);
   if (record.alignment) return [list, note];
   return [list, el("p", {}, "This model has no attention: whatever the sentence’s length, the decoder has one vector of it."), note];
 }
@@ -97,7 +97,7 @@ function insideParallel(step) {
       heatmap(S.map((_, i) => averaged(weights, i)), { label: `Encoder layer ${step.layer}, mean of heads`, rows: S, columns: S, tight: true })];
   }
   const parts = step.stage === 3 ? of("cross") : of("decoder");
-  if (!parts.length) return [el("p", {}, "This model tells nothing more of this step.")];
+  if (!parts.length) return [el("p", {}, "This model records nothing more of this step.")];
   const words = step.stage === 3 ? S : steps.slice(0, step.word + 1).map((each) => each.read);
   const rows = parts.map((found) => averaged(found, step.word).slice(0, words.length));
   const label = step.stage === 3 ? "over the source" : "over the words so far";

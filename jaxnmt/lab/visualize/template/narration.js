@@ -1,6 +1,6 @@
-/** What each step of the player is, and what it says: a list of {word (-1: the source is being read), name, say, …} by kind of model. */
+/** The steps of the player and their sentences: a list of {word (-1: the source is being read), name, say, …} by kind of model. */
 const bag = settings.encoder === "bag";
-/** The source's places in the order in which the encoder reads them, one list for each of its readers; a state is whole when all were there. */
+/** The source's places in the order in which the encoder reads them, one list for each of its readers; a state is complete once all have read its word. */
 const readers = record.recurrent?.readers ?? [];
 
 /** How the encoder goes through the source, for the sentence above the player. */
@@ -10,7 +10,7 @@ function reading() {
   return `reads the source token by token${settings.reverse_source ? ", the last word first and the end token after all words" : ""}`;
 }
 
-/** What the encoder does when it has made `time` steps before: at each, a reader reads the next word of its order. */
+/** What the encoder does after `time` steps: in each step, a reader reads the next word of its order. */
 function read(time) {
   const rows = [...new Set(readers.map((order) => order[time]))], words = rows.map((i) => quoted(S[i]));
   const size = record.recurrent.states[0].size, deep = settings.num_encoder_layers > 1;
@@ -64,10 +64,10 @@ function parallelSteps() {
   const inputs = record.vectors.filter((found) => found.side === "encoder");
   const found = [record.model.kind === "other" && !encoder.length ? {
     word: -1, layer: 0, name: "the source",
-    say: `The encoder reads ${S.length} source tokens. What it makes of them is known to this page only as far as the model tells of attention.`,
+    say: `The encoder reads ${S.length} source tokens. This page shows only the attention that the model records.`,
   } : {
     word: -1, layer: 0, name: "words become vectors",
-    say: `All ${S.length} source tokens enter at once. Each is a vector${settings.positions && settings.positions !== "none" ? `, and its place in the sentence is told as well (${settings.positions} positions)` : ""}.`,
+    say: `All ${S.length} source tokens enter at once. Each is a vector${settings.positions && settings.positions !== "none" ? `, and its position in the sentence is added (${settings.positions} positions)` : ""}.`,
   }];
   const layers = Math.max(encoder.length, inputs.filter((layer) => layer.name).length);
   for (let layer = 1; layer <= layers; layer++) {
@@ -94,10 +94,10 @@ function parallelSteps() {
   return found;
 }
 
-/** The end of each word's steps: which word, how sure, and what becomes of it. */
+/** The last step of each word: which word, its probability, and what happens to it. */
 function choice(step, t) {
   const first = step.likely[0];
-  const likeliest = first.id === record.target.ids[t]  // by id: two tokens may be written alike
+  const likeliest = first.id === record.target.ids[t]  // by id: two tokens may have the same text
     ? `${quoted(step.chosen)} is likeliest, with probability ${two(step.p)}.`
     : `${quoted(first.piece)} is likeliest here (${two(first.p)}), but the beam search keeps ${quoted(step.chosen)} (${two(step.p)}): the sentence as a whole scores better.`;
   if (t === steps.length - 1) return `${likeliest} It is the end: the translation is finished.`;

@@ -9,9 +9,8 @@ import pytest
 import tiny
 
 from jaxnmt.data.prepared import prepare
-from jaxnmt.io import text_streams, whole_files
-from jaxnmt.io.literal_paths import LiteralPath
-from jaxnmt.training import averaging
+from jaxnmt.io import files, streams
+from jaxnmt.training.checkpoints import Checkpoints
 
 
 @pytest.fixture
@@ -34,16 +33,16 @@ def order(monkeypatch):
 
 
 def by_write(path):
-    whole_files.write(path, "text\n")
+    files.write(path, "text\n")
 
 
 def by_stream(path):
-    with text_streams.writer(str(path)) as write:
+    with streams.line_writer(str(path)) as write:
         write("text")
 
 
 def by_shard(path):
-    with whole_files.writing(path) as file:
+    with files.open_atomic(path) as file:
         np.savez(file, text=np.arange(3))
 
 
@@ -58,14 +57,14 @@ def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(w
 
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(RuntimeError), whole_files.writing(tmp_path / "file") as file:
+    with pytest.raises(RuntimeError), files.open_atomic(tmp_path / "file") as file:
         file.write(b"new")
         raise RuntimeError
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
 
 
 def test_a_folder_that_is_put_in_its_place_stays_there(order, tmp_path):
-    averaging._write(LiteralPath(tmp_path / "average"), {"a": jnp.ones(3)}, [1])
+    Checkpoints(tmp_path)._write_average({"a": jnp.ones(3)}, {"steps": [1]})
     prepared = prepare(tiny.experiment(tmp_path), tmp_path / "tokenizer", say=lambda line: None)
     for old, new, parent in (("average.new", "average", tmp_path.name), (f".{prepared.fingerprint}", prepared.fingerprint, "cache")):
         assert order[order.index(("rename", old, new)) + 1] == ("sync", parent)
