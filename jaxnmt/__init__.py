@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from jaxnmt.evaluation.test_sets import TestSet
     from jaxnmt.lab.ablations.study import Budget, Study
     from jaxnmt.run import Run, load, load_config, train
+    from jaxnmt.training.hooks import Hook, Profile
 
 __version__ = "0.1.0"
 
@@ -50,10 +51,12 @@ __all__ = [
     "Diverged",
     "Estimate",
     "Experiment",
+    "Hook",
     "Logging",
     "Mesh",
     "MetricResult",
     "Optimizer",
+    "Profile",
     "Recurrent",
     "Run",
     "Schedule",
@@ -78,7 +81,14 @@ __all__ = [
 # Where public names are found, in the order in which they are looked up: modules that import JAX come last.
 _MODULES = (
     *("errors", "config", "run", "lab.ablations.study"),
-    *("evaluation.scores", "evaluation.significance", "evaluation.test_sets", "decoding.translator", "decoding.alignments"),
+    *(
+        "evaluation.scores",
+        "evaluation.significance",
+        "evaluation.test_sets",
+        "decoding.translator",
+        "decoding.alignments",
+        "training.hooks",
+    ),
 )
 
 

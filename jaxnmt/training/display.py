@@ -1,4 +1,4 @@
-"""What training shows people: on stderr a live bar on a terminal and plain lines elsewhere, or lines for the log."""
+"""Show progress: on stderr a progress bar on a terminal and plain lines elsewhere, or lines for the log."""
 
 from __future__ import annotations
 

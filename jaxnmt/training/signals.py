@@ -16,7 +16,8 @@ from jaxnmt.parallel import distributed
 class Signals:
     """Handles signals while training runs.
 
-    SIGHUP that was ignored when the process started (`nohup`) stays ignored. In a call from Python, no signal is caught.
+    The first signal stops training after the current step; the loop then saves and exits. A second Ctrl-C exits at once. Any other second
+    signal is ignored, because schedulers send SIGTERM to a process and also to the processes that forward it.
 
     SIGHUP stays ignored if it was ignored when the process started (`nohup`).
 
@@ -25,9 +26,9 @@ class Signals:
     """
 
     def __init__(self, catch: bool) -> None:
-        """Make the object; `catch` says whether it handles signals between `__enter__` and `__exit__`."""
+        """Make the object; `catch` says whether it handles signals at all. A call from Python does not."""
         self._catch = catch
-        self.received: int | OSError = 0  # a signal's number, or why stderr cannot be written
+        self.received: int | OSError = 0  # the number of a signal, or the error of writing to stderr
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -37,7 +38,7 @@ class Signals:
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
             numbers.discard(signal.SIGHUP)
         for number in numbers:
-            with contextlib.suppress(ValueError):  # only the main thread can catch signals
+            with contextlib.suppress(ValueError):  # Python allows signal handlers in the main thread only
                 self._old[number] = signal.signal(number, self._handle)
         return self
 
@@ -46,7 +47,7 @@ class Signals:
             signal.signal(number, handler)
 
     def stderr_lost(self, error: OSError) -> None:
-        """Ask for a stop because progress cannot be shown. A closed pipe counts as SIGPIPE, a terminal that is gone as SIGHUP."""
+        """Stop because stderr cannot be written. A closed pipe counts as SIGPIPE, a closed terminal as SIGHUP."""
         if error.errno == errno.EIO and self._catch:
             os.kill(os.getpid(), signal.SIGHUP)
         else:
@@ -61,7 +62,7 @@ class Signals:
         return stop
 
     def leave(self, saved: str, say: Callable[[str], None]) -> NoReturn:
-        """Say where the run stands and end training.
+        """Report where the run was saved and end the training.
 
         Raises:
             KeyboardInterrupt: Ctrl-C. Stopped: another signal or a closed pipe. UserError: stderr cannot be written for another reason.

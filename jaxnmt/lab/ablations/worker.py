@@ -222,7 +222,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
 def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
     validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
-    best = next((record for record in reversed(validations) if record["best"]), None)  # None: the score was no number in any
+    best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
     sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
     return {

@@ -24,7 +24,7 @@ STRIP = 24
 
 
 def of_run(run: Run, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
-    """Return the record of a run's model, and where it is from: run, checkpoint, languages (codes, or "").
+    """Return the record of a run's model, with its origin: run, checkpoint, languages (codes, or "").
 
     Raises:
         UserError: the sentence is empty, or longer than the model reads.
