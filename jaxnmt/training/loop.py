@@ -140,7 +140,7 @@ class Trainer:
         pool = concurrent.futures.ThreadPoolExecutor(1)
         beginning = (self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
         fresh = pool.submit(fresh_state, *beginning) if step is None else None
-        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
+        pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order
         self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         if fresh:
@@ -207,9 +207,9 @@ class Trainer:
     def _time_is_over(self, step: int) -> bool:
         """Stop the run if it has trained for `training.max_minutes`. Several processes use the clock of one, and look at it seldom."""
         minutes = self.config.training.max_minutes
-        if not minutes or (distributed.several() and step % self.config.logging.every):
+        if not minutes or (distributed.is_distributed() and step % self.config.logging.every):
             return False
-        if over := distributed.agree("time", self.clock.is_over):
+        if over := distributed.broadcast_decision("time", self.clock.is_over):
             self.stopped = f"training.max_minutes = {minutes:g} are over"
         return over
 
@@ -319,7 +319,7 @@ class Trainer:
         found = values["bleu"] if metric == "bleu" else -values["loss"]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
         how = signature.split("|version:")[0] if signature and metric == "bleu" else None
-        value, loss, how = distributed.agree("score", (found if math.isfinite(found) else None, loss, how))
+        value, loss, how = distributed.broadcast_decision("score", (found if math.isfinite(found) else None, loss, how))
         return None if value is None else Score(metric, value, loss, how)
 
     def _update_best(self, step: int, score: Score | None) -> bool:

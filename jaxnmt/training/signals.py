@@ -29,7 +29,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
-        if distributed.several():
+        if distributed.is_distributed():
             numbers.remove(signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
             numbers.remove(signal.SIGHUP)
@@ -51,7 +51,7 @@ class Signals:
 
     def stop_after(self, step: int) -> bool:
         """Return whether this step is the last; asked after each."""
-        if not distributed.several():
+        if not distributed.is_distributed():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):
             self.received = signal.SIGTERM
@@ -80,5 +80,5 @@ class Signals:
         if self.received:
             return
         self.received = reason
-        if distributed.several():
+        if distributed.is_distributed():
             os.kill(os.getpid(), signal.SIGTERM)

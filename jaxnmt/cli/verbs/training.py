@@ -71,7 +71,7 @@ def data_prepare(config: str, options: Prepare) -> None:
       jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
     """
     run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
-    distributed.join()
+    distributed.initialize()
     with _begun(run, experiment):
         from jaxnmt.data.prepared import prepare
 
@@ -131,7 +131,7 @@ def runs_average(run: str, options: Average) -> None:
 
 def _explain_sharding(config: str, options: Train) -> None:
     config_checks.validate(options.experiment)
-    distributed.join()
+    distributed.initialize()
     from jaxnmt.lab import tables
     from jaxnmt.lab.plan.workload import Lengths
     from jaxnmt.lab.sharding_table import explain
@@ -168,7 +168,7 @@ def _found(run: pathlib.Path) -> str:
 
 
 def _train(run: pathlib.Path, experiment: Experiment) -> None:
-    distributed.join(stops_together=True)
+    distributed.initialize(share_preemption=True)
     with _begun(run, experiment) as found:
         say(found)
         try:

@@ -69,7 +69,7 @@ def translate(run: str, options: Translate) -> None:
     """
     decoding = options.decoding
     checked(run, options)
-    distributed.join()
+    distributed.initialize()
     with distributed.leader_first("read the input"):
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
@@ -108,7 +108,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     """
     experiment = checked(run, options)
     writable("--output", options.output)
-    distributed.join()
+    distributed.initialize()
     from jaxnmt.evaluation.scores import score
     from jaxnmt.evaluation.test_sets import open_test_set
 
