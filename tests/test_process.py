@@ -77,7 +77,7 @@ def unset(monkeypatch):
 
 def test_programs_are_kept_below_the_home_folder_if_it_can_be_written(unset, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "not" / "yet"))
-    compiler.keep_programs()
+    compiler.enable_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "not" / "yet" / ".cache" / "jaxnmt" / "xla")
     assert list(tmp_path.iterdir()) == []
 

@@ -68,7 +68,7 @@ def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
     steps = re.fullmatch(r"(\d+):(\d+)", profile)
     if profile and not (steps and 1 <= int(steps[1]) <= int(steps[2])):
         raise UserError(f"--profile {profile}: give the first and the last step to trace, such as 20:25")
-    distributed.join(stops_together=True)
+    distributed.initialize(share_preemption=True)
     hooks = []
     if steps:
         from jaxnmt.training.hooks import Profile
@@ -95,7 +95,7 @@ def data_prepare(config: str, options: Prepare) -> None:
       jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
     """
     run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
-    distributed.join()
+    distributed.initialize()
     with begun(run, experiment):
         from jaxnmt.data.prepared import prepare
 
@@ -154,7 +154,7 @@ def runs_average(run: str, options: Average) -> None:
 
 def _explain_sharding(config: str, options: Train) -> None:
     config_checks.validate(options.experiment)
-    distributed.join()
+    distributed.initialize()
     from jaxnmt.lab import tables
     from jaxnmt.lab.plan.workload import Lengths
     from jaxnmt.lab.sharding_table import explain

@@ -70,7 +70,7 @@ def translate(run: str, options: Translate) -> None:
     """
     decoding = options.decoding
     checked(run, options)
-    distributed.join()
+    distributed.initialize()
     with distributed.leader_first("read the input"):
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
@@ -106,7 +106,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     """
     checked(run, options)
     writable("--output", options.output)
-    distributed.join()
+    distributed.initialize()
     opened = Run(run, options.checkpoint)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
