@@ -14,7 +14,7 @@ fi
 count=$1
 shift
 jaxnmt=(jaxnmt)
-if [ -n "${JAXNMT_PYTHON:-}" ]; then jaxnmt=("$JAXNMT_PYTHON" -P -m jaxnmt.cli); fi
+if [ -n "${JAXNMT_PYTHON:-}" ]; then jaxnmt=("$JAXNMT_PYTHON" -P -m jaxnmt); fi
 port=${JAXNMT_PORT:-$((20000 + RANDOM % 12000))}
 
 processes=()

@@ -220,7 +220,7 @@ def test_a_finished_quickstart_translates_plain_sentences(tmp_path):
     def jaxnmt(*words, lines=()):
         environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
         environment |= {name: str(tmp_path / "cache") for name in ("JAXNMT_CACHE", "TFDS_DATA_DIR")}
-        command = [sys.executable, "-X", "utf8", "-m", "jaxnmt.cli", *words]
+        command = [sys.executable, "-X", "utf8", "-m", "jaxnmt", *words]
         done = subprocess.run(
             command,
             input="".join(f"{line}\n" for line in lines),

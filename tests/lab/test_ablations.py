@@ -57,7 +57,7 @@ def study_file(tmp_path, seeds):
 
 
 def command(file, folder):
-    return [sys.executable, "-m", "jaxnmt.cli", "ablate", str(file), "--folder", str(folder)]
+    return [sys.executable, "-m", "jaxnmt", "ablate", str(file), "--folder", str(folder)]
 
 
 def without_speed(table):

@@ -342,7 +342,7 @@ def test_candidates_of_a_search_divide_the_devices():
 def command(tmp_path, *words):
     """`jaxnmt plan` in a process of its own, where JAX has no devices yet -> its numbers."""
     file = tmp_path / "plan.json"
-    run = [sys.executable, "-m", "jaxnmt.cli", "plan", "quickstart", *words, "--json", str(file), "--run", str(tmp_path / "none")]
+    run = [sys.executable, "-m", "jaxnmt", "plan", "quickstart", *words, "--json", str(file), "--run", str(tmp_path / "none")]
     done = subprocess.run(run, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
     assert done.returncode == 0, done.stderr
     return json.loads(file.read_text())

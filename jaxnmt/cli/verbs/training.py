@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, run_folder, say, trainable
-from jaxnmt.config import Experiment, replace
+from jaxnmt.config import Experiment, Positive, replace
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import changed_fields, load_config, shipped_configs
 from jaxnmt.errors import UserError
@@ -35,8 +35,8 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    last: int = 5
-    """How many of the newest checkpoints."""
+    last: Positive[int] = 5
+    """Number of latest checkpoints to average."""
 
 
 def train(config: str, options: Train) -> None:
@@ -121,8 +121,6 @@ def runs_average(run: str, options: Average) -> None:
       jaxnmt runs average runs/quickstart --last 10
     """
     run_directory.read(run)
-    if options.last < 1:
-        raise UserError(f"--last expects a number above 0, not {options.last}")
     from jaxnmt.training.averaging import average
 
     compiler.check()

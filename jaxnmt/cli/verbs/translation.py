@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, writable
-from jaxnmt.config import Decoding, Experiment
+from jaxnmt.config import Decoding, Experiment, NonNegative
 from jaxnmt.config import checks as config_checks
 from jaxnmt.io import text_streams
 from jaxnmt.parallel import distributed
@@ -48,8 +48,8 @@ class Evaluate:
     """File to write the translations to."""
     json: bool = False
     """Print the scores as JSON."""
-    samples: int = 0
-    """Show the first so many sentences with reference and translation."""
+    samples: NonNegative[int] = 0
+    """Show this many sentences, the first ones, with reference and translation."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
