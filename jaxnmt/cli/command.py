@@ -108,14 +108,11 @@ def _call(words: list[str]) -> functools.partial:
     if trusted and not verb.opens_runs:
         raise UserError(f"`jaxnmt {name}` opens no run; {TRUST} is for verbs that do")
     rest, commanded = (rest, []) if verb.takes else _cut(rest)
-    options = verb.options()
+    first = divide(rest, verb.options(), verb.most)[0][:1]
+    options = verb.options(*first)  # a user's own model has flags of its own
     names, flags = divide(rest, options, verb.most)
-    wants_help = any(flag in HELP for flag, *_ in flags)
-    if names and (wants_help or verb.least <= len(names) <= verb.most):
-        options = verb.options(names[0])  # a user's own model has flags of its own
-        names, flags = divide(rest, options, verb.most)
     command = " ".join(["jaxnmt", name, *(names or verb.takes)])
-    if wants_help:
+    if any(flag in HELP for flag, *_ in flags):
         explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
         return functools.partial(print_help, options, command, explained)
     _check_names(name, verb, names, [flag for flag, *_ in flags if takes_all(flag, options)])
@@ -273,7 +270,3 @@ def _discard_output() -> None:
             stream.flush()
         except OSError:
             streams.discard(stream)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -23,7 +23,7 @@ WRONG = pytest.mark.skipif(JAXLIB in ("0.11.0", "0.11.1"), reason=f"no fusion of
 
 def jaxnmt(*words, flags, cwd):
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=environment, capture_output=True, text=True, cwd=cwd)
+    return subprocess.run([sys.executable, "-m", "jaxnmt", *words], env=environment, capture_output=True, text=True, cwd=cwd)
 
 
 @WRONG

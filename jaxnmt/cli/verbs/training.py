@@ -8,7 +8,7 @@ import re
 from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
-from jaxnmt.config import Experiment
+from jaxnmt.config import Experiment, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
@@ -45,8 +45,8 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    last: int = 5
-    """Number of newest checkpoints to average."""
+    last: Positive[int] = 5
+    """Number of latest checkpoints to average."""
 
 
 def train(config: str, options: Train) -> None:
@@ -144,8 +144,6 @@ def runs_average(run: str, options: Average) -> None:
       jaxnmt runs average runs/quickstart
       jaxnmt runs average runs/quickstart --last 10
     """
-    if options.last < 1:
-        raise UserError(f"--last expects a number above 0, not {options.last}")
     opened = Run(run)
     steps = ", ".join(map(str, opened.average(options.last)))
     place = opened.folder / directory.AVERAGE

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
-from jaxnmt.config import Decoding
+from jaxnmt.config import Decoding, NonNegative
 from jaxnmt.config import checks as config_checks
 from jaxnmt.io import streams
 from jaxnmt.parallel import distributed
@@ -49,8 +49,8 @@ class Evaluate:
     """File to write the translations to."""
     json: bool = False
     """Print the scores as JSON."""
-    samples: int = 0
-    """Number of sentences to show with reference and translation."""
+    samples: NonNegative[int] = 0
+    """Show this many sentences, the first ones, with reference and translation."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
