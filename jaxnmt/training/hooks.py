@@ -83,9 +83,9 @@ class Stop(Hook):
 
     def _check_clock(self, trainer: Trainer, step: int) -> None:
         minutes = trainer.config.training.max_minutes
-        if not minutes or (distributed.several() and step % trainer.config.logging.every):
+        if not minutes or (distributed.is_distributed() and step % trainer.config.logging.every):
             return  # several processes go by the clock of process 0, which they ask at log lines only
-        if distributed.agree("time", trainer.clock.is_over):
+        if distributed.broadcast_decision("time", trainer.clock.is_over):
             trainer.stop(f"training.max_minutes = {minutes:g} are over")
 
 
@@ -204,7 +204,7 @@ class Validate(Hook):
         found = values["bleu"] if metric == "bleu" else -values["loss"]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
         how = signature.split("|version:")[0] if signature and metric == "bleu" else None
-        value, loss, how = distributed.agree("score", (found if math.isfinite(found) else None, loss, how))
+        value, loss, how = distributed.broadcast_decision("score", (found if math.isfinite(found) else None, loss, how))
         return None if value is None else Score(metric, value, loss, how)
 
     def _update_best(self, trainer: Trainer, step: int, score: Score | None) -> bool:

@@ -221,7 +221,7 @@ class Trainer:
         pool = concurrent.futures.ThreadPoolExecutor(1)
         beginning = (self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
         fresh = pool.submit(fresh_state, *beginning) if step is None else None
-        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
+        pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order
         self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         if fresh:

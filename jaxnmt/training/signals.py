@@ -33,7 +33,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM} if self._catch else set()
-        if distributed.several():
+        if distributed.is_distributed():
             numbers.discard(signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
             numbers.discard(signal.SIGHUP)
@@ -55,7 +55,7 @@ class Signals:
 
     def stop_after(self, step: int) -> bool:
         """Return whether training must stop after this step. Call it after each step."""
-        if not distributed.several():
+        if not distributed.is_distributed():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):
             self.received = signal.SIGTERM
@@ -83,5 +83,5 @@ class Signals:
         if self.received:
             return
         self.received = reason
-        if distributed.several():
+        if distributed.is_distributed():
             os.kill(os.getpid(), signal.SIGTERM)

@@ -449,5 +449,5 @@ def test_data_check_refuses_what_training_refuses(tmp_path, capsys):
     (tmp_path / "p.tsv").write_text("a\tb\n")
     assert cli.main(["data", "check", str(tmp_path / "p.tsv"), "--data.cleaning.max-ratio", "-1"]) == 2
     captured = capsys.readouterr()
-    assert "data.cleaning.max_ratio is -1" in captured.err and captured.out == ""
+    assert "--data.cleaning.max-ratio is -1" in captured.err and captured.out == ""
     assert cli.main(["data", "check", str(tmp_path / "p.tsv")]) == 0

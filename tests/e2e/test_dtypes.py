@@ -34,7 +34,7 @@ def test_a_model_with_bfloat16_parameters_is_trained_resumed_averaged_and_transl
 
 def test_jax_enable_x64_changes_nothing(tmp_path):
     def jaxnmt(*words, **environment):
-        done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=os.environ | environment, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "jaxnmt", *words], env=os.environ | environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

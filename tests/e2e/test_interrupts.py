@@ -138,7 +138,7 @@ def test_an_ignored_sighup_stays_ignored(train, tmp_path, monkeypatch):
 def in_a_process(run):
     """The command that trains in a process of its own, long enough to be interrupted, and its environment."""
     steps = ["--training.steps", "90", "--validation.every", "0", "--logging.every", "2", "--logging.tensorboard", "False"]
-    return [sys.executable, "-m", "jaxnmt.cli", "train", "tiny.py", "--run", str(run), *steps], os.environ | {"COLUMNS": "200"}
+    return [sys.executable, "-m", "jaxnmt", "train", "tiny.py", "--run", str(run), *steps], os.environ | {"COLUMNS": "200"}
 
 
 def test_a_closed_pipe_ends_a_process_with_its_status_and_the_training_saved(train, text, tmp_path):

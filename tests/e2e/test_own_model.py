@@ -88,7 +88,7 @@ def test_it_is_aligned(folder, capsys):
 def test_eight_devices_reach_the_losses_of_one(folder):
     mesh = {"mesh.data": "2", "mesh.fsdp": "2", "mesh.tensor": "2", "training.steps": "4"}
     words = command(folder, "eight", "elsewhere.py", **mesh)
-    assert "8 cpu devices" in tiny.on_eight_devices("-m", "jaxnmt.cli", *words).stderr
+    assert "8 cpu devices" in tiny.on_eight_devices("-m", "jaxnmt", *words).stderr
     losses = [[record["loss"] for record in read_metrics(folder / name, "train")][:4] for name in ("run", "eight")]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
 

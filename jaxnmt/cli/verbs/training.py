@@ -8,7 +8,7 @@ import re
 from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
-from jaxnmt.config import Experiment
+from jaxnmt.config import Experiment, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
@@ -45,8 +45,8 @@ class Resume:
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-    last: int = 5
-    """Number of newest checkpoints to average."""
+    last: Positive[int] = 5
+    """Number of latest checkpoints to average."""
 
 
 def train(config: str, options: Train) -> None:
@@ -68,7 +68,7 @@ def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
     steps = re.fullmatch(r"(\d+):(\d+)", profile)
     if profile and not (steps and 1 <= int(steps[1]) <= int(steps[2])):
         raise UserError(f"--profile {profile}: give the first and the last step to trace, such as 20:25")
-    distributed.join(stops_together=True)
+    distributed.initialize(share_preemption=True)
     hooks = []
     if steps:
         from jaxnmt.training.hooks import Profile
@@ -95,7 +95,7 @@ def data_prepare(config: str, options: Prepare) -> None:
       jaxnmt data prepare transformer_small --data.train a.en a.de --run runs/mine
     """
     run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
-    distributed.join()
+    distributed.initialize()
     with begun(run, experiment):
         from jaxnmt.data.prepared import prepare
 
@@ -144,8 +144,6 @@ def runs_average(run: str, options: Average) -> None:
       jaxnmt runs average runs/quickstart
       jaxnmt runs average runs/quickstart --last 10
     """
-    if options.last < 1:
-        raise UserError(f"--last expects a number above 0, not {options.last}")
     opened = Run(run)
     steps = ", ".join(map(str, opened.average(options.last)))
     place = opened.folder / directory.AVERAGE
@@ -154,7 +152,7 @@ def runs_average(run: str, options: Average) -> None:
 
 def _explain_sharding(config: str, options: Train) -> None:
     config_checks.validate(options.experiment)
-    distributed.join()
+    distributed.initialize()
     from jaxnmt.lab import tables
     from jaxnmt.lab.plan.workload import Lengths
     from jaxnmt.lab.sharding_table import explain

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
-from jaxnmt.config import Decoding
+from jaxnmt.config import Decoding, NonNegative
 from jaxnmt.config import checks as config_checks
 from jaxnmt.io import streams
 from jaxnmt.parallel import distributed
@@ -49,8 +49,8 @@ class Evaluate:
     """File to write the translations to."""
     json: bool = False
     """Print the scores as JSON."""
-    samples: int = 0
-    """Number of sentences to show with reference and translation."""
+    samples: NonNegative[int] = 0
+    """Show this many sentences, the first ones, with reference and translation."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -70,7 +70,7 @@ def translate(run: str, options: Translate) -> None:
     """
     decoding = options.decoding
     checked(run, options)
-    distributed.join()
+    distributed.initialize()
     with distributed.leader_first("read the input"):
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
@@ -106,7 +106,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     """
     checked(run, options)
     writable("--output", options.output)
-    distributed.join()
+    distributed.initialize()
     opened = Run(run, options.checkpoint)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:

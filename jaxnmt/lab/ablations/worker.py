@@ -206,7 +206,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         KeyboardInterrupt, SystemExit, BrokenPipeError: Ctrl-C, a signal, a closed pipe on our stderr; after the subprocess has ended.
     """
     command = [sys.executable, "-P", "-m", "jaxnmt", *words]  # -P: no module of the current folder is imported
-    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_env(), pass_fds=[claim.fileno()])
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
