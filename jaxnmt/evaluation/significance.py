@@ -56,8 +56,8 @@ def paired(
 ) -> tuple[MetricResult, ...]:
     """Score systems and test each against the first.
 
-    The tests are paired bootstrap resampling (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005). The seed is sacreBLEU's:
-    12345, or $SACREBLEU_SEED.
+    The tests are paired bootstrap resampling (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005). The seed is
+    sacreBLEU's: 12345, or $SACREBLEU_SEED.
 
     Args:
         hypotheses: each system's translations, one for each sentence; the baseline's first.
