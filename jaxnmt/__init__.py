@@ -80,15 +80,8 @@ __all__ = [
 
 # Where public names are found, in the order in which they are looked up: modules that import JAX come last.
 _MODULES = (
-    *("errors", "config", "run", "lab.ablations.study"),
-    *(
-        "evaluation.scores",
-        "evaluation.significance",
-        "evaluation.test_sets",
-        "decoding.translator",
-        "decoding.alignments",
-        "training.hooks",
-    ),
+    *("errors", "config", "run", "lab.ablations.study", "evaluation.scores", "evaluation.significance", "evaluation.test_sets"),
+    *("decoding.translator", "decoding.alignments", "training.hooks"),
 )
 
 

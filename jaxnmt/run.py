@@ -66,6 +66,7 @@ def load(folder: str | pathlib.Path, checkpoint: int | str = "best", trust: bool
     """Return a run that was trained, by its folder; its parameters are read when they are first used.
 
     Args:
+        folder: the run's folder, local or in a bucket (gs://).
         checkpoint: a step, "best" (by validation.metric), "latest", or "average" (of several, see `Run.average`).
         trust: execute the code of a run's own model although this computer has not trained it.
 
@@ -213,13 +214,15 @@ class Run:
         """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`, float32.
 
         Args:
-            text, decoding: as `translate` takes them. The best translation is aligned.
+            text: a sentence, or several; the best translation of each is aligned.
+            decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
             UserError: as `translate`; or the model has no attention over the source.
         """
-        lines, settings = [text] if isinstance(text, str) else text, self.decoding({**decoding, "n_best": 1})
-        found = [candidates[0] for candidates in self.aligner.align(lines, self.translator.translate(lines, settings), settings.batch_size)]
+        lines = [text] if isinstance(text, str) else text
+        candidates = [[best] for best in self.translate(lines, **decoding | {"n_best": 1})]
+        found = [best for (best,) in self.aligner.align(lines, candidates, self.decoding(decoding).batch_size)]
         return found[0] if isinstance(text, str) else found
 
     def decoding(self, changes: Mapping[str, Any]) -> Decoding:
@@ -244,14 +247,19 @@ class Run:
         """Translate test sentences and return BLEU, chrF++ and TER.
 
         Args:
-            split, data, references, target_language, tokenize: which sentences, and how they are scored; see `test_set`.
+            split: "test" or "validation".
+            data: other sources than the run's.
+            references: files of further reference translations.
+            target_language: code of the references' language.
+            tokenize: sacreBLEU's tokenizer for BLEU. `test_set` says more about these five.
             decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
             UserError: the sentences cannot be read, or as `translate`.
         """
-        settings, test = self.decoding({**decoding, "n_best": 1}), self.test_set(split, data, references, target_language, tokenize)
-        return test.score([candidates[0].text for candidates in self.translator.translate(test.sources, settings)])
+        self.decoding(decoding)  # a mistake in it is reported before the sentences are read
+        test = self.test_set(split, data, references, target_language, tokenize)
+        return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})])
 
     def test_set(
         self,
@@ -288,6 +296,8 @@ class Run:
         """Compare this run, the baseline, with others on its test sentences; each run decodes as its own config says.
 
         Args:
+            others: the runs to compare with this one.
+            split: "test" or "validation": which of this run's sentences.
             metrics: "bleu", "chrf", "chrf++" or "ter".
             test: "paired-bootstrap" or "approximate-randomisation".
             samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
@@ -308,9 +318,9 @@ class Run:
         """Return the best translation of each sentence. The run's folder keeps them: the same call reads them the next time."""
         from jaxnmt.evaluation import translations
 
-        settings = self.decoding({**decoding, "n_best": 1})
-        make = lambda: [candidates[0].text for candidates in self.translator.translate(sources, settings)]  # noqa: E731
-        return translations.kept(self.folder, self._found, sources, settings, make)
+        decoding |= {"n_best": 1}
+        make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
+        return translations.kept(self.folder, self._found, sources, self.decoding(decoding), make)
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -334,6 +344,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
 
     Args:
         name: what the experiment is called in messages.
+        experiment: a config's, or the user's.
 
     Raises:
         UserError: a value cannot be, or there is no training data.
@@ -356,6 +367,7 @@ def train_folder(
     """Train or resume the run in a folder.
 
     Args:
+        run: the run's folder.
         experiment: as `trainable` returns it.
         hooks: what else to do after training steps.
         progress: show lines and a progress bar on stderr.
@@ -387,8 +399,10 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
 
 
 def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
-    """Return the changed fields that do not change the training: other files with the same text, or another language for which BLEU has
-    the same tokenizer."""
+    """Return the changed fields that do not change the training.
+
+    They name other files with the same text, or another language for which BLEU has the same tokenizer.
+    """
     from jaxnmt.data import identity
 
     if not directory.checkpoints(run) or not (trained_on := identity.read(run)):

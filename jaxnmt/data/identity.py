@@ -27,6 +27,9 @@ def bind(run: Path, data: Prepared, begun: bool, is_leader: bool) -> Prepared:
     """Write what a run is trained on to its `data.json`. If the run has `begun`, which a checkpoint proves, refuse other data.
 
     Args:
+        run: the run's folder.
+        data: what this session has prepared.
+        begun: whether the run has a checkpoint.
         is_leader: this process writes; the others compare.
 
     Returns:

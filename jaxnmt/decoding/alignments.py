@@ -46,13 +46,14 @@ class Alignment(NamedTuple):
 
 
 class Aligner:
-    """Aligns the translations of a translator; compiled once for each shape.
-
-    Raises:
-        UserError: the model has no attention over the source.
-    """
+    """Aligns the translations of a translator; compiled once for each shape."""
 
     def __init__(self, translator: Translator):
+        """Use the translator's model and parameters.
+
+        Raises:
+            UserError: the model has no attention over the source.
+        """
         self.tokenizer, self.params = translator.tokenizer, translator.params
         self._attention = jax.jit(functools.partial(source_attention, translator.model))
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)

@@ -58,7 +58,11 @@ class Translator:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
         Args:
+            model: its layers are unstacked.
+            params: the parameters, replicated if they lie on several devices.
+            tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
+            processors: change the logits of every step.
             warn: is called with a line for people about each line of input that is split.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
@@ -73,6 +77,8 @@ class Translator:
         A line longer than the model can read is split at sentence ends, or else anywhere, with a warning.
 
         Args:
+            lines: the sentences.
+            decoding: how to search, and how many translations to return.
             first: number of the first line, for warnings.
         """
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]

@@ -75,8 +75,16 @@ def make(
     """Return a test set with its tokenizers.
 
     Args:
+        name: the sources, as the user named them.
+        sources: the sentences.
+        references: one list of lines for each reference.
+        languages: codes of source and target, "" if unknown.
+        pretokenized: the text was already split, into words or pieces.
         words_split: words are already split from punctuation, so BLEU must not split them again.
         tokenize: sacreBLEU's tokenizer that the user wants; "" to choose one.
+        notes: lines for people.
+        targets: the first reference as a model writes it.
+        normalization: the Unicode form of the references.
 
     Raises:
         UserError: every reference is empty, or there is no such tokenizer.
@@ -106,10 +114,13 @@ def open_test_set(
     training text. Languages that neither settings nor sources name are those of the text that the run was trained on.
 
     Args:
+        experiment: the run's.
+        run: the run's folder.
         split: "test" or "validation".
         words: other sources, written as `data.test`.
         references: files of further reference translations.
-        target_language, tokenize: code of the references' language and sacreBLEU's tokenizer; "" to choose them.
+        target_language: code of the references' language; "" to choose it.
+        tokenize: sacreBLEU's tokenizer; "" to choose it.
 
     Raises:
         UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or

@@ -128,6 +128,7 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
     """Return the records of a run's metrics.jsonl, in order. A line that was cut off (the process was killed, or the disk full) is skipped.
 
     Args:
+        run: the run's folder.
         kind: "train", "validation" or "skipped"; "" for all.
     """
     path, records = run / METRICS, []
@@ -144,6 +145,7 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
     The system removes the lock when this process ends, however it ends.
 
     Args:
+        run: the run's folder.
         say: is called with a line for people if the file system has no locks.
 
     Raises:
@@ -167,6 +169,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
     left is removed, since it may be of other settings or other text. No work is lost: tokenizer and token ids are in the cache too.
 
     Args:
+        run: the run's folder.
+        experiment: its settings from now on.
         moved: fields that may change because the text and the scores stay the same: they name other files with the same text, or another
             language that is scored alike.
 

@@ -174,6 +174,7 @@ class Checkpoints:
         """Return the parameters that decoding uses: the EMA if the run keeps one.
 
         Args:
+            found: the checkpoint.
             like: ShapeDtypeStructs of the parameters, layers unstacked.
         """
         if found.which == "average":
