@@ -350,7 +350,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
         UserError: a value cannot be, or there is no training data.
     """
     checks.validate(experiment)
-    if not experiment.data.train:
+    if not experiment.data.train and not hasattr(experiment.data, "pairs"):
         raise UserError(f'{name} has no training data; give yours with --data.train a.en a.de, in Python with data=("a.en", "a.de")')
     return with_absolute_paths(experiment)
 

@@ -52,7 +52,6 @@ class Translator:
         params: Any,
         tokenizer: Tokenizer,
         max_length: int,
-        processors: tuple[LogitProcessor, ...] = (),
         warn: Callable[[str], None] = log.warn,
     ):
         """Make a translator; sentences are spread over the devices that the parameters lie on.
@@ -62,11 +61,11 @@ class Translator:
             params: the parameters, replicated if they lie on several devices.
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
-            processors: change the logits of every step.
             warn: is called with a line for people about each line of input that is split.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
-        self.processors, self.warn = processors, warn
+        self.warn = warn
+        self._processors: dict[cfg.Decoding, tuple[LogitProcessor, ...]] = {}
         self.mesh = mesh_of(params)
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
         self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
@@ -86,6 +85,13 @@ class Translator:
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
+
+    def processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
+        """Return the logit processors of the user's own `Decoding` class; made once, so that a search is compiled once."""
+        if decoding not in self._processors:
+            make = getattr(decoding, "processors", None)
+            self._processors[decoding] = tuple(make(self.tokenizer)) if make else ()
+        return self._processors[decoding]
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         """Return the tokens of a line, in as many parts as the model needs to read it."""
@@ -115,7 +121,7 @@ class Translator:
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
-            options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors)
+            options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors(decoding))
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)

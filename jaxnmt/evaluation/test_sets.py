@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.sources import languages_of, open_sources
+from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, split
 from jaxnmt.errors import UserError
@@ -155,14 +155,11 @@ def _pairs(
     experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...]
 ) -> tuple[str, list[tuple[str, str]], tuple[str, str]]:
     """Return name, sentence pairs, and the languages that settings or sources name."""
-    field = "--data" if words else f"data.{split}"
-    if not words:
-        words = experiment.data.test if split == "test" else experiment.data.validation
-    if not words and split == "test":
-        words, field = experiment.data.validation, "data.validation"
-    sources = open_sources(words, field)
+    parts = ("test", "validation") if split == "test" else ("validation",)
+    given = [open_sources(words, "--data")] if words else (sources_of(experiment.data, part) for part in parts)
+    sources = next(filter(None, given), [])
     languages = languages_of(experiment.data, sources)
-    if words:
+    if sources:
         pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
         return " ".join(source.name for source in sources), pairs, languages
     from jaxnmt.data.prepared import prepare

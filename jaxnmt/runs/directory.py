@@ -260,9 +260,9 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: C
 
 def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: Any) -> bool:
     if name == "training.steps":  # these two schedules count from the last step
-        return after > before and old.schedule.name not in ("cosine", "linear")
+        return after > before and getattr(old.schedule, "name", "") in ("noam", "constant", "plateau")
     if name == "validation.every":
-        return old.schedule.name != "plateau"
+        return getattr(old.schedule, "name", "") != "plateau"
     if bleu_decides(old, new) and _changes_validation_bleu(name, old):  # scores of two kinds would be compared
         return False
     return name.startswith(HARMLESS)
@@ -270,7 +270,7 @@ def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: A
 
 def bleu_decides(old: Experiment, new: Experiment) -> bool:
     """Return whether validation BLEU decides the learning rate or when training stops."""
-    return new.validation.metric == "bleu" and (old.schedule.name == "plateau" or bool(new.validation.patience))
+    return new.validation.metric == "bleu" and (getattr(old.schedule, "name", "") == "plateau" or bool(new.validation.patience))
 
 
 def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:

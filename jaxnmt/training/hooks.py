@@ -211,7 +211,7 @@ class Validate(Hook):
         """Update the best score; cut the learning rate or stop if it has not improved for long. Returns whether it is the best so far."""
         progress, config, scheduled = trainer.progress, trainer.config, self._is_scheduled(trainer, step)
         best = progress.count_validation(step, score, scheduled)
-        if scheduled and config.schedule.name == "plateau" and progress.plateau_stale >= config.schedule.plateau_patience:
+        if scheduled and getattr(config.schedule, "name", "") == "plateau" and progress.plateau_stale >= config.schedule.plateau_patience:
             progress.plateau_stale = 0
             trainer.state = dataclasses.replace(trainer.state, lr_scale=trainer.state.lr_scale * config.schedule.plateau_factor)
         if scheduled and 0 < config.validation.patience <= progress.stale:

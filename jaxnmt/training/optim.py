@@ -13,6 +13,8 @@ from jaxnmt.parallel.sharding import path_name
 
 def make_optimizer(config: cfg.Optimizer) -> optax.GradientTransformation:
     """The update rule at learning rate 1; the step multiplies by the schedule's."""
+    if not isinstance(config, cfg.Optimizer):
+        return config.build()
     decay = {"weight_decay": config.weight_decay, "mask": _decayed}
     match config.name:
         case "adam":
@@ -65,6 +67,8 @@ def _stacked(name: str) -> int:
 
 def learning_rate(config: cfg.Schedule, total_steps: int, step: jax.Array) -> jax.Array:
     """The learning rate of step `step` (the first is 0), float32. The plateau's cuts are multiplied in by the step itself."""
+    if not isinstance(config, cfg.Schedule):
+        return jnp.asarray(config.rate(step, total_steps), jnp.float32)
     n = step.astype(jnp.float32) + 1
     warmup = jnp.float32(max(config.warmup_steps, 1))
     ramp = jnp.minimum(n / warmup, 1.0)

@@ -61,8 +61,8 @@ def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, sta
     Returns:
         (params, opt_state, ema), each array with the dtype that it has in `state`.
     """
-    if config.optimizer.clip_norm:
-        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
+    if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
+        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
     params = cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
     ema = state.ema

@@ -13,7 +13,7 @@ from jaxnmt.config import Experiment
 from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, cache_folder, prepare
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import sources_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Budget, Job, Study
@@ -87,7 +87,7 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
     """Raise UserError if the text differs from the one that a variant's runs started with, as recorded in `folder`."""
-    tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test", cache_folder(experiment.data))]
+    tests = [source.fingerprint() for source in sources_of(experiment.data, "test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
         raise UserError(

@@ -120,7 +120,7 @@ def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
     length = bucket(len(source))
     tokens: np.ndarray = np.zeros((1, length), np.int32)
     tokens[0, : len(source)] = source
-    options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), translator.processors)
+    options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), translator.processors(decoding))
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
     return beam_steps(translator.model, options, translator.params, {"encoder_input_tokens": tokens}, limits)
 
