@@ -389,7 +389,7 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
-                stack.enter_context(directory.held(run, log.say))
+                stack.enter_context(directory.locked(run, log.say))
                 said = directory.where_training_begins(run)
                 directory.start(run, experiment, _moved(run, experiment))
             elif not (run / directory.CONFIG).exists():
