@@ -211,7 +211,7 @@ class Run:
     @overload
     def align(self, text: Sequence[str], **decoding: Any) -> list[Alignment]: ...
     def align(self, text: str | Sequence[str], **decoding: Any) -> Any:
-        """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`, float32.
+        """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`.
 
         Args:
             text: a sentence, or several; the best translation of each is aligned.

@@ -102,7 +102,7 @@ def test_a_sentence_gives_a_translation_a_list_gives_a_list_and_n_best_gives_lis
 def test_attention_is_an_array(run):
     found = run.align("a b c")
     assert found.source == ["a", "b", "c"] and found.target == run.translate("a b c").text.split()
-    assert found.weights_TS.shape == (len(found.target), 3) and found.weights_TS.dtype == np.float32
+    assert found.weights_TS.shape == (len(found.target), 3)
     assert (found.weights_TS > 0).all() and (found.weights_TS.sum(-1) < 1).all()  # the rest is on the end token
     assert [each.source for each in run.align(["a b c", "j"])] == [["a", "b", "c"], ["j"]]
 
