@@ -136,9 +136,10 @@ class Run:
     @functools.cached_property
     def params(self) -> Any:
         """The parameters that decoding uses, replicated on each device: a tree of float arrays. The EMA if the run keeps one."""
+        params = self._checkpoints.params(self._found, self._shapes)
         newest = self._asked == "best" and not self._checkpoints.scores()
         log.say(f"{self.checkpoint} of {self.folder}{' (the newest: no checkpoint has a validation score)' if newest else ''}")
-        return self._checkpoints.params(self._found, self._shapes)
+        return params
 
     @functools.cached_property
     def _checkpoints(self) -> Any:
