@@ -221,10 +221,10 @@ class ClosedPipe(io.StringIO):
 
 def test_training_that_is_stopped_has_saved_and_raises_an_exception_of_its_own(experiment, folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", ClosedPipe())
-    with pytest.raises(jaxnmt.Stopped, match="saved at step [34] of 8"):
+    with pytest.raises(jaxnmt.Stopped) as stopped:
         jaxnmt.train(experiment, folder=folder / "stopped", progress=True)
     monkeypatch.undo()
-    assert jaxnmt.load(folder / "stopped", "latest").checkpoints[-1] in (3, 4)
+    assert f"saved at step {jaxnmt.load(folder / 'stopped').checkpoints[-1]} of 8" in str(stopped.value)
     assert jaxnmt.train(experiment, folder=folder / "stopped").checkpoints == [6, 8]
 
 
