@@ -128,6 +128,7 @@ class Run:
     @functools.cached_property
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
+        compiler.check()
         from jaxnmt.models.layout import unscanned
         from jaxnmt.models.seq2seq import build_model
 
@@ -155,9 +156,8 @@ class Run:
         from jaxnmt.config import Mesh
         from jaxnmt.parallel.sharding import make_mesh, replicated
 
-        compiler.check()
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
         shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
     def average(self, last: int = 5) -> list[int]:

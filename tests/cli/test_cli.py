@@ -129,7 +129,7 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
     words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
-    assert words.count("(default:") == len(FIELDS) + 2  # and --run, --explain-sharding
+    assert words.count("(default:") == len(FIELDS) + 3  # and --run, --profile, --explain-sharding
     assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512; above 0)" in words
     assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
     assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"
@@ -267,7 +267,7 @@ def test_a_folder_that_is_not_named_in_utf_8_is_refused_before_anything_is_made(
 
 
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):
-    def interrupted(experiment, run, translate=None):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["jaxnmt.training.loop"], "train", interrupted)

@@ -29,9 +29,9 @@ def of_run(run: Run, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
     Raises:
         UserError: the sentence is empty, or longer than the model reads.
     """
-    languages = identity.languages(run.folder, run.config.data)
+    translator, languages = run.translator, identity.languages(run.folder, run.config.data)
     origin = {"run": run.folder.absolute().name, "checkpoint": run.checkpoint, "languages": list(languages)}
-    return origin | record(run.translator, run.config.model, sentence, decoding)
+    return origin | record(translator, run.config.model, sentence, decoding)
 
 
 def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
