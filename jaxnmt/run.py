@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def train(
     config: str | Experiment,
-    data: Sequence[str] = (),
+    data: str | Sequence[str] = (),
     folder: str | pathlib.Path = "",
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -38,7 +38,7 @@ def train(
 
     Args:
         config: a shipped name, the path of a Python file, or an experiment.
-        data: training sources as `data.train` has them, such as ("a.en", "a.de"); empty: those of the config.
+        data: training source or sources, as `data.train` has them: "pairs.tsv" or ("a.en", "a.de"); empty: those of the config.
         folder: the run's folder; empty: runs/ and the config's name. An experiment needs one.
         settings: values of other fields by their dotted names, such as {"training.steps": 5000}.
         progress: print to stderr what the command line prints there.
@@ -55,8 +55,8 @@ def train(
     if isinstance(config, Experiment) and not folder:
         raise UserError('an experiment has no name to call its folder by: give one, folder="runs/mine"')
     experiment, name = (config, "the experiment") if isinstance(config, Experiment) else (load_config(config), config)
-    experiment = with_settings(experiment, {**(settings or {}), **({"data.train": tuple(data)} if data else {})})
-    run = run_folder(name, str(folder) if isinstance(folder, str) else folder)
+    experiment = with_settings(experiment, {**(settings or {}), **({"data.train": _words(data)} if data else {})})
+    run = run_folder(name, folder)
     with log.printed(progress):
         train_folder(run, trainable(name, experiment), hooks, progress)
     return Run(run)
@@ -239,8 +239,8 @@ class Run:
     def evaluate(
         self,
         split: Literal["test", "validation"] = "test",
-        data: Sequence[str] = (),
-        references: Sequence[str] = (),
+        data: str | Sequence[str] = (),
+        references: str | Sequence[str] = (),
         target_language: str = "",
         tokenize: str = "",
         **decoding: Any,
@@ -265,8 +265,8 @@ class Run:
     def test_set(
         self,
         split: Literal["test", "validation"] = "test",
-        data: Sequence[str] = (),
-        references: Sequence[str] = (),
+        data: str | Sequence[str] = (),
+        references: str | Sequence[str] = (),
         target_language: str = "",
         tokenize: str = "",
     ) -> TestSet:
@@ -284,7 +284,7 @@ class Run:
         """
         from jaxnmt.evaluation.test_sets import open_test_set
 
-        return open_test_set(self.config, self.folder, split, tuple(data), references, target_language, tokenize)
+        return open_test_set(self.config, self.folder, split, _words(data), _words(references), target_language, tokenize)
 
     def compare(
         self,
@@ -322,6 +322,10 @@ class Run:
         decoding |= {"n_best": 1}
         make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
         return translations.kept(self.folder, self._found, sources, self.decoding(decoding), make)
+
+
+def _words(words: str | Sequence[str]) -> tuple[str, ...]:
+    return (words,) if isinstance(words, str) else tuple(words)
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
@@ -393,9 +397,9 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
                 stack.enter_context(directory.locked(run, log.say))
                 said = directory.where_training_begins(run)
                 directory.start(run, experiment, _moved(run, experiment))
+                log.say(said)
             elif not (run / directory.CONFIG).exists():
                 raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
-        log.say(said if distributed.is_leader() else "")
         yield
 
 
