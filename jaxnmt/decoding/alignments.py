@@ -25,7 +25,7 @@ class Alignment(NamedTuple):
     """The words of a sentence and its translation, and how much each of the latter looks at each of the former.
 
     Attributes:
-        weights_TS: float32; a row sums to 1 less what lies on the source's end token.
+        weights_TS: floats; a row sums to 1 less what lies on the source's end token.
     """
 
     source: list[str]

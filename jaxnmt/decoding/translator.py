@@ -42,7 +42,7 @@ class Translation(NamedTuple):
 class Translator:
     """Translates with given parameters.
 
-    A search is compiled once for each (rows, source length, room for the translation, beam size); the length penalty and each sentence's
+    A search is compiled once for each (rows, source length, target length, beam size); the length penalty and each sentence's
     length limit are arguments of the program.
     """
 
@@ -121,7 +121,9 @@ class Translator:
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
-            options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors(decoding))
+            options = SearchOptions(
+                decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), self.processors(decoding)
+            )
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
@@ -169,8 +171,8 @@ def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
     return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
 
 
-def room(source_length: int, decoding: cfg.Decoding) -> int:
-    """Return how many tokens the compiled search of a source length has room for.
+def target_length(source_length: int, decoding: cfg.Decoding) -> int:
+    """Return the target length that the search of a source length is compiled for.
 
     This is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
     defaults, which cost memory and time at each step, get no more than they need.

@@ -93,8 +93,8 @@ def make(
         raise UserError(f"{name}: all references are empty, so there is nothing to score against")
     split_text = "none" if words_split else ""
     chosen = choose(languages[1], list(itertools.chain.from_iterable(references)), tokenize or split_text)
-    told = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
-    note = "\n".join(filter(None, [*told, chosen.note, chosen.other_metrics, *notes]))
+    split_note = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
+    note = "\n".join(filter(None, [*split_note, chosen.note, chosen.other_metrics, *notes]))
     source_tokenize = choose(languages[0], sources, split_text).name
     return TestSet(name, sources, references, pretokenized, languages, chosen.name, source_tokenize, note, targets, normalization)
 
@@ -124,7 +124,7 @@ def open_test_set(
 
     Raises:
         UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or
-            pairs were held out from other text than is there now.
+            pairs were held out from other text than the training text now.
     """
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]

@@ -139,7 +139,7 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
     """Lock a run's folder, which is made if it does not exist, so that no other process trains the run. A run in a bucket is not locked.
 
     The system removes the lock when this process ends, however it ends.

@@ -238,7 +238,8 @@ class Profile(Hook):
     """Records a trace of some steps with JAX's profiler, for TensorBoard, XProf and Perfetto.
 
     Args:
-        first, last: the steps to trace, counted from 1.
+        first: the first step to trace, counted from 1.
+        last: the last one.
         folder: where the trace is written.
     """
 

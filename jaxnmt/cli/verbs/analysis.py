@@ -116,8 +116,8 @@ def laws(config: str, options: Laws) -> int:
     failed = 0
     for name, verdict in check(options.model, options.only):
         failed += verdict.holds is False
-        told = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
-        print(f"{told:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
+        verdict_word = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
+        print(f"{verdict_word:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
     return int(failed > 0)
 
 

@@ -1,4 +1,4 @@
-"""Where verbs that draw put what they have drawn."""
+"""Write the figures of the verbs that draw."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Local:
 def local(options: Local, command: Sequence[str]) -> int:
     """Start several processes of one command on this computer, which find each other and share the work.
 
-    Ctrl-C, SIGTERM and SIGHUP reach all of them: they save the same step. The same command goes on, also with another number of processes.
+    Ctrl-C, SIGTERM and SIGHUP reach all of them: they save the same step. The same command resumes, also with another number of processes.
 
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
@@ -66,7 +66,7 @@ class Slurm:
 
 
 def slurm(options: Slurm, command: Sequence[str]) -> int:
-    """Submit a job of several nodes to SLURM, that saves ahead of its time limit and goes on in its next turn.
+    """Submit a job of several nodes to SLURM, which saves before its time limit and resumes in its next turn.
 
     The run's folder (--run) must be on a file system that all nodes share. What else a site asks for, sbatch reads from SBATCH_PARTITION,
     SBATCH_ACCOUNT, SBATCH_QOS, SBATCH_CONSTRAINT, SBATCH_MEM_PER_NODE (such as 64G) and SBATCH_EXCLUSIVE.
@@ -166,8 +166,8 @@ def _refuse_stdin(command: Sequence[str]) -> None:
     if "translate" not in [word for word in command if word != "--trust"][:1]:
         return
     words = [part for word in command for part in word.split("=", 1)]
-    given = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
-    if not given or given[-1] in ("", "-", "/dev/stdin"):
+    inputs = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
+    if not inputs or inputs[-1] in ("", "-", "/dev/stdin"):
         raise UserError("`translate` without --input reads stdin, which is empty there: add --input FILE, and --output FILE")
 
 
@@ -177,7 +177,7 @@ def hand_over(text: str, program: list[str], only_print: bool = False, as_word: 
         print(text, end="")
         return 0
     if shutil.which(program[0]) is None:
-        raise UserError(f"the command {program[0]} is not here; run this where it is, or see with --print what it would be given")
+        raise UserError(f"the command {program[0]} is not installed here: run this where it is, or print the files with --print")
     if as_word:
         return subprocess.run([*program, text]).returncode
     return subprocess.run(program, input=text, text=True).returncode

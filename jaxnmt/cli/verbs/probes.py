@@ -38,13 +38,13 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
     at_least("--distance", options.distance, 1)
     at_least("--samples", options.samples, 1)
     drawable(options.output)
-    asked = subjects([first, *others], options.width, runs=True)
+    chosen = subjects([first, *others], options.width, runs=True)
     from jaxnmt.lab import figures, tables
     from jaxnmt.lab.probes import gradients as probe
 
     compiler.check()
     at, lines = probe.distances(options.distance), {}
-    for label, subject in asked.items():
+    for label, subject in chosen.items():
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
         say(f"{label}: measured")
     svg = figures.chart(lines, probe.TITLE, probe.X, probe.Y, log_x=True, log_y=True)
@@ -75,7 +75,7 @@ class Recall:
 def recall(first: str, others: list[str], options: Recall) -> None:
     """Train models to say a word that they saw n steps ago, all with one budget, and draw their accuracy on other sentences against n.
 
-    Killed or interrupted, the same command goes on. Later commands with the same budget and file add their models to the chart.
+    If it is killed or interrupted, the same command resumes. Later commands with the same budget and file add their models to the chart.
 
     Examples:
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed phrases/gru_bahdanau quickstart
@@ -89,13 +89,13 @@ def recall(first: str, others: list[str], options: Recall) -> None:
     if options.learning_rate <= 0:
         raise UserError(f"--learning-rate expects a number above 0, not {options.learning_rate:g}")
     drawable(options.output)
-    asked = subjects([first, *others], options.width)
+    chosen = subjects([first, *others], options.width)
     from jaxnmt.lab import figures, tables
     from jaxnmt.lab.probes import recall as probe
 
     compiler.check()
     models, budget = (
-        {label: subject.model for label, subject in asked.items()},
+        {label: subject.model for label, subject in chosen.items()},
         probe.Budget(options.steps, options.batch_size, options.learning_rate),
     )
     path = pathlib.Path(options.output).with_suffix(".csv")
@@ -133,13 +133,13 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     if options.run_time < 0:
         raise UserError(f"--run-time expects a number of seconds, not {options.run_time:g}")
     drawable(options.output)
-    asked = subjects([first, *others], options.width)
+    chosen = subjects([first, *others], options.width)
     from jaxnmt.lab import figures, tables
     from jaxnmt.lab.probes import steptime as probe
 
     compiler.check()
     timings = []
-    for timing in probe.measure({label: subject.model for label, subject in asked.items()}, lengths, options.tokens, options.run_time):
+    for timing in probe.measure({label: subject.model for label, subject in chosen.items()}, lengths, options.tokens, options.run_time):
         timings.append(timing)
         say(f"{timing.model}, length {timing.length}: {1000 * timing.step_s:,.1f} ms a step")
     texts = {}

@@ -78,7 +78,7 @@ def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
 
 
 def resume(run: str, options: Resume) -> None:
-    """Resume a run from its last checkpoint. Settings that do not change the training may be given.
+    """Resume a run from its last checkpoint. Settings that do not change the training may be changed.
 
     Examples:
       jaxnmt resume runs/quickstart
