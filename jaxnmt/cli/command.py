@@ -20,9 +20,9 @@ from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
 from jaxnmt.config import trust
 from jaxnmt.config.fields import nearest
 from jaxnmt.config.files import shipped_configs
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import SAVED, Stopped, UserError
 from jaxnmt.io import streams
-from jaxnmt.parallel import compiler, distributed, huge_pages
+from jaxnmt.parallel import compiler, distributed, huge_pages, log
 from jaxnmt.runs import directory as run_directory
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
@@ -108,14 +108,11 @@ def _call(words: list[str]) -> functools.partial:
     if trusted and not verb.opens_runs:
         raise UserError(f"`jaxnmt {name}` opens no run; {TRUST} is for verbs that do")
     rest, commanded = (rest, []) if verb.takes else _cut(rest)
-    options = verb.options()
+    first = divide(rest, verb.options(), verb.most)[0][:1]
+    options = verb.options(*first)  # a user's own model has flags of its own
     names, flags = divide(rest, options, verb.most)
-    wants_help = any(flag in HELP for flag, *_ in flags)
-    if names and (wants_help or verb.least <= len(names) <= verb.most):
-        options = verb.options(names[0])  # a user's own model has flags of its own
-        names, flags = divide(rest, options, verb.most)
     command = " ".join(["jaxnmt", name, *(names or verb.takes)])
-    if wants_help:
+    if any(flag in HELP for flag, *_ in flags):
         explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
         return functools.partial(print_help, options, command, explained)
     _check_names(name, verb, names, [flag for flag, *_ in flags if takes_all(flag, options)])
@@ -205,47 +202,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _as_a_process()
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with log.printed():
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return distributed.leave(status or 0)
-    except SystemExit as leaving:
-        if leaving.code in _STOPPED:
+        return distributed.shutdown(status or 0)
+    except (SystemExit, Stopped) as leaving:
+        code = leaving.status if isinstance(leaving, Stopped) else leaving.code
+        if code in _STOPPED:
             if argv is None:  # schedulers send a second signal, which must not change the status
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps
-            return distributed.leave(int(leaving.code))
+            return distributed.shutdown(int(code))
         raise
     except UserError as error:
         _complain(f"error: {error}")
-        return distributed.leave(error.status)
+        return distributed.shutdown(error.status)
     except KeyboardInterrupt as interrupt:
         _complain(f"interrupted{f': {interrupt}' if str(interrupt) else ''}")
-        distributed.leave(130)
+        distributed.shutdown(130)
         if argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
             os._exit(130)
         return 130
     except BrokenPipeError:
         _discard_output()
-        return distributed.leave(141)
+        return distributed.shutdown(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         done = "opened" if error.errno == errno.EACCES else "written"
         _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
         _discard_output()
-        return distributed.leave(2)
+        return distributed.shutdown(2)
 
 
 def _as_a_process() -> None:
     """Set up what a process needs that a call in another's does not."""
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
-    compiler.keep_programs()
+    compiler.enable_compilation_cache()
     for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
-        huge_pages.use()  # before JAX takes memory
+        huge_pages.enable()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
@@ -271,7 +270,3 @@ def _discard_output() -> None:
             stream.flush()
         except OSError:
             streams.discard(stream)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

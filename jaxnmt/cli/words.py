@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import tyro
 
 from jaxnmt import config
+from jaxnmt.config.checks import value_problem
 from jaxnmt.config.fields import describe_type, leaves, nearest
 from jaxnmt.errors import UserError
 
@@ -82,7 +83,7 @@ def parse(flags: Iterable[Sequence[str]], options: Options, help_command: str) -
         help_command: the command that lists the flags, for messages.
 
     Raises:
-        UserError: an unknown flag (with the nearest ones), a flag given twice, or a value of the wrong type.
+        UserError: an unknown flag (with the nearest ones), a flag given twice, or a value that the field cannot have.
     """
     fields = fields_by_flag(options)
     changes: dict[str, Any] = {}
@@ -105,7 +106,7 @@ def _convert(flag: str, hint: Any, values: list[str]) -> Any:
     """Return the value that the words after a flag stand for.
 
     Raises:
-        UserError: they are not of the type; names the flag, the words and what is expected.
+        UserError: they are not of the type or break a constraint; names the flag, the words and what is expected.
     """
     refusal = UserError(f"{flag} expects {describe_type(hint)}, not {' '.join(values) or 'nothing'}")
     if hint is bool:
@@ -114,9 +115,12 @@ def _convert(flag: str, hint: Any, values: list[str]) -> Any:
         raise refusal
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # tyro prints a box
-            return tyro.cli(hint, args=["--", *values], console_outputs=False, config=_STYLE)
+            value = tyro.cli(hint, args=["--", *values], console_outputs=False, config=_STYLE)
     except SystemExit:
         raise refusal from None
+    if problem := value_problem(flag, hint, value):
+        raise UserError(problem)
+    return value
 
 
 def print_help(options: Any, command: str, description: str) -> None:

@@ -38,7 +38,7 @@ def is_of_type(value: Any, hint: Any) -> bool:
         return any(is_of_type(value, part) for part in parts)
     if hint in (int, float):
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, origin or hint)
 
 
 def describe_type(hint: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import sentencepiece
 
@@ -17,20 +17,6 @@ from jaxnmt.errors import UserError
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 SPACER, JOINER = "▁", "￭"
-
-
-class Vocabulary(Protocol):
-    """The tokens of one language, or of both."""
-
-    suffix: str
-    pretokenized: bool
-
-    def __len__(self) -> int: ...
-    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def piece(self, index: int) -> str: ...
-    def words(self, text: str) -> tuple[list[str], list[int]]: ...
-    def to_bytes(self) -> bytes: ...
 
 
 class Subwords:
@@ -150,6 +136,10 @@ class Words:
 
     def to_bytes(self) -> bytes:
         return "".join(f"{token}\n" for token in self._tokens).encode()
+
+
+Vocabulary = Subwords | Words
+"""The tokens of one language, or of both."""
 
 
 def join(text: str, joiner: str) -> str:

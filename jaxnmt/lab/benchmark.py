@@ -91,7 +91,7 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
     compiler.check()
     with tempfile.TemporaryDirectory(prefix="jaxnmt-bench-") as folder:
         timer = Timer(seconds)
-        trainer = Measurement(experiment, Path(folder), [Stop(), SkippedSteps(), timer])
+        trainer = Measurement(experiment, Path(folder), [Stop(), SkippedSteps(), timer], progress=True, signals=True)
         trainer.run()
     if len(timer.done) < 3:
         raise errors.UserError(f"{len(timer.done)} steps are too few to tell a speed: allow more --run-time or more --training.steps")

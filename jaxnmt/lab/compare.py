@@ -7,9 +7,9 @@ import dataclasses
 import itertools
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 from jaxnmt.config import Experiment
-from jaxnmt.config import checks as config_checks
 from jaxnmt.data import identity
 from jaxnmt.data.sources import open_sources
 from jaxnmt.data.text_files import language_of
@@ -19,10 +19,11 @@ from jaxnmt.errors import UserError
 from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import References
 from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
-from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make, open_test_set
+from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make
 from jaxnmt.evaluation.tokenization import of_split_text
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.run import Run
+from jaxnmt.runs import directory
 
 MOST_PAIRS = 1_000_000  # of the training text whose words are counted
 Say = Callable[[str], None]
@@ -81,8 +82,8 @@ class Comparison:
     sentence_chrf: tuple[tuple[float, ...], ...]
 
 
-def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet, list[System], Experiment | None]:
-    """The test set, every system's translations of it, and the first run's experiment. All is checked before anything is translated.
+def gather(names: Sequence[str], settings: Settings) -> tuple[TestSet, list[System], Experiment | None]:
+    """Return the test set, every system's translations of it, and the first run's experiment. All is checked before a run translates.
 
     Raises:
         UserError: a system is named twice, is neither run nor file, has another test set or another number of lines; or nothing names
@@ -91,7 +92,10 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
     twice = [name for name, count in collections.Counter(name.rstrip("/") for name in names).items() if count > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
-    runs = {name: _settled(run_directory.read(name), settings) for name in names if run_directory.folder(name).is_dir()}
+    runs = {name: Run(name, settings.checkpoint) for name in names if directory.folder(name).is_dir()}
+    changes = {"beam_size": settings.beam_size} if settings.beam_size else {}
+    for run in runs.values():
+        run.decoding(changes)
     files = {name: read_lines(name, "compare") for name in names if name not in runs}
     test, sources = _test_set(runs, settings)
     for name, lines in files.items():
@@ -102,8 +106,15 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
             )
         if test.pretokenized:
             _refuse_pieces(name, lines)
-    systems = [_system(name, files, runs, sources, settings, test.normalization, say) for name in names]
-    return _forms_told(test, systems), systems, next(iter(runs.values()), None)
+    systems = []
+    for name in names:
+        if name in files:
+            made_by, lines = "file", files[name]
+        else:
+            run, beam = runs[name], runs[name].decoding(changes).beam_size
+            made_by, lines = f"{run.checkpoint}, beam {beam}", run.translations(sources[name], **changes)
+        systems.append(System(name, made_by, [canonical(line, test.normalization) for line in lines]))
+    return _forms_told(test, systems), systems, next((run.config for run in runs.values()), None)
 
 
 def compare(
@@ -154,26 +165,18 @@ def compare(
     )
 
 
-def _settled(experiment: Experiment, settings: Settings) -> Experiment:
-    """A run's experiment with the decoding that is asked for."""
-    changes = {"beam_size": settings.beam_size} if settings.beam_size else {}
-    experiment = dataclasses.replace(experiment, decoding=dataclasses.replace(experiment.decoding, **changes))
-    config_checks.validate(experiment)
-    return experiment
-
-
-def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestSet, dict[str, list[str]]]:
-    """The test set, sources as people read them, and for each run the sources as its model reads them."""
-    forms = [normalization_of(experiment.tokenizer, run_directory.folder(name) / "tokenizer") for name, experiment in runs.items()]
+def _test_set(runs: Mapping[str, Run], settings: Settings) -> tuple[TestSet, dict[str, list[str]]]:
+    """Return the test set, sources as people read them, and for each run the sources as its model reads them."""
+    forms = [normalization_of(run.config.tokenizer, run.folder / "tokenizer") for run in runs.values()]
     form = "nfc" if "nfc" in forms else "none"  # of all texts, so that they can be compared
     if settings.source or settings.reference:
         test = _given(runs, settings, form)
         return test, dict.fromkeys(runs, [normalise(line) for line in read_lines(settings.source, "--source")])
     if not runs:
         raise UserError("files of translations do not say what they translate: give --source FILE and --reference FILE")
-    asked = settings.split, (), (), settings.target_language, settings.tokenize
-    opened = {name: open_test_set(experiment, run_directory.folder(name), *asked) for name, experiment in runs.items()}
-    shown = {name: as_read(test, runs[name], form) for name, test in opened.items()}
+    asked: Any = settings.split, (), (), settings.target_language, settings.tokenize
+    opened = {name: run.test_set(*asked) for name, run in runs.items()}
+    shown = {name: as_read(test, runs[name].config, form) for name, test in opened.items()}
     (first, test), *others = shown.items()
     for name, other in others:
         if (other.sources, other.references) != (test.sources, test.references):
@@ -184,8 +187,8 @@ def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestS
     return test, {name: each.sources for name, each in opened.items()}
 
 
-def _given(runs: Mapping[str, Experiment], settings: Settings, form: str) -> TestSet:
-    """The test set of --source and --reference; its words are split where that is said or where the first run's are."""
+def _given(runs: Mapping[str, Run], settings: Settings, form: str) -> TestSet:
+    """Return the test set of --source and --reference. Its words are split if the user says so or if the first run's are."""
     if not (settings.source and settings.reference):
         raise UserError("--source and --reference go together: a file of sentences and a file of their translations")
     sources = read_lines(settings.source, "--source")
@@ -193,17 +196,17 @@ def _given(runs: Mapping[str, Experiment], settings: Settings, form: str) -> Tes
     for file, lines in references:
         if len(sources) != len(lines):
             raise UserError(f"{settings.source} has {len(sources):,} lines and {file} {len(lines):,}: line by line they belong together")
-    name, trained = next(iter(runs.items()), ("", None))
-    split = trained is not None and trained.tokenizer.kind == "words"
-    joiner = joiner_of(trained.tokenizer) if trained else ""
+    first = next(iter(runs.values()), None)
+    split = first is not None and first.config.tokenizer.kind == "words"
+    joiner = joiner_of(first.config.tokenizer) if first else ""
     for file, lines in references:
         if split:
             check_joiner(count_tokens(lines), joiner, file)
         elif settings.pretokenized:
             _refuse_pieces(file, lines)
     languages = [language_of(settings.source), settings.target_language or language_of(settings.reference[0])]
-    if trained is not None:
-        known = identity.languages(run_directory.folder(name), trained.data)
+    if first:
+        known = identity.languages(first.folder, first.config.data)
         languages = [named or code for named, code in zip(languages, known, strict=True)]
     return make(
         " ".join(settings.reference),
@@ -238,24 +241,6 @@ def _forms_told(test: TestSet, systems: Sequence[System]) -> TestSet:
         return test
     told = f"{' and '.join(decomposed)} have letters in decomposed Unicode, which do not match composed ones: convert them to NFC"
     return dataclasses.replace(test, note="\n".join(filter(None, [test.note, told])))
-
-
-def _system(
-    name: str,
-    files: Mapping[str, list[str]],
-    runs: Mapping[str, Experiment],
-    sources: Mapping[str, list[str]],
-    settings: Settings,
-    form: str,
-    say: Say,
-) -> System:
-    if name in files:
-        return System(name, "file", [canonical(line, form) for line in files[name]])
-    from jaxnmt.evaluation.translations import translations  # JAX, only where a run is compared
-
-    decoding = runs[name].decoding
-    made_by, found = translations(run_directory.folder(name), sources[name], decoding, settings.checkpoint, say)
-    return System(name, f"{made_by}, beam {decoding.beam_size}", [canonical(line, form) for line in found])
 
 
 def _frequency(

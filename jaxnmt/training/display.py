@@ -1,4 +1,4 @@
-"""Show progress on stderr: a progress bar on a terminal, plain lines elsewhere."""
+"""Show progress: on stderr a progress bar on a terminal and plain lines elsewhere, or lines for the log."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.segment import Segment, Segments
 from rich.text import Text
 
 from jaxnmt.io.streams import TolerantStream
+from jaxnmt.parallel import log
 from jaxnmt.parallel.distributed import is_leader
 
 
@@ -46,13 +47,21 @@ class _Bar(Progress):
 class Display:
     """Prints lines, above a progress bar if stderr is a terminal. Only process 0 prints."""
 
-    def __init__(self, total: int, step: int, lost: Callable[[OSError], None]):
-        """`lost` is called once if stderr cannot be written; nothing is shown after that."""
+    def __init__(self, total: int, step: int, lost: Callable[[OSError], None], shown: bool):
+        """Prepare the display of a session.
+
+        Args:
+            total: steps of the run.
+            step: steps that are done.
+            lost: called once if stderr cannot be written; nothing is shown after that.
+            shown: write to stderr; otherwise lines only go to the log.
+        """
+        self._shown = shown
         stderr = typing.cast(typing.TextIO, TolerantStream(sys.stderr, lost))
         self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
         self._bar = None
         self.total = total
-        if stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
+        if shown and stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
             self._bar = _Bar(TextColumn("step"), MofNCompleteColumn(), BarColumn(), console=self._console)
             self._task = self._bar.add_task("", total=total, completed=step)
 
@@ -63,6 +72,9 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
+        if not self._shown:
+            log.say(line)
+            return
         self._console.print(Segments([Segment(line + "\n")]), end="", crop=False)  # as it is: no markup, no emoji, no line ends within
 
     def step(self, step: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,9 +83,9 @@ class Stop(Hook):
 
     def _check_clock(self, trainer: Trainer, step: int) -> None:
         minutes = trainer.config.training.max_minutes
-        if not minutes or (distributed.several() and step % trainer.config.logging.every):
+        if not minutes or (distributed.is_distributed() and step % trainer.config.logging.every):
             return  # several processes go by the clock of process 0, which they ask at log lines only
-        if distributed.agree("time", trainer.clock.is_over):
+        if distributed.broadcast_decision("time", trainer.clock.is_over):
             trainer.stop(f"training.max_minutes = {minutes:g} are over")
 
 
@@ -205,7 +204,7 @@ class Validate(Hook):
         found = values["bleu"] if metric == "bleu" else -values["loss"]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
         how = signature.split("|version:")[0] if signature and metric == "bleu" else None
-        value, loss, how = distributed.agree("score", (found if math.isfinite(found) else None, loss, how))
+        value, loss, how = distributed.broadcast_decision("score", (found if math.isfinite(found) else None, loss, how))
         return None if value is None else Score(metric, value, loss, how)
 
     def _update_best(self, trainer: Trainer, step: int, score: Score | None) -> bool:
@@ -239,19 +238,12 @@ class Profile(Hook):
     """Records a trace of some steps with JAX's profiler, for TensorBoard, XProf and Perfetto.
 
     Args:
-        steps: "FIRST:LAST", the steps to trace, counted from 1.
+        first, last: the steps to trace, counted from 1.
         folder: where the trace is written.
-
-    Raises:
-        UserError: `steps` is not of that form.
     """
 
-    def __init__(self, steps: str, folder: Path) -> None:
-        match = re.fullmatch(r"(\d+):(\d+)", steps)
-        self._first, self._last = (int(match[1]), int(match[2])) if match else (0, 0)
-        if not 1 <= self._first <= self._last:
-            raise errors.UserError(f"--profile {steps}: give the first and the last step to trace, such as 20:25")
-        self._folder, self._tracing = folder, False
+    def __init__(self, first: int, last: int, folder: Path) -> None:
+        self._first, self._last, self._folder, self._tracing = first, last, folder, False
 
     def start(self, trainer: Trainer) -> None:
         if self._first <= trainer.step or self._last > trainer.config.training.steps:

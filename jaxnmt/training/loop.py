@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
+from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import prepare
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel import compiler, distributed
+from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training.binding import bind
-from jaxnmt.training.checkpoint import disk_errors, read_progress, steps
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints, disk_errors
 from jaxnmt.training.clock import Clock
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
@@ -38,24 +36,32 @@ from jaxnmt.training.state import TrainState, abstract_state, shardings_of
 from jaxnmt.training.step import StepMetrics
 
 
-def train(experiment: cfg.Experiment, run: Path, translate: TranslateAndScore | None = None, hooks: Sequence[Hook] = ()) -> None:
+def train(
+    experiment: cfg.Experiment,
+    run: Path,
+    translate: TranslateAndScore | None = None,
+    hooks: Sequence[Hook] = (),
+    progress: bool = False,
+    signals: bool = False,
+) -> None:
     """Train the run in a folder from its latest checkpoint, or from the beginning. Its `config.json` exists already.
 
     Args:
         translate: translates and scores the validation sentences; None: only the loss is validated.
         hooks: what else to do after steps. They run after validation and before saving.
+        progress: show lines and a progress bar on stderr.
+        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP.
 
     Raises:
         UserError: the data, the mesh or the checkpoints do not allow it, or stderr cannot be written; Diverged: gradients stay non-finite.
-        KeyboardInterrupt, SystemExit: a signal came, or stderr was closed; what was trained is saved.
+        KeyboardInterrupt, Stopped: a signal came, or stderr was closed; what was trained is saved.
     """
     compiler.check()
     if over := _over(experiment, run):
-        if distributed.is_leader():
-            print(over, file=sys.stderr)
+        log.say(over)
         return
     with disk_errors(run):
-        Trainer(experiment, run, default_hooks(translate, hooks)).run()
+        Trainer(experiment, run, default_hooks(translate, hooks), progress, signals).run()
 
 
 def default_hooks(translate: TranslateAndScore | None = None, more: Sequence[Hook] = ()) -> list[Hook]:
@@ -65,10 +71,11 @@ def default_hooks(translate: TranslateAndScore | None = None, more: Sequence[Hoo
 
 def _over(experiment: cfg.Experiment, run: Path) -> str:
     """Return why there is nothing left to train, or ""."""
-    step, patience = max(steps(run), default=0), experiment.validation.patience
+    checkpoints, patience = Checkpoints(run), experiment.validation.patience
+    step = checkpoints.latest() or 0
     if step >= experiment.training.steps:
         return f"{run} is finished, at step {step:,} of {experiment.training.steps:,}"
-    if step and patience and (stale := read_progress(run, step).stale) >= patience:
+    if step and patience and (stale := checkpoints.progress(step).stale) >= patience:
         metric = experiment.validation.metric
         return f"{run} stopped at step {step:,}, after {stale} validations without a better {metric}; a higher validation.patience goes on"
     return ""
@@ -91,15 +98,16 @@ class Trainer:
     state: TrainState
     programs: TrainPrograms
 
-    def __init__(self, experiment: cfg.Experiment, run: Path, hooks: Sequence[Hook] = ()):
+    def __init__(self, experiment: cfg.Experiment, run: Path, hooks: Sequence[Hook] = (), progress: bool = False, signals: bool = False):
         self.config, self.folder, self.hooks = experiment, run, tuple(hooks)
-        self.signals = Signals()
+        self.signals = Signals(signals)
         self.mesh = make_mesh(experiment.mesh)
-        self.store = CheckpointStore(run, experiment.checkpoints)
+        self.store = Checkpoints(run, experiment.checkpoints)
         step = self.store.latest() or 0
-        self.display = Display(experiment.training.steps, step, self.signals.stderr_lost)
+        self.display = Display(experiment.training.steps, step, self.signals.stderr_lost, progress)
         with distributed.leader_first("prepare the data"):
-            self.data = bind(run, prepare(experiment, run / "tokenizer", say=self.display.say), begun=step > 0)
+            prepared = prepare(experiment, run / "tokenizer", say=self.display.say)
+            self.data = identity.bind(run, prepared, step > 0, distributed.is_leader())
         tokenizer = self.data.tokenizer
         self.plan = BatchPlan(
             [corpus.lengths for corpus in self.data.train],
@@ -213,7 +221,7 @@ class Trainer:
         pool = concurrent.futures.ThreadPoolExecutor(1)
         beginning = (self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
         fresh = pool.submit(fresh_state, *beginning) if step is None else None
-        pool.shutdown(wait=distributed.several())  # whose processes must do everything in the same order
+        pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order
         self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
         if fresh:

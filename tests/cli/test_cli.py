@@ -23,6 +23,7 @@ from jaxnmt.cli.words import divide, parse
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config.fields import leaves, unannotated
 from jaxnmt.config.files import shipped_configs
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 
 FIELDS = {name: unannotated(hint) for name, hint, _ in leaves(Experiment())}
@@ -128,7 +129,7 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
     words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
-    assert words.count("(default:") == len(FIELDS) + 2  # and --run, --explain-sharding
+    assert words.count("(default:") == len(FIELDS) + 3  # and --run, --profile, --explain-sharding
     assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512; above 0)" in words
     assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
     assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"
@@ -188,7 +189,7 @@ def trained(monkeypatch, tmp_path):
     """A run, and in place of the training loop a list of what it is called with."""
     calls = []
     loop = types.ModuleType("jaxnmt.training.loop")
-    loop.train = lambda experiment, run, translate=None: calls.append((experiment, run))
+    loop.train = lambda experiment, run, *_: calls.append((experiment, run))
     validation = types.ModuleType("jaxnmt.evaluation.validation")
     validation.ValidationTranslator = object
     monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
@@ -266,7 +267,7 @@ def test_a_folder_that_is_not_named_in_utf_8_is_refused_before_anything_is_made(
 
 
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):
-    def interrupted(experiment, run, translate=None):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["jaxnmt.training.loop"], "train", interrupted)
@@ -279,10 +280,6 @@ class Shouting:
 
     asked: typing.ClassVar[list[int]] = []
 
-    @classmethod
-    def from_run(cls, run, checkpoint=None):
-        return cls()
-
     def translate(self, lines, decoding, first=1):
         self.asked.append(first)
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
@@ -290,9 +287,7 @@ class Shouting:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    translator = types.ModuleType("jaxnmt.decoding.translator")
-    translator.Translator = Shouting
-    monkeypatch.setitem(sys.modules, "jaxnmt.decoding.translator", translator)
+    monkeypatch.setattr(Run, "translator", Shouting())
     experiment = replace(Experiment(), **{"decoding.batch_size": 1, "data.test": (f"{tmp_path}/t.en", f"{tmp_path}/t.de")})
     run_directory.start(tmp_path / "run", experiment)
     return str(tmp_path / "run")
@@ -437,7 +432,7 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
     assert capsys.readouterr().out == f"run  {line}\n"
     (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "train", "step": 50, "loss": null}\n')
     assert cli.main(["runs", "show", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "run  step 200 of 10,000, loss no number\n"
+    assert capsys.readouterr().out == "run  step 200 of 10,000, loss NaN\n"
 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
@@ -454,5 +449,5 @@ def test_data_check_refuses_what_training_refuses(tmp_path, capsys):
     (tmp_path / "p.tsv").write_text("a\tb\n")
     assert cli.main(["data", "check", str(tmp_path / "p.tsv"), "--data.cleaning.max-ratio", "-1"]) == 2
     captured = capsys.readouterr()
-    assert "data.cleaning.max_ratio is -1" in captured.err and captured.out == ""
+    assert "--data.cleaning.max-ratio is -1" in captured.err and captured.out == ""
     assert cli.main(["data", "check", str(tmp_path / "p.tsv")]) == 0

@@ -133,6 +133,7 @@ def test_no_words_no_sources():
     [
         (("a.en", "b.de"), ["no file b.de", "did you mean a.de?"]),
         (("q.tsv",), ["no file q.tsv", "p.tsv?"]),
+        ((f"{'x' * 300}.en", "a.de"), ["x.en"]),
         (("nowhere/a.en", "a.de"), ["no file nowhere/a.en", "folder"]),
         (("a.en", "a.de", "a.en"), ["a.en has no partner"]),
         (("a.en", "p.tsv"), ["a.en has no partner"]),

@@ -371,9 +371,9 @@ def test_a_worker_among_several_processes_starts_trainings_of_their_own(tmp_path
     for name in [*several, "MEGASCALE_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"]:
         monkeypatch.setenv(name, "4,5")
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import peers; print(peers.are_several())'\n")
+    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import peers; print(peers.are_expected())'\n")
     python.chmod(0o755)
-    assert peers.are_several()
+    assert peers.are_expected()
     monkeypatch.setattr(sys, "executable", str(python))
     with (tmp_path / "out").open("w") as out, (tmp_path / "claim").open("w") as claim:
         assert worker._jaxnmt(["resume", "x"], out, out, claim) == 0

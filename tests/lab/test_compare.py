@@ -12,11 +12,12 @@ from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.data import identity
-from jaxnmt.evaluation import translations
 from jaxnmt.evaluation.significance import Estimate
 from jaxnmt.lab import compare, comparison_report, pages, tables
 from jaxnmt.lab.comparison_report import labels, ranked
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
+from jaxnmt.training.checkpoints import Found
 
 SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
 REFERENCE = ["eins zwei drei .", "vier", "fünf sechs & sieben", "acht neun zehn elf zwölf dreizehn ."]
@@ -44,16 +45,15 @@ def translated(monkeypatch):
         def __init__(self, run):
             self.run = run
 
-        @classmethod
-        def from_run(cls, run, checkpoint="best"):
-            return cls(run)
-
         def translate(self, lines, decoding):
-            calls.append((self.run.name, len(lines), decoding.beam_size))
+            calls.append((self.run.folder.name, len(lines), decoding.beam_size))
             return [[types.SimpleNamespace(text=line.upper())] for line in lines]
 
-    monkeypatch.setattr(translations, "Translator", Shouting)
-    monkeypatch.setattr(translations, "identify", lambda run, name: (f"checkpoint {name}", int((run / "sum").read_text()), name))
+    def found(run):
+        return Found(f"checkpoint {run._asked}", run._asked, int((run.folder / "sum").read_text()))
+
+    monkeypatch.setattr(Run, "translator", property(Shouting))
+    monkeypatch.setattr(Run, "_found", property(found))
     return calls
 
 

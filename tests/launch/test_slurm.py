@@ -14,7 +14,7 @@ import tiny
 from processes import apart
 
 from jaxnmt.config.files import save_config
-from jaxnmt.training.checkpoint import steps
+from jaxnmt.runs.directory import checkpoints as steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())]
 

@@ -3,10 +3,10 @@
 import gzip
 import json
 
-import jax
 import pytest
 import tiny
 
+from jaxnmt import cli
 from jaxnmt.errors import UserError
 from jaxnmt.runs.directory import checkpoints, read_metrics
 from jaxnmt.training.hooks import Hook, Profile
@@ -83,7 +83,7 @@ def test_a_hook_is_closed_after_an_error(tmp_path):
 
 def test_a_profile_holds_the_steps_it_names_and_changes_nothing(tmp_path):
     plain = session(tmp_path / "plain")
-    traced = session(tmp_path, Profile("2:3", tmp_path / "trace"))
+    traced = session(tmp_path, Profile(2, 3, tmp_path / "trace"))
     tiny.assert_same(plain.state.params, traced.state.params)
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
     (perfetto,) = (tmp_path / "trace").rglob("perfetto_trace.json.gz")
@@ -92,9 +92,13 @@ def test_a_profile_holds_the_steps_it_names_and_changes_nothing(tmp_path):
     assert launches or any("train_step" in json.dumps(event) for event in events)
 
 
-@pytest.mark.parametrize("steps, says", [("3", "20:25"), ("5:2", "20:25"), ("7:9", "steps 1 to 8"), ("0:2", "20:25")])
-def test_steps_that_cannot_be_traced_are_refused(steps, says, tmp_path):
-    with pytest.raises(UserError, match=f"--profile {steps}: .*{says}"):
-        session(tmp_path, Profile(steps, tmp_path / "trace"))
-    assert jax.profiler  # nothing is left running: another trace can begin
-    session(tmp_path / "next", Profile("1:1", tmp_path / "next" / "trace"))
+def test_steps_that_are_not_trained_are_refused_and_another_trace_can_begin(tmp_path):
+    with pytest.raises(UserError, match="--profile 7:9: .*steps 1 to 8"):
+        session(tmp_path, Profile(7, 9, tmp_path / "trace"))
+    session(tmp_path / "next", Profile(1, 1, tmp_path / "next" / "trace"))
+
+
+@pytest.mark.parametrize("steps", ["3", "5:2", "0:2", "a:b"])
+def test_words_that_are_no_steps_are_refused(steps, capsys):
+    assert cli.main(["train", "quickstart", "--profile", steps]) == 2
+    assert f"--profile {steps}" in capsys.readouterr().err

@@ -14,18 +14,17 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxnmt
 from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
-from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import Diverged, UserError
 from jaxnmt.lab.ablations import worker
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import distributed, log
 from jaxnmt.runs import summary as run_summary
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training import clock, hooks, loop
 from jaxnmt.training import step as steps
-from jaxnmt.training.checkpoint import best_step
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer, default_hooks
 from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
@@ -56,7 +55,7 @@ def trained(folder, scores=None, **changes):
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
     translate = (lambda experiment, model, tokenizer, params, pairs, languages: (["x"] * len(pairs), next(given))) if scores else None
-    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, default_hooks(translate))
+    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, default_hooks(translate), signals=True)
     trainer.run()
     return trainer
 
@@ -90,7 +89,7 @@ def test_of_equal_bleu_the_lower_loss_is_the_better_one(tmp_path, said, monkeypa
     trainer = trained(tmp_path, [0.0] * 8, **changes, **{"schedule.learning_rate": 0.01})
     assert [record["best"] for record in read_metrics(tmp_path / "run", "validation")] == [True, True, False, False, True] + [False] * 3
     assert int(trainer.state.step) == 8 and "no better bleu in 3 validations" in said[-1]
-    assert trainer.progress.best_step == 5 == best_step(tmp_path / "run")
+    assert trainer.progress.best_step == 5 == Checkpoints(tmp_path / "run").best()
     rates = [record["learning_rate"] for record in read_metrics(tmp_path / "run", "train")]
     np.testing.assert_allclose(rates, [1e-2] * 4 + [1e-3] * 3 + [1e-4], rtol=1e-5)  # cut after validations 4 and 7
 
@@ -99,11 +98,11 @@ def test_scores_of_two_metrics_are_not_compared(tmp_path, said):
     """A loss of 3 is the score -3, and any BLEU is above it; where the metric changes, the best score begins anew."""
     changes = {"validation.every": 2, "training.steps": 4, "checkpoints.keep_latest": 9}
     trained(tmp_path, [20.0, 10.0], **changes, **{"validation.metric": "bleu"})
-    assert best_step(tmp_path / "run") == 2
+    assert Checkpoints(tmp_path / "run").best() == 2
     trainer = trained(tmp_path, [30.0, 40.0], **(changes | {"training.steps": 8, "validation.metric": "loss"}))
     losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation") if record["step"] > 4}
     assert trainer.progress.best.metric == "loss" and trainer.progress.best_step == min(losses, key=losses.get)
-    assert best_step(tmp_path / "run") == trainer.progress.best_step
+    assert Checkpoints(tmp_path / "run").best() == trainer.progress.best_step
 
 
 def strict(run):
@@ -157,7 +156,7 @@ def test_the_lowest_loss_is_the_best(tmp_path):
     trainer = trained(tmp_path, **changes)  # so large a rate does not only improve it
     losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation")}
     assert len(set(losses.values())) == 4 and min(losses, key=losses.get) != max(losses)
-    assert trainer.progress.best_step == min(losses, key=losses.get) == best_step(tmp_path / "run")
+    assert trainer.progress.best_step == min(losses, key=losses.get) == Checkpoints(tmp_path / "run").best()
 
 
 def test_a_log_line_by_hand(tmp_path):
@@ -192,7 +191,8 @@ def test_what_is_no_number_is_never_the_best(tmp_path, said):
     records = [record for record in strict(tmp_path / "run") if record["kind"] == "validation"]
     assert [record["bleu"] for record in records] == [None, 3.0, None, 2.0]
     assert [record["best"] for record in records] == [False, True, False, False]
-    assert trainer.progress.best_step == 4 == best_step(tmp_path / "run") and said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
+    assert trainer.progress.best_step == 4 == Checkpoints(tmp_path / "run").best()
+    assert said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
 
 
 def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_path, said, capsys):
@@ -200,8 +200,9 @@ def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_pat
     assert trainer.progress.best is None and trainer.progress.stale == 2
     assert "every validation bleu was NaN, so the latest checkpoint is used instead of the best one" in said[-1]
     run = saved(tmp_path)
-    Translator.from_run(run)
-    assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest, since none has a validation score yet)\n"
+    with log.printed():
+        assert jaxnmt.load(run).params
+    assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest: no checkpoint has a validation score)\n"
     assert "best validation" not in run_summary.show(run)
     result = worker._training_record(run)
     assert result["validation_score"] == -math.inf and result["best_step"] is None
@@ -248,7 +249,7 @@ def test_validating_and_saving_is_not_being_stuck(tmp_path, monkeypatch):
     seen: list[bool] = []
     monkeypatch.setattr(distributed, "Watchdog", Dog)
     monkeypatch.setattr(hooks, "validation_loss", watched(hooks.validation_loss))
-    monkeypatch.setattr(CheckpointStore, "save", watched(CheckpointStore.save))
+    monkeypatch.setattr(Checkpoints, "save", watched(Checkpoints.save))
     trained(tmp_path, **{"validation.every": 4})
     assert seen == [True] * 6  # validations at 4 and 8, saves at 3, 4, 6 and 8
 
@@ -293,7 +294,7 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
     one_step = hooks.Log.record
     monkeypatch.setattr(hooks.Log, "record", a_minute)
     monkeypatch.setattr(hooks, "validation_loss", an_hour(hooks.validation_loss))  # which is no training, and neither is saving
-    monkeypatch.setattr(CheckpointStore, "save", an_hour(CheckpointStore.save))
+    monkeypatch.setattr(Checkpoints, "save", an_hour(Checkpoints.save))
     changes = {"validation.every": 0, "training.steps": 9}
 
     def steps_in(minutes):
@@ -341,4 +342,4 @@ def test_the_last_validation_of_a_run_that_could_go_on_cuts_no_rate_and_uses_up_
     tiny.assert_same(whole.state.params, part.state.params)
     for progress in (whole.progress, part.progress):
         assert (progress.best_scheduled.value, progress.stale) == (6.0, 0)
-    assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and best_step(tmp_path / "parts" / "run") == 3
+    assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and Checkpoints(tmp_path / "parts" / "run").best() == 3

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnmt.cli.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.cli.verbs.common import trainable
 from jaxnmt.config import checks, replace
 from jaxnmt.config.files import load_config
+from jaxnmt.run import trainable
 from jaxnmt.runs import directory as run_directory
 
 

@@ -7,12 +7,14 @@ import json
 import pathlib
 from typing import Annotated, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, trainable, writable
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
 from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
 from jaxnmt.io import streams
+from jaxnmt.parallel.log import say
+from jaxnmt.run import trainable
 
 PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
 
@@ -142,7 +144,7 @@ def compare(first: str, others: list[str], options: Compare) -> None:
     names = [first, *others]
     comparison_report.other_system(names, options.other)
     wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
-    test, systems, trained = gather(names, Settings(**wanted), say)
+    test, systems, trained = gather(names, Settings(**wanted))
     found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
     if options.json:
         _write("--json", options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))

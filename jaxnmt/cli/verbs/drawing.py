@@ -5,9 +5,10 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Mapping
 
-from jaxnmt.cli.verbs.common import say, writable
+from jaxnmt.cli.verbs.common import writable
 from jaxnmt.errors import UserError
 from jaxnmt.io import streams
+from jaxnmt.parallel.log import say
 
 
 def at_least(flag: str, value: int, least: int) -> None:

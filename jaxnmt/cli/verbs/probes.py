@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from jaxnmt.cli.verbs.common import say
 from jaxnmt.cli.verbs.drawing import at_least, drawable, write
 from jaxnmt.errors import UserError
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
+from jaxnmt.parallel.log import say
 
 
 @dataclasses.dataclass(frozen=True)

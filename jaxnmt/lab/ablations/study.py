@@ -51,6 +51,7 @@ class Study:
 
     @property
     def parent(self) -> str:
+        """The name of the first variant."""
         return next(iter(self.variants))
 
     @property

@@ -206,7 +206,7 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         KeyboardInterrupt, SystemExit, BrokenPipeError: Ctrl-C, a signal, a closed pipe on our stderr; after the subprocess has ended.
     """
     command = [sys.executable, "-P", "-m", "jaxnmt", *words]  # -P: no module of the current folder is imported
-    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_env(), pass_fds=[claim.fileno()])
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -223,7 +223,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
     validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
-    sign, name = (1, "bleu") if run_directory.setting(run, "validation.metric") == "bleu" else (-1, "loss")
+    sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
     return {
         "validation_score": score if math.isfinite(score) else -math.inf,

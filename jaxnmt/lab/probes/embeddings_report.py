@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.lab import figures
 from jaxnmt.lab.probes import embeddings
 from jaxnmt.lab.probes.embeddings import Neighbour, Side, Words
 from jaxnmt.lab.tables import Table
 from jaxnmt.lab.visualize.record import readable_piece, source_ids
-from jaxnmt.training.trained import Trained
+from jaxnmt.run import Run
 
 MAPPED = 40
 """Words of a side that are drawn where none are named."""
@@ -32,7 +30,7 @@ class Report(NamedTuple):
     tables: list[Table]
 
 
-def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Side, count: int) -> Report:
+def vectors(run: Run, wanted: Sequence[str], side: Side, count: int) -> Report:
     """Neighbours, the map, and the position vectors where the model has some.
 
     Args:
@@ -42,15 +40,15 @@ def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Si
     Raises:
         UserError: a word is unknown; the test sentences cannot be read; the model's vectors are not where ours have them.
     """
-    words = Words(trained.model, trained.params, trained.tokenizer, side)
+    words = Words(run.model, run.params, run.tokenizer, side)
     if wanted:
         chosen = list(dict.fromkeys(wanted))
         own = {token for word in chosen for token in words.ids(word)}
         near = [neighbour for word in chosen for neighbour in words.neighbours(word, AROUND) if neighbour.token not in own]
-        around = {_piece(trained, each.piece): words.table_VD[each.token] for each in near}
+        around = {_piece(run, each.piece): words.table_VD[each.token] for each in near}
         groups = {"words": {word: words.vector(word) for word in chosen}, "their neighbours": around}
     else:
-        groups = {"words": _frequent(trained, run, words, side)}
+        groups = {"words": _frequent(run, words, side)}
         chosen = list(groups["words"])[:LISTED]
     points, shares = _map(groups)
     coordinates = ([group, *point] for group, each in points.items() for point in each)
@@ -62,10 +60,10 @@ def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Si
             ["word", "neighbour", "cosine"], ([word, near.piece, near.cosine] for word, found in neighbours.items() for near in found)
         ),
     }
-    return Report(files | _positions(trained), [_neighbour_table(words, neighbours)])
+    return Report(files | _positions(run), [_neighbour_table(words, neighbours)])
 
 
-def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Report:
+def in_sentences(run: Run, word: str, sentences: Sequence[str]) -> Report:
     """One word's vectors in the first sentence against those in each other one, layer by layer.
 
     Raises:
@@ -73,9 +71,9 @@ def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Repor
     """
     found = []
     for sentence in sentences:
-        source = source_ids(trained.tokenizer, trained.experiment.data.max_length, sentence)
-        at = embeddings.occurrence(trained.tokenizer, sentence, source, word)
-        found.append((embeddings.layers(trained.experiment.model, trained.model, trained.params, source), at))
+        source = source_ids(run.tokenizer, run.config.data.max_length, sentence)
+        at = embeddings.occurrence(run.tokenizer, sentence, source, word)
+        found.append((embeddings.layers(run.config.model, run.model, run.params, source), at))
     lines = {}
     for sentence, other in zip(sentences[1:], found[1:], strict=True):
         y = embeddings.likeness(*found[0], *other)
@@ -92,8 +90,8 @@ def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Repor
     return Report(files, [Table(f"Cosine to “{word}” in “{sentences[0]}”", header, rows)])
 
 
-def _frequent(trained: Trained, run: pathlib.Path, words: Words, side: Side) -> dict[str, np.ndarray]:
-    test = open_test_set(trained.experiment, run, "test")
+def _frequent(run: Run, words: Words, side: Side) -> dict[str, np.ndarray]:
+    test = run.test_set()
     lines = test.sources if side == "source" else test.targets
     found = embeddings.frequent(lines, words, MAPPED)
     if len(found) < 2:
@@ -112,8 +110,8 @@ def _axes(shares: np.ndarray) -> list[str]:
     return [f"component {i} ({100 * share:.0f} % of the variance)" for i, share in enumerate(shares, 1)]
 
 
-def _positions(trained: Trained) -> dict[str, str]:
-    found = embeddings.position_vectors(trained.experiment.model, trained.params, trained.experiment.data.max_length)
+def _positions(run: Run) -> dict[str, str]:
+    found = embeddings.position_vectors(run.config.model, run.params, run.config.data.max_length)
     if not found:
         return {}
     high = max(float(np.abs(x).max()) for x in found.values())
@@ -134,5 +132,5 @@ def _neighbour_table(words: Words, found: Mapping[str, Sequence[Neighbour]]) -> 
     return Table("Nearest in the vocabulary, by cosine", ("word", "pieces", "neighbours"), tuple(rows), note)
 
 
-def _piece(trained: Trained, piece: str) -> str:
-    return readable_piece(piece, trained.tokenizer.pretokenized)
+def _piece(run: Run, piece: str) -> str:
+    return readable_piece(piece, run.tokenizer.pretokenized)
