@@ -127,7 +127,7 @@ def test_translations_and_references_that_are_in_pieces_are_refused(files, capsy
     pieces.write_text("".join(f"▁{line.replace(' ', ' ▁')}\n" for line in BETTER))
     for words in ([files.worse, str(pieces), *files.given], [files.worse, "--source", files.source, "--reference", str(pieces)]):
         assert cli.main(["compare", *words, "--pretokenized", "True"]) == 2
-        assert "pieces.de is split into pieces by '▁': put its words together first" in capsys.readouterr().err
+        assert "pieces.de is split into pieces by '▁': join them to words first" in capsys.readouterr().err
 
 
 def test_the_script_of_the_references_or_the_user_chooses_the_tokenizer(files, capsys):

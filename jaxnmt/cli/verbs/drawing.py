@@ -44,17 +44,6 @@ class Systems:
         return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
 
 
-def at_least(least: int, **values: int) -> None:
-    """Check that options are at least `least`.
-
-    Raises:
-        UserError: one is less.
-    """
-    for name, value in values.items():
-        if value < least:
-            raise UserError(f"--{name.replace('_', '-')} expects a whole number of {least} or more, not {value}")
-
-
 def drawable(output: str) -> None:
     """Check, before anything is computed, that a figure can be written.
 

@@ -8,8 +8,8 @@ import pathlib
 import webbrowser
 from typing import Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, say, writable
-from jaxnmt.cli.verbs.drawing import Systems, at_least, drawable, publish, write
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, at_least, say, writable
+from jaxnmt.cli.verbs.drawing import Systems, drawable, publish, write
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
