@@ -23,24 +23,11 @@ from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make, open_test_s
 from jaxnmt.evaluation.tokenization import of_split_text
 from jaxnmt.io.lines import canonical, decode, normalise
 from jaxnmt.io.text_files import read_lines
+from jaxnmt.lab.systems import Systems
 from jaxnmt.runs import directory as run_directory
 
 MOST_PAIRS = 1_000_000  # training pairs whose words are counted
 Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """Options of `gather`; `jaxnmt compare --help` describes them."""
-
-    source: str = ""
-    reference: tuple[str, ...] = ()
-    split: str = "test"
-    checkpoint: int | str = "best"
-    beam_size: int = 0
-    pretokenized: bool = False
-    target_language: str = ""
-    tokenize: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +69,7 @@ class Comparison:
     sentence_chrf: tuple[tuple[float, ...], ...]
 
 
-def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet, list[System], Experiment | None]:
+def gather(names: Sequence[str], options: Systems, say: Say) -> tuple[TestSet, list[System], Experiment | None]:
     """Return the test set, every system's translations, and the first run's config. Everything is checked before anything is translated.
 
     Raises:
@@ -93,12 +80,12 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
     runs = {name: run_directory.read(name) for name in names if run_directory.folder(name).is_dir()}
-    if settings.beam_size:
-        runs = {name: replace(experiment, **{"decoding.beam_size": settings.beam_size}) for name, experiment in runs.items()}
+    if options.beam_size:
+        runs = {name: replace(experiment, **{"decoding.beam_size": options.beam_size}) for name, experiment in runs.items()}
     for experiment in runs.values():
         config_checks.validate(experiment)
     files = {name: read_lines(name, "compare") for name in names if name not in runs}
-    test, sources = _test_set(runs, settings)
+    test, sources = _test_set(runs, options)
     for name, lines in files.items():
         if len(lines) != len(test.sources):
             raise UserError(
@@ -114,7 +101,7 @@ def gather(names: Sequence[str], settings: Settings, say: Say) -> tuple[TestSet,
             from jaxnmt.evaluation.translations import translations  # imports JAX, which files do not need
 
             decoding = runs[name].decoding
-            model, made = translations(run_directory.folder(name), sources[name], decoding, settings.checkpoint, say)
+            model, made = translations(run_directory.folder(name), sources[name], decoding, options.checkpoint, say)
             by = f"{model}, beam {decoding.beam_size}"
         systems.append(System(name, by, [canonical(line, test.normalization) for line in made]))
     return _with_form_note(test, systems), systems, next(iter(runs.values()), None)
@@ -168,17 +155,17 @@ def compare(
     )
 
 
-def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestSet, dict[str, list[str]]]:
+def _test_set(runs: Mapping[str, Experiment], options: Systems) -> tuple[TestSet, dict[str, list[str]]]:
     """Return the test set with sources as plain text, and for each run the sources in its model's format."""
     forms = [normalization_of(experiment.tokenizer, run_directory.folder(name) / "tokenizer") for name, experiment in runs.items()]
     form = "nfc" if "nfc" in forms else "none"  # one form for all texts, so that they are comparable
-    if settings.source or settings.reference:
-        test = _given(runs, settings, form)
-        return test, dict.fromkeys(runs, [normalise(line) for line in read_lines(settings.source, "--source")])
+    if options.source or options.reference:
+        test = _given(runs, options, form)
+        return test, dict.fromkeys(runs, [normalise(line) for line in read_lines(options.source, "--source")])
     if not runs:
         raise UserError("the source and reference of the translations are missing: give --source FILE and --reference FILE")
-    options = settings.split, (), (), settings.target_language, settings.tokenize
-    opened = {name: open_test_set(experiment, run_directory.folder(name), *options) for name, experiment in runs.items()}
+    words = options.split, (), (), options.target_language, options.tokenize
+    opened = {name: open_test_set(experiment, run_directory.folder(name), *words) for name, experiment in runs.items()}
     shown = {name: as_read(test, runs[name], form) for name, test in opened.items()}
     (first, test), *others = shown.items()
     for name, other in others:
@@ -190,35 +177,35 @@ def _test_set(runs: Mapping[str, Experiment], settings: Settings) -> tuple[TestS
     return test, {name: each.sources for name, each in opened.items()}
 
 
-def _given(runs: Mapping[str, Experiment], settings: Settings, form: str) -> TestSet:
+def _given(runs: Mapping[str, Experiment], options: Systems, form: str) -> TestSet:
     """Return the test set of --source and --reference. Its words are split if --pretokenized is given or the first run's text is split."""
-    if not (settings.source and settings.reference):
+    if not (options.source and options.reference):
         raise UserError("--source and --reference go together: give a file of sentences and a file of their translations")
-    sources = read_lines(settings.source, "--source")
-    references = [(file, read_lines(file, "--reference")) for file in settings.reference]
+    sources = read_lines(options.source, "--source")
+    references = [(file, read_lines(file, "--reference")) for file in options.reference]
     for file, lines in references:
         if len(sources) != len(lines):
-            raise UserError(f"{settings.source} has {len(sources):,} lines and {file} {len(lines):,}: give files whose lines correspond")
+            raise UserError(f"{options.source} has {len(sources):,} lines and {file} {len(lines):,}: give files whose lines correspond")
     name, trained = next(iter(runs.items()), ("", None))
     split = trained is not None and trained.tokenizer.kind == "words"
     joiner = joiner_of(trained.tokenizer) if trained else ""
     for file, lines in references:
         if split:
             check_joiner(count_tokens(lines), joiner, file)
-        elif settings.pretokenized:
+        elif options.pretokenized:
             _refuse_pieces(file, lines)
-    languages = [language_of(settings.source), settings.target_language or language_of(settings.reference[0])]
+    languages = [language_of(options.source), options.target_language or language_of(options.reference[0])]
     if trained is not None:
         known = identity.languages(run_directory.folder(name), trained.data)
         languages = [named or code for named, code in zip(languages, known, strict=True)]
     return make(
-        " ".join(settings.reference),
+        " ".join(options.reference),
         [readable(line, joiner, form) for line in sources],
         [[readable(line, joiner, form) for line in lines] for _, lines in references],
         (languages[0], languages[1]),
-        pretokenized=settings.pretokenized or split,
-        words_split=settings.pretokenized or of_split_text(split, joiner) == "none",
-        tokenize=settings.tokenize,
+        pretokenized=options.pretokenized or split,
+        words_split=options.pretokenized or of_split_text(split, joiner) == "none",
+        tokenize=options.tokenize,
         normalization=form,
     )
 

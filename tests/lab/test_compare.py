@@ -16,6 +16,7 @@ from jaxnmt.evaluation import translations
 from jaxnmt.evaluation.significance import Estimate
 from jaxnmt.lab import compare, comparison_report, pages, tables
 from jaxnmt.lab.comparison_report import labels, ranked
+from jaxnmt.lab.systems import Systems
 from jaxnmt.runs import directory as run_directory
 
 SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
@@ -250,7 +251,7 @@ def test_a_run_on_split_words_reads_them_split_and_is_scored_on_them_joined(file
     (files.folder / "source.en").write_text("o@@ ne two\n" + "".join(f"{line}\n" for line in SOURCE[1:]))
     (files.folder / "reference.de").write_text("ei@@ ns zwei\n" + "".join(f"{line}\n" for line in REFERENCE[1:]))
     run = start(files, "run", **{"tokenizer.kind": "words", "tokenizer.vocab_size": 0})
-    for settings in (compare.Settings(), compare.Settings(source=files.source, reference=(files.reference,))):
+    for settings in (Systems(), Systems(source=files.source, reference=(files.reference,))):
         test, systems, _ = compare.gather([run, files.better], settings, print)
         assert (test.sources[0], test.references[0][0], test.pretokenized) == ("one two", "eins zwei", True)
         assert systems[0].translations[0] == "O@@ NE TWO"  # what the model reads is as it was
@@ -344,7 +345,7 @@ def test_given_files_without_a_language_have_the_runs(files, translated):
 def test_a_given_source_is_read_as_translate_reads_it(files, translated):
     text = "\ufeffone\ttwo three\x00.\n" + "".join(f"{line}\n" for line in SOURCE[1:])
     (files.folder / "source.en").write_text(text)
-    settings = compare.Settings(source=files.source, reference=(files.reference,))
+    settings = Systems(source=files.source, reference=(files.reference,))
     _, [system], _ = compare.gather([start(files, "run")], settings, print)
     assert system.translations[0] == "ONE TWO THREE ."
 

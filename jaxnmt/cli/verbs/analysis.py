@@ -8,11 +8,12 @@ import pathlib
 from typing import Annotated, Literal
 
 from jaxnmt.cli.verbs.common import Flat, say, trainable, writable
-from jaxnmt.cli.verbs.drawing import Systems, write
+from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config import files as config_files
 from jaxnmt.errors import UserError
+from jaxnmt.lab.systems import Systems
 
 PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 
@@ -125,7 +126,7 @@ def compare(first: str, others: list[str], options: Compare) -> None:
 
     names = [first, *others]
     comparison_report.other_system(names, options.other)
-    test, systems, trained = gather(names, options.settings(), say)
+    test, systems, trained = gather(names, options, say)
     found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
     if options.json:
         write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False), "--json")

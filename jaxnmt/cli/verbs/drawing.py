@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from jaxnmt.cli.verbs.common import Checkpoint, Tokenize, say, writable
+from jaxnmt.cli.verbs.common import say, writable
 from jaxnmt.errors import UserError
 from jaxnmt.io import text_streams
 
 if TYPE_CHECKING:
-    from jaxnmt.lab.compare import Settings
     from jaxnmt.lab.tables import Table
-
-
-@dataclasses.dataclass(frozen=True)
-class Systems:
-    """Options of verbs that take systems: runs, or files of translations."""
-
-    source: str = ""
-    """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
-    reference: tuple[str, ...] = ()
-    """File of their reference translations, or several files, one for each reference."""
-    split: Literal["test", "validation"] = "test"
-    """The runs' own sentences to translate."""
-    checkpoint: Checkpoint = "best"
-    """Of the runs: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
-    """Of the runs; 0: as in each run's settings."""
-    pretokenized: bool = False
-    """The text of --reference and of the files is already split by spaces: BLEU counts words as they are (tokenize=none)."""
-    target_language: str = ""
-    """Code of the references' language; when empty, the suffix of the file's name (test.de: de), or the run's."""
-    tokenize: Tokenize = ""
-    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
-
-    def settings(self) -> Settings:
-        """Return these options for `lab.compare.gather`."""
-        from jaxnmt.lab.compare import Settings
-
-        return Settings(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)})
 
 
 def drawable(output: str) -> None:

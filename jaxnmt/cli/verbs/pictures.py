@@ -9,10 +9,11 @@ import webbrowser
 from typing import Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, at_least, say, writable
-from jaxnmt.cli.verbs.drawing import Systems, drawable, publish, write
+from jaxnmt.cli.verbs.drawing import drawable, publish, write
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
+from jaxnmt.lab.systems import Systems
 from jaxnmt.parallel import compiler
 from jaxnmt.runs import directory as run_directory
 
@@ -154,7 +155,7 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     from jaxnmt.lab.compare import gather
     from jaxnmt.lab.probes import length
 
-    test, systems, _ = gather([first, *others], options.settings(), say)
+    test, systems, _ = gather([first, *others], options, say)
     made: dict[str, list[list[str]]] = {}
     for system in systems:
         made.setdefault(system.name if options.by == "run" else length.variant_of(system.name), []).append(system.translations)

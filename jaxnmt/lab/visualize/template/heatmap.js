@@ -16,7 +16,7 @@ function heatmap(weights, options) {
   })));
   const table = el("table", { class: options.tight ? "heat tight" : "heat" },
     el("caption", { class: "vh" }, options.label), el("thead", {}, head), el("tbody", {}, ...body));
-  const tell = (event) => {
+  const show = (event) => {
     const cell = event.target.closest("td.c");
     if (!cell) return;
     const [i, j] = [Number(cell.dataset.row), Number(cell.dataset.column)];
@@ -24,8 +24,8 @@ function heatmap(weights, options) {
       ? `${quoted(rows[i])} cannot see ${quoted(columns[j])}: it comes later, and the mask hides it.`
       : `${quoted(rows[i])} looks at ${quoted(columns[j])} with weight ${weights[i][j].toFixed(4)}.`;
   };
-  table.addEventListener("pointerover", tell);
-  table.addEventListener("click", tell);
+  table.addEventListener("pointerover", show);
+  table.addEventListener("click", show);
   return el("div", {}, scrolling(options.label, table), readout);
 }
 
@@ -40,7 +40,7 @@ function drawAlignment(section) {
   if (!found) {
     section.append(el("p", { class: "lead" }, record.recurrent
       ? "This model has no attention. All that its decoder knows of the sentence is one vector, so no word can look at another: there is nothing to draw here, and that is its weakness on long sentences."
-      : "This model tells of no attention over the source: there is nothing to draw here."));
+      : "This model records no attention over the source."));
     return;
   }
   section.append(el("p", { class: "lead" },
