@@ -160,11 +160,6 @@ def describe(study: Study) -> dict[str, Any]:
     return json.loads(json.dumps(plain | {"variants": {name: config_files.plain(e) for name, e in study.variants.items()}}))
 
 
-def differences(study: Study, variant: str) -> dict[str, tuple[Any, Any]]:
-    """Return the differences of a variant from the parent: {field: (parent's, its own)}."""
-    return config_files.differences(study.variants[study.parent], study.variants[variant])
-
-
 def begin(study: Study, folder: pathlib.Path) -> None:
     """Create a study's folder, or check that an existing one contains the same study.
 

@@ -18,7 +18,7 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.translator import bucket, padded_rows
 from jaxnmt.lab import figures
-from jaxnmt.lab.probes.contrast_pairs import Pair
+from jaxnmt.lab.probes.contrast_pairs import Pair, encoded
 from jaxnmt.lab.tables import Table, span
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
@@ -44,8 +44,7 @@ class Share(NamedTuple):
 
 def preferred(model: Seq2Seq, params: Any, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[bool]:
     """Return for each pair whether the right translation has the higher probability, by teacher forcing; False if they are equal."""
-    sources = tokenizer.encode_source([pair.source for pair in pairs])
-    right, wrong = (tokenizer.encode_target([getattr(pair, side) for pair in pairs]) for side in ("right", "wrong"))
+    sources, right, wrong = encoded(pairs, tokenizer)
     scores = log_probabilities(model, params, sources + sources, right + wrong)
     return (scores[: len(pairs)] > scores[len(pairs) :]).tolist()
 

@@ -167,10 +167,11 @@ def _dependents(rule: Rule, words: Sequence[_Word]) -> Iterator[tuple[_Word, str
 
 def usable(pairs: Sequence[Pair], tokenizer: Tokenizer, max_length: int) -> list[Pair]:
     """Return the pairs that the model reads without truncation, and whose wrong translation adds no unknown token."""
-    sources = tokenizer.encode_source([pair.source for pair in pairs])
+    rows = zip(pairs, *encoded(pairs, tokenizer), strict=True)
+    return [pair for pair, *ids in rows if max(map(len, ids)) < max_length and ids[2].count(UNK) <= ids[1].count(UNK)]
+
+
+def encoded(pairs: Sequence[Pair], tokenizer: Tokenizer) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Return the ids of sources, right and wrong translations, without EOS."""
     right, wrong = (tokenizer.encode_target([getattr(pair, side) for pair in pairs]) for side in ("right", "wrong"))
-    return [
-        pair
-        for pair, *ids in zip(pairs, sources, right, wrong, strict=True)
-        if max(map(len, ids)) < max_length and ids[2].count(UNK) <= ids[1].count(UNK)
-    ]
+    return tokenizer.encode_source([pair.source for pair in pairs]), right, wrong
