@@ -1,6 +1,6 @@
 /**
- * Weights as a table whose cells have more colour the larger they are: rows are what looks, columns what is looked at.
- * `options`: label, rows, columns; tight: smaller cells; masked(row, column): what may not be seen; says(row, column): the sentence for the line
+ * Weights as a table whose cells are darker the larger they are: rows are queries, columns are keys.
+ * `options`: label, rows, columns; tight: smaller cells; masked(row, column): whether a cell is masked; says(row, column): the sentence for the line
  * below; invites: what stands there before.
  */
 function heatmap(weights, options) {
@@ -29,7 +29,7 @@ function heatmap(weights, options) {
   return el("div", {}, scrolling(options.label, table), readout);
 }
 
-/** A box to tick that writes the numbers into a heatmap's cells. */
+/** A checkbox that shows the numbers in a heatmap's cells. */
 function numbersToggle(holder) {
   const box = el("input", { type: "checkbox", onchange: () => holder.classList.toggle("numbers", box.checked) });
   return el("label", { class: "toggle" }, box, "Numbers in the cells");
