@@ -4,6 +4,7 @@
 #   make test         the tests          make slow   the long ones
 #   make lint         ruff and mypy      make bench  speed, a row for each rung (CONFIG=names for others)
 #   make parity       recurrent and Transformer layers against PyTorch's
+#   make docs         the documentation site, into site/index.html; fails on a broken link
 #
 # PYTHON=/path/to/python chooses the interpreter; VENV=folder where everything is installed.
 
@@ -13,7 +14,7 @@ CONFIG ?= bag rnn_fixed lstm_fixed gru_bahdanau lstm_luong gnmt_small transforme
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help quickstart test slow lint parity bench clean
+.PHONY: help quickstart test slow lint parity docs bench clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -40,11 +41,15 @@ lint: $(VENV)/.installed-dev
 parity: $(VENV)/.installed-parity
 	$(BIN)/python -m pytest -q tests/parity
 
+# The variable silences an advertisement of the theme's makers.
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(VENV)/.installed
 	@for config in $(CONFIG); do $(BIN)/jaxnmt bench $$config || exit; done
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist site
 
 # pip's wheels are not kept: half of what an installation leaves on disk.
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-cache-dir
@@ -71,4 +76,9 @@ $(VENV)/.installed-dev: pyproject.toml | $(VENV)/.created
 $(VENV)/.installed-parity: pyproject.toml | $(VENV)/.created
 	@echo "installing jaxnmt, pytest and torch into $(VENV) (a few minutes) ..."
 	@$(PIP) -e '.[test,parity]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.created
+	@echo "installing jaxnmt and MkDocs into $(VENV) (a few minutes, about 1 GB) ..."
+	@$(PIP) -e '.[docs]'
 	@touch $@ $(VENV)/.installed

@@ -72,8 +72,8 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     from jaxnmt.parallel import compiler, huge_pages
 
     compiler.use_right_fusions()  # as the command does, and before JAX is imported
-    huge_pages.use()
-    compiler.keep_programs()
+    huge_pages.enable()
+    compiler.enable_compilation_cache()
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
     from jaxnmt.lab.benchmark import TimedTrainer
 

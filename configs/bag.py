@@ -11,9 +11,9 @@ Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (
 """
 
 from jaxnmt.config import Experiment, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
-    rnn = load("rnn_fixed")
+    rnn = load_config("rnn_fixed")
     return replace(rnn, model=replace(rnn.model, encoder="bag"), **{"schedule.learning_rate": 8e-3})

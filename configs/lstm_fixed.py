@@ -13,7 +13,7 @@ Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
@@ -31,4 +31,4 @@ def config() -> Experiment:
         tie_embeddings="all",
         dropout=0.4,
     )
-    return replace(load("lstm_luong"), model=model)
+    return replace(load_config("lstm_luong"), model=model)

@@ -12,7 +12,7 @@ Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
@@ -26,4 +26,4 @@ def config() -> Experiment:
         tie_embeddings="all",
         dropout=0.4,
     )
-    return replace(load("gru_bahdanau"), model=model, **{"schedule.learning_rate": 8e-3, "training.steps": 1500})
+    return replace(load_config("gru_bahdanau"), model=model, **{"schedule.learning_rate": 8e-3, "training.steps": 1500})

@@ -11,9 +11,9 @@ Learning rates tried, perplexity and greedy BLEU on validation after 120 steps (
 """
 
 from jaxnmt.config import Experiment, Recurrent, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
     model = Recurrent(cell="rnn", context="fixed", bidirectional="none", emb_dim=256, hidden_dim=512, tie_embeddings="all", dropout=0.2)
-    return replace(load("gru_bahdanau"), model=model)
+    return replace(load_config("gru_bahdanau"), model=model)

@@ -26,10 +26,16 @@ class Unreachable(UserError):
 
 
 SAVED = 85
-"""Exit status of training that was asked to stop, has made at least one step in this session, and has saved.
+"""Exit status of `Stopped`. A scheduler may start the same command again: nothing else leaves with this status. (HTCondor uses it too.)"""
 
-The same command resumes, and a scheduler may start it again: nothing else leaves with this status. (HTCondor uses the same one.)
-"""
+
+class Stopped(Exception):
+    """Training was asked to stop, by a signal or a closed pipe; it has made at least one step since it began or resumed, and has saved.
+
+    The same call or command resumes.
+    """
+
+    status = SAVED
 
 
 def first_line(error: BaseException) -> str:

@@ -80,7 +80,7 @@ class Session:
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
-        command = [sys.executable, "-m", "jaxnmt.cli", "train", "tiny.py", "--run", str(run)]
+        command = [sys.executable, "-m", "jaxnmt", "train", "tiny.py", "--run", str(run)]
         self.process = subprocess.Popen(
             command,
             cwd=data,

@@ -1,20 +1,21 @@
-"""A translated page in docs, NAME.LANGUAGE.md, says in other words what NAME.md says: commands, figures, images are the same."""
+"""A translated page in docs, NAME.LANGUAGE.md, has the commands, figures, images and links of NAME.md.
 
-import pathlib
+A link may lead to the translation of the other page. A line that is a link and nothing else leads to the page's own translation.
+"""
+
 import re
 from collections import Counter
 
+import pages
 import pytest
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-FENCE = r"^```.*?^```$"
 KINDS = {
-    "commands": lambda text: [block for block in re.findall(FENCE, text, re.M | re.S) if "\njaxnmt " in block],
+    "commands": lambda text: [block for _, block in pages.blocks(text) if re.search("^jaxnmt ", block, re.M)],
     "images": lambda text: re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text),
-    "links": lambda text: re.findall(r"(?<!!)\[[^\]]*\]\(([^)]*)\)", re.sub(r"^\[\w+\]\(.*\)$", "", text, flags=re.M)),  # but languages'
+    "links": lambda text: [re.sub(r"\.\w\w\.md", ".md", link) for link in pages.links(re.sub(r"^\[\w+\]\(.*\)$", "", text, flags=re.M))],
     "rows of tables (their figures)": lambda text: [figures(row) for row in re.findall(r"^\|.*\|$", text, re.M)],
     # Another language has another order of words, so a section's names and figures are counted.
-    "names in backquotes": lambda text: Counter(re.findall(r"`[^`\n]+`", re.sub(FENCE, "", text, flags=re.M | re.S))),
+    "names in backquotes": lambda text: Counter(pages.code(text)),
     "figures": lambda text: Counter(figures(text)),
 }
 
@@ -25,11 +26,11 @@ def figures(text: str) -> list[str]:
 
 def sections(page: str) -> list[tuple[int, str]]:
     """(level, text below) of each heading."""
-    parts = re.split(r"^(#+) .*$", (DOCS / page).read_text(encoding="utf-8"), flags=re.M)
+    parts = re.split(r"^(#+) .*$", pages.read(pages.DOCS / page), flags=re.M)
     return [(len(level), text) for level, text in zip(parts[1::2], parts[2::2], strict=True)]
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.*.md")))
+@pytest.mark.parametrize("page", sorted(path.name for path in pages.DOCS.glob("*.*.md")))
 def test_a_translation_keeps_what_is_not_words(page):
     original = page.split(".")[0] + ".md"
     here, there = sections(page), sections(original)

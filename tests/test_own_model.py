@@ -9,9 +9,10 @@ import pytest
 from jaxnmt import cli
 from jaxnmt.config import Transformer, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.fields import leaves
+from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.runs import directory as run_directory
 
 TEXT = '''"""A config."""
@@ -48,13 +49,13 @@ def mine(tmp_path):
 
 def start(run, path, **changes):
     """What `train` does before it trains, and what it makes first."""
-    begun = run_directory.start(run, replace(config_files.load(str(path)), **changes))
+    begun = run_directory.start(run, replace(load_config(str(path)), **changes))
     (run / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
     return begun
 
 
 def test_its_fields_may_be_any_numbers_where_ours_may_not(mine):
-    experiment = config_files.load(str(mine))
+    experiment = load_config(str(mine))
     config_checks.validate(experiment)
     assert (experiment.model.bias, experiment.model.mlp_dim) == (-1.0, 0)
     with pytest.raises(UserError, match="model.mlp_dim"):
@@ -87,7 +88,7 @@ def test_changed_code_is_refused_with_both_files(mine, tmp_path):
     mine.write_text(TEXT.replace("source_size + self.width", "source_size - self.width"))
     with pytest.raises(UserError) as error:
         start(tmp_path / "run", mine)
-    assert f"model: Mine of {tmp_path}/run/model.py → Mine of {mine}, whose code is another" in str(error.value)
+    assert f"model: Mine of {tmp_path}/run/model.py → Mine of {mine}, whose code is different" in str(error.value)
     assert run_directory.read(tmp_path / "run").model.build(1, 1, 1) == 8
 
 
@@ -95,8 +96,8 @@ def test_two_files_of_one_name_are_two_models(mine, tmp_path):
     (tmp_path / "other").mkdir()
     other = tmp_path / "other" / "mine.py"
     other.write_text(TEXT.replace("width: int = 3", "width: str = '3'").replace("width=7", "width='7'"))
-    first, second = (config_files.load(str(path)) for path in (mine, other))
-    kinds = [{name: hint for name, hint, _ in config_files.leaves(each)}["model.width"] for each in (first, second)]
+    first, second = (load_config(str(path)) for path in (mine, other))
+    kinds = [{name: hint for name, hint, _ in leaves(each)}["model.width"] for each in (first, second)]
     assert kinds == [int, str]
     start(tmp_path / "run", mine)
     start(tmp_path / "run2", other)
@@ -117,7 +118,7 @@ def damage(run):
 
 @pytest.mark.parametrize(
     ("harm", "says"),
-    [(lose, "model.py, which is not there"), (rename, "model.py has no class Mine"), (damage, "model.py, line 1: does not load")],
+    [(lose, "model.py, which is missing"), (rename, "model.py has no class Mine"), (damage, "model.py, line 1: does not load")],
 )
 def test_a_run_whose_code_is_gone_says_so_in_a_sentence(harm, says, mine, tmp_path, capsys):
     start(tmp_path / "run", mine)
@@ -162,7 +163,7 @@ def test_help_lists_its_fields_with_their_docstrings(mine, capsys, recwarn):
 
 
 def test_config_files_leave_no_compiled_code_behind(mine):
-    config_files.load(str(mine))
+    load_config(str(mine))
     assert [path.name for path in pathlib.Path(mine).parent.iterdir()] == ["mine.py"]
 
 
@@ -179,9 +180,9 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, content)
 
-    write = whole_files.write
+    write = files.write
     with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
-        patch.setattr(whole_files, "write", full)
+        patch.setattr(files, "write", full)
         start(tmp_path / "run", mine)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
     assert start(tmp_path / "run", mine) is False and (tmp_path / "run" / "model.py").read_text() == TEXT

@@ -21,7 +21,7 @@ UNSET = {name: value for name, value in os.environ.items() if name not in (*KEPT
 
 IMPORT_ALL = """
 import importlib, logging, os, pathlib, pkgutil, signal, sys, warnings
-import jax, matplotlib, orbax.checkpoint, flax, optax, grain, tensorflow_datasets, sacrebleu, sentencepiece, tyro, tensorboardX, rich, babel
+import jax, matplotlib, orbax.checkpoint, flax, optax, tensorflow_datasets, sacrebleu, sentencepiece, tyro, tensorboardX, rich, babel
 
 def state():
     loggers = {name: logging.getLogger(name) for name in ("", "absl", "asyncio", "jax", "jax._src", "orbax", "matplotlib", "py.warnings")}
@@ -41,13 +41,10 @@ for module in pkgutil.walk_packages(jaxnmt.__path__, "jaxnmt."):
     if "._configs" not in module.name:
         importlib.import_module(module.name)
 from jaxnmt.lab import figures
-from jaxnmt.config import UserError
-from jaxnmt.decoding.translator import Translator
-from jaxnmt.training.trained import load
 try:
-    Translator.from_run(pathlib.Path("nowhere"))
-except UserError as error:
-    assert "nowhere has no checkpoint yet" in str(error)
+    jaxnmt.load("nowhere")
+except jaxnmt.UserError as error:
+    assert "nowhere does not exist" in str(error)
 figures.chart({"a": figures.Line([1, 2], [1, 2], [1, 2], [1, 2])}, "title", "x", "y")
 after = state()
 print({name: (before[name], after[name]) for name in before if before[name] != after[name]})
@@ -80,7 +77,7 @@ def unset(monkeypatch):
 
 def test_programs_are_kept_below_the_home_folder_if_it_can_be_written(unset, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "not" / "yet"))
-    compiler.keep_programs()
+    compiler.enable_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "not" / "yet" / ".cache" / "jaxnmt" / "xla")
     assert list(tmp_path.iterdir()) == []
 
@@ -168,8 +165,8 @@ def test_results_are_utf_8_whatever_the_streams_encoding(encoding, tmp_path):
         ("data", "check", "ä.en", "ä.de"): "ä.en",
         ("compare", "ä.en", "ä.de", "--source", "ä.en", "--reference", "ä.de", "--samples", "5"): "ä.de",
     }.items():
-        done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], capture_output=True, env=environment, cwd=tmp_path)
+        done = subprocess.run([sys.executable, "-m", "jaxnmt", *words], capture_output=True, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr.decode()
         assert says in done.stdout.decode("utf-8")
-    done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", "runs", "show", "≡"], capture_output=True, env=environment, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-m", "jaxnmt", "runs", "show", "≡"], capture_output=True, env=environment, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, b"error: \\u2261 does not exist\n")

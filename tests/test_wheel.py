@@ -9,21 +9,21 @@ import zipfile
 
 import pytest
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import shipped_configs
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDERS = {"jaxnmt": "jaxnmt", "configs": "jaxnmt/_configs", "launch": "jaxnmt/_launch"}
 
 FINDS = """
 import json, pathlib, jaxnmt
-from jaxnmt.config import files as config_files
 from jaxnmt.cli import launchers
+from jaxnmt.config.files import find_config, shipped_configs
 from jaxnmt.lab.probes import contrast_pairs
 from jaxnmt.lab.visualize import page
-read = [config_files.find("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
+read = [find_config("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
 read += [launchers.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
 package = pathlib.Path(jaxnmt.__file__).parent
-print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(config_files.shipped())]))
+print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(shipped_configs())]))
 """
 
 
@@ -56,4 +56,4 @@ def test_an_installed_package_finds_them(wheel, tmp_path):
         [sys.executable, "-c", FINDS], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(wheel)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == [str(wheel / "jaxnmt"), [True] * 7, list(config_files.shipped())]
+    assert json.loads(done.stdout) == [str(wheel / "jaxnmt"), [True] * 7, list(shipped_configs())]

@@ -13,8 +13,9 @@ import mine
 import pytest
 
 from jaxnmt import cli
+from jaxnmt.cli import command
 from jaxnmt.config import Experiment
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import shipped_configs, shipped_studies
 from jaxnmt.runs import directory as run_directory
 
 GROUPS = ("data", "launch", "probe", "runs")
@@ -30,7 +31,7 @@ def here(monkeypatch, tmp_path):
 
 def parsed(words):
     """The function that a command calls, its names and its options."""
-    call = cli._call(list(words))
+    call = command._call(list(words))
     assert isinstance(call, functools.partial)
     return call.func, call.args
 
@@ -76,7 +77,7 @@ def test_settings_of_a_model_of_ones_own_may_stand_before_it(here):
         (["evaluate", "--data", "a", "b", "runs/x"], "missing argument RUN (usage: jaxnmt evaluate RUN [settings]); --data takes all"),
         (["visualize", "runs/x", "Hello", "world"], 'unexpected argument world (usage: jaxnmt visualize RUN "SENTENCE" [settings])'),
         (["train", "quickstart", "--training.steps", "1", "000"], "--training.steps expects a whole number, not 1 000"),
-        (["train", "--beam-size", "4", "quickstart"], "there is no setting --beam-size; did you mean --validation.beam-size or --decoding"),
+        (["train", "--beam-size", "4", "quickstart"], "unknown setting --beam-size; did you mean --validation.beam-size or --decoding"),
     ],
 )
 def test_too_few_or_too_many_words_are_named(words, says, capsys):
@@ -88,13 +89,13 @@ def test_too_few_or_too_many_words_are_named(words, says, capsys):
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
-@pytest.mark.parametrize("words", [*GROUPS, *cli.VERBS])
+@pytest.mark.parametrize("words", [*GROUPS, *command.VERBS])
 def test_every_verb_and_every_group_has_help(words, flag, capsys):
     assert cli.main([*words.split(), flag]) == 0
     out, err = capsys.readouterr()
     assert f"usage: jaxnmt {words} " in out and err == ""
     if words in GROUPS:
-        verbs = {verb for verb in cli.VERBS if verb.startswith(f"{words} ")}
+        verbs = {verb for verb in command.VERBS if verb.startswith(f"{words} ")}
         assert verbs and all(re.search(rf"^  jaxnmt {verb} ", out, re.MULTILINE) for verb in verbs)
 
 
@@ -113,7 +114,7 @@ def test_the_package_runs_as_a_module():
 
 def examples():
     """The commands of all help texts and of the README, without what a shell does with them."""
-    texts = [cli.OVERVIEW, *(verb.function.__doc__ or "" for verb in cli.VERBS.values())]
+    texts = [command.OVERVIEW, *(verb.function.__doc__ or "" for verb in command.VERBS.values())]
     lines = [line for text in texts for line in text.partition("Examples:")[2].splitlines()]
     readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     lines += re.findall(r"^\.venv/bin/(jaxnmt .*)", readme, re.MULTILINE)
@@ -132,13 +133,13 @@ def test_the_examples_of_help_are_commands(words, here):
     if "my_model.py" in words:
         words = [word for word in words if not re.match(r"--model\.emb-dim|64$", word)]  # this one has no such setting
     _, (*given, _) = parsed(words)
-    if cli.VERBS[cli._known_verb(words)].takes[:1] in (("CONFIG",), ("STUDY",)):
+    if command.VERBS[command._verb_name(words)].usage in ("CONFIG", "STUDY"):
         names = {name for each in given for name in ([each] if isinstance(each, str) else each)}
-        assert names <= {*config_files.shipped(), *config_files.shipped_studies(), "my_model.py", "my_study.py"}
+        assert names <= {*shipped_configs(), *shipped_studies(), "my_model.py", "my_study.py"}
 
 
 def test_there_is_an_example_of_every_verb():
-    assert {cli._known_verb(words) for words in EXAMPLES} == set(cli.VERBS)
+    assert {command._verb_name(words) for words in EXAMPLES} == set(command.VERBS)
 
 
 # ---- ~, - and bytes
@@ -157,7 +158,7 @@ def test_there_is_an_example_of_every_verb():
 )
 def test_a_tilde_that_the_shell_has_left_is_the_home_folder(word, becomes, monkeypatch, here):
     monkeypatch.setenv("HOME", str(here))
-    assert cli._readable([word, "--", word]) == [becomes.format(home=here), "--", word]
+    assert command._readable([word, "--", word]) == [becomes.format(home=here), "--", word]
 
 
 def test_runs_and_outputs_may_lie_below_a_tilde(monkeypatch, here, capsys):

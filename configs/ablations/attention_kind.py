@@ -5,12 +5,12 @@ Time, score: not measured
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    luong = load("phrases/lstm_luong")
+    luong = load_config("phrases/lstm_luong")
     score = {f"luong, {score}": replace(luong, **{"model.score": score}) for score in ("general", "dot", "concat", "location")}
     others = {
         "luong, general, local": replace(luong, **{"model.window": 5}),

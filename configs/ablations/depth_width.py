@@ -5,12 +5,12 @@ Time, score: not measured
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    parent = load("quickstart")
+    parent = load_config("quickstart")
 
     def shaped(layers: int, mlp_dim: int):
         changes = {"num_encoder_layers": layers, "num_decoder_layers": layers, "mlp_dim": mlp_dim}

@@ -5,12 +5,12 @@ Time, score: not measured
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    parent = load("quickstart")
+    parent = load_config("quickstart")
     variants = {
         f"dropout {dropout}, smoothing {smoothing}": replace(parent, **{"model.dropout": dropout, "training.label_smoothing": smoothing})
         for dropout in (0.1, 0.0, 0.3)

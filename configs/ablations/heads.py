@@ -6,11 +6,11 @@ Score (the corpus of version 0.1.0): BLEU on test, means of three seeds: 4 heads
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    parent = load("quickstart")
+    parent = load_config("quickstart")
     heads = {f"{n} heads" if n > 1 else "1 head": replace(parent, **{"model.num_heads": n}) for n in (4, 1, 2, 8)}
     return Study(variants=heads, budget=Budget(400, "steps"), seeds=(1, 2, 3))

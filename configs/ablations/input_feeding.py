@@ -5,11 +5,11 @@ Time, score: not measured
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    fed = load("phrases/lstm_luong")
+    fed = load_config("phrases/lstm_luong")
     variants = {"fed": fed, "not fed": replace(fed, **{"model.input_feeding": False})}
     return Study(variants=variants, budget=Budget(1000, "steps"), unequal_parameters=True)

@@ -6,14 +6,14 @@ Score: BLEU on test2016, means of three seeds: bag 19.1, rnn_fixed 9.9, lstm_fix
 """
 
 from jaxnmt.config import Batching, Recurrent, Schedule, Tokenizer, Training, Transformer, Validation, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
     base = replace(
-        load("gru_bahdanau"),
-        data=load("multi30k").data,
+        load_config("gru_bahdanau"),
+        data=load_config("multi30k").data,
         tokenizer=Tokenizer(kind="unigram", vocab_size=4000),
         batching=Batching(layout="buckets", tokens=2048),
         schedule=Schedule(name="cosine", learning_rate=2e-3, warmup_steps=200),

@@ -6,10 +6,10 @@ Score (three seeds, corpus of 0.1.0): masked, training loss 0.07 nats a token, B
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    masked = replace(load("quickstart"), **{"training.label_smoothing": 0.0})  # which would keep the loss from nothing
+    masked = replace(load_config("quickstart"), **{"training.label_smoothing": 0.0})  # which would keep the loss from nothing
     return Study(variants={"masked": masked, "sees the future": replace(masked, **{"model.causal": False})}, budget=Budget(400, "steps"))

@@ -7,12 +7,12 @@ Score (the corpus of version 0.1.0): BLEU on test, means of three seeds: sinusoi
 """
 
 from jaxnmt.config import replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Budget, Study
 
 
 def study() -> Study:
-    parent = load("quickstart")
+    parent = load_config("quickstart")
     kinds = ("sinusoidal", "learned", "rotary", "none")
     variants = {kind: replace(parent, **{"model.positions": kind}) for kind in kinds}
     return Study(variants=variants, budget=Budget(400, "steps"), unequal_parameters=True)  # learned vectors are parameters, sines are not

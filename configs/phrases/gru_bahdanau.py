@@ -8,17 +8,17 @@ Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md)
 """
 
 from jaxnmt.config import Batching, Checkpoints, Experiment, Schedule, Training, Validation, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
-    quickstart = load("quickstart")
+    quickstart = load_config("quickstart")
     return Experiment(
         data=quickstart.data,
         tokenizer=quickstart.tokenizer,
         batching=Batching(layout="buckets", tokens=2048),
-        model=replace(load("gru_bahdanau").model, emb_dim=128, hidden_dim=128, dropout=0.1),
-        optimizer=load("gru_bahdanau").optimizer,
+        model=replace(load_config("gru_bahdanau").model, emb_dim=128, hidden_dim=128, dropout=0.1),
+        optimizer=load_config("gru_bahdanau").optimizer,
         schedule=Schedule(name="cosine", learning_rate=1.2e-2, warmup_steps=200),
         training=Training(steps=1000),
         validation=Validation(every=250),

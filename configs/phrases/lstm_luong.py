@@ -8,9 +8,9 @@ Learning rates tried, greedy BLEU on validation after 300 steps (docs/ladder.md)
 """
 
 from jaxnmt.config import Experiment, replace
-from jaxnmt.config.files import load
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
-    model = replace(load("lstm_luong").model, emb_dim=128, hidden_dim=128, dropout=0.1)
-    return replace(load("phrases/gru_bahdanau"), model=model, **{"schedule.learning_rate": 6e-3})
+    model = replace(load_config("lstm_luong").model, emb_dim=128, hidden_dim=128, dropout=0.1)
+    return replace(load_config("phrases/gru_bahdanau"), model=model, **{"schedule.learning_rate": 6e-3})

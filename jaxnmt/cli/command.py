@@ -1,4 +1,4 @@
-"""The `jaxnmt` command: finds the verb, reads its settings, runs it, and answers mistakes in a sentence."""
+"""The `jaxnmt` command: find the verb, read its names and options, run it, and answer a mistake in one sentence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import functools
 import inspect
 import io
 import logging
-import math
 import os
 import pathlib
 import re
@@ -17,48 +16,25 @@ from collections.abc import Sequence
 
 from jaxnmt import __version__
 from jaxnmt.cli.verbs import VERBS, Verb
-from jaxnmt.config import files as config_files
-from jaxnmt.config import overrides, trust
-from jaxnmt.errors import SAVED, UserError
-from jaxnmt.io import lost_output
-from jaxnmt.parallel import compiler, distributed, huge_pages
+from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
+from jaxnmt.config import trust
+from jaxnmt.config.fields import nearest
+from jaxnmt.config.files import shipped_configs
+from jaxnmt.errors import SAVED, Stopped, UserError
+from jaxnmt.io import streams
+from jaxnmt.parallel import compiler, distributed, huge_pages, log
 from jaxnmt.runs import directory as run_directory
 
 OVERVIEW = """jaxnmt: neural machine translation in JAX.
 
-  jaxnmt train CONFIG [--run DIR] [settings]   train; on an existing run: go on
-  jaxnmt resume RUN [settings]                 go on with a run from its last checkpoint
-  jaxnmt translate RUN                         translate lines from stdin to stdout
-  jaxnmt evaluate RUN                          BLEU, chrF++ and TER on the run's test sentences
-  jaxnmt compare RUN|FILE RUN|FILE ...         scores with error bars and paired tests; where they differ
-  jaxnmt visualize RUN "SENTENCE" [--open]     how it is translated, step by step, as one HTML file
-  jaxnmt probe length RUN|FILE ...             BLEU against the source's length
-  jaxnmt probe contrast RUN ...                agreement over a distance: the right word, or the wrong one?
-  jaxnmt probe embeddings RUN                  word vectors: neighbours, a map, positions, one word in two sentences
-  jaxnmt probe gates RUN "SENTENCE"            an LSTM's or a GRU's gates over a sentence
-  jaxnmt data prepare CONFIG [settings]        clean and tokenise now, train later
-  jaxnmt data check SOURCE TARGET | CONFIG     what cleaning would drop, with file and line
-  jaxnmt runs show RUN | FOLDER                settings, progress and scores
-  jaxnmt runs curves RUN ...                   learning curves of runs: a chart
-  jaxnmt runs average RUN                      average the last checkpoints into one
-  jaxnmt bench CONFIG [settings]               how fast it trains here
-  jaxnmt probe gradients CONFIG|RUN ...        how far a gradient reaches back: a chart
-  jaxnmt probe recall CONFIG ...               a word seen n steps ago: how well it is recalled
-  jaxnmt probe steptime CONFIG ...             a training step's time and utilisation, by length
-  jaxnmt plan CONFIG --on v5p:2x2x2            does it fit devices that are not here, how fast, how long
-  jaxnmt ablate STUDY                          every variant of a study, with every seed: a table
-  jaxnmt laws CONFIG [settings]                what must be true of every model, checked of this one
-  jaxnmt launch local -- VERB ...              a command as several processes on this computer
-  jaxnmt launch slurm -- VERB ...              on the nodes of a SLURM cluster
-  jaxnmt launch jobset -- VERB ...             on hosts of a Kubernetes cluster, GPU or TPU
-  jaxnmt launch tpu_vm -- VERB ...             on slices of Cloud TPU
+{verbs}
 
 CONFIG is a shipped name or the path of your own Python file. Shipped:
   {shipped}
-RUN is a run's folder, such as runs/quickstart. Opening a run with a model of its own executes that
-model's code; if this computer has not trained it, read the code and add --trust to the command.
-`jaxnmt VERB --help` explains a verb, and `jaxnmt train CONFIG --help` lists every setting with its
-value in that config and its meaning.
+RUN is a run's folder, such as runs/quickstart. If the run has a model of its own, opening it executes
+that model's code. If this computer has not trained that code, read it and add --trust to the command.
+`jaxnmt VERB --help` explains a verb. `jaxnmt train CONFIG --help` lists every setting with its value
+in that config and its meaning.
 
 Examples:
   jaxnmt train quickstart
@@ -66,29 +42,37 @@ Examples:
   echo "one hundred and two" | jaxnmt translate runs/quickstart"""
 
 
-GROUPS = tuple(dict.fromkeys(verb.split()[0] for verb in VERBS if " " in verb))
 TRUST = "--trust"
-TRUST_HELP = f"With {TRUST}, the code of a run's own model is executed although this computer has not trained it."
+TRUST_HELP = f"{TRUST} executes the code of a run's own model although this computer has not trained it."
 
 
 def _dispatch(words: list[str]) -> int | None:
     """Run a command. Returns the exit status; None is 0."""
     words = _readable(words)
-    if not words or words[0] in (*overrides.HELP, "help"):
-        print(OVERVIEW.format(shipped=", ".join(config_files.shipped())))
-        return 0
-    if words[0] in GROUPS and words[1:2] and words[1] in overrides.HELP:
-        print(_group_help(words[0]))
-        return 0
-    if words[0] == "--version":
+    if not words or words[0] in (*HELP, "help"):
+        print(OVERVIEW.format(verbs=_usages(), shipped=", ".join(shipped_configs())))
+    elif words[1:2] and words[1] in HELP and (verbs := _usages(words[0])):
+        print(f"usage: jaxnmt {words[0]} VERB ...\n\n{verbs}\n\n`jaxnmt {words[0]} VERB --help` explains a verb, with examples.")
+    elif words[0] == "--version":
         print(f"jaxnmt {__version__}")
-        return 0
-    with trust.everything(TRUST in _cut(words)[0]):
-        return _call(words)()
+    else:
+        with trust.everything(TRUST in _cut(words)[0]):
+            return _call(words)()
+    return 0
+
+
+def _usages(group: str = "") -> str:
+    """Return a line for every verb, or for every verb of a group."""
+    usages = {_usage(name, verb): verb.summary for name, verb in VERBS.items() if name.startswith(f"{group} " if group else "")}
+    return "\n".join(f"  {usage:<46} {summary}" for usage, summary in usages.items())
+
+
+def _usage(name: str, verb: Verb) -> str:
+    return " ".join(["jaxnmt", name, *(verb.takes or ["--", "VERB", "..."])])
 
 
 def _readable(words: list[str]) -> list[str]:
-    """Return a command's words with `~` replaced by the home folder where a shell leaves it: `--run=~/x`, or a word in quotes.
+    """Return a command's words, with `~/` replaced by the home folder if the shell left it: in `--run=~/x` or in quotes.
 
     Raises:
         UserError: a word is not UTF-8, or there is no home folder.
@@ -98,7 +82,7 @@ def _readable(words: list[str]) -> list[str]:
             word.encode()
         except UnicodeEncodeError:
             raise UserError(f"the word {os.fsencode(word)!r} of the command is not UTF-8: write it in UTF-8, or rename the file") from None
-    own, others = _cut(words)  # the others may be for another computer
+    own, others = _cut(words)  # the others may run on another computer
     return [_with_home(word) for word in own] + words[len(own) : len(own) + 1] + others
 
 
@@ -113,102 +97,95 @@ def _with_home(word: str) -> str:
 
 
 def _call(words: list[str]) -> functools.partial:
-    """Return the command's verb with its names and options, ready to be called; mistakes in the words are raised here."""
-    words, trusting = _without_trust(words)
-    name = _known_verb(words)
-    if name is None:
-        raise UserError(_unknown_verb(words))
-    verb, rest = VERBS[name], words[name.count(" ") + 1 :]
-    if trusting and not verb.opens_runs:
-        raise UserError(f"`jaxnmt {name}` opens no run, and {TRUST} is for verbs that do")
-    rest, commanded = _cut(rest) if verb.commands else (rest, [])
-    options = verb.blank
-    names, flags = overrides.divide(rest, options, verb.most)
-    wants_help = any(flag in overrides.HELP for flag in flags)
-    if verb.given and names and (wants_help or verb.least <= len(names) <= verb.most):
-        options = verb.given(names[0])  # which may have settings of its own
-        names, flags = overrides.divide(rest, options, verb.most)
-    if not wants_help:
-        _check_names(name, verb, names, [flag for flag in flags if overrides.takes_all(flag, options)])
+    """Return the verb's function with its names and options, ready to be called.
+
+    Raises:
+        UserError: a mistake in the words.
+    """
+    words, trusted = _without_trust(words)
+    name = _verb_name(words)
+    verb, rest = VERBS[name], words[len(name.split()) :]
+    if trusted and not verb.opens_runs:
+        raise UserError(f"`jaxnmt {name}` opens no run; {TRUST} is for verbs that do")
+    rest, commanded = (rest, []) if verb.takes else _cut(rest)
+    first = divide(rest, verb.options(), verb.most)[0][:1]
+    options = verb.options(*first)  # a user's own model has flags of its own
+    names, flags = divide(rest, options, verb.most)
     command = " ".join(["jaxnmt", name, *(names or verb.takes)])
-    if wants_help:
+    if any(flag in HELP for flag, *_ in flags):
         explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
-        return functools.partial(overrides.print_help, options, command, explained)
-    options = overrides.apply(flags, options, f"`{command} --help`")
-    if verb.commands:
+        return functools.partial(print_help, options, command, explained)
+    _check_names(name, verb, names, [flag for flag, *_ in flags if takes_all(flag, options)])
+    options = parse(flags, options, f"`{command} --help`")
+    if not verb.takes:
         _check_commanded(name, commanded)
         return functools.partial(verb.function, options, commanded)
-    fixed = len(verb.takes) - (verb.most == math.inf)
-    rest_of_names = [names[fixed:]] if fixed < len(verb.takes) else []
-    return functools.partial(verb.function, *names[:fixed], *[None] * (fixed - len(names)), *rest_of_names, options)
+    if verb.most > len(verb.takes):  # the last name is a list
+        fixed = len(verb.takes) - 1
+        return functools.partial(verb.function, *names[:fixed], names[fixed:], options)
+    return functools.partial(verb.function, *names, *[None] * (len(verb.takes) - len(names)), options)
 
 
-def _known_verb(words: list[str]) -> str | None:
-    """The verb, of one word or two, that a command begins with."""
-    return next((known for known in VERBS if words[: known.count(" ") + 1] == known.split()), None)
+def _verb_name(words: list[str]) -> str:
+    """Return the verb, of one word or two, that a command begins with.
+
+    Raises:
+        UserError: there is no such verb; names the nearest ones.
+    """
+    for name in VERBS:
+        if words[: len(name.split())] == name.split():
+            return name
+    group = [name.split()[1] for name in VERBS if name.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        raise UserError(f"`jaxnmt {words[0]}` is followed by {' or '.join(group)}; `jaxnmt {words[0]} --help` explains them")
+    tried = " ".join(words[:2]) if group else words[0]
+    near = " or ".join(nearest(tried, VERBS) or nearest(" ".join(words[:2]), VERBS))
+    raise UserError(f"jaxnmt has no verb {tried}{f'; did you mean {near}?' if near else ''} (`jaxnmt --help` lists them)")
 
 
 def _without_trust(words: list[str]) -> tuple[list[str], bool]:
-    """Return a command without `--trust`, which may stand anywhere, and whether it was there. What follows `--` is another command."""
-    end = words.index("--") if "--" in words else len(words)
-    own = [word for word in words[:end] if word != TRUST]
-    if not own and words:
+    """Return a command without `--trust`, which may stand anywhere before `--`, and whether it was there."""
+    own, _ = _cut(words)
+    left = [word for word in own if word != TRUST]
+    if words and not left:
         raise UserError(f"{TRUST} goes with a verb that opens a run, such as: jaxnmt translate RUN {TRUST}")
-    return own + words[end:], len(own) < end
+    return left + words[len(own) :], len(left) < len(own)
 
 
 def _cut(words: list[str]) -> tuple[list[str], list[str]]:
-    """Return the words before and after `--`."""
+    """Return the words before and after the first `--`."""
     place = words.index("--") if "--" in words else len(words)
     return words[:place], words[place + 1 :]
 
 
-def _check_commanded(name: str, words: list[str]) -> None:
-    """Check a command that will run elsewhere as it is checked there. A run that is not here is not checked."""
-    if not words or words[0] in ("-h", "--help"):
-        raise UserError(f"`jaxnmt {name}` starts another command, given after `--`, such as: jaxnmt {name} -- train wmt14_big")
-    own, trusting = _without_trust(words)
-    known = _known_verb(own)
-    verb = VERBS[known] if known else None
-    if verb and not verb.check:
+def _check_commanded(launch: str, words: list[str]) -> None:
+    """Check a command that will run elsewhere as it would be checked there. If it names a run that is not here, it is not checked."""
+    if not words or words[0] in HELP:
+        raise UserError(f"`jaxnmt {launch}` starts another command, given after `--`, such as: jaxnmt {launch} -- train wmt14_big")
+    own, trusted = _without_trust(words)
+    name = _verb_name(own)
+    verb = VERBS[name]
+    if not verb.check:
         shared = ", ".join(each for each in VERBS if VERBS[each].check)
-        raise UserError(f"`jaxnmt {known}` is no work that processes share; `jaxnmt {name}` starts {shared}")
-    run = overrides.divide(own[1:], verb.blank, verb.most)[0][:1] if verb and verb.takes[0] == "RUN" else []
+        raise UserError(f"processes cannot share the work of `jaxnmt {name}`; `jaxnmt {launch}` starts {shared}")
+    run = divide(own[1:], verb.options(), verb.most)[0][:1] if verb.takes == ["RUN"] else []
     if run and ("://" in run[0] or not (pathlib.Path(run[0]) / run_directory.CONFIG).is_file()):
         return
-    with trust.everything(trusting):
+    with trust.everything(trusted):
         call = _call(words)
-        if call.func is overrides.print_help:
-            raise UserError(f"`jaxnmt {name}` starts no help: type `jaxnmt {' '.join(own)}`")
-        if verb and verb.check:
-            verb.check(*call.args)
+        if call.func is print_help:
+            raise UserError(f"`jaxnmt {launch}` cannot start help: type `jaxnmt {' '.join(own)}`")
+        verb.check(*call.args)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
-    """Refuse too few names, or too many. `greedy`: the flags that were given and take all words after them."""
-    usage = " ".join(["jaxnmt", name, *verb.takes, "[settings]", *(["-- VERB ..."] if verb.commands else [])])
+    """Refuse a command with too few names, or too many. `greedy`: the flags given that take all words up to the next flag."""
+    usage = " ".join(["jaxnmt", name, *verb.takes, "[settings]", *([] if verb.takes else ["-- VERB ..."])])
     if len(names) < verb.least:
         taken = f"; {greedy[-1]} takes all words that follow it" if greedy else ""
         raise UserError(f"missing argument {verb.takes[len(names)]} (usage: {usage}){taken}")
     if len(names) > verb.most:
         raise UserError(f"unexpected argument {' '.join(names[len(verb.takes) :])} (usage: {usage})")
-
-
-def _group_help(group: str) -> str:
-    """Return the lines of the overview about the verbs of a group."""
-    verbs = [line for line in OVERVIEW.splitlines() if line.startswith(f"  jaxnmt {group} ")]
-    return "\n".join([f"usage: jaxnmt {group} VERB ...", "", *verbs, "", f"`jaxnmt {group} VERB --help` explains a verb, with examples."])
-
-
-def _unknown_verb(words: Sequence[str]) -> str:
-    group = [known for known in VERBS if known.startswith(f"{words[0]} ")]
-    if group and (len(words) == 1 or words[1].startswith("-")):
-        verbs = " or ".join(known.split()[1] for known in group)
-        return f"`jaxnmt {words[0]}` is followed by {verbs}; `jaxnmt {words[0]} --help` explains them"
-    tried = " ".join(words[:2]) if group or words[0] in ("dat", "run") else words[0]
-    near = overrides.nearest(tried, VERBS)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"jaxnmt has no verb {tried}{hint} (`jaxnmt --help` lists them)"
 
 
 _STOPPED = (SAVED, 128 + signal.SIGHUP, 128 + signal.SIGTERM)
@@ -225,47 +202,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         _as_a_process()
     try:
-        status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with log.printed():
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
-        return distributed.leave(status or 0)
-    except SystemExit as leaving:
-        if leaving.code in _STOPPED:
+        return distributed.shutdown(status or 0)
+    except (SystemExit, Stopped) as leaving:
+        code = leaving.status if isinstance(leaving, Stopped) else leaving.code
+        if code in _STOPPED:
             if argv is None:  # schedulers send a second signal, which must not change the status
                 for number in (signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_IGN)
             _discard_output()  # the closed pipe that stopped training, perhaps
-            return distributed.leave(int(leaving.code))
+            return distributed.shutdown(int(code))
         raise
     except UserError as error:
         _complain(f"error: {error}")
-        return distributed.leave(error.status)
+        return distributed.shutdown(error.status)
     except KeyboardInterrupt as interrupt:
         _complain(f"interrupted{f': {interrupt}' if str(interrupt) else ''}")
-        distributed.leave(130)
+        distributed.shutdown(130)
         if argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
             os._exit(130)
         return 130
     except BrokenPipeError:
         _discard_output()
-        return distributed.leave(141)
+        return distributed.shutdown(141)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         done = "opened" if error.errno == errno.EACCES else "written"
         _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
         _discard_output()
-        return distributed.leave(2)
+        return distributed.shutdown(2)
 
 
 def _as_a_process() -> None:
     """Set up what a process needs that a call in another's does not."""
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
-    compiler.keep_programs()
+    compiler.enable_compilation_cache()
     for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
-        huge_pages.use()  # before JAX takes memory
+        huge_pages.enable()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
@@ -281,7 +260,7 @@ def _complain(line: str) -> None:
     try:
         print(f"{distributed.prefix()}{line}", file=sys.stderr, flush=True)
     except OSError:
-        lost_output.discard(sys.stderr)
+        streams.discard(sys.stderr)
 
 
 def _discard_output() -> None:
@@ -290,8 +269,4 @@ def _discard_output() -> None:
         try:
             stream.flush()
         except OSError:
-            lost_output.discard(stream)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            streams.discard(stream)

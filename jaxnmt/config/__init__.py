@@ -1,5 +1,6 @@
 """What a run is: frozen dataclasses, loaded by name or path, overridden by typed flags, saved as JSON. Nothing here imports JAX."""
 
+from jaxnmt.config.constraints import NonNegative, Positive, Rate, Share, constraint
 from jaxnmt.config.experiment import (
     Batching,
     Checkpoints,
@@ -29,12 +30,17 @@ __all__ = [
     "Logging",
     "Mesh",
     "Model",
+    "NonNegative",
     "Optimizer",
+    "Positive",
+    "Rate",
     "Recurrent",
     "Schedule",
+    "Share",
     "Tokenizer",
     "Training",
     "Transformer",
     "Validation",
+    "constraint",
     "replace",
 ]

@@ -1,4 +1,4 @@
-"""Experiments on disk: config files (Python, by shipped name or path) and a run's resolved `config.json`. No JAX here."""
+"""Experiments on disk: config files (Python, by shipped name or path) and a run's `config.json`. No JAX here."""
 
 from __future__ import annotations
 
@@ -9,56 +9,54 @@ import os
 import pathlib
 import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from jaxnmt import config
-from jaxnmt.config import Experiment, model_code, trust
-from jaxnmt.config.model_code import executed, is_own, load_module, naming, type_name, type_of
+from jaxnmt.config import Experiment, model_code, replace, trust
+from jaxnmt.config.fields import leaves
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 
 Returned = TypeVar("Returned")
 _STUDIES = "ablations/"
 
 
-def shipped() -> dict[str, pathlib.Path]:
-    """The configs that come with the package, by name (`quickstart`, `phrases/lstm_luong`)."""
+def shipped_configs() -> dict[str, pathlib.Path]:
+    """Return the configs that come with the package, by name (`quickstart`, `phrases/lstm_luong`)."""
     return {name: path for name, path in _shipped().items() if not name.startswith(_STUDIES)}
 
 
 def shipped_studies() -> dict[str, pathlib.Path]:
-    """The studies that come with the package, by name (`heads`)."""
+    """Return the studies that come with the package, by name (`heads`)."""
     return {name.removeprefix(_STUDIES): path for name, path in _shipped().items() if name.startswith(_STUDIES)}
 
 
 def _shipped() -> dict[str, pathlib.Path]:
     package = pathlib.Path(__file__).parents[1]
-    folder = next((f for f in (package / "_configs", package.parent / "configs") if f.is_dir()), None)
-    if folder is None:
-        return {}
+    installed = package / "_configs"
+    folder = installed if installed.is_dir() else package.parent / "configs"
     return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.py")) if not path.name.startswith("_")}
 
 
-def find(name: str) -> pathlib.Path:
-    """The file of a config: a path, or a shipped name (with - or _).
+def find_config(name: str) -> pathlib.Path:
+    """Return the file of a config: a path, or a shipped name (with - or _).
 
     Raises:
-        UserError: there is neither; the nearest shipped names and all of them are given.
+        UserError: there is no such file or name; lists the nearest shipped names and all of them.
     """
-    return _find(name, "config", shipped())
+    return _find(name, "config", shipped_configs())
 
 
 def find_study(name: str) -> pathlib.Path:
-    """The file of a study: as `find`.
+    """Return the file of a study, as `find_config` does.
 
     Raises:
-        UserError: as `find`.
+        UserError: as `find_config`.
     """
     return _find(name, "study", shipped_studies())
 
 
-def _find(name: str, kind: str, names: dict[str, pathlib.Path]) -> pathlib.Path:
+def _find(name: str, kind: str, names: Mapping[str, pathlib.Path]) -> pathlib.Path:
     path = pathlib.Path(name)
     if path.suffix == ".py":
         if path.is_file():
@@ -71,31 +69,34 @@ def _find(name: str, kind: str, names: dict[str, pathlib.Path]) -> pathlib.Path:
     raise UserError(f"there is no {kind} named {name}.{hint} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
 
 
-def load(name: str) -> Experiment:
-    """The experiment of a config, by shipped name or path.
+def load_config(name: str) -> Experiment:
+    """Return the experiment of a config, by shipped name or path.
 
     Raises:
         UserError: no such config, the file fails, or its `config()` is missing or returns something else.
     """
-    path = find(name)
-    experiment = call(path, "config", Experiment)
+    path = find_config(name)
+    experiment = call_function(path, "config", Experiment)
     _check_model(path, experiment.model)
-    if code := executed(type(experiment.model)):
+    if code := model_code.executed(type(experiment.model)):
         trust.name(code)
     return experiment
 
 
-def call(path: pathlib.Path, function: str, returns: type[Returned]) -> Returned:
-    """What a function of a config file returns.
+def call_function(path: pathlib.Path, function: str, returns: type[Returned]) -> Returned:
+    """Call a function of a config file.
+
+    Args:
+        returns: the type that it must return.
 
     Raises:
-        UserError: the file fails, or the function is missing, fails or returns something else.
+        UserError: the file fails, or the function is missing, fails or returns something else; names the file and line.
     """
-    module, kind = load_module(path), f"{returns.__module__}.{returns.__qualname__}"
+    module, kind = model_code.load_module(path), f"{returns.__module__}.{returns.__qualname__}"
     trust.name(module.__dict__["__source__"])
     if not callable(getattr(module, function, None)):
         raise UserError(f"config file {path}, line 1: it has no function {function}(); define one that returns a {kind}")
-    with naming(path, f"{function}() fails"):
+    with model_code.error_lines(path, f"{function}() fails"):
         made = getattr(module, function)()
     if not isinstance(made, returns):
         line = getattr(module, function).__code__.co_firstlineno
@@ -115,65 +116,55 @@ def _check_model(path: pathlib.Path, model: Any) -> None:
         )
 
 
-def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted name, declared type, value) of every field of a configuration, those of nested ones included."""
-    hints = typing.get_type_hints(type(value))
-    for field in dataclasses.fields(value):
-        inner = getattr(value, field.name)
-        if dataclasses.is_dataclass(inner):
-            yield from leaves(inner, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", hints[field.name], inner
-
-
-def differences(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Fields whose values differ, as {dotted name: (old, new)}; a field that one side lacks is None there."""
+def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Return the fields whose values differ: {dotted name: (old, new)}. A field that only one experiment has is None in the other."""
     before = {name: value for name, _, value in leaves(old)} | {"model": type(old.model).__name__}
     after = {name: value for name, _, value in leaves(new)} | {"model": type(new.model).__name__}
     if model_code.meaning(type(old.model)) != model_code.meaning(type(new.model)):
-        before["model"], after["model"] = (f"{type(side.model).__name__} of {model_code.file_of(type(side.model))}" for side in (old, new))
-        after["model"] += ", whose code is another"
+        before["model"], after["model"] = (f"{type(each.model).__name__} of {model_code.file_of(type(each.model))}" for each in (old, new))
+        after["model"] += ", whose code is different"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def save(experiment: Experiment, path: pathlib.Path) -> None:
-    """Write an experiment as JSON, whole or not at all; beside it, as `model.py`, the config file that a model of the user's own is from.
-    This computer will open a run with such a model again without being asked (`trust`).
+def save_config(experiment: Experiment, path: pathlib.Path) -> None:
+    """Write an experiment as JSON, atomically. Beside it, write the config file that a user's own model is from, as `model.py`.
+
+    This computer will open a run with such a model again without `--trust`.
 
     Raises:
-        UserError: a field of the user's own model holds what JSON cannot.
+        UserError: a field of the user's own model has a value that JSON cannot hold.
     """
     kind = type(experiment.model)
     try:
-        text = json.dumps(plain(experiment), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(to_json(experiment), indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise UserError(
-            f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, words and tuples"
+            f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, strings and tuples"
         ) from None
-    whole_files.write(path, text)  # first: it is what says that the folder is a run
-    if is_own(kind):
-        whole_files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
-    if code := executed(kind):
+    files.write(path, text)  # first: this file makes the folder a run
+    if model_code.is_own(kind):
+        files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
+    if code := model_code.executed(kind):
         trust.record(code)
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
-    """Write JSON, whole or not at all."""
-    whole_files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON, atomically."""
+    files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read(path: pathlib.Path) -> Experiment:
-    """Read an experiment written by `save`. Fields that the file lacks take their defaults. A model of the user's own is executed.
+def read_config(path: pathlib.Path) -> Experiment:
+    """Read an experiment that `save_config` wrote. Missing fields take their defaults. The code of a user's own model is executed.
 
     Raises:
         UserError: the file is missing, is not such a file, or names a field that does not exist; or the model's code is not trusted.
     """
-    return _typed(Experiment, read_plain(path), path, "")
+    return _from_json(Experiment, read_config_json(path), path)
 
 
-def read_plain(path: pathlib.Path) -> dict[str, Any]:
-    """Read what `save` wrote as it stands. Nothing is executed.
+def read_config_json(path: pathlib.Path) -> dict[str, Any]:
+    """Read the JSON that `save_config` wrote. No code is executed.
 
     Raises:
         UserError: the file is missing, or is not such a file.
@@ -190,57 +181,53 @@ def read_plain(path: pathlib.Path) -> dict[str, Any]:
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """The same experiment, its existing local files named by absolute paths, so that a run does not depend on the current folder."""
-    changes = {}
-    for name in ("data.train", "data.validation", "data.test", "tokenizer.model"):
-        room, field = name.split(".")
-        changes[name] = tuple(map(_absolute, getattr(getattr(experiment, room), field)))
-    return config.replace(experiment, **changes)
+    """Return the experiment with absolute paths for local files that exist, so that a run can resume from any folder.
+
+    Raises:
+        UserError: a name is not UTF-8.
+    """
+    paths = {name: value for name, _, value in leaves(experiment)}
+    fields = ("data.train", "data.validation", "data.test", "tokenizer.model")
+    return replace(experiment, **{name: tuple(map(_absolute, paths[name])) for name in fields})
 
 
-def _absolute(word: str) -> str:
-    """A source's word; its files may be joined by a comma and followed by a weight, `a.en,a.de@3`."""
+def _absolute(source: str) -> str:
+    """Return a source with absolute paths. It may be two files and a weight, `a.en,a.de@3`."""
     try:
-        word.encode()
+        source.encode()
     except UnicodeEncodeError:
-        raise UserError(f"the name {os.fsencode(word)!r} is no UTF-8, and a run's settings could not hold it: rename the file") from None
-    text, at, weight = word.rpartition("@") if "@" in word and not pathlib.Path(word).exists() else (word, "", "")
+        raise UserError(f"the name {os.fsencode(source)!r} is not UTF-8, so a run's config.json cannot hold it: rename the file") from None
+    text, at, weight = source.rpartition("@") if "@" in source and not pathlib.Path(source).exists() else (source, "", "")
     files = [pathlib.Path(part).expanduser() for part in text.split(",")]
     if not all(file.is_file() for file in files):
-        return word
+        return source
     return ",".join(str(file.absolute()) for file in files) + at + weight
 
 
-def plain(value: Any) -> Any:
-    """A configuration as dictionaries, lists and numbers."""
-    if not dataclasses.is_dataclass(value):
-        return list(map(plain, value)) if isinstance(value, tuple) else value
-    fields = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Experiment):  # the one field whose class is the config file's choice
-        fields["model"] = {"type": type_name(type(value.model)), **fields["model"]}
-    return fields
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """Return an experiment as dictionaries, tuples and plain values. The model's type is its field "type"."""
+    fields = dataclasses.asdict(experiment)
+    return fields | {"model": {"type": model_code.type_name(type(experiment.model)), **fields["model"]}}
 
 
-def tupled(value: Any) -> Any:
-    """Return a JSON value with tuples for lists, as fields have them."""
-    return tuple(map(tupled, value)) if isinstance(value, list) else value
-
-
-def _typed(kind: type, values: Any, where: pathlib.Path, prefix: str) -> Any:
+def _from_json(kind: type, values: Any, where: pathlib.Path, prefix: str = "") -> Any:
+    """Return a dataclass made from a JSON object."""
     if not isinstance(values, dict):
-        raise UserError(f"{where}: {prefix.rstrip('.') or 'the file'} should be an object with fields, not {values!r}")
+        raise UserError(f"{where}: {prefix.rstrip('.')} should be an object with fields, not {values!r}")
     hints = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}
     changes = {}
     for name, value in values.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in kind.__dataclass_fields__:  # type: ignore[attr-defined]
+            near = difflib.get_close_matches(name, kind.__dataclass_fields__, n=1)  # type: ignore[attr-defined]
             raise UserError(f"{where}: there is no field {prefix}{name}" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
         hint = hints[name]
         if kind is Experiment and name == "model" and isinstance(value, dict):
-            value = dict(value)
-            hint = type_of(value.pop("type", "Transformer"), where)
-        if dataclasses.is_dataclass(hint):
-            value = _typed(typing.cast(type, hint), value, where, f"{prefix}{name}.")
-        changes[name] = tupled(value)
+            hint = model_code.type_of(value.get("type", "Transformer"), where)
+            value = {field: inner for field, inner in value.items() if field != "type"}
+        changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if hasattr(hint, "__dataclass_fields__") else tupled(value)
     return kind(**changes)
+
+
+def tupled(value: Any) -> Any:
+    """Return a JSON value with tuples instead of lists."""
+    return tuple(map(tupled, value)) if isinstance(value, list) else value

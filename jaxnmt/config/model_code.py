@@ -1,8 +1,9 @@
-"""The code of models: which module a model's class is from, and how a run finds it again. No JAX here."""
+"""The code of models: which module defines a model's class, and how a run finds it again. No JAX here."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import pathlib
@@ -10,27 +11,27 @@ import sys
 import traceback
 import types
 import zlib
-from typing import Any
+from collections.abc import Iterator
 
 from jaxnmt import config
 from jaxnmt.config import trust
 from jaxnmt.errors import UserError
 
 FILE = "model.py"
-"""Where a run keeps the config file that a model of the user's own is from."""
-_OWN = "jaxnmt_config_"  # how modules made of config files are called
+"""A run's copy of the config file that defines the user's own model."""
+_OWN = "jaxnmt_config_"  # prefix of the names of modules made from config files
 
 
 def load_module(path: pathlib.Path, text: bytes | None = None) -> types.ModuleType:
-    """Run a config file; once, as long as its text stays the same, so that a model's class stays the same too.
+    """Execute a config file as a module. The same text is executed once, so that a model's class stays the same object.
 
     Args:
-        text: the file's content, if it has been read.
+        text: the file's content; None: read it.
 
     Raises:
-        UserError: it fails; with the file and line.
+        UserError: the file fails; names the file and line.
     """
-    with naming(path, "does not load"):
+    with error_lines(path, "does not load"):
         text, place = path.read_bytes() if text is None else text, str(path.absolute())
         name = f"{_OWN}{path.stem}_{zlib.crc32(place.encode()):08x}"
         known = sys.modules.get(name)
@@ -47,22 +48,16 @@ def load_module(path: pathlib.Path, text: bytes | None = None) -> types.ModuleTy
     return module
 
 
-class naming:
-    """Turns an error raised while a config file runs into one that names the file's line."""
-
-    def __init__(self, path: pathlib.Path, what: str):
-        self.path, self.what = path, what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if not isinstance(error, Exception):
-            return
-        lines = [frame.lineno for frame in traceback.extract_tb(trace) if pathlib.Path(frame.filename) == self.path.absolute()]
+@contextlib.contextmanager
+def error_lines(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Turn an error raised while a config file runs into a UserError that names the file's line and says what failed."""
+    try:
+        yield
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if pathlib.Path(frame.filename) == path.absolute()]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [1])[-1]
         reason = error.msg if isinstance(error, SyntaxError) else str(error)
-        raise UserError(f"config file {self.path}, line {line}: {self.what}: {type(error).__name__}: {reason}") from None
+        raise UserError(f"config file {path}, line {line}: {what}: {type(error).__name__}: {reason}") from None
 
 
 def is_own(kind: type) -> bool:
@@ -76,7 +71,7 @@ def file_of(kind: type) -> str:
 
 
 def meaning(kind: type) -> str:
-    """Return what two config files of a user's own model are compared by: imports, `config()` and docstrings may change within a run."""
+    """Return the code of a user's own model without imports, `config()` and docstrings: these may change within a run."""
     if not is_own(kind):
         return ""
     tree = ast.parse(sys.modules[kind.__module__].__dict__["__source__"])
@@ -88,7 +83,7 @@ def meaning(kind: type) -> str:
 
 
 def executed(kind: type) -> bytes:
-    """Return what `trust` knows a model's code by: the config file's content, or `module:Class`; nothing for ours."""
+    """Return the code that opening a run executes, as `trust` records it: the config file's content, or `module:Class`; empty for ours."""
     if is_own(kind):
         return sys.modules[kind.__module__].__dict__["__source__"]
     name = type_name(kind)
@@ -103,13 +98,13 @@ def type_name(kind: type) -> str:
 
 
 def type_of(name: str, where: pathlib.Path) -> type:
-    """Return the class of a model by its `type_name`. Its code is executed.
+    """Return the class of a model by its `type_name`. The code that defines it is executed.
 
     Args:
-        where: the JSON file that names it; `model.py` is in the same folder.
+        where: the JSON file that names it. `model.py` is in the same folder.
 
     Raises:
-        UserError: it cannot be found, or its code is not trusted.
+        UserError: the class cannot be found, or its code is not trusted.
     """
     if not isinstance(name, str):
         raise UserError(f'{where}: the model\'s type is {name!r}; it should be a name, such as "Transformer"')
@@ -119,7 +114,7 @@ def type_of(name: str, where: pathlib.Path) -> type:
     except ImportError as error:
         raise UserError(f"{where}: the model's type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
     except AttributeError:
-        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which the model is of") from None
+        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which is the model's type") from None
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
         raise UserError(f"{where}: the model's type {name} is not a dataclass")
     return kind
@@ -133,7 +128,7 @@ def _module_of(module_name: str, qualname: str, where: pathlib.Path) -> types.Mo
         return importlib.import_module(module_name)
     path = where.parent / module_name
     if not path.is_file():
-        raise UserError(f"{where}: the model {qualname} is defined in {path}, which is not there: put the config file back in its place")
-    text = path.read_bytes()  # once: what is executed is what was checked
+        raise UserError(f"{where}: the model {qualname} is defined in {path}, which is missing: put the config file back")
+    text = path.read_bytes()  # read once, so that the text that is checked is the text that is executed
     trust.check(text, where.parent, str(path))
     return load_module(path, text)

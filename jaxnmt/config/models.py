@@ -1,114 +1,153 @@
-"""The models of our own that a run can have, as settings: `Transformer | Recurrent` of `Experiment.model`."""
+"""The settings of our own models: `Experiment.model` is a `Transformer`, a `Recurrent` or a dataclass of the user's own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+
+from jaxnmt.config.constraints import NonNegative, Positive, Rate
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """Vaswani et al. 2017, figure 1, and what became of it."""
+    """Vaswani et al. 2017, figure 1, with later variants."""
 
-    emb_dim: int = 256
+    emb_dim: Positive[int] = 256
     """Width of embeddings and residual stream (the paper's d_model)."""
-    num_heads: int = 4
+    num_heads: Positive[int] = 4
     """Attention heads."""
-    head_dim: int = 0
+    head_dim: NonNegative[int] = 0
     """Width of one head; 0: emb_dim / num_heads."""
-    mlp_dim: int = 1024
+    mlp_dim: Positive[int] = 1024
     """Hidden width of the feed-forward blocks (the paper's d_ff)."""
-    num_encoder_layers: int = 3
-    """Encoder blocks."""
-    num_decoder_layers: int = 3
-    """Decoder blocks."""
+    num_encoder_layers: Positive[int] = 3
+    """Encoder layers."""
+    num_decoder_layers: Positive[int] = 3
+    """Decoder layers."""
     norm_order: Literal["pre", "post"] = "pre"
     """pre: normalise the input of each sublayer; post: normalise after the residual sum, as in the paper."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """Kind of normalisation, epsilon 1e-5."""
+    """Kind of normalisation, with epsilon 1e-5."""
     activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
     """Non-linearity of the feed-forward blocks."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
-    """How a token's place is told to the model."""
-    max_positions: int = 512
-    """learned: how many positions have a vector; later ones share the last."""
+    """Position encoding."""
+    max_positions: NonNegative[int] = 512
+    """learned: number of position embeddings. Later positions use the last one."""
     causal: bool = True
-    """Hide later target words from the decoder. False shows why: it reads the answer, and learns nothing that helps to translate."""
+    """Mask later target tokens in the decoder. False is for demonstration: the decoder sees the answer and learns nothing useful."""
     tie_embeddings: Literal["all", "decoder", "none"] = "all"
-    """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
-    dropout: float = 0.1
+    """all: source, target and output layer share one matrix (needs a joint vocabulary); decoder: target and output layer do; none."""
+    dropout: Rate[float] = 0.1
     """Dropout on embeddings and on each sublayer's output (the paper's P_drop)."""
-    attention_dropout: float = 0.0
+    attention_dropout: Rate[float] = 0.0
     """Dropout on attention weights."""
-    activation_dropout: float = 0.0
+    activation_dropout: Rate[float] = 0.0
     """Dropout inside the feed-forward blocks."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters and optimizer stay float32."""
+    """dtype of the computation (mixed precision). Parameters and optimizer state stay float32."""
     scan_layers: bool = False
-    """Loop over the layers in the compiled program instead of unrolling them: compiles faster, runs slower on CPU."""
+    """Loop over the layers in the compiled program (nn.scan) instead of unrolling them: compiles faster, runs slower on CPU."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass computes again instead of keeping: nothing; all but matrix products; whole layers."""
+    """What the backward pass recomputes instead of storing: nothing; all but matrix products; whole layers."""
+
+    def problems(self) -> Iterator[str]:
+        if not self.head_dim and self.emb_dim % self.num_heads:
+            yield f"model.emb_dim {self.emb_dim} is not divisible by model.num_heads {self.num_heads}; change one, or set model.head_dim"
+        head_dim = self.head_dim or self.emb_dim // self.num_heads
+        if self.positions == "rotary" and head_dim % 2:
+            yield f"model.positions rotary rotates pairs of numbers, so the width of a head (model.head_dim) must be even, not {head_dim}"
+        if self.positions == "sinusoidal" and self.emb_dim % 2:
+            yield f"model.positions sinusoidal needs an even model.emb_dim, not {self.emb_dim}"
+        if self.positions == "learned" and self.max_positions < 1:
+            yield f"model.max_positions is {self.max_positions}; it must be above 0"
 
 
 @dataclass(frozen=True)
 class Recurrent:
-    """An encoder and a decoder that read word after word: Cho et al. 2014, Sutskever et al. 2014, Bahdanau et al. 2015, Luong et al. 2015.
+    """An RNN encoder and decoder: Cho et al. 2014, Sutskever et al. 2014, Bahdanau et al. 2015, Luong et al. 2015.
 
     Batches must be in buckets (`Batching(layout="buckets")`).
     """
 
     encoder: Literal["recurrent", "bag"] = "recurrent"
-    """bag: each word through one feed-forward layer, their mean as the vector: no order, no memory."""
+    """recurrent: an RNN; bag: the mean of the words after one feed-forward layer, without order or memory."""
     cell: Literal["rnn", "gru", "lstm", "layernorm_lstm"] = "lstm"
     """rnn: Elman 1990; gru: Cho et al. 2014, reset after the product; lstm: Hochreiter and Schmidhuber 1997 with forget gates;
     layernorm_lstm: Ba et al. 2016, equations 20-22."""
     activation: Literal["tanh", "relu"] = "tanh"
-    """rnn: its non-linearity."""
-    emb_dim: int = 256
-    """Width of the word vectors."""
-    hidden_dim: int = 512
+    """rnn: non-linearity."""
+    emb_dim: Positive[int] = 256
+    """Width of the word embeddings."""
+    hidden_dim: Positive[int] = 512
     """Width of a decoder layer's state."""
-    encoder_dim: int = 0
+    encoder_dim: NonNegative[int] = 0
     """Width of an encoder state, both directions together; 0: hidden_dim."""
-    num_encoder_layers: int = 1
+    num_encoder_layers: Positive[int] = 1
     """Encoder layers."""
-    num_decoder_layers: int = 1
+    num_decoder_layers: Positive[int] = 1
     """Decoder layers."""
     bidirectional: Literal["all", "first", "none"] = "all"
     """Which encoder layers read in both directions (half the width each)."""
     residual: bool = False
     """Add a layer's input to its output, from the second layer on."""
     reverse_source: bool = False
-    """Read the source's words last to first (Sutskever et al. 2014)."""
+    """Read the source from the last word to the first (Sutskever et al. 2014)."""
     context: Literal["fixed", "bahdanau", "luong"] = "luong"
-    """What the decoder knows of the source. fixed: one vector, the encoder's last state. bahdanau: additive attention with the bottom
-    layer's last state, read by every layer. luong: attention with the top layer's new state, joined to it for the output."""
+    """How the decoder reads the source. fixed: one vector, the encoder's last state. bahdanau: additive attention, queried by the bottom
+    layer's previous state and read by every layer. luong: attention queried by the top layer's new state and read by the output layer."""
     score: Literal["dot", "general", "concat", "location"] = "general"
-    """luong: how a state is compared with the source's (Luong et al. 2015, equations 7 and 8)."""
-    window: int = 0
-    """luong: look only so many words to each side of a predicted position (local-p, equations 9 and 10); 0: everywhere."""
+    """luong: the attention score (Luong et al. 2015, equations 7 and 8)."""
+    window: NonNegative[int] = 0
+    """luong: attend only to this many words on each side of a predicted position (local-p, equations 9 and 10); 0: to all words."""
     input_feeding: bool = True
-    """luong: the next step reads what the attention gave (section 3.3). fixed: every step reads the one vector (Cho et al. 2014) instead of
-    starting from it alone (Sutskever et al. 2014). bahdanau always reads its context."""
+    """luong: the next step reads the attentional vector (section 3.3). fixed: every step reads the context vector (Cho et al. 2014); False:
+    only the first state depends on it (Sutskever et al. 2014). bahdanau always reads its context."""
     bridge: Literal["copy", "dense"] = "dense"
-    """The decoder's first state. copy: the encoder's last, layer by layer; dense: a learnt layer from the top encoder layer's last."""
-    max_positions: int = 128
-    """score location: source positions that can be looked at."""
+    """The decoder's first state. copy: the encoder's last state, layer by layer; dense: a dense layer on the top encoder layer's last
+    state."""
+    max_positions: NonNegative[int] = 128
+    """score location: number of source positions that attention can reach."""
     tie_embeddings: Literal["all", "decoder", "none"] = "none"
-    """all: source, target and output share one matrix (joint vocabulary); decoder: target and output; none."""
-    dropout: float = 0.2
+    """all: source, target and output layer share one matrix (needs a joint vocabulary); decoder: target and output layer do; none."""
+    dropout: Rate[float] = 0.2
     """Dropout on embeddings, between layers and before the output layer (Zaremba et al. 2014)."""
     variational: bool = False
-    """Dropout masks that stay the same from word to word, and on the recurrent state too (Gal and Ghahramani 2016)."""
+    """Use the same dropout masks at every step, and on the recurrent state too (Gal and Ghahramani 2016)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters and optimizer stay float32."""
+    """dtype of the computation (mixed precision). Parameters and optimizer state stay float32."""
 
     @property
     def reads_context(self) -> bool:
-        """Whether every decoder layer, and the output, reads the context: Bahdanau's, and the fixed one of Cho et al."""
+        """Whether every decoder layer and the output layer read the context: Bahdanau's, and the fixed one of Cho et al."""
         return self.context == "bahdanau" or (self.context == "fixed" and self.input_feeding)
 
     @property
     def feeds_back(self) -> bool:
-        """Whether the next step reads what the attention gave."""
+        """Whether the next step reads the attentional vector."""
         return self.context == "luong" and self.input_feeding
+
+    def problems(self) -> Iterator[str]:
+        states, named = (self.encoder_dim, "encoder_dim") if self.encoder_dim else (self.hidden_dim, "hidden_dim")
+        if self.encoder == "recurrent" and self.bidirectional != "none" and states % 2:
+            yield f"model.{named} {states} is odd; model.bidirectional {self.bidirectional} gives half of it to each direction"
+        if self.bridge == "copy" and self.encoder == "bag":
+            yield "model.bridge copy needs encoder states, and model.encoder bag has none; choose model.bridge dense"
+        elif self.bridge == "copy" and self.num_encoder_layers != self.num_decoder_layers:
+            yield (
+                f"model.bridge copy needs as many encoder as decoder layers, not model.num_encoder_layers {self.num_encoder_layers} and "
+                f"model.num_decoder_layers {self.num_decoder_layers}; choose model.bridge dense, or make them equal"
+            )
+        same_width = {"model.bridge copy": self.bridge == "copy", "model.score dot": self.context == "luong" and self.score == "dot"}
+        for setting in (name for name, chosen in same_width.items() if chosen and states != self.hidden_dim):
+            yield f"{setting} needs model.encoder_dim {states} and model.hidden_dim {self.hidden_dim} to be equal"
+        if self.context == "bahdanau" and not self.input_feeding:
+            yield "model.context bahdanau always reads its context; model.input_feeding False is for fixed and luong"
+        if self.window and self.context != "luong":
+            yield f"model.window {self.window} is for model.context luong, not {self.context}"
+        if self.tie_embeddings != "none" and not self.reads_context and self.emb_dim != self.hidden_dim:
+            yield (
+                f"model.tie_embeddings {self.tie_embeddings} needs model.emb_dim {self.emb_dim} and model.hidden_dim {self.hidden_dim} "
+                f"to be equal: with model.context {self.context} the output layer reads a state of that width"
+            )

@@ -1,8 +1,8 @@
-"""Which code may be executed when a run is opened.
+"""Decide whether opening a run may execute the code in it.
 
-A run with a model of the user's own keeps that model's code, and opening the run executes it. So that a downloaded folder executes nothing,
-it may be executed only if this computer has trained a run with the same code, if the user has named the code in this command, or with
-`--trust`.
+A run with a user's own model has a copy of that model's code, and opening the run executes the code. So that a downloaded run cannot
+execute anything, this is allowed only if this computer has trained a run with the same code, if the user names the code in this command, or
+with `--trust`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _all = False
 
 @contextlib.contextmanager
 def everything(wanted: bool = True) -> Iterator[None]:
-    """Within the block, execute any code (if `wanted`): `--trust`, or a process of ours whose parent has checked."""
+    """Allow all code within the block, if `wanted`: for `--trust`, and for a process of ours whose parent has checked."""
     global _all
     before, _all = _all, wanted or _all
     try:
@@ -31,12 +31,12 @@ def everything(wanted: bool = True) -> Iterator[None]:
 
 
 def name(code: bytes) -> None:
-    """Let this process execute code again that the user has named, such as a config file."""
+    """Allow code in this process that the user has named, such as a config file."""
     _named.add(_key(code))
 
 
 def record(code: bytes) -> None:
-    """Remember on this computer that it has begun a run with this code. If the home cannot be written, nothing is remembered."""
+    """Record on this computer that it has started a run with this code. If the home folder cannot be written, nothing is recorded."""
     with contextlib.suppress(OSError, RuntimeError):  # Path.home() raises RuntimeError if there is no home
         _folder().mkdir(parents=True, exist_ok=True)
         (_folder() / _key(code)).touch()
@@ -48,10 +48,10 @@ def check(code: bytes, run: pathlib.Path, what: str) -> None:
     Args:
         code: a file's content, or the name `module:Class` of a class that is imported.
         run: the folder that is opened.
-        what: the code as the message calls it.
+        what: the code's name in the message.
 
     Raises:
-        UserError: it may not be executed.
+        UserError: the code may not be executed.
     """
     if not (_all or _key(code) in _named or _is_recorded(code)):
         raise UserError(
@@ -71,6 +71,6 @@ def _key(code: bytes) -> str:
 
 
 def _folder() -> pathlib.Path:
-    """Return where names of trusted code are kept, as empty files (XDG Base Directory Specification: relative paths are ignored)."""
+    """Return the folder of trusted code: empty files named by hash (XDG Base Directory Specification: relative paths are ignored)."""
     state = os.environ.get("XDG_STATE_HOME", "")
     return (pathlib.Path(state) if os.path.isabs(state) else pathlib.Path.home() / ".local" / "state") / "jaxnmt" / "trusted"

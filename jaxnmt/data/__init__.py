@@ -1,1 +1,1 @@
-"""Sentence pairs: where they come from, cleaning, tokens, batches. No JAX."""
+"""Sentence pairs: sources, cleaning, tokens, batches. No JAX."""

@@ -1,6 +1,6 @@
-"""Our TFDS datasets: `multi30k/en-de` and `phrases/en-fr`. Importing this module registers them with TFDS; no TensorFlow.
+"""Our TFDS datasets, `multi30k/en-de` and `phrases/en-fr`. Importing this module registers them with TFDS, without TensorFlow.
 
-Both keep their order, so that example i of `multi30k/en-de:test` is line i of the published file.
+Both keep their order: example i of `multi30k/en-de:test` is line i of the published file.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import tensorflow_datasets as tfds
-from etils import epath
 
 from jaxnmt.data import phrases
 from jaxnmt.errors import UserError
+from jaxnmt.io import files
 
 MULTI30K_LANGUAGES = ("en", "de", "fr", "cs")
 MULTI30K_FOLDER = "JAXNMT_MULTI30K"
-"""Environment variable: a folder with Multi30k's files, plain or .gz, to use instead of downloading them."""
+"""Environment variable that names a folder with Multi30k's files, plain or .gz. They are used instead of a download."""
 
 _MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
 _MULTI30K_FILES = {"train": ("train",), "validation": ("val",), "test": ("test_2016_flickr", "test2016")}  # published name first
 
-# SHA-256 of the unpacked files, so that it does not matter how they were packed.
+# SHA-256 of the uncompressed files
 _MULTI30K_SHA256 = {
     "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
     "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
@@ -64,7 +65,7 @@ def _configs(config: type[PairConfig], languages: tuple[str, ...]) -> list[PairC
 
 
 class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """What both datasets share: a `Translation` of two languages, in the order it is generated in."""
+    """A `Translation` of two languages, in the order in which it is generated."""
 
     def _translation_info(self, description: str, homepage: str | None = None, citation: str | None = None) -> tfds.core.DatasetInfo:
         config = self.builder_config
@@ -80,7 +81,7 @@ class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
 
 class Multi30k(_PairBuilder):
-    """Multi30k task 1, raw: captions of 31,014 pictures. Splits train (29,000), validation (1,014), test (2016, 1,000)."""
+    """Multi30k task 1, raw: captions of 31,014 images. Splits train (29,000), validation (1,014), test (2016, 1,000)."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = _configs(PairConfig, MULTI30K_LANGUAGES)
@@ -101,8 +102,8 @@ class Multi30k(_PairBuilder):
             urls = {split: [f"{_MULTI30K_URL}{names[0]}.{code}.gz" for code in languages] for split, names in _MULTI30K_FILES.items()}
             paths = dl_manager.download(urls)
         texts = {
-            split: [_lines_of(path, f"{_MULTI30K_FILES[split][0]}.{code}") for path, code in zip(files, languages, strict=True)]
-            for split, files in paths.items()
+            split: [_lines_of(path, f"{_MULTI30K_FILES[split][0]}.{code}") for path, code in zip(sides, languages, strict=True)]
+            for split, sides in paths.items()
         }
         return {split: self._generate_examples(sides) for split, sides in texts.items()}
 
@@ -112,17 +113,17 @@ class Multi30k(_PairBuilder):
             yield index, {config.source: source, config.target: target}
 
 
-def _local_file(folder: str, names: tuple[str, ...], language: str) -> epath.Path:
-    candidates = [epath.Path(folder) / f"{name}.{language}{ending}" for name in names for ending in ("", ".gz")]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"${MULTI30K_FOLDER}: {folder} has none of {', '.join(path.name for path in candidates)}")
+def _local_file(folder: str, names: tuple[str, ...], language: str) -> Path:
+    candidates = [files.to_path(folder) / f"{name}.{language}{suffix}" for name in names for suffix in ("", ".gz")]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise UserError(f"${MULTI30K_FOLDER}: {folder} has none of {', '.join(path.name for path in candidates)}")
+    return found
 
 
-def _lines_of(path: epath.Path, name: str) -> list[str]:
-    """The lines of one of Multi30k's files, after its checksum."""
-    packed = epath.Path(path).read_bytes()
+def _lines_of(path: Path, name: str) -> list[str]:
+    """Check the checksum of one of Multi30k's files and return its lines."""
+    packed = path.read_bytes()
     try:
         data = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
     except (EOFError, OSError, zlib.error) as error:
@@ -135,7 +136,7 @@ def _lines_of(path: epath.Path, name: str) -> list[str]:
 
 
 def _phrases_version() -> tfds.core.Version:
-    """Changes with what the generator says, so that data prepared by another one is never taken for its."""
+    """Return a version that changes with the output of the generator, so that data of another generator is never reused."""
     probe = hashlib.sha256()
     for split in ("train", "validation", "test"):
         for source, target in (("en", "fr"), ("de", "es"), ("tr", "en")):
@@ -144,9 +145,9 @@ def _phrases_version() -> tfds.core.Version:
 
 
 class Phrases(_PairBuilder):
-    """The embedded corpus (see `jaxnmt.data.phrases`): splits train (as many pairs as wanted), validation and test (1,000 each).
+    """The embedded corpus (see `jaxnmt.data.phrases`): splits train (any number of pairs), validation and test (1,000 each).
 
-    `phrases/en-fr` trains on 50,000 pairs, `phrases/en-fr-200000` on that many.
+    `phrases/en-fr` has 50,000 training pairs, `phrases/en-fr-200000` has 200,000.
     """
 
     VERSION = _phrases_version()
@@ -166,7 +167,7 @@ class Phrases(_PairBuilder):
 
 
 def sized_phrases(config: str) -> PhrasesConfig | None:
-    """The config of a name with a size, `en-fr-200000`; None if the name has none."""
+    """Return the config of a name with a size, such as `en-fr-200000`; None if the name has no size."""
     match = re.fullmatch(r"(([a-z]+)-([a-z]+))-([1-9][0-9]*)", config)
     if match is None or match[1] not in Phrases.builder_configs:
         return None

@@ -1,12 +1,14 @@
-"""`jaxnmt data check`: what cleaning would drop, and where."""
+"""`jaxnmt data check`: report which pairs cleaning drops, and where they are."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
 
+import numpy as np
+
 from jaxnmt.config import Cleaning
-from jaxnmt.data.cleaning import Duplicates, Reason, clean
+from jaxnmt.data.cleaning import Reason, clean, digest, first_occurrences, pair_key
 from jaxnmt.data.source import Source
 
 EXAMPLES = 5
@@ -15,7 +17,7 @@ EXAMPLES = 5
 
 @dataclasses.dataclass
 class Report:
-    """Pairs read, and for each reason how many are dropped and where the first of them stand. `str` is for people."""
+    """Number of pairs read; for each reason the number of pairs dropped, and where the first of them are. `str` is for the user."""
 
     pairs: int = 0
     dropped: dict[Reason, int] = dataclasses.field(default_factory=lambda: dict.fromkeys(Reason, 0))
@@ -25,11 +27,11 @@ class Report:
     def kept(self) -> int:
         return self.pairs - sum(self.dropped.values())
 
-    def drop(self, reason: Reason, where: str) -> None:
-        """Counts one dropped pair (it must be in `pairs` too)."""
+    def drop(self, reason: Reason, source: Source, index: int) -> None:
+        """Count one dropped pair."""
         self.dropped[reason] += 1
         if len(self.examples[reason]) < EXAMPLES:
-            self.examples[reason].append(where)
+            self.examples[reason].append(source.where(index))
 
     def __str__(self) -> str:
         lines = [f"{self.pairs:,} pairs, {self.kept:,} kept, {self.pairs - self.kept:,} dropped"]
@@ -42,15 +44,20 @@ class Report:
 
 
 def check(sources: Iterable[Source], rules: Cleaning, normalization: str = "none") -> Report:
-    """Read all pairs and report what `rules` would drop; duplicates are looked for in each source by itself, as in training."""
+    """Read all pairs and report which of them `rules` drops. As in training, duplicates are found within a source, not across sources."""
     report = Report()
     for source in sources:
-        duplicates = Duplicates()
+        report.pairs += len(source)
+        keys = bytearray()
+        is_clean: np.ndarray = np.zeros(len(source), bool)
         for index, pair in enumerate(source.pairs()):
-            report.pairs += 1
             cleaned = clean(pair, rules, normalization)
-            if not isinstance(cleaned, Reason) and rules.drop_duplicates and duplicates.seen(cleaned):
-                cleaned = Reason.DUPLICATE
             if isinstance(cleaned, Reason):
-                report.drop(cleaned, source.where(index))
+                report.drop(cleaned, source, index)
+            else:
+                is_clean[index] = True
+                keys += digest(pair_key(cleaned))
+        if rules.drop_duplicates:
+            for index in np.flatnonzero(is_clean)[~first_occurrences(np.frombuffer(keys, "<u8"))].tolist():
+                report.drop(Reason.DUPLICATE, source, index)
     return report

@@ -1,17 +1,22 @@
-"""Which training pairs are kept."""
+"""Decide which training pairs are kept."""
 
 from __future__ import annotations
 
 import enum
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
 from jaxnmt.config import Cleaning
-from jaxnmt.io.lines import canonical, normalise
+from jaxnmt.io.text import canonical, normalise
 
 RATIO_FLOOR = 20
-"""Sides with fewer characters than this pass the ratio test: "No." may well be "Ich glaube nicht."."""
+"""If both sides have fewer characters than this, their ratio is not checked: "No." may well be "Ich glaube nicht."."""
+
+
+SLICE = 1 << 20
+"""About the number of hashes that are sorted at a time."""
 
 
 class Reason(enum.StrEnum):
@@ -25,12 +30,11 @@ class Reason(enum.StrEnum):
 
 
 def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:
-    """Return a training pair as text, or the first reason to drop it.
+    """Return a training pair as text, or the first reason to drop it. Duplicates are not looked for here.
 
     Args:
         pair: the raw lines of both sides, without line ends.
-        rules: the limits. `drop_duplicates` is not looked at here: it needs memory, see `Duplicates`.
-        normalization: the Unicode form in which characters are counted and duplicates found, see `canonical`.
+        normalization: the Unicode form in which characters are counted, see `text.canonical`.
     """
     try:
         source, target = (canonical(normalise(side.decode("utf-8")), normalization) for side in pair)
@@ -46,28 +50,31 @@ def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none
     return source, target
 
 
-class Duplicates:
-    """Remembers pairs by 64-bit hashes, 8 bytes a pair: among 40 million pairs a false alarm has a chance of 1 in 20,000."""
+def digest(text: str) -> bytes:
+    """Return a 64-bit hash of a text as 8 bytes."""
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
-    _RECENT = 1 << 18
 
-    def __init__(self) -> None:
-        self._recent: set[int] = set()
-        self._sorted: np.ndarray = np.empty(0, np.uint64)
+def hashes(texts: Iterable[str]) -> np.ndarray:
+    """Return the 64-bit hashes of texts, uint64."""
+    return np.frombuffer(b"".join(map(digest, texts)), "<u8")
 
-    def seen(self, pair: tuple[str, str]) -> bool:
-        """Whether this very pair came before; it is remembered from now on."""
-        digest = hashlib.blake2b("\n".join(pair).encode(), digest_size=8).digest()
-        key = int.from_bytes(digest, "little")
-        if key in self._recent or self._is_sorted_in(key):
-            return True
-        self._recent.add(key)
-        if len(self._recent) >= self._RECENT:
-            new = np.fromiter(self._recent, np.uint64, len(self._recent))
-            self._sorted = np.sort(np.concatenate([self._sorted, new]), kind="stable")
-            self._recent.clear()
-        return False
 
-    def _is_sorted_in(self, key: int) -> bool:
-        place = int(np.searchsorted(self._sorted, np.uint64(key)))
-        return place < len(self._sorted) and int(self._sorted[place]) == key
+def pair_key(pair: tuple[str, str]) -> str:
+    """Return the text by which duplicates of a cleaned pair are found."""
+    return "\n".join(pair)
+
+
+def first_occurrences(keys: np.ndarray) -> np.ndarray:
+    """Return a mask of the 64-bit hashes that no earlier one equals.
+
+    Among 40 million different pairs, the chance that two have the same hash is 1 in 20,000. Memory beyond `keys` is 1 byte a pair, and some
+    tens of MB for the slice that is sorted at a time.
+    """
+    first: np.ndarray = np.zeros(len(keys), bool)
+    slices = len(keys) // SLICE + 1
+    blocks = range(0, len(keys) + 1, SLICE)
+    for number in range(slices):
+        places = np.concatenate([start + np.flatnonzero(keys[start : start + SLICE] % np.uint64(slices) == number) for start in blocks])
+        first[places[np.unique(keys[places], return_index=True)[1]]] = True
+    return first

@@ -1,40 +1,74 @@
-"""The text that a run is bound to, known by fingerprints (the run's `data.json`), wherever it lies."""
+"""The text that a run is bound to: the fingerprints in its `data.json`. What its first session read, every later one must read too."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnmt import config
-from jaxnmt.data.prepared import cache_folder
+from jaxnmt.data.prepared import Prepared, cache_folder
 from jaxnmt.data.sources import open_sources
+from jaxnmt.errors import UserError
+from jaxnmt.io import files
 
 RECORD = "data.json"
 
 
 def read(run: Path) -> dict[str, Any]:
-    """What a run's record tells of its text, as `Prepared.fingerprints` was when it began; {} before that."""
+    """Return `Prepared.fingerprints` of the data that a run began with; {} if it has not begun."""
     path = run / RECORD
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def bind(run: Path, data: Prepared, begun: bool, is_leader: bool) -> Prepared:
+    """Write what a run is trained on to its `data.json`. If the run has `begun`, which a checkpoint proves, refuse other data.
+
+    Args:
+        run: the run's folder.
+        data: what this session has prepared.
+        begun: whether the run has a checkpoint.
+        is_leader: this process writes; the others compare.
+
+    Returns:
+        The data. Languages that its files' names do not tell are those that the run recorded.
+
+    Raises:
+        UserError: the text, tokenizer or cleaning is not what the run began with, or what process 0 has.
+    """
+    before = read(run)
+    source, target = (now or then for now, then in zip(data.languages, before.get("languages") or data.languages, strict=True))
+    now = data.fingerprints | {"languages": (source, target)}
+    unlike = not before or not same(before, now)
+    if unlike and not is_leader:
+        raise UserError(f"{run / RECORD} is missing or describes other text than this process has: all processes must see the same files")
+    if unlike and before and begun:
+        raise UserError(
+            f"the training text, tokenizer or cleaning is not what {run} was trained on (its data.json tells): "
+            "restore the data, or start a new run with --run"
+        )
+    if is_leader:
+        files.write(run / RECORD, json.dumps(now, indent=2, sort_keys=True))
+    return dataclasses.replace(data, fingerprints=now, languages=(source, target))
+
+
 def languages(run: Path, data: config.Data) -> tuple[str, str]:
-    """Codes of a run's source and target language: those of its settings, or else those that were found when it began; "" if unknown."""
+    """Return the codes of a run's source and target language, from its settings or as recorded when it began; "" if unknown."""
     source, target = read(run).get("languages", ("", ""))
     return data.source_language or source, data.target_language or target
 
 
 def same(before: dict, now: dict) -> bool:
-    """Whether two preparations' `fingerprints` are of the same text, tokenizer, cleaning and weights."""
+    """Return whether two preparations' `fingerprints` are of the same text, tokenizer, cleaning and weights."""
     return all(before[key] == now[key] for key in ("fingerprint", "tokenizer")) and all(
         _texts(before[part]) == _texts(now[part]) for part in ("train", "validation")
     )
 
 
 def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str]) -> list[str]:
-    """Of `parts` ("train", "validation") the fields, such as "data.train", whose sources hold the text that `fingerprints` tells of.
+    """Return the fields of `parts` ("train", "validation"), such as "data.train", whose sources hold the text of `fingerprints`.
 
     Raises:
         UserError: a source cannot be read.
@@ -49,5 +83,5 @@ def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str
 
 
 def _texts(sources: Sequence[dict]) -> list[tuple[str, float]]:
-    """Fingerprints and weights, without names; validation sources have no weight of their own in `data.json`."""
+    """Return fingerprints and weights, without names; validation sources have no weight of their own in `data.json`."""
     return [(source["fingerprint"], source.get("weight", 1.0)) for source in sources]

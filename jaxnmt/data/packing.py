@@ -1,6 +1,6 @@
-"""How pairs of known lengths are put into rows of fixed lengths: bucket shapes, and packing several pairs in a row.
+"""Put pairs into rows of fixed lengths: choose bucket shapes, and pack several pairs in a row.
 
-All lengths here are in positions: tokens plus one (the end token, or the start token in front of the decoder).
+All lengths here are in positions: tokens plus one (the end token, or the begin token of the decoder input).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from jaxnmt.errors import UserError
 
 MAX_EDGES = 32
+"""About the most candidate row lengths for one side."""
 
 
 class Shape(NamedTuple):
@@ -24,28 +25,29 @@ class Shape(NamedTuple):
 
 
 def rows_for(tokens: int, length: int, multiple: int) -> int:
-    """Rows of `length` positions that `tokens` pays for: a multiple of `multiple`, and of 8 where there are enough.
+    """Return the number of rows of `length` positions in a budget of `tokens`.
 
-    The 8 keeps batches equal on 1, 2, 4 or 8 devices. At least `multiple`, even over the budget.
+    It is a multiple of `multiple`, and of 8 if it is large enough, so that batches are equal on 1, 2, 4 or 8 devices. It is at least
+    `multiple`, even if that exceeds the budget.
 
     Raises:
-        UserError: the budget does not pay for one row.
+        UserError: the budget is less than one row.
     """
     rows = tokens // length
     if rows < 1:
-        raise UserError(f"batching.tokens = {tokens} is less than one row of {length} tokens: raise it, or lower data.max_length.")
+        raise UserError(f"batching.tokens {tokens} is less than one row of {length} tokens: raise it, or lower data.max_length")
     step = math.lcm(multiple, 8)
     step = step if rows >= step else multiple
     return max(multiple, rows // step * step)
 
 
 def _rounded(lengths: np.ndarray) -> np.ndarray:
-    """Up to a multiple of 2 until 32, of 8 after: with 4, eight shapes would pad a seventh more."""
+    """Round up to a multiple of 2 up to 32, of 8 above. With a multiple of 4, eight shapes would pad a seventh more."""
     return np.where(lengths <= 32, -(-lengths // 2) * 2, -(-lengths // 8) * 8)
 
 
 def _edges(histogram: np.ndarray) -> np.ndarray:
-    """Candidate row lengths for one side: rounded lengths that occur, thinned to about `MAX_EDGES` of equal token mass."""
+    """Return the candidate row lengths of one side: rounded lengths that occur, thinned to about `MAX_EDGES` with equal token mass."""
     lengths = np.arange(len(histogram))
     used = np.unique(_rounded(lengths[histogram > 0]))
     if len(used) > MAX_EDGES:
@@ -56,15 +58,14 @@ def _edges(histogram: np.ndarray) -> np.ndarray:
 
 
 def bucket_lengths(histogram: np.ndarray, max_shapes: int, max_length: int) -> list[tuple[int, int]]:
-    """The (source, target) row lengths, at most `max_shapes`, that pad a joint length histogram least.
+    """Return the (source, target) row lengths, at most `max_shapes`, that minimise padding.
 
-    Shapes grow on both sides together, so a pair that fits one fits every later one. A dynamic program over
-    chains of candidate shapes: `best[k][cell]` is the least number of positions spent on all pairs that fit in
-    `cell`, when `cell` is the last of k shapes.
+    Shapes grow on both sides together, so that a pair that fits one fits every later one. A dynamic program goes over chains of candidate
+    shapes: `best[k][cell]` is the least number of positions for all pairs that fit in `cell`, if `cell` is the last of k + 1 shapes.
 
     Args:
         histogram: weight of pairs, indexed [source positions, target positions].
-        max_length: no row is longer than this, though row lengths are otherwise rounded up.
+        max_length: the longest row; other row lengths are rounded up.
     """
     sources, targets = _edges(histogram.sum(1)), _edges(histogram.sum(0))
     inside = histogram.cumsum(0).cumsum(1)[np.ix_(sources.clip(max=len(histogram) - 1), targets.clip(max=histogram.shape[1] - 1))].ravel()
@@ -86,20 +87,18 @@ def bucket_lengths(histogram: np.ndarray, max_shapes: int, max_length: int) -> l
 
 
 def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: tuple[Shape, ...]) -> list[list[np.ndarray]]:
-    """Cuts pairs into batches, one pair a row, each in the smallest shape that holds it.
+    """Divide pairs into batches, one pair a row, each in the smallest shape that holds it.
 
-    What does not fill a batch of its shape moves up to the next; only batches of the largest shape are short, all
-    by about the same number of rows.
+    Pairs that do not fill a batch of their shape move up to the next shape. Only batches of the largest shape may be short, all by about
+    the same number of rows.
 
     Args:
-        source, target: positions that each pair needs; every pair fits the last shape.
+        source, target: positions of each pair; every pair fits the last shape.
 
     Returns:
-        For each shape its batches, each an array of pair numbers in the order given.
+        For each shape its batches, each an array of pair numbers in the given order.
     """
-    bucket = np.select([(source <= s.source) & (target <= s.target) for s in shapes], range(len(shapes)), -1)
-    if (bucket < 0).any():
-        raise ValueError("a pair is longer than the largest shape")
+    bucket = np.select([(source <= s.source) & (target <= s.target) for s in shapes], range(len(shapes)))
     order = np.argsort(bucket, kind="stable")
     groups = np.split(order, np.searchsorted(bucket[order], np.arange(1, len(shapes))))
     left, result = order[:0], []
@@ -115,12 +114,12 @@ def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: tuple[Shape, ...
 
 
 def even(rows: np.ndarray, limit: int) -> list[np.ndarray]:
-    """Cuts `rows` into the fewest parts of at most `limit`, of equal size to within one: no batch of a single row."""
+    """Split `rows` into the fewest parts of at most `limit`, of equal size to within one, so that no part has a single row."""
     return np.array_split(rows, -(-len(rows) // limit)) if len(rows) else []
 
 
 class _Bins:
-    """Open rows by the room left on each side; rows that hold the same lengths are one entry with a count."""
+    """Open rows by the room left on each side. Rows that hold the same lengths are one entry with a count."""
 
     def __init__(self, limit: int):
         self.limit = limit
@@ -132,7 +131,11 @@ class _Bins:
         self.masks[room[0]] |= 1 << room[1]
 
     def take(self, source: int, target: int, most: int) -> tuple[tuple[int, int], int, int] | None:
-        """Removes up to `most` equal rows that hold (source, target) with the least room to spare."""
+        """Remove up to `most` equal rows that have room for (source, target), with the least room to spare.
+
+        Returns:
+            (room, pattern, rows), or None if no open row has room.
+        """
         best, room = 2 * self.limit + 1, None
         for left in range(source, self.limit + 1):
             if left - source >= best:
@@ -155,15 +158,15 @@ class _Bins:
 
 
 def pack(source: np.ndarray, target: np.ndarray, limit: int) -> np.ndarray:
-    """Packs pairs into rows of `limit` positions on both sides: best fit, longest first.
+    """Pack pairs into rows of `limit` positions on both sides: best fit, longest first.
 
-    Pairs of equal lengths are alike, so whole groups of rows are filled at a time, which makes this fast.
+    Pairs of equal lengths are interchangeable, so that whole groups of rows are filled at a time. This makes it fast.
 
     Args:
-        source, target: positions that each pair needs, 1..limit.
+        source, target: positions of each pair, 1..limit.
 
     Returns:
-        The row number of each pair (int64), 0..rows-1.
+        The row of each pair (int64), 0..rows-1.
     """
     code = source.astype(np.int64) * (limit + 1) + target
     types, counts = np.unique(code, return_counts=True)
@@ -189,7 +192,7 @@ def pack(source: np.ndarray, target: np.ndarray, limit: int) -> np.ndarray:
 
 
 def _expand(code: np.ndarray, types: np.ndarray, parents: list[tuple[int, int]], patterns: list[tuple[int, int]]) -> np.ndarray:
-    """Gives each pair the next place of its type among the rows of all patterns."""
+    """Assign each pair the next place of its type among the rows of all patterns. Returns the row of each pair."""
     kinds, rows, first = [], [], 0
     for pattern, count in patterns:
         while pattern:

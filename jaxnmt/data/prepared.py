@@ -1,12 +1,12 @@
 """The token cache: each training corpus as flat, memory-mapped token ids with offsets.
 
     CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source)
-    CACHE/KEY.parts/      shards, while it is being made
+    CACHE/KEY.parts/      shards, while the folder is being made
     CACHE/tokenizers/KEY/ trained tokenizers
-    CACHE/texts/KEY.json  pairs and digest of a source's files, and what tells whether these have changed (`stat_cache`)
+    CACHE/texts/KEY.json  number of pairs and digest of a source's files, and what shows whether the files have changed (`stat_cache`)
 
-KEY is a fingerprint of the text, the tokenizer, the cleaning, the maximum length and the held-out rule. A cache folder is
-made under another name and renamed, so that it is whole if it is there.
+KEY is a fingerprint of the text, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache folder is made under
+another name and renamed, so that it is complete if it exists.
 """
 
 from __future__ import annotations
@@ -14,88 +14,48 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import functools
 import hashlib
 import json
 import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
-from etils import epath
 
 from jaxnmt import config
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean
+from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, open_sources
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
-from jaxnmt.io.lines import decode
-from jaxnmt.io.locks import Say, locked
+from jaxnmt.io import files
+from jaxnmt.io.text import decode
 
+Say = Callable[[str], None]
+"""Receives one line for the user."""
+
+WAITING = "another process is preparing the same data: waiting for it"
 _FORMAT = 1
-"""Raise when the same text would be prepared differently (cleaning included): older caches are not used then."""
-
-
-class Corpus:
-    """Token ids of one source's pairs, without end tokens, memory-mapped.
-
-    Attributes:
-        source_ids, target_ids: all ids in a row, uint16 or uint32.
-        source_offsets, target_offsets: where each pair starts, and the end; int64 (n + 1,).
-    """
-
-    def __init__(self, folder: Path, number: int, name: str, dtype: str, pairs: int, tokens: Sequence[int]) -> None:
-        self.name = name
-
-        def mapped(file: str, kind: str, length: int) -> np.ndarray:
-            path = folder / f"{number}.{file}"
-            if path.stat().st_size != length * np.dtype(kind).itemsize:
-                raise ValueError(f"{path} has the wrong size")
-            return np.memmap(path, kind, "r", shape=(length,)).view(np.ndarray)  # a memmap's own slices are ten times slower
-
-        self.source_ids, self.target_ids = (mapped(f"{side}.ids", dtype, n) for side, n in zip(("source", "target"), tokens, strict=True))
-        self.source_offsets, self.target_offsets = (mapped(f"{side}.offsets", "int64", pairs + 1) for side in ("source", "target"))
-
-    def __len__(self) -> int:
-        return len(self.source_offsets) - 1
-
-    @functools.cached_property
-    def source_lengths(self) -> np.ndarray:
-        """Tokens of each source sentence, the end token not counted; int32 (n,)."""
-        return np.diff(self.source_offsets).astype(np.int32)
-
-    @functools.cached_property
-    def target_lengths(self) -> np.ndarray:
-        """Tokens of each target sentence, the end token not counted; int32 (n,)."""
-        return np.diff(self.target_offsets).astype(np.int32)
-
-    def source(self, index: int) -> np.ndarray:
-        """Source ids of a pair, a view of the mapped file."""
-        return self.source_ids[self.source_offsets[index] : self.source_offsets[index + 1]]
-
-    def target(self, index: int) -> np.ndarray:
-        """Target ids of a pair, a view of the mapped file."""
-        return self.target_ids[self.target_offsets[index] : self.target_offsets[index + 1]]
+"""Increase it when the same text would be prepared differently (cleaning included): older caches are not used then."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """All that training needs of its data.
+    """The data of a training run.
 
     Attributes:
         train: one corpus for each training source.
         weights: their shares in a mixture, as the user gave them.
-        validation: texts of the validation pairs, cleaned of what would break a line, never dropped.
-        report: pairs `read`, dropped for each reason, `held out` and `kept`.
-        fingerprint: of the training corpora: text, tokenizer, cleaning, maximum length, held-out rule.
+        validation: texts of the validation pairs. Characters that break lines are removed, but no pair is dropped.
+        report: numbers of pairs: `read`, dropped for each reason, `held out` and `kept`.
+        fingerprint: of the training corpora: text, tokenizer, cleaning rules, maximum length, held-out rule.
         fingerprints: for the run's data.json.
         languages: codes of source and target, such as "de"; "" if unknown.
     """
@@ -110,51 +70,52 @@ class Prepared:
     languages: tuple[str, str]
 
     def describe(self) -> str:
-        """One paragraph for people."""
+        """Return one paragraph for the user."""
         dropped = {reason: n for reason, n in self.report.items() if reason not in ("read", "held out", "kept") and n}
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-        tokens = [sum(len(getattr(corpus, ids)) for corpus in self.train) for ids in ("source_ids", "target_ids")]
-        sizes = dict.fromkeys((self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size))
-        names = ", ".join(
-            f"{c.name} (weight {w:g})" if len(self.train) > 1 else c.name for c, w in zip(self.train, self.weights, strict=True)
-        )
+        source, target = (sum(len(side.ids) for side in sides) for sides in zip(*((c.source, c.target) for c in self.train), strict=True))
+        names = [c.name if len(self.train) == 1 else f"{c.name} (weight {w:g})" for c, w in zip(self.train, self.weights, strict=True)]
         return (
-            f"{self.report['kept']:,} training pairs from {names}: {tokens[0]:,} source and {tokens[1]:,} target tokens, "
-            f"vocabulary {' and '.join(f'{size:,}' for size in sizes)}{' (joint)' if self.tokenizer.joint else ''}; "
+            f"{self.report['kept']:,} training pairs from {', '.join(names)}: {source:,} source and {target:,} target tokens, "
+            f"vocabulary {_sizes(self.tokenizer)}{' (joint)' if self.tokenizer.joint else ''}; "
             f"{self.report['read']:,} pairs read, {sum(dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}; "
             f"{len(self.validation):,} validation pairs{' held out' if self.report['held out'] else ''}."
         )
 
     def longest(self, corpus: np.ndarray, index: np.ndarray, most: int = 3, width: int = 100) -> list[str]:
-        """Pairs in words, `name: source => target`: of the training pairs `index[i]` of corpus `corpus[i]` the longest, each side cut to
-        `width` characters."""
+        """Return the longest of the training pairs `index[i]` of corpus `corpus[i]` as text, `name: source => target`.
+
+        Args:
+            most: number of pairs to return.
+            width: characters after which a side is cut.
+        """
         pairs = [(self.train[k], i) for k, i in zip(corpus.tolist(), index.tolist(), strict=True)]
-        pairs.sort(key=lambda pair: -len(pair[0].source(pair[1])) - len(pair[0].target(pair[1])))
+        pairs.sort(key=lambda pair: -len(pair[0].source[pair[1]]) - len(pair[0].target[pair[1]]))
 
         def cut(text: str) -> str:
             return text if len(text) <= width else f"{text[: width - 1]}…"
 
-        texts = ((c.name, self.tokenizer.decode_source(c.source(i)), self.tokenizer.decode_target(c.target(i))) for c, i in pairs[:most])
+        texts = ((c.name, self.tokenizer.decode_source(c.source[i]), self.tokenizer.decode_target(c.target[i])) for c, i in pairs[:most])
         return [f"{name}: {cut(source)} => {cut(target)}" for name, source, target in texts]
 
 
-def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say: Say = print) -> Prepared:
-    """Reads, cleans and tokenises the training pairs, or opens what an earlier call made of the same text.
+def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[str], say: Say = print) -> Prepared:
+    """Read, clean and tokenise the training pairs, or open what an earlier call has prepared from the same text.
 
-    A killed call is resumed by the next one. Several processes may call it at once: one works, the others wait.
+    If a call is killed, the next one resumes it. If several processes call it, one works and the others wait.
 
     Args:
-        experiment: `data` and `tokenizer` are looked at.
-        tokenizer_folder: the run's; a tokenizer found there is used, else one is trained (or given) and kept there.
-        say: gets lines for people.
+        experiment: only `data` and `tokenizer` are used.
+        tokenizer_folder: the run's. A tokenizer in it is used. Otherwise one is trained, or the given one loaded, and saved there.
+        say: receives lines for the user.
 
     Raises:
-        UserError: no or bad sources, nothing left to train on, disk full.
+        UserError: a source is missing or bad, no pair is left to train on, or the disk is full.
     """
     data = experiment.data
     if not data.train:
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
-    cache, folder = cache_folder(data), epath.Path(tokenizer_folder)
+    cache, folder = cache_folder(data), files.to_path(tokenizer_folder)
     sources = open_sources(data.train, "data.train", cache)
     validation = open_sources(data.validation, "data.validation", cache)
     with _cache_errors(cache):
@@ -163,12 +124,14 @@ def prepare(experiment: config.Experiment, tokenizer_folder: epath.PathLike, say
     if not (folder / "tokenizer.json").exists():
         tokenizer.save(folder)
     with _cache_errors(cache):
-        return _prepare(data, sources, validation, tokenizer, cache, say)
+        prepared = _prepare(data, sources, validation, tokenizer, cache, say)
+    say(prepared.describe())
+    return prepared
 
 
 @contextlib.contextmanager
 def _cache_errors(cache: Path) -> Iterator[None]:
-    """A cache that is full or cannot be written is the user's to mend: one sentence."""
+    """Turn the errors of a cache that is full or cannot be written into UserErrors."""
     try:
         yield
     except OSError as error:
@@ -182,14 +145,14 @@ def _cache_errors(cache: Path) -> Iterator[None]:
 
 
 def cache_folder(data: config.Data) -> Path:
-    """`data.cache`, or $JAXNMT_CACHE, or ~/.cache/jaxnmt.
+    """Return `data.cache`, or $JAXNMT_CACHE, or ~/.cache/jaxnmt.
 
     Raises:
-        UserError: it is not local, or there is no home folder.
+        UserError: the folder is in a bucket, or there is no home folder.
     """
     folder = data.cache or os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"
-    if whole_files.in_bucket(folder):
-        raise UserError(f"data.cache {folder} must be a local folder: it is memory-mapped")
+    if files.in_bucket(folder):
+        raise UserError(f"data.cache {folder} must be a local folder, because it is memory-mapped")
     try:
         return Path(folder).expanduser()
     except RuntimeError:
@@ -200,27 +163,25 @@ def _fingerprint(**ingredients) -> str:
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder: epath.Path, cache: Path, say: Say) -> Tokenizer:
-    """The run's tokenizer: found in its `folder`, given, trained earlier on the same text, or trained now."""
+def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder: Path, cache: Path, say: Say) -> Tokenizer:
+    """Return the tokenizer in the run's `folder`, the given one, one trained earlier on the same text, or a new one."""
     options = experiment.tokenizer
     if (folder / "tokenizer.json").exists():
         return load_tokenizer(folder)
     if options.model:
-        tokenizer = train_tokenizer(options, ())
-    else:
-        key = _fingerprint(
-            format=_FORMAT,
-            texts=[source.fingerprint() for source in sources],
-            tokenizer=dataclasses.asdict(options),
-            cleaning=dataclasses.asdict(experiment.data.cleaning),
-            trainer=sentencepiece.__version__,
-        )
-        cached = cache / "tokenizers" / key
-        with locked(cached.with_suffix(".lock"), say):
-            if not (cached / "tokenizer.json").exists():
-                _train(experiment, sources, say).save(cached)
-            tokenizer = load_tokenizer(cached)
-    return tokenizer
+        return train_tokenizer(options, ())
+    key = _fingerprint(
+        format=_FORMAT,
+        texts=[source.fingerprint() for source in sources],
+        tokenizer=dataclasses.asdict(options),
+        cleaning=dataclasses.asdict(experiment.data.cleaning),
+        trainer=sentencepiece.__version__,
+    )
+    cached = cache / "tokenizers" / key
+    with files.lock(cached.with_suffix(".lock"), say, WAITING):
+        if not (cached / "tokenizer.json").exists():
+            _train(experiment, sources, say).save(cached)
+        return load_tokenizer(cached)
 
 
 def _train(experiment: config.Experiment, sources: Sequence[Source], say: Say) -> Tokenizer:
@@ -228,14 +189,19 @@ def _train(experiment: config.Experiment, sources: Sequence[Source], say: Say) -
     total = sum(map(len, sources))
     say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {min(total, options.max_sentences):,} pairs")
     tokenizer = train_tokenizer(options, _sample(sources, options, experiment.data.cleaning))
-    sizes = dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size))
-    asked = "" if options.vocab_size in (0, *sizes) else f" ({options.vocab_size:,} were asked for)"
-    say(f"tokenizer: {' and '.join(f'{size:,}' for size in sizes)} tokens{asked}, {time.monotonic() - began:.1f} s")
+    is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
+    say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
     return tokenizer
 
 
+def _sizes(tokenizer: Tokenizer) -> str:
+    """Return the sizes of both vocabularies, once if they are equal."""
+    return " and ".join(f"{size:,}" for size in dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size)))
+
+
 def _sample(sources: Sequence[Source], options: config.Tokenizer, rules: config.Cleaning) -> Iterator[tuple[str, str]]:
-    """About `options.max_sentences` cleaned pairs, spread evenly over all sources."""
+    """Yield about `options.max_sentences` cleaned pairs, spread evenly over all sources."""
     count, total, index = options.max_sentences, sum(map(len, sources)), 0
     for source in sources:
         for pair in source.pairs():
@@ -258,7 +224,7 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
     )
     opened = _open(cache / key, sources)
     if opened is None:
-        with locked(cache / f"{key}.lock", say):
+        with files.lock(cache / f"{key}.lock", say, WAITING):
             opened = _open(cache / key, sources)  # another process may have made it meanwhile
             if opened is None:
                 share = min(1.0, 8 * held_out / sum(map(len, sources)))
@@ -268,10 +234,10 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
                 assert opened is not None
     corpora, meta = opened
     languages = languages_of(data, [*validation, *sources])
-    texts = [(decode(pair[0]), decode(pair[1])) for source in validation for pair in source.pairs()]
+    texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(source.name for source in validation)} is empty in every line")
-    prepared = Prepared(
+    return Prepared(
         tokenizer=tokenizer,
         train=corpora,
         weights=[source.weight for source in sources],
@@ -291,43 +257,52 @@ def _prepare(data: config.Data, sources: list[Source], validation: list[Source],
         },
         languages=languages,
     )
-    say(prepared.describe())
-    return prepared
 
 
 def _open(folder: Path, sources: Sequence[Source]) -> tuple[list[Corpus], dict] | None:
-    """The corpora of a cache folder; None if it is not there, or not as it was made."""
+    """Return the corpora of a cache folder and its `meta.json`; None if the folder is missing or damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        dtype = meta["dtype"]
-        corpora = [
-            Corpus(folder, number, source.name, dtype, counts["pairs"], counts["tokens"])
-            for number, (source, counts) in enumerate(zip(sources, meta["corpora"], strict=True))
-        ]
+        corpora = []
+        for number, (source, counts) in enumerate(zip(sources, meta["corpora"], strict=True)):
+            source_side, target_side = (
+                Side(
+                    _mapped(folder / f"{number}.{side}.ids", meta["dtype"], tokens),
+                    _mapped(folder / f"{number}.{side}.offsets", "int64", counts["pairs"] + 1),
+                )
+                for side, tokens in zip(("source", "target"), counts["tokens"], strict=True)
+            )
+            corpora.append(Corpus(source_side, target_side, source.name))
         return corpora, meta
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
+def _mapped(path: Path, dtype: str, length: int) -> np.ndarray:
+    if path.stat().st_size != length * np.dtype(dtype).itemsize:
+        raise ValueError(f"{path} has the wrong size")
+    return np.memmap(path, dtype, "r", shape=(length,)).view(np.ndarray)  # slices of a memmap are ten times slower
+
+
 def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, held_out: int, workers: int, say: Say) -> None:
-    """Makes the cache folder: shards, then all of them in one."""
+    """Make a cache folder: write shards, then merge them. The caller holds the lock."""
     began, total = time.monotonic(), sum(map(len, sources))
     parts = folder.with_name(f"{folder.name}.parts")
     parts.mkdir(exist_ok=True)
     say(f"reading and tokenising {total:,} pairs")
     shards.make_shards(sources, parts, recipe, workers, say)
-    temporary = folder.with_name(f".{folder.name}")  # no other process is here: the caller holds the lock
-    for left_over in (temporary, folder):
-        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}")
+    for leftover in (temporary, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
     temporary.mkdir()
     try:
         merge(temporary, sources, parts, recipe, held_out)
-        whole_files.put(temporary, folder)
+        files.replace(temporary, folder)
     except (zipfile.BadZipFile, EOFError) as error:
         shutil.rmtree(parts, ignore_errors=True)
-        raise UserError(f"a shard in {parts} was damaged ({error}); it was removed: start again") from error
+        raise UserError(f"a shard in {parts} was damaged ({error}) and all were removed: start again") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - began
-    say(f"prepared {total:,} pairs in {seconds:.1f} s, {total / seconds:,.0f} a second, kept in {folder}")
+    say(f"prepared {total:,} pairs in {seconds:.1f} s ({total / seconds:,.0f} a second) in {folder}")

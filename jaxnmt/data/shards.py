@@ -1,7 +1,7 @@
-"""Pairs cleaned and tokenised in chunks, by several processes; each chunk becomes one file, a shard.
+"""Clean and tokenise pairs in chunks, by several processes. Each chunk becomes one file, a shard.
 
-A shard appears whole or not at all, so that a killed preparation goes on where it was. Workers import neither JAX nor the
-script that started them. Memory is bounded: at most a few chunks are under way.
+Shards are written atomically, so that a killed preparation is resumed where it was. Workers import neither JAX nor the script that started
+them. Memory is bounded: only a few chunks are under way at a time.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import json
 import multiprocessing
@@ -27,16 +26,16 @@ from pathlib import Path
 import numpy as np
 
 from jaxnmt.config import Cleaning
-from jaxnmt.data.cleaning import Reason, clean
+from jaxnmt.data.cleaning import Reason, clean, hashes, pair_key
 from jaxnmt.data.source import Source
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 
 CHUNK = 20_000
 """Pairs in a shard."""
 WORTH_WORKERS = 5
-"""Fewer chunks than this are done before workers have started."""
+"""With fewer chunks than this, the work is done before worker processes have started."""
 TOO_MANY_TOKENS = "too many tokens"
 
 RawPair = tuple[bytes, bytes]
@@ -47,8 +46,8 @@ class Recipe:
     """What is done to each pair.
 
     Attributes:
-        max_length: most tokens of a side, the end token counted.
-        candidates: pairs whose source hash is below this share of all hashes keep their text, as they may be held out.
+        max_length: most tokens of a side, the end token included.
+        candidates: pairs whose source hash is in the lowest share of all hashes keep their text, because they may be held out.
     """
 
     tokenizer: Tokenizer
@@ -58,28 +57,24 @@ class Recipe:
 
     @property
     def dtype(self) -> type[np.uint16] | type[np.uint32]:
-        """Of the ids, both sides alike."""
+        """The type of the ids of both sides."""
         return np.uint16 if max(self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size) <= 1 << 16 else np.uint32
 
 
-def hashes(texts: Iterable[str]) -> np.ndarray:
-    """64-bit hashes of texts, uint64."""
-    return np.frombuffer(b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts), "<u8")
-
-
 def candidates(source_hash: np.ndarray, share: float) -> np.ndarray:
-    """Mask of the hashes in the lowest `share` of all."""
+    """Return a mask of the hashes in the lowest `share` of all possible ones."""
     return source_hash < np.uint64(share * 2**64) if share < 1 else np.ones(len(source_hash), bool)
 
 
 def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
-    """One shard's arrays; n pairs are left after cleaning.
+    """Return the arrays of one shard; n pairs are left after cleaning.
 
     Returns:
         source_ids, target_ids: flat ids without end tokens, uint16 or uint32.
         source_lengths, target_lengths: int32 (n,).
         source_hash, pair_hash: uint64 (n,).
-        candidate_texts: JSON of [source, target] of each pair that may be held out, as uint8; dropped: JSON of counts by reason.
+        candidate_texts: JSON of [source, target] of each pair that may be held out, as uint8.
+        dropped: JSON of counts by reason, as uint8.
     """
     cleaned = [clean(pair, recipe.cleaning, recipe.tokenizer.normalization) for pair in pairs]
     dropped = Counter(str(pair) for pair in cleaned if isinstance(pair, Reason))
@@ -88,11 +83,11 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
     targets = recipe.tokenizer.encode_target([target for _, target in texts])
     fits = []
     for source, target in zip(sources, targets, strict=True):
-        empty = not source or not target  # text can be all spaces to a tokenizer
-        too_long = max(len(source), len(target)) + 1 > recipe.max_length
-        fits.append(not empty and not too_long)
-        dropped[str(Reason.EMPTY)] += empty
-        dropped[TOO_MANY_TOKENS] += too_long and not empty
+        is_empty = not source or not target  # a tokenizer may see nothing but spaces in a text
+        is_long = max(len(source), len(target)) + 1 > recipe.max_length
+        fits.append(not is_empty and not is_long)
+        if not fits[-1]:
+            dropped[str(Reason.EMPTY) if is_empty else TOO_MANY_TOKENS] += 1
     texts = list(itertools.compress(texts, fits))
     sources, targets = list(itertools.compress(sources, fits)), list(itertools.compress(targets, fits))
     source_hash = hashes(source for source, _ in texts)
@@ -103,43 +98,38 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         "source_lengths": np.fromiter(map(len, sources), np.int32, len(sources)),
         "target_lengths": np.fromiter(map(len, targets), np.int32, len(targets)),
         "source_hash": source_hash,
-        "pair_hash": hashes(f"{source}\n{target}" for source, target in texts),
+        "pair_hash": hashes(map(pair_key, texts)),
         "candidate_texts": np.frombuffer(json.dumps(candidate_texts).encode(), np.uint8),
-        "dropped": np.frombuffer(json.dumps(+dropped).encode(), np.uint8),
+        "dropped": np.frombuffer(json.dumps(dropped).encode(), np.uint8),
     }
 
 
 def write_shard(path: Path, pairs: Sequence[RawPair], recipe: Recipe) -> int:
-    """Tokenises a chunk into a file. Returns its number of pairs, for counting."""
-    with whole_files.writing(path) as file:
+    """Tokenise a chunk into a file. Returns the number of its pairs."""
+    with files.open_atomic(path) as file:
         np.savez(file, **tokenise(pairs, recipe))  # type: ignore[arg-type]
     return len(pairs)
 
 
 def read_shard(path: Path, *names: str) -> tuple[np.ndarray, ...]:
-    """Some arrays of a shard, as `tokenise` made them."""
+    """Return arrays of a shard by the names that `tokenise` gave them."""
     with np.load(path, allow_pickle=False) as arrays:
         return tuple(arrays[name] for name in names)
 
 
 def read_json(path: Path, name: str):
-    """An entry of a shard that is JSON."""
+    """Return a JSON entry of a shard."""
     return json.loads(read_shard(path, name)[0].tobytes())
 
 
 def shard_paths(source: Source, number: int, folder: Path) -> list[tuple[Path, int, int]]:
-    """Path, first and one past the last pair of each shard of source `number`."""
+    """Return (path, first pair, one past the last pair) of each shard of source `number`."""
     ranges = [(start, min(start + CHUNK, len(source))) for start in range(0, len(source), CHUNK)]
     return [(folder / f"{number}-{start}-{stop}.npz", start, stop) for start, stop in ranges]
 
 
-def _missing(sources: Sequence[Source], folder: Path) -> list[tuple[Source, Path, int, int]]:
-    shards = ((source, *shard) for number, source in enumerate(sources) for shard in shard_paths(source, number, folder))
-    return [shard for shard in shards if not shard[1].exists()]
-
-
 def _jobs(missing: Iterable[tuple[Source, Path, int, int]]) -> Iterator[tuple[Path, list[RawPair]]]:
-    """Reads the chunks of missing shards; neighbours are read on, without a new seek."""
+    """Yield the path and the pairs of each missing shard. Neighbouring shards are read in one pass."""
     position: tuple[Source | None, int] = (None, 0)
     pairs: Iterator[RawPair] = iter(())
     for source, path, start, stop in missing:
@@ -153,42 +143,37 @@ def _jobs(missing: Iterable[tuple[Source, Path, int, int]]) -> Iterator[tuple[Pa
 
 
 def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers: int, say: Callable[[str], None]) -> None:
-    """Writes all shards that `folder` lacks.
+    """Write all shards that are missing in `folder`.
 
     Args:
-        workers: processes; 0: one per core. Little text is done in this one.
+        workers: number of processes; 0: one per core. A small corpus is done in this process.
 
     Raises:
-        UserError: a worker died, or a source ended early. What is done is kept.
+        UserError: a worker died, or a source ended early. Finished shards are kept.
     """
-    missing = _missing(sources, folder)
+    shards = ((source, *shard) for number, source in enumerate(sources) for shard in shard_paths(source, number, folder))
+    missing = [shard for shard in shards if not shard[1].exists()]
     total, todo = sum(map(len, sources)), sum(stop - start for _, _, start, stop in missing)
     if todo < total:
-        say(f"an interrupted preparation is resumed: {total - todo:,} of {total:,} pairs are done")
-    workers = min(workers or _cores(), len(missing))
+        say(f"resumed an interrupted preparation: {total - todo:,} of {total:,} pairs are done")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or cores, len(missing))
     if workers <= 1 or len(missing) < WORTH_WORKERS:
         counts: Iterator[int] = (write_shard(path, pairs, recipe) for path, pairs in _jobs(missing))
     else:
         counts = _in_parallel(_jobs(missing), recipe, workers)
     began = shown = time.monotonic()
-    done = 0
-    for count in counts:
-        done += count
+    for done in itertools.accumulate(counts):
         now = time.monotonic()
         if now - shown > 5:
             shown = now
             say(f"tokenised {total - todo + done:,} of {total:,} pairs, {done / (now - began):,.0f} a second")
 
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _in_parallel(
     jobs: Iterator[tuple[Path, list[RawPair]]], recipe: Recipe, workers: int, work: Callable[..., int] = write_shard
 ) -> Iterator[int]:
-    """`work` in worker processes, one chunk waiting for each; yields its results as they are done."""
+    """Run `work` in worker processes, with one more chunk waiting for each, and yield the results as they arrive."""
     context = multiprocessing.get_context("spawn")  # forking a process that has JAX's threads may hang
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
     pending: set[concurrent.futures.Future[int]] = set()
@@ -210,7 +195,7 @@ def _in_parallel(
 
 @contextlib.contextmanager
 def _hidden_main() -> Iterator[None]:
-    """While workers are spawned. Each would import the parent's script again otherwise, and with it JAX, or start it anew."""
+    """Hide `__main__` while workers are spawned. Otherwise each would import the parent's script, and with it JAX, or start it again."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -220,7 +205,7 @@ def _hidden_main() -> Iterator[None]:
 
 
 def _start_worker() -> None:
-    """Ctrl-C is the parent's to handle; and a worker does not outlive a killed parent."""
+    """Leave Ctrl-C to the parent, and exit when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

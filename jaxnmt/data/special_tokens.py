@@ -1,4 +1,4 @@
-"""The ids that mean no word, the same in every vocabulary."""
+"""The ids of the special tokens, the same in every vocabulary."""
 
 PAD, BOS, EOS, UNK = range(4)
-"""Nothing, the start of a sentence, its end, and a word that is not in the vocabulary."""
+"""Padding, the begin and the end of a sentence, and an unknown word."""

@@ -1,7 +1,7 @@
 """TensorFlow Datasets without TensorFlow.
 
-Two modules on the way of a download (`extractor`, `shuffle`) use a handful of TensorFlow's file functions. Where TensorFlow
-is not installed, `install` gives these two modules a stand-in; where it is, nothing is touched.
+Two modules of TFDS that downloads need (`extractor`, `shuffle`) use a few file functions of TensorFlow. If TensorFlow is not installed,
+`install` gives these modules a stand-in.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from etils import epath
 
 
 class _ResourceExhausted(OSError):
-    """Never raised: an OSError says the same and must not be mistaken for TensorFlow's own error."""
+    """Never raised. TFDS catches TensorFlow's error of this name; an OSError must pass."""
 
 
 def _stand_in() -> types.SimpleNamespace:
-    """The part of the `tensorflow` module that TFDS needs to unpack archives and to shuffle what does not fit into memory."""
+    """Return the part of the `tensorflow` module that TFDS uses to unpack archives and to shuffle data that does not fit in memory."""
     return types.SimpleNamespace(
         compat=types.SimpleNamespace(as_text=lambda text: text.decode() if isinstance(text, bytes) else text),
         io=types.SimpleNamespace(
@@ -32,7 +32,7 @@ def _stand_in() -> types.SimpleNamespace:
 
 
 def install() -> bool:
-    """Lets TFDS download and prepare datasets without TensorFlow. Returns False, having done nothing, where TensorFlow is installed."""
+    """Let TFDS download and prepare datasets without TensorFlow. Return False, without a change, if TensorFlow is installed."""
     if importlib.util.find_spec("tensorflow") is not None:
         return False
     from tensorflow_datasets.core import shuffle

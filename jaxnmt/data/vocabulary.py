@@ -1,6 +1,6 @@
-"""The tokens of a language, or of two: SentencePiece pieces of raw text, or the words of text that is already split.
+"""The tokens of one language, or of two: SentencePiece pieces of raw text, or the words of text that is already split.
 
-In every vocabulary the ids 0 to 3 are padding, begin, end and unknown, and no text, whatever it says, is encoded as one of the first three.
+In every vocabulary the ids 0 to 3 are padding, begin, end and unknown. No text is ever encoded as one of the first three.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import sentencepiece
 
@@ -19,25 +19,11 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 SPACER, JOINER = "▁", "￭"
 
 
-class Vocabulary(Protocol):
-    """One language's tokens, or those of both."""
-
-    suffix: str
-    pretokenized: bool
-
-    def __len__(self) -> int: ...
-    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
-    def decode(self, ids: Sequence[int]) -> str: ...
-    def piece(self, index: int) -> str: ...
-    def words(self, text: str) -> tuple[list[str], list[int]]: ...
-    def to_bytes(self) -> bytes: ...
-
-
 class Subwords:
     """A SentencePiece model.
 
     Raises:
-        UserError: `model` is none, or its special ids are not padding 0, begin 1, end 2, unknown 3.
+        UserError: `model` is not a SentencePiece model, or its special ids are not padding 0, begin 1, end 2, unknown 3.
     """
 
     suffix = "model"
@@ -66,18 +52,18 @@ class Subwords:
         return self._processor.vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # One thread: workers are processes already. Exotic spaces are spaces, as `str.split` sees them.
+        # One thread, because workers are processes. All kinds of spaces count as spaces, as in `str.split`.
         return self._processor.encode([" ".join(text.split()) for text in texts], out_type=int, num_threads=1)
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._processor.decode(list(ids))
 
     def piece(self, index: int) -> str:
-        """A token as the vocabulary has it; `▁` begins a word."""
+        """Return a token as the vocabulary spells it; `▁` begins a word."""
         return self._processor.id_to_piece(index)
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, and the number of the word that each of its tokens belongs to (spaces divide tokens too)."""
+        """Return the words of a text, and for each of its tokens the number of its word."""
         words = split(text)
         return words, [number for number, ids in enumerate(self.encode(words)) for _ in ids]
 
@@ -86,14 +72,13 @@ class Subwords:
 
 
 class Words:
-    """A list of tokens that spaces divide; what is not in it is unknown.
+    """A list of tokens that are separated by spaces; a token that is not in the list is unknown.
 
-    The special tokens are known by their place, the first four, not by their text, so that a token `</s>` of the text is
-    a token like others.
+    The special tokens are the first four, whatever their text, so that a token `</s>` in the text is an ordinary token.
 
     Args:
         tokens: all but the special ones, in the order of their ids, which start at 4.
-        joiner: what marks a split inside a word, see `join`; `decode` puts words together.
+        joiner: marks a split inside a word, see `join`; `decode` joins words by it.
     """
 
     suffix = "vocab"
@@ -106,10 +91,10 @@ class Words:
 
     @classmethod
     def from_bytes(cls, data: bytes, joiner: str, name: str) -> Words:
-        """Reads what `to_bytes` wrote.
+        """Read what `to_bytes` wrote.
 
         Raises:
-            UserError: it is not UTF-8, its first four lines are not the special tokens, or a token is there twice.
+            UserError: it is not UTF-8, its first four lines are not the special tokens, or a token occurs twice.
         """
         try:
             lines = data.decode().split("\n")
@@ -117,7 +102,9 @@ class Words:
             raise UserError(f"{name} is not UTF-8: a vocabulary has one token a line") from error
         tokens = lines[len(SPECIAL) : -1]
         if tuple(lines[: len(SPECIAL)]) != SPECIAL or lines[-1]:
-            raise UserError(f"{name} is no whole vocabulary: it must start with {', '.join(SPECIAL)}, one token a line, and end with \\n")
+            raise UserError(
+                f"{name} is not a whole vocabulary: it must start with {', '.join(SPECIAL)}, one token a line, and end with \\n"
+            )
         if len(set(tokens)) < len(tokens):
             twice = next(token for token, count in collections.Counter(tokens).items() if count > 1)
             raise UserError(f"{name} has the token {twice!r} twice: remove one of the lines")
@@ -136,11 +123,11 @@ class Words:
         return self._joined([self._tokens[index] for index in ids])
 
     def piece(self, index: int) -> str:
-        """A token as the vocabulary has it."""
+        """Return a token as the vocabulary spells it."""
         return self._tokens[index]
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
-        """The words of a text, put together, and the number of the word that each of its tokens belongs to."""
+        """Return the joined words of a text, and for each of its tokens the number of its word."""
         tokens = split(text)
         return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
 
@@ -151,13 +138,17 @@ class Words:
         return "".join(f"{token}\n" for token in self._tokens).encode()
 
 
+Vocabulary = Subwords | Words
+"""The tokens of one language, or of both."""
+
+
 def join(text: str, joiner: str) -> str:
-    """Put the words of split text together.
+    """Join the words of split text.
 
     Args:
-        joiner: how they are split. "▁" begins a word, as SentencePiece's does: "▁ein fach ▁so". "￭" joins to the side on which it stands,
-            or to both sides when alone, as OpenNMT's does: "ein￭ fach ￭, so". Anything else is removed as it stands: "ein@@ fach" with
-            "@@ ". "": words are whole.
+        joiner: how they are split. "▁" begins a word, as in SentencePiece: "▁ein fach ▁so". "￭" joins on the side where it is attached, or
+            on both sides if it is alone, as in OpenNMT: "ein￭ fach ￭, so". Any other joiner is removed literally: "ein@@ fach" with "@@ ".
+            "": words are whole.
     """
     if _is(joiner, SPACER):
         return text.replace(" ", "").replace(SPACER, " ").strip(" ")
@@ -167,12 +158,12 @@ def join(text: str, joiner: str) -> str:
 
 
 def link(joiner: str) -> str:
-    """A regular expression for what stands between two pieces of a word."""
+    """Return a regular expression for what separates two pieces of a word."""
     return " " if _is(joiner, SPACER) else f" ?{JOINER} ?" if _is(joiner, JOINER) else re.escape(joiner)
 
 
 def restores_text(joiner: str) -> bool:
-    """Whether `join` makes text as people write it. With "@@ " punctuation stays split from the words, as the tokenizer left it."""
+    """Return whether `join` restores the original text. With "@@ ", punctuation stays separate from the words, as the tokenizer left it."""
     return _is(joiner, SPACER) or _is(joiner, JOINER)
 
 
@@ -180,39 +171,40 @@ def _is(joiner: str, mark: str) -> bool:
     return joiner.strip(" ") == mark
 
 
-_SIGNS: dict[str, Callable[[str], bool]] = {  # joiner -> whether a token has its mark
+_MARKS: dict[str, Callable[[str], bool]] = {  # joiner: whether a token has its mark
     "@@ ": lambda token: token.endswith("@@"),
     SPACER: lambda token: token.startswith(SPACER),
     JOINER: lambda token: token.startswith(JOINER) or token.endswith(JOINER),
 }
 _MANY = 0.01
+"""The share of tokens above which a mark is no accident."""
 
 
 def joiner_seen(counts: Mapping[str, int]) -> str:
-    """The joiner whose mark is on many of a text's tokens, which are counted; "" if no mark is."""
+    """Return the joiner whose mark is on many of a text's tokens; "" if there is none. `counts` is the frequency of each token."""
     total = sum(counts.values())
-    marked = {joiner: sum(count for token, count in counts.items() if has_mark(token)) for joiner, has_mark in _SIGNS.items()}
+    marked = {joiner: sum(count for token, count in counts.items() if has_mark(token)) for joiner, has_mark in _MARKS.items()}
     most = max(marked, key=marked.__getitem__)
     return most if marked[most] > _MANY * total else ""
 
 
 def check_joiner(counts: Mapping[str, int], joiner: str, what: str) -> None:
-    """Compare the marks on a text's tokens with the joiner that it is to be put together by ("": with none, words are left as they are).
+    """Check that the marks on a text's tokens match the joiner by which it will be joined ("": words are whole).
 
     Args:
-        counts: how often each token stands in the text.
-        what: the text's name, for the message.
+        counts: the frequency of each token in the text.
+        what: the name of the text, for the message.
 
     Raises:
-        UserError: many tokens have another joiner's mark and none has this one's; or this one is "▁", which begins every word, and no token
-            has it.
+        UserError: many tokens have the mark of another joiner and none has the mark of this one; or the joiner is "▁", which begins every
+            word, and no token has it.
     """
     mark, seen = joiner.strip(" "), joiner_seen(counts)
     if not mark or not counts or any(mark in token for token in counts):
         return
     if seen:
         raise UserError(
-            f"{what} is split into pieces by {seen.strip()!r}, and tokenizer.joiner {joiner!r} is nowhere in it: "
+            f"{what} is split into pieces by {seen.strip()!r}, and tokenizer.joiner {joiner!r} does not occur in it: "
             f"set tokenizer.joiner to {seen!r}"
         )
     if mark == SPACER:
@@ -220,7 +212,7 @@ def check_joiner(counts: Mapping[str, int], joiner: str, what: str) -> None:
 
 
 def split(text: str) -> list[str]:
-    """The tokens of text that is already split: at spaces only, so that a no-break space inside a token stays there."""
+    """Return the tokens of text that is already split. Only U+0020 separates tokens, so that a no-break space stays inside its token."""
     return [token for token in text.split(" ") if token]
 
 
@@ -228,10 +220,13 @@ Token = TypeVar("Token")
 
 
 def word_numbers(tokens: Sequence[Token], words: Callable[[Sequence[Token]], list[str]]) -> list[int]:
-    """The number, from 0, of the word that each token belongs to.
+    """Return for each token the number of its word, from 0.
 
-    Counted from the end: a token belongs to the first word of those that it and all tokens after it make. So what marks a word's start, and
-    adds no letter, belongs to the word that follows.
+    Words are counted from the end: a token belongs to the first of the words that it and all later tokens form. A token that only marks the
+    start of a word therefore belongs to the word that follows.
+
+    Args:
+        words: returns the words that tokens form.
     """
     left = [len(words(tokens[start:])) for start in range(len(tokens))]
     return [max(0, min(left[0] - rest, left[0] - 1)) for rest in left]

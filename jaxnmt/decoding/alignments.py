@@ -46,13 +46,14 @@ class Alignment(NamedTuple):
 
 
 class Aligner:
-    """Aligns the translations of a translator; compiled once for each shape.
-
-    Raises:
-        UserError: the model has no attention over the source.
-    """
+    """Aligns the translations of a translator; compiled once for each shape."""
 
     def __init__(self, translator: Translator):
+        """Use the translator's model and parameters.
+
+        Raises:
+            UserError: the model has no attention over the source.
+        """
         self.tokenizer, self.params = translator.tokenizer, translator.params
         self._attention = jax.jit(functools.partial(source_attention, translator.model))
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
@@ -115,7 +116,7 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     layers = {path_name(path): x for path, x in leaves if _CROSS_ATTENTION.fullmatch(path_name(path))}
     if not layers:
         raise UserError(
-            "--alignments needs attention over the source, and this model has none "
+            "alignments need attention over the source, and this model has none "
             "(model.context fixed, or one of your own whose cross_attention sows no weights)"
         )
     order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])

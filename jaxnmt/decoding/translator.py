@@ -1,12 +1,10 @@
-"""Text in, text out: tokenise, group by length, search, put words together again, in the order of the input."""
+"""Text in, text out: tokenise, group by length, search, detokenise, and restore the order of the input."""
 
 from __future__ import annotations
 
 import functools
 import re
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,13 +14,10 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
-from jaxnmt.io.lines import normalise
+from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel import compiler
-from jaxnmt.parallel.distributed import is_leader
+from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
-from jaxnmt.training.checkpoint import scores
-from jaxnmt.training.trained import load
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
@@ -32,12 +27,15 @@ class Translation(NamedTuple):
     """A translation.
 
     Attributes:
-        score: log-probability divided by the length penalty; of a line translated in parts, their sum.
-        parts: the ids of source and target, end tokens left out; more than one pair where a line was translated in parts.
+        text: the translation, detokenised.
+        score: log-probability divided by the length penalty. A line that was translated in parts has the sum of their scores.
+        tokens: the target tokens as the vocabulary has them, without the end token.
+        parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
     """
 
     text: str
     score: float
+    tokens: tuple[str, ...] = ()
     parts: tuple[tuple[list[int], list[int]], ...] = ()
 
 
@@ -55,11 +53,17 @@ class Translator:
         tokenizer: Tokenizer,
         max_length: int,
         processors: tuple[LogitProcessor, ...] = (),
-        warn: Callable[[str], None] = lambda line: print(line, file=sys.stderr) if is_leader() else None,
+        warn: Callable[[str], None] = log.warn,
     ):
-        """`max_length`: source tokens, EOS included, that the model was trained on; longer input is split or cut, with a warning.
+        """Make a translator; sentences are spread over the devices that the parameters lie on.
 
-        Sentences are spread over the devices that the parameters lie on.
+        Args:
+            model: its layers are unstacked.
+            params: the parameters, replicated if they lie on several devices.
+            tokenizer: of source and target.
+            max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
+            processors: change the logits of every step.
+            warn: is called with a line for people about each line of input that is split.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.processors, self.warn = processors, warn
@@ -67,23 +71,16 @@ class Translator:
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
         self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
 
-    @classmethod
-    def from_run(cls, run: Path, checkpoint: int | str = "best") -> Translator:
-        """The model of a run's checkpoint: a step, "best", "latest" or "average"; whatever mesh it was trained on.
-
-        Raises:
-            UserError: the run has no (such) checkpoint.
-        """
-        compiler.check()
-        trained = load(run, checkpoint)
-        if is_leader():
-            note = " (the newest, since none has a validation score yet)" if checkpoint == "best" and not scores(run) else ""
-            print(f"{trained.checkpoint} of {run}{note}", file=sys.stderr)
-        return cls(trained.model, trained.params, trained.tokenizer, trained.experiment.data.max_length)
-
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
-        """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read
-        is split at sentence ends, or else anywhere, with a warning that counts lines from `first`."""
+        """Return up to `decoding.n_best` translations of each line, best first. The translation of an empty line is empty.
+
+        A line longer than the model can read is split at sentence ends, or else anywhere, with a warning.
+
+        Args:
+            lines: the sentences.
+            decoding: how to search, and how many translations to return.
+            first: number of the first line, for warnings.
+        """
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
@@ -91,7 +88,7 @@ class Translator:
         return [_joined(parts) for parts in found]
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
-        """The tokens of a line, in as many parts as the model needs to read it."""
+        """Return the tokens of a line, in as many parts as the model needs to read it."""
         ids, limit = self.tokenizer.encode_source([line])[0], self.max_length - 1
         if len(ids) <= limit:
             return [ids] if ids else []
@@ -105,7 +102,7 @@ class Translator:
         return parts
 
     def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
-        """Searches sentences in groups of similar length; results in the order given."""
+        """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
         for start in range(0, len(order), decoding.batch_size):
@@ -123,7 +120,7 @@ class Translator:
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
-                results[i] = some or [Translation("", NEVER, ((sentences[i], []),))]  # the model's scores are no numbers
+                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
 
     def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
@@ -133,7 +130,8 @@ class Translator:
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
-        return Translation(text, score, ((source, ids[: ids.index(EOS)]),))
+        ids = ids[: ids.index(EOS)]
+        return Translation(text, score, tuple(self.tokenizer.target_pieces(ids)), ((source, ids),))
 
 
 def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
@@ -178,16 +176,17 @@ def room(source_length: int, decoding: cfg.Decoding) -> int:
 
 
 def _joined(parts: list[list[Translation]]) -> list[Translation]:
-    """The translations of a line from those of its parts: the k-th best of each, one after the other."""
+    """Return the translations of a line from those of its parts: the k-th best of each, one after the other."""
     if not parts:
         return [Translation("", 0.0)]
     if len(parts) == 1:
         return parts[0]
-    depth = min(map(len, parts))
-    chosen = [[part[k] for part in parts] for k in range(depth)]
     return [
         Translation(
-            " ".join(part.text for part in each), sum(part.score for part in each), tuple(pair for part in each for pair in part.parts)
+            " ".join(part.text for part in chosen),
+            sum(part.score for part in chosen),
+            tuple(token for part in chosen for token in part.tokens),
+            tuple(pair for part in chosen for pair in part.parts),
         )
-        for each in chosen
+        for chosen in zip(*parts, strict=False)
     ]

@@ -33,6 +33,7 @@ class Scores:
 
     @property
     def bleu(self) -> float:
+        """BLEU, 0 to 100."""
         return self.metrics[0].value
 
     def __str__(self) -> str:
@@ -76,7 +77,7 @@ def _score(name: str, metric, hypotheses: Sequence[str], references: References)
 
 
 def bleu_metric(tokenize: str, references: References | None = None):
-    """sacreBLEU's BLEU with one of its tokenizers; `references` are counted once where several systems are scored."""
+    """Return sacreBLEU's BLEU with one of its tokenizers. If `references` are given, they are counted once for several systems."""
     from sacrebleu.metrics.bleu import BLEU
 
     # force: do not warn that the text looks tokenised; where it is, that is known and said

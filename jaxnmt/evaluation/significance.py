@@ -1,5 +1,7 @@
-"""Several systems on one test set: scores, their 95 % intervals and paired tests against the first, all by sacreBLEU's own code, so that
-`sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits."""
+"""Several systems on one test set: scores, their 95 % intervals, and paired tests against the first.
+
+All numbers are from sacreBLEU's own code: `sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +54,18 @@ def paired(
     tokenize: str,
     samples: int = 0,
 ) -> tuple[MetricResult, ...]:
-    """Score systems and test each against the first: by paired bootstrap resampling (Koehn 2004) or approximate randomisation (Riezler and
-    Maxwell 2005). The seed is sacreBLEU's: 12345, or $SACREBLEU_SEED.
+    """Score systems and test each against the first.
+
+    The tests are paired bootstrap resampling (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005). The seed is
+    sacreBLEU's: 12345, or $SACREBLEU_SEED.
 
     Args:
         hypotheses: each system's translations, one for each sentence; the baseline's first.
         references: one or several translations of each sentence.
+        metrics: which metrics, in this order.
+        test: which paired test.
         tokenize: sacreBLEU's name of BLEU's tokenizer.
-        samples: resamples, or trials; 0 for sacreBLEU's 1,000, or 10,000.
+        samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
 
     Raises:
         UserError: there is nothing to score, or the numbers of sentences differ.
@@ -70,12 +76,14 @@ def paired(
 
 
 def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References, tokenize: str) -> MetricResult:
-    """BLEU of systems of several runs each, over all their translations, and the paired bootstrap of `paired` against the first.
+    """Score systems of several runs each by BLEU over all their translations, and test each against the first as `paired` does.
 
-    What is drawn is sentences, each with every run's translation of it: more runs make a system better known, not the sentences more.
+    Sentences are resampled, each with every run's translation of it: more runs measure a system better, but do not add sentences.
 
     Args:
-        systems: of each system, of each run, a translation for each sentence; the baseline first.
+        systems: for each system and each of its runs a translation of each sentence; the baseline first.
+        references: one or several translations of each sentence.
+        tokenize: sacreBLEU's name of BLEU's tokenizer.
 
     Raises:
         UserError: there is nothing to score, or the numbers of sentences differ.

@@ -1,4 +1,4 @@
-"""The sentences that `jaxnmt evaluate` and `jaxnmt compare` score on."""
+"""Test sets: the sentences that `jaxnmt evaluate` and `jaxnmt compare` score on."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from jaxnmt.data.sources import languages_of, open_sources
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, split
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.scores import Scores, score
 from jaxnmt.evaluation.tokenization import choose, of_split_text
-from jaxnmt.io.lines import canonical, decode, normalise
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
 _SPLIT_NOTE = {
-    True: "the text came already split: pieces are joined, and BLEU counts the words as they stand (tokenize=none)",
-    False: "the text came split into pieces, which are joined",
+    True: "the text was already split: pieces are joined, and BLEU counts the words as they are (tokenize=none)",
+    False: "the text was split into pieces, which are joined",
 }
 
 
@@ -30,18 +30,18 @@ class TestSet:
     """Sentences and their reference translations.
 
     Attributes:
-        name: where they come from, as the user wrote it.
-        sources: one for each sentence.
-        references: lists of as many lines, one list for each reference; the pieces of those that are already split are joined.
-        pretokenized: the text came already split, into words or pieces.
+        name: the sources, as the user named them.
+        sources: the sentences.
+        references: one list of lines for each reference, a line for each sentence; pieces of words are joined.
+        pretokenized: the text was already split, into words or pieces.
         languages: codes of source and target, "" if unknown.
         tokenize, source_tokenize: sacreBLEU's names of the tokenizers for BLEU and for the words of the sources.
-        note: lines for people, on how the text is scored.
-        targets: the first references as a model writes them, pieces not joined.
-        normalization: the Unicode form of the references, and of translations that are scored against them, see `lines.canonical`.
+        note: lines for people about how the text is scored.
+        targets: the first reference as a model writes it, pieces of words not joined.
+        normalization: the Unicode form of the references, and of translations that are scored against them; see `lines.canonical`.
     """
 
-    __test__ = False  # pytest, this is no test
+    __test__ = False  # pytest would collect it
 
     name: str
     sources: list[str]
@@ -53,6 +53,10 @@ class TestSet:
     note: str
     targets: Sequence[str] = ()
     normalization: str = "none"
+
+    def score(self, translations: Sequence[str]) -> Scores:
+        """Return BLEU, chrF++ and TER of a translation of each sentence."""
+        return score(translations, self.references, self.tokenize, self.note)
 
 
 def make(
@@ -68,14 +72,22 @@ def make(
     targets: Sequence[str] = (),
     normalization: str = "none",
 ) -> TestSet:
-    """A test set, its tokenizers chosen.
+    """Return a test set with its tokenizers.
 
     Args:
-        words_split: words are split from punctuation: BLEU must not split them again.
+        name: the sources, as the user named them.
+        sources: the sentences.
+        references: one list of lines for each reference.
+        languages: codes of source and target, "" if unknown.
+        pretokenized: the text was already split, into words or pieces.
+        words_split: words are already split from punctuation, so BLEU must not split them again.
         tokenize: sacreBLEU's tokenizer that the user wants; "" to choose one.
+        notes: lines for people.
+        targets: the first reference as a model writes it.
+        normalization: the Unicode form of the references.
 
     Raises:
-        UserError: the references are all empty; there is no such tokenizer.
+        UserError: every reference is empty, or there is no such tokenizer.
     """
     if not any(line.strip() for lines in references for line in lines):
         raise UserError(f"{name}: all references are empty, so there is nothing to score against")
@@ -96,18 +108,23 @@ def open_test_set(
     target_language: str = "",
     tokenize: str = "",
 ) -> TestSet:
-    """The test or validation sentences of a run; or those of other sources, `words`.
+    """Return the test or validation sentences of a run, or those of other sources.
 
-    Where the run has no test sentences its validation sentences serve, and where it has none of these, the pairs that were
-    held out from its training text. Languages that neither fields nor sources name are those of the text it was trained on.
+    If the run has no test sentences, its validation sentences serve; if it has none of these either, the pairs that were held out from its
+    training text. Languages that neither settings nor sources name are those of the text that the run was trained on.
 
     Args:
+        experiment: the run's.
+        run: the run's folder.
+        split: "test" or "validation".
+        words: other sources, written as `data.test`.
         references: files of further reference translations.
-        target_language, tokenize: of the references, where the user says so.
+        target_language: code of the references' language; "" to choose it.
+        tokenize: sacreBLEU's tokenizer; "" to choose it.
 
     Raises:
-        UserError: a source or file cannot be read, has not one line for each sentence or is split in another way than the run's text; or
-            pairs were held out of other text than is there now.
+        UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or
+            pairs were held out from other text than is there now.
     """
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
@@ -137,7 +154,7 @@ def open_test_set(
 def _pairs(
     experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...]
 ) -> tuple[str, list[tuple[str, str]], tuple[str, str]]:
-    """Name, sentence pairs, and the languages that fields or sources name."""
+    """Return name, sentence pairs, and the languages that settings or sources name."""
     field = "--data" if words else f"data.{split}"
     if not words:
         words = experiment.data.test if split == "test" else experiment.data.validation
@@ -153,14 +170,14 @@ def _pairs(
     trained_on, prepared = identity.read(run), prepare(experiment, run / "tokenizer", say=lambda line: None)
     if trained_on and not identity.same(trained_on, prepared.fingerprints):
         raise UserError(
-            f"data.train is not the text that {run} was trained on ({identity.RECORD} there tells), and so it cannot be known which of "
-            "its pairs were held out: restore it, or name test sentences with --data"
+            f"data.train is not the text that {run} was trained on (its {identity.RECORD} differs), so the pairs that were held out are "
+            "unknown: restore the text, or name test sentences with --data"
         )
     return "pairs held out from the training text", prepared.validation, languages
 
 
 def _further(file: str, name: str, sentences: int) -> list[str]:
-    """The lines of a file of further references."""
+    """Return the lines of a file of further references."""
     lines = [normalise(line) for line in read_lines(file, "--references")]
     if len(lines) != sentences:
         raise UserError(
@@ -170,5 +187,5 @@ def _further(file: str, name: str, sentences: int) -> list[str]:
 
 
 def count_tokens(lines: Sequence[str]) -> collections.Counter[str]:
-    """How often each token of split text stands in it."""
+    """Return how often each token occurs in split text."""
     return collections.Counter(token for line in lines for token in split(line))

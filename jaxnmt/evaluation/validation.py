@@ -1,9 +1,8 @@
-"""What the training loop is handed to translate and score its validation sentences with."""
+"""Validation BLEU: translates and scores the validation sentences for the training loop."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.tokenization import choose, of_split_text
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.distributed import is_leader
+from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, replicated
 
 
@@ -23,13 +22,13 @@ class ValidationTranslator:
     """Translates with one translator for a whole run, so that its searches are compiled once.
 
     Args:
-        say: gets a line for people, once, where the script of the references decides how BLEU splits them.
+        say: is called with a line for people, once, if the script of the references decides how BLEU splits them.
 
     Attributes:
-        signature: sacreBLEU's, of the last validation's BLEU.
+        signature: sacreBLEU's signature of the last validation's BLEU.
     """
 
-    def __init__(self, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr) if is_leader() else None) -> None:
+    def __init__(self, say: Callable[[str], None] = log.say) -> None:
         self.signature = ""
         self._say, self._tokenize = say, ""
         self._translator: Translator | None = None
@@ -44,8 +43,8 @@ class ValidationTranslator:
         pairs: Sequence[tuple[str, str]],
         languages: tuple[str, str],
     ) -> tuple[list[str], float]:
-        """Translations of the source sides, and their BLEU against the target sides: with validation.beam_size, otherwise as
-        `jaxnmt evaluate --split validation` does it.
+        """Return translations of the source sides, and their BLEU against the target sides, as `jaxnmt evaluate --split validation` does
+        it, with validation.beam_size.
 
         Args:
             params: layers unstacked.
@@ -53,7 +52,8 @@ class ValidationTranslator:
             languages: codes of source and target.
         """
         if self._translator is None:
-            self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=_no_warning)
+            quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
+            self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=quiet)
         self._translator.params = self._whole(params)
         decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
         candidates = self._translator.translate([source for source, _ in pairs], decoding)
@@ -70,14 +70,10 @@ class ValidationTranslator:
         return hypotheses, score.value
 
     def _whole(self, params: Any) -> Any:
-        """Parameters whole on each device, as `translate` has them: spread ones would be gathered again for each batch."""
+        """Return the parameters replicated on each device, as `translate` has them: sharded ones would be gathered again for each batch."""
         mesh = mesh_of(params)
         if mesh is None or all(leaf.is_fully_replicated for leaf in jax.tree.leaves(params)):
             return params
         if self._lay_out is None:
             self._lay_out = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))
         return self._lay_out(params)
-
-
-def _no_warning(line: str) -> None:
-    """The same sentences are too long at every validation; `evaluate` says so."""

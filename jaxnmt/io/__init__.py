@@ -1,0 +1,1 @@
+"""Files: atomic writes, locks, buckets, text in and out."""

@@ -17,9 +17,10 @@ import jax
 
 from jaxnmt import __version__, errors
 from jaxnmt import config as cfg
-from jaxnmt.config import files as config_files
+from jaxnmt.config.fields import leaves
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.parallel import compiler
+from jaxnmt.training.hooks import FinishedStep, Hook, SkippedSteps, Stop
 from jaxnmt.training.loop import Trainer
 from jaxnmt.training.metrics import peak_flops
 
@@ -35,50 +36,39 @@ class Step(NamedTuple):
     target_tokens: int
 
 
-class TimedTrainer(Trainer):
-    """Training that keeps the time of each step, stops after `seconds` of steps, and neither validates nor saves.
+class Timer(Hook):
+    """Keeps the time of each step, and stops the training after `seconds` of steps.
 
     Attributes:
-        begun: when each step was handed to the device.
+        begun: when the training began, after compiling.
         done: each step's results, in order.
-        compiled: the programs.
     """
 
-    def __init__(self, experiment: cfg.Experiment, run: Path, seconds: float):
-        super().__init__(experiment, run, translate=None)
+    def __init__(self, seconds: float):
         self.seconds = seconds
-        self.begun: list[float] = []
         self.done: list[Step] = []
 
-    def _steps(self) -> None:
-        self.compiled = self.programs
+    def start(self, trainer: Trainer) -> None:
+        self.begun = time.perf_counter()
 
-        def timed(*arguments):
-            self.begun.append(time.perf_counter())
-            return self.compiled(*arguments)
-
-        self.programs = timed  # type: ignore[assignment]
-        super()._steps()
-
-    def _record(self, pending) -> None:
-        super()._record(pending)
-        shape, metrics = pending.planned.shape, pending.metrics
-        positions = shape.rows * (shape.source + shape.target)
-        self.done.append(Step(time.perf_counter(), positions, int(metrics.source_tokens), int(metrics.sums.tokens)))
+    def record(self, trainer: Trainer, finished: FinishedStep) -> None:
+        shape, metrics = finished.batch.shape, finished.metrics
+        source, target = int(metrics.source_tokens), int(metrics.sums.tokens)
+        self.done.append(Step(time.perf_counter(), shape.rows * (shape.source + shape.target), source, target))
         if len(self.done) == 1:
-            self.clock.take_window()  # the first batch and the first step are start-up
+            trainer.clock.take_window()  # the first batch and the first step are start-up
 
-    def _is_milestone(self, step: int) -> bool:
-        due = super()._is_milestone(step)
+    def is_due(self, trainer: Trainer, step: int) -> bool:
         if self.done and time.perf_counter() - self.done[0].finished > self.seconds:
-            self.stopped = self.stopped or "measured"
-        return due or bool(self.stopped)
+            trainer.stop("measured")
+        return False
 
-    def _milestone(self, step: int) -> None:
-        """Nothing is logged, validated or saved."""
+
+class Measurement(Trainer):
+    """A session that ends without a word about the run, which is thrown away."""
 
     def _say_goodbye(self) -> None:
-        if self.stopped == "interrupted":
+        if self.stopped == self.INTERRUPTED:
             self.signals.leave("the measurement is not finished", self.display.say)
 
 
@@ -100,16 +90,16 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
     process_began = time.perf_counter() - process_age()
     compiler.check()
     with tempfile.TemporaryDirectory(prefix="jaxnmt-bench-") as folder:
-        trainer = TimedTrainer(experiment, Path(folder), seconds)
+        timer = Timer(seconds)
+        trainer = Measurement(experiment, Path(folder), [Stop(), SkippedSteps(), timer], progress=True, signals=True)
         trainer.run()
-    if len(trainer.done) < 3:
-        raise errors.UserError(f"{len(trainer.done)} steps are too few to tell a speed: allow more --run-time or more --training.steps")
-    first, steps = trainer.done[0], trainer.done[1:]
+    if len(timer.done) < 3:
+        raise errors.UserError(f"{len(timer.done)} steps are too few to tell a speed: allow more --run-time or more --training.steps")
     return {
-        **_speed(trainer, steps, steps[-1].finished - first.finished),
-        "first_step_begun_s": trainer.begun[0] - process_began,
-        "first_step_finished_s": first.finished - process_began,
-        "compile_s": trainer.compiled.seconds,
+        **_speed(trainer, timer.done),
+        "first_step_begun_s": timer.begun - process_began,
+        "first_step_finished_s": timer.done[0].finished - process_began,
+        "compile_s": trainer.programs.seconds,
         **_memory(),
         "shapes": [list(shape) for shape in trainer.plan.shapes],
         "parameters": parameter_count(trainer.abstract.params),
@@ -117,8 +107,10 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
     }
 
 
-def _speed(trainer: TimedTrainer, steps: list[Step], seconds: float) -> dict[str, Any]:
-    starts = [trainer.done[0].finished, *(step.finished for step in steps)]
+def _speed(trainer: Trainer, done: list[Step]) -> dict[str, Any]:
+    """Return speed, padding and waiting of all steps but the first."""
+    starts, steps = [step.finished for step in done], done[1:]
+    seconds = starts[-1] - starts[0]
     source, target = sum(step.source_tokens for step in steps), sum(step.target_tokens for step in steps)
     rates = [step.target_tokens / (step.finished - start) for start, step in zip(starts, steps, strict=False)]
     peak = peak_flops()
@@ -172,7 +164,7 @@ def process_age() -> float:
 def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: Path) -> None:
     """Append a line to a JSON Lines file: the record, the config's name and every setting."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    settings = {field: value for field, _, value in config_files.leaves(experiment)}
+    settings = {field: value for field, _, value in leaves(experiment)}
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"config": name} | record | {"settings": settings}) + "\n")
 

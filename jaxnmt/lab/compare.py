@@ -7,24 +7,24 @@ import dataclasses
 import itertools
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
-from jaxnmt.config import Experiment, replace
-from jaxnmt.config import checks as config_checks
+from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.files import language_of
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.text_files import language_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, joiner_seen
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import References
 from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
-from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make, open_test_set
+from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make
 from jaxnmt.evaluation.tokenization import of_split_text
-from jaxnmt.io.lines import canonical, decode, normalise
-from jaxnmt.io.text_files import read_lines
+from jaxnmt.io.text import canonical, decode, normalise, read_lines
 from jaxnmt.lab.systems import Systems
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.run import Run
+from jaxnmt.runs import directory
 
 MOST_PAIRS = 1_000_000  # training pairs whose words are counted
 Say = Callable[[str], None]
@@ -69,7 +69,7 @@ class Comparison:
     sentence_chrf: tuple[tuple[float, ...], ...]
 
 
-def gather(names: Sequence[str], options: Systems, say: Say) -> tuple[TestSet, list[System], Experiment | None]:
+def gather(names: Sequence[str], options: Systems) -> tuple[TestSet, list[System], Experiment | None]:
     """Return the test set, every system's translations, and the first run's config. Everything is checked before anything is translated.
 
     Raises:
@@ -79,11 +79,10 @@ def gather(names: Sequence[str], options: Systems, say: Say) -> tuple[TestSet, l
     twice = [name for name, count in collections.Counter(name.rstrip("/") for name in names).items() if count > 1]
     if twice:
         raise UserError(f"{twice[0]} is named twice: a system cannot be compared with itself")
-    runs = {name: run_directory.read(name) for name in names if run_directory.folder(name).is_dir()}
-    if options.beam_size:
-        runs = {name: replace(experiment, **{"decoding.beam_size": options.beam_size}) for name, experiment in runs.items()}
-    for experiment in runs.values():
-        config_checks.validate(experiment)
+    runs = {name: Run(name, options.checkpoint) for name in names if directory.folder(name).is_dir()}
+    changes = {"beam_size": options.beam_size} if options.beam_size else {}
+    for run in runs.values():
+        run.decoding(changes)
     files = {name: read_lines(name, "compare") for name in names if name not in runs}
     test, sources = _test_set(runs, options)
     for name, lines in files.items():
@@ -96,15 +95,13 @@ def gather(names: Sequence[str], options: Systems, say: Say) -> tuple[TestSet, l
             _refuse_pieces(name, lines)
     systems = []
     for name in names:
-        by, made = "file", files.get(name)
-        if made is None:
-            from jaxnmt.evaluation.translations import translations  # imports JAX, which files do not need
-
-            decoding = runs[name].decoding
-            model, made = translations(run_directory.folder(name), sources[name], decoding, options.checkpoint, say)
-            by = f"{model}, beam {decoding.beam_size}"
-        systems.append(System(name, by, [canonical(line, test.normalization) for line in made]))
-    return _with_form_note(test, systems), systems, next(iter(runs.values()), None)
+        if name in files:
+            made_by, lines = "file", files[name]
+        else:
+            run, beam = runs[name], runs[name].decoding(changes).beam_size
+            made_by, lines = f"{run.checkpoint}, beam {beam}", run.translations(sources[name], **changes)
+        systems.append(System(name, made_by, [canonical(line, test.normalization) for line in lines]))
+    return _with_form_note(test, systems), systems, next((run.config for run in runs.values()), None)
 
 
 def compare(
@@ -155,18 +152,18 @@ def compare(
     )
 
 
-def _test_set(runs: Mapping[str, Experiment], options: Systems) -> tuple[TestSet, dict[str, list[str]]]:
+def _test_set(runs: Mapping[str, Run], options: Systems) -> tuple[TestSet, dict[str, list[str]]]:
     """Return the test set with sources as plain text, and for each run the sources in its model's format."""
-    forms = [normalization_of(experiment.tokenizer, run_directory.folder(name) / "tokenizer") for name, experiment in runs.items()]
+    forms = [normalization_of(run.config.tokenizer, run.folder / "tokenizer") for run in runs.values()]
     form = "nfc" if "nfc" in forms else "none"  # one form for all texts, so that they are comparable
     if options.source or options.reference:
         test = _given(runs, options, form)
         return test, dict.fromkeys(runs, [normalise(line) for line in read_lines(options.source, "--source")])
     if not runs:
         raise UserError("the source and reference of the translations are missing: give --source FILE and --reference FILE")
-    words = options.split, (), (), options.target_language, options.tokenize
-    opened = {name: open_test_set(experiment, run_directory.folder(name), *words) for name, experiment in runs.items()}
-    shown = {name: as_read(test, runs[name], form) for name, test in opened.items()}
+    words: Any = options.split, (), (), options.target_language, options.tokenize
+    opened = {name: run.test_set(*words) for name, run in runs.items()}
+    shown = {name: as_read(test, runs[name].config, form) for name, test in opened.items()}
     (first, test), *others = shown.items()
     for name, other in others:
         if (other.sources, other.references) != (test.sources, test.references):
@@ -177,7 +174,7 @@ def _test_set(runs: Mapping[str, Experiment], options: Systems) -> tuple[TestSet
     return test, {name: each.sources for name, each in opened.items()}
 
 
-def _given(runs: Mapping[str, Experiment], options: Systems, form: str) -> TestSet:
+def _given(runs: Mapping[str, Run], options: Systems, form: str) -> TestSet:
     """Return the test set of --source and --reference. Its words are split if --pretokenized is given or the first run's text is split."""
     if not (options.source and options.reference):
         raise UserError("--source and --reference go together: give a file of sentences and a file of their translations")
@@ -186,17 +183,17 @@ def _given(runs: Mapping[str, Experiment], options: Systems, form: str) -> TestS
     for file, lines in references:
         if len(sources) != len(lines):
             raise UserError(f"{options.source} has {len(sources):,} lines and {file} {len(lines):,}: give files whose lines correspond")
-    name, trained = next(iter(runs.items()), ("", None))
-    split = trained is not None and trained.tokenizer.kind == "words"
-    joiner = joiner_of(trained.tokenizer) if trained else ""
+    first = next(iter(runs.values()), None)
+    split = first is not None and first.config.tokenizer.kind == "words"
+    joiner = joiner_of(first.config.tokenizer) if first else ""
     for file, lines in references:
         if split:
             check_joiner(count_tokens(lines), joiner, file)
         elif options.pretokenized:
             _refuse_pieces(file, lines)
     languages = [language_of(options.source), options.target_language or language_of(options.reference[0])]
-    if trained is not None:
-        known = identity.languages(run_directory.folder(name), trained.data)
+    if first:
+        known = identity.languages(first.folder, first.config.data)
         languages = [named or code for named, code in zip(languages, known, strict=True)]
     return make(
         " ".join(options.reference),

@@ -1,8 +1,8 @@
-"""XLA as jaxnmt runs it: programs are kept between processes, and no fusion that computes wrong numbers is used.
+"""Configure XLA: keep compiled programs between processes, and avoid fusions that compute wrong numbers.
 
-On CPUs, jaxlib 0.10.2 and later hand products and sums to a library, YNNPACK. A product alone is right. A sum that is fused with its
-neighbours is wrong in some versions (docs/trust.md). So only products go to YNNPACK here. Without it a row's
-product has other last bits in another place of the batch.
+On CPUs, jaxlib 0.10.2 and later compute matrix products and sums with a library, YNNPACK. Its products alone are right. Its fused sums
+are wrong in some versions (docs/trust.md). Here only products use YNNPACK. Without YNNPACK, the last bits of a row's product would depend
+on the place of the row in the batch.
 """
 
 from __future__ import annotations
@@ -16,37 +16,38 @@ from typing import Any
 from jaxnmt.errors import UserError, first_line
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-PRODUCTS_ALONE = f"{FLAG}=individual_dot"
-TOLERANCE = 1e-3  # of the largest number; the wrong ones are off by 0.002 to 0.4
+DOTS_ONLY = f"{FLAG}=individual_dot"
+TOLERANCE = 1e-3
+"""Relative to the largest number. The known wrong results are off by 0.002 to 0.4."""
 
 
 def use_right_fusions() -> None:
-    """Put `PRODUCTS_ALONE` into $XLA_FLAGS, unless the user has set this flag.
+    """Add `DOTS_ONLY` to $XLA_FLAGS, unless the user has set this flag.
 
-    XLA reads the variable once, when a process first uses JAX: call this before.
+    Call it before JAX is used: XLA reads the variable once.
     """
     flags = _flags()
-    if FLAG not in flags:  # ours first: XLA reads no further than a word that it cannot read
-        os.environ["XLA_FLAGS"] = f"{PRODUCTS_ALONE} {flags}".strip()
+    if FLAG not in flags:  # ours comes first, because XLA stops reading at a word that it does not know
+        os.environ["XLA_FLAGS"] = f"{DOTS_ONLY} {flags}".strip()
 
 
 def _flags() -> str:
-    """Return XLA's flags; as XLA does, read them from a file if $XLA_FLAGS names one."""
+    """Return XLA's flags. If $XLA_FLAGS names a file, read them from it, as XLA does."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
     if flags and not flags.startswith("-"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):  # XLA says what is wrong with it
+        with contextlib.suppress(OSError, UnicodeDecodeError):  # XLA reports the error
             return " ".join(Path(flags).read_text(encoding="utf-8").split())
     return flags
 
 
-def keep_programs() -> None:
-    """Let JAX keep compiled programs between processes, in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla.
+def enable_compilation_cache() -> None:
+    """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla.
 
-    JAX reads these variables when it is imported: call this before. If there is no home folder or it cannot be written, nothing is kept.
+    Call it before JAX is imported, which reads these variables. If the folder cannot be written, nothing is kept.
     """
     try:
         folder = Path(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt").expanduser().absolute() / "xla"
-    except RuntimeError:  # no home
+    except RuntimeError:  # there is no home folder
         return
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     if os.path.isdir(there) and os.access(there, os.W_OK):
@@ -56,14 +57,28 @@ def keep_programs() -> None:
 
 
 def check() -> None:
-    """Refuse a JAX that has no device, or computes wrong numbers. No setting of JAX is changed.
+    """Start JAX, if nothing has, with the flags of `use_right_fusions`, and check that it has a device and computes right numbers.
+
+    $XLA_FLAGS is as before when this returns: XLA has read it. No setting of JAX is changed.
 
     Raises:
-        UserError: it is so.
+        UserError: JAX has no device, or computes wrong numbers.
     """
-    _check_devices()
-    if wrong := faults():
-        raise UserError(f"{_version()} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more")
+    flags = os.environ.get("XLA_FLAGS")
+    use_right_fusions()
+    try:
+        _check_devices()
+    finally:
+        if flags is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = flags
+    if wrong := miscompilations():
+        import jaxlib
+
+        raise UserError(
+            f"jaxlib {jaxlib.__version__} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more"
+        )
 
 
 def _check_devices() -> None:
@@ -71,7 +86,7 @@ def _check_devices() -> None:
 
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # the latter, without a word, for a GPU that is not there
+    except (RuntimeError, AssertionError) as error:  # AssertionError, without a message, for a missing GPU
         wanted = os.environ.get("JAX_PLATFORMS", "")
         why = f" ({first_line(error)})" if str(error) else ""
         raise UserError(
@@ -81,18 +96,18 @@ def _check_devices() -> None:
 
 
 @functools.cache
-def faults() -> tuple[str, ...]:
-    """Run the smallest programs that are known to be compiled wrongly on CPUs; return what is wrong, for people. Under a second."""
+def miscompilations() -> tuple[str, ...]:
+    """Run the smallest programs that some versions compile wrongly on CPUs, in less than a second. Return what is wrong, in words."""
     import jax
 
     if jax.default_backend() != "cpu":
         return ()
-    off = {"a gradient through a norm": _gradient_through_a_norm(), "a sum after a product of matrix and vector": _sum_of_squares()}
-    return tuple(f"{what} is off by {error:.1%}" for what, error in off.items() if not error < TOLERANCE)
+    errors = {"a gradient through a norm": _gradient_through_a_norm(), "a sum after a product of matrix and vector": _sum_of_squares()}
+    return tuple(f"{what} is off by {error:.1%}" for what, error in errors.items() if not error < TOLERANCE)
 
 
 def _gradient_through_a_norm() -> float:
-    """jaxlib 0.11.2 to 0.12.0.1: the gradient of x alone through normalise(x @ w), from 4,096 rows on."""
+    """Return the error of the gradient of x alone through normalise(x @ w), wrong in jaxlib 0.11.2 to 0.12.0.1 from 4,096 rows on."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -112,7 +127,7 @@ def _gradient_through_a_norm() -> float:
 
 
 def _sum_of_squares() -> float:
-    """jaxlib 0.10.2: a vmapped product of matrix and vector, then a sum, over more than 32,768 rows (jax-ml/jax#39103)."""
+    """Return the error of a sum after a vmapped matrix-vector product, wrong in jaxlib 0.10.2 over 32,768 rows (jax-ml/jax#39103)."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -126,14 +141,8 @@ def _error(found: Any, expected: Any) -> float:
     return float(abs(found - expected).max() / abs(expected).max())
 
 
-def _version() -> str:
-    import jaxlib
-
-    return f"jaxlib {jaxlib.__version__}"
-
-
 def _remedy() -> str:
     flags = _flags()
-    if PRODUCTS_ALONE in flags.split():
+    if DOTS_ONLY in flags.split():
         return "install another version of jax (pyproject.toml names the range)"
-    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={PRODUCTS_ALONE} before JAX starts"
+    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={DOTS_ONLY} before JAX starts"

@@ -1,4 +1,4 @@
-"""How the processes of one command find each other: what the environment says of them, where process 0 is, and how long they wait."""
+"""Find the processes of one command: read the environment, locate process 0, and limit the time to connect."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from collections.abc import Iterator
 from jaxnmt.errors import Unreachable, UserError
 
 WAIT_SECONDS = 300.0
-"""How long a process waits for the others to start: hosts of one job may be minutes apart."""
+"""Time for all processes to start. Hosts of one job may be minutes apart."""
 _RESOLVE_SECONDS = 60.0
-"""How long a fixed name is tried while the name server is busy."""
-_VARIABLES = (  # what `are_several` reads, and JAX after it; of SLURM, all that a step sets
+"""Time to resolve a fixed name while the name server is busy."""
+_VARIABLES = (  # variables that `are_expected` and JAX read; of SLURM, all that a step sets
     *("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAXNMT_DISTRIBUTED"),
     *("MEGASCALE_COORDINATOR_ADDRESS", "TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
 )
-_FIRST_PORT, _PORTS = 61440, 4096  # above the ports that Linux gives to connections
+_FIRST_PORT, _PORTS = 61440, 4096  # above the ports that Linux assigns to connections
 
 
 @dataclasses.dataclass(frozen=True)
 class Peers:
-    """The processes that the environment describes. JAX finds out what is None."""
+    """The processes that the environment describes. JAX detects what is None."""
 
     address: str | None = None
     """host:port of process 0."""
     count: int | None = None
     index: int | None = None
-    """Number of this process."""
+    """The number of this process."""
     devices: list[int] | None = None
-    """GPUs of this process, as numbers among those that it sees; None: all."""
+    """The GPUs of this process, as numbers among the visible ones; None: all."""
     is_fixed: bool = False
-    """The address does not change while a job runs: a name that is not known now will not be later."""
+    """Whether the address is fixed while a job runs: a name that does not resolve now will not resolve later."""
 
     @property
     def is_complete(self) -> bool:
-        """Return whether JAX has nothing left to find out."""
+        """Return whether JAX has nothing left to detect."""
         return None not in (self.address, self.count, self.index)
 
 
-def are_several() -> bool:
-    """Return whether the environment says that this process is one of several.
+def are_expected() -> bool:
+    """Return whether the environment describes several processes.
 
-    It is one where `JAX_COORDINATOR_ADDRESS` (host:port of process 0) is set, with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; in a SLURM
-    step of several tasks; on a TPU slice of several hosts as Kubernetes sets it up, or one of several slices; and where
-    `JAXNMT_DISTRIBUTED=auto` leaves it to JAX to find out (Cloud TPU machines, whose metadata it reads).
+    This is the case if `JAX_COORDINATOR_ADDRESS` (host:port of process 0) is set, with `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`; in a SLURM
+    step of several tasks; on a TPU slice of several hosts in Kubernetes, or on several slices; and if `JAXNMT_DISTRIBUTED=auto` lets JAX
+    detect them (Cloud TPU machines, whose metadata it reads).
     """
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
     return (
@@ -62,13 +62,13 @@ def are_several() -> bool:
     )
 
 
-def single_process_environment() -> dict[str, str]:
-    """Return the environment without what says that a process is one of several: for a process that we start and that is not."""
+def single_process_env() -> dict[str, str]:
+    """Return the environment for a subprocess that is not one of several processes."""
     return {name: value for name, value in os.environ.items() if name not in _VARIABLES and not name.startswith("SLURM_STEP")}
 
 
 def read_environment() -> Peers:
-    """Read the JAX_ variables and, for what they leave open, those of a SLURM step.
+    """Read the JAX_ variables and, for what they do not set, those of a SLURM step.
 
     Raises:
         UserError: a variable is not a number, or the address is not host:port.
@@ -79,17 +79,17 @@ def read_environment() -> Peers:
     port = os.environ.get("JAX_COORDINATOR_PORT")
     if port and not _is_port(port):
         raise UserError(f"JAX_COORDINATOR_PORT is {port!r} in the environment; it must be a number from 1 to 65535")
-    told = Peers(address, _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID"))
-    if told.is_complete or told.count == 1 or not _is_slurm_step():
-        return told
+    found = Peers(address, _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID"))
+    if found.is_complete or found.count == 1 or not _is_slurm_step():
+        return found
     local = _number("SLURM_LOCALID") or 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("ROCR_VISIBLE_DEVICES") or ""
-    # Each task takes one GPU: of those that all tasks of the node see, its own; or the one that SLURM lets it see.
+    # Each task uses one GPU: its own among those that all tasks of the node see, or the only one that SLURM shows it.
     devices = None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else [local % (visible.count(",") + 1)] if visible else [local]
     return Peers(
-        told.address or _slurm_address(),
-        _number("SLURM_STEP_NUM_TASKS") if told.count is None else told.count,
-        _number("SLURM_PROCID") if told.index is None else told.index,
+        found.address or _slurm_address(),
+        _number("SLURM_STEP_NUM_TASKS") if found.count is None else found.count,
+        _number("SLURM_PROCID") if found.index is None else found.index,
         devices,
         is_fixed=True,
     )
@@ -104,7 +104,7 @@ def _is_slurm_step() -> bool:
 
 
 def _slurm_address() -> str | None:
-    """Return the first node of the step, where process 0 runs, and a port: neither the job's other steps nor its neighbours have it."""
+    """Return the first node of the step, where process 0 runs, and a port that differs from those of other steps and neighbouring jobs."""
     nodes, job, step = (os.environ.get(f"SLURM_{name}", "") for name in ("STEP_NODELIST", "JOB_ID", "STEP_ID"))
     if not nodes or not job.isdecimal():
         return None
@@ -122,13 +122,13 @@ def _number(name: str) -> int | None:
 
 
 @contextlib.contextmanager
-def patience(peers: Peers) -> Iterator[None]:
-    """Say where process 0 is; end this process if the block, in which the processes connect, has not ended after `WAIT_SECONDS`.
+def connect_timeout(peers: Peers) -> Iterator[None]:
+    """Say where process 0 is, and exit this process if the block, in which the processes connect, takes longer than `WAIT_SECONDS`.
 
-    JAX says nothing while it waits, and then aborts without naming the address.
+    JAX prints nothing while it waits, and then aborts without naming the address.
 
     Raises:
-        Unreachable: the name of process 0's host does not resolve; or this is process 0, and its port is another program's.
+        Unreachable: the host name of process 0 does not resolve; or this is process 0, and another program uses its port.
     """
     give_up = threading.Timer(WAIT_SECONDS, _give_up, [peers])
     give_up.daemon = True
@@ -145,7 +145,7 @@ def patience(peers: Peers) -> Iterator[None]:
 
 
 def _resolve(peers: Peers, seconds: float) -> None:
-    """Wait until the name of process 0's host resolves: on Kubernetes it does so once that process's pod has a host."""
+    """Wait until the host name of process 0 resolves. On Kubernetes it does once the pod of that process has a host."""
     assert peers.address
     host, _, port = peers.address.rpartition(":")
     end = time.monotonic() + seconds
@@ -169,9 +169,9 @@ def _resolve(peers: Peers, seconds: float) -> None:
 
 
 def _check_port(address: str) -> None:
-    """Refuse a port of this host that another program has: some versions of jaxlib crash there."""
+    """Check that no other program uses a port of this host, because some versions of jaxlib crash on it."""
     with socket.socket() as ours:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended is no program
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended does not count
         try:
             ours.bind(("", int(address.rpartition(":")[2])))
         except OSError as error:
@@ -179,7 +179,7 @@ def _check_port(address: str) -> None:
                 return
             raise Unreachable(
                 f"process 0 cannot take its port of {address} ({error.strerror}): "
-                "end the program that has it, or give another port in JAX_COORDINATOR_ADDRESS, in a SLURM step in JAX_COORDINATOR_PORT"
+                "end the program that uses it, or set another port in JAX_COORDINATOR_ADDRESS, in a SLURM step in JAX_COORDINATOR_PORT"
             ) from error
 
 

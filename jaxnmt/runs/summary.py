@@ -1,24 +1,24 @@
-"""What `jaxnmt runs show` prints."""
+"""The summaries that `jaxnmt runs show` prints."""
 
 from __future__ import annotations
 
 import pathlib
 from typing import Any
 
-from jaxnmt.runs import directory as run_directory
-from jaxnmt.errors import UserError
 from jaxnmt.config.files import tupled
+from jaxnmt.errors import UserError
+from jaxnmt.runs import directory
 
 
 def show(path: pathlib.Path) -> str:
-    """Return a run's summary, or a table of the runs in a folder. No code of a run is executed.
+    """Return a run's summary, or a table of the runs in a folder, without executing a run's code.
 
     Raises:
-        UserError: the path is neither.
+        UserError: the path is not a run and holds none.
     """
-    if (path / run_directory.CONFIG).exists():
+    if (path / directory.CONFIG).exists():
         return _summary(path)
-    runs = run_directory.find_runs(path)
+    runs = directory.find_runs(path)
     if not runs:
         raise UserError(f"{path} is not a run and holds none" if path.exists() else f"{path} does not exist")
     width = max(len(run.name) for run in runs)
@@ -26,12 +26,12 @@ def show(path: pathlib.Path) -> str:
 
 
 def _summary(run: pathlib.Path) -> str:
-    settings = run_directory.settings(run)
+    settings = directory.settings(run)
     values = {name: tupled(value) for name, value in _leaves(settings).items() if value not in ([], "") and name != "model.type"}
     width = max(map(len, values), default=0)
     shown = [f"  {name:<{width}}  {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in values.items()]
-    checkpoints = ", ".join(map(str, run_directory.checkpoints(run))) or "none"
-    validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in run_directory.read_metrics(run, "validation")]
+    checkpoints = ", ".join(map(str, directory.checkpoints(run))) or "none"
+    validations = [f"  step {record['step']:,}: {_numbers(record)}" for record in directory.read_metrics(run, "validation")]
     model = str(_leaves(settings).get("model.type", "")).rpartition(":")[2]
     return "\n".join(
         [f"{run}: {model}, {_progress(run)}"]
@@ -51,8 +51,8 @@ def _leaves(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _progress(run: pathlib.Path) -> str:
     """Return the steps done, the last training figures and the best validation, in one line."""
-    records, steps = run_directory.read_metrics(run), run_directory.setting(run, "training.steps")
-    step = max([0, *run_directory.checkpoints(run), *(record["step"] for record in records)])
+    records, steps = directory.read_metrics(run), directory.settings(run)["training"]["steps"]
+    step = max([0, *directory.checkpoints(run), *(record["step"] for record in records)])
     parts = [f"step {step:,} of {steps:,}"]
     if training := [record for record in records if record["kind"] == "train"]:
         parts.append(f"loss {_number(training[-1]['loss'])}")
@@ -66,4 +66,4 @@ def _numbers(record: dict[str, Any]) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "no number" if value is None else f"{value:.4g}"
+    return "NaN" if value is None else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""A checksum of arrays that is computed where they are: Orbax does not notice a bit that flips on disk."""
+"""Compute a checksum of arrays on their devices. Orbax does not notice a bit that flips on disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxnmt.models.layers import mix
 
 @jax.jit
 def checksum(tree: Any) -> jax.Array:
-    """Return a uint32 that changes when any bit of any leaf does; the same on every mesh. Leaves may have any real dtype."""
+    """Return a uint32 that changes when any bit of any leaf changes. It is the same on every mesh. Leaves may have any real dtype."""
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
         place = jnp.uint32(0)  # of each number in its leaf, row by row; the leaf keeps its shape, and so its layout on the devices

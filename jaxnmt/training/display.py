@@ -1,4 +1,4 @@
-"""Training's output for people on stderr: a live bar on a terminal, plain lines elsewhere."""
+"""Show progress: on stderr a progress bar on a terminal and plain lines elsewhere, or lines for the log."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.segment import Segment, Segments
 from rich.text import Text
 
-from jaxnmt.io.lost_output import Watched
+from jaxnmt.io.streams import TolerantStream
+from jaxnmt.parallel import log
 from jaxnmt.parallel.distributed import is_leader
 
 
 def train_line(values: dict, timing: dict) -> str:
-    """Return a log record in words."""
+    """Return the line that shows a log record."""
     left = datetime.timedelta(seconds=round(timing["seconds_left"]))
     return (
         f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
@@ -27,7 +28,7 @@ def train_line(values: dict, timing: dict) -> str:
 
 
 def validation_line(values: dict) -> str:
-    """Return a validation in words."""
+    """Return the line that shows a validation."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
     return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
 
@@ -44,15 +45,23 @@ class _Bar(Progress):
 
 
 class Display:
-    """Lines for people, above a progress bar if stderr is a terminal; of several processes, process 0 shows them."""
+    """Prints lines, above a progress bar if stderr is a terminal. Only process 0 prints."""
 
-    def __init__(self, total: int, step: int, lost: Callable[[OSError], None]):
-        """`lost` is called once if stderr cannot be written; nothing is shown after that."""
-        stderr = typing.cast(typing.TextIO, Watched(sys.stderr, lost))
+    def __init__(self, total: int, step: int, lost: Callable[[OSError], None], shown: bool):
+        """Prepare the display of a session.
+
+        Args:
+            total: steps of the run.
+            step: steps that are done.
+            lost: called once if stderr cannot be written; nothing is shown after that.
+            shown: write to stderr; otherwise lines only go to the log.
+        """
+        self._shown = shown
+        stderr = typing.cast(typing.TextIO, TolerantStream(sys.stderr, lost))
         self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
         self._bar = None
         self.total = total
-        if stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
+        if shown and stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
             self._bar = _Bar(TextColumn("step"), MofNCompleteColumn(), BarColumn(), console=self._console)
             self._task = self._bar.add_task("", total=total, completed=step)
 
@@ -63,6 +72,9 @@ class Display:
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
+        if not self._shown:
+            log.say(line)
+            return
         self._console.print(Segments([Segment(line + "\n")]), end="", crop=False)  # as it is: no markup, no emoji, no line ends within
 
     def step(self, step: int) -> None:
@@ -79,6 +91,6 @@ class Display:
             self.say(f"step {step:,}/{self.total:,}  {line}")
 
     def stop(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar:
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""Label-smoothed cross-entropy as sums and counts, divided once and globally by whoever wants a mean."""
+"""Compute label-smoothed cross-entropy as sums and counts. The caller divides once, over all devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from jaxnmt.models.layers import Noise, at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import constrain, parts, whole
 
-CHUNK_TOKENS = 512  # of a device, through the output layer at a time: their logits fit a CPU's cache, and a GPU's units are full
+CHUNK_TOKENS = 512
+"""Tokens of a device that go through the output layer at a time: their logits fit into a CPU's cache and fill the units of a GPU."""
 
 
 @jax.tree_util.register_dataclass
@@ -22,9 +23,9 @@ class LossSums:
     """Sums over the target tokens of a batch, float32 scalars.
 
     Attributes:
-        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7): what is minimised.
-        nll: negative log-likelihood of the reference, in nats: what perplexity is made of.
-        tokens: how many target tokens count.
+        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7). Training minimises it.
+        nll: negative log-likelihood of the reference, in nats. Perplexity is exp(nll / tokens).
+        tokens: number of target tokens with weight.
     """
 
     loss: jax.Array
@@ -33,12 +34,12 @@ class LossSums:
 
 
 def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_smoothing: float) -> LossSums:
-    """The loss of a teacher-forced pass over a batch; differentiate `.loss`."""
+    """Return the loss sums of a teacher-forced pass over a batch. Differentiate `.loss`."""
     memory = model.encode(params, batch, noise)
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD = model.features(params, memory, batch, noise)
-        # Gathered here, once: the loop over chunks would do it in each round.
+        # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
         table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD")
         loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing)
     else:
@@ -48,7 +49,7 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_
 
 
 def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """-> weighted sums of (label-smoothed loss, negative log-likelihood). The smoothing's mass is even over all V tokens."""
+    """Return weighted sums of the label-smoothed loss and of the negative log-likelihood. Smoothing is uniform over all V tokens."""
     log_p = jax.nn.log_softmax(logits_BTV.astype(at_least_float32(logits_BTV.dtype)))
     nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
     loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
@@ -57,10 +58,10 @@ def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float):
-    """`cross_entropy` of `features @ table.T`, some positions at a time, so that all logits never exist at once.
+    """Return `cross_entropy` of `features @ table.T`, computed in chunks of positions, so that all logits never exist at once.
 
-    The gradient is computed on the way forward, where a chunk's softmax is at hand: nothing is kept or computed twice.
-    Only the first output, the loss, can be differentiated; rows of the table from `vocab` on are padding.
+    The forward pass computes the gradient, too, while it has the softmax of a chunk: no softmax is stored or computed twice. Only the
+    first output, the loss, is differentiable. Rows of the table from `vocab` on are padding.
     """
     chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
 
@@ -73,14 +74,14 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
 
 
 class _Chunks(NamedTuple):
-    """A batch's positions in chunks; arrays are led by a chunk axis.
+    """The positions of a batch in chunks. The first axis of each array counts chunks.
 
-    Where a device has the whole batch, positions with weight come first, and chunks without any are never computed: padding costs nothing.
-    Rows that are spread over devices stay where they are: then the target axis is split, padded up to a multiple of the chunk's length.
+    If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
+    they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
 
     Attributes:
         used: number of chunks that have positions with weight.
-        ranks: for each of the batch's positions (row by row) its place in the chunks; None where the target axis is split.
+        ranks: index in the chunks of each position of the batch (row by row); None if the target axis is split.
     """
 
     features: jax.Array
@@ -111,18 +112,18 @@ class _Chunks(NamedTuple):
         return _Chunks(pick(features_BTD), pick(targets_BT), pick(weights_BT), (number + size - 1) // size, ranks_N)
 
     def at(self, i):
-        """Features, targets and weights of chunk i."""
+        """Return features, targets and weights of chunk i."""
         return self.features[i], self.targets[i], self.weights[i]
 
     def together(self, chunked: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Return an array like `features` in the batch's shape (B, T, D)."""
+        """Return an array in chunks, such as `features`, in the shape (B, T, D) of the batch."""
         if self.ranks is None:
             return jnp.moveaxis(chunked, 0, 1).reshape(shape[0], -1, shape[2])[:, : shape[1]]
         return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
 
 
 def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
-    """-> loss sum, nll sum, and what the gradient needs: the softmax, unnormalised, and its sum."""
+    """Return loss sum, nll sum, and for the gradient the unnormalised softmax and its sum."""
     x_BTD, targets_BT, weights_BT = chunk
     real_V = jnp.arange(table_VD.shape[0]) < vocab
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=at_least_float32(x_BTD.dtype))
@@ -150,7 +151,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
-        # Summed over devices after the loop, not in each round, which is what laying it out like the table would come to.
+        # Sharded like this, it is summed over devices once after the loop; sharded like the table, in each iteration.
         return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD"), sums[3].at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), dtype)

@@ -1,4 +1,4 @@
-"""What is measured while training, and where it is written: metrics.jsonl and TensorBoard."""
+"""Write training metrics to metrics.jsonl and TensorBoard; hardware peak rates for utilisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel.distributed import is_leader
 from jaxnmt.runs import directory as run_directory
 
@@ -28,8 +28,10 @@ _PEAK = {
 
 @functools.cache
 def peak_flops() -> float:
-    """Matrix-product rate of all devices together: from data sheets; of others, measured (float32, 1024³, best of five): a CPU's cores
-    are one device's, however many devices it plays.
+    """Return the peak matrix-product rate of all devices together, in FLOP/s.
+
+    Taken from data sheets where the device is known, otherwise measured (float32, 1024³, best of five). Simulated CPU devices share the
+    same cores and count as one.
     """
     kind = jax.devices()[0].device_kind
     if known := max((name for name in _PEAK if name in kind), key=len, default=""):  # "A100", which "A10" is in too
@@ -46,17 +48,18 @@ def peak_flops() -> float:
 
 
 def perplexity(nll: float) -> float:
-    """exp of a mean negative log-likelihood, infinite rather than an error; of what is no number, none."""
+    """Return exp(nll): infinite instead of an overflow error, NaN for NaN."""
     return math.inf if nll >= 700 else math.exp(nll)
 
 
 class MetricsLog:
-    """`metrics.jsonl`, one record a line, and TensorBoard events; both cut back to the step that training goes on from.
+    """Writes `metrics.jsonl`, one record a line, and TensorBoard events. Both are cut back to the step that training resumes from.
 
-    A record's `timing` holds everything that differs from one machine or session to the next; the rest is exact. What is no finite
-    number (the loss of steps that were all skipped) is null there, since JSON has no word for it, and missing in TensorBoard. Of several
-    processes, one writes. Nothing can be added to a file in a bucket: those of a run that lies there grow in a folder here and are
-    copied there once a minute, with every validation and before every checkpoint.
+    The field `timing` of a record holds what differs between machines and sessions; all other fields are exact. Non-finite values (the
+    loss, if all steps were skipped) are written as null, because JSON has no NaN, and are left out of TensorBoard. Only process 0 writes.
+
+    A file in a bucket cannot be appended to. The files of a run in a bucket grow in a local folder and are copied to the bucket once a
+    minute, after every validation and before every checkpoint.
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):
@@ -66,7 +69,7 @@ class MetricsLog:
             return
         _cut_back(self.path, step)
         self._run = self._folder = run
-        if whole_files.in_bucket(run):
+        if files.in_bucket(run):
             self._folder = Path(tempfile.mkdtemp(prefix="jaxnmt-"))
             if self.path.exists():
                 (self._folder / self.path.name).write_text(self.path.read_text(encoding="utf-8"), encoding="utf-8")
@@ -78,7 +81,7 @@ class MetricsLog:
             self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
-        """One record, on disk when this returns (in a bucket: with the next copy)."""
+        """Write one record. It is on disk when this returns (in a bucket: with the next copy)."""
         if not self._file:
             return
         values, timing = _finite(values), _finite(timing or {})
@@ -94,7 +97,7 @@ class MetricsLog:
             self.publish()
 
     def publish(self) -> None:
-        """Copy what is in this computer's folder to where the run lies."""
+        """Copy the local folder to the bucket, if the run is in one."""
         if not self._file or self._folder == self._run:
             return
         for file in self._folder.rglob("*"):
@@ -105,7 +108,7 @@ class MetricsLog:
         self._published = time.monotonic()
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         for file in filter(None, (self._file, self._writer)):
             file.close()
         self.publish()
@@ -114,14 +117,14 @@ class MetricsLog:
 
 
 def _finite(values: dict) -> dict:
-    """With None for what is no finite number, and Python's numbers for NumPy's."""
+    """Return the values with None for non-finite numbers and Python numbers for NumPy scalars."""
     numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str | list | bool | int | None)}
     return values | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
 
 
 def _cut_back(path: Path, step: int) -> None:
-    """Drop the records after a step, and a last line that was cut off; the file is replaced in one go."""
+    """Drop the records after a step, and a truncated last line. The file is replaced atomically."""
     if not path.exists():
         return
     kept = [json.dumps(record) + "\n" for record in run_directory.read_metrics(path.parent) if record["step"] <= step]
-    whole_files.write(path, "".join(kept))
+    files.write(path, "".join(kept))

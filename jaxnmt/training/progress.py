@@ -1,4 +1,4 @@
-"""What training knows besides the arrays: counters, and the best validation score."""
+"""The part of the training state that is not arrays: counters and the best validation score."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Score:
 
 @dataclasses.dataclass
 class Progress:
-    """Everything is saved in each checkpoint, so that a resumed run is the same run.
+    """Counters and scores that each checkpoint saves, so that a resumed run equals one that was never stopped.
 
     Attributes:
         best: best validation score so far, and the step it was reached at.

@@ -1,4 +1,4 @@
-"""What asks training to save and leave: Ctrl-C, SIGTERM, SIGHUP, or stderr that cannot be written. Answered between two steps."""
+"""Stop training between two steps, save and exit: at Ctrl-C, SIGTERM, SIGHUP, or when stderr cannot be written."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from jaxnmt.errors import SAVED, UserError
+from jaxnmt.errors import Stopped, UserError
 from jaxnmt.parallel import distributed
 
 
 class Signals:
-    """The first request is answered after the step: the loop saves and leaves. Ctrl-C after that leaves at once. Other signals after it
-    change nothing: schedulers send SIGTERM to a process and to those that would pass it on.
+    """Handles signals while training runs.
 
-    SIGHUP that was ignored when the process started (`nohup`) stays ignored.
+    The first signal stops training after the current step; the loop then saves and exits. A second Ctrl-C exits at once. Any other second
+    signal is ignored, because schedulers send SIGTERM to a process and also to the processes that forward it.
 
-    With several processes, SIGTERM is JAX's: it tells all of them, and they agree on a step. Any other request to one process becomes
-    SIGTERM to all, so that they leave together and with one status.
+    SIGHUP stays ignored if it was ignored when the process started (`nohup`).
+
+    With several processes, JAX handles SIGTERM: it informs all of them, and they agree on a step. Any other signal to one process is sent
+    on as SIGTERM, so that all processes exit together and with the same status.
     """
 
-    def __init__(self) -> None:
-        self.received: int | OSError = 0  # a signal's number, or why stderr cannot be written
+    def __init__(self, catch: bool) -> None:
+        """Make the object; `catch` says whether it handles signals at all. A call from Python does not."""
+        self._catch = catch
+        self.received: int | OSError = 0  # the number of a signal, or the error of writing to stderr
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM}
-        if distributed.several():
-            numbers.remove(signal.SIGTERM)
+        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM} if self._catch else set()
+        if distributed.is_distributed():
+            numbers.discard(signal.SIGTERM)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            numbers.remove(signal.SIGHUP)
+            numbers.discard(signal.SIGHUP)
         for number in numbers:
-            with contextlib.suppress(ValueError):  # not in the main thread: then signals are not ours
+            with contextlib.suppress(ValueError):  # Python allows signal handlers in the main thread only
                 self._old[number] = signal.signal(number, self._handle)
         return self
 
@@ -43,33 +47,32 @@ class Signals:
             signal.signal(number, handler)
 
     def stderr_lost(self, error: OSError) -> None:
-        """Ask for a stop because progress cannot be shown. A closed pipe counts as SIGPIPE, a terminal that is gone as SIGHUP."""
-        if error.errno == errno.EIO:
+        """Stop because stderr cannot be written. A closed pipe counts as SIGPIPE, a closed terminal as SIGHUP."""
+        if error.errno == errno.EIO and self._catch:
             os.kill(os.getpid(), signal.SIGHUP)
         else:
-            self._ask(signal.SIGPIPE if error.errno == errno.EPIPE else error)
+            self._ask({errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}.get(error.errno or 0, error))
 
     def stop_after(self, step: int) -> bool:
-        """Return whether this step is the last; asked after each."""
-        if not distributed.several():
+        """Return whether training must stop after this step. Call it after each step."""
+        if not distributed.is_distributed():
             return bool(self.received)
         if stop := distributed.reached_preemption(step):
             self.received = signal.SIGTERM
         return stop
 
     def leave(self, saved: str, say: Callable[[str], None]) -> NoReturn:
-        """Say where the run stands and end the process.
+        """Report where the run was saved and end the training.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C. SystemExit: another signal or a closed pipe, with the status `SAVED`. UserError: stderr cannot be
-                written for another reason.
+            KeyboardInterrupt: Ctrl-C. Stopped: another signal or a closed pipe. UserError: stderr cannot be written for another reason.
         """
         if isinstance(self.received, OSError):
             raise UserError(f"stderr cannot be written ({self.received.strerror}): {saved}")
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt(saved)
         say(saved)
-        raise SystemExit(SAVED)
+        raise Stopped(saved)
 
     def _handle(self, number: int, _frame: Any) -> None:
         if self.received and number == signal.SIGINT:
@@ -80,5 +83,5 @@ class Signals:
         if self.received:
             return
         self.received = reason
-        if distributed.several():
+        if distributed.is_distributed():
             os.kill(os.getpid(), signal.SIGTERM)

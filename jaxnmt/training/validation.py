@@ -1,4 +1,4 @@
-"""The validation loss, and the files of translations that validations leave."""
+"""Compute the validation loss, and write the translations of each validation to samples/."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.parallel.sharding import batch_parts, to_mesh
 from jaxnmt.training.metrics import perplexity
 
 
 def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg.Experiment, mesh: jax.sharding.Mesh) -> dict[str, float]:
-    """Mean loss and perplexity of the validation pairs, sides cut to data.max_length tokens."""
+    """Return mean loss and perplexity of the validation pairs. A side longer than data.max_length tokens is cut."""
     tokenizer, pairs = data.tokenizer, data.validation
     ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
     sums = []
@@ -30,15 +30,15 @@ def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg
 
 
 def write_samples(run: Path, step: int, pairs: Sequence[tuple[str, str]], hypotheses: Sequence[str]) -> list[str]:
-    """All validation sentences with reference and translation into samples/STEP.txt; returns them, one text each."""
+    """Write all validation sentences with reference and translation to samples/STEP.txt. Returns one text for each sentence."""
     samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in zip(pairs, hypotheses, strict=True)]
     (run / "samples").mkdir(exist_ok=True)
-    whole_files.write(run / "samples" / f"{step}.txt", "\n".join(samples))
+    files.write(run / "samples" / f"{step}.txt", "\n".join(samples))
     return samples
 
 
 def remove_samples_after(run: Path, step: int) -> None:
-    """What a run that goes on from an earlier step will write again."""
+    """Remove the samples of later steps: the resumed run writes them again."""
     for path in (run / "samples").glob("*.txt"):
         if path.stem.isdigit() and int(path.stem) > step:
             path.unlink()

@@ -17,12 +17,16 @@ import pytest
 from evaluation.sacrebleu_command import corpora, sacrebleu
 
 from jaxnmt import cli
+from jaxnmt.cli import command
 from jaxnmt.cli.verbs import training
-from jaxnmt.config import Experiment, overrides, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.cli.words import divide, parse
+from jaxnmt.config import Experiment, replace
+from jaxnmt.config.fields import leaves, unannotated
+from jaxnmt.config.files import shipped_configs
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 
-FIELDS = {name: hint for name, hint, _ in config_files.leaves(Experiment())}
+FIELDS = {name: unannotated(hint) for name, hint, _ in leaves(Experiment())}
 
 
 def misspellings():
@@ -125,13 +129,13 @@ def test_help_lists_every_setting_with_its_default_and_meaning(capsys):
     text = capsys.readouterr().out
     assert all(f"--{name.replace('_', '-')} " in text for name in FIELDS)
     words = " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
-    assert words.count("(default:") == len(FIELDS) + 2  # and --run, --explain-sharding
-    assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512)" in words
+    assert words.count("(default:") == len(FIELDS) + 3  # and --run, --profile, --explain-sharding
+    assert "--model.emb-dim INT Width of embeddings and residual stream (the paper's d_model). (default: 512; above 0)" in words
     assert all(re.search(rf"--{name.replace('_', '-')} [^ ].*", words) for name in FIELDS)
     assert not re.search(r"(INT|FLOAT|STR|\}|\]) \(default:", words), "a setting has no meaning"
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", command.VERBS)
 def test_each_verb_teaches_with_examples(verb, capsys):
     assert cli.main([*verb.split(), "--help"]) == 0
     text = capsys.readouterr().out
@@ -141,7 +145,7 @@ def test_each_verb_teaches_with_examples(verb, capsys):
 def test_the_overview_names_every_verb_and_config(capsys):
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"jaxnmt {verb} " in text for verb in cli.VERBS) and all(name in text for name in config_files.shipped())
+    assert all(f"jaxnmt {verb} " in text for verb in command.VERBS) and all(name in text for name in shipped_configs())
 
 
 @pytest.mark.parametrize(
@@ -177,7 +181,7 @@ def test_other_mistakes_are_answered_too(words, says, capsys):
     ],
 )
 def test_settings_change_their_fields_and_no_others(words, changed):
-    assert overrides.apply(words, Experiment(), "help") == replace(Experiment(), **changed)
+    assert parse(divide(words, Experiment(), 0)[1], Experiment(), "help") == replace(Experiment(), **changed)
 
 
 @pytest.fixture
@@ -185,7 +189,7 @@ def trained(monkeypatch, tmp_path):
     """A run, and in place of the training loop a list of what it is called with."""
     calls = []
     loop = types.ModuleType("jaxnmt.training.loop")
-    loop.train = lambda experiment, run, translate=None: calls.append((experiment, run))
+    loop.train = lambda experiment, run, *_: calls.append((experiment, run))
     validation = types.ModuleType("jaxnmt.evaluation.validation")
     validation.ValidationTranslator = object
     monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
@@ -228,7 +232,7 @@ def test_it_is_said_where_training_begins_and_which_save_was_not_finished(traine
 
 def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(trained, capsys):
     code = "with run_directory.held(pathlib.Path(sys.argv[1]), print): print('held', flush=True), input()"
-    command = [sys.executable, "-c", f"import pathlib, sys; from jaxnmt import run_directory\n{code}", "runs/quickstart"]
+    command = [sys.executable, "-c", f"import pathlib, sys; from jaxnmt.runs import directory as run_directory\n{code}", "runs/quickstart"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"
         for words in (["train", "quickstart"], ["data", "prepare", "quickstart"]):
@@ -263,7 +267,7 @@ def test_a_folder_that_is_not_named_in_utf_8_is_refused_before_anything_is_made(
 
 
 def test_ctrl_c_ends_with_one_line_that_says_how_to_go_on(trained, monkeypatch, capsys):
-    def interrupted(experiment, run, translate=None):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys.modules["jaxnmt.training.loop"], "train", interrupted)
@@ -276,10 +280,6 @@ class Shouting:
 
     asked: typing.ClassVar[list[int]] = []
 
-    @classmethod
-    def from_run(cls, run, checkpoint=None):
-        return cls()
-
     def translate(self, lines, decoding, first=1):
         self.asked.append(first)
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
@@ -287,9 +287,7 @@ class Shouting:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    translator = types.ModuleType("jaxnmt.decoding.translator")
-    translator.Translator = Shouting
-    monkeypatch.setitem(sys.modules, "jaxnmt.decoding.translator", translator)
+    monkeypatch.setattr(Run, "translator", Shouting())
     experiment = replace(Experiment(), **{"decoding.batch_size": 1, "data.test": (f"{tmp_path}/t.en", f"{tmp_path}/t.de")})
     run_directory.start(tmp_path / "run", experiment)
     return str(tmp_path / "run")
@@ -376,7 +374,7 @@ def test_evaluate_is_told_the_tokenizer_and_the_language(run, tmp_path, capsys, 
 
 
 def test_closed_streams_are_empty_ones():
-    command = f"{sys.executable} -m jaxnmt.cli"
+    command = f"{sys.executable} -m jaxnmt"
     assert subprocess.run(f"{command} --version <&- >&- 2>&-", shell=True).returncode == 0
     translated = subprocess.run(f"{command} data check <&- 2>&1 >&-", shell=True, capture_output=True, text=True)
     assert translated.returncode == 2 and translated.stdout.startswith("error: missing argument SOURCE|CONFIG")
@@ -389,7 +387,7 @@ def test_a_sentence_may_begin_with_a_dash(run, capsys):
 
 def test_a_second_signal_does_not_change_the_status_of_what_was_saved():
     code = """import os, signal, sys
-from jaxnmt import cli
+from jaxnmt.cli import command as cli
 def leave(words): sys.exit(85)
 cli._dispatch = leave
 cli._discard_output = lambda: os.kill(os.getpid(), signal.SIGTERM)
@@ -401,7 +399,7 @@ def test_the_first_process_of_a_container_ends_at_sigterm():
     unshare = shutil.which("unshare")
     if not unshare or subprocess.run([unshare, "-fpr", "true"], capture_output=True).returncode:
         pytest.skip("no process numbers of our own here (unshare)")
-    code = "import sys, time; from jaxnmt import cli; cli._as_a_process(); print('ready', flush=True); time.sleep(60)"
+    code = "import sys, time; from jaxnmt.cli import command; command._as_a_process(); print('ready', flush=True); time.sleep(60)"
     outer = subprocess.Popen([unshare, "-fpr", sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert outer.stdout and outer.stdout.readline() == "ready\n"
     (first,) = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
@@ -434,7 +432,7 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
     assert capsys.readouterr().out == f"run  {line}\n"
     (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "train", "step": 50, "loss": null}\n')
     assert cli.main(["runs", "show", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "run  step 200 of 10,000, loss no number\n"
+    assert capsys.readouterr().out == "run  step 200 of 10,000, loss NaN\n"
 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
@@ -451,5 +449,5 @@ def test_data_check_refuses_what_training_refuses(tmp_path, capsys):
     (tmp_path / "p.tsv").write_text("a\tb\n")
     assert cli.main(["data", "check", str(tmp_path / "p.tsv"), "--data.cleaning.max-ratio", "-1"]) == 2
     captured = capsys.readouterr()
-    assert "data.cleaning.max_ratio is -1" in captured.err and captured.out == ""
+    assert "--data.cleaning.max-ratio is -1" in captured.err and captured.out == ""
     assert cli.main(["data", "check", str(tmp_path / "p.tsv")]) == 0

@@ -6,16 +6,20 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
 
-from jaxnmt.config import Experiment, Recurrent, Transformer, replace
+from jaxnmt.config import Experiment, Positive, Recurrent, Transformer, constraint, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.constraints import constraints
+from jaxnmt.config.fields import leaves
+from jaxnmt.config.files import changed_fields, find_config, load_config, read_config, save_config, shipped_configs, with_absolute_paths
+from jaxnmt.config.model_code import load_module
 from jaxnmt.errors import UserError
 from jaxnmt.runs import directory as run_directory
 
-NAMES = {name for name, _, _ in config_files.leaves(Experiment())}
+NAMES = {name for name, _, _ in leaves(Experiment())}
 SHIPPED = ("multi30k", "multi30k_tiny", "quickstart", "tatoeba", "transformer_small", "wmt14_base", "wmt14_big")
 
 OWN_MODEL = """import dataclasses
@@ -31,28 +35,28 @@ def config():
 
 
 def test_the_shipped_configs_are_there():
-    assert set(SHIPPED) <= set(config_files.shipped())
+    assert set(SHIPPED) <= set(shipped_configs())
 
 
-@pytest.mark.parametrize("name", config_files.shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_a_shipped_config_is_valid_says_its_command_and_survives_json(name, tmp_path):
-    experiment = config_files.load(name)
+    experiment = load_config(name)
     config_checks.validate(experiment)
-    assert f"jaxnmt train {name}" in (config_files.load_module(config_files.find(name)).__doc__ or "")
-    config_files.save(experiment, tmp_path / "config.json")
-    assert config_files.read(tmp_path / "config.json") == experiment
+    assert f"jaxnmt train {name}" in (load_module(find_config(name)).__doc__ or "")
+    save_config(experiment, tmp_path / "config.json")
+    assert read_config(tmp_path / "config.json") == experiment
 
 
 def test_a_name_is_found_with_dashes_and_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert config_files.load("transformer-small") == config_files.load("transformer_small")
+    assert load_config("transformer-small") == load_config("transformer_small")
 
 
 def test_a_model_of_the_users_own_survives_json(tmp_path):
     (tmp_path / "mine.py").write_text(OWN_MODEL)
-    experiment = config_files.load(str(tmp_path / "mine.py"))
-    config_files.save(experiment, tmp_path / "config.json")
-    again = config_files.read(tmp_path / "config.json")
+    experiment = load_config(str(tmp_path / "mine.py"))
+    save_config(experiment, tmp_path / "config.json")
+    again = read_config(tmp_path / "config.json")
     assert type(again.model).__name__ == "Mine" and again.model.width == 7
 
 
@@ -70,13 +74,13 @@ def test_a_broken_config_file_is_named_with_its_line(text, line, says, tmp_path)
     path = tmp_path / "broken.py"
     path.write_text(text)
     with pytest.raises(UserError) as error:
-        config_files.load(str(path))
+        load_config(str(path))
     assert f"{path}, line {line}:" in str(error.value) and says in str(error.value)
 
 
 def test_an_unknown_config_is_answered_with_the_nearest_and_all():
     with pytest.raises(UserError, match="Did you mean multi30k_tiny") as error:
-        config_files.load("multi30k_tyni")
+        load_config("multi30k_tyni")
     assert all(name in str(error.value) for name in SHIPPED)
 
 
@@ -84,18 +88,18 @@ def test_json_that_is_none_and_fields_that_do_not_exist_are_refused(tmp_path):
     path = tmp_path / "config.json"
     path.write_text("{")
     with pytest.raises(UserError, match="is not a configuration"):
-        config_files.read(path)
+        read_config(path)
     path.write_text(json.dumps({"training": {"stepz": 3}}))
     with pytest.raises(UserError, match="did you mean training.steps"):
-        config_files.read(path)
+        read_config(path)
     path.write_text(json.dumps({"training": {"steps": 3}}))
-    assert config_files.read(path) == replace(Experiment(), **{"training.steps": 3})
+    assert read_config(path) == replace(Experiment(), **{"training.steps": 3})
 
 
 def test_differences_name_each_changed_field_and_nothing_else():
     new = replace(Experiment(), **{"model.dropout": 0.3, "data.train": ("a", "b")})
-    assert config_files.differences(Experiment(), new) == {"data.train": ((), ("a", "b")), "model.dropout": (0.1, 0.3)}
-    assert config_files.differences(new, new) == {}
+    assert changed_fields(Experiment(), new) == {"data.train": ((), ("a", "b")), "model.dropout": (0.1, 0.3)}
+    assert changed_fields(new, new) == {}
 
 
 def test_files_become_absolute_and_other_words_stay(tmp_path, monkeypatch):
@@ -103,15 +107,68 @@ def test_files_become_absolute_and_other_words_stay(tmp_path, monkeypatch):
     for name in ("a.en", "a.de", "p.tsv"):
         (tmp_path / name).write_text("x\n")
     words = ("a.en,a.de@3", "a.en", "a.de", "p.tsv@0.5", "phrases/en-fr:train@2", "missing.en")
-    found = config_files.with_absolute_paths(replace(Experiment(), **{"data.train": words})).data.train
+    found = with_absolute_paths(replace(Experiment(), **{"data.train": words})).data.train
     here = str(tmp_path)
     assert found == (f"{here}/a.en,{here}/a.de@3", f"{here}/a.en", f"{here}/a.de", f"{here}/p.tsv@0.5", *words[4:])
 
 
-def test_the_tables_of_rules_name_fields_that_exist():
-    fields = config_checks.POSITIVE | config_checks.SHARES | config_checks.UP_TO_ONE | config_checks.MINUS_ONE
-    assert fields <= NAMES | {f"model.{field.name}" for field in dataclasses.fields(Recurrent)}
+@pytest.mark.parametrize("model", [Transformer(), Recurrent()])
+def test_every_number_of_ours_has_a_constraint_that_its_default_meets_and_minus_7_and_nan_do_not(model):
+    numbers = [leaf for leaf in leaves(replace(Experiment(), model=model)) if type(leaf[2]) in (int, float)]
+    assert len(numbers) > 40
+    for name, hint, value in numbers:
+        assert len(list(constraints(hint))) == 1, name
+        assert config_checks.value_problem(name, hint, value) == ""
+        assert config_checks.value_problem(name, hint, type(value)(-7)).startswith(f"{name} is -7")
+        assert config_checks.value_problem(name, hint, float("nan")) != ""
+
+
+@pytest.mark.parametrize(
+    ("field", "valid", "invalid"),
+    [
+        ("model.emb_dim", [2, 2**40], [0, -2]),
+        ("model.dropout", [0.0, 0.99, 0], [1.0, 1, -0.01, float("inf")]),
+        ("schedule.plateau_factor", [0.0, 1.0], [1.01, -0.01]),
+        ("data.held_out", [0, 1], [-1]),
+        ("data.max_length", [2], [1, 0]),
+        ("training.seed", [0, 2**32 - 1], [2**32, -1]),
+        ("mesh.fsdp", [-1, 1, 8], [0, -2]),
+        ("schedule.learning_rate", [1e-9, 5.0], [0.0, float("inf")]),
+    ],
+)
+def test_a_constraint_is_where_its_words_say(field, valid, invalid):
+    ((name, hint, _),) = [leaf for leaf in leaves(Experiment()) if leaf[0] == field]
+    assert [value for value in valid if config_checks.value_problem(name, hint, value)] == []
+    assert [value for value in invalid if not config_checks.value_problem(name, hint, value)] == []
+
+
+def test_fields_that_may_change_within_a_run_exist():
     assert all(name in NAMES or any(field.startswith(name) for field in NAMES) for name in run_directory.HARMLESS)
+
+
+def test_a_model_of_the_users_own_has_its_own_constraints_and_rules():
+    @dataclasses.dataclass(frozen=True)
+    class Other:
+        width: Positive[int] = 3
+        kernel: Annotated[int, constraint("odd", lambda value: value % 2 == 1)] = 5
+        free: float = -1.0
+
+        def build(self, source_size, target_size, target_vocab): ...
+
+        def problems(self):
+            if self.width > self.kernel:
+                yield f"model.width {self.width} is above model.kernel {self.kernel}"
+
+    valid = replace(dataclasses.replace(Experiment(), model=Other()), **{"batching.layout": "buckets"})
+    config_checks.validate(valid)
+    for change, says in [
+        ({"model.width": 0}, "model.width is 0; it must be above 0"),
+        ({"model.width": "3"}, "model.width is '3'; it must be a whole number"),
+        ({"model.kernel": 4}, "model.kernel is 4; it must be odd"),
+        ({"model.width": 7}, "model.width 7 is above model.kernel 5"),
+    ]:
+        with pytest.raises(UserError, match=f"^{says}$"):
+            config_checks.validate(replace(valid, **change))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +239,7 @@ def test_a_run_whose_checkpoints_are_somewhere_else_is_not_begun_anew(tmp_path):
     run_directory.start(run, Experiment())
     (run / "metrics.jsonl").write_text("{}\n")
     (run / "checkpoints").symlink_to(tmp_path / "not" / "mounted")
-    with pytest.raises(UserError, match=f"checkpoints is a link to {tmp_path}/not/mounted, which is not there: mount or create it"):
+    with pytest.raises(UserError, match=f"checkpoints is a link to {tmp_path}/not/mounted, .* mount or create it"):
         run_directory.start(run, Experiment())
     (run / "checkpoints").unlink()
     (run / "average").mkdir()
@@ -193,12 +250,12 @@ def test_a_run_whose_checkpoints_are_somewhere_else_is_not_begun_anew(tmp_path):
 
 @pytest.mark.parametrize("type_", [5, None, ["Transformer"]])
 def test_a_models_type_that_is_no_name_is_refused(tmp_path, type_):
-    config_files.save(Experiment(), tmp_path / "config.json")
+    save_config(Experiment(), tmp_path / "config.json")
     written = json.loads((tmp_path / "config.json").read_text())
     written["model"]["type"] = type_
     (tmp_path / "config.json").write_text(json.dumps(written))
     with pytest.raises(UserError, match="the model's type is .*; it should be a name"):
-        config_files.read(tmp_path / "config.json")
+        read_config(tmp_path / "config.json")
 
 
 TAKEN = [
@@ -306,7 +363,8 @@ def test_a_folder_that_holds_a_log_may_become_a_run(name, tmp_path):
 
 
 def test_a_folder_that_holds_what_the_command_prints_to_may_become_a_run(tmp_path):
-    code = "import pathlib; from jaxnmt import config, run_directory as r; r.start(pathlib.Path('.'), config.Experiment())"
+    code = "import pathlib\nfrom jaxnmt import config\nfrom jaxnmt.runs import directory\n"
+    code += "directory.start(pathlib.Path('.'), config.Experiment())"
     for stream in ("stdout", "stderr"):
         run = tmp_path / stream
         run.mkdir()
@@ -344,9 +402,9 @@ def test_what_a_config_file_sets_is_of_its_fields_type(change, says):
 
 
 def test_a_whole_number_is_a_number_too():
-    assert list(config_checks._types(replace(Experiment(), **{"optimizer.clip_norm": 1, "schedule.learning_rate": 1}))) == []
+    config_checks.validate(replace(Experiment(), **{"optimizer.clip_norm": 1, "schedule.learning_rate": 1}))
 
 
 def test_a_name_that_is_no_utf_8_is_refused_before_it_is_written():
-    with pytest.raises(UserError, match=r"caf\\xe9.en' is no UTF-8"):
-        config_files.with_absolute_paths(replace(Experiment(), **{"data.train": (os.fsdecode(b"caf\xe9.en"), "a.de")}))
+    with pytest.raises(UserError, match=r"caf\\xe9.en' is not UTF-8"):
+        with_absolute_paths(replace(Experiment(), **{"data.train": (os.fsdecode(b"caf\xe9.en"), "a.de")}))

@@ -1,13 +1,14 @@
 """Cleaning: what is dropped and why; and text that never shifts a line."""
 
+import numpy as np
 import pytest
 
 from jaxnmt.config import Cleaning
 from jaxnmt.data import cleaning
 from jaxnmt.data.check import EXAMPLES, check
-from jaxnmt.data.cleaning import Duplicates, Reason, clean
+from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.sources import open_sources
-from jaxnmt.io.lines import decode
+from jaxnmt.io.text import decode
 
 RULES = Cleaning(max_characters=100, max_ratio=3.0)
 
@@ -72,13 +73,13 @@ def test_training_and_translation_see_the_same_text():
     assert clean((line, line), RULES) == (decode(line), decode(line)) == ("ein Satz mit allem",) * 2
 
 
-def test_duplicates_are_pairs_with_both_sides_equal(monkeypatch):
-    monkeypatch.setattr(Duplicates, "_RECENT", 3)  # so that the sorted store is in use too
-    duplicates = Duplicates()
+@pytest.mark.parametrize("size", [3, 1000])
+def test_duplicates_are_pairs_with_both_sides_equal(monkeypatch, size):
+    monkeypatch.setattr(cleaning, "SLICE", size)
     pairs = [(f"a{i}", f"b{j}") for i in range(4) for j in range(4)]
-    assert [duplicates.seen(pair) for pair in pairs] == [False] * 16
-    assert [duplicates.seen(pair) for pair in pairs] == [True] * 16
-    assert not duplicates.seen(("b0", "a0"))
+    mask = cleaning.first_occurrences(cleaning.hashes(map(cleaning.pair_key, [*pairs, *pairs, ("b0", "a0")])))
+    assert mask.tolist() == [True] * 16 + [False] * 16 + [True]
+    assert cleaning.first_occurrences(np.empty(0, np.uint64)).tolist() == []
 
 
 def test_report_counts_each_reason_and_names_file_and_line(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from jaxnmt.config import Batching
 from jaxnmt.data import loader
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
+from jaxnmt.data.corpus import Corpus, Side, in_memory
 from jaxnmt.data.packing import Shape
 
 KEYS = {"encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens", "decoder_loss_weights"}
@@ -21,14 +22,12 @@ def text(size, seed=0, top=14):
 
 
 def corpus(pairs):
-    flat = loader.FlatCorpus(pairs)
-    flat.source_ids, flat.target_ids = flat.source_ids.astype(np.uint16), flat.target_ids.astype(np.uint16)
-    return flat
+    flat = in_memory(pairs)
+    return Corpus(*(Side(side.ids.astype(np.uint16), side.offsets) for side in (flat.source, flat.target)))
 
 
 def plan_of(layout, corpora, **more):
-    lengths = [(np.diff(c.source_offsets), np.diff(c.target_offsets)) for c in corpora]
-    return BatchPlan(lengths, [1.0] * len(corpora), Batching(layout=layout, tokens=128, row_length=32), 1, 16, **more)
+    return BatchPlan([c.lengths for c in corpora], [1.0] * len(corpora), Batching(layout=layout, tokens=128, row_length=32), 1, 16, **more)
 
 
 def planned(shape, packed, *pairs):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, replace
-from jaxnmt.data import merge, prepared, shards
+from jaxnmt.data import cleaning, merge, prepared, shards
 from jaxnmt.data.check import check
 from jaxnmt.data.cleaning import Reason
 from jaxnmt.data.prepared import prepare
@@ -53,12 +53,12 @@ def experiment(tmp_path, monkeypatch):
 
 
 def contents(corpus) -> list[bytes]:
-    return [a.tobytes() for a in (corpus.source_ids, corpus.source_offsets, corpus.target_ids, corpus.target_offsets)]
+    return [a.tobytes() for a in (corpus.source.ids, corpus.source.offsets, corpus.target.ids, corpus.target.offsets)]
 
 
 def texts(result, experiment, corpus=0) -> list[str]:
     """The target texts of a corpus, decoded."""
-    return [result.tokenizer.decode_target(result.train[corpus].target(i)) for i in range(len(result.train[corpus]))]
+    return [result.tokenizer.decode_target(result.train[corpus].target[i]) for i in range(len(result.train[corpus]))]
 
 
 def files(folder: pathlib.Path) -> dict[str, str]:
@@ -70,15 +70,15 @@ def test_ids_are_those_of_the_text_in_order(experiment, tmp_path):
     result = prepare(experiment, tmp_path / "tokenizer", SILENT)
     pairs, (corpus,) = sentences(430), result.train
     assert len(corpus) == 430 and result.validation == []
-    assert corpus.source_ids.dtype == corpus.target_ids.dtype == np.uint16
-    assert corpus.source_offsets.dtype == np.int64 and corpus.source_lengths.dtype == np.int32
+    assert corpus.source.ids.dtype == corpus.target.ids.dtype == np.uint16
+    assert corpus.source.offsets.dtype == np.int64 and corpus.source.lengths.dtype == np.int32
     for i in (0, 49, 50, 51, 429):
-        assert corpus.source(i).tolist() == result.tokenizer.encode_source([pairs[i][0]])[0]
-        assert corpus.target(i).tolist() == result.tokenizer.encode_target([pairs[i][1]])[0]
-        assert (corpus.source_lengths[i], corpus.target_lengths[i]) == (len(pairs[i][0].split()), len(pairs[i][1].split()))
+        assert corpus.source[i].tolist() == result.tokenizer.encode_source([pairs[i][0]])[0]
+        assert corpus.target[i].tolist() == result.tokenizer.encode_target([pairs[i][1]])[0]
+        assert (corpus.source.lengths[i], corpus.target.lengths[i]) == (len(pairs[i][0].split()), len(pairs[i][1].split()))
     assert result.languages == ("en", "de")
     assert result.fingerprint == result.fingerprints["fingerprint"]
-    assert not corpus.source_ids.flags.writeable
+    assert not corpus.source.ids.flags.writeable
 
 
 def test_the_longest_pairs_are_shown_as_text_however_pairs_were_dropped(tmp_path):
@@ -98,7 +98,7 @@ def test_wide_vocabularies_get_wide_ids(tmp_path):
     data = Data(train=(train,), cache=str(tmp_path / "c"), held_out=0)
     experiment = Experiment(data=data, tokenizer=Tokenizer(kind="words", vocab_size=0, joint=False))
     (corpus,) = prepare(experiment, tmp_path / "t", SILENT).train
-    assert corpus.source_ids.dtype == np.uint32 and len(np.unique(corpus.source_ids)) == 66_000
+    assert corpus.source.ids.dtype == np.uint32 and len(np.unique(corpus.source.ids)) == 66_000
 
 
 def test_no_held_out_sentence_is_trained_on(experiment, tmp_path):
@@ -106,7 +106,7 @@ def test_no_held_out_sentence_is_trained_on(experiment, tmp_path):
     result = prepare(experiment, tmp_path / "tokenizer", said.append)
     held = {source for source, _ in result.validation}
     everything = sentences(430)
-    trained = {tuple(result.train[0].source(i)) for i in range(len(result.train[0]))}
+    trained = {tuple(result.train[0].source[i]) for i in range(len(result.train[0]))}
     assert not trained & {tuple(ids) for ids in result.tokenizer.encode_source(sorted(held))}
     assert sorted(result.validation) == sorted(pair for pair in everything if pair[0] in held)
     assert 30 <= len(result.validation) <= 40 and len(result.train[0]) + len(result.validation) == 430
@@ -126,7 +126,7 @@ def test_held_out_sentences_are_kept_from_all_sources(experiment, tmp_path):
     assert result.weights == [1.0, 3.0] and len(result.train) == 2
     held = set(map(tuple, result.tokenizer.encode_source([source for source, _ in result.validation])))
     for corpus in result.train:
-        assert not held & {tuple(corpus.source(i)) for i in range(len(corpus))}
+        assert not held & {tuple(corpus.source[i]) for i in range(len(corpus))}
     assert sum(map(len, result.train)) + len(result.validation) == 630 == result.report["read"]
     assert any(target.endswith("again") for _, target in result.validation)
 
@@ -177,7 +177,7 @@ def test_composed_and_decomposed_text_is_the_same_text(experiment, tmp_path):
     result = prepare(replace(experiment, **changes), tmp_path / "nfc", SILENT)
     assert result.report["duplicate"] == 50 and result.report["held out"] > 10
     held_out = {source for source, _ in result.validation}
-    trained = {result.tokenizer.decode_source(result.train[0].source(i)) for i in range(len(result.train[0]))}
+    trained = {result.tokenizer.decode_source(result.train[0].source[i]) for i in range(len(result.train[0]))}
     assert not held_out & trained and all(unicodedata.is_normalized("NFC", text) for text in held_out | trained)
     as_it_is = prepare(replace(experiment, **changes, **{"tokenizer.normalization": "none"}), tmp_path / "none", SILENT)
     assert as_it_is.report["duplicate"] == 0 and as_it_is.fingerprint != result.fingerprint
@@ -197,14 +197,14 @@ def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeyp
         np.savez(path, pair_hash=part)
     expected = [value not in hashes[:i] for i, value in enumerate(hashes)]
     for size in (1000, 50, 7):
-        monkeypatch.setattr(merge, "SLICE", size)
-        assert merge._fresh(paths).tolist() == expected
+        monkeypatch.setattr(cleaning, "SLICE", size)
+        assert merge._fresh(paths, drop_duplicates=True).tolist() == expected
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
     """But for nine bytes a pair while duplicates are looked for (16 are allowed); sample, chunks and slices are as large as set."""
     monkeypatch.setattr(shards, "CHUNK", 500)
-    monkeypatch.setattr(merge, "SLICE", 2000)
+    monkeypatch.setattr(cleaning, "SLICE", 2000)
 
     def peak(count):
         words = [f"w{number}" for number in range(100)]

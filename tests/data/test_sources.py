@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from jaxnmt.data.files import language_of, languages_of_tsv
 from jaxnmt.data.sources import open_sources
+from jaxnmt.data.text_files import language_of, languages_of_tsv
 from jaxnmt.errors import UserError
 
 ODD = ["\ufeffbom\u2028x", "nul\x00y", "cr\r", "a\x85b\x0cc\x1dd", "", "last\u2029"]
@@ -133,6 +133,7 @@ def test_no_words_no_sources():
     [
         (("a.en", "b.de"), ["no file b.de", "did you mean a.de?"]),
         (("q.tsv",), ["no file q.tsv", "p.tsv?"]),
+        ((f"{'x' * 300}.en", "a.de"), ["x.en"]),
         (("nowhere/a.en", "a.de"), ["no file nowhere/a.en", "folder"]),
         (("a.en", "a.de", "a.en"), ["a.en has no partner"]),
         (("a.en", "p.tsv"), ["a.en has no partner"]),
@@ -182,4 +183,4 @@ def test_mistakes(here, words, parts):
 
 def test_a_pipe_is_refused_without_reading_it(here):
     os.mkfifo(here / "pipe.de")
-    assert "pipe.de is not a plain file" in failure("a.en", "pipe.de")
+    assert "pipe.de is not a regular file" in failure("a.en", "pipe.de")

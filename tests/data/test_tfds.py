@@ -21,10 +21,14 @@ tfds = pytest.importorskip("tensorflow_datasets")
 from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
-from jaxnmt.data import builders, datasets, phrases  # noqa: E402
+from jaxnmt.data import (  # noqa: E402
+    builders,
+    datasets,
+    phrases,
+    stat_cache,  # noqa: E402
+)
 from jaxnmt.data.sources import open_sources  # noqa: E402
 from jaxnmt.errors import UserError  # noqa: E402
-from jaxnmt.io import stat_cache  # noqa: E402
 
 NC = [(f"Satz {i} ö", f"Sentence {i}") for i in range(30)]
 CRAWL = [("Zeile\x85mit U+2028 \u2028 darin", "Line with U+2028 \u2028 inside"), ("Ja.", "Yes.")]
@@ -213,14 +217,14 @@ def test_two_commands_that_need_the_same_data_prepare_it_once(data_dir, monkeypa
     """Another process is through with it when we get the lock."""
 
     @contextlib.contextmanager
-    def a_late_lock(path, say):
+    def a_late_lock(path, say, when_held):
         with monkeypatch.context() as patch:
-            patch.setattr(datasets, "locked", lambda path, say: contextlib.nullcontext())
+            patch.setattr(datasets.files, "lock", lambda path, say, when_held: contextlib.nullcontext())
             taken.append(len(open_sources(("phrases/en-de-30:train",), "data.train")[0]))
         yield
 
     taken = []
-    monkeypatch.setattr(datasets, "locked", a_late_lock)
+    monkeypatch.setattr(datasets.files, "lock", a_late_lock)
     (source,) = open_sources(("phrases/en-de-30:train",), "data.train")
     assert len(source) == len(list(source.pairs())) == taken[0]
 

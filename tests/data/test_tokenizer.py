@@ -8,7 +8,9 @@ import unicodedata
 import numpy as np
 import pytest
 
+from jaxnmt.config import Experiment
 from jaxnmt.config import Tokenizer as Options
+from jaxnmt.config.checks import validate
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 from jaxnmt.data.tokenizer import Subwords, load_tokenizer, normalization_of, train_tokenizer
 from jaxnmt.data.vocabulary import join
@@ -308,8 +310,8 @@ def test_a_given_model_is_used_and_checked(tmp_path):
         train_tokenizer(Options(model=(str(tmp_path / "foreign.model"),)), iter(()))
     with pytest.raises(UserError, match="no file"):
         train_tokenizer(Options(model=(str(tmp_path / "none.model"),)), iter(()))
-    with pytest.raises(UserError, match="1 file.*2 needed"):
-        train_tokenizer(Options(model=(model,), joint=False), iter(()))
+    with pytest.raises(UserError, match="names 1 file.*two files"):
+        validate(Experiment(tokenizer=Options(model=(model,), joint=False)))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +321,6 @@ def test_a_given_model_is_used_and_checked(tmp_path):
         (Options(), [], "no text"),
         (Options(), [("", " ")], "no text"),
         (Options(kind="words"), [("", " ")], "no text"),
-        (Options(kind="words", vocab_size=4), PAIRS, "no room"),
         (Options(character_coverage=0.5), PAIRS, r"SentencePiece could not train .*character_coverage"),
     ],
 )

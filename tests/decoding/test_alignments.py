@@ -10,8 +10,8 @@ import tiny
 
 from jaxnmt import cli
 from jaxnmt import config as cfg
-from jaxnmt.config import files as config_files
 from jaxnmt.config import replace
+from jaxnmt.config.files import save_config
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, source_attention
 from jaxnmt.decoding.translator import Translation, Translator
@@ -178,7 +178,7 @@ def reversing(tmp_path_factory):
         **{"validation.every": 0, "logging.tensorboard": False, "decoding.batch_size": 8, "decoding.beam_size": 2},
     )
     (folder / "run").mkdir()
-    config_files.save(experiment, folder / "run" / "config.json")
+    save_config(experiment, folder / "run" / "config.json")
     train(experiment, folder / "run")
     return folder
 

@@ -54,7 +54,7 @@ def remove(env, name):
 
 
 def jaxnmt(env, *words, lines="", told="stdout"):
-    done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=env, input=lines, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "jaxnmt", *words], env=env, input=lines, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return getattr(done, told)
 

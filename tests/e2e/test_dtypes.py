@@ -8,10 +8,11 @@ import jax
 import mine
 import tiny
 
+import jaxnmt
 from jaxnmt import cli
+from jaxnmt.runs.directory import checkpoints as steps
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training.checkpoint import recorded_checksum, steps
-from jaxnmt.training.trained import load
+from jaxnmt.training.checkpoints import Checkpoints
 
 
 def test_a_model_with_bfloat16_parameters_is_trained_resumed_averaged_and_translated_with(tmp_path, capsys, monkeypatch):
@@ -24,16 +25,16 @@ def test_a_model_with_bfloat16_parameters_is_trained_resumed_averaged_and_transl
             assert cli.main(["train", str(tmp_path / "mine.py"), "--run", str(tmp_path / run), *text, "--training.steps", stop]) == 0
     losses = [[record["loss"] for record in read_metrics(tmp_path / run, "train")] for run in ("whole", "parts")]
     assert losses[0] == losses[1] and losses[0][-1] < losses[0][0]
-    assert recorded_checksum(tmp_path / "whole", 12, True) == recorded_checksum(tmp_path / "parts", 12, True)
+    assert Checkpoints(tmp_path / "whole").find(12).checksum == Checkpoints(tmp_path / "parts").find(12).checksum
     assert cli.main(["runs", "average", str(tmp_path / "whole"), "--last", "2"]) == 0
     for checkpoint in ("best", "average"):
-        assert {str(x.dtype) for x in jax.tree.leaves(load(tmp_path / "whole", checkpoint).params)} == {"bfloat16"}
+        assert {str(x.dtype) for x in jax.tree.leaves(jaxnmt.load(tmp_path / "whole", checkpoint).params)} == {"bfloat16"}
         assert cli.main(["translate", str(tmp_path / "whole"), "--checkpoint", checkpoint, "--input", str(tmp_path / "in")]) == 0
 
 
 def test_jax_enable_x64_changes_nothing(tmp_path):
     def jaxnmt(*words, **environment):
-        done = subprocess.run([sys.executable, "-m", "jaxnmt.cli", *words], env=os.environ | environment, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-m", "jaxnmt", *words], env=os.environ | environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 

@@ -22,8 +22,8 @@ import pytest
 from jaxnmt import cli
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation import validation
-from jaxnmt.training.checkpoint import steps
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.runs.directory import checkpoints as steps
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.metrics import MetricsLog
 
 SETTINGS = {"training.steps": 8, "validation.every": 4, "checkpoints.every": 3, "logging.every": 3, "logging.tensorboard": False}
@@ -138,7 +138,7 @@ def test_an_ignored_sighup_stays_ignored(train, tmp_path, monkeypatch):
 def in_a_process(run):
     """The command that trains in a process of its own, long enough to be interrupted, and its environment."""
     steps = ["--training.steps", "90", "--validation.every", "0", "--logging.every", "2", "--logging.tensorboard", "False"]
-    return [sys.executable, "-m", "jaxnmt.cli", "train", "tiny.py", "--run", str(run), *steps], os.environ | {"COLUMNS": "200"}
+    return [sys.executable, "-m", "jaxnmt", "train", "tiny.py", "--run", str(run), *steps], os.environ | {"COLUMNS": "200"}
 
 
 def test_a_closed_pipe_ends_a_process_with_its_status_and_the_training_saved(train, text, tmp_path):
@@ -271,7 +271,7 @@ def test_a_try_that_saved_nothing_binds_the_run_to_nothing(other, train, finishe
     original, settings = (text / "numbers.b").read_text(), {"model.dropout": 0.5, "tokenizer.vocab_size": 300}
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(CheckpointStore, "save", fails)
+            patch.setattr(Checkpoints, "save", fails)
             if other == "text":
                 (text / "numbers.b").write_text(original.replace("sieben", "siebzig"))
             assert train(tmp_path / "again", settings if other == "settings" else {}) == 2

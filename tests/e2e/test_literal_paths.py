@@ -5,7 +5,7 @@ import shutil
 import tiny
 
 from jaxnmt import cli
-from jaxnmt.training.checkpoint import steps
+from jaxnmt.runs.directory import checkpoints as steps
 
 ODD = "a*b?[c-d]"
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxnmt
 from jaxnmt import cli
 from jaxnmt.config import Decoding
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training.trained import load
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "own_model.md"
 SETTINGS = {
@@ -62,7 +62,7 @@ def test_it_is_resumed_where_it_stood_and_refused_with_another_kernel(folder, ca
 
 
 def test_translations_have_the_scores_of_teacher_forcing_and_keep_their_beams_apart(folder):
-    trained = load(folder / "run")
+    trained = jaxnmt.load(folder / "run")
     translator = Translator(trained.model, trained.params, trained.tokenizer, 8)
     lines = ["a b c", "d", "e f g h i", "j j"]
     found = translator.translate(lines, Decoding(beam_size=3, n_best=3, batch_size=4, length_penalty=0.0, max_length_extra=3))
@@ -88,7 +88,7 @@ def test_it_is_aligned(folder, capsys):
 def test_eight_devices_reach_the_losses_of_one(folder):
     mesh = {"mesh.data": "2", "mesh.fsdp": "2", "mesh.tensor": "2", "training.steps": "4"}
     words = command(folder, "eight", "elsewhere.py", **mesh)
-    assert "8 cpu devices" in tiny.on_eight_devices("-m", "jaxnmt.cli", *words).stderr
+    assert "8 cpu devices" in tiny.on_eight_devices("-m", "jaxnmt", *words).stderr
     losses = [[record["loss"] for record in read_metrics(folder / name, "train")][:4] for name in ("run", "eight")]
     np.testing.assert_allclose(losses[1], losses[0], atol=1e-4)
 

@@ -100,7 +100,7 @@ def test_a_class_that_would_be_imported_is_not(folder, downloaded, monkeypatch, 
 
 
 def in_a_process(*command, **environment):
-    return subprocess.run([sys.executable, "-m", "jaxnmt.cli", *command], env=os.environ | environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-m", "jaxnmt", *command], env=os.environ | environment, capture_output=True, text=True)
 
 
 def test_a_run_that_was_trained_here_needs_no_flag_wherever_it_is_moved(folder, tmp_path):
@@ -136,6 +136,6 @@ def test_modules_beside_a_run_are_not_imported(tmp_path):
     """Python puts the current folder first where it looks for modules, if it is started with -m."""
     for name in ("jaxnmt", "tyro", "jax"):
         (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()\n")
-    command = [sys.executable, "-P", "-m", "jaxnmt.cli", "launch", "local", "--processes", "1", "--", "evaluate", "."]
+    command = [sys.executable, "-P", "-m", "jaxnmt", "launch", "local", "--processes", "1", "--", "evaluate", "."]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and "is not a run" in done.stderr and not (tmp_path / "executed").exists()

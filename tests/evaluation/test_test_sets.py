@@ -103,7 +103,7 @@ def test_split_references_are_joined_and_scored_as_what_they_are(tmp_path, joine
 def test_references_that_are_split_otherwise_than_the_run_are_refused(tmp_path):
     split = replace(RAW, **{"tokenizer.kind": "words"})
     good, bad = pair(tmp_path, ["o@@ ne"], ["ei@@ ns"]), pair(tmp_path, ["▁o ne"], ["▁ei ns"], "bad")
-    with pytest.raises(UserError, match="bad.src.txt,.*is split into pieces by '▁', and tokenizer.joiner '@@ ' is nowhere in it"):
+    with pytest.raises(UserError, match="bad.src.txt,.*is split into pieces by '▁', and tokenizer.joiner '@@ ' does not occur in it"):
         open_test_set(split, tmp_path, "test", bad)
     with pytest.raises(UserError, match="bad.ref.txt is split into pieces by '▁'"):
         open_test_set(split, tmp_path, "test", good, (bad[1],))

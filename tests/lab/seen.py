@@ -10,8 +10,8 @@ import tiny
 from laws import own
 
 from jaxnmt import config as cfg
-from jaxnmt.config import files as config_files
 from jaxnmt.config import replace
+from jaxnmt.config.files import load_config
 from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.lab.visualize.record import record
@@ -55,13 +55,13 @@ def config_of(name: str) -> Any:
     """Of CONFIGS, or "shipped NAME": that config's model with its own settings, a sixteenth as wide."""
     if name in CONFIGS:
         return CONFIGS[name]
-    model = config_files.load(name.removeprefix("shipped ")).model
+    model = load_config(name.removeprefix("shipped ")).model
     return replace(model, **{width: getattr(model, width) // 16 for width in ("emb_dim", "hidden_dim", "mlp_dim") if hasattr(model, width)})
 
 
 @functools.cache
 def tokenizer_of(name: str) -> Tokenizer:
-    return TOKENIZER if name in CONFIGS else train_tokenizer(config_files.load(name.removeprefix("shipped ")).tokenizer, CAPTIONS)
+    return TOKENIZER if name in CONFIGS else train_tokenizer(load_config(name.removeprefix("shipped ")).tokenizer, CAPTIONS)
 
 
 @functools.cache

@@ -17,8 +17,8 @@ import pytest
 import tiny
 
 from jaxnmt import cli
-from jaxnmt.config import files as config_files
 from jaxnmt.config import replace
+from jaxnmt.config.files import save_config, shipped_studies, write_json
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import SAVED, UserError
 from jaxnmt.evaluation.significance import holm, over_runs
@@ -50,7 +50,7 @@ def study():
 def study_file(tmp_path, seeds):
     soonest_traced = {"model": tiny.RUNGS["bag"], "batching.layout": "buckets", "batching.max_shapes": 1, "training.accumulation": 1}
     parent = tiny.experiment(tmp_path / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"}, **soonest_traced)
-    config_files.save(parent, tmp_path / "parent.json")
+    save_config(parent, tmp_path / "parent.json")
     path = tmp_path / "dropout.py"
     path.write_text(STUDY.format(parent=str(tmp_path / "parent.json"), seeds=seeds))
     return path
@@ -182,7 +182,7 @@ def test_p_is_corrected_for_all_variants_and_waits_for_every_seed(tmp_path):
             folder.mkdir(parents=True)
             lines = [" ".join("z" if random.random() < rate / 10 else word for word in line.split()) for line in references]
             (folder / "test.txt").write_text("".join(f"{line}\n" for line in lines))
-            config_files.write_json({}, folder / worker.RESULT)
+            write_json({}, folder / worker.RESULT)
             made.setdefault(name, []).append(lines)
     plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], [references], "none").estimates[1:]]
     assert results.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
@@ -205,9 +205,9 @@ def test_an_epoch_of_a_mixture_has_the_tokens_that_its_batches_have(tmp_path):
     data = prepare(mixed, tmp_path / "tokenizer", lambda line: None)
     plan = budgets._plan(mixed, data)
     batches = [plan.batch(step) for step in range(plan.steps_per_epoch)]
-    made = sum(int(data.train[c].target_lengths[i]) + 1 for b in batches for c, i in zip(b.corpus.tolist(), b.index.tolist(), strict=True))
+    made = sum(int(data.train[c].target.lengths[i]) + 1 for b in batches for c, i in zip(b.corpus.tolist(), b.index.tolist(), strict=True))
     assert budgets._epoch_tokens(data)[1] == pytest.approx(made, rel=0.05)
-    assert made > 1.2 * sum(int(corpus.target_lengths.sum()) + len(corpus) for corpus in data.train)  # what adding them up would say
+    assert made > 1.2 * sum(int(corpus.target.lengths.sum()) + len(corpus) for corpus in data.train)  # what adding them up would say
 
 
 def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
@@ -235,7 +235,7 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
 
     for seed in study.seeds:
         (tmp_path / f"runs/a/seed-{seed}").mkdir(parents=True)
-        config_files.write_json(result, tmp_path / f"runs/a/seed-{seed}/result.json")
+        write_json(result, tmp_path / f"runs/a/seed-{seed}/result.json")
     monkeypatch.setattr(worker, "_train_and_score", train)
     steps, said = (lambda job: 5), []
     assert worker.reproduce(study, tmp_path, steps, "runs/a/seed-2", said.append)
@@ -317,7 +317,7 @@ def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path):
     parent = replace(tiny.experiment(tmp_path), **{"optimizer.clip_norm": 0.0, "training.max_bad_steps": 1, "validation.metric": "loss"})
     study = Study({"a": parent, "b": parent}, Budget(4), seeds=(1,), learning_rates=(1e38, 1e-3))
     job = Job("a", 1, 1e38)
-    config_files.write_json({"validation_score": -2.5}, tmp_path / "rate.json")
+    write_json({"validation_score": -2.5}, tmp_path / "rate.json")
     for trial, rate in ((job, 1e38), (Job("a", 1, 1e-3), None)):
         folder = tmp_path / "study" / trial.folder
         folder.mkdir(parents=True)
@@ -326,7 +326,7 @@ def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path):
         else:
             with worker._claim(folder) as claim:
                 found = worker._train_and_score(studies.experiment_of(study, trial, 4, rate), folder, "trial", claim)
-            config_files.write_json(found, folder / worker.RESULT)
+            write_json(found, folder / worker.RESULT)
     assert worker.read_result(tmp_path / "study", job)["validation_score"] == -np.inf
     assert worker.chosen_rate(study, tmp_path / "study", "a") == 1e-3
 
@@ -340,7 +340,7 @@ def test_held_out_sentences_are_compared_only_where_the_same_are_held_out(tmp_pa
         for name in "ab":
             (folder / Job(name, 1).folder).mkdir(parents=True)
             (folder / Job(name, 1).folder / "test.txt").write_text("x\n")
-            config_files.write_json({}, folder / Job(name, 1).folder / worker.RESULT)
+            write_json({}, folder / Job(name, 1).folder / worker.RESULT)
         assert results.translations(study, folder).keys() == comparable
 
 
@@ -371,9 +371,9 @@ def test_a_worker_among_several_processes_starts_trainings_of_their_own(tmp_path
     for name in [*several, "MEGASCALE_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"]:
         monkeypatch.setenv(name, "4,5")
     python = tmp_path / "python"
-    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import peers; print(peers.are_several())'\n")
+    python.write_text(f"#!/bin/bash\nexec {sys.executable} -c 'from jaxnmt.parallel import peers; print(peers.are_expected())'\n")
     python.chmod(0o755)
-    assert peers.are_several()
+    assert peers.are_expected()
     monkeypatch.setattr(sys, "executable", str(python))
     with (tmp_path / "out").open("w") as out, (tmp_path / "claim").open("w") as claim:
         assert worker._jaxnmt(["resume", "x"], out, out, claim) == 0
@@ -455,6 +455,6 @@ def test_a_study_is_handed_to_slurm_as_an_array(tmp_path, monkeypatch):
     assert cli.main(submit) == 2
 
 
-@pytest.mark.parametrize("name", config_files.shipped_studies())
+@pytest.mark.parametrize("name", shipped_studies())
 def test_shipped_studies_load(name):
     assert len(studies.load(name).variants) > 1

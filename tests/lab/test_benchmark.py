@@ -8,7 +8,7 @@ import pytest
 
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.config.fields import leaves
 from jaxnmt.errors import UserError
 from jaxnmt.lab import benchmark
 from jaxnmt.training.clock import Window
@@ -123,7 +123,7 @@ def test_the_command_appends_a_line_a_run_and_keeps_nothing_else(corpus, tmp_pat
     first, second = map(json.loads, (tmp_path / "here" / "speed.jsonl").read_text().splitlines())
     assert first["config"] == second["config"] == "transformer_small"
     assert first["target_tokens"] == second["target_tokens"] == 8 * ROWS * TARGET
-    assert set(first["settings"]) == {name for name, _, _ in config_files.leaves(Experiment())}
+    assert set(first["settings"]) == {name for name, _, _ in leaves(Experiment())}
     assert first["settings"]["batching.tokens"] == ROWS * TARGET
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 

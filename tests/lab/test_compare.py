@@ -12,12 +12,13 @@ from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.data import identity
-from jaxnmt.evaluation import translations
 from jaxnmt.evaluation.significance import Estimate
 from jaxnmt.lab import compare, comparison_report, pages, tables
 from jaxnmt.lab.comparison_report import labels, ranked
 from jaxnmt.lab.systems import Systems
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
+from jaxnmt.training.checkpoints import Found
 
 SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
 REFERENCE = ["eins zwei drei .", "vier", "fünf sechs & sieben", "acht neun zehn elf zwölf dreizehn ."]
@@ -45,16 +46,15 @@ def translated(monkeypatch):
         def __init__(self, run):
             self.run = run
 
-        @classmethod
-        def from_run(cls, run, checkpoint="best"):
-            return cls(run)
-
         def translate(self, lines, decoding):
-            calls.append((self.run.name, len(lines), decoding.beam_size))
+            calls.append((self.run.folder.name, len(lines), decoding.beam_size))
             return [[types.SimpleNamespace(text=line.upper())] for line in lines]
 
-    monkeypatch.setattr(translations, "Translator", Shouting)
-    monkeypatch.setattr(translations, "identify", lambda run, name: (f"checkpoint {name}", int((run / "sum").read_text()), name))
+    def found(run):
+        return Found(f"checkpoint {run._asked}", run._asked, int((run.folder / "sum").read_text()))
+
+    monkeypatch.setattr(Run, "translator", property(Shouting))
+    monkeypatch.setattr(Run, "_found", property(found))
     return calls
 
 
@@ -252,7 +252,7 @@ def test_a_run_on_split_words_reads_them_split_and_is_scored_on_them_joined(file
     (files.folder / "reference.de").write_text("ei@@ ns zwei\n" + "".join(f"{line}\n" for line in REFERENCE[1:]))
     run = start(files, "run", **{"tokenizer.kind": "words", "tokenizer.vocab_size": 0})
     for settings in (Systems(), Systems(source=files.source, reference=(files.reference,))):
-        test, systems, _ = compare.gather([run, files.better], settings, print)
+        test, systems, _ = compare.gather([run, files.better], settings)
         assert (test.sources[0], test.references[0][0], test.pretokenized) == ("one two", "eins zwei", True)
         assert systems[0].translations[0] == "O@@ NE TWO"  # what the model reads is as it was
 
@@ -346,7 +346,7 @@ def test_a_given_source_is_read_as_translate_reads_it(files, translated):
     text = "\ufeffone\ttwo three\x00.\n" + "".join(f"{line}\n" for line in SOURCE[1:])
     (files.folder / "source.en").write_text(text)
     settings = Systems(source=files.source, reference=(files.reference,))
-    _, [system], _ = compare.gather([start(files, "run")], settings, print)
+    _, [system], _ = compare.gather([start(files, "run")], settings)
     assert system.translations[0] == "ONE TWO THREE ."
 
 

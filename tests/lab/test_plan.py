@@ -16,7 +16,7 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.cli.verbs import planning
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled, hlo, kernel, minimum, prediction, report, search, topology, workload
@@ -290,12 +290,12 @@ def test_the_compilers_refusal_is_read():
 
 def test_with_data_the_batches_are_the_runs(tmp_path):
     from jaxnmt.data.prepared import prepare
-    from jaxnmt.training.loop import Trainer
+    from jaxnmt.training.loop import Trainer, default_hooks
 
     experiment = tiny.experiment(tmp_path, **{"batching": cfg.Batching(layout="buckets", tokens=128, max_shapes=3), "training.steps": 12})
     run = tmp_path / "run"
     run.mkdir()
-    trainer = Trainer(experiment, run, translate=None)
+    trainer = Trainer(experiment, run, default_hooks())
     trainer.store.close()
     lengths = workload.Lengths(experiment, run, print)
     shares = lengths.shares(experiment, trainer.mesh)
@@ -303,7 +303,7 @@ def test_with_data_the_batches_are_the_runs(tmp_path):
     assert sum(share.share for share in shares) == pytest.approx(1)
     data = prepare(experiment, run / "tokenizer", say=print)
     batches = [trainer.plan.batch(step) for step in range(12)]
-    tokens = sum(len(data.train[c].target(i)) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
+    tokens = sum(len(data.train[c].target[i]) + 1 for b in batches for c, i in zip(b.corpus, b.index, strict=True))
     assert sum(share.share * share.target_tokens for share in shares) * 12 == pytest.approx(tokens)
 
 
@@ -366,9 +366,9 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("name", config_files.shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_compiles_for_tpus(name):
-    experiment, target = config_files.load(name), topology.target("v5p:2x2x4")
+    experiment, target = load_config(name), topology.target("v5p:2x2x4")
     size = experiment.tokenizer.vocab_size or 10_000  # `words` takes all there are
     experiment = cfg.replace(experiment, **{"tokenizer.vocab_size": size})
     found = prediction.predict(experiment, target, lengths_of(experiment))
@@ -384,6 +384,6 @@ def test_the_kernel_is_used_and_saves_memory():
     assert prediction.predict(experiment, target, lengths).largest.work.kernel_flops > 0
     dropped = cfg.replace(experiment, **{"model.attention_dropout": 0.1})
     assert prediction.predict(dropped, target, lengths).largest.work.kernel_flops == 0
-    wide = cfg.replace(config_files.load("transformer_1b"), **{"mesh.fsdp": 4})
+    wide = cfg.replace(load_config("transformer_1b"), **{"mesh.fsdp": 4})
     sizes = kernel.saving(wide, target, Shape(4, 2048, 2048))  # a row for each chip: short rows save nothing
     assert sizes.fused < sizes.plain

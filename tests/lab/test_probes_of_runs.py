@@ -11,7 +11,7 @@ import tiny
 
 from jaxnmt import cli
 from jaxnmt import config as cfg
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.translator import Translator
@@ -465,7 +465,7 @@ def test_the_commands_on_a_run(tmp_path, capsys, monkeypatch):
     model = cfg.replace(tiny.RECURRENT["luong"], num_encoder_layers=1, num_decoder_layers=1)
     experiment = tiny.experiment(tmp_path, model=model, batching=cfg.Batching(layout="buckets", tokens=256, max_shapes=1), **changes)
     (tmp_path / "run").mkdir()
-    config_files.save(experiment, tmp_path / "run" / "config.json")
+    save_config(experiment, tmp_path / "run" / "config.json")
     train(experiment, tmp_path / "run")
     (tmp_path / "rules.toml").write_text(
         "[[rules]]\nname = 'x'\n[[rules.agree]]\nantecedents = ['a', 'b', 'c']\nswaps = { d = 'e', f = 'g' }\n"

@@ -10,7 +10,7 @@ from lab import seen
 
 from jaxnmt import cli
 from jaxnmt.config import Decoding, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import record as records
@@ -207,7 +207,7 @@ def test_nothing_to_translate_or_too_much_is_said():
 def test_the_command_writes_page_and_numbers(tmp_path, capsys, monkeypatch):
     experiment = tiny.experiment(tmp_path, **{"training.steps": 1, "validation.every": 0})
     (tmp_path / "run").mkdir()
-    config_files.save(experiment, tmp_path / "run" / "config.json")
+    save_config(experiment, tmp_path / "run" / "config.json")
     train(experiment, tmp_path / "run")
     opened = []
     monkeypatch.setattr("webbrowser.open", opened.append)

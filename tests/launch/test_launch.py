@@ -16,7 +16,7 @@ import tiny
 
 from jaxnmt import __version__, cli
 from jaxnmt.cli import launchers
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.errors import SAVED
 
 BIG = ["--", "train", "wmt14_big", "--run"]
@@ -143,7 +143,7 @@ def test_a_run_that_is_known_elsewhere_only_can_be_resumed_there(capsys):
 def test_a_run_that_is_here_is_checked_with_its_settings(tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
-    config_files.save(tiny.experiment(tmp_path), run / "config.json")
+    save_config(tiny.experiment(tmp_path), run / "config.json")
     launch = ["slurm", "--print", "--"]
     assert "did you mean --beam-size" in refused([*launch, "evaluate", str(run), "--beam-siz", "2"], capsys)
     assert "n_best 3 is more than decoding.beam_size 2" in refused(

@@ -13,8 +13,8 @@ import slurm_cluster
 import tiny
 from processes import apart
 
-from jaxnmt.config import files as config_files
-from jaxnmt.training.checkpoint import steps
+from jaxnmt.config.files import save_config
+from jaxnmt.runs.directory import checkpoints as steps
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm_cluster.missing()), reason=slurm_cluster.missing())]
 
@@ -110,11 +110,11 @@ def test_at_the_time_limit_a_job_saves_and_is_queued_again_and_scancel_ends_it(c
 
 def test_a_study_saves_at_its_limit_is_queued_again_and_has_the_table_of_one_process(cluster):
     parent = tiny.experiment(cluster.folder / "text", **{"training.ema_decay": 0.0, "validation.metric": "loss"})
-    config_files.save(parent, cluster.folder / "parent.json")
+    save_config(parent, cluster.folder / "parent.json")
     (cluster.folder / "heads.py").write_text(
         "import pathlib\nfrom jaxnmt.lab.ablations.study import Budget, Study\nfrom jaxnmt.config import replace\n"
-        "from jaxnmt.config.files import read\n\n\ndef study():\n"
-        f"    parent = read(pathlib.Path({str(cluster.folder / 'parent.json')!r}))\n"
+        "from jaxnmt.config.files import read_config\n\n\ndef study():\n"
+        f"    parent = read_config(pathlib.Path({str(cluster.folder / 'parent.json')!r}))\n"
         "    variants = {'one head': replace(parent, **{'model.num_heads': 1}), 'two heads': parent}\n"
         "    return Study(variants=variants, budget=Budget(6, 'steps'), seeds=(1,))\n"
     )

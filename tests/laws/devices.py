@@ -10,8 +10,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import tiny
 
-from jaxnmt.config import files as config_files
-from jaxnmt.training.loop import Trainer
+from jaxnmt.config.files import save_config
+from jaxnmt.training.loop import Trainer, default_hooks
 
 CHANGES = {
     "batching.layout": "buckets",
@@ -28,8 +28,8 @@ def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
     """A run whose every step is logged; the pairs of its batches go to `batches.txt`."""
     run.mkdir(exist_ok=True)
     experiment = tiny.experiment(folder, **(CHANGES | changes))
-    config_files.save(experiment, run / "config.json")
-    trainer = Trainer(experiment, run, None)
+    save_config(experiment, run / "config.json")
+    trainer = Trainer(experiment, run, default_hooks())
     trainer.run()
     planned = [trainer.plan.batch(step).rows for step in range(experiment.training.steps)]
     (run / "batches.txt").write_text(json.dumps(planned))

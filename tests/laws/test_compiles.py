@@ -7,7 +7,8 @@ import pytest
 import tiny
 
 from jaxnmt.evaluation.validation import ValidationTranslator
-from jaxnmt.training.loop import Trainer
+from jaxnmt.training.hooks import Hook
+from jaxnmt.training.loop import Trainer, default_hooks
 
 
 @pytest.fixture
@@ -27,16 +28,17 @@ def compiled():
 def test_a_run_compiles_each_shape_once_and_nothing_after_its_first_validation(compiled, tmp_path):
     changes = {"batching.layout": "buckets", "batching.tokens": 64, "batching.max_shapes": 3, "validation.every": 4, "training.steps": 16}
     (tmp_path / "run").mkdir()
-    trainer = Trainer(tiny.experiment(tmp_path, **changes, **{"checkpoints.every": 2}), tmp_path / "run", ValidationTranslator())
     after_first = []
-    plain = trainer._milestone
 
-    def milestone(step):
-        plain(step)
-        if step == 4:
+    class AfterFirst(Hook):
+        def is_due(self, trainer, step):
+            return step == 4
+
+        def run(self, trainer, step):
             after_first.append(len(compiled))
 
-    trainer._milestone = milestone
+    experiment = tiny.experiment(tmp_path, **changes, **{"checkpoints.every": 2})
+    trainer = Trainer(experiment, tmp_path / "run", [*default_hooks(ValidationTranslator()), AfterFirst()])
     trainer.run()
     shapes = {trainer.plan.batch(step).shape for step in range(16)}
     assert len(trainer.plan.shapes) == len(shapes) > 1

@@ -6,11 +6,10 @@ import pytest
 import tiny
 from laws import devices
 
-from jaxnmt.config import Decoding
-from jaxnmt.decoding.translator import Translator
+import jaxnmt
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training.checkpoint_store import CheckpointStore
-from jaxnmt.training.loop import validation_loss
+from jaxnmt.training.checkpoints import Checkpoints
+from jaxnmt.training.validation import validation_loss
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def test_one_device_and_eight_train_on_the_same_sentences_to_the_same_loss(runs)
 
 def test_a_checkpoint_of_eight_devices_is_restored_on_one(runs):
     folder, one, eight = runs
-    store = CheckpointStore(eight, one.config.checkpoints)
+    store = Checkpoints(eight, one.config.checkpoints)
     state, progress = store.restore(5, one.abstract)
     store.close()
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {1}
@@ -53,10 +52,10 @@ def test_training_goes_on_with_one_device_where_eight_stopped(runs):
 
 def test_translating_needs_only_the_runs_folder(runs, tmp_path):
     folder, one, eight = runs
-    decoding = Decoding(beam_size=2, batch_size=4, max_length_extra=3)
-    expected = Translator.from_run(folder / "one", 5).translate(["a b c", "j"], decoding)
+    decoding = {"beam_size": 2, "batch_size": 4, "max_length_extra": 3, "n_best": 2}
+    expected = jaxnmt.load(folder / "one", 5).translate(["a b c", "j"], **decoding)
     for name in [path for path in folder.iterdir() if path.name != "one"]:
         name.rename(tmp_path / name.name)  # the text and the cache are gone
     (folder / "one").rename(tmp_path / "elsewhere")
-    assert Translator.from_run(tmp_path / "elsewhere", 5).translate(["a b c", "j"], decoding) == expected
+    assert jaxnmt.load(tmp_path / "elsewhere", 5).translate(["a b c", "j"], **decoding) == expected
     assert all(line[0].score < 0 for line in expected)

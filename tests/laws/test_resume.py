@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from jaxnmt.training.display import Display
-from jaxnmt.training.loop import Trainer
+from jaxnmt.training.loop import Trainer, default_hooks
 
 
 class Crash(Exception):
@@ -29,7 +29,7 @@ def session(folder, run):
     """Train until the end of the run or of its process."""
     run.mkdir(exist_ok=True)
     changes = {"validation.metric": "bleu", "training.steps": 10, "checkpoints.keep_latest": 3}
-    trainer = Trainer(tiny.experiment(folder, **changes), run, fake_scores)
+    trainer = Trainer(tiny.experiment(folder, **changes), run, default_hooks(fake_scores), signals=True)
     trainer.run()
     return trainer
 

@@ -16,7 +16,7 @@ from processes import Job, apart
 
 from jaxnmt.errors import SAVED, UserError
 from jaxnmt.parallel import distributed, peers
-from jaxnmt.training.checkpoint import steps
+from jaxnmt.runs.directory import checkpoints as steps
 
 SETTINGS = {"training.steps": 16, "validation.every": 8, "checkpoints.every": 5, "logging.every": 2, "logging.tensorboard": False}
 
@@ -159,7 +159,7 @@ class Store:
 
 def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
     left, said = [], []
-    monkeypatch.setattr(distributed, "_here", distributed._Place(1, 3, Store(p0=7, p1=7, p2=5)))
+    monkeypatch.setattr(distributed, "_process", distributed._Process(1, 3, Store(p0=7, p1=7, p2=5)))
     monkeypatch.setattr(os, "_exit", left.append)
     now = [0.0]
     monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
@@ -180,7 +180,7 @@ def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
 
 def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
     left, said, now = [], [], [0.0]
-    monkeypatch.setattr(distributed, "_here", distributed._Place(0, 2, Store(p0=7, p1=7)))
+    monkeypatch.setattr(distributed, "_process", distributed._Process(0, 2, Store(p0=7, p1=7)))
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     dog = distributed.Watchdog(0.002, said.append)
@@ -202,12 +202,12 @@ def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
 def test_a_process_that_has_saved_leaves_with_85_though_srun_ends_it_when_another_has_left(monkeypatch):
     import jax
 
-    monkeypatch.setattr(distributed, "_here", distributed._Place(0, 2, types.SimpleNamespace(wait_at_barrier=lambda *_: None)))
+    monkeypatch.setattr(distributed, "_process", distributed._Process(0, 2, types.SimpleNamespace(wait_at_barrier=lambda *_: None)))
     monkeypatch.setattr(jax.distributed, "shutdown", lambda: os.kill(os.getpid(), signal.SIGTERM))
     heard = []
     before = signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
     try:
-        assert distributed.leave(SAVED) == SAVED and not heard
+        assert distributed.shutdown(SAVED) == SAVED and not heard
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -215,7 +215,7 @@ def test_a_process_that_has_saved_leaves_with_85_though_srun_ends_it_when_anothe
 def test_the_environment_says_whether_there_are_others(monkeypatch):
     for name in ("JAX_COORDINATOR_ADDRESS", "MEGASCALE_COORDINATOR_ADDRESS", "SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES"):
         monkeypatch.delenv(name, raising=False)
-    assert not peers.are_several() and not distributed.several() and distributed.is_leader() and distributed.prefix() == ""
+    assert not peers.are_expected() and not distributed.is_distributed() and distributed.is_leader() and distributed.prefix() == ""
     told = {
         "JAX_COORDINATOR_ADDRESS": "10.0.0.1:8476",
         "MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1:8080",
@@ -226,15 +226,15 @@ def test_the_environment_says_whether_there_are_others(monkeypatch):
     for name, value in told.items():
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert peers.are_several(), name
+            assert peers.are_expected(), name
     for name, value in {"SLURM_STEP_NUM_TASKS": "1", "TPU_WORKER_HOSTNAMES": "localhost"}.items():
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert not peers.are_several(), name
+            assert not peers.are_expected(), name
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "10.0.0.1:8476")
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'"):
-        distributed.join()
+        distributed.initialize()
 
 
 def test_what_fails_in_process_0_is_raised_in_the_others(monkeypatch):
@@ -257,7 +257,7 @@ def test_what_fails_in_process_0_is_raised_in_the_others(monkeypatch):
     # A mistake has a mistake's status in all processes, and what may pass has not: a JobSet ends at the former alone.
     for failure, status in ((UserError("there is none"), 2), (OSError("there is none"), 1)):
         for index, error in ((0, "there is none"), (1, "process 0 could not read the data: there is none")):
-            monkeypatch.setattr(distributed, "_here", distributed._Place(index, 2, Client()))
+            monkeypatch.setattr(distributed, "_process", distributed._Process(index, 2, Client()))
             monkeypatch.setattr(distributed, "_uses", type(distributed._uses)())
             with pytest.raises(type(failure) if index == 0 else UserError, match=error) as raised:
                 everywhere()

@@ -8,7 +8,8 @@ import pytest
 
 from jaxnmt.config import Batching, Mesh
 from jaxnmt.data.batching import BatchPlan
-from jaxnmt.data.loader import FlatCorpus, assemble, batches
+from jaxnmt.data.corpus import in_memory
+from jaxnmt.data.loader import assemble, batches
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held
 
@@ -41,9 +42,8 @@ class Hosts:
 
     def plan(self, layout="packed"):
         batching = Batching(layout=layout, tokens=230, row_length=16, max_shapes=2)
-        lengths = [np.diff(offsets) for offsets in (CORPUS.source_offsets, CORPUS.target_offsets)]
         padding = ACCUMULATION * batch_parts(self.mesh)
-        return BatchPlan([lengths], [1.0], batching, 1, 16, row_multiple=ACCUMULATION, row_padding=padding)
+        return BatchPlan([CORPUS.lengths], [1.0], batching, 1, 16, row_multiple=ACCUMULATION, row_padding=padding)
 
     def read(self, layout, start, stop):
         """{step: how often each pair is read, by all hosts together}."""
@@ -58,7 +58,7 @@ class Hosts:
 
 def corpus():
     random = np.random.default_rng(0)
-    return FlatCorpus(
+    return in_memory(
         [(random.integers(4, 99, random.integers(1, 15)), random.integers(4, 99, random.integers(1, 15))) for _ in range(PAIRS)]
     )
 

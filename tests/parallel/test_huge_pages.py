@@ -11,8 +11,8 @@ from jaxnmt.parallel import huge_pages
 PROGRAM = """
 import os, resource, sys
 before = os.getpid()
-from jaxnmt import huge_pages
-huge_pages.use()
+from jaxnmt.parallel import huge_pages
+huge_pages.enable()
 start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 buffer = bytearray(1 << 26)
 for place in range(0, len(buffer), 4096):
@@ -58,5 +58,5 @@ def test_a_process_is_started_again_only_where_huge_pages_are_to_be_had(setting,
     monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
     monkeypatch.setattr(os, "execve", lambda *words: calls.append(words))
     monkeypatch.setattr(huge_pages, "SETTING", path)
-    huge_pages.use()
+    huge_pages.enable()
     assert len(calls) == started

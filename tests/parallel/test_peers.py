@@ -81,7 +81,7 @@ def test_variables_of_ours_come_before_those_of_slurm(environment):
 def test_an_address_is_a_host_and_a_port(address, environment):
     environment(JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="0")
     with pytest.raises(UserError, match="must be host:port of process 0"):
-        distributed.join()
+        distributed.initialize()
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "65536"])
@@ -116,22 +116,22 @@ def test_a_name_that_does_not_resolve_is_waited_for_only_where_it_may_come(monke
     monkeypatch.setattr(peers, "time", clock)
     monkeypatch.setattr(peers, "_check_port", lambda address: None)
     with pytest.raises(Unreachable, match="process 3 of 4: process 0 is at node001:61440, and node001 does not resolve on here") as error:
-        with peers.patience(peers.Peers("node001:61440", 4, 3, [1], is_fixed=True)):
+        with peers.connect_timeout(peers.Peers("node001:61440", 4, 3, [1], is_fixed=True)):
             raise AssertionError("it did not wait")
     assert error.value.status == 75 and len(tries) == 1 and capsys.readouterr().err == ""
-    with peers.patience(peers.Peers("pod-0.set:8476", 2, 0)):  # on Kubernetes
+    with peers.connect_timeout(peers.Peers("pod-0.set:8476", 2, 0)):  # on Kubernetes
         assert tries[-1] == ("pod-0.set", 8476) and clock.now == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and "pod-0.set does not resolve (Name or service not known); trying for 5 minutes" in said[0]
     assert said[1] == "process 0 at pod-0.set:8476, waiting for 1 other"
     tries[:] = [("", 0)] * 2
     failure = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")  # as a busy name server answers
-    with peers.patience(peers.Peers("node001:61440", 4, 3, [1], is_fixed=True)):
+    with peers.connect_timeout(peers.Peers("node001:61440", 4, 3, [1], is_fixed=True)):
         assert len(tries) == 4
     tries.clear()
     failure = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     monkeypatch.setattr(peers, "WAIT_SECONDS", 3.0)
-    with pytest.raises(Unreachable, match="does not resolve"), peers.patience(peers.Peers("pod-0.set:8476", 2, 0)):
+    with pytest.raises(Unreachable, match="does not resolve"), peers.connect_timeout(peers.Peers("pod-0.set:8476", 2, 0)):
         raise AssertionError("it did not wait")
 
 

@@ -10,7 +10,7 @@ import tiny
 from jax.sharding import PartitionSpec
 
 from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, replace
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import EncoderDecoder, build_model
 from jaxnmt.parallel import sharding
@@ -29,7 +29,7 @@ RUNGS = {
     "normalised": replace(RECURRENT, cell="layernorm_lstm", bidirectional="first", window=3),
     **{score: replace(RECURRENT, score=score) for score in ("dot", "general", "concat", "location")},
 }
-OURS = VARIANTS | RUNGS | {f"config {name}": config_files.load(name).model for name in config_files.shipped()}
+OURS = VARIANTS | RUNGS | {f"config {name}": load_config(name).model for name in shipped_configs()}
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -8,18 +8,16 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt import cli, errors
+from jaxnmt import cli, errors, load
 from jaxnmt.data.prepared import prepare
 from jaxnmt.parallel.sharding import make_mesh
+from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
-from jaxnmt.training.averaging import average
-from jaxnmt.training.checkpoint import steps
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import abstract_state
-from jaxnmt.training.trained import identify, load, open_run
 
 
 def filled(x, value):
@@ -32,8 +30,8 @@ def run_of(folder, values, ema=0.0, **changes):
     run = folder / "run"
     run_directory.start(run, experiment)
     prepare(experiment, run / "tokenizer", say=lambda line: None)
-    abstract = abstract_state(open_run(run).model, make_optimizer(experiment.optimizer), experiment.training, make_mesh(experiment.mesh))
-    store = CheckpointStore(run, experiment.checkpoints)
+    abstract = abstract_state(Run(run).model, make_optimizer(experiment.optimizer), experiment.training, make_mesh(experiment.mesh))
+    store = Checkpoints(run, experiment.checkpoints)
     for step, value in enumerate(values, 1):
         state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)
         params = jax.tree.map(lambda x, value=value: filled(x, value), abstract.params)
@@ -52,39 +50,38 @@ def assert_filled(params, value):
 
 def test_the_mean_of_the_newest(tmp_path):
     run = run_of(tmp_path, [7.0, 1.0, 2.0, 6.0])
-    said = average(run, last=3)
-    assert "checkpoints 2, 3, 4" in said
+    assert Run(run).average(3) == [2, 3, 4]
     found = load(run, "average")
     assert_filled(found.params, 3.0)  # (1 + 2 + 6) / 3
     assert found.checkpoint == "average of checkpoints 2, 3, 4"
-    average(run, last=2)
+    Run(run).average(2)
     assert_filled(load(run, "average").params, 4.0)
     assert sorted(path.name for path in run.iterdir() if "average" in path.name) == ["average"]
 
 
 def test_it_is_summed_in_float64(tmp_path):
     run = run_of(tmp_path, [2.0**24, 1.0, 1.0])  # in float32, 2²⁴ + 1 is 2²⁴
-    average(run, last=3)
+    Run(run).average(3)
     assert_filled(load(run, "average").params, (2**24 + 2) / 3)
 
 
 def test_the_moving_averages_are_averaged_where_they_are_what_decodes(tmp_path):
     run = run_of(tmp_path, [2.0, 4.0], ema=0.9)
-    average(run, last=2)
+    Run(run).average(2)
     assert_filled(load(run, "average").params, -3.0)
 
 
 def test_a_run_whose_layers_were_scanned(tmp_path):
     run = run_of(tmp_path, [2.0, 5.0], **{"model.scan_layers": True, "model.remat": "full"})
-    average(run, last=2)
+    Run(run).average(2)
     assert_filled(load(run, "average").params, 3.5)
 
 
 def test_what_training_resumes_from_is_not_touched(tmp_path):
     run = run_of(tmp_path, [1.0, 2.0])
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    average(run, last=2)
-    assert {path: path.read_bytes() for path in before} == before and steps(run) == [1, 2]
+    Run(run).average(2)
+    assert {path: path.read_bytes() for path in before} == before and Run(run).checkpoints == [1, 2]
 
 
 def test_a_checkpoint_by_name(tmp_path):
@@ -100,16 +97,17 @@ def test_a_checkpoint_by_name(tmp_path):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_what_would_be_loaded_is_known_by_name_and_checksum_without_reading_it(tmp_path, ema):
     run = run_of(tmp_path, [1.0, 2.0, 3.0], ema=ema)
-    average(run, last=2)
+    Run(run).average(2)
     sums = set()
     for word in ("best", "latest", 2, "average"):
         found = load(run, word)
-        name, known, same = identify(run, word)
-        assert (name, known) == (found.checkpoint, int(checksum(found.params))) and load(run, same).checkpoint == name
+        known = Checkpoints(run).find(word)
+        assert (known.name, known.checksum) == (found.checkpoint, int(checksum(found.params)))
+        assert load(run, known.which).checkpoint == known.name
         sums.add(int(checksum(found.params)))
     assert len(sums) == 4
     with pytest.raises(errors.UserError, match="has no checkpoint 9; it has 1, 2, 3"):
-        identify(run, 9)
+        Checkpoints(run).find(9)
 
 
 def test_fewer_than_asked_for_says_how_to_keep_more(tmp_path, capsys):
@@ -122,7 +120,7 @@ def test_fewer_than_asked_for_says_how_to_keep_more(tmp_path, capsys):
 
 def test_a_damaged_average_is_refused(tmp_path):
     run = run_of(tmp_path, [1.0, 2.0])
-    average(run, last=2)
+    Run(run).average(2)
     record = json.loads((run / "average" / "average.json").read_text())
     (run / "average" / "average.json").write_text(json.dumps(record | {"checksum": record["checksum"] ^ 1}))
     with pytest.raises(errors.UserError, match="damaged"):
@@ -132,7 +130,7 @@ def test_a_damaged_average_is_refused(tmp_path):
 def test_the_average_translates(tmp_path, capsys):
     run = run_of(tmp_path, [0.01, 0.02])
     (tmp_path / "in.xx").write_text("a b c\n\n")
-    average(run, last=2)
+    Run(run).average(2)
     arguments = ["translate", str(run), "--checkpoint", "average", "--input", str(tmp_path / "in.xx"), "--beam-size", "1"]
     assert cli.main(arguments) == 0
     captured = capsys.readouterr()

@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -13,10 +14,10 @@ import pytest
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import save_config
 from jaxnmt.io.literal_paths import LiteralPath
-from jaxnmt.training.checkpoint import best_step, folder, read_progress, restore_params, steps
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.runs.directory import checkpoints as steps
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import TrainState
 
@@ -27,7 +28,7 @@ def state(step: int, size: int = 3) -> TrainState:
 
 
 def save(run, scores: dict[int, float | None], config=cfg.Checkpoints(keep_latest=2, keep_best=1)):  # noqa: B008
-    store = CheckpointStore(run, config)
+    store = Checkpoints(run, config)
     for step, score in scores.items():
         store.save(state(step), Progress(best_step=step), None if score is None else Score("bleu", score))
     store.close()
@@ -35,40 +36,40 @@ def save(run, scores: dict[int, float | None], config=cfg.Checkpoints(keep_lates
 
 def test_the_best_is_kept_and_known_in_later_sessions(tmp_path):
     save(tmp_path, {1: 1.0, 2: 5.0, 3: 5.0, 4: None, 5: 2.0})
-    assert steps(tmp_path) == [2, 4, 5] and best_step(tmp_path) == 2  # of equals, the earlier
+    assert steps(tmp_path) == [2, 4, 5] and Checkpoints(tmp_path).best() == 2  # of equals, the earlier
     save(tmp_path, {6: 1.0, 7: None, 8: 3.0})
-    assert steps(tmp_path) == [2, 7, 8] and best_step(tmp_path) == 2
+    assert steps(tmp_path) == [2, 7, 8] and Checkpoints(tmp_path).best() == 2
     save(tmp_path, {9: 7.0, 10: None, 11: None})
-    assert steps(tmp_path) == [9, 10, 11] and best_step(tmp_path) == 9
+    assert steps(tmp_path) == [9, 10, 11] and Checkpoints(tmp_path).best() == 9
 
 
 def test_of_equal_scores_the_one_with_the_lower_loss_is_kept(tmp_path):
-    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
+    store = Checkpoints(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
     for step, loss in {1: 5.0, 2: 4.0, 3: 4.5, 4: 4.0}.items():
         store.save(state(step), Progress(), Score("bleu", 0.0, loss))
     store.close()
-    assert steps(tmp_path) == [2, 4] and best_step(tmp_path) == 2  # of equals in both, the earlier
+    assert steps(tmp_path) == [2, 4] and Checkpoints(tmp_path).best() == 2  # of equals in both, the earlier
 
 
 def test_scores_of_another_metric_are_no_scores(tmp_path):
-    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=2, keep_best=1))
+    store = Checkpoints(tmp_path, cfg.Checkpoints(keep_latest=2, keep_best=1))
     for step, score in {1: Score("bleu", 30.0, 4.0), 2: Score("loss", -4.0, 4.0), 3: Score("loss", -5.0, 5.0), 4: None}.items():
         store.save(state(step), Progress(), score)
         if step == 1:
             store.wait()
-            assert best_step(tmp_path) == 1
+            assert Checkpoints(tmp_path).best() == 1
     store.close()
-    assert steps(tmp_path) == [2, 3, 4] and best_step(tmp_path) == 2
+    assert steps(tmp_path) == [2, 3, 4] and Checkpoints(tmp_path).best() == 2
 
 
 def test_bleu_of_another_tokenizer_is_another_score(tmp_path):
     by_characters, by_words = Score("bleu", 30.0, 4.0, "tok:char"), Score("bleu", 22.0, 3.0, "tok:zh")
     assert by_words.beats(by_characters) and by_characters.beats(by_words) and not by_words.beats(Score("bleu", 23.0, 3.0, "tok:zh"))
-    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
+    store = Checkpoints(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
     for step, score in {1: by_characters, 2: by_words, 3: dataclasses.replace(by_words, value=21.0)}.items():
         store.save(state(step), Progress(), score)
     store.close()
-    assert steps(tmp_path) == [2, 3] and best_step(tmp_path) == 2
+    assert steps(tmp_path) == [2, 3] and Checkpoints(tmp_path).best() == 2
 
 
 def rewrite(path, change):
@@ -77,21 +78,24 @@ def rewrite(path, change):
 
 @pytest.mark.parametrize("metric", ["loss", "bleu"])
 def test_scores_of_an_earlier_version_are_of_the_metric_of_the_runs_settings(tmp_path, metric):
-    config_files.save(cfg.replace(cfg.Experiment(), **{"validation.metric": metric}), tmp_path / "config.json")
+    save_config(cfg.replace(cfg.Experiment(), **{"validation.metric": metric}), tmp_path / "config.json")
     save(tmp_path, {1: 2.0, 2: 1.0})
     for step in (1, 2):
-        rewrite(folder(tmp_path) / str(step) / "metrics" / "metrics", lambda saved: {name: saved[name] for name in ("score", "step")})
         rewrite(
-            folder(tmp_path) / str(step) / "progress" / "metadata",
+            Checkpoints(tmp_path).folder / str(step) / "metrics" / "metrics",
+            lambda saved: {name: saved[name] for name in ("score", "step")},
+        )
+        rewrite(
+            Checkpoints(tmp_path).folder / str(step) / "progress" / "metadata",
             lambda saved: {"best_score": 2.0, "best_step": 1, "bar": 1.5, "stale": 3},
         )
-    assert best_step(tmp_path) == 1
-    assert read_progress(tmp_path, 2) == Progress(Score(metric, 2.0), 1, Score(metric, 1.5), 3)
+    assert Checkpoints(tmp_path).best() == 1
+    assert Checkpoints(tmp_path).progress(2) == Progress(Score(metric, 2.0), 1, Score(metric, 1.5), 3)
     assert not Score(metric, 2.0, 0.1).beats(Score(metric, 2.0)) and Score(metric, 2.1, 9.0).beats(Score(metric, 2.0))
-    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=1))
+    store = Checkpoints(tmp_path, cfg.Checkpoints(keep_latest=1))
     store.save(state(3), Progress(), Score(metric, 1.0, 5.0))
     store.close()
-    assert steps(tmp_path) == [1, 3] and best_step(tmp_path) == 1
+    assert steps(tmp_path) == [1, 3] and Checkpoints(tmp_path).best() == 1
     save(tmp_path, {4: 0.5}, cfg.Checkpoints(keep_latest=1))  # in BLEU
     assert steps(tmp_path) == ([1, 4] if metric == "bleu" else [4])
 
@@ -118,7 +122,7 @@ def change_the_shapes(checkpoint):
 @pytest.mark.parametrize("moment", ["save", "close"])
 def test_older_checkpoints_stay_until_the_new_one_has_been_read_back(harm, moment, tmp_path, monkeypatch):
     save(tmp_path, {1: 5.0, 2: None}, cfg.Checkpoints(keep_latest=1, keep_best=1))
-    store = CheckpointStore(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
+    store = Checkpoints(tmp_path, cfg.Checkpoints(keep_latest=1, keep_best=1))
     store.save(state(3), Progress(), Score("bleu", 9.0))
     store._manager.wait_until_finished()
     harm(tmp_path / "checkpoints" / "3")
@@ -148,27 +152,32 @@ def test_a_kill_while_old_checkpoints_are_removed_loses_nothing_and_the_next_ses
     save(tmp_path, {1: 5.0, 2: 1.0, 3: 2.0})
     assert steps(tmp_path) == [1, 2, 3]
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(*((CheckpointStore, "_collect") if moment.startswith("before") else (LiteralPath, "rmtree")), die)
+        patch.setattr(*((Checkpoints, "_remove_old") if moment.startswith("before") else (LiteralPath, "rmtree")), die)
         save(tmp_path, {4: 3.0})
     assert steps(tmp_path) == ([1, 2, 3, 4] if moment.startswith("before") else [1, 3, 4])
-    assert best_step(tmp_path) == 1 and [restored(tmp_path, step) for step in steps(tmp_path)] == steps(tmp_path)
+    assert Checkpoints(tmp_path).best() == 1 and [restored(tmp_path, step) for step in steps(tmp_path)] == steps(tmp_path)
     save(tmp_path, {5: 4.0})
-    assert steps(tmp_path) == [1, 4, 5] and {path.name for path in folder(tmp_path).iterdir()} == {"1", "4", "5"}
+    assert steps(tmp_path) == [1, 4, 5] and {path.name for path in Checkpoints(tmp_path).folder.iterdir()} == {"1", "4", "5"}
 
 
 def restored(run, step):
-    return restore_params(run, {"a": jnp.zeros(3)}, step, averaged=False)["a"].tolist()[0]
+    return params(run, step)["a"].tolist()[0]
+
+
+def params(run, step):
+    like = {"a": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))}
+    return Checkpoints(run).params(Checkpoints(run).find(step), like)
 
 
 def test_without_scores_the_newest_is_the_best(tmp_path):
-    assert best_step(tmp_path) is None
+    assert Checkpoints(tmp_path).best() is None
     save(tmp_path, {1: None, 2: None})
-    assert best_step(tmp_path) == 2
+    assert Checkpoints(tmp_path).best() == 2
 
 
 def test_progress_is_read_alone(tmp_path):
     save(tmp_path, {3: None})
-    assert read_progress(tmp_path, 3) == Progress(best_step=3)
+    assert Checkpoints(tmp_path).progress(3) == Progress(best_step=3)
 
 
 @contextlib.contextmanager
@@ -183,7 +192,7 @@ def files_limited_to(size: int):
 
 def test_a_checkpoint_that_cannot_be_written_is_one_sentence_and_leaves_the_one_before(tmp_path):
     save(tmp_path, {1: None})
-    store = CheckpointStore(tmp_path, cfg.Checkpoints())
+    store = Checkpoints(tmp_path, cfg.Checkpoints())
     noise = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)  # does not compress
     with files_limited_to(50_000):
         with pytest.raises(errors.UserError, match="cannot be written .File too large.*jaxnmt resume"):
@@ -191,5 +200,5 @@ def test_a_checkpoint_that_cannot_be_written_is_one_sentence_and_leaves_the_one_
             store.wait()
     assert steps(tmp_path) == [1]
     save(tmp_path, {2: None})
-    assert steps(tmp_path) == [1, 2] and not list(folder(tmp_path).glob("*tmp*"))
-    assert restore_params(tmp_path, {"a": jnp.zeros(3)}, 1, averaged=False)["a"].tolist() == [1, 1, 1]
+    assert steps(tmp_path) == [1, 2] and not list(Checkpoints(tmp_path).folder.glob("*tmp*"))
+    assert params(tmp_path, 1)["a"].tolist() == [1, 1, 1]

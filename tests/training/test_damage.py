@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import Checkpoints, Mesh, Optimizer, Training
+from jaxnmt import config as cfg
+from jaxnmt.config import Mesh, Optimizer, Training
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import make_mesh
-from jaxnmt.training.checkpoint import scores
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
@@ -37,14 +37,14 @@ def state_at(step):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     run = tmp_path_factory.mktemp("saved")
-    store = CheckpointStore(run, Checkpoints())
+    store = Checkpoints(run, cfg.Checkpoints())
     store.save(state_at(3), PROGRESS, SCORE)
     store.close()
     return run
 
 
 def restore(run):
-    store = CheckpointStore(run, Checkpoints())
+    store = Checkpoints(run, cfg.Checkpoints())
     try:
         return store.restore(3, abstract_state(MODEL, RULE, TRAINING, make_mesh(Mesh())))
     finally:
@@ -123,7 +123,7 @@ def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, damage):
         (run / file).unlink() if data is None else (run / file).write_bytes(data)
         try:
             state, progress = restore(run)
-            found = scores(run)
+            found = Checkpoints(run).scores()
         except UserError as error:
             noticed += 1
             assert str(run) in str(error) and "remove the folder" in str(error)
@@ -139,4 +139,4 @@ def test_a_digit_of_a_score_that_changes_is_noticed(saved, tmp_path):
     file = run / "checkpoints" / "3" / "metrics" / "metrics"
     file.write_text(file.read_text().replace("12.25", "72.25"))
     with pytest.raises(UserError, match=f"checkpoint 3 of {run} is damaged: its metrics are not what was written"):
-        scores(run)
+        Checkpoints(run).scores()

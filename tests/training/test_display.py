@@ -24,7 +24,7 @@ def shown(monkeypatch, stream, width=80, term="xterm"):
     monkeypatch.setattr(sys, "stderr", stream)
     for name, value in {"COLUMNS": str(width), "LINES": "24", "TERM": term}.items():
         monkeypatch.setenv(name, value)
-    made = display.Display(1000, 0, pytest.fail)
+    made = display.Display(1000, 0, pytest.fail, shown=True)
     made.start()
     made.say("phrases/en-fr:train: :smile: [bold]x[/bold] " + "a long line " * 20 + "ends")
     made.step(200)

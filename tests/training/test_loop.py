@@ -14,23 +14,23 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import files as config_files
+import jaxnmt
+from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
-from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import Diverged, UserError
 from jaxnmt.lab.ablations import worker
-from jaxnmt.parallel import distributed
+from jaxnmt.parallel import distributed, log
 from jaxnmt.runs import summary as run_summary
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training import clock, loop
+from jaxnmt.training import clock, hooks, loop
 from jaxnmt.training import step as steps
-from jaxnmt.training.checkpoint import best_step
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
-from jaxnmt.training.loop import Trainer, validation_loss
+from jaxnmt.training.loop import Trainer, default_hooks
 from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
 from jaxnmt.training.state import initial_state
+from jaxnmt.training.validation import validation_loss
 
 PLAIN = {  # and of the models the one that is traced soonest
     "training.accumulation": 1,
@@ -55,7 +55,7 @@ def trained(folder, scores=None, **changes):
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
     translate = (lambda experiment, model, tokenizer, params, pairs, languages: (["x"] * len(pairs), next(given))) if scores else None
-    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, translate)
+    trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, default_hooks(translate), signals=True)
     trainer.run()
     return trainer
 
@@ -83,13 +83,13 @@ def test_training_stops_when_patience_is_over_and_the_best_is_kept(tmp_path, sai
 def test_of_equal_bleu_the_lower_loss_is_the_better_one(tmp_path, said, monkeypatch):
     """BLEU is 0.00 for all; the loss decides the best checkpoint, the plateau schedule and patience."""
     losses = iter([5.0, 4.0, 4.5, 4.5, 3.0, 3.5, 3.2, 3.1])
-    monkeypatch.setattr(loop, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
+    monkeypatch.setattr(hooks, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
     changes = {"validation.every": 1, "validation.metric": "bleu", "validation.patience": 3, "training.steps": 9}
     changes |= {"schedule.name": "plateau", "schedule.plateau_patience": 2, "schedule.warmup_steps": 1, "schedule.plateau_factor": 0.1}
     trainer = trained(tmp_path, [0.0] * 8, **changes, **{"schedule.learning_rate": 0.01})
     assert [record["best"] for record in read_metrics(tmp_path / "run", "validation")] == [True, True, False, False, True] + [False] * 3
     assert int(trainer.state.step) == 8 and "no better bleu in 3 validations" in said[-1]
-    assert trainer.progress.best_step == 5 == best_step(tmp_path / "run")
+    assert trainer.progress.best_step == 5 == Checkpoints(tmp_path / "run").best()
     rates = [record["learning_rate"] for record in read_metrics(tmp_path / "run", "train")]
     np.testing.assert_allclose(rates, [1e-2] * 4 + [1e-3] * 3 + [1e-4], rtol=1e-5)  # cut after validations 4 and 7
 
@@ -98,11 +98,11 @@ def test_scores_of_two_metrics_are_not_compared(tmp_path, said):
     """A loss of 3 is the score -3, and any BLEU is above it; where the metric changes, the best score begins anew."""
     changes = {"validation.every": 2, "training.steps": 4, "checkpoints.keep_latest": 9}
     trained(tmp_path, [20.0, 10.0], **changes, **{"validation.metric": "bleu"})
-    assert best_step(tmp_path / "run") == 2
+    assert Checkpoints(tmp_path / "run").best() == 2
     trainer = trained(tmp_path, [30.0, 40.0], **(changes | {"training.steps": 8, "validation.metric": "loss"}))
     losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation") if record["step"] > 4}
     assert trainer.progress.best.metric == "loss" and trainer.progress.best_step == min(losses, key=losses.get)
-    assert best_step(tmp_path / "run") == trainer.progress.best_step
+    assert Checkpoints(tmp_path / "run").best() == trainer.progress.best_step
 
 
 def strict(run):
@@ -115,7 +115,7 @@ def strict(run):
 
 
 def saved(folder):
-    config_files.save(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
+    save_config(tiny.experiment(folder, **PLAIN), folder / "run" / "config.json")
     return folder / "run"
 
 
@@ -156,7 +156,7 @@ def test_the_lowest_loss_is_the_best(tmp_path):
     trainer = trained(tmp_path, **changes)  # so large a rate does not only improve it
     losses = {record["step"]: record["loss"] for record in read_metrics(tmp_path / "run", "validation")}
     assert len(set(losses.values())) == 4 and min(losses, key=losses.get) != max(losses)
-    assert trainer.progress.best_step == min(losses, key=losses.get) == best_step(tmp_path / "run")
+    assert trainer.progress.best_step == min(losses, key=losses.get) == Checkpoints(tmp_path / "run").best()
 
 
 def test_a_log_line_by_hand(tmp_path):
@@ -175,7 +175,7 @@ def test_a_log_line_by_hand(tmp_path):
 def test_the_seed_reaches_parameters_and_batches(tmp_path):
     def begun(seed):
         (tmp_path / str(seed)).mkdir()
-        trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), None)
+        trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), default_hooks())
         trainer.store.close()
         return trainer.plan.batch(0).index.tolist(), initial_state(trainer.model, trainer.optimizer, trainer.config.training).params
 
@@ -191,7 +191,8 @@ def test_what_is_no_number_is_never_the_best(tmp_path, said):
     records = [record for record in strict(tmp_path / "run") if record["kind"] == "validation"]
     assert [record["bleu"] for record in records] == [None, 3.0, None, 2.0]
     assert [record["best"] for record in records] == [False, True, False, False]
-    assert trainer.progress.best_step == 4 == best_step(tmp_path / "run") and said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
+    assert trainer.progress.best_step == 4 == Checkpoints(tmp_path / "run").best()
+    assert said[-1].endswith(f"; best bleu at step 4: {tmp_path}/run")
 
 
 def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_path, said, capsys):
@@ -199,8 +200,9 @@ def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_pat
     assert trainer.progress.best is None and trainer.progress.stale == 2
     assert "every validation bleu was NaN, so the latest checkpoint is used instead of the best one" in said[-1]
     run = saved(tmp_path)
-    Translator.from_run(run)
-    assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest, since none has a validation score yet)\n"
+    with log.printed():
+        assert jaxnmt.load(run).params
+    assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest: no checkpoint has a validation score)\n"
     assert "best validation" not in run_summary.show(run)
     result = worker._training_record(run)
     assert result["validation_score"] == -math.inf and result["best_step"] is None
@@ -246,15 +248,17 @@ def test_validating_and_saving_is_not_being_stuck(tmp_path, monkeypatch):
 
     seen: list[bool] = []
     monkeypatch.setattr(distributed, "Watchdog", Dog)
-    monkeypatch.setattr(loop, "validation_loss", watched(loop.validation_loss))
-    monkeypatch.setattr(CheckpointStore, "save", watched(CheckpointStore.save))
+    monkeypatch.setattr(hooks, "validation_loss", watched(hooks.validation_loss))
+    monkeypatch.setattr(Checkpoints, "save", watched(Checkpoints.save))
     trained(tmp_path, **{"validation.every": 4})
     assert seen == [True] * 6  # validations at 4 and 8, saves at 3, 4, 6 and 8
 
 
 def test_validation_counts_every_pair_once(tmp_path):
     (tmp_path / "run").mkdir()
-    trainer = Trainer(tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", None)  # three pairs a batch
+    trainer = Trainer(
+        tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", default_hooks()
+    )  # three pairs a batch
     params = tiny.params_of(trainer.model)
     found = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
     tokenizer, pairs = trainer.data.tokenizer, trainer.data.validation
@@ -287,10 +291,10 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
 
         return slower
 
-    one_step = Trainer._record
-    monkeypatch.setattr(Trainer, "_record", a_minute)
-    monkeypatch.setattr(loop, "validation_loss", an_hour(loop.validation_loss))  # which is no training, and neither is saving
-    monkeypatch.setattr(CheckpointStore, "save", an_hour(CheckpointStore.save))
+    one_step = hooks.Log.record
+    monkeypatch.setattr(hooks.Log, "record", a_minute)
+    monkeypatch.setattr(hooks, "validation_loss", an_hour(hooks.validation_loss))  # which is no training, and neither is saving
+    monkeypatch.setattr(Checkpoints, "save", an_hour(Checkpoints.save))
     changes = {"validation.every": 0, "training.steps": 9}
 
     def steps_in(minutes):
@@ -308,15 +312,15 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
 def test_the_seconds_of_all_log_lines_are_those_of_training_however_often_it_stops(tmp_path, monkeypatch, said):
     now = [0.0]
     monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
-    one_step = Trainer._record
+    one_step = hooks.Log.record
 
-    def a_minute(trainer, pending):
+    def a_minute(log, trainer, finished):
         now[0] += 60
-        one_step(trainer, pending)
-        if pending.step in (2, 5):  # in the middle of what a log line will tell
+        one_step(log, trainer, finished)
+        if finished.step in (2, 5):  # in the middle of what a log line will tell
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(Trainer, "_record", a_minute)
+    monkeypatch.setattr(hooks.Log, "record", a_minute)
     changes = {"logging.every": 4, "training.steps": 9}
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
@@ -338,4 +342,4 @@ def test_the_last_validation_of_a_run_that_could_go_on_cuts_no_rate_and_uses_up_
     tiny.assert_same(whole.state.params, part.state.params)
     for progress in (whole.progress, part.progress):
         assert (progress.best_scheduled.value, progress.stale) == (6.0, 0)
-    assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and best_step(tmp_path / "parts" / "run") == 3
+    assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and Checkpoints(tmp_path / "parts" / "run").best() == 3

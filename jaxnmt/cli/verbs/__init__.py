@@ -1,17 +1,17 @@
-"""The verbs of the `jaxnmt` command: a function each, which wires rooms together, and its options. JAX is imported by those that compute,
-after the user's words are checked."""
+"""The verbs of the `jaxnmt` command. Each is a function of names and options; those that compute import JAX after the words are checked."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from collections.abc import Callable
 from typing import Any
 
 from jaxnmt.cli.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.cli.verbs.common import NoOptions, Settings, trainable
-from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config import checks, replace
+from jaxnmt.config.files import load_config
+from jaxnmt.run import trainable
 from jaxnmt.runs import directory as run_directory
 
 
@@ -20,22 +20,23 @@ class Verb:
     """A verb of the command.
 
     Attributes:
-        function: takes the names, then the options, then the other command if there is one.
-        takes: the names ("[…]" may be missing; a last "[…...]" is a list).
-        blank: the options with their defaults.
-        given: the options with the defaults of the first name, a config or a run.
-        commands: whether another command follows after `--`.
-        check: what checks names and options before they are queued, if several processes can share the work.
-        makes_runs: whether it makes or resumes runs though it takes no RUN.
+        function: takes the names, then `options`, a dataclass; verbs that take no names take another command after `--`, as words.
+        usage: the names ("[...]" is optional; "...]" ends a list).
+        summary: what it does, as the overview says it.
+        check: checks names and options before a job is queued. None: several processes cannot share the work.
+        makes_runs: whether it may open a run although it takes no RUN.
     """
 
     function: Callable[..., int | None]
-    takes: tuple[str, ...]
-    blank: Any
-    given: Callable[[str], Any] | None = None
-    commands: bool = False
+    usage: str
+    summary: str
     check: Callable[..., object] | None = None
     makes_runs: bool = False
+
+    @property
+    def takes(self) -> list[str]:
+        """Return the names that it takes."""
+        return self.usage.split()
 
     @property
     def least(self) -> int:
@@ -44,78 +45,60 @@ class Verb:
 
     @property
     def most(self) -> float:
-        """Return how many names it takes."""
-        return math.inf if self.takes and self.takes[-1].endswith("...]") else len(self.takes)
+        """Return how many names it takes at most."""
+        return math.inf if self.usage.endswith("...]") else len(self.takes)
 
     @property
     def opens_runs(self) -> bool:
         """Return whether `--trust` goes with it."""
-        return self.makes_runs or any("RUN" in place for place in self.takes)
+        return self.makes_runs or "RUN" in self.usage
+
+    def options(self, name: str = "") -> Any:
+        """Return the options with their defaults; those that are settings have the values of the config or run `name`.
+
+        Raises:
+            UserError: there is no such config or run.
+        """
+        options = typing.get_type_hints(self.function)["options"]()
+        settings = [field.name for field in dataclasses.fields(options) if dataclasses.is_dataclass(getattr(options, field.name))]
+        if not name or not settings or (self.usage.startswith("SOURCE") and training.is_text(name)):
+            return options
+        experiment = run_directory.read(name) if self.usage.startswith("RUN") else load_config(name)
+        return replace(options, **{part: experiment if part == "experiment" else getattr(experiment, part) for part in settings})
 
 
 def _check_experiment(name: str, options: Any) -> None:
-    if getattr(options, "explain_sharding", False):  # for which no data is read
-        config_checks.validate(options.experiment)
+    if getattr(options, "explain_sharding", False):  # which needs no training data
+        checks.validate(options.experiment)
     else:
         trainable(name, options.experiment)
 
 
 VERBS = {
-    "train": Verb(
-        training.train,
-        ("CONFIG",),
-        training.Train(),
-        lambda config: training.Train(experiment=config_files.load(config)),
-        check=_check_experiment,
-        makes_runs=True,
-    ),
-    "resume": Verb(training.resume, ("RUN",), Settings(), lambda run: Settings(run_directory.read(run)), check=_check_experiment),
-    "translate": Verb(
-        translation.translate,
-        ("RUN",),
-        translation.Translate(),
-        lambda run: translation.Translate(decoding=run_directory.read(run).decoding),
-        check=translation.checked,
-    ),
-    "evaluate": Verb(
-        translation.evaluate,
-        ("RUN",),
-        translation.Evaluate(),
-        lambda run: translation.Evaluate(decoding=run_directory.read(run).decoding),
-        check=translation.checked,
-    ),
-    "compare": Verb(analysis.compare, ("RUN|FILE", "[RUN|FILE...]"), analysis.Compare()),
-    "visualize": Verb(
-        pictures.visualize,
-        ("RUN", '"SENTENCE"'),
-        pictures.Visualize(),
-        lambda run: pictures.Visualize(decoding=run_directory.read(run).decoding),
-    ),
-    "probe length": Verb(pictures.probe_length, ("RUN|FILE", "[RUN|FILE...]"), pictures.Length()),
-    "probe contrast": Verb(pictures.probe_contrast, ("RUN", "[RUN...]"), pictures.Contrast()),
-    "probe embeddings": Verb(pictures.probe_embeddings, ("RUN",), pictures.Embeddings()),
-    "probe gates": Verb(pictures.probe_gates, ("RUN", '"SENTENCE"'), pictures.Gates()),
-    "data prepare": Verb(
-        training.data_prepare,
-        ("CONFIG",),
-        training.Prepare(),
-        lambda config: training.Prepare(experiment=config_files.load(config)),
-        check=_check_experiment,
-        makes_runs=True,
-    ),
-    "data check": Verb(training.data_check, ("SOURCE|CONFIG", "[TARGET]"), Settings(), training.settings_of),
-    "runs curves": Verb(pictures.runs_curves, ("RUN", "[RUN...]"), pictures.Curves()),
-    "runs show": Verb(training.runs_show, ("RUN|FOLDER",), NoOptions()),
-    "runs average": Verb(training.runs_average, ("RUN",), training.Average()),
-    "bench": Verb(analysis.bench, ("CONFIG",), analysis.Bench(), lambda config: analysis.Bench(experiment=config_files.load(config))),
-    "laws": Verb(analysis.laws, ("CONFIG",), analysis.Laws(), lambda config: analysis.Laws(model=config_files.load(config).model)),
-    "plan": Verb(planning.plan, ("CONFIG",), planning.Plan(), lambda config: planning.Plan(experiment=config_files.load(config))),
-    "probe gradients": Verb(probes.gradients, ("CONFIG|RUN", "[CONFIG|RUN...]"), probes.Gradients()),
-    "probe recall": Verb(probes.recall, ("CONFIG", "[CONFIG...]"), probes.Recall()),
-    "probe steptime": Verb(probes.steptime, ("CONFIG", "[CONFIG...]"), probes.Steptime()),
-    "ablate": Verb(studies.ablate, ("STUDY",), studies.Ablate(), makes_runs=True),
-    "launch local": Verb(launching.local, (), launching.Local(), commands=True),
-    "launch slurm": Verb(launching.slurm, (), launching.Slurm(), commands=True),
-    "launch jobset": Verb(launching.jobset, (), launching.Jobset(), commands=True),
-    "launch tpu_vm": Verb(launching.tpu_vm, (), launching.TpuVm(), commands=True),
+    "train": Verb(training.train, "CONFIG", "train a model; resume it if the run exists", _check_experiment, makes_runs=True),
+    "resume": Verb(training.resume, "RUN", "resume a run from its latest checkpoint", _check_experiment),
+    "translate": Verb(translation.translate, "RUN", "translate lines from stdin to stdout", translation.checked),
+    "evaluate": Verb(translation.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", translation.checked),
+    "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
+    "visualize": Verb(pictures.visualize, 'RUN "SENTENCE"', "draw step by step how a sentence is translated: an HTML file"),
+    "data prepare": Verb(training.data_prepare, "CONFIG", "clean and tokenise now, train later", _check_experiment, makes_runs=True),
+    "data check": Verb(training.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
+    "runs show": Verb(training.runs_show, "RUN|FOLDER", "show settings, progress and scores"),
+    "runs curves": Verb(pictures.runs_curves, "RUN [RUN...]", "draw learning curves"),
+    "runs average": Verb(training.runs_average, "RUN", "average the latest checkpoints into one"),
+    "probe length": Verb(pictures.probe_length, "RUN|FILE [RUN|FILE...]", "draw BLEU against source length"),
+    "probe contrast": Verb(pictures.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
+    "probe embeddings": Verb(pictures.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
+    "probe gates": Verb(pictures.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
+    "probe gradients": Verb(probes.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),
+    "probe recall": Verb(probes.recall, "CONFIG [CONFIG...]", "draw how well a word seen n steps ago is recalled"),
+    "probe steptime": Verb(probes.steptime, "CONFIG [CONFIG...]", "draw a training step's time and utilisation by length"),
+    "bench": Verb(analysis.bench, "CONFIG", "measure training speed on this computer"),
+    "plan": Verb(planning.plan, "CONFIG", "predict memory and speed on devices that need not be here"),
+    "ablate": Verb(studies.ablate, "STUDY", "train every variant of a study with every seed: a table", makes_runs=True),
+    "laws": Verb(analysis.laws, "CONFIG", "check what must be true of every model"),
+    "launch local": Verb(launching.local, "", "run a command as several processes on this computer"),
+    "launch slurm": Verb(launching.slurm, "", "run a command on nodes of a SLURM cluster"),
+    "launch jobset": Verb(launching.jobset, "", "run a command on hosts of a Kubernetes cluster, with GPUs or TPUs"),
+    "launch tpu_vm": Verb(launching.tpu_vm, "", "run a command on slices of Cloud TPU"),
 }

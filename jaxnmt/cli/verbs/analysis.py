@@ -7,13 +7,15 @@ import json
 import pathlib
 from typing import Annotated, Literal
 
-from jaxnmt.cli.verbs.common import Flat, say, trainable, writable
+from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Experiment, Model, Transformer
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
 from jaxnmt.lab.systems import Systems
+from jaxnmt.parallel.log import say
+from jaxnmt.run import trainable
 
 PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 
@@ -88,7 +90,7 @@ def laws(config: str, options: Laws) -> int:
       jaxnmt laws my_model.py --model.emb-dim 64
       jaxnmt laws my_model.py --only causal padding cached
     """
-    config_checks.validate(dataclasses.replace(config_files.load(config), model=options.model))
+    config_checks.validate(dataclasses.replace(load_config(config), model=options.model))
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # reproducible bits, and eight simulated devices
@@ -126,7 +128,7 @@ def compare(first: str, others: list[str], options: Compare) -> None:
 
     names = [first, *others]
     comparison_report.other_system(names, options.other)
-    test, systems, trained = gather(names, options, say)
+    test, systems, trained = gather(names, options)
     found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
     if options.json:
         write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False), "--json")

@@ -6,9 +6,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jaxnmt.cli.verbs.common import say, writable
+from jaxnmt.cli.verbs.common import writable
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
+from jaxnmt.parallel.log import say
 
 if TYPE_CHECKING:
     from jaxnmt.lab.tables import Table
@@ -27,7 +28,7 @@ def drawable(output: str) -> None:
 
 def write(name: str, text: str, flag: str = "--output") -> None:
     """Write a file, and report it on stderr."""
-    with text_streams.writer(name, flag) as line:
+    with streams.line_writer(name, flag) as line:
         line(text.removesuffix("\n"))
     say(f"written: {name}")
 

@@ -8,14 +8,15 @@ import pathlib
 import webbrowser
 from typing import Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, at_least, say, writable
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, at_least, writable
 from jaxnmt.cli.verbs.drawing import drawable, publish, write
 from jaxnmt.config import Decoding
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
 from jaxnmt.lab.systems import Systems
-from jaxnmt.parallel import compiler
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.parallel.log import say
+from jaxnmt.run import Run
+from jaxnmt.runs import directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,7 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
       jaxnmt visualize runs/quickstart "one hundred and two" --open
       jaxnmt visualize runs/quickstart "one hundred and two" --output numbers.html --json numbers.json --beam-size 3
     """
-    config_checks.validate(dataclasses.replace(run_directory.read(run), decoding=options.decoding))
+    config_checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
     if not sentence.strip():
         raise UserError("the sentence has no word: give one to translate, in quotes")
     writable("--output", options.output)
@@ -110,7 +111,7 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     from jaxnmt.lab.visualize.page import page
     from jaxnmt.lab.visualize.record import of_run
 
-    record = of_run(run_directory.folder(run), sentence, options.decoding, options.checkpoint)
+    record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
     write(options.output, page(record))
     if options.json:
         write(options.json, json.dumps(record, ensure_ascii=False), "--json")
@@ -127,9 +128,9 @@ def runs_curves(first: str, others: list[str], options: Curves) -> None:
       jaxnmt runs curves runs/* --against minutes --metric loss --output loss.svg
     """
     drawable(options.output)
-    runs = [run_directory.folder(run) for run in (first, *others)]
+    runs = [directory.folder(run) for run in (first, *others)]
     for run in runs:
-        run_directory.settings(run)
+        directory.settings(run)
     from jaxnmt.lab import comparison_report, figures, learning_curves
 
     drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]
@@ -155,7 +156,7 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
     from jaxnmt.lab.compare import gather
     from jaxnmt.lab.probes import length
 
-    test, systems, _ = gather([first, *others], options, say)
+    test, systems, _ = gather([first, *others], options)
     made: dict[str, list[list[str]]] = {}
     for system in systems:
         made.setdefault(system.name if options.by == "run" else length.variant_of(system.name), []).append(system.translations)
@@ -182,23 +183,19 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     """
     drawable(options.output)
     names = [first, *others]
-    experiments = [run_directory.read(name) for name in names]
+    runs = [Run(name, options.checkpoint) for name in names]
     from jaxnmt.lab import comparison_report
     from jaxnmt.lab.probes import contrast, contrast_pairs
-    from jaxnmt.training.trained import load
 
-    runs = dict(zip(names, experiments, strict=True))
     pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
-    compiler.check()
-    trained = [load(run_directory.folder(name), options.checkpoint) for name in names]
     found = len(pairs)
-    for each in trained:
-        pairs = contrast_pairs.usable(pairs, each.tokenizer, each.experiment.data.max_length)
+    for each in runs:
+        pairs = contrast_pairs.usable(pairs, each.tokenizer, each.config.data.max_length)
     say(f"{found:,} pairs, {found - len(pairs):,} left out: too long, or with a word unknown to a run")
     if not pairs:
         raise UserError("no pair is left to score: give other sentences with --data, or other pairs with --pairs")
     shares = {}
-    for label, each in zip(comparison_report.labels(names), trained, strict=True):
+    for label, each in zip(comparison_report.labels(names), runs, strict=True):
         say(f"{label}: scoring")
         shares[label] = contrast.by_distance(pairs, contrast.preferred(each.model, each.params, each.tokenizer, pairs))
     made = {} if options.pairs else {".tsv": contrast_pairs.as_text(pairs)}
@@ -213,7 +210,6 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
       jaxnmt probe embeddings runs/multi30k --words man woman dog red blue --neighbours 5
       jaxnmt probe embeddings runs/multi30k --word bank --sentences "A man sits on a bank." "A woman works in a bank."
     """
-    run_directory.read(run)
     folder = pathlib.Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: give a folder for the figures")
@@ -221,13 +217,11 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
         raise UserError("--word and --sentences go together: give a word, and at least two sentences that have it")
     from jaxnmt.lab.probes import embeddings_report
-    from jaxnmt.training.trained import load
 
-    compiler.check()
-    trained = load(run_directory.folder(run), options.checkpoint)
-    reports = [embeddings_report.vectors(trained, run_directory.folder(run), options.words, options.side, options.neighbours)]
+    opened = Run(run, options.checkpoint)
+    reports = [embeddings_report.vectors(opened, options.words, options.side, options.neighbours)]
     if options.word:
-        reports.append(embeddings_report.in_sentences(trained, options.word, options.sentences))
+        reports.append(embeddings_report.in_sentences(opened, options.word, options.sentences))
     folder.mkdir(parents=True, exist_ok=True)
     for report in reports:
         publish(options.output, {f"/{name}": text for name, text in report.files.items()}, report.table)
@@ -241,17 +235,14 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
       jaxnmt probe gates runs/gru_bahdanau "one hundred and two" --output images/gates.svg
     """
     drawable(options.output)
-    experiment = run_directory.read(run)
+    config: Any = directory.read(run).model
     from jaxnmt.lab.probes import gates
     from jaxnmt.lab.visualize.record import readable_piece, source_ids
-    from jaxnmt.training.trained import load
 
-    config: Any = experiment.model
     gates.check(config)
-    compiler.check()
-    trained = load(run_directory.folder(run), options.checkpoint)
-    source = source_ids(trained.tokenizer, experiment.data.max_length, sentence)
-    layers, shown = gates.read(config, trained.model, trained.params, source), gates.SHOWN[config.cell]
-    pieces = [readable_piece(piece, trained.tokenizer.pretokenized) for piece in trained.tokenizer.source_pieces(source)]
+    opened = Run(run, options.checkpoint)
+    source = source_ids(opened.tokenizer, opened.config.data.max_length, sentence)
+    layers, shown = gates.read(config, opened.model, opened.params, source), gates.SHOWN[config.cell]
+    pieces = [readable_piece(piece, opened.tokenizer.pretokenized) for piece in opened.tokenizer.source_pieces(source)]
     files = {".svg": gates.drawn(layers, pieces, shown), ".csv": gates.numbers(layers, pieces, shown)}
     publish(options.output, files, gates.table(layers, shown))

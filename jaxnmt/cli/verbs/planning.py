@@ -7,11 +7,13 @@ import json
 import sys
 from typing import Annotated
 
-from jaxnmt.cli.verbs.common import Flat, run_folder, say, writable
+from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
+from jaxnmt.parallel.log import say
+from jaxnmt.run import run_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from jaxnmt.cli.verbs.common import at_least, say
+from jaxnmt.cli.verbs.common import at_least
 from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.errors import UserError
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
+from jaxnmt.parallel.log import say
 
 
 @dataclasses.dataclass(frozen=True)

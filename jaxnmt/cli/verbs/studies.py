@@ -9,10 +9,11 @@ import sys
 from typing import Any, Literal
 
 from jaxnmt.cli import launchers
-from jaxnmt.cli.verbs.common import at_least, say
+from jaxnmt.cli.verbs.common import at_least
 from jaxnmt.cli.verbs.launching import hand_over
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
+from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory as run_directory
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, writable
-from jaxnmt.config import Decoding, Experiment
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
+from jaxnmt.config import Decoding, NonNegative
 from jaxnmt.config import checks as config_checks
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 from jaxnmt.parallel import distributed
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.parallel.log import say
+from jaxnmt.run import Run
+from jaxnmt.runs import directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,8 @@ class Evaluate:
     """File to write the translations to."""
     json: bool = False
     """Print the scores as JSON."""
-    samples: int = 0
-    """Show the first so many sentences with reference and translation."""
+    samples: NonNegative[int] = 0
+    """Show this many sentences, the first ones, with reference and translation."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -69,32 +70,29 @@ def translate(run: str, options: Translate) -> None:
     """
     decoding = options.decoding
     checked(run, options)
-    distributed.join()
+    distributed.initialize()
     with distributed.leader_first("read the input"):
-        lines_at_hand = text_streams.windows(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
+        lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
-        translator = _translator(run, options.checkpoint)
-        align = _aligner(translator, options)
-        done = 0
+        opened, done = Run(run, options.checkpoint), 0
         for lines in windows:
-            found = translator.translate(lines, decoding, done + 1)
-            for number, (candidates, aligned) in enumerate(zip(found, align(lines, found), strict=True), done + 1):
+            found = opened.translator.translate(lines, decoding, done + 1)
+            alignments: Any = found if options.alignments == "none" else opened.aligner.align(lines, found, decoding.batch_size)
+            for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), done + 1):
                 for candidate, alignment in zip(candidates, aligned, strict=True):
                     write(_translation_line(number, candidate, alignment, options))
             done += len(lines)
             say(f"{done:,} sentences translated")
 
 
-def checked(run: str, options: Translate | Evaluate) -> Experiment:
-    """Return the run's experiment with the decoding options of this command.
+def checked(run: str, options: Translate | Evaluate) -> None:
+    """Check the run and the decoding options of this command.
 
     Raises:
         UserError: it is not a run, or settings contradict each other.
     """
-    experiment = dataclasses.replace(run_directory.read(run), decoding=options.decoding)
-    config_checks.validate(experiment)
-    return experiment
+    config_checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
 
 
 def evaluate(run: str, options: Evaluate) -> None:
@@ -106,18 +104,14 @@ def evaluate(run: str, options: Evaluate) -> None:
       jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
       jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
-    experiment = checked(run, options)
+    checked(run, options)
     writable("--output", options.output)
-    distributed.join()
-    from jaxnmt.evaluation.scores import score
-    from jaxnmt.evaluation.test_sets import open_test_set
-
-    asked = options.references, options.target_language, options.tokenize
-    test = open_test_set(experiment, run_directory.folder(run), options.split, options.data, *asked)
-    translator = _translator(run, options.checkpoint)
+    distributed.initialize()
+    opened = Run(run, options.checkpoint)
+    test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
         say(f"translating {len(test.sources):,} sentences of {test.name}")
-        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+        hypotheses = [candidates[0].text for candidates in opened.translator.translate(test.sources, options.decoding)]
         for hypothesis in hypotheses:
             write(hypothesis)
     if not distributed.is_leader():
@@ -125,28 +119,13 @@ def evaluate(run: str, options: Evaluate) -> None:
     names = ("source", *["reference"] * len(test.references), "translation")
     for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
-    scores = score(hypotheses, test.references, test.tokenize, test.note)
+    scores = test.score(hypotheses)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
 
 
 def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
-    """Of several processes, process 0 writes."""
-    return text_streams.writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
-
-
-def _translator(run: str, checkpoint: int | str) -> Any:
-    from jaxnmt.decoding.translator import Translator
-
-    return Translator.from_run(run_directory.folder(run), checkpoint=checkpoint)
-
-
-def _aligner(translator: Any, options: Translate) -> Callable[[list[str], Any], Any]:
-    """(lines, their translations) -> an alignment for each translation; without --alignments anything of that shape."""
-    if options.alignments == "none":
-        return lambda lines, found: found
-    from jaxnmt.decoding.alignments import Aligner
-
-    return functools.partial(Aligner(translator).align, rows=options.decoding.batch_size)
+    """Return what writes lines in process 0; the other processes write nothing."""
+    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:

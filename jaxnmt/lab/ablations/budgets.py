@@ -15,7 +15,7 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, cache_folder, prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Budget, Job, Study
 from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
@@ -94,20 +94,20 @@ def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> 
             f"the text, tokenizer or test sentences of this study are not what its runs began with ({folder / identity.RECORD}): "
             "restore the files, or choose another folder with --folder"
         )
-    whole_files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
+    files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
 
 
 def _epoch_tokens(data: Prepared) -> tuple[int, int]:
     """Return source and target tokens per epoch, including EOS: of as many pairs as there are, sampled from the corpora by weight."""
     pairs, weights = sum(map(len, data.train)), np.array(data.weights) / sum(data.weights)
-    sides = [[corpus.source_lengths for corpus in data.train], [corpus.target_lengths for corpus in data.train]]
+    sides = [[corpus.source.lengths for corpus in data.train], [corpus.target.lengths for corpus in data.train]]
     source, target = (round(pairs * float(weights @ [lengths.mean() + 1 for lengths in side])) for side in sides)
     return source, target
 
 
 def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:
     return BatchPlan(
-        [(corpus.source_lengths, corpus.target_lengths) for corpus in data.train],
+        [corpus.lengths for corpus in data.train],
         data.weights,
         experiment.batching,
         experiment.training.seed,

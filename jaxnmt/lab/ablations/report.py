@@ -7,7 +7,7 @@ import html
 import pathlib
 from collections.abc import Sequence
 
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab import figures, pages
 from jaxnmt.lab.ablations import results
 from jaxnmt.lab.ablations import study as studies
@@ -35,7 +35,7 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
         curves = length.curves(test, made, bins)
         by_length = {"length.svg": length.drawn(curves, length.band(made)), "length.csv": length.numbers(curves, bins)}
         drawn[length.TITLE] = by_length["length.svg"]
-    files = {
+    contents = {
         "report.md": results.markdown(study, rows) + "\n",
         "report.csv": results.table_csv(rows),
         "report.tex": results.latex(study, rows) + "\n",
@@ -44,8 +44,8 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
         **by_length,
         "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
-    for name, text in files.items():
-        whole_files.write(folder / name, text)  # several workers may finish at the same time
+    for name, text in contents.items():
+        files.write(folder / name, text)  # several workers may finish at the same time
     show([table])
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import changed_fields
 from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 from jaxnmt.lab.ablations.study import Job, Study
@@ -99,7 +99,7 @@ def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]
         tested += ["data.max_length", "data.cleaning", "tokenizer"]
     found = {}
     for name, experiment in study.variants.items():
-        if not any(field.startswith(tuple(tested)) for field in config_files.differences(parent, experiment)):
+        if not any(field.startswith(tuple(tested)) for field in changed_fields(parent, experiment)):
             files = [folder / job.folder / "test.txt" for job in finished(study, folder, name)]
             found[name] = [file.read_text(encoding="utf-8").split("\n")[:-1] for file in files]
     return {name: made for name, made in found.items() if made}
@@ -121,7 +121,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
     own = study.variants[variant].schedule.learning_rate
     planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)
     steps = round(statistics.fmean(result["steps"] for result in results)) if results else planned
-    differences = config_files.differences(study.variants[study.parent], study.variants[variant])
+    differences = changed_fields(study.variants[study.parent], study.variants[variant])
     return Row(
         variant=variant,
         differs=", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items()),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import call_function, find_study, to_json, with_absolute_paths, write_json
 from jaxnmt.errors import UserError
 from jaxnmt.runs import directory as run_directory
 
@@ -51,6 +51,7 @@ class Study:
 
     @property
     def parent(self) -> str:
+        """The name of the first variant."""
         return next(iter(self.variants))
 
     @property
@@ -92,8 +93,8 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is no such file, or the study is invalid.
     """
-    path = config_files.find_study(name)
-    study = config_files.call(path, "study", Study)
+    path = find_study(name)
+    study = call_function(path, "study", Study)
     check(study, str(path))
     return study
 
@@ -151,13 +152,13 @@ def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | Non
     }
     if learning_rate is not None:
         changes["schedule.learning_rate"] = learning_rate
-    return config_files.with_absolute_paths(replace(study.variants[job.variant], **changes))
+    return with_absolute_paths(replace(study.variants[job.variant], **changes))
 
 
 def describe(study: Study) -> dict[str, Any]:
     """Return everything that defines a study, for JSON; equal descriptions mean equal studies."""
     plain = dataclasses.asdict(dataclasses.replace(study, variants={}))
-    return json.loads(json.dumps(plain | {"variants": {name: config_files.plain(e) for name, e in study.variants.items()}}))
+    return json.loads(json.dumps(plain | {"variants": {name: to_json(e) for name, e in study.variants.items()}}))
 
 
 def begin(study: Study, folder: pathlib.Path) -> None:
@@ -172,7 +173,7 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         if any(not name.startswith(f".{path.name}") for name in found):  # except what another worker leaves while it writes study.json
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
         folder.mkdir(parents=True, exist_ok=True)
-        config_files.write_json(now, path)
+        write_json(now, path)
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [field for field in now if before.get(field) != now[field] and field != "seeds"]
@@ -180,4 +181,4 @@ def begin(study: Study, folder: pathlib.Path) -> None:
         raise UserError(
             f"{folder} contains a study with other {' and '.join(changed)}: choose another folder with --folder, or restore the config file"
         )
-    config_files.write_json(now, path)  # other seeds only add or omit runs
+    write_json(now, path)  # other seeds only add or omit runs

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from jaxnmt.config import Experiment
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import write_json
 from jaxnmt.errors import SAVED, Diverged, UserError
-from jaxnmt.io import lost_output
+from jaxnmt.io import streams
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Job, Study
 from jaxnmt.parallel import peers
@@ -92,7 +92,7 @@ def _attempt(study: Study, folder: pathlib.Path, steps: Steps, job: Job, failed:
             say(f"{job.folder} failed: see the end of {folder / job.folder / 'log.txt'}")
             failed.append(job)
         else:
-            config_files.write_json(result, folder / job.folder / RESULT)
+            write_json(result, folder / job.folder / RESULT)
     return True
 
 
@@ -132,7 +132,7 @@ def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: S
         now = _train_and_score(studies.experiment_of(study, job, steps, rate), again, "run", claim)
         if now is None:
             raise UserError(f"{again} failed: see the end of {again / 'log.txt'}")
-        config_files.write_json(now, again / RESULT)
+        write_json(now, again / RESULT)
     differ = [part for part in ("validations", "test") if before[part] != now[part]]
     for part in differ:
         say(f"{part} differ:\n  then {before[part]}\n  now  {now[part]}")
@@ -206,12 +206,12 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
         KeyboardInterrupt, SystemExit, BrokenPipeError: Ctrl-C, a signal, a closed pipe on our stderr; after the subprocess has ended.
     """
     command = [sys.executable, "-P", "-m", "jaxnmt", *words]  # -P: no module of the current folder is imported
-    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_environment(), pass_fds=[claim.fileno()])
+    process = subprocess.Popen(command, stdout=out, stderr=log, env=peers.single_process_env(), pass_fds=[claim.fileno()])
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(POLL_SECONDS)
-            if lost_output.is_closed_pipe(sys.stderr):
+            if streams.is_closed_pipe(sys.stderr):
                 raise BrokenPipeError
     except (KeyboardInterrupt, SystemExit, BrokenPipeError):
         process.terminate()
@@ -223,7 +223,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
     validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
-    sign, name = (1, "bleu") if run_directory.setting(run, "validation.metric") == "bleu" else (-1, "loss")
+    sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
     score = sign * best[name] if best else -math.inf
     return {
         "validation_score": score if math.isfinite(score) else -math.inf,

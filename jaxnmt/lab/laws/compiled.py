@@ -44,7 +44,7 @@ def compiled(subject: Subject, every: bool = False) -> Verdict:
     Args:
         every: ask for every parameter's gradient alone, not only that of each kind of layer's kernel, one bias, one scale and so on.
     """
-    if wrong := compiler.faults():
+    if wrong := compiler.miscompilations():
         return Verdict(False, f"this compiler is known to be wrong, and is: {'; '.join(wrong)}")
     loss = _Loss(Subject(_shallow(subject.config)))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # that compiles while the references are computed here

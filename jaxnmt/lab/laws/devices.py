@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.config import files as config_files
 from jaxnmt.config import trust
+from jaxnmt.config.files import read_config, save_config
 from jaxnmt.lab.laws.practice import Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, close
 from jaxnmt.lab.laws.training import restore, save
@@ -46,7 +46,7 @@ def devices(subject: Subject) -> Verdict:
 
 def _on_eight(subject: Subject, folder: Path) -> dict:
     """What `worker` tells, of a process of its own."""
-    config_files.save(subject.experiment, folder / "config.json")
+    save_config(subject.experiment, folder / "config.json")
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     code = "import sys; from jaxnmt.lab.laws.devices import worker; worker(sys.argv[1])"
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -60,7 +60,7 @@ def worker(folder: str) -> None:
     """Train on all the devices of this process; leave a checkpoint and `told.json` in a folder that holds `config.json`."""
     run = Path(folder)
     with trust.everything():  # the parent has written it
-        experiment = config_files.read(run / "config.json")
+        experiment = read_config(run / "config.json")
     subject = Subject(experiment.model)
     for mesh in MESHES:
         try:

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.batching import PlannedBatch
-from jaxnmt.data.loader import FlatCorpus, assemble
+from jaxnmt.data.corpus import in_memory
+from jaxnmt.data.loader import assemble
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import Noise
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned
@@ -69,7 +70,7 @@ def batch_of(pairs: Sequence[Pair], rows: Sequence[Sequence[int]], source: int, 
     row = np.array([r for r, members in enumerate(rows) for _ in members], np.int32)
     index = np.array([i for members in rows for i in members], np.int64)
     planned = PlannedBatch(0, Shape(len(rows), source, target), packed, row, np.zeros_like(row), index)
-    return assemble(planned, [FlatCorpus(pairs)])
+    return assemble(planned, [in_memory(pairs)])
 
 
 def model_of(config: Any, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:

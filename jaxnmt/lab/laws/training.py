@@ -19,7 +19,7 @@ from jaxnmt.lab.laws.practice import SHAPE, Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, random_pairs
 from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.sharding import path_name
-from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.progress import Progress
 from jaxnmt.training.state import TrainState, abstract_state
 
@@ -29,7 +29,7 @@ LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 
 def save(subject: Subject, state: TrainState, run: Path) -> None:
     """Write a checkpoint as a run does."""
-    store = CheckpointStore(run, cfg.Checkpoints())
+    store = Checkpoints(run, cfg.Checkpoints())
     store.save(jax.jit(unstack_layers)(state) if is_scanned(subject.config) else state, Progress(), None)
     store.close()
 
@@ -37,7 +37,7 @@ def save(subject: Subject, state: TrainState, run: Path) -> None:
 def restore(subject: Subject, practice: Practice, run: Path, step: int) -> TrainState:
     """The state of a checkpoint, laid out for `practice`."""
     flat = abstract_state(subject.flat_model, practice.optimizer, practice.experiment.training, practice.mesh)
-    store = CheckpointStore(run, cfg.Checkpoints())
+    store = Checkpoints(run, cfg.Checkpoints())
     state, _ = store.restore(step, flat)
     store.close()
     return practice.own(jax.jit(stack_layers)(state) if is_scanned(subject.config) else state)

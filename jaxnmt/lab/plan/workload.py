@@ -47,7 +47,7 @@ class Lengths:
         self.prepared = bool(experiment.data.train) and (run / "tokenizer" / "tokenizer.json").exists()
         if self.prepared:
             data = prepare(experiment, run / "tokenizer", say=say)
-            self.lengths = [(corpus.source_lengths, corpus.target_lengths) for corpus in data.train]
+            self.lengths = [corpus.lengths for corpus in data.train]
             self.weights = list(data.weights)
             self.vocabularies = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
             self.origin = f"batches of the prepared data of {run}"

@@ -7,17 +7,15 @@ import pathlib
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from jaxnmt.config import Experiment
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer, joiner_of
 from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.evaluation.tokenization import base
-from jaxnmt.io.text_files import read_lines
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.io.text import read_lines
+from jaxnmt.run import Run
 
 RULES = pathlib.Path(__file__).parent / "rules"
 
@@ -106,7 +104,7 @@ def _rule(table: dict[str, Any]) -> Rule:
     return Rule(table["name"], swaps, tuple(table.get("after", ())))
 
 
-def of_runs(runs: Mapping[str, Experiment], rules: str, only: Sequence[str], data: tuple[str, ...]) -> list[Pair]:
+def of_runs(runs: Sequence[Run], rules: str, only: Sequence[str], data: tuple[str, ...]) -> list[Pair]:
     """Make pairs from the runs' test and validation sentences, or from those of other sources, `data`.
 
     Args:
@@ -115,20 +113,23 @@ def of_runs(runs: Mapping[str, Experiment], rules: str, only: Sequence[str], dat
     Raises:
         UserError: the runs have different sentences, or the rules make no pair from them.
     """
-    found = [_sentences(experiment, run_directory.folder(name), data) for name, experiment in runs.items()]
-    (first, experiment), (sources, targets, language) = next(iter(runs.items())), found[0]
-    for name, other in zip(runs, found, strict=True):
+    found = [_sentences(run, data) for run in runs]
+    sources, targets, language = found[0]
+    for run, other in zip(runs, found, strict=True):
         if other[:2] != (sources, targets):
-            raise UserError(f"{first} and {name} were trained on text in different formats: give pairs that suit both with --pairs")
-    pairs = make(load_rules(rules or base(language), only), sources, targets, joiner_of(experiment.tokenizer))
+            raise UserError(
+                f"{runs[0].folder} and {run.folder} were trained on text in different formats: give pairs that suit both with --pairs"
+            )
+    pairs = make(load_rules(rules or base(language), only), sources, targets, joiner_of(runs[0].config.tokenizer))
     if not pairs:
         raise UserError(f"the rules make no pair from {len(sources):,} sentences: give more with --data, or other --rules")
     return pairs
 
 
-def _sentences(experiment: Experiment, run: pathlib.Path, data: tuple[str, ...]) -> tuple[list[str], list[str], str]:
+def _sentences(run: Run, data: tuple[str, ...]) -> tuple[list[str], list[str], str]:
     """Return sources, targets in the model's format, and the target language."""
-    tests = [open_test_set(experiment, run, split, data) for split in (("test",) if data else ("test", "validation"))]
+    splits: tuple[Literal["test", "validation"], ...] = ("test",) if data else ("test", "validation")
+    tests = [run.test_set(split, data) for split in splits]
     tests = tests[:1] if tests[0].name == tests[-1].name else tests  # without test sentences both are the validation sentences
     sources, targets = ([line for test in tests for line in getattr(test, side)] for side in ("sources", "targets"))
     return sources, targets, tests[0].languages[1]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.lab import figures
 from jaxnmt.lab.probes import embeddings
 from jaxnmt.lab.probes.embeddings import Side, Words
 from jaxnmt.lab.tables import Table
 from jaxnmt.lab.visualize.record import readable_piece, source_ids
-from jaxnmt.training.trained import Trained
+from jaxnmt.run import Run
 
 MAPPED = 40
 """Words of a side to draw if the user names none."""
@@ -32,7 +30,7 @@ class Report(NamedTuple):
     table: Table
 
 
-def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Side, count: int) -> Report:
+def vectors(run: Run, wanted: Sequence[str], side: Side, count: int) -> Report:
     """Report neighbours, principal components, and the position vectors if the model has some.
 
     Args:
@@ -42,13 +40,13 @@ def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Si
     Raises:
         UserError: a word is unknown; the test sentences cannot be read; the model's vectors are not found.
     """
-    words = Words(trained.model, trained.params, trained.tokenizer, side)
-    chosen = list(dict.fromkeys(wanted)) or _frequent(trained, run, words, side)
+    words = Words(run.model, run.params, run.tokenizer, side)
+    chosen = list(dict.fromkeys(wanted)) or _frequent(run, words, side)
     groups = {"words": {word: words.vector(word) for word in chosen}}
     if wanted:
         own = {token for word in chosen for token in words.ids(word)}
         near = [neighbour for word in chosen for neighbour in words.neighbours(word, AROUND) if neighbour.token not in own]
-        shown = {readable_piece(each.piece, trained.tokenizer.pretokenized): each.token for each in near}
+        shown = {readable_piece(each.piece, run.tokenizer.pretokenized): each.token for each in near}
         groups["their neighbours"] = {piece: words.table_VD[token] for piece, token in shown.items()}
     xy, shares = embeddings.plane(np.stack([vector for group in groups.values() for vector in group.values()]))
     places = iter(xy.tolist())
@@ -68,10 +66,10 @@ def vectors(trained: Trained, run: pathlib.Path, wanted: Sequence[str], side: Si
     ]
     note = "The vector of a word of several pieces is their mean. Neighbours are pieces, as in the vocabulary."
     table = Table("Nearest in the vocabulary, by cosine", ("word", "pieces", "neighbours"), tuple(rows), note)
-    return Report(files | _positions(trained), table)
+    return Report(files | _positions(run), table)
 
 
-def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Report:
+def in_sentences(run: Run, word: str, sentences: Sequence[str]) -> Report:
     """Compare one word's vectors in the first sentence with those in each other one, layer by layer.
 
     Raises:
@@ -79,9 +77,9 @@ def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Repor
     """
     found = []
     for sentence in sentences:
-        source = source_ids(trained.tokenizer, trained.experiment.data.max_length, sentence)
-        at = embeddings.occurrence(trained.tokenizer, sentence, source, word)
-        found.append((embeddings.layers(trained.experiment.model, trained.model, trained.params, source), at))
+        source = source_ids(run.tokenizer, run.config.data.max_length, sentence)
+        at = embeddings.occurrence(run.tokenizer, sentence, source, word)
+        found.append((embeddings.layers(run.config.model, run.model, run.params, source), at))
     cosines = {sentence: embeddings.likeness(*found[0], *other) for sentence, other in zip(sentences[1:], found[1:], strict=True)}
     lines = {sentence: figures.line([(float(i), y, y, y) for i, y in enumerate(each)]) for sentence, each in cosines.items()}
     title = f"“{word}” in “{sentences[0]}” and in"
@@ -96,16 +94,16 @@ def in_sentences(trained: Trained, word: str, sentences: Sequence[str]) -> Repor
     return Report(files, Table(f"Cosine to “{word}” in “{sentences[0]}”", header, rows))
 
 
-def _frequent(trained: Trained, run: pathlib.Path, words: Words, side: Side) -> list[str]:
-    test = open_test_set(trained.experiment, run, "test")
+def _frequent(run: Run, words: Words, side: Side) -> list[str]:
+    test = run.test_set()
     found = embeddings.frequent(test.sources if side == "source" else test.targets, words, MAPPED)
     if len(found) < 2:
         raise UserError(f"fewer than two words of {test.name} have three letters or more and are one piece: name some with --words")
     return found
 
 
-def _positions(trained: Trained) -> dict[str, str]:
-    found = embeddings.position_vectors(trained.experiment.model, trained.params, trained.experiment.data.max_length)
+def _positions(run: Run) -> dict[str, str]:
+    found = embeddings.position_vectors(run.config.model, run.params, run.config.data.max_length)
     if not found:
         return {}
     high = max(float(np.abs(x).max()) for x in found.values())

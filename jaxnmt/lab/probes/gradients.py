@@ -33,7 +33,7 @@ from jaxnmt.lab.tables import Table
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import Embedding
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.training import trained
+from jaxnmt.run import Run
 from jaxnmt.training.loss import batch_loss
 
 TAPPED = RecurrentLayer, Embedding, nn.Embed
@@ -140,7 +140,7 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
     """
     length = 2 * max(at) + 1
     if subject.run:
-        run = trained.load(subject.run)
+        run = Run(subject.run)
         model, source, target = run.model, run.tokenizer.source_vocab_size, run.tokenizer.target_vocab_size
         params: Iterator[Any] = itertools.repeat(run.params)
     else:

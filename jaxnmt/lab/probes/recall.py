@@ -26,7 +26,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.special_tokens import BOS, EOS
-from jaxnmt.io import whole_files
+from jaxnmt.io import files
 from jaxnmt.lab import figures
 from jaxnmt.lab.figures import Line
 from jaxnmt.lab.laws.practice import Practice, shape_of
@@ -178,7 +178,7 @@ def measure(
                 continue
             found = task.accuracies(seed)
             cells += [_cell(label, task, seed, n, accuracy) for n, accuracy in found.items()]
-            whole_files.write(path, figures.to_csv(Cell._fields, cells))
+            files.write(path, figures.to_csv(Cell._fields, cells))
             say(f"{label}, seed {seed}: " + ", ".join(f"{accuracy:.0%} at {n}" for n, accuracy in found.items()))
         task.__dict__.pop("practice", None)  # frees its compiled programs
     return cells

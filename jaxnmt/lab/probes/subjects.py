@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxnmt import errors
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config import files as config_files
+from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
 
 WIDTHS = {"emb_dim": 1, "hidden_dim": 1, "encoder_dim": 1, "mlp_dim": 4}
@@ -50,7 +50,7 @@ def _subject(name: str, width: int, runs: bool) -> Subject:
         if width:
             raise errors.UserError(f"--width {width} cannot change the trained model of {name}: leave --width out, or give configs only")
         return Subject(run_directory.read(name).model, folder)
-    experiment = config_files.load(name)
+    experiment = load_config(name)
     if width:
         experiment = dataclasses.replace(experiment, model=resized(name, experiment.model, width))
     config_checks.validate(experiment)

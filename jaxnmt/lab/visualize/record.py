@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,27 +16,22 @@ from jaxnmt.decoding.search import SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit, room
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import beam, passes, recurrence
-from jaxnmt.parallel import compiler
-from jaxnmt.training.trained import load
+from jaxnmt.run import Run
 
 LIKELY = 8
 STRIP = 24
 """How many numbers of a vector are drawn."""
 
 
-def of_run(run: Path, sentence: str, decoding: cfg.Decoding, checkpoint: int | str = "best") -> dict[str, Any]:
+def of_run(run: Run, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:
     """Return the record of a run's model, with its origin: run, checkpoint, languages (codes, or "").
 
     Raises:
-        UserError: the run has no (such) checkpoint; the sentence is empty, or longer than the model reads.
+        UserError: the sentence is empty, or longer than the model reads.
     """
-    compiler.check()
-    trained = load(run, checkpoint)
-    experiment = trained.experiment
-    translator = Translator(trained.model, trained.params, trained.tokenizer, experiment.data.max_length)
-    languages = identity.languages(run, experiment.data)
-    origin = {"run": run.absolute().name, "checkpoint": trained.checkpoint, "languages": list(languages)}
-    return origin | record(translator, experiment.model, sentence, decoding)
+    translator, languages = run.translator, identity.languages(run.folder, run.config.data)
+    origin = {"run": run.folder.absolute().name, "checkpoint": run.checkpoint, "languages": list(languages)}
+    return origin | record(translator, run.config.model, sentence, decoding)
 
 
 def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Decoding) -> dict[str, Any]:

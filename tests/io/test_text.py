@@ -16,8 +16,8 @@ import pytest
 
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
-from jaxnmt.io.text_files import decompressed, read_lines
+from jaxnmt.io import streams
+from jaxnmt.io.text import decompressed, read_lines
 from jaxnmt.lab.probes import contrast_pairs
 
 LINES = [f"Zeile {i} ä€ {i * i}" for i in range(3000)]
@@ -31,7 +31,7 @@ def zstandard(data):
 PACK = {"gz": gzip.compress, "xz": lzma.compress, "bz2": bz2.compress, "zst": zstandard}
 READ = {  # each way that users' text comes in
     "aligned": lambda path: [source.decode() for source, _ in open_sources((f"{path},{path}",), "data.train")[0].pairs()],
-    "--input": lambda path: sum(text_streams.windows(str(path), 100), []),
+    "--input": lambda path: sum(streams.line_batches(str(path), 100), []),
     "compare": lambda path: read_lines(str(path), "compare"),
 }
 
@@ -193,7 +193,7 @@ def piped(monkeypatch):
         threading.Thread(target=bring).start()
         with open(ends[0], "rb") as file:
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
-            return sum(text_streams.windows("", 100), [])
+            return sum(streams.line_batches("", 100), [])
 
     return read
 

@@ -1,31 +1,25 @@
-"""Sentence pairs in text files: two aligned files, or one file of tab-separated pairs, plain or compressed.
-
-Lines are split at b"\\n" and nowhere else.
-"""
+"""Sentence pairs in text files, plain or compressed: two aligned files, or one file of tab-separated pairs."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from etils import epath
-
 from jaxnmt.data.source import Source
+from jaxnmt.data.stat_cache import StatCache
 from jaxnmt.errors import UserError
-from jaxnmt.io.stat_cache import StatCache
-from jaxnmt.io.text_files import COMPRESSED, existing_file, open_text
+from jaxnmt.io.text import COMPRESSED, existing_file, open_text
 
 _NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
 _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"  # language, script, region: en, zho_Hans, pt-BR, es-419
-_LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"  # in small letters too: zh-hans
+_LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"  # also lower case: zh-hans
 
 
 def language_of(path: str) -> str:
-    """The language code in a file's name: that of `train.en`, `train.en.xz`, `train.en.txt` and `eng_Latn.dev` (FLORES); "" if there is
-    none."""
+    """Return the language code in a file name such as `train.en`, `train.en.xz`, `train.en.txt` or `eng_Latn.dev` (FLORES); "" if none."""
     parts = _parts(path)
     if len(parts) > 1 and re.fullmatch(_LOOSE_CODE, parts[-1]) and parts[-1] not in _NOT_LANGUAGES:
         return parts[-1]
@@ -33,31 +27,33 @@ def language_of(path: str) -> str:
 
 
 def languages_of_tsv(path: str) -> tuple[str, str]:
-    """The language codes in a TSV's name: `en-tr.tsv` and `train.en-tr.tsv.gz` are `en` and `tr`; ("", "") if there are none."""
+    """Return the language codes in a TSV's name: `en-tr.tsv` and `train.en-tr.tsv.gz` are `en` and `tr`; ("", "") if none."""
     matches = (re.fullmatch(rf"({_CODE})[-_]({_CODE})", part) for part in _parts(path))
     return next(((match[1], match[2]) for match in matches if match), ("", ""))
 
 
 def _parts(path: str) -> list[str]:
-    """A file's name between its dots, without the suffixes of plain and compressed text."""
-    parts = epath.Path(path).name.split(".")
+    """Return the parts of a file name between its dots, without the suffixes of plain and compressed text."""
+    parts = PurePath(path).name.split(".")
     while len(parts) > 1 and f".{parts[-1]}" in (*COMPRESSED, ".txt"):
         parts.pop()
     return parts
 
 
-def _count_lines(file: epath.Path, field: str) -> int:
-    """Lines of a file; a last line without a line end counts."""
+def _count_lines(file: Path, field: str) -> int:
+    """Return the number of lines of a file; a last line without a line end counts."""
     count, last = 0, b"\n"
     with open_text(file, field) as stream:
         while block := stream.read(1 << 20):
             count += block.count(b"\n")
             last = block[-1:]
+    if not count and last == b"\n":
+        raise UserError(f"{field}: {file} is empty")
     return count + (last != b"\n")
 
 
 def _lines(stream: BinaryIO) -> Iterator[bytes]:
-    return (line[:-1] if line.endswith(b"\n") else line for line in stream)
+    return (line.removesuffix(b"\n") for line in stream)
 
 
 class AlignedFiles(Source):
@@ -75,16 +71,13 @@ class AlignedFiles(Source):
         self._length = kept.get("pairs", self._count)
 
     def _count(self) -> int:
-        counts = [_count_lines(file, self._field) for file in self._files]
-        for file, count in zip(self._files, counts, strict=True):
-            if count == 0:
-                raise UserError(f"{self._field}: {file} is empty")
-        if counts[0] != counts[1]:
+        source, target = (_count_lines(file, self._field) for file in self._files)
+        if source != target:
             raise UserError(
-                f"{self._field}: {self._files[0]} has {counts[0]:,} lines and {self._files[1]} has {counts[1]:,}, but line i of one must "
-                "translate line i of the other: find where they part (lines end at \\n only)"
+                f"{self._field}: {self._files[0]} has {source:,} lines and {self._files[1]} has {target:,}, but line i of one must "
+                "translate line i of the other: find where they diverge (only \\n ends a line)"
             )
-        return counts[0]
+        return source
 
     def __len__(self) -> int:
         return self._length
@@ -98,8 +91,7 @@ class AlignedFiles(Source):
 
 
 class TabSeparated(Source):
-    """One text file with `source TAB target` on each line. Further columns (attributions, say) are ignored, and so are blank lines at
-    the very end.
+    """One text file with `source TAB target` on each line. Further columns are ignored, and so are blank lines at the end.
 
     Raises:
         UserError: the file cannot be read or is empty, or another line has no tab.
@@ -118,7 +110,7 @@ class TabSeparated(Source):
             for number, line in enumerate(stream, 1):
                 if b"\t" in line and number == count + 1:
                     count = number
-                elif line.strip() or b"\t" in line:  # it has none, or a blank line before it was not at the end
+                elif line.strip() or b"\t" in line:  # no tab, or a blank line before this one was not at the end
                     raise UserError(f"{self._field}: {self.name}:{count + 1} has no tab; every line must be: source, tab, target")
         if not count:
             raise UserError(f"{self._field}: {self.name} is empty")

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from jaxnmt.errors import UserError
-from jaxnmt.io import text_streams
+from jaxnmt.io import streams
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def pipe(monkeypatch):
 
 
 def test_a_line_of_a_pipe_is_not_kept_waiting_for_the_next(pipe):
-    lines = text_streams.windows("", 1000)
+    lines = streams.line_batches("", 1000)
     too_late = threading.Timer(5, os.close, (pipe,))  # so that a failure is no hang
     too_late.start()
     for line in (b"one", b"two\nthree"):
@@ -37,7 +37,7 @@ def test_a_line_of_a_pipe_is_not_kept_waiting_for_the_next(pipe):
 
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 def test_however_a_pipe_brings_its_lines_they_are_the_files(pipe, tmp_path, monkeypatch, pause):
-    monkeypatch.setattr(text_streams, "GATHER", 0.001)
+    monkeypatch.setattr(streams, "GATHER", 0.001)
     text = "".join(f"Zeile {i} ä€\n" + "\n" * (i % 3 == 0) for i in range(60)).encode() + b"\r\nlast"
     (tmp_path / "text").write_bytes(text)
 
@@ -48,13 +48,13 @@ def test_however_a_pipe_brings_its_lines_they_are_the_files(pipe, tmp_path, monk
         os.close(pipe)
 
     threading.Thread(target=bring).start()
-    found, expected = (list(text_streams.windows(name, 8)) for name in ("", str(tmp_path / "text")))
+    found, expected = (list(streams.line_batches(name, 8)) for name in ("", str(tmp_path / "text")))
     assert sum(found, []) == sum(expected, []) and max(map(len, found)) <= 8
     assert [len(window) for window in expected[:-1]] == [8] * (len(expected) - 1)
 
 
 def test_an_output_file_is_whole_or_not_there(tmp_path):
-    with pytest.raises(RuntimeError), text_streams.writer(str(tmp_path / "out")) as write:
+    with pytest.raises(RuntimeError), streams.line_writer(str(tmp_path / "out")) as write:
         write("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -66,7 +66,7 @@ def test_what_is_no_file_stays_what_it_is_and_a_link_a_link(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     pipe = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     for name in ("link", "pipe"):
-        with text_streams.writer(str(tmp_path / name)) as write:
+        with streams.line_writer(str(tmp_path / name)) as write:
             write("new")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "old").read_text() == "new\n"
     assert (tmp_path / "pipe").is_fifo() and os.read(pipe, 9) == b"new\n"
@@ -79,14 +79,14 @@ def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
     for name, data in (("cut", whole[:-9]), ("other", b"no gzip")):
         (tmp_path / f"{name}.gz").write_bytes(data)
         with pytest.raises(UserError, match=f"{name}.gz is not (a whole gzip file|gzip data)"):
-            list(text_streams.windows(str(tmp_path / f"{name}.gz"), 8))
+            list(streams.line_batches(str(tmp_path / f"{name}.gz"), 8))
 
 
 def test_minus_is_stdin_and_stdout(pipe, capfdbinary):
     os.write(pipe, "ä\nb\n".encode())
     os.close(pipe)
-    assert sum(text_streams.windows("-", 8), []) == ["ä", "b"]
-    with text_streams.writer("-") as write:
+    assert sum(streams.line_batches("-", 8), []) == ["ä", "b"]
+    with streams.line_writer("-") as write:
         write("ö")
     assert capfdbinary.readouterr().out == "ö\n".encode() and not os.path.exists("-")
 
@@ -103,5 +103,5 @@ def test_a_long_line_of_a_pipe_takes_time_in_proportion(pipe):
 
     threading.Thread(target=bring).start()
     start = time.process_time()
-    assert [len(line) for window in text_streams.windows("", 8) for line in window] == [2**26, 4]
+    assert [len(line) for window in streams.line_batches("", 8) for line in window] == [2**26, 4]
     assert time.process_time() - start < 5

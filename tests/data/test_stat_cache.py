@@ -9,11 +9,11 @@ import types
 import pytest
 
 from jaxnmt.config import Data, Experiment, Tokenizer, replace
-from jaxnmt.data import files, identity
+from jaxnmt.data import identity, stat_cache, text_files
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
-from jaxnmt.io import stat_cache, text_files
+from jaxnmt.io.text import open_text
 from jaxnmt.lab.ablations import budgets
 from jaxnmt.lab.ablations.study import Budget, Study
 
@@ -55,11 +55,11 @@ def opened(monkeypatch):
     """The names of the text files that have been opened, in order."""
     names = []
 
-    def open_text(file, field):
+    def recorded(file, field):
         names.append(os.path.basename(file))
-        return text_files.open_text(file, field)
+        return open_text(file, field)
 
-    monkeypatch.setattr(files, "open_text", open_text)
+    monkeypatch.setattr(text_files, "open_text", recorded)
     return names
 
 

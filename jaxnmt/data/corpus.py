@@ -1,0 +1,79 @@
+"""Token ids of sentence pairs, flat in memory or memory-mapped."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """The sentences of one language, without begin and end tokens: sentence i is `ids[offsets[i]:offsets[i + 1]]`."""
+
+    ids: np.ndarray
+    """All ids one after another: integers (tokens,)."""
+    offsets: np.ndarray
+    """int64 (sentences + 1,)."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Return the ids of a sentence, a view."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each sentence, int32 (sentences,)."""
+        return np.diff(self.offsets).astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Sentence pairs: pair i is sentence i of both sides."""
+
+    source: Side
+    target: Side
+    name: str = ""
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def lengths(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of each source and each target sentence, two int32 (pairs,)."""
+        return self.source.lengths, self.target.lengths
+
+
+def in_memory(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], limit: int | None = None) -> Corpus:
+    """Return a corpus of (source ids, target ids); a side with more than `limit` tokens is cut."""
+    pairs = list(pairs)
+    return Corpus(_side([source[:limit] for source, _ in pairs]), _side([target[:limit] for _, target in pairs]))
+
+
+def _side(sentences: list[Sequence[int]]) -> Side:
+    ids = [np.asarray(sentence, np.int32) for sentence in sentences]
+    return Side(np.concatenate([np.empty(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)]))
+
+
+def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read sentences: the ids of sentence `index[i]` of `sides[corpus[i]]`, for each i.
+
+    Returns:
+        All ids one after another, int32, and the tokens of each sentence, int64.
+    """
+    first: np.ndarray = np.empty(len(index), np.int64)
+    tokens = np.empty_like(first)
+    for k, side in enumerate(sides):
+        mine = corpus == k
+        first[mine] = side.offsets[index[mine]]
+        tokens[mine] = side.offsets[index[mine] + 1] - first[mine]
+    place = np.arange(tokens.sum()) + np.repeat(first - np.cumsum(tokens) + tokens, tokens)
+    ids: np.ndarray = np.empty(len(place), np.int32)
+    for k, side in enumerate(sides):
+        mine = np.repeat(corpus == k, tokens)
+        ids[mine] = side.ids[place[mine]]
+    return ids, tokens

@@ -1,0 +1,166 @@
+"""Lines from stdin or a file, lines to stdout or a file, and standard streams that can no longer be written."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import pathlib
+import select
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TextIO
+
+from jaxnmt.errors import UserError
+from jaxnmt.io import files, text
+
+STANDARD = ("", "-")
+"""File names that mean stdin or stdout."""
+GATHER = 0.1
+"""Seconds to wait for more lines of a pipe after the first one."""
+
+
+def line_batches(name: str, size: int) -> Iterator[list[str]]:
+    """Yield the lines of a file, plain or compressed, or of stdin if `name` is in `STANDARD`, up to `size` at a time.
+
+    A terminal, or a pipe that pauses, yields fewer: its writer may be waiting for an answer.
+
+    Raises:
+        UserError: the file cannot be read, or is not text. A file raises at once, a pipe when the first batch is taken, a damaged file when
+            the damage is reached.
+    """
+    try:
+        file: Any = sys.stdin.buffer if name in STANDARD else files.to_path(name).open("rb")
+    except OSError as error:
+        raise UserError(f"--input {name} cannot be read: {error.strerror or error}") from None
+    shown = "stdin" if name in STANDARD else name
+    batches = _stream_batches(file, shown, size) if _is_stream(file) else _file_batches(text.decompressed(file, shown, "--input"), size)
+    return ([text.decode(line) for line in batch] for batch in batches)
+
+
+def _is_stream(file: Any) -> bool:
+    """Return whether a file is a terminal, a pipe or a socket."""
+    try:
+        return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, OSError):  # an object in memory, or a file in a bucket
+        return False
+
+
+def _file_batches(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
+    rows = iter(file)  # binary files break lines at b"\n" alone
+    while lines := list(itertools.islice(rows, size)):
+        yield [line.removesuffix(b"\n") for line in lines]
+
+
+def _stream_batches(stream: Any, name: str, size: int) -> Iterator[list[bytes]]:
+    if stream.peek(1):  # waits for the first bytes
+        content = text.decompressed(stream, name, "--input")
+        yield from _arriving(stream, size) if content is stream else _file_batches(content, size)
+
+
+def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
+    """Yield batches of lines. A batch ends when it is full, or `GATHER` seconds after its first line arrived."""
+    lines: list[bytes] = []
+    unfinished: list[bytes] = []  # blocks of a line whose end has not arrived; joined once, when it has
+    deadline = 0.0
+    buffered = file.read1(1 << 16)  # Python's buffer, which `select` does not see; nothing is put there from here on
+    while True:
+        timeout = max(0.0, deadline - time.monotonic()) if lines else None
+        if not buffered and (len(lines) >= size or not select.select([file], [], [], timeout)[0]):
+            yield lines[:size]
+            lines, deadline = lines[size:], time.monotonic() + GATHER
+        elif block := buffered or os.read(file.fileno(), 1 << 16):
+            buffered = b""
+            if not lines:
+                deadline = time.monotonic() + GATHER
+            *ends, rest = block.split(b"\n")
+            if ends:
+                lines += [b"".join([*unfinished, ends[0]]), *ends[1:]]
+                unfinished = []
+            unfinished += [rest] if rest else []
+        else:
+            break
+    if last := [*lines, b"".join(unfinished)] if unfinished else lines:
+        yield last
+
+
+@contextlib.contextmanager
+def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], object]]:
+    """Yield a function that writes a line to a file, or to stdout if `name` is in `STANDARD`.
+
+    The file appears when the block ends. A device such as /dev/null or a named pipe is written in place, and a link stays a link.
+
+    Args:
+        flag: the setting that names the file, for messages.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    if name in STANDARD:
+        yield _write_stdout
+        return
+    target = pathlib.Path(os.path.realpath(name))
+    in_place = target.exists() and not target.is_file()
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(target, "wb") if in_place else files.open_atomic(target))
+        except OSError as error:
+            raise UserError(f"{flag} {name} cannot be written: {error.strerror}") from None
+        yield lambda line: file.write(line.encode() + b"\n")
+
+
+def _write_stdout(line: str) -> None:
+    sys.stdout.buffer.write(line.encode() + b"\n")  # UTF-8 whatever the locale
+    sys.stdout.buffer.flush()
+
+
+def discard(stream: TextIO) -> None:
+    """Redirect a stream to /dev/null. Otherwise Python's flush at exit fails and changes the exit status."""
+    with contextlib.suppress(io.UnsupportedOperation, ValueError):  # not a file, or closed
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def is_closed_pipe(stream: TextIO) -> bool:
+    """Return whether a stream is a pipe that nobody reads any more, without writing to it."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            return False
+    except (io.UnsupportedOperation, ValueError):  # not a file, or closed
+        return False
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+class TolerantStream:
+    """A text stream that never raises OSError: it calls `on_error` with the first one, and discards what is written later."""
+
+    def __init__(self, stream: TextIO, on_error: Callable[[OSError], None]):
+        self._stream, self._on_error, self._failed = stream, on_error, False
+
+    def write(self, text: str) -> int:
+        """Write text."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._try(self._stream.flush)
+
+    def _try(self, call: Callable[..., Any], *arguments: str) -> None:
+        if self._failed:
+            return
+        try:
+            call(*arguments)
+        except OSError as error:
+            self._failed = True
+            discard(self._stream)
+            self._on_error(error)
+
+    def __getattr__(self, name: str) -> Any:  # isatty, fileno, encoding
+        return getattr(self._stream, name)

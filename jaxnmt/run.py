@@ -1,0 +1,420 @@
+"""The Python interface: `train` a model, `load` a run, and use it. JAX is imported when a model is needed, not before."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from jaxnmt.config import Decoding, Experiment, checks, replace, trust
+from jaxnmt.config.fields import leaves, nearest
+from jaxnmt.config.files import changed_fields, load_config, tupled, with_absolute_paths
+from jaxnmt.errors import UserError
+from jaxnmt.parallel import compiler, distributed, log
+from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    from jaxnmt.data.tokenizer import Tokenizer
+    from jaxnmt.decoding.alignments import Aligner, Alignment
+    from jaxnmt.decoding.translator import Translation, Translator
+    from jaxnmt.evaluation.scores import Scores
+    from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName
+    from jaxnmt.evaluation.test_sets import TestSet
+    from jaxnmt.models.seq2seq import Seq2Seq
+    from jaxnmt.training.hooks import Hook
+
+
+def train(
+    config: str | Experiment,
+    data: Sequence[str] = (),
+    folder: str | pathlib.Path = "",
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    hooks: Sequence[Hook] = (),
+) -> Run:
+    """Train a model, or resume training if the folder is a run that is not finished.
+
+    Args:
+        config: a shipped name, the path of a Python file, or an experiment.
+        data: training sources as `data.train` has them, such as ("a.en", "a.de"); empty: those of the config.
+        folder: the run's folder; empty: runs/ and the config's name. An experiment needs one.
+        settings: values of other fields by their dotted names, such as {"training.steps": 5000}.
+        progress: print to stderr what the command line prints there.
+        hooks: what else to do after training steps.
+
+    Returns:
+        The run, with its best checkpoint.
+
+    Raises:
+        UserError: a setting, the data or the folder is wrong. Nothing was trained.
+        Diverged: gradients were NaN or infinite for too many steps in a row.
+        Stopped: training was asked to stop, and has saved.
+    """
+    if isinstance(config, Experiment) and not folder:
+        raise UserError('an experiment has no name to call its folder by: give one, folder="runs/mine"')
+    experiment, name = (config, "the experiment") if isinstance(config, Experiment) else (load_config(config), config)
+    experiment = with_settings(experiment, {**(settings or {}), **({"data.train": tuple(data)} if data else {})})
+    run = run_folder(name, str(folder) if isinstance(folder, str) else folder)
+    with log.printed(progress):
+        train_folder(run, trainable(name, experiment), hooks, progress)
+    return Run(run)
+
+
+def load(folder: str | pathlib.Path, checkpoint: int | str = "best", trust: bool = False) -> Run:
+    """Return a run that was trained, by its folder; its parameters are read when they are first used.
+
+    Args:
+        folder: the run's folder, local or in a bucket (gs://).
+        checkpoint: a step, "best" (by validation.metric), "latest", or "average" (of several, see `Run.average`).
+        trust: execute the code of a run's own model although this computer has not trained it.
+
+    Raises:
+        UserError: the folder is not a run, has no such checkpoint, or its model's code is not trusted.
+    """
+    run = Run(folder, checkpoint, trust)
+    run.checkpoint  # noqa: B018  a checkpoint that does not exist is reported now
+    return run
+
+
+class Run:
+    """A trained model, and the folder in which training keeps it.
+
+    Attributes:
+        folder: the run's folder.
+        config: its experiment.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, checkpoint: int | str = "best", trusted: bool = False):
+        """Open a run; see `load`."""
+        self.folder = directory.folder(folder)
+        with trust.everything(trusted):
+            self.config = directory.read(self.folder)
+        self._asked = checkpoint
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self._asked!r})"
+
+    # ---- what training has left
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the run's complete checkpoints, oldest first."""
+        return directory.checkpoints(self.folder)
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the checkpoint that is used: "checkpoint 4000" or "average of checkpoints 3000, 4000"."""
+        return self._found.name
+
+    @functools.cached_property
+    def _found(self) -> Any:
+        """The checkpoint that is used, although training may write a better one meanwhile."""
+        return self._checkpoints.find(self._asked)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, in order: each has a "kind" ("train", "validation" or "skipped") and a "step"."""
+        return directory.read_metrics(self.folder)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Turns text into token ids and back."""
+        from jaxnmt.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.folder / "tokenizer")
+
+    @functools.cached_property
+    def model(self) -> Seq2Seq:
+        """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
+        compiler.check()
+        from jaxnmt.models.layout import unscanned
+        from jaxnmt.models.seq2seq import build_model
+
+        return build_model(unscanned(self.config.model), self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters that decoding uses, replicated on each device: a tree of float arrays. The EMA if the run keeps one."""
+        newest = self._asked == "best" and not self._checkpoints.scores()
+        log.say(f"{self.checkpoint} of {self.folder}{' (the newest: no checkpoint has a validation score)' if newest else ''}")
+        return self._checkpoints.params(self._found, self._shapes)
+
+    @functools.cached_property
+    def _checkpoints(self) -> Any:
+        from jaxnmt.training.checkpoints import Checkpoints
+
+        return Checkpoints(self.folder)
+
+    @property
+    def _shapes(self) -> Any:
+        """The parameters as ShapeDtypeStructs. Starts JAX."""
+        import jax
+
+        from jaxnmt.config import Mesh
+        from jaxnmt.parallel.sharding import make_mesh, replicated
+
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+
+    def average(self, last: int = 5) -> list[int]:
+        """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.
+
+        Raises:
+            UserError: there are fewer checkpoints, one is damaged, or the disk is full.
+        """
+        return self._checkpoints.average(last, self._shapes)
+
+    # ---- decoding
+
+    @functools.cached_property
+    def translator(self) -> Translator:
+        """Translates many lines with given decoding settings."""
+        from jaxnmt.decoding.translator import Translator
+
+        return Translator(self.model, self.params, self.tokenizer, self.config.data.max_length)
+
+    @functools.cached_property
+    def aligner(self) -> Aligner:
+        """Aligns translations with their sources."""
+        from jaxnmt.decoding.alignments import Aligner
+
+        return Aligner(self.translator)
+
+    @overload
+    def translate(self, text: str, **decoding: Any) -> Translation: ...
+    @overload
+    def translate(self, text: Sequence[str], **decoding: Any) -> list[Translation]: ...
+    def translate(self, text: str | Sequence[str], **decoding: Any) -> Any:
+        """Translate a sentence or a list of sentences.
+
+        Args:
+            text: a sentence, or several.
+            decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
+
+        Returns:
+            A `Translation` of a sentence, a list of them of a list. With n_best above 1, a list of translations in the place of each, best
+            first.
+
+        Raises:
+            UserError: there is no such field, or its value cannot be.
+        """
+        settings = self.decoding(decoding)
+        found = self.translator.translate([text] if isinstance(text, str) else text, settings)
+        best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
+        return best[0] if isinstance(text, str) else best
+
+    @overload
+    def align(self, text: str, **decoding: Any) -> Alignment: ...
+    @overload
+    def align(self, text: Sequence[str], **decoding: Any) -> list[Alignment]: ...
+    def align(self, text: str | Sequence[str], **decoding: Any) -> Any:
+        """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`, float32.
+
+        Args:
+            text: a sentence, or several; the best translation of each is aligned.
+            decoding: fields of `Decoding`, as `translate` takes them.
+
+        Raises:
+            UserError: as `translate`; or the model has no attention over the source.
+        """
+        lines = [text] if isinstance(text, str) else text
+        candidates = [[best] for best in self.translate(lines, **decoding | {"n_best": 1})]
+        found = [best for (best,) in self.aligner.align(lines, candidates, self.decoding(decoding).batch_size)]
+        return found[0] if isinstance(text, str) else found
+
+    def decoding(self, changes: Mapping[str, Any]) -> Decoding:
+        """Return the run's decoding settings with other values for some fields.
+
+        Raises:
+            UserError: there is no such field, or its value cannot be.
+        """
+        return with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
+
+    # ---- evaluation
+
+    def evaluate(
+        self,
+        split: Literal["test", "validation"] = "test",
+        data: Sequence[str] = (),
+        references: Sequence[str] = (),
+        target_language: str = "",
+        tokenize: str = "",
+        **decoding: Any,
+    ) -> Scores:
+        """Translate test sentences and return BLEU, chrF++ and TER.
+
+        Args:
+            split: "test" or "validation".
+            data: other sources than the run's.
+            references: files of further reference translations.
+            target_language: code of the references' language.
+            tokenize: sacreBLEU's tokenizer for BLEU. `test_set` says more about these five.
+            decoding: fields of `Decoding`, as `translate` takes them.
+
+        Raises:
+            UserError: the sentences cannot be read, or as `translate`.
+        """
+        self.decoding(decoding)  # a mistake in it is reported before the sentences are read
+        test = self.test_set(split, data, references, target_language, tokenize)
+        return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})])
+
+    def test_set(
+        self,
+        split: Literal["test", "validation"] = "test",
+        data: Sequence[str] = (),
+        references: Sequence[str] = (),
+        target_language: str = "",
+        tokenize: str = "",
+    ) -> TestSet:
+        """Return the sentences that `evaluate` scores on.
+
+        Args:
+            split: the run's test sentences, for which its validation sentences serve if it has none; or its validation sentences.
+            data: other sources, written as `data.test`.
+            references: files of further reference translations of the same sentences.
+            target_language: code of the references' language; empty: the run's.
+            tokenize: sacreBLEU's tokenizer for BLEU; empty: chosen by the references' script and language.
+
+        Raises:
+            UserError: the sentences cannot be read, or a file has not one line for each.
+        """
+        from jaxnmt.evaluation.test_sets import open_test_set
+
+        return open_test_set(self.config, self.folder, split, tuple(data), references, target_language, tokenize)
+
+    def compare(
+        self,
+        *others: Run,
+        split: Literal["test", "validation"] = "test",
+        metrics: Sequence[MetricName] = ("bleu", "chrf++", "ter"),
+        test: TestName = "paired-bootstrap",
+        samples: int = 0,
+    ) -> tuple[MetricResult, ...]:
+        """Compare this run, the baseline, with others on its test sentences; each run decodes as its own config says.
+
+        Args:
+            others: the runs to compare with this one.
+            split: "test" or "validation": which of this run's sentences.
+            metrics: "bleu", "chrf", "chrf++" or "ter".
+            test: "paired-bootstrap" or "approximate-randomisation".
+            samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
+
+        Returns:
+            For each metric an `Estimate` of each run: score, 95 % interval, and the p of its difference from the baseline.
+
+        Raises:
+            UserError: the test sentences cannot be read.
+        """
+        from jaxnmt.evaluation.significance import paired
+
+        sentences = self.test_set(split)
+        made = [run.translations(sentences.sources) for run in (self, *others)]
+        return paired(made, sentences.references, metrics, test, sentences.tokenize, samples)
+
+    def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
+        """Return the best translation of each sentence. The run's folder keeps them: the same call reads them the next time."""
+        from jaxnmt.evaluation import translations
+
+        decoding |= {"n_best": 1}
+        make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
+        return translations.kept(self.folder, self._found, sources, self.decoding(decoding), make)
+
+
+def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with other values of some fields, given by their dotted names; a list counts as a tuple.
+
+    Raises:
+        UserError: there is no such field, or its value cannot be.
+    """
+    known = {name for name, _, _ in leaves(experiment)}
+    for name in settings:
+        if name not in known:
+            near = nearest(name, known)
+            raise UserError(f"there is no setting {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+    experiment = replace(experiment, **{name: tupled(value) for name, value in settings.items()})
+    checks.validate(experiment)
+    return experiment
+
+
+def trainable(name: str, experiment: Experiment) -> Experiment:
+    """Return a valid experiment that has data, its files named by absolute paths, so that the run does not depend on the current folder.
+
+    Args:
+        name: what the experiment is called in messages.
+        experiment: a config's, or the user's.
+
+    Raises:
+        UserError: a value cannot be, or there is no training data.
+    """
+    checks.validate(experiment)
+    if not experiment.data.train:
+        raise UserError(f'{name} has no training data; give yours with --data.train a.en a.de, in Python with data=("a.en", "a.de")')
+    return with_absolute_paths(experiment)
+
+
+def run_folder(config: str, run: str | pathlib.Path) -> pathlib.Path:
+    """Return a run's folder: as it is given, or runs/ and the config's name."""
+    name = pathlib.Path(config).stem if config.endswith(".py") else config.replace("-", "_")
+    return directory.folder(run or pathlib.Path("runs") / name)
+
+
+def train_folder(
+    run: pathlib.Path, experiment: Experiment, hooks: Sequence[Hook] = (), progress: bool = False, signals: bool = False
+) -> None:
+    """Train or resume the run in a folder.
+
+    Args:
+        run: the run's folder.
+        experiment: as `trainable` returns it.
+        hooks: what else to do after training steps.
+        progress: show lines and a progress bar on stderr.
+        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP, which are caught while training lasts.
+    """
+    with begun(run, experiment):
+        try:
+            from jaxnmt.evaluation.validation import ValidationTranslator
+            from jaxnmt.training import loop
+
+            loop.train(experiment, run, ValidationTranslator(), hooks, progress, signals)
+        except KeyboardInterrupt as interrupt:  # the loop says what it saved; before it began there was nothing to save
+            raise KeyboardInterrupt(str(interrupt) or f"`jaxnmt resume {run}` resumes from the last checkpoint") from None
+
+
+@contextlib.contextmanager
+def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
+    """Make or open a run's folder in process 0, which locks it while the block lasts."""
+    with contextlib.ExitStack() as stack:
+        with distributed.leader_first("begin the run"):
+            if distributed.is_leader():
+                stack.enter_context(directory.held(run, log.say))
+                said = directory.where_training_begins(run)
+                directory.start(run, experiment, _moved(run, experiment))
+            elif not (run / directory.CONFIG).exists():
+                raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
+        log.say(said if distributed.is_leader() else "")
+        yield
+
+
+def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
+    """Return the changed fields that do not change the training.
+
+    They name other files with the same text, or another language for which BLEU has the same tokenizer.
+    """
+    from jaxnmt.data import identity
+
+    if not directory.checkpoints(run) or not (trained_on := identity.read(run)):
+        return []
+    before = directory.read(run)
+    changed = changed_fields(before, experiment)
+    parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
+    fields = identity.moved(experiment, trained_on, parts) if parts else []
+    if "data.target_language" in changed and directory.bleu_decides(before, experiment):
+        from jaxnmt.evaluation.test_sets import open_test_set
+
+        relabelled = replace(experiment, **{"data.target_language": before.data.target_language}), experiment
+        tokenizers = {open_test_set(each, run, "validation").tokenize for each in relabelled}
+        fields += ["data.target_language"] if len(tokenizers) == 1 else []
+    return fields

@@ -1,0 +1,274 @@
+"""What is due after training steps: logging, validation, saving, stopping, profiling, and what a user adds."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from jaxnmt import config as cfg
+from jaxnmt import errors
+from jaxnmt.data.batching import PlannedBatch
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.models.accounting import training_flops
+from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel import distributed
+from jaxnmt.training.display import train_line, validation_line
+from jaxnmt.training.metrics import peak_flops, perplexity
+from jaxnmt.training.progress import Score
+from jaxnmt.training.step import StepMetrics
+from jaxnmt.training.validation import remove_samples_after, validation_loss, write_samples
+
+if TYPE_CHECKING:
+    from jaxnmt.training.loop import Trainer
+
+# (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
+TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
+
+
+class FinishedStep(NamedTuple):
+    """A step that the device has finished.
+
+    Attributes:
+        step: its number, counted from 1.
+        batch: the plan of its batch.
+        metrics: its sums and counts, fetched from the device.
+    """
+
+    step: int
+    batch: PlannedBatch
+    metrics: StepMetrics
+
+
+class Hook:
+    """Something to do after some training steps. Subclass it and override what you need.
+
+    With several processes, every process calls the same hooks in the same order. A hook stops the run with `trainer.stop(reason)`.
+    """
+
+    def start(self, trainer: Trainer) -> None:
+        """Prepare, before the first step of the session. `trainer.step` steps are done."""
+
+    def record(self, trainer: Trainer, finished: FinishedStep) -> None:
+        """Look at the metrics of a step. Called for every step, one step late, so that the device need not wait."""
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        """Return whether to call `run` after this step. The device may not have finished it yet."""
+        return False
+
+    def run(self, trainer: Trainer, step: int) -> None:
+        """Do it. The device has finished the step, and all hooks have recorded its metrics."""
+
+    def close(self) -> None:
+        """Clean up at the end of the session, also after an error."""
+
+
+class Stop(Hook):
+    """Stops at a signal, and when the run has trained for `training.max_minutes`."""
+
+    def start(self, trainer: Trainer) -> None:
+        self._check_clock(trainer, trainer.step)
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        if trainer.signals.stop_after(step):
+            trainer.stop(trainer.INTERRUPTED)
+        else:
+            self._check_clock(trainer, step)
+        return False
+
+    def _check_clock(self, trainer: Trainer, step: int) -> None:
+        minutes = trainer.config.training.max_minutes
+        if not minutes or (distributed.is_distributed() and step % trainer.config.logging.every):
+            return  # several processes go by the clock of process 0, which they ask at log lines only
+        if distributed.broadcast_decision("time", trainer.clock.is_over):
+            trainer.stop(f"training.max_minutes = {minutes:g} are over")
+
+
+class SkippedSteps(Hook):
+    """Names the steps whose gradient was not finite, and ends the run after too many in a row."""
+
+    def record(self, trainer: Trainer, finished: FinishedStep) -> None:
+        metrics, batch = finished.metrics, finished.batch
+        if metrics.finite:
+            return
+        pairs = trainer.data.longest(batch.corpus, batch.index)
+        listed = f"the longest of its {len(batch.index):,} pairs:" + "".join(f"\n  {pair}" for pair in pairs)
+        norm = float(metrics.gradient_norm)
+        trainer.display.say(f"step {finished.step:,} skipped, its gradient is not finite ({norm}); {listed}")
+        trainer.log.write("skipped", finished.step, {"pairs": pairs})
+        if metrics.bad_steps < trainer.config.training.max_bad_steps:
+            return
+        trainer.store.wait()
+        good = trainer.store.latest()
+        raise errors.Diverged(
+            f"the gradient was not finite {metrics.bad_steps} steps in a row, up to step {finished.step}: look at the pairs "
+            "of these steps, or start a run with a lower schedule.learning_rate or an optimizer.clip_norm; "
+            + (f"checkpoint {good} is intact" if good else "no checkpoint had been written yet")
+            + f"; of step {finished.step:,}, {listed}"
+        )
+
+
+class Log(Hook):
+    """Writes a record of the steps since the last one, and shows it."""
+
+    def record(self, trainer: Trainer, finished: FinishedStep) -> None:
+        metrics, shape, progress = finished.metrics, finished.batch.shape, trainer.progress
+        source, target = int(metrics.source_tokens), int(metrics.sums.tokens)
+        add = {"steps": 1.0, "positions": shape.rows * (shape.source + shape.target), "source_tokens": source, "target_tokens": target}
+        if metrics.finite:
+            add |= {"good_steps": 1, "loss": float(metrics.sums.loss), "nll": float(metrics.sums.nll), "tokens": float(metrics.sums.tokens)}
+            add["gradient_norm"] = float(metrics.gradient_norm)
+        window = progress.window
+        window.update({name: window.get(name, 0) + value for name, value in add.items()}, learning_rate=float(metrics.learning_rate))
+        progress.source_tokens += source
+        progress.target_tokens += target
+        trainer.clock.count(source, target)
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        return step % trainer.config.logging.every == 0 or trainer.is_last(step)
+
+    def run(self, trainer: Trainer, step: int) -> None:
+        window, trainer.progress.window = trainer.progress.window, {}
+        tokens, good = window.get("tokens", 0) or math.nan, window.get("good_steps", 0) or math.nan
+        values = {
+            "epoch": trainer.plan.epoch(step),
+            "loss": window.get("loss", 0) / tokens,
+            "perplexity": perplexity(window.get("nll", 0) / tokens),
+            "learning_rate": window["learning_rate"],
+            "gradient_norm": window.get("gradient_norm", 0) / good,
+            "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
+            "target_tokens": trainer.progress.target_tokens,
+        }
+        spent = trainer.clock.take_window()
+        flops = training_flops(trainer.abstract.params, spent.source_tokens, spent.target_tokens)
+        timing = {
+            "seconds": spent.trained,
+            "target_tokens_per_second": spent.target_tokens / spent.seconds,
+            "utilisation": flops / spent.seconds / peak_flops(),
+            "input_wait": spent.waited / spent.seconds,
+            "seconds_left": trainer.clock.seconds_left((trainer.config.training.steps - step) * spent.seconds / max(spent.steps, 1)),
+        }
+        trainer.log.write("train", step, values, timing)
+        trainer.display.log(step, train_line(values, timing))
+
+
+class Validate(Hook):
+    """Computes loss and translations of the validation pairs, and updates what depends on the score: best, patience, plateau.
+
+    Args:
+        translate: translates and scores the pairs; None: only the loss is computed.
+    """
+
+    def __init__(self, translate: TranslateAndScore | None) -> None:
+        self._translate = translate
+
+    def start(self, trainer: Trainer) -> None:
+        if distributed.is_leader():
+            remove_samples_after(trainer.folder, trainer.step)
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        return bool(trainer.data.validation) and (trainer.is_last(step) or self._is_scheduled(trainer, step))
+
+    def _is_scheduled(self, trainer: Trainer, step: int) -> bool:
+        every = trainer.config.validation.every
+        return bool(every) and step % every == 0
+
+    def run(self, trainer: Trainer, step: int) -> None:
+        with trainer.not_training():
+            start = time.perf_counter()
+            params = trainer.unstacked(trainer.state.eval_params)
+            values = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
+            hypotheses: list[str] = []
+            if self._translate is not None:
+                data, model = trainer.data, trainer.flat_model
+                hypotheses, values["bleu"] = self._translate(trainer.config, model, data.tokenizer, params, data.validation, data.languages)
+            signature = getattr(self._translate, "signature", None)  # sacreBLEU's
+            score = self._score(trainer, values, signature)
+            trainer.validated = step, score
+            values["best"] = self._update_best(trainer, step, score)
+            trainer.log.write("validation", step, {**values, "signature": signature}, {"seconds": time.perf_counter() - start})
+            trainer.display.say(f"step {step:,}  {validation_line(values)}")
+            if hypotheses and distributed.is_leader():
+                samples = write_samples(trainer.folder, step, trainer.data.validation, hypotheses)
+                if count := min(trainer.config.validation.samples, len(samples)):
+                    trainer.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
+
+    def _score(self, trainer: Trainer, values: dict[str, float], signature: str | None) -> Score | None:
+        """Return the score of a validation, the same in all processes; None if it is NaN or infinite."""
+        metric = trainer.config.validation.metric if self._translate is not None else "loss"
+        found = values["bleu"] if metric == "bleu" else -values["loss"]
+        loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
+        how = signature.split("|version:")[0] if signature and metric == "bleu" else None
+        value, loss, how = distributed.broadcast_decision("score", (found if math.isfinite(found) else None, loss, how))
+        return None if value is None else Score(metric, value, loss, how)
+
+    def _update_best(self, trainer: Trainer, step: int, score: Score | None) -> bool:
+        """Update the best score; cut the learning rate or stop if it has not improved for long. Returns whether it is the best so far."""
+        progress, config, scheduled = trainer.progress, trainer.config, self._is_scheduled(trainer, step)
+        best = progress.count_validation(step, score, scheduled)
+        if scheduled and config.schedule.name == "plateau" and progress.plateau_stale >= config.schedule.plateau_patience:
+            progress.plateau_stale = 0
+            trainer.state = dataclasses.replace(trainer.state, lr_scale=trainer.state.lr_scale * config.schedule.plateau_factor)
+        if scheduled and 0 < config.validation.patience <= progress.stale:
+            trainer.stop(f"no better {config.validation.metric} in {progress.stale} validations")
+        return best
+
+
+class Save(Hook):
+    """Writes a checkpoint: every `checkpoints.every` steps, after each validation, and when the run stops."""
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        due = step % trainer.config.checkpoints.every == 0 or trainer.is_last(step) or bool(trainer.stopped)
+        return due or trainer.validated[0] == step
+
+    def run(self, trainer: Trainer, step: int) -> None:
+        trainer.progress.seconds, trainer.progress.unlogged = trainer.clock.trained, trainer.clock.unlogged
+        validated, score = trainer.validated
+        with trainer.not_training():
+            trainer.log.publish()
+            trainer.store.save(trainer.unstacked(trainer.state), trainer.progress, score if validated == step else None)
+
+
+class Profile(Hook):
+    """Records a trace of some steps with JAX's profiler, for TensorBoard, XProf and Perfetto.
+
+    Args:
+        first, last: the steps to trace, counted from 1.
+        folder: where the trace is written.
+    """
+
+    def __init__(self, first: int, last: int, folder: Path) -> None:
+        self._first, self._last, self._folder, self._tracing = first, last, folder, False
+
+    def start(self, trainer: Trainer) -> None:
+        if self._first <= trainer.step or self._last > trainer.config.training.steps:
+            steps = f"{trainer.step + 1:,} to {trainer.config.training.steps:,}"
+            raise errors.UserError(f"--profile {self._first}:{self._last}: this session trains steps {steps}; choose among these")
+        if self._first == trainer.step + 1:
+            self._begin()
+
+    def is_due(self, trainer: Trainer, step: int) -> bool:
+        return step == self._first - 1 or (self._tracing and (step == self._last or bool(trainer.stopped)))
+
+    def run(self, trainer: Trainer, step: int) -> None:
+        if not self._tracing:
+            return self._begin()
+        self.close()
+        trainer.display.say(
+            f"traced steps {self._first:,} to {step:,}: {self._folder} "
+            "(open it with `tensorboard --logdir`, or the file perfetto_trace.json.gz in it at ui.perfetto.dev)"
+        )
+
+    def _begin(self) -> None:
+        jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+        self._tracing = True
+
+    def close(self) -> None:
+        if self._tracing:
+            self._tracing = False
+            jax.profiler.stop_trace()
