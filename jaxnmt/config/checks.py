@@ -141,13 +141,12 @@ def _model(experiment: Experiment) -> Iterator[str]:
     model = experiment.model
     if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
+    if not callable(getattr(model, "build", None)):
+        yield f"the model {type(model).__name__} has no method build(source_size, target_size, target_vocab) that returns its linen module"
+    if experiment.batching.layout == "packed" and not getattr(model, "packs", False):
+        yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Transformer):
         yield from _transformer(model)
-        return
-    if not isinstance(model, Recurrent) and not callable(getattr(model, "build", None)):
-        yield f"the model {type(model).__name__} has no method build(source_size, target_size, target_vocab) that returns its linen module"
-    if experiment.batching.layout == "packed":
-        yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent):
         yield from _recurrent(model)
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.sharding import anywhere
+from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
 
@@ -62,15 +62,18 @@ def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
     return ((5.0 + length) / 6.0) ** alpha
 
 
-def search(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Hypotheses:
+def search(
+    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array, mesh: jax.sharding.Mesh | None = None
+) -> Hypotheses:
     """Return the best translations of each sentence of a batch.
 
     Args:
         batch: `encoder_input_tokens` (B, S), one sentence a row.
         limits_B: int32, the longest translation of each sentence, EOS included, at most `options.max_length`. A limit depends on its
             sentence alone, and so a translation does not depend on its batch.
+        mesh: that `per_device` runs this search on; None: one device.
     """
-    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B)
+    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B, mesh)
 
 
 def _log_probs(options: SearchOptions, logits_RV, tokens_BKL, written, limits_B) -> jax.Array:
@@ -83,14 +86,14 @@ def _log_probs(options: SearchOptions, logits_RV, tokens_BKL, written, limits_B)
     return jnp.where(at_limit_B11 & (jnp.arange(log_p.shape[-1]) != EOS), NEVER, jnp.maximum(log_p, NEVER))
 
 
-def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
+def _greedy(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     memory = model.encode(params, batch)
     B, L = batch["encoder_input_tokens"].shape[0], options.max_length
     carry = model.start(params, memory, L)
     state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, L), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
 
     def unfinished(state):
-        return anywhere(~state[-1] & (state[0] < limits_B))
+        return any_across_devices(~state[-1] & (state[0] < limits_B), mesh)
 
     def body(state):
         t, carry, token_B, tokens_BL, log_prob_B, done_B = state
@@ -121,10 +124,10 @@ class Beams:
     done: Hypotheses
 
 
-def _beam(model, options, params, batch, limits_B) -> Hypotheses:
+def _beam(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     memory, beams = _begin(model, options, params, batch)
     return jax.lax.while_loop(
-        lambda beams: _unfinished(options, limits_B, beams),
+        lambda beams: _unfinished(options, limits_B, beams, mesh),
         lambda beams: _advance(model, options, params, memory, limits_B, beams),
         beams,
     ).done
@@ -149,13 +152,13 @@ def _begin(model, options, params, batch):
     return memory, Beams(jnp.int32(0), carry, jnp.zeros((B, K, L), jnp.int32), only_first_BK, nothing)
 
 
-def _unfinished(options, limits_B, beams: Beams) -> jax.Array:
+def _unfinished(options, limits_B, beams: Beams, mesh=None) -> jax.Array:
     # A sentence is finished at its limit, or when no live hypothesis can still beat the worst finished one: log-probabilities only fall,
     # and the penalty is largest at the limit (for alpha < 0, at the next step).
     alpha = options.length_penalty
     longest_B = jnp.where(jnp.asarray(alpha) >= 0, limits_B, beams.t + 1)
     score_upper_bound_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
-    return anywhere((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BK[:, -1]))
+    return any_across_devices((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BK[:, -1]), mesh)
 
 
 def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:

@@ -20,7 +20,7 @@ from jaxnmt.io.lines import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.distributed import is_leader
-from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 from jaxnmt.training.checkpoint import scores
 from jaxnmt.training.trained import load
 
@@ -83,7 +83,7 @@ class Translator:
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
         """Up to `decoding.n_best` translations of each line, best first. An empty line's is empty; a line longer than the model can read
-        is split at sentence ends, or else anywhere, with a warning that counts lines from `first`."""
+        is split at sentence ends, or else any_across_devices, with a warning that counts lines from `first`."""
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
@@ -111,7 +111,7 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            rows = padded_rows(len(group), decoding.batch_size, 1 if self.mesh is None else batch_parts(self.mesh))
+            rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
@@ -141,7 +141,7 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptio
 
     def find(replicated_arguments, batch, limits_B):
         options, params = replicated_arguments
-        return search(model, options, params, batch, limits_B)
+        return search(model, options, params, batch, limits_B, mesh)
 
     return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
 

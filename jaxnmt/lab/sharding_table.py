@@ -9,7 +9,8 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import make_mesh, owner_of, path_name
+from jaxnmt.parallel.axes import path_name
+from jaxnmt.parallel.sharding import make_mesh, owner_of
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import abstract_state
 
@@ -33,7 +34,7 @@ def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
     """
     mesh = make_mesh(experiment.mesh)
     model = build_model(experiment.model, *vocabularies)
-    state = abstract_state(model, make_optimizer(experiment.optimizer), experiment.training, mesh)
+    state = abstract_state(model, make_optimizer(experiment.optimizer, model.axes), experiment.training, mesh)
     params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     beside = dict.fromkeys([*params, _REST], 0)
     for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):

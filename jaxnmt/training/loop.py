@@ -1,4 +1,4 @@
-"""The training loop: batches, steps, and what is due after each. Killed anywhere, the run goes on from its last checkpoint."""
+"""The training loop: batches, steps, and what is due after each. Killed any_across_devices, the run goes on from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from jaxnmt.models.accounting import parameter_count, training_flops
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel import compiler, distributed
-from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
+from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.binding import bind
 from jaxnmt.training.checkpoint import disk_errors, read_progress, steps
@@ -104,13 +104,13 @@ class Trainer:
             experiment.training.seed,
             experiment.data.max_length,
             row_multiple=experiment.training.accumulation,
-            row_padding=experiment.training.accumulation * batch_parts(self.mesh),
+            row_padding=experiment.training.accumulation * num_shards("B", self.mesh),
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )
         self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        self.optimizer = make_optimizer(experiment.optimizer)
+        self.optimizer = make_optimizer(experiment.optimizer, self.model.axes)
         self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
         self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
@@ -120,7 +120,8 @@ class Trainer:
 
     def _restore(self, step: int) -> TrainState:
         """Return the state of a checkpoint; its progress becomes the run's."""
-        flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
+        optimizer = make_optimizer(self.config.optimizer, self.flat_model.axes)
+        flat = abstract_state(self.flat_model, optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
         self.display.say(f"going on from checkpoint {step:,}")
         if is_scanned(self.config.model):
@@ -176,7 +177,7 @@ class Trainer:
             return
         pending: _Pending | None = None
         finished = None
-        share = functools.partial(rows_held, self.mesh)
+        share = functools.partial(local_rows, self.mesh)
         stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, share)
         with contextlib.closing(stream):
             for step, planned, arrays in self.clock.waiting(stream):
@@ -285,7 +286,7 @@ class Trainer:
         timing = {
             "seconds": spent.trained,
             "target_tokens_per_second": spent.target_tokens / spent.seconds,
-            "utilisation": training_flops(self.abstract.params, spent.source_tokens, spent.target_tokens) / spent.seconds / peak_flops(),
+            "utilisation": training_flops(self.model, spent.source_tokens, spent.target_tokens) / spent.seconds / peak_flops(),
             "input_wait": spent.waited / spent.seconds,
             "seconds_left": self.clock.seconds_left((self.config.training.steps - step) * spent.seconds / max(spent.steps, 1)),
         }

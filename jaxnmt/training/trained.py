@@ -40,9 +40,8 @@ def open_run(run: Path) -> Trained:
     experiment, tokenizer = config_files.read(run / "config.json"), load_tokenizer(run / "tokenizer")
     model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(cfg.Mesh()))
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
     return Trained(
-        experiment, tokenizer, model, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes), ""
+        experiment, tokenizer, model, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), model.shapes), ""
     )
 
 

@@ -32,7 +32,9 @@ def run_of(folder, values, ema=0.0, **changes):
     run = folder / "run"
     run_directory.start(run, experiment)
     prepare(experiment, run / "tokenizer", say=lambda line: None)
-    abstract = abstract_state(open_run(run).model, make_optimizer(experiment.optimizer), experiment.training, make_mesh(experiment.mesh))
+    model = open_run(run).model
+    optimizer = make_optimizer(experiment.optimizer, model.axes)
+    abstract = abstract_state(model, optimizer, experiment.training, make_mesh(experiment.mesh))
     store = CheckpointStore(run, experiment.checkpoints)
     for step, value in enumerate(values, 1):
         state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)

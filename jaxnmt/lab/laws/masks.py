@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.config import Transformer
 from jaxnmt.data.special_tokens import PAD
 from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, batch_of, does_not_apply, random_pairs
 from jaxnmt.models.seq2seq import VOCABULARY_MULTIPLE, build_model
@@ -78,7 +77,7 @@ def padding(subject: Subject) -> Verdict:
 def _tables(subject: Subject) -> Any:
     """For each parameter the axis, counted from 1, that grows with the vocabularies; 0 where none does."""
     twice = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
-    larger = jax.eval_shape(twice.init, jax.random.key(0))
+    larger = twice.shapes
     grows = lambda x, y: next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=True), 1) if m != n), 0)  # noqa: E731
     return jax.tree.map(grows, subject.params, larger)
 
@@ -93,7 +92,7 @@ def _with_other_padding(x: jax.Array, axis: int) -> jax.Array:
 
 def neighbours(subject: Subject) -> Verdict:
     """Pairs that share a row do not meet: one is changed, and the predictions of the others stay."""
-    if not isinstance(subject.config, Transformer):
+    if not getattr(subject.config, "packs", False):
         return does_not_apply(f"a {type(subject.config).__name__} reads one pair a row")
     batch = batch_of(random_pairs(5), [[0, 3, 1], [4, 2]], 24, 24, packed=True)
     before_BTV = subject.logits(batch)

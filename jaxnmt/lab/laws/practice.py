@@ -43,7 +43,7 @@ class Practice:
 
     def __init__(self, model: Seq2Seq, experiment: cfg.Experiment, shapes: Sequence[Shape] = (SHAPE,)):
         self.model, self.experiment = model, experiment
-        self.mesh, self.optimizer = make_mesh(experiment.mesh), make_optimizer(experiment.optimizer)
+        self.mesh, self.optimizer = make_mesh(experiment.mesh), make_optimizer(experiment.optimizer, model.axes)
         self.abstract = abstract_state(model, self.optimizer, experiment.training, self.mesh)
         self.programs = TrainPrograms(model, self.optimizer, experiment, self.abstract, self.mesh, shapes, packed=False)
 

@@ -15,7 +15,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.loader import FlatCorpus, assemble
 from jaxnmt.data.packing import Shape
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 
@@ -97,7 +97,7 @@ class WithoutDropout(Seq2Seq):
         super().__init__(model.module, model.target_vocab)
 
     def _apply(self, params, method, *args):
-        return super()._apply(params, method, *(None if isinstance(x, Noise) else x for x in args))
+        return super()._apply(params, method, *(None if isinstance(x, DropoutKey) else x for x in args))
 
 
 class Subject:

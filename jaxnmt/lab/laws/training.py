@@ -18,8 +18,9 @@ from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.practice import SHAPE, Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, random_pairs
 from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.checkpoint_store import CheckpointStore
+from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress
 from jaxnmt.training.state import TrainState, abstract_state
 
@@ -36,7 +37,8 @@ def save(subject: Subject, state: TrainState, run: Path) -> None:
 
 def restore(subject: Subject, practice: Practice, run: Path, step: int) -> TrainState:
     """The state of a checkpoint, laid out for `practice`."""
-    flat = abstract_state(subject.flat_model, practice.optimizer, practice.experiment.training, practice.mesh)
+    optimizer = make_optimizer(practice.experiment.optimizer, subject.flat_model.axes)
+    flat = abstract_state(subject.flat_model, optimizer, practice.experiment.training, practice.mesh)
     store = CheckpointStore(run, cfg.Checkpoints())
     state, _ = store.restore(step, flat)
     store.close()

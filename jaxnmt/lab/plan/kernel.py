@@ -16,7 +16,7 @@ from jaxnmt.lab.plan.compiled import wanted
 from jaxnmt.lab.plan.topology import Target
 from jaxnmt.models import fused
 from jaxnmt.models.attention import Mask, attend
-from jaxnmt.parallel.sharding import activation_spec, make_mesh, traced_on
+from jaxnmt.parallel.sharding import activation_spec, make_mesh
 
 
 class Saving(NamedTuple):
@@ -27,10 +27,12 @@ class Saving(NamedTuple):
 
 
 class _Attention(nn.Module):
+    mesh: jax.sharding.Mesh
+
     def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
         length = segments_BT.shape[1]
         seen_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & jnp.tril(jnp.ones((length, length), bool))
-        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None)
+        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None, self.mesh)
 
 
 def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
@@ -47,10 +49,10 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
     segments = array("BT", rows, shape.target, dtype=np.int32)
 
     def total(q, k, v, segments):
-        return _Attention().apply({}, q, k, v, segments).astype(jnp.float32).sum()
+        return _Attention(mesh).apply({}, q, k, v, segments).astype(jnp.float32).sum()
 
     def temporaries() -> int:
-        lowered = jax.jit(traced_on(mesh, jax.grad(total, argnums=(0, 1, 2)))).lower(heads, heads, heads, segments)
+        lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(heads, heads, heads, segments)
         try:
             return lowered.compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does

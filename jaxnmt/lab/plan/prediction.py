@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-import jax
-
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.translator import output_limit
@@ -104,7 +102,7 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         rows, source, to = share.shape
         say(f"compiling {rows} rows x {source} source x {to} target positions for {target.name} ...")
         programs.append(compiled.training(experiment, target, vocabularies, share.shape))
-    params = jax.eval_shape(build_model(experiment.model, *vocabularies).init, jax.random.key(0))
+    model = build_model(experiment.model, *vocabularies)
     tokens = [sum(share.share * getattr(share, side) for share in workload.shares) for side in ("source_tokens", "target_tokens")]
     return Prediction(
         experiment=experiment,
@@ -113,8 +111,8 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         workload=workload,
         programs=tuple(programs),
         times=tuple(estimate(program, target) if program.fits else None for program in programs),
-        parameters=parameter_count(params),
-        model_flops=training_flops(params, *tokens),
+        parameters=parameter_count(model.shapes),
+        model_flops=training_flops(model, *tokens),
     )
 
 

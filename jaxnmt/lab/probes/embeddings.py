@@ -22,7 +22,7 @@ from jaxnmt.data.vocabulary import SPACER, SPECIAL
 from jaxnmt.errors import UserError
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
-from jaxnmt.models.recurrent import mirror
+from jaxnmt.models.recurrent import reverse_sequence
 from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
 
 Side = Literal["source", "target"]
@@ -145,7 +145,7 @@ def layers(config: Any, model: Seq2Seq, params: Any, source: Sequence[int]) -> l
         if context.method_name == "__call__" and (layer := _LAYER.fullmatch("/".join(context.module.path))):
             x = args[0]
             if isinstance(context.module, RecurrentLayer):
-                x = jnp.moveaxis(mirror(x, (tokens_BS > 0).T) if config.reverse_source else x, 0, 1)
+                x = jnp.moveaxis(reverse_sequence(x, (tokens_BS > 0).T) if config.reverse_source else x, 0, 1)
             found[int(layer[1])] = x
         return call(*args, **kwargs)
 

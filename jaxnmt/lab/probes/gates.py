@@ -20,7 +20,7 @@ from jaxnmt.lab import figures
 from jaxnmt.lab.tables import Table
 from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
-from jaxnmt.models.recurrent import mirror
+from jaxnmt.models.recurrent import reverse_sequence
 from jaxnmt.models.seq2seq import Seq2Seq
 
 LSTM = ("input", "forget", "output", "cell")
@@ -75,12 +75,14 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
         model.encode(params, {"encoder_input_tokens": tokens_BS})
     if config.reverse_source:
         mask_SB = (tokens_BS > 0).T
-        found = jax.tree.map(lambda x_SBH: mirror(x_SBH, mask_SB), found)
+        found = jax.tree.map(lambda x_SBH: reverse_sequence(x_SBH, mask_SB), found)
     order = sorted(found, key=lambda name: (int(re.findall(r"\d+", name)[0]), name.startswith(_BACKWARD)))
     return [Layer(_named(name), {gate: np.asarray(x[:, 0], np.float32) for gate, x in found[name].items()}) for name in order]
 
 
-def _walk(layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBC=None, keep_BH=None) -> dict[str, jax.Array]:
+def _walk(
+    layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBD=None, recurrent_dropout_mask=None
+) -> dict[str, jax.Array]:
     """The steps of `RecurrentLayer.__call__` over a sentence without padding, (T, B, H) of each gate and of the state."""
     weights = layer.weights()
 
@@ -88,7 +90,7 @@ def _walk(layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, con
         told = cells.gates(layer.kind, weights, z_BZ, state[0])
         state = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
         if layer.kind != "gru":
-            told["cell"] = jnp.abs(jnp.tanh(cells.seen(layer.kind, weights, state[1])))
+            told["cell"] = jnp.abs(jnp.tanh(cells.cell_output(layer.kind, weights, state[1])))
         return state, told | {"h": state[0]}
 
     return jax.lax.scan(step, state, x_TBD @ weights["input"] + weights["bias"], reverse=reverse)[1]
