@@ -121,7 +121,7 @@ class Translator:
             options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors)
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
-                found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
+                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, ((sentences[i], []),))]  # the model's scores are no numbers
         return results

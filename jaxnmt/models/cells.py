@@ -48,23 +48,11 @@ def gates(kind: str, weights: dict[str, jax.Array], z_BZ: jax.Array, h_BU: jax.A
         z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
         r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
     input_gate, forget_gate, candidate, output_gate = jnp.split(z_BZ + r_BZ, 4, -1)
-    sigmoid = jax.nn.sigmoid
-    return {
-        "input": sigmoid(input_gate),
-        "forget": sigmoid(forget_gate),
-        "candidate": jnp.tanh(candidate),
-        "output": sigmoid(output_gate),
-    }
+    found = {"input": input_gate, "forget": forget_gate, "output": output_gate}
+    return {name: jax.nn.sigmoid(x) for name, x in found.items()} | {"candidate": jnp.tanh(candidate)}
 
 
-def advance(
-    kind: str,
-    activation: str,
-    weights: dict[str, jax.Array],
-    z_BZ: jax.Array,
-    state: State,
-    recurrent_dropout_mask: jax.Array | None = None,
-) -> State:
+def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ, state: State, recurrent_dropout_mask=None) -> State:
     """Return the state after one step of a cell.
 
     Args:

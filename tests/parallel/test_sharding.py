@@ -41,9 +41,7 @@ def by_name(tree):
 def test_every_parameter_of_ours_declares_its_axes(name):
     axes = by_name(build_model(OURS[name], 29, 29).axes)
     assert not [path for path, letters in axes.items() if UNDECLARED in letters]
-    assert {path for path, letters in axes.items() if letters.startswith("L")} == {
-        path for path in axes if "/layers/" in path
-    }
+    assert {path for path, letters in axes.items() if letters.startswith("L")} == {path for path in axes if "/layers/" in path}
 
 
 D, H = "fsdp", "tensor"

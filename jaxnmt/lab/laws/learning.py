@@ -84,7 +84,7 @@ def _learn(
         for step in range(every, most + 1, every):
             state, _ = practice.run(state, map(batch, range(step - every, step)))
             params = jax.jit(unstack_layers)(state.params) if is_scanned(subject.config) else state.params
-            tokens = np.asarray(find(params, {"encoder_input_tokens": arrays["encoder_input_tokens"]}, limits).tokens_BKL[:, 0])
+            tokens = np.asarray(find(params, {"encoder_input_tokens": arrays["encoder_input_tokens"]}, limits).tokens_BWT[:, 0])
             words = [[int(token) for token in row if token not in (PAD, EOS)] for row in tokens]
             right = float(np.mean([found == target for found, (_, target) in zip(words, asked, strict=True)]))
             best = max(best, right)

@@ -55,9 +55,9 @@ def _found(subject: Subject, beam: int) -> Hypotheses:
     return jax.device_get(run(subject.flat_params, sources([0, 1, 2, 3], SOURCE), LIMITS))
 
 
-def _teacher_forced(subject: Subject, tokens_BL: np.ndarray) -> np.ndarray:
+def _teacher_forced(subject: Subject, tokens_BT: np.ndarray) -> np.ndarray:
     """Log-probabilities (B, L, V) before each token, as a search sees them."""
-    inputs = np.concatenate([np.full((ROWS, 1), BOS, np.int32), tokens_BL[:, :-1]], 1)
+    inputs = np.concatenate([np.full((ROWS, 1), BOS, np.int32), tokens_BT[:, :-1]], 1)
     logits = _logits(subject, inputs)
     logits[..., [PAD, BOS]] = -np.inf
     return np.asarray(jax.nn.log_softmax(logits))
@@ -65,11 +65,11 @@ def _teacher_forced(subject: Subject, tokens_BL: np.ndarray) -> np.ndarray:
 
 def greedy(subject: Subject) -> Verdict:
     """A beam of one takes the best word of the teacher-forced pass at each step, until that is the end."""
-    tokens_BL = _found(subject, 1).tokens_BKL[:, 0]
-    log_p = _teacher_forced(subject, tokens_BL)
-    chosen_BL = (tokens_BL != PAD) & (np.arange(LIMIT) + 1 < LIMITS[:, None])  # at the limit the end is forced
-    missed_BL = log_p.max(-1) - np.take_along_axis(log_p, tokens_BL[..., None], -1)[..., 0]
-    return close(np.where(chosen_BL, missed_BL, 0).max(), what=f"most that a better word was missed by, of {chosen_BL.sum()} chosen,")
+    tokens_BT = _found(subject, 1).tokens_BWT[:, 0]
+    log_p = _teacher_forced(subject, tokens_BT)
+    chosen_BT = (tokens_BT != PAD) & (np.arange(LIMIT) + 1 < LIMITS[:, None])  # at the limit the end is forced
+    missed_BT = log_p.max(-1) - np.take_along_axis(log_p, tokens_BT[..., None], -1)[..., 0]
+    return close(np.where(chosen_BT, missed_BT, 0).max(), what=f"most that a better word was missed by, of {chosen_BT.sum()} chosen,")
 
 
 def beam(subject: Subject) -> Verdict:
@@ -77,9 +77,9 @@ def beam(subject: Subject) -> Verdict:
     found = _found(subject, BEAM)
     worst = 0.0
     for k in range(BEAM):
-        tokens_BL = found.tokens_BKL[:, k]
-        log_p = np.take_along_axis(_teacher_forced(subject, tokens_BL), tokens_BL[..., None], -1)[..., 0]
-        worst = max(worst, float(np.abs(np.where(tokens_BL != PAD, log_p, 0).sum(-1) - found.log_probs_BK[:, k]).max()))
+        tokens_BT = found.tokens_BWT[:, k]
+        log_p = np.take_along_axis(_teacher_forced(subject, tokens_BT), tokens_BT[..., None], -1)[..., 0]
+        worst = max(worst, float(np.abs(np.where(tokens_BT != PAD, log_p, 0).sum(-1) - found.log_probs_BW[:, k]).max()))
     return close(worst, what="largest difference of a log-probability")
 
 
@@ -89,8 +89,8 @@ def alone(subject: Subject) -> Verdict:
     found = _found(subject, BEAM)
     run = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(BEAM, LIMIT + 2)))
     other = jax.device_get(run(subject.flat_params, sources(rows, SOURCE + 4), LIMITS[rows]))
-    apart_BK = np.abs(other.scores_BK - found.scores_BK[rows])
-    same_BK = (other.tokens_BKL[..., :LIMIT] == found.tokens_BKL[rows]).all(-1)
-    if (apart_BK > TIE)[~same_BK].any():
-        return Verdict(False, f"{(~same_BK).sum()} of {same_BK.size} translations differ, scores by up to {apart_BK.max():.1g}")
-    return close(apart_BK.max(), what="the same translations, largest difference of a score")
+    apart_BW = np.abs(other.scores_BW - found.scores_BW[rows])
+    same_BW = (other.tokens_BWT[..., :LIMIT] == found.tokens_BWT[rows]).all(-1)
+    if (apart_BW > TIE)[~same_BW].any():
+        return Verdict(False, f"{(~same_BW).sum()} of {same_BW.size} translations differ, scores by up to {apart_BW.max():.1g}")
+    return close(apart_BW.max(), what="the same translations, largest difference of a score")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 
 
-def least_sent(model: cfg.Transformer, parameters: int, mesh: Mapping[str, int], shape: Shape) -> float:
+def least_sent(model: Any, parameters: int, mesh: Mapping[str, int], shape: Shape) -> float:
     """Bytes that a device sends in a step, everything in the type of the computation.
 
     Copies (`data`) sum their share of the gradient: 2 (n - 1) / n of it. Devices that share parameters (`fsdp`) gather them for the

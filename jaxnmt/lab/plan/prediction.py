@@ -53,9 +53,9 @@ class Prediction:
 
     @property
     def least_sent(self) -> float | None:
-        """Bytes that a device must send in the mean step; known for Transformers."""
+        """Bytes that a device must send in the mean step; known for models with the settings of a Transformer."""
         model = self.experiment.model
-        if not isinstance(model, cfg.Transformer) or len(self.target.devices) == 1:
+        if not hasattr(model, "mlp_dim") or len(self.target.devices) == 1:
             return None
         return sum(share.share * least_sent(model, self.parameters, self.mesh, share.shape) for share in self.workload.shares)
 

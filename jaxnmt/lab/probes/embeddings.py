@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.data.vocabulary import SPACER, SPECIAL
@@ -114,11 +113,10 @@ def plane(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndarray]:
     """What is added to word vectors at the first `length` positions, (length, D), by name; nothing where a model has no such vectors."""
-    if not isinstance(config, cfg.Transformer):
-        return {}
-    if config.positions == "sinusoidal":
+    positions = getattr(config, "positions", "none")
+    if positions == "sinusoidal":
         return {"sinusoidal": sinusoids(length, config.emb_dim)}
-    if config.positions == "learned":
+    if positions == "learned":
         return {
             f"learned, {side}": np.asarray(params[f"{side}_positions"]["table"][:length], np.float32) for side in ("encoder", "decoder")
         }

@@ -53,11 +53,10 @@ def check(config: Any) -> None:
     Raises:
         UserError: it is not recurrent, or its cell or encoder has none.
     """
-    if not isinstance(config, cfg.Recurrent):
-        raise UserError(f"a {type(config).__name__} has no gates: give a run of a Recurrent model, cell lstm, layernorm_lstm or gru")
-    if config.encoder == "bag" or config.cell not in SHOWN:
-        what = "encoder bag" if config.encoder == "bag" else f"cell {config.cell}"
-        raise UserError(f"the run's model has no gates ({what}): give one with cell lstm, layernorm_lstm or gru")
+    cell, encoder = getattr(config, "cell", "none"), getattr(config, "encoder", "recurrent")
+    if encoder == "bag" or cell not in SHOWN:
+        what = "encoder bag" if encoder == "bag" else f"cell {cell}"
+        raise UserError(f"a {type(config).__name__} with {what} has no gates: give a run with cell lstm, layernorm_lstm or gru")
 
 
 def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[Layer]:
@@ -75,7 +74,7 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
         model.encode(params, {"encoder_input_tokens": tokens_BS})
     if config.reverse_source:
         mask_SB = (tokens_BS > 0).T
-        found = jax.tree.map(lambda x_SBH: reverse_sequence(x_SBH, mask_SB), found)
+        found = jax.tree.map(lambda x_SBU: reverse_sequence(x_SBU, mask_SB), found)
     order = sorted(found, key=lambda name: (int(re.findall(r"\d+", name)[0]), name.startswith(_BACKWARD)))
     return [Layer(_named(name), {gate: np.asarray(x[:, 0], np.float32) for gate, x in found[name].items()}) for name in order]
 

@@ -34,15 +34,15 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
 
     done: Any = None
     for beams in steps:
-        t, live_KL, log_probs_K, done = jax.device_get((beams.t, beams.live_BKL[0], beams.live_log_probs_BK[0], beams.done))
-        for prefix, log_prob in _real(live_KL, log_probs_K):
-            nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_K == np.float32(log_prob))[0])
-        for prefix, log_prob in _real(done.tokens_BKL[0], done.log_probs_BK[0]):
+        t, live_WT, log_probs_W, done = jax.device_get((beams.t, beams.live_BWT[0], beams.live_log_probs_BW[0], beams.done))
+        for prefix, log_prob in _real(live_WT, log_probs_W):
+            nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_W == np.float32(log_prob))[0])
+        for prefix, log_prob in _real(done.tokens_BWT[0], done.log_probs_BW[0]):
             node(_ended(prefix), log_prob)
     found = []
-    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BKL[0], done.log_probs_BK[0])):
+    for rank, (prefix, log_prob) in enumerate(_real(done.tokens_BWT[0], done.log_probs_BW[0])):
         at = number[_ended(prefix)]
-        found.append({"ids": list(_ended(prefix)), "score": float(done.scores_BK[0, rank]), "log_prob": log_prob, "node": at})
+        found.append({"ids": list(_ended(prefix)), "score": float(done.scores_BW[0, rank]), "log_prob": log_prob, "node": at})
     ranks = {each["node"]: rank for rank, each in enumerate(found)}
     return [each | {"finished": ranks.get(index)} for index, each in enumerate(nodes)], found
 
@@ -64,9 +64,9 @@ def chain(ids: Sequence[int], log_p_T: np.ndarray, score: float) -> tuple[list[d
     return nodes, [{"ids": list(ids), "score": score, "log_prob": total_T[-1], "node": end}]
 
 
-def _real(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
+def _real(tokens_WT: np.ndarray, log_probs_W: np.ndarray) -> list[tuple[Prefix, float]]:
     """The hypotheses among the places of a beam, best first."""
-    return [(tuple(row), float(p)) for row, p in zip(tokens_KL.tolist(), log_probs_K, strict=True) if p > NEVER / 2]
+    return [(tuple(row), float(p)) for row, p in zip(tokens_WT.tolist(), log_probs_W, strict=True) if p > NEVER / 2]
 
 
 def _ended(prefix: Sequence[int]) -> Prefix:
