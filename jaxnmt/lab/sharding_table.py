@@ -1,4 +1,4 @@
-"""How a run's state lies on its devices: what `jaxnmt train CONFIG --explain-sharding` prints."""
+"""The table of `jaxnmt train CONFIG --explain-sharding`: how a run's state lies on its devices."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ _REST = "(counters)"
 
 
 def bytes_per_device(x: jax.ShapeDtypeStruct) -> int:
-    """What a device holds of an array."""
+    """Return the bytes that a device holds of an array."""
     return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
-    """Each parameter's shape, its layout, and the bytes that a device holds of it and of the optimizer's state and the average that go
-    with it, on all devices there are.
+    """Return each parameter's shape, its layout, and the bytes that each device holds of it, and of its optimizer state and EMA.
 
     Args:
         vocabularies: sizes of source and target.

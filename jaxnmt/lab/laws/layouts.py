@@ -1,4 +1,4 @@
-"""Law 8: equal mathematics in different layouts has equal losses and gradients."""
+"""Law 8: the same model in different layouts has the same losses and gradients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKED = batch_of(PAIRS, [[3, 0, 5], [], [6, 1], [2, 4]], 24, 24, packed=True)
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy: bool):
-    """-> the gradient of a batch's loss, and its sums."""
+    """Return the gradient of a batch's loss, and the loss sums."""
     noise = DropoutKey.of(3, jnp.int32(5), jnp.arange(batch["decoder_target_tokens"].shape[0])) if noisy else None
 
     def loss(params):
@@ -36,7 +36,7 @@ def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy:
 
 
 def scanned(subject: Subject) -> Verdict:
-    """Layers looped over in the compiled program, or written out one by one; with dropout."""
+    """Compare scanned with unrolled layers, with dropout."""
     if not hasattr(subject.config, "scan_layers"):
         return does_not_apply(f"the layers of a {type(subject.config).__name__} are not scanned")
     loop = model_of(cfg.replace(subject.config, scan_layers=True))
@@ -46,7 +46,7 @@ def scanned(subject: Subject) -> Verdict:
 
 
 def packed(subject: Subject) -> Verdict:
-    """Several pairs in a row, or one."""
+    """Compare several pairs in a row with one pair in a row."""
     if not getattr(subject.config, "packs", False):
         return does_not_apply(f"a {type(subject.config).__name__} reads one pair a row")
     return close(
@@ -55,7 +55,7 @@ def packed(subject: Subject) -> Verdict:
 
 
 def accumulated(subject: Subject) -> Verdict:
-    """A batch in two parts, or whole; with dropout."""
+    """Compare a batch in two parts with the whole batch, with dropout."""
     state = TrainState(np.int32(2), subject.params, (), None, np.float32(1), np.int32(0))
     whole, parts = (
         jax.jit(functools.partial(accumulate_gradient, subject.model, cfg.Training(accumulation=n)))(

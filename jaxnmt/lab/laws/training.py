@@ -1,4 +1,4 @@
-"""Laws 1 and 6: going on is as if nothing had happened, to the bit; every shape is compiled once and nothing after."""
+"""Laws 1 and 6: a resumed run equals one that never stopped, to the bit; every shape is compiled once, and nothing after that."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def save(subject: Subject, state: TrainState, run: Path) -> None:
 
 
 def restore(subject: Subject, practice: Practice, run: Path, step: int) -> TrainState:
-    """The state of a checkpoint, laid out for `practice`."""
+    """Return the state of a checkpoint, laid out for `practice`."""
     optimizer = make_optimizer(practice.experiment.optimizer, subject.flat_model.axes)
     flat = abstract_state(subject.flat_model, optimizer, practice.experiment.training, practice.mesh)
     store = CheckpointStore(run, cfg.Checkpoints())
@@ -46,7 +46,7 @@ def restore(subject: Subject, practice: Practice, run: Path, step: int) -> Train
 
 
 def resume(subject: Subject) -> Verdict:
-    """Some steps in one go, and with a checkpoint half-way that another state is restored from."""
+    """Compare some steps in one go with the same steps around a checkpoint that is saved and restored half-way."""
     practice = Practice(subject.model, subject.experiment)
     batches = [batch(step) for step in range(STEPS)]
     whole, losses = practice.run(practice.fresh(), batches)
@@ -70,7 +70,7 @@ def resume(subject: Subject) -> Verdict:
 
 @contextlib.contextmanager
 def lowerings() -> Iterator[list[str]]:
-    """The names of the functions that are lowered to be compiled meanwhile, in order."""
+    """Collect the names of the functions that are lowered inside the context, in order."""
     names: list[str] = []
 
     def listen(event: str, seconds: float, fun_name: str = "", **_) -> None:
@@ -85,7 +85,7 @@ def lowerings() -> Iterator[list[str]]:
 
 
 def compiles(subject: Subject) -> Verdict:
-    """Training and searching over two shapes each, and then over other sentences of the same shapes."""
+    """Count compilations while training and searching over two shapes each, then over other sentences of the same shapes."""
     shapes = (SHAPE, Shape(8, 5, 6))
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(2, 6)))
 

@@ -1,4 +1,4 @@
-"""What the fused attention kernel saves: one causal self-attention of a run, forward and backward, compiled with it and without."""
+"""The memory that the fused attention kernel saves: one causal self-attention, forward and backward, compiled with it and without."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from jaxnmt.parallel.sharding import activation_spec, make_mesh
 
 
 class Saving(NamedTuple):
-    """Bytes of temporaries on a device that one attention needs."""
+    """Bytes of temporaries that one attention needs on a device."""
 
     fused: int
     plain: int
@@ -36,7 +36,10 @@ class _Attention(nn.Module):
 
 
 def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
-    """Compile a decoder layer's self-attention of a Transformer both ways, for rows and lengths of a batch's shape."""
+    """Compile a decoder layer's self-attention both ways, for the rows and lengths of a batch's shape.
+
+    The model must have the settings `emb_dim`, `num_heads`, `head_dim` and `dtype`.
+    """
     model: Any = experiment.model
     mesh, rows = make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
 
