@@ -156,9 +156,8 @@ class Run:
         from jaxnmt.config import Mesh
         from jaxnmt.parallel.sharding import make_mesh, replicated
 
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), self.model.shapes)
 
     def average(self, last: int = 5) -> list[int]:
         """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.

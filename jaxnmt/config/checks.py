@@ -78,8 +78,8 @@ def _relations(experiment: Experiment) -> Iterator[str]:
     if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
     yield from _missing_methods(experiment)
-    if batching.layout == "packed" and not isinstance(model, Transformer):
-        yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
+    if batching.layout == "packed" and not getattr(model, "packs", False):
+        yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     width = max(batching.row_length, experiment.data.max_length) if batching.layout == "packed" else experiment.data.max_length
     if batching.tokens < width * training.accumulation:
         longest = "data.max_length" if width == experiment.data.max_length else "batching.row_length"

@@ -17,7 +17,7 @@ from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOpti
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
-from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
@@ -114,7 +114,7 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            rows = padded_rows(len(group), decoding.batch_size, 1 if self.mesh is None else batch_parts(self.mesh))
+            rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
@@ -126,7 +126,7 @@ class Translator:
             )
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
-                found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
+                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
@@ -147,7 +147,7 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptio
 
     def find(replicated_arguments, batch, limits_B):
         options, params = replicated_arguments
-        return search(model, options, params, batch, limits_B)
+        return search(model, options, params, batch, limits_B, mesh)
 
     return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
 

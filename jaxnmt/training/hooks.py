@@ -145,7 +145,7 @@ class Log(Hook):
             "target_tokens": trainer.progress.target_tokens,
         }
         spent = trainer.clock.take_window()
-        flops = training_flops(trainer.abstract.params, spent.source_tokens, spent.target_tokens)
+        flops = training_flops(trainer.model, spent.source_tokens, spent.target_tokens)
         timing = {
             "seconds": spent.trained,
             "target_tokens_per_second": spent.target_tokens / spent.seconds,

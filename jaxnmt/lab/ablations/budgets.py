@@ -6,7 +6,6 @@ import json
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxnmt.config import Experiment
@@ -79,10 +78,11 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     data = prepare(experiment, tokenizer_folder, say=lambda line: None)
     _same_text(experiment, data, tokenizer_folder)
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
-    params = jax.eval_shape(build_model(experiment.model, source, target).init, jax.random.key(0))
+    model = build_model(experiment.model, source, target)
     plan = _plan(experiment, data)
     source_tokens, target_tokens = _epoch_tokens(data)
-    return Size(parameter_count(params), training_flops(params, source_tokens / target_tokens, 1), target_tokens, plan.steps_per_epoch)
+    flops = training_flops(model, source_tokens / target_tokens, 1)
+    return Size(parameter_count(model.shapes), flops, target_tokens, plan.steps_per_epoch)
 
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
