@@ -41,7 +41,7 @@ for module in pkgutil.walk_packages(jaxnmt.__path__, "jaxnmt."):
     if "._configs" not in module.name:
         importlib.import_module(module.name)
 from jaxnmt.lab import figures
-from jaxnmt.config import UserError
+from jaxnmt.errors import UserError
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.training.trained import load
 try:
