@@ -8,7 +8,7 @@ import pathlib
 from typing import Annotated, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, trainable, writable
-from jaxnmt.config import Experiment, Model, Transformer
+from jaxnmt.config import Experiment, Model, NonNegative, Positive, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
@@ -19,7 +19,7 @@ PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is na
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    run_time: float = 30.0
+    run_time: Positive[float] = 30.0
     """Seconds of training steps to measure, starting up not counted."""
     json: str = "benchmarks/results.jsonl"
     """File that the record is added to, as one line."""
@@ -41,7 +41,7 @@ class Compare:
     """File of their reference translations, or several files, one for each reference."""
     test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
     """The paired test against the baseline."""
-    samples: int = 0
+    samples: NonNegative[int] = 0
     """Resamples, or trials; 0: sacreBLEU's 1,000, or 10,000."""
     metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
     """Metrics with intervals and tests."""
@@ -51,13 +51,13 @@ class Compare:
     """File to write all numbers to."""
     other: str = ""
     """The system whose sentences the page shows beside the baseline's; when empty, the first after it."""
-    examples: int = 50
+    examples: NonNegative[int] = 50
     """Losses, and gains, that the page shows."""
     split: Literal["test", "validation"] = "test"
     """Which of the runs' own sentences."""
     checkpoint: Checkpoint = "best"
     """Of the runs: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
+    beam_size: NonNegative[int] = 0
     """Of the runs; 0: as each run's settings say."""
     pretokenized: bool = False
     """The text of --reference and of the files is already split by spaces: BLEU counts the words as they stand (tokenize=none)."""
@@ -77,8 +77,6 @@ def bench(config: str, options: Bench) -> None:
       jaxnmt bench transformer_small --data.train a.en a.de --run-time 60 --json mine.jsonl
     """
     experiment = options.experiment
-    if options.run_time <= 0:
-        raise UserError(f"--run-time expects a number of seconds above 0, not {options.run_time:g}")
     if options.json == "-":  # of other names the folder is made, with the record
         writable("--json", options.json)
     if not experiment.data.train:
@@ -131,8 +129,8 @@ def compare(first: str, others: list[str], options: Compare) -> None:
       jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
       jaxnmt compare a.de b.de --source test.en --reference first.de second.de
     """
-    if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
-        raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
+    if not options.metrics:
+        raise UserError("--metrics expects at least one metric")
     writable("--html", options.html)
     writable("--json", options.json)
     from jaxnmt.lab import comparison_report, tables

@@ -9,8 +9,8 @@ import webbrowser
 from typing import Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, say, writable
-from jaxnmt.cli.verbs.drawing import at_least, drawable, write
-from jaxnmt.config import Decoding
+from jaxnmt.cli.verbs.drawing import drawable, write
+from jaxnmt.config import Decoding, NonNegative, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
 from jaxnmt.io import text_streams
@@ -45,7 +45,7 @@ class Curves:
 class Length:
     output: str = "length.svg"
     """File to draw to; the numbers lie beside it, as CSV."""
-    bins: int = 8
+    bins: Positive[int] = 8
     """Points of a line, each of about as many sentences."""
     by: Literal["run", "variant"] = "run"
     """A line for each run, or for each variant of a study (runs/VARIANT/seed-N): then the band is over seeds."""
@@ -61,7 +61,7 @@ class Length:
     """Which of the runs' own sentences."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
+    beam_size: NonNegative[int] = 0
     """0: as each run's settings say."""
 
 
@@ -89,7 +89,7 @@ class Embeddings:
     """Words to find neighbours of and to draw; when empty, the most frequent of the run's test sentences."""
     side: Literal["source", "target"] = "source"
     """Whose words."""
-    neighbours: int = 8
+    neighbours: Positive[int] = 8
     """Neighbours of a word."""
     word: str = ""
     """A word to follow through the encoder's layers in several --sentences."""
@@ -165,8 +165,6 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
       jaxnmt probe length mine.de theirs.de --source test.en --reference test.de --output images/length.svg
       jaxnmt probe length studies/ladder/runs/*/seed-*/run --by variant
     """
-    at_least("--bins", options.bins, 1)
-    at_least("--beam-size", options.beam_size, 0)
     drawable(options.output)
     from jaxnmt.lab import comparison_report, tables
     from jaxnmt.lab.compare import Settings, gather
@@ -237,7 +235,6 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     folder = pathlib.Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: several figures need a folder")
-    at_least("--neighbours", options.neighbours, 1)
     if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
         raise UserError("--word and --sentences go together: a word, and at least two sentences that have it")
     from jaxnmt.lab import tables

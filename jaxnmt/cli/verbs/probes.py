@@ -7,18 +7,18 @@ import pathlib
 
 from jaxnmt.cli.verbs.common import say
 from jaxnmt.cli.verbs.drawing import at_least, drawable, write
-from jaxnmt.errors import UserError
+from jaxnmt.config import NonNegative, Positive
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
 
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    distance: int = 1000
+    distance: Positive[int] = 1000
     """The furthest word's steps to the end of the source."""
-    samples: int = 8
+    samples: Positive[int] = 8
     """Random sentences, with fresh parameters each where the model is not trained."""
-    width: int = 0
+    width: NonNegative[int] = 0
     """Width to give every config's model, to compare at one size; 0: each as it is configured."""
     output: str = "gradients.svg"
     """File to draw to; the numbers go beside it, as .csv."""
@@ -35,8 +35,6 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
       jaxnmt probe gradients phrases/rnn_fixed phrases/lstm_fixed phrases/gru_bahdanau quickstart --width 128
       jaxnmt probe gradients runs/rnn runs/lstm --distance 100 --output trained.svg
     """
-    at_least("--distance", options.distance, 1)
-    at_least("--samples", options.samples, 1)
     drawable(options.output)
     asked = subjects([first, *others], options.width, runs=True)
     from jaxnmt.lab import figures, tables
@@ -58,15 +56,15 @@ class Recall:
     """How many steps ago the word was seen."""
     apart: bool = False
     """Train a model for each distance, on it alone, instead of one on all of them."""
-    steps: int = 100
+    steps: Positive[int] = 100
     """Training steps for each distance."""
-    batch_size: int = 16
+    batch_size: Positive[int] = 16
     """Sentences of a step."""
-    learning_rate: float = 3e-3
+    learning_rate: Positive[float] = 3e-3
     """Adam's peak rate (cosine schedule)."""
-    seeds: int = 3
+    seeds: Positive[int] = 3
     """Models of each kind, with seeds 1, 2, …"""
-    width: int = 64
+    width: NonNegative[int] = 64
     """Width to give every config's model; 0: each as it is configured."""
     output: str = "recall.svg"
     """File to draw to; the numbers go beside it, as .csv, and what that holds already is not trained again."""
@@ -82,12 +80,8 @@ def recall(first: str, others: list[str], options: Recall) -> None:
       jaxnmt probe recall phrases/rnn_fixed --distances 1 2 5 10 20 --steps 300 --output rnn.svg
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed --apart --steps 300 --output apart.svg
     """
-    for flag, value in (("--steps", options.steps), ("--batch-size", options.batch_size), ("--seeds", options.seeds)):
-        at_least(flag, value, 1)
     distances = tuple(sorted(set(options.distances)))
     at_least("--distances", min(distances, default=0), 1)
-    if options.learning_rate <= 0:
-        raise UserError(f"--learning-rate expects a number above 0, not {options.learning_rate:g}")
     drawable(options.output)
     asked = subjects([first, *others], options.width)
     from jaxnmt.lab import figures, tables
@@ -110,9 +104,9 @@ class Steptime:
     """Tokens of each sentence, on both sides."""
     tokens: int = 2048
     """Target tokens of a batch, whatever the length."""
-    run_time: float = 2.0
+    run_time: NonNegative[float] = 2.0
     """Seconds to repeat each step, compiling not counted."""
-    width: int = 0
+    width: NonNegative[int] = 0
     """Width to give every config's model, to compare at one size; 0: each as it is configured."""
     output: str = "steptime.svg"
     """File to draw the time to; utilisation goes beside it, as -utilisation.svg, and the numbers as .csv."""
@@ -130,8 +124,6 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     lengths = sorted(set(options.lengths))
     at_least("--lengths", min(lengths, default=0), 1)
     at_least("--tokens", options.tokens, max(lengths))
-    if options.run_time < 0:
-        raise UserError(f"--run-time expects a number of seconds, not {options.run_time:g}")
     drawable(options.output)
     asked = subjects([first, *others], options.width)
     from jaxnmt.lab import figures, tables
