@@ -120,10 +120,9 @@ def _call(words: list[str]) -> functools.partial:
     if not verb.takes:
         _check_commanded(name, commanded)
         return functools.partial(verb.function, options, commanded)
-    if verb.most > len(verb.takes):  # the last name is a list
-        fixed = len(verb.takes) - 1
-        return functools.partial(verb.function, *names[:fixed], names[fixed:], options)
-    return functools.partial(verb.function, *names, *[None] * (len(verb.takes) - len(names)), options)
+    missing = [None] * (len(verb.takes) - len(names))
+    arguments = [names[0], names[1:]] if verb.most > len(verb.takes) else [*names, *missing]  # one name and a list, or each name
+    return functools.partial(verb.function, *arguments, options)
 
 
 def _verb_name(words: list[str]) -> str:
@@ -181,7 +180,7 @@ def _check_commanded(launch: str, words: list[str]) -> None:
 def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
     """Refuse a command with too few names, or too many. `greedy`: the flags given that take all words up to the next flag."""
     usage = " ".join(["jaxnmt", name, *verb.takes, "[settings]", *([] if verb.takes else ["-- VERB ..."])])
-    if len(names) < verb.least:
+    if len(names) < sum(not place.startswith("[") for place in verb.takes):
         taken = f"; {greedy[-1]} takes all words that follow it" if greedy else ""
         raise UserError(f"missing argument {verb.takes[len(names)]} (usage: {usage}){taken}")
     if len(names) > verb.most:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from jaxnmt.config import NonNegative
+
 Checkpoint = int | Literal["best", "latest", "average"]
 Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]  # of sacreBLEU
 
@@ -21,7 +23,7 @@ class Systems:
     """The runs' own sentences to translate."""
     checkpoint: Checkpoint = "best"
     """Of the runs: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
+    beam_size: NonNegative[int] = 0
     """Of the runs; 0: as in each run's settings."""
     pretokenized: bool = False
     """The text of --reference and of the files is already split by spaces: BLEU counts words as they are (tokenize=none)."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
-from jaxnmt.config import Experiment, Model, Transformer
+from jaxnmt.config import Experiment, Model, NonNegative, Positive, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
@@ -22,7 +22,7 @@ PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    run_time: float = 30.0
+    run_time: Positive[float] = 30.0
     """Seconds of training steps to measure, without start-up."""
     json: str = "benchmarks/results.jsonl"
     """File to append the record to, as one line."""
@@ -40,7 +40,7 @@ class Laws:
 class Compare(Systems):
     test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
     """Paired test against the baseline."""
-    samples: int = 0
+    samples: NonNegative[int] = 0
     """Resamples or trials; 0: sacreBLEU's 1,000 resamples or 10,000 trials."""
     metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
     """Metrics with intervals and tests."""
@@ -50,7 +50,7 @@ class Compare(Systems):
     """File for all numbers."""
     other: str = ""
     """System whose sentences the page shows beside the baseline's; when empty, the first after the baseline."""
-    examples: int = 50
+    examples: NonNegative[int] = 50
     """Maximum number of losses, and of gains, on the page."""
 
 
@@ -64,8 +64,6 @@ def bench(config: str, options: Bench) -> None:
       jaxnmt bench transformer_small --data.train a.en a.de --run-time 60 --json mine.jsonl
     """
     experiment = options.experiment
-    if options.run_time <= 0:
-        raise UserError(f"--run-time expects a number of seconds above 0, not {options.run_time:g}")
     if options.json == "-":  # for other names the folder is created with the record
         writable("--json", options.json)
     if not experiment.data.train:
@@ -118,8 +116,8 @@ def compare(first: str, others: list[str], options: Compare) -> None:
       jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
       jaxnmt compare a.de b.de --source test.en --reference first.de second.de
     """
-    if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
-        raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
+    if not options.metrics:
+        raise UserError("--metrics expects at least one metric")
     writable("--html", options.html)
     writable("--json", options.json)
     from jaxnmt.lab import comparison_report, tables

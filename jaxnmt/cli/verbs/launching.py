@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxnmt.cli import launchers
-from jaxnmt.cli.verbs.common import at_least
+from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import UserError
 
 
@@ -22,7 +22,7 @@ from jaxnmt.errors import UserError
 class Local:
     print: bool = False
     """Print the command instead of running it."""
-    processes: int = 2
+    processes: Positive[int] = 2
     """Processes on this computer."""
 
 
@@ -34,7 +34,6 @@ def local(options: Local, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
-    at_least(1, processes=options.processes)
     environment = {"JAXNMT_PYTHON": sys.executable}  # this Python, whatever PATH contains
     script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
     if options.print:
@@ -53,11 +52,11 @@ class Slurm:
     """Print the job script instead of submitting it."""
     name: str = "jaxnmt"
     """Name of the job."""
-    nodes: int = 2
+    nodes: Positive[int] = 2
     """Number of computers."""
-    gpus: int = 8
+    gpus: NonNegative[int] = 8
     """GPUs on each computer, one process per GPU. 0: one process per computer, without a GPU."""
-    cpus: int = 8
+    cpus: Positive[int] = 8
     """CPU cores of each process, for compiling, reading and saving."""
     hours: float = 24
     """The job's time limit; five minutes before it the run is saved and the job requeued."""
@@ -77,8 +76,6 @@ def slurm(options: Slurm, command: Sequence[str]) -> int:
       SBATCH_PARTITION=a100 jaxnmt launch slurm --nodes 4 --setup "source .venv/bin/activate" -- train wmt14_big --run /shared/runs/big
     """
     _check(options.name, command)
-    at_least(1, nodes=options.nodes, cpus=options.cpus)
-    at_least(0, gpus=options.gpus)
     words, tasks = ["jaxnmt", *command], max(options.gpus, 1)
     job = launchers.slurm(words, options.name, options.nodes, tasks, options.gpus, options.cpus, options.hours, options.setup)
     return hand_over(job, ["sbatch"], options.print)
@@ -94,9 +91,9 @@ class Jobset:
     """Container image with jaxnmt installed."""
     on: str = "gpu:8"
     """Devices: gpu:N for N GPUs in each host, or the TPU topology of each slice: v5e:4x4, v5p:4x4x8, v6e:16x16."""
-    hosts: int = 1
+    hosts: Positive[int] = 1
     """Number of GPU computers; for TPUs it follows from the topology."""
-    slices: int = 1
+    slices: Positive[int] = 1
     """TPU slices, connected by the data center's network."""
     restarts: int = 100
     """How often the whole set may restart from its last checkpoint."""
@@ -113,7 +110,6 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
     """
     if not options.image:
         raise UserError("--image is missing: give a container image with jaxnmt installed")
-    at_least(1, hosts=options.hosts, slices=options.slices)
     _check(options.name, command)
     words = ["jaxnmt", *command]
     text = launchers.jobset(words, options.name, options.image, options.on, options.hosts, options.slices, options.restarts)
@@ -128,7 +124,7 @@ class TpuVm:
     """Name of the queued resource."""
     on: str = "v5e:4x4"
     """Topology of a slice: v5e:4x4, v5p:4x4x8, v6e:16x16."""
-    slices: int = 1
+    slices: Positive[int] = 1
     """Number of slices, connected by the data center's network."""
     zone: str = ""
     """Google Cloud zone, such as us-east5-a."""
@@ -149,7 +145,6 @@ def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
     missing = [flag for flag in ("zone", "project") if not getattr(options, flag)]
     if missing:
         raise UserError(f"--{missing[0]} is missing: give the Google Cloud zone and project")
-    at_least(1, slices=options.slices)
     _check(options.name, command)
     words = ["jaxnmt", *command]
     script = launchers.tpu_vm(words, options.name, options.on, options.slices, options.zone, options.project, options.setup)

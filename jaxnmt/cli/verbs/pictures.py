@@ -8,9 +8,9 @@ import pathlib
 import webbrowser
 from typing import Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, at_least, writable
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, writable
 from jaxnmt.cli.verbs.drawing import drawable, publish, write
-from jaxnmt.config import Decoding
+from jaxnmt.config import Decoding, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
 from jaxnmt.lab.systems import Systems
@@ -46,7 +46,7 @@ class Curves:
 class Length(Systems):
     output: str = "length.svg"
     """File for the chart; its numbers are written beside it, as .csv."""
-    bins: int = 8
+    bins: Positive[int] = 8
     """Points of a line, each for about the same number of sentences."""
     by: Literal["run", "variant"] = "run"
     """One line per run, or per variant of a study (runs/VARIANT/seed-N), with a band over seeds."""
@@ -76,7 +76,7 @@ class Embeddings:
     """Words to draw with their neighbours; when empty, the most frequent of the run's test sentences."""
     side: Literal["source", "target"] = "source"
     """Side of the words."""
-    neighbours: int = 8
+    neighbours: Positive[int] = 8
     """Neighbours of a word."""
     word: str = ""
     """A word to follow through the encoder's layers in several --sentences."""
@@ -149,8 +149,6 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
       jaxnmt probe length mine.de theirs.de --source test.en --reference test.de --output images/length.svg
       jaxnmt probe length studies/ladder/runs/*/seed-*/run --by variant
     """
-    at_least(1, bins=options.bins)
-    at_least(0, beam_size=options.beam_size)
     drawable(options.output)
     from jaxnmt.lab import comparison_report
     from jaxnmt.lab.compare import gather
@@ -213,7 +211,6 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     folder = pathlib.Path(options.output)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: give a folder for the figures")
-    at_least(1, neighbours=options.neighbours)
     if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
         raise UserError("--word and --sentences go together: give a word, and at least two sentences that have it")
     from jaxnmt.lab.probes import embeddings_report

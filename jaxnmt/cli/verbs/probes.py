@@ -7,7 +7,7 @@ import pathlib
 
 from jaxnmt.cli.verbs.common import at_least
 from jaxnmt.cli.verbs.drawing import drawable, publish
-from jaxnmt.errors import UserError
+from jaxnmt.config import NonNegative, Positive
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
@@ -15,11 +15,11 @@ from jaxnmt.parallel.log import say
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    distance: int = 1000
+    distance: Positive[int] = 1000
     """Largest distance of a word from the end of the source, in steps."""
-    samples: int = 8
+    samples: Positive[int] = 8
     """Number of random sentences; an untrained model gets new parameters for each."""
-    width: int = 0
+    width: NonNegative[int] = 0
     """Width of all configs' models, to compare at one size; 0: as configured."""
     output: str = "gradients.svg"
     """File for the chart; its numbers are written beside it, as .csv."""
@@ -36,7 +36,6 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
       jaxnmt probe gradients phrases/rnn_fixed phrases/lstm_fixed phrases/gru_bahdanau quickstart --width 128
       jaxnmt probe gradients runs/rnn runs/lstm --distance 100 --output trained.svg
     """
-    at_least(1, distance=options.distance, samples=options.samples)
     drawable(options.output)
     chosen = subjects([first, *others], options.width, runs=True)
     from jaxnmt.lab import figures
@@ -57,15 +56,15 @@ class Recall:
     """Numbers of steps since the word was read."""
     apart: bool = False
     """Train one model per distance instead of one on all of them."""
-    steps: int = 100
+    steps: Positive[int] = 100
     """Training steps for each distance."""
-    batch_size: int = 16
+    batch_size: Positive[int] = 16
     """Sentences per step."""
-    learning_rate: float = 3e-3
+    learning_rate: Positive[float] = 3e-3
     """Peak learning rate of Adam (cosine schedule)."""
-    seeds: int = 3
+    seeds: Positive[int] = 3
     """Number of models of each kind, with seeds 1, 2, …"""
-    width: int = 64
+    width: NonNegative[int] = 64
     """Width of all configs' models; 0: as configured."""
     output: str = "recall.svg"
     """File for the chart; its numbers are kept beside it, as .csv; models that are already in it are not trained again."""
@@ -82,9 +81,7 @@ def recall(first: str, others: list[str], options: Recall) -> None:
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed --apart --steps 300 --output apart.svg
     """
     distances = tuple(sorted(set(options.distances)))
-    at_least(1, steps=options.steps, batch_size=options.batch_size, seeds=options.seeds, distances=min(distances, default=0))
-    if options.learning_rate <= 0:
-        raise UserError(f"--learning-rate expects a number above 0, not {options.learning_rate:g}")
+    at_least(1, distances=min(distances, default=0))
     drawable(options.output)
     models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
     from jaxnmt.lab import figures
@@ -104,9 +101,9 @@ class Steptime:
     """Tokens of each sentence, on both sides."""
     tokens: int = 2048
     """Target tokens per batch, whatever the length."""
-    run_time: float = 2.0
+    run_time: NonNegative[float] = 2.0
     """Seconds to repeat each step, without compiling."""
-    width: int = 0
+    width: NonNegative[int] = 0
     """Width of all configs' models, to compare at one size; 0: as configured."""
     output: str = "steptime.svg"
     """File for the chart of times; that of utilisation is written beside it, as -utilisation.svg, and the numbers as .csv."""
@@ -124,8 +121,6 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
     lengths = sorted(set(options.lengths))
     at_least(1, lengths=min(lengths, default=0))
     at_least(max(lengths), tokens=options.tokens)
-    if options.run_time < 0:
-        raise UserError(f"--run-time expects a number of seconds, not {options.run_time:g}")
     drawable(options.output)
     models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
     from jaxnmt.lab import figures
