@@ -15,7 +15,7 @@ from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import record as records
 from jaxnmt.lab.visualize.page import page
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loop import train
 
 WITHOUT = ["bag", "elman", "sutskever", "cho", "own"]
@@ -199,7 +199,7 @@ def test_text_cannot_leave_its_place_in_the_page():
 
 
 def test_nothing_to_translate_or_too_much_is_said():
-    for sentence, what in (("  ", "no word in the sentence"), ("a " * 16, "has 16 tokens; the model reads 15")):
+    for sentence, what in (("  ", "has no word"), ("a " * 16, "has 16 tokens; the model reads 15")):
         with pytest.raises(UserError, match=what):
             records.record(seen.translator("own"), seen.CONFIGS["own"], sentence, Decoding())
 

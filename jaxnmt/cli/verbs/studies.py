@@ -9,6 +9,7 @@ import sys
 from typing import Any, Literal
 
 from jaxnmt.cli import launchers
+from jaxnmt.cli.verbs.common import at_least
 from jaxnmt.cli.verbs.launching import hand_over
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
@@ -95,7 +96,8 @@ def _leave(number: int, _frame: Any) -> None:
 
 def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
     """Submit an array of workers to SLURM; each ends when no job is left."""
-    launchers.check_counts(workers=options.workers)
+    at_least(1, workers=options.workers, cpus=options.cpus)
+    at_least(0, gpus=options.gpus)
     work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
     job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)
     array = [f"--array=1-{options.workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt"]

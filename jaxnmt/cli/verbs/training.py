@@ -78,7 +78,7 @@ def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
 
 
 def resume(run: str, options: Resume) -> None:
-    """Resume a run from its last checkpoint. Settings that do not change the training may be given.
+    """Resume a run from its last checkpoint. Settings that do not change the training may be changed.
 
     Examples:
       jaxnmt resume runs/quickstart
@@ -113,14 +113,14 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
       jaxnmt data check quickstart
     """
     config_checks.validate(options.experiment)
-    words = tuple(filter(None, (first, second))) if second or is_text(first) else options.experiment.data.train
-    if not words:
-        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
     from jaxnmt.data.check import check
-    from jaxnmt.data.sources import open_sources
+    from jaxnmt.data.sources import open_sources, sources_of
 
-    experiment = options.experiment
-    print(check(open_sources(words, "data.train"), experiment.data.cleaning, experiment.tokenizer.normalization))
+    experiment, words = options.experiment, tuple(filter(None, (first, second)))
+    sources = open_sources(words, "data.train") if second or is_text(first) else sources_of(experiment.data, "train")
+    if not sources:
+        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
+    print(check(sources, experiment.data.cleaning, experiment.tokenizer.normalization))
 
 
 def runs_show(run: str, options: NoOptions) -> None:
