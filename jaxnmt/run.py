@@ -375,8 +375,10 @@ def train_folder(
         experiment: as `trainable` returns it.
         hooks: what else to do after training steps.
         progress: show lines and a progress bar on stderr.
-        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP, which are caught while training lasts.
+        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP; find the other processes of the command.
     """
+    if signals:
+        distributed.initialize(share_preemption=True)
     with begun(run, experiment):
         try:
             from jaxnmt.evaluation.validation import ValidationTranslator

@@ -64,7 +64,7 @@ def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, sta
     if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
         gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
-    params = cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
+    params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
     ema = state.ema
     if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
         decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
