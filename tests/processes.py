@@ -31,7 +31,7 @@ class Job:
 
     def __init__(self, count: int, words: list[str], log: Path, cwd: Path, **environment: str):
         self.log = log
-        command = [str(LAUNCHER), str(count), *words] if count > 1 else [sys.executable, "-m", "jaxnmt.cli", *words]
+        command = [str(LAUNCHER), str(count), *words] if count > 1 else [sys.executable, "-m", "jaxnmt", *words]
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         told = {"JAX_PLATFORMS": "cpu", "JAXNMT_PYTHON": sys.executable, "PYTHONPATH": path} | environment
         with log.open("w") as file, (log.with_suffix(".out")).open("w") as out:
