@@ -193,10 +193,14 @@ _STOPPED = (SAVED, 128 + signal.SIGHUP, 128 + signal.SIGTERM)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise; 2 for a user's mistake, or a disk
-    that is full or refuses (the log's, too); 3 for training that diverged; 75 if other processes are stuck or cannot be reached; 85 for
-    training that was asked to stop (SIGTERM, SIGHUP, a closed pipe) and has saved; 130 for Ctrl-C. Where nothing was saved: 129 for SIGHUP,
-    141 for a closed pipe, 143 for SIGTERM. Training saves at Ctrl-C and when its log's disk is full, too: several processes leave with 85.
+    - 0: success
+    - 1: a law fails, a plan does not fit, or runs of a study failed or gave other results than before
+    - 2: a user's mistake, or a disk that is full or not writable
+    - 3: training diverged
+    - 75: other processes hang or cannot be reached
+    - 85: training was stopped by SIGTERM, SIGHUP or a closed pipe, and has saved
+    - 130: Ctrl-C; training has saved (of several processes: 85)
+    - 129, 141, 143: SIGHUP, a closed pipe, SIGTERM, if there was nothing to save
     """
     if argv is None:
         _as_a_process()

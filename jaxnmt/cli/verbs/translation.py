@@ -60,7 +60,7 @@ def translate(run: str, options: Translate) -> None:
     With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
 
     With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
-    source and target words, and weights: for each target word how much it looks at each source word.
+    source and target words, and weights: one row per target word, with its attention on each source word.
 
     Examples:
       echo "one hundred and two" | jaxnmt translate runs/quickstart
