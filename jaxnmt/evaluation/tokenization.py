@@ -55,10 +55,7 @@ def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization
     """
     script, notes = script_of(lines), []
     spaceless = script in _BY_SCRIPT and script != "Hangul"
-    others = (
-        f"{script} script has no spaces between words: TER and chrF++'s word n-grams treat the text between two spaces as one word"
-        * spaceless
-    )
+    others = f"{script} script has no spaces between words: TER and chrF++'s word n-grams treat text between spaces as a word" * spaceless
     if asked:
         return Tokenization(_available(asked), other_metrics=others if asked != "none" else "")
     by_code = _BY_CODE.get(base(language), _SPACED)
