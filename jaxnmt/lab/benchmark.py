@@ -1,4 +1,4 @@
-"""How fast a config trains here: the training loop itself, timed step by step, with nothing saved."""
+"""Measures the training speed of a config on this machine: the training loop itself, timed step by step, saving nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMPORTED = time.perf_counter()
 
 
 class Step(NamedTuple):
-    """One optimizer step: when the host had its result, and what was in its batch."""
+    """One optimizer step: when the host received its result, and the contents of its batch."""
 
     finished: float
     positions: int
@@ -73,16 +73,16 @@ class Measurement(Trainer):
 
 
 def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
-    """Train for some time in a folder that is thrown away.
+    """Train for some time in a temporary folder.
 
-    The first step belongs to the start-up; speed, padding and waiting are of the steps after it.
+    The first step counts as start-up; speed, padding and waiting are those of the later steps.
 
     Args:
-        experiment: its `training.steps` are the most that are taken.
-        seconds: of training steps; the time until the first is done does not count.
+        experiment: its `training.steps` is the maximum number of steps.
+        seconds: of training steps, after the first one.
 
     Returns:
-        A record fit for JSON. Its times of starting up are seconds since the process began.
+        A record for JSON. Its start-up times are seconds since the process started.
 
     Raises:
         UserError: fewer than three steps were taken; and whatever training raises.
@@ -130,7 +130,7 @@ def _speed(trainer: Trainer, done: list[Step]) -> dict[str, Any]:
 
 
 def _memory() -> dict[str, int]:
-    """Most that the process had in memory, and most that a device held where its backend tells; bytes."""
+    """Return the peak memory of the process, and of a device if its backend reports it, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     record = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     device = [stats["peak_bytes_in_use"] for d in jax.local_devices() if (stats := d.memory_stats()) and "peak_bytes_in_use" in stats]
@@ -138,7 +138,7 @@ def _memory() -> dict[str, int]:
 
 
 def environment() -> dict[str, Any]:
-    """What was measured on what, and when."""
+    """Describe the machine, the versions and the time."""
     devices = jax.devices()
     return {
         "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -153,7 +153,7 @@ def environment() -> dict[str, Any]:
 
 
 def process_age() -> float:
-    """Seconds since this process began; where the system does not tell, since this module was imported."""
+    """Return the seconds since this process started; without /proc, since this module was imported."""
     try:
         began = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return float(Path("/proc/uptime").read_text().split()[0]) - began
@@ -162,7 +162,7 @@ def process_age() -> float:
 
 
 def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: Path) -> None:
-    """Add a line to a JSON Lines file: the record, the config's name and every setting."""
+    """Append a line to a JSON Lines file: the record, the config's name and every setting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {field: value for field, _, value in leaves(experiment)}
     with path.open("a", encoding="utf-8") as file:
@@ -170,18 +170,18 @@ def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: 
 
 
 def describe(record: dict[str, Any], name: str) -> str:
-    """The record of a config for people; the first line is fit to be a row of a table."""
+    """Return the record as text; the first line can be a row of a table."""
     rate, median, gib = record["target_tokens_per_s"], record["target_tokens_per_s_median"], 2**30
     begun, finished = record["first_step_begun_s"], record["first_step_finished_s"]
     memory, device = record["peak_memory_bytes"] / gib, record.get("peak_device_memory_bytes")
     row = f"{name:<22}{rate:>9,.0f} target tokens/s {record['utilisation']:>5.0%} of the peak {record['padding']:>5.0%} padding"
     rows = {
-        "speed": f"{rate:,.0f} target tokens/s over {record['steps']} steps, the median step {median:,.0f}; padding not counted",
+        "speed": f"{rate:,.0f} target tokens/s over {record['steps']} steps, the median step {median:,.0f}; without padding",
         "utilisation": f"{record['utilisation']:.0%} of {record['peak_flops'] / 1e9:,.0f} GFLOP/s",
         "padding": f"{record['padding']:.1%} of positions",
         "input wait": f"{record['input_wait']:.1%} of the time",
         "compilation": f"{record['compile_s']:.1f} s for {len(record['shapes'])} shape(s)",
-        "first step": f"begun {begun:.1f} s after the process, finished after {finished:.1f} s",
+        "first step": f"started {begun:.1f} s after the process, finished after {finished:.1f} s",
         "memory": f"{memory:.2f} GiB" + (f", {device / gib:.2f} GiB on a device" if device else ""),
         "model": f"{record['parameters']:,} parameters",
         "on": f"{record['devices']}, {record['cores']} cores (load {record['load']:.1f}), JAX {record['jax']}, Python {record['python']}",

@@ -1,4 +1,4 @@
-"""A comparison for people: tables, and a page with examples."""
+"""Tables of a comparison, and a page with examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TESTS = {"paired-bootstrap": "paired bootstrap resampling", "approximate-random
 
 
 def tables(found: Comparison) -> list[Table]:
-    """Scores with intervals and tests, then the breakdowns."""
+    """Return scores with intervals and tests, then the breakdowns."""
     names = labels(found.systems)
     shapes = [(s.length_ratio, s.under_half, s.over_double, s.empty, s.unfinished) for s in found.shapes]
     first = "" if found.references == 1 else "the first of each sentence's references"
@@ -29,12 +29,9 @@ def tables(found: Comparison) -> list[Table]:
             Table(
                 f"{metric} by the source's length",
                 ("words", "sentences", *names),
-                tuple((row.words, f"{row.sentences:,}", *map(_number, scores)) for row, scores in rows),
+                tuple((row.words, f"{row.sentences:,}", *(f"{score:.2f}" for score in getattr(row, field))) for row in found.by_length),
             )
-            for metric, rows in (
-                ("BLEU", [(row, row.bleu) for row in found.by_length]),
-                ("chrF++", [(row, row.chrf) for row in found.by_length]),
-            )
+            for metric, field in (("BLEU", "bleu"), ("chrF++", "chrf"))
         ),
         Table(
             "F1 of words by their frequency",
@@ -58,7 +55,7 @@ def tables(found: Comparison) -> list[Table]:
 
 
 def heading(found: Comparison) -> str:
-    """What is compared, in a few lines."""
+    """Describe the systems and the test set in a few lines."""
     made = [f"{name} ({by})" for name, by in zip(found.systems, found.made_by, strict=True)]
     several = f", {found.references} references" if found.references > 1 else ""
     lines = [
@@ -66,16 +63,16 @@ def heading(found: Comparison) -> str:
         f"baseline: {made[0]}",
         *(f"against it: {each}" for each in made[1:]),
     ]
-    lines += [f"{name} translates every sentence as the baseline does: its p says nothing" for name in found.identical]
+    lines += [f"{name} translates every sentence as the baseline does: ignore its p" for name in found.identical]
     return "\n".join([*lines, *([found.note] if found.note else [])])
 
 
 def page(found: Comparison, test: TestSet, systems: Sequence[System], other: str, examples: int) -> str:
-    """The tables, and the sentences whose chrF++ differs most between the baseline and one other system, as one HTML file.
+    """Return one HTML page with the tables and the sentences whose chrF++ differs most between the baseline and another system.
 
     Args:
-        other: this system's name; "" for the first after the baseline.
-        examples: how many losses, and how many gains, at most.
+        other: name of that system; "": the first after the baseline.
+        examples: maximum number of losses, and of gains.
 
     Raises:
         UserError: there is no such system.
@@ -90,32 +87,32 @@ def page(found: Comparison, test: TestSet, systems: Sequence[System], other: str
     for anchor, title, numbers in (("losses", "Biggest losses", losses), ("gains", "Biggest gains", gains)):
         shown.append(f'<h2 id="{anchor}">{title} of {html.escape(names[chosen])} against {html.escape(names[0])}</h2>')
         which = "reference" if found.references == 1 else "first reference"
-        shown.append(pages.paragraph(f"By chrF++ of the sentence; underlined: words that the {which} does not have there.", "note"))
+        shown.append(pages.paragraph(f"By chrF++ of the sentence; underlined: words that the {which} does not have at that place.", "note"))
         shown += [_example(number, found, test, systems, chosen) for number in numbers] or [pages.paragraph("None.")]
     return pages.page(f"{names[0]} and {', '.join(names[1:])}", "\n".join([*parts, links, *shown]))
 
 
 def labels(names: Sequence[str]) -> tuple[str, ...]:
-    """Names short enough for a table: the last part of each path, where these differ."""
+    """Return names short enough for a table: the last part of each path, if these are distinct."""
     short = tuple(pathlib.PurePath(name).name or name for name in names)
     return short if len(set(short)) == len(names) else tuple(names)
 
 
 def other_system(names: Sequence[str], other: str) -> int:
-    """The place of the system whose examples are shown.
+    """Return the index of the system whose examples are shown.
 
     Raises:
-        UserError: it is the baseline, or not there.
+        UserError: it is the baseline, or not among the systems.
     """
     if not other:
         return min(1, len(names) - 1)
     if other.rstrip("/") not in [name.rstrip("/") for name in names[1:]]:
-        raise UserError(f"--other {other} is not compared with the baseline {names[0]}; {', '.join(names[1:]) or 'nothing'} is")
+        raise UserError(f"--other {other} is not compared with the baseline {names[0]}; choose from: {', '.join(names[1:]) or 'none'}")
     return [name.rstrip("/") for name in names].index(other.rstrip("/"))
 
 
 def ranked(baseline: Sequence[float], other: Sequence[float], most: int) -> tuple[list[int], list[int]]:
-    """The sentences in which `other` loses and gains most, the biggest difference first; of equals, the earlier."""
+    """Return the sentences in which `other` loses and gains most, the biggest difference first; of equal ones the first."""
     change = [theirs - mine for mine, theirs in zip(baseline, other, strict=True)]
     order = sorted(range(len(change)), key=lambda number: (change[number], number))
     losses = [number for number in order if change[number] < 0]
@@ -136,21 +133,17 @@ def _scores(metric: MetricResult, found: Comparison) -> Table:
     baseline = metric.estimates[0].score
     rows = [_row(name, estimate, baseline) for name, estimate in zip(labels(found.systems), metric.estimates, strict=True)]
     compared = len(rows) - 1
-    less = "; less is better" if metric.name == "TER" else ""
+    less = "; lower is better" if metric.name == "TER" else ""
     tested = f"; p by {_TESTS[found.test]}, then after Holm's correction for {compared}" if compared else ""
     header = ("system", "score", "95 % interval", *(("difference", "p", "p (Holm)") if compared else ()))
     return Table(metric.name, header, tuple(row[: len(header)] for row in rows), f"{metric.signature}{less}{tested}")
 
 
 def _row(name: str, estimate: Estimate, baseline: float) -> tuple[str, ...]:
-    shown = name, _number(estimate.score), f"{estimate.mean:.2f} ± {estimate.ci:.2f}"
+    shown = name, f"{estimate.score:.2f}", f"{estimate.mean:.2f} ± {estimate.ci:.2f}"
     if estimate.p is None:
         return *shown, "", "", ""
     return *shown, f"{estimate.score - baseline:+.2f}", f"{estimate.p:.4f}", f"{estimate.p_holm:.4f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}"
 
 
 def _percent(value: float) -> str:

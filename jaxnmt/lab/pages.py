@@ -7,59 +7,24 @@ from __future__ import annotations
 
 import difflib
 import html
+import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jaxnmt.lab.tables import Table
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --faint: #57606a; --line: #d0d7de; --mark: #ffe08a; --raised: #f6f8fa;
-  --link: #0550ae; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --faint: #9da7b3; --line: #30363d; --mark: #6b4e00;
-  --raised: #161b22; --link: #79b8ff; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 1rem; color: var(--ink); background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-a { color: var(--link); }
-.note { color: var(--faint); font-size: .875rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: 1.25rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: 600; padding-bottom: .25rem; }
-th, td { padding: .25rem .75rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; font-weight: normal; }
-thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
-article { border: 1px solid var(--line); border-radius: .5rem; background: var(--raised); padding: .75rem 1rem; margin: 1rem 0; }
-article h3 { margin: 0 0 .5rem; font-size: 1rem; }
-dl { margin: 0; display: grid; grid-template-columns: fit-content(12rem) 1fr; gap: .25rem 1rem; }
-dt { color: var(--faint); overflow-wrap: anywhere; } dd { margin: 0; overflow-wrap: anywhere; }
-mark { background: var(--mark); color: inherit; text-decoration: underline; text-underline-offset: .2em; border-radius: .15rem; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
-"""
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""
-
+_TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _PIECES = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")  # Han and kana one by one
+
+
+def fill(template: str, parts: Mapping[str, str]) -> str:
+    """Replace each {{name}} of a template by its part."""
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
 def page(title: str, body: str) -> str:
     """Return a whole page with `body` below its h1."""
-    return _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    return fill(_TEMPLATE.read_text(encoding="utf-8"), {"title": html.escape(title), "body": body})
 
 
 def paragraph(text: str, kind: str = "") -> str:

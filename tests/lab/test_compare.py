@@ -15,6 +15,7 @@ from jaxnmt.data import identity
 from jaxnmt.evaluation.significance import Estimate
 from jaxnmt.lab import compare, comparison_report, pages, tables
 from jaxnmt.lab.comparison_report import labels, ranked
+from jaxnmt.lab.systems import Systems
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 from jaxnmt.training.checkpoints import Found
@@ -127,7 +128,7 @@ def test_translations_and_references_that_are_in_pieces_are_refused(files, capsy
     pieces.write_text("".join(f"▁{line.replace(' ', ' ▁')}\n" for line in BETTER))
     for words in ([files.worse, str(pieces), *files.given], [files.worse, "--source", files.source, "--reference", str(pieces)]):
         assert cli.main(["compare", *words, "--pretokenized", "True"]) == 2
-        assert "pieces.de is split into pieces by '▁': put its words together first" in capsys.readouterr().err
+        assert "pieces.de is split into pieces by '▁': join them to words first" in capsys.readouterr().err
 
 
 def test_the_script_of_the_references_or_the_user_chooses_the_tokenizer(files, capsys):
@@ -250,8 +251,8 @@ def test_a_run_on_split_words_reads_them_split_and_is_scored_on_them_joined(file
     (files.folder / "source.en").write_text("o@@ ne two\n" + "".join(f"{line}\n" for line in SOURCE[1:]))
     (files.folder / "reference.de").write_text("ei@@ ns zwei\n" + "".join(f"{line}\n" for line in REFERENCE[1:]))
     run = start(files, "run", **{"tokenizer.kind": "words", "tokenizer.vocab_size": 0})
-    for settings in (compare.Settings(), compare.Settings(source=files.source, reference=(files.reference,))):
-        test, systems, _ = compare.gather([run, files.better], settings, print)
+    for settings in (Systems(), Systems(source=files.source, reference=(files.reference,))):
+        test, systems, _ = compare.gather([run, files.better], settings)
         assert (test.sources[0], test.references[0][0], test.pretokenized) == ("one two", "eins zwei", True)
         assert systems[0].translations[0] == "O@@ NE TWO"  # what the model reads is as it was
 
@@ -344,8 +345,8 @@ def test_given_files_without_a_language_have_the_runs(files, translated):
 def test_a_given_source_is_read_as_translate_reads_it(files, translated):
     text = "\ufeffone\ttwo three\x00.\n" + "".join(f"{line}\n" for line in SOURCE[1:])
     (files.folder / "source.en").write_text(text)
-    settings = compare.Settings(source=files.source, reference=(files.reference,))
-    _, [system], _ = compare.gather([start(files, "run")], settings, print)
+    settings = Systems(source=files.source, reference=(files.reference,))
+    _, [system], _ = compare.gather([start(files, "run")], settings)
     assert system.translations[0] == "ONE TWO THREE ."
 
 

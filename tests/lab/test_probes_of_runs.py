@@ -382,7 +382,7 @@ def test_neighbours_of_a_planted_table():
     assert len(words.neighbours("a", 99)) == 5 and words.names[words.neighbours("d", 1)[0].token] == "c"
     np.testing.assert_allclose(words.vector("a-d"), (table[0] + table[3]) / 2)  # of several pieces
     assert not {"a", "d"} & {each.piece for each in words.neighbours("a-d", 99)} and words.split("a-d") == ["a", "d"]
-    with pytest.raises(UserError, match="does not know"):
+    with pytest.raises(UserError, match="vocabulary .*'x'"):
         words.vector("x")
     assert embeddings.frequent(
         ["eee aaa eee b", "aaa ccc eee 1999 aaa a ccc xxx xxx"], Planted(["aaa", "ccc", "eee", "a"], np.eye(4)), 2
@@ -440,7 +440,7 @@ def test_where_a_word_stands():
     assert embeddings.occurrence(tokenizer, sentence, source, "BC") == [2, 3] and embeddings.occurrence(
         tokenizer, sentence, source, "a"
     ) == [0]
-    with pytest.raises(UserError, match="no word 'b'"):
+    with pytest.raises(UserError, match="'a bc .*' does not have the word 'b'"):
         embeddings.occurrence(tokenizer, sentence, source, "b")
 
 
@@ -491,7 +491,7 @@ def test_the_commands_on_a_run(tmp_path, capsys, monkeypatch):
     for words, says in (
         (["contrast", "run"], "--rules"),  # no language has such text
         (["embeddings", "run", "--word", "a"], "go together"),
-        (["embeddings", "run", "--words", "nothing"], "does not know 'nothing'"),
+        (["embeddings", "run", "--words", "nothing"], "vocabulary does not have 'nothing'"),
         (["gates", "run", " "], "no word"),
         (["gates", "nowhere", "a"], "does not exist"),
     ):

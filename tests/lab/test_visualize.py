@@ -199,7 +199,7 @@ def test_text_cannot_leave_its_place_in_the_page():
 
 
 def test_nothing_to_translate_or_too_much_is_said():
-    for sentence, what in (("  ", "no word in the sentence"), ("a " * 16, "has 16 tokens; the model reads 15")):
+    for sentence, what in (("  ", "has no word"), ("a " * 16, "has 16 tokens; the model reads 15")):
         with pytest.raises(UserError, match=what):
             records.record(seen.translator("own"), seen.CONFIGS["own"], sentence, Decoding())
 

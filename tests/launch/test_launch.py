@@ -112,7 +112,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["slurm", "--name", "My Job", "--", "train", "wmt14_big"], "--name My Job"),
         (["jobset", "--", "train", "wmt14_big"], "--image is missing"),
         (["jobset", "--image", "i", "--on", "v9:4x4", "--", "train", "wmt14_big"], "v5p:2x2x1"),
-        (["tpu_vm", "--zone", "z", "--project", "p", "--on", "v5p:4x4x7", "--", "train", "wmt14_big"], "v5p:4x4x7 is no topology"),
+        (["tpu_vm", "--zone", "z", "--project", "p", "--on", "v5p:4x4x7", "--", "train", "wmt14_big"], "v5p:4x4x7 is not a known topology"),
         (["jobset", "--image", "i", "--on", "v5e:4x4", "--hosts", "3", "--", "train", "wmt14_big"], "has 4 hosts"),
         (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
         (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),
@@ -125,7 +125,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["slurm", "--", "translate", "/elsewhere/run"], "add --input FILE"),
         (["jobset", "--image", "i", "--", "translate", "/elsewhere/run", "--output", "x"], "add --input FILE"),
         (["tpu_vm", "--zone", "z", "--project", "p", "--", "translate", "/elsewhere/run"], "add --input FILE"),
-        (["slurm", "--hours", "0.05", "--", "train", "wmt14_big"], "asks the run to save 5 minutes before the limit; give at least 0.17"),
+        (["slurm", "--hours", "0.05", "--", "train", "wmt14_big"], "saves the run 5 minutes before the limit; give at least 0.17"),
         (["slurm", "--hours", "nan", "--", "train", "wmt14_big"], "--hours"),
         (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes expects"),
     ],
@@ -235,4 +235,4 @@ def test_an_interpreter_may_lie_in_a_folder_with_a_space(tmp_path):
 
 def test_a_missing_program_is_named(capsys, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert "the command sbatch is not here" in refused(["slurm", "--", "train", "wmt14_big"], capsys)
+    assert "the command sbatch is not installed here" in refused(["slurm", "--", "train", "wmt14_big"], capsys)

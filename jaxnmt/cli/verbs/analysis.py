@@ -1,4 +1,4 @@
-"""Verbs that measure models and what they translate: bench, laws, compare."""
+"""Verbs that measure models and their translations: bench, laws, compare."""
 
 from __future__ import annotations
 
@@ -7,70 +7,55 @@ import json
 import pathlib
 from typing import Annotated, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
-from jaxnmt.config import Experiment, Model, Transformer
+from jaxnmt.cli.verbs.common import Flat, writable
+from jaxnmt.cli.verbs.drawing import write
+from jaxnmt.config import Experiment, Model, NonNegative, Positive, Transformer
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import load_config
 from jaxnmt.errors import UserError
-from jaxnmt.io import streams
+from jaxnmt.lab.systems import Systems
 from jaxnmt.parallel.log import say
 from jaxnmt.run import trainable
 
-PHRASES = ("phrases/en-fr:train",)  # what `bench` trains on where no data is named
+PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    run_time: float = 30.0
-    """Seconds of training steps to measure, starting up not counted."""
+    run_time: Positive[float] = 30.0
+    """Seconds of training steps to measure, without start-up."""
     json: str = "benchmarks/results.jsonl"
-    """File that the record is added to, as one line."""
+    """File to append the record to, as one line."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
 @dataclasses.dataclass(frozen=True)
 class Laws:
     only: tuple[str, ...] = ()
-    """Names of the laws to check, as the lines name them; when empty, all."""
+    """Names of the laws to check, as printed; when empty, all."""
     model: Model = dataclasses.field(default_factory=Transformer)
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare:
-    source: str = ""
-    """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
-    reference: tuple[str, ...] = ()
-    """File of their reference translations, or several files, one for each reference."""
+class Compare(Systems):
     test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
-    """The paired test against the baseline."""
-    samples: int = 0
-    """Resamples, or trials; 0: sacreBLEU's 1,000, or 10,000."""
+    """Paired test against the baseline."""
+    samples: NonNegative[int] = 0
+    """Resamples or trials; 0: sacreBLEU's 1,000 resamples or 10,000 trials."""
     metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
     """Metrics with intervals and tests."""
     html: str = ""
-    """File to write a page to: the tables, and the sentences that differ most."""
+    """File for a page with the tables and the sentences that differ most."""
     json: str = ""
-    """File to write all numbers to."""
+    """File for all numbers."""
     other: str = ""
-    """The system whose sentences the page shows beside the baseline's; when empty, the first after it."""
-    examples: int = 50
-    """Losses, and gains, that the page shows."""
-    split: Literal["test", "validation"] = "test"
-    """Which of the runs' own sentences."""
-    checkpoint: Checkpoint = "best"
-    """Of the runs: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
-    """Of the runs; 0: as each run's settings say."""
-    pretokenized: bool = False
-    """The text of --reference and of the files is already split by spaces: BLEU counts the words as they stand (tokenize=none)."""
-    target_language: str = ""
-    """Code of the references' language; when empty, as the file's name ends (test.de: de), or the run's."""
-    tokenize: Tokenize = ""
-    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
+    """System whose sentences the page shows beside the baseline's; when empty, the first after the baseline."""
+    examples: NonNegative[int] = 50
+    """Maximum number of losses, and of gains, on the page."""
 
 
 def bench(config: str, options: Bench) -> None:
-    """Measure training: tokens a second, utilisation, padding, waiting for input, starting up, memory. Nothing is kept but the record.
+    """Measure training: tokens per second, utilisation, padding, waiting for input, start-up, memory. Only the record is kept.
 
     A config without training data is measured on the embedded phrases.
 
@@ -79,9 +64,7 @@ def bench(config: str, options: Bench) -> None:
       jaxnmt bench transformer_small --data.train a.en a.de --run-time 60 --json mine.jsonl
     """
     experiment = options.experiment
-    if options.run_time <= 0:
-        raise UserError(f"--run-time expects a number of seconds above 0, not {options.run_time:g}")
-    if options.json == "-":  # of other names the folder is made, with the record
+    if options.json == "-":  # for other names the folder is created with the record
         writable("--json", options.json)
     if not experiment.data.train:
         say(f"{config} has no training data: measuring on {PHRASES[0]}")
@@ -95,10 +78,10 @@ def bench(config: str, options: Bench) -> None:
 
 
 def laws(config: str, options: Laws) -> int:
-    """Check what must be true of every model of a config's model: a line a law, whether it holds, and what was measured.
+    """Check a config's model against the laws, the properties that every model must have. Print a line per law with the measurement.
 
-    The model is as large as it is configured, its vocabulary small, its sentences random, the computation on this machine's CPU and in
-    float32; a smaller one, --model.emb-dim 64 and so on, is quicker. The exit status is 1 if a law fails.
+    The model has its configured size, a small vocabulary and random sentences; it is computed on this machine's CPU in float32. A smaller
+    one, with --model.emb-dim 64 and so on, is quicker. The exit status is 1 if a law fails.
 
     Examples:
       jaxnmt laws quickstart
@@ -108,24 +91,24 @@ def laws(config: str, options: Laws) -> int:
     config_checks.validate(dataclasses.replace(load_config(config), model=options.model))
     import jax
 
-    jax.config.update("jax_platforms", "cpu")  # the same bits again and again, and eight devices wherever there is one
+    jax.config.update("jax_platforms", "cpu")  # reproducible bits, and eight simulated devices
     from jaxnmt.lab.laws import LAWS, check
 
     for name in set(options.only) - set(LAWS):
-        raise UserError(f"--only {name}: there is no such law; the laws are {', '.join(LAWS)}")
+        raise UserError(f"--only {name}: there is no such law; choose from {', '.join(LAWS)}")
     failed = 0
     for name, verdict in check(options.model, options.only):
         failed += verdict.holds is False
-        told = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
-        print(f"{told:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
+        result = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
+        print(f"{result:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)
     return int(failed > 0)
 
 
 def compare(first: str, others: list[str], options: Compare) -> None:
-    """Compare systems on one test set: scores with 95 % intervals, paired tests against the first (the baseline), and where they differ.
+    """Compare systems on one test set: scores with 95 % intervals, paired tests against the first (the baseline), breakdowns, examples.
 
-    A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one a line, by any
-    toolkit. Scores, intervals and p are sacreBLEU's, to the digit.
+    A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one per line, from any
+    toolkit. Scores, intervals and p-values equal sacreBLEU's.
 
     Examples:
       jaxnmt compare runs/gru runs/transformer --html page.html
@@ -133,28 +116,21 @@ def compare(first: str, others: list[str], options: Compare) -> None:
       jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
       jaxnmt compare a.de b.de --source test.en --reference first.de second.de
     """
-    if options.examples < 0 or options.samples < 0 or options.beam_size < 0 or not options.metrics:
-        raise UserError("--examples, --samples and --beam-size expect a number of 0 or more, and --metrics at least one")
+    if not options.metrics:
+        raise UserError("--metrics expects at least one of bleu, chrf, chrf++, ter")
     writable("--html", options.html)
     writable("--json", options.json)
     from jaxnmt.lab import comparison_report, tables
-    from jaxnmt.lab.compare import Settings, gather
     from jaxnmt.lab.compare import compare as compared
+    from jaxnmt.lab.compare import gather
 
     names = [first, *others]
     comparison_report.other_system(names, options.other)
-    wanted = {field.name: getattr(options, field.name) for field in dataclasses.fields(Settings)}
-    test, systems, trained = gather(names, Settings(**wanted))
+    test, systems, trained = gather(names, options)
     found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
     if options.json:
-        _write("--json", options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False))
+        write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False), "--json")
     if options.html:
-        _write("--html", options.html, comparison_report.page(found, test, systems, options.other, options.examples))
+        write(options.html, comparison_report.page(found, test, systems, options.other, options.examples), "--html")
     print(comparison_report.heading(found), end="\n\n")
     tables.show(comparison_report.tables(found))
-
-
-def _write(flag: str, name: str, text: str) -> None:
-    with streams.line_writer(name, flag) as write:
-        write(text)
-    say(f"written: {name}")

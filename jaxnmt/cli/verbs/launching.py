@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from jaxnmt.cli import launchers
+from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import UserError
 
 
@@ -21,20 +22,19 @@ from jaxnmt.errors import UserError
 class Local:
     print: bool = False
     """Print the command instead of running it."""
-    processes: int = 2
+    processes: Positive[int] = 2
     """Processes on this computer."""
 
 
 def local(options: Local, command: Sequence[str]) -> int:
-    """Start several processes of one command on this computer, which find each other and share the work.
+    """Start several processes of one command on this computer, which connect to each other and share the work.
 
-    Ctrl-C, SIGTERM and SIGHUP reach all of them: they save the same step. The same command goes on, also with another number of processes.
+    Ctrl-C, SIGTERM and SIGHUP reach all of them: they save the same step. The same command resumes, also with another number of processes.
 
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
-    launchers.check_counts(processes=options.processes)
-    environment = {"JAXNMT_PYTHON": sys.executable}  # this one, whatever PATH says
+    environment = {"JAXNMT_PYTHON": sys.executable}  # this Python, whatever PATH contains
     script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
     if options.print:
         print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
@@ -51,32 +51,31 @@ class Slurm:
     print: bool = False
     """Print the job script instead of submitting it."""
     name: str = "jaxnmt"
-    """Of the job."""
-    nodes: int = 2
-    """Computers."""
-    gpus: int = 8
-    """On each; a process for each of them. 0: one process a computer, without a GPU."""
-    cpus: int = 8
-    """CPU cores of each process, which compiles, reads and saves on them."""
+    """Name of the job."""
+    nodes: Positive[int] = 2
+    """Number of computers."""
+    gpus: NonNegative[int] = 8
+    """GPUs on each computer, one process per GPU. 0: one process per computer, without a GPU."""
+    cpus: Positive[int] = 8
+    """CPU cores of each process, for compiling, reading and saving."""
     hours: float = 24
-    """The job's time limit; five minutes before it the run is saved and the job queued again."""
+    """The job's time limit; five minutes before it the run is saved and the job requeued."""
     setup: str = ""
-    """Shell commands run first on the first node, such as "source .venv/bin/activate"; if one fails, the job ends (but for one before
+    """Shell commands to run first on the first node, such as "source .venv/bin/activate"; if one fails, the job ends (except one before
     `&&` in the middle: write `;` instead)."""
 
 
 def slurm(options: Slurm, command: Sequence[str]) -> int:
-    """Submit a job of several nodes to SLURM, that saves ahead of its time limit and goes on in its next turn.
+    """Submit a job of several nodes to SLURM that saves before its time limit and resumes when it is requeued.
 
-    The run's folder (--run) must be on a file system that all nodes share. What else a site asks for, sbatch reads from SBATCH_PARTITION,
+    The run's folder (--run) must be on a file system that all nodes share. sbatch reads further options of a site from SBATCH_PARTITION,
     SBATCH_ACCOUNT, SBATCH_QOS, SBATCH_CONSTRAINT, SBATCH_MEM_PER_NODE (such as 64G) and SBATCH_EXCLUSIVE.
 
     Examples:
       jaxnmt launch slurm --nodes 4 --print -- train wmt14_big --run /shared/runs/big
       SBATCH_PARTITION=a100 jaxnmt launch slurm --nodes 4 --setup "source .venv/bin/activate" -- train wmt14_big --run /shared/runs/big
     """
-    _check_name(options.name)
-    _refuse_stdin(command)
+    _check(options.name, command)
     words, tasks = ["jaxnmt", *command], max(options.gpus, 1)
     job = launchers.slurm(words, options.name, options.nodes, tasks, options.gpus, options.cpus, options.hours, options.setup)
     return hand_over(job, ["sbatch"], options.print)
@@ -87,33 +86,31 @@ class Jobset:
     print: bool = False
     """Print the JobSet instead of applying it."""
     name: str = "jaxnmt"
-    """Of the JobSet."""
+    """Name of the JobSet."""
     image: str = ""
-    """Container image that has jaxnmt."""
+    """Container image with jaxnmt installed."""
     on: str = "gpu:8"
-    """Of each host, gpu:N; or of each slice, a TPU topology: v5e:4x4, v5p:4x4x8, v6e:16x16."""
-    hosts: int = 1
-    """Computers with GPUs; a TPU's topology says it itself."""
-    slices: int = 1
-    """TPU slices, joined by the data centre's network."""
+    """Devices: gpu:N for N GPUs in each host, or the TPU topology of each slice: v5e:4x4, v5p:4x4x8, v6e:16x16."""
+    hosts: Positive[int] = 1
+    """Number of GPU computers; for TPUs it follows from the topology."""
+    slices: Positive[int] = 1
+    """TPU slices, connected by the data center's network."""
     restarts: int = 100
-    """How often the whole set may start again, from its last checkpoint."""
+    """How often the whole set may restart from its last checkpoint."""
 
 
 def jobset(options: Jobset, command: Sequence[str]) -> int:
-    """Apply a Kubernetes JobSet, one process a host, on GPUs or TPU slices; it starts again from the last checkpoint when a host fails.
+    """Apply a Kubernetes JobSet, one process per host, on GPUs or TPU slices; if a host fails, it restarts from the last checkpoint.
 
-    The run's folder (--run) must be one that all hosts share: gs://bucket/runs/big, or a mounted volume.
+    All hosts must share the run's folder (--run): gs://bucket/runs/big, or a mounted volume.
 
     Examples:
       jaxnmt launch jobset --on v5p:4x4x8 --image IMAGE --print -- train wmt14_big --run gs://bucket/runs/big
       jaxnmt launch jobset --on gpu:8 --hosts 4 --image IMAGE -- train wmt14_big --run gs://bucket/runs/big
     """
     if not options.image:
-        raise UserError("--image is missing: name the container image that has jaxnmt installed")
-    _refuse_stdin(command)
-    launchers.check_counts(hosts=options.hosts, slices=options.slices)
-    _check_name(options.name)
+        raise UserError("--image is missing: give a container image with jaxnmt installed")
+    _check(options.name, command)
     words = ["jaxnmt", *command]
     text = launchers.jobset(words, options.name, options.image, options.on, options.hosts, options.slices, options.restarts)
     return hand_over(text, ["kubectl", "apply", "-f", "-"], options.print)
@@ -124,45 +121,40 @@ class TpuVm:
     print: bool = False
     """Print the script instead of running it."""
     name: str = "jaxnmt"
-    """Of the queued resource."""
+    """Name of the queued resource."""
     on: str = "v5e:4x4"
     """Topology of a slice: v5e:4x4, v5p:4x4x8, v6e:16x16."""
-    slices: int = 1
-    """Slices, joined by the data centre's network."""
+    slices: Positive[int] = 1
+    """Number of slices, connected by the data center's network."""
     zone: str = ""
     """Google Cloud zone, such as us-east5-a."""
     project: str = ""
     """Google Cloud project."""
     setup: str = "pip install 'jaxnmt[gcs]' 'jax[tpu]'"
-    """Shell command run first on every host, in the shell that then runs the command."""
+    """Shell command to run first on every host, in the shell that then runs the command."""
 
 
 def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
-    """Ask Cloud TPU for slices, wait for them, and run the command on every host.
+    """Request Cloud TPU slices, wait for them, and run the command on every host.
 
-    The run's folder (--run) must be one that all hosts share: gs://bucket/runs/big. Run again, it takes the slices that are there.
+    All hosts must share the run's folder (--run): gs://bucket/runs/big. Run again, it uses the slices that already exist.
 
     Examples:
       jaxnmt launch tpu_vm --on v5p:4x4x8 --zone us-east5-a --project mine --print -- train wmt14_big --run gs://bucket/runs/big
     """
     missing = [flag for flag in ("zone", "project") if not getattr(options, flag)]
     if missing:
-        raise UserError(f"--{missing[0]} is missing: Google Cloud needs to know where")
-    _refuse_stdin(command)
-    launchers.check_counts(slices=options.slices)
-    _check_name(options.name)
+        raise UserError(f"--{missing[0]} is missing: give the Google Cloud zone and project")
+    _check(options.name, command)
     words = ["jaxnmt", *command]
     script = launchers.tpu_vm(words, options.name, options.on, options.slices, options.zone, options.project, options.setup)
     return hand_over(script, ["bash", "-c"], options.print, as_word=True)
 
 
-def _check_name(name: str) -> None:
+def _check(name: str, command: Sequence[str]) -> None:
+    """Check a job's name, and that the command does not read stdin, which is empty on its hosts."""
     if not re.fullmatch(r"[a-z]([a-z0-9-]*[a-z0-9])?", name):
-        raise UserError(f"--name {name} will not do for a job: small letters, digits and - between them, a letter first")
-
-
-def _refuse_stdin(command: Sequence[str]) -> None:
-    """Refuse a command that would read an empty stdin on its hosts and succeed."""
+        raise UserError(f"--name {name} is not valid: use lower-case letters, digits and - between them, a letter first")
     if "translate" not in [word for word in command if word != "--trust"][:1]:
         return
     words = [part for word in command for part in word.split("=", 1)]
@@ -172,12 +164,11 @@ def _refuse_stdin(command: Sequence[str]) -> None:
 
 
 def hand_over(text: str, program: list[str], only_print: bool = False, as_word: bool = False) -> int:
-    """Give a text to a program on stdin; or as its last word, where what the program starts would read the rest of it from there."""
+    """Pass a text to a program on stdin; with `as_word` as its last argument, if the program's children would read stdin."""
     if only_print:
         print(text, end="")
         return 0
     if shutil.which(program[0]) is None:
-        raise UserError(f"the command {program[0]} is not here; run this where it is, or see with --print what it would be given")
-    if as_word:
-        return subprocess.run([*program, text]).returncode
-    return subprocess.run(program, input=text, text=True).returncode
+        raise UserError(f"the command {program[0]} is not installed here: run this where it is, or print its input with --print")
+    words, stdin = ([*program, text], None) if as_word else (program, text)
+    return subprocess.run(words, input=stdin, text=True).returncode

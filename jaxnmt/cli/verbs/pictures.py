@@ -8,12 +8,12 @@ import pathlib
 import webbrowser
 from typing import Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, Tokenize, writable
-from jaxnmt.cli.verbs.drawing import at_least, drawable, write
-from jaxnmt.config import Decoding
+from jaxnmt.cli.verbs.common import Checkpoint, Flat, writable
+from jaxnmt.cli.verbs.drawing import drawable, publish, write
+from jaxnmt.config import Decoding, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import streams
+from jaxnmt.lab.systems import Systems
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
 from jaxnmt.runs import directory
@@ -22,11 +22,11 @@ from jaxnmt.runs import directory
 @dataclasses.dataclass(frozen=True)
 class Visualize:
     output: str = "translation.html"
-    """File to write the page to."""
+    """File for the page."""
     open: bool = False
     """Show the page in the browser."""
     json: str = ""
-    """File to write the page's numbers to, as JSON."""
+    """File for the page's numbers, as JSON."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
@@ -35,49 +35,35 @@ class Visualize:
 @dataclasses.dataclass(frozen=True)
 class Curves:
     against: Literal["epoch", "step", "tokens", "minutes"] = "epoch"
-    """What has been trained: epochs, steps, target tokens, or minutes (without compiling, validating and saving)."""
+    """The x axis: epochs, steps, target tokens, or minutes of training (without compiling, validating and saving)."""
     metric: Literal["bleu", "loss"] = "bleu"
-    """Of the validations."""
+    """The validation metric."""
     output: str = "curves.svg"
-    """File to draw to; the numbers go beside it, as .csv."""
+    """File for the chart; its numbers are written beside it, as .csv."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Length:
+class Length(Systems):
     output: str = "length.svg"
-    """File to draw to; the numbers lie beside it, as CSV."""
-    bins: int = 8
-    """Points of a line, each of about as many sentences."""
+    """File for the chart; its numbers are written beside it, as .csv."""
+    bins: Positive[int] = 8
+    """Points of a line, each for about the same number of sentences."""
     by: Literal["run", "variant"] = "run"
-    """A line for each run, or for each variant of a study (runs/VARIANT/seed-N): then the band is over seeds."""
-    source: str = ""
-    """File of source sentences; when empty, with --reference empty too, the first run's test sentences."""
-    reference: tuple[str, ...] = ()
-    """File of their reference translations, or several."""
-    target_language: str = ""
-    """Code of the references' language; when empty, as the file's name ends (test.de: de), or the run's."""
-    tokenize: Tokenize = ""
-    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
-    split: Literal["test", "validation"] = "test"
-    """Which of the runs' own sentences."""
-    checkpoint: Checkpoint = "best"
-    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    beam_size: int = 0
-    """0: as each run's settings say."""
+    """One line per run, or per variant of a study (runs/VARIANT/seed-N), with a band over seeds."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Contrast:
     output: str = "contrast.svg"
-    """File to draw to; the numbers lie beside it as CSV, and pairs that were made as TSV."""
+    """File for the chart; its numbers are written beside it, as .csv, and pairs made by rules as .tsv."""
     pairs: str = ""
-    """TSV file of pairs: source, right translation, wrong translation, distance; when empty, they are made by --rules."""
+    """TSV file of pairs: source, right translation, wrong translation, distance; when empty, --rules makes them."""
     rules: str = ""
-    """TOML file of rules, or a language that has shipped ones (de); when empty, the run's target language."""
+    """TOML file of rules, or a language with shipped rules (de); when empty, the run's target language."""
     only: tuple[str, ...] = ()
     """Names of the rules to use (de: possessive, relative); when empty, all."""
     data: tuple[str, ...] = ()
-    """Sentences to make pairs of: sources, written as for data.test; when empty, the first run's test and validation sentences."""
+    """Sentences to make pairs from: sources as in data.test; when empty, the first run's test and validation sentences."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
 
@@ -87,10 +73,10 @@ class Embeddings:
     output: str = "embeddings"
     """Folder for the figures and their numbers."""
     words: tuple[str, ...] = ()
-    """Words to find neighbours of and to draw; when empty, the most frequent of the run's test sentences."""
+    """Words to draw with their neighbours; when empty, the most frequent of the run's test sentences."""
     side: Literal["source", "target"] = "source"
-    """Whose words."""
-    neighbours: int = 8
+    """Side of the words."""
+    neighbours: Positive[int] = 8
     """Neighbours of a word."""
     word: str = ""
     """A word to follow through the encoder's layers in several --sentences."""
@@ -103,13 +89,13 @@ class Embeddings:
 @dataclasses.dataclass(frozen=True)
 class Gates:
     output: str = "gates.svg"
-    """File to draw to; the numbers lie beside it, as CSV."""
+    """File for the chart; its numbers are written beside it, as .csv."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
 
 
 def visualize(run: str, sentence: str, options: Visualize) -> None:
-    """Translate one sentence and draw how: one HTML file that needs nothing else, no network either.
+    """Translate one sentence and draw how, as one self-contained HTML file.
 
     The page has a player that goes through encoder and decoder step by step, the alignment, every layer and head, and the beam as a tree.
 
@@ -119,20 +105,17 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     """
     config_checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
     if not sentence.strip():
-        raise UserError("there is no word in the sentence: give one to translate, in quotes")
+        raise UserError("the sentence has no word: give one to translate, in quotes")
     writable("--output", options.output)
     writable("--json", options.json)
     from jaxnmt.lab.visualize.page import page
     from jaxnmt.lab.visualize.record import of_run
 
     record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
-    with streams.line_writer(options.output) as write:
-        write(page(record))
+    write(options.output, page(record))
     if options.json:
-        with streams.line_writer(options.json, "--json") as write:
-            write(json.dumps(record, ensure_ascii=False))
+        write(options.json, json.dumps(record, ensure_ascii=False), "--json")
     print(record["translation"])
-    say(f"drawn in {options.output}")
     if options.open:
         webbrowser.open(pathlib.Path(options.output).absolute().as_uri())
 
@@ -153,11 +136,11 @@ def runs_curves(first: str, others: list[str], options: Curves) -> None:
     drawn = [learning_curves.curve(run, options.against, options.metric) for run in runs]
     lines = dict(zip(comparison_report.labels([str(run) for run in runs]), drawn, strict=True))
     x, y = learning_curves.X[options.against], learning_curves.Y[options.metric]
-    write(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.lines_csv(lines)})
+    publish(options.output, {".svg": figures.chart(lines, "Learning curves", x, y), ".csv": figures.lines_csv(lines)})
 
 
 def probe_length(first: str, others: list[str], options: Length) -> None:
-    """BLEU against the source's length, several systems on one chart, with 95 % intervals.
+    """Draw BLEU against the source's length, several systems on one chart, with 95 % intervals.
 
     A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one a line.
 
@@ -166,32 +149,29 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
       jaxnmt probe length mine.de theirs.de --source test.en --reference test.de --output images/length.svg
       jaxnmt probe length studies/ladder/runs/*/seed-*/run --by variant
     """
-    at_least("--bins", options.bins, 1)
-    at_least("--beam-size", options.beam_size, 0)
     drawable(options.output)
-    from jaxnmt.lab import comparison_report, tables
-    from jaxnmt.lab.compare import Settings, gather
+    from jaxnmt.lab import comparison_report
+    from jaxnmt.lab.compare import gather
     from jaxnmt.lab.probes import length
 
-    wanted = {name: value for name, value in dataclasses.asdict(options).items() if name in Settings.__dataclass_fields__}
-    test, systems, _ = gather([first, *others], Settings(**wanted))
+    test, systems, _ = gather([first, *others], options)
     made: dict[str, list[list[str]]] = {}
     for system in systems:
         made.setdefault(system.name if options.by == "run" else length.variant_of(system.name), []).append(system.translations)
     made = dict(zip(comparison_report.labels(list(made)), made.values(), strict=True))
     bins = length.bins_of(test, options.bins)
     lines, band = length.curves(test, made, bins), length.band(made)
-    write(options.output, {".svg": length.drawn(lines, band), ".csv": length.numbers(lines, bins)})
-    tables.show([length.table(lines, bins, band)])
+    files = {".svg": length.drawn(lines, band), ".csv": length.numbers(lines, bins)}
+    publish(options.output, files, length.table(lines, bins, band))
     if test.note:
         say(test.note)
 
 
 def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
-    """How often a run prefers the right of two translations that differ in one word, by the distance to the word that decides it.
+    """Measure how often a run prefers the right of two translations that differ in one word, by the distance to the word that decides it.
 
-    For German targets pairs are made by shipped rules, from sentences in which a possessive or a relative pronoun agrees with a noun
-    before it: "Ein Mann mit Hut, der …" against "…, die …".
+    For German targets shipped rules make the pairs, from sentences in which a possessive or a relative pronoun agrees with a noun before
+    it: "Ein Mann mit Hut, der …" against "…, die …".
 
     Examples:
       jaxnmt probe contrast runs/multi30k
@@ -202,28 +182,26 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     drawable(options.output)
     names = [first, *others]
     runs = [Run(name, options.checkpoint) for name in names]
-    from jaxnmt.lab import comparison_report, tables
+    from jaxnmt.lab import comparison_report
     from jaxnmt.lab.probes import contrast, contrast_pairs
 
     pairs = contrast_pairs.read(options.pairs) if options.pairs else contrast_pairs.of_runs(runs, options.rules, options.only, options.data)
     found = len(pairs)
     for each in runs:
         pairs = contrast_pairs.usable(pairs, each.tokenizer, each.config.data.max_length)
-    say(f"{found:,} pairs, {found - len(pairs):,} left out: too long, or with a word that a run does not know")
+    say(f"{found:,} pairs, {found - len(pairs):,} left out: too long, or with a word unknown to a run")
     if not pairs:
-        raise UserError("no pair is left to be scored")
-    labels = comparison_report.labels(names)
+        raise UserError("no pair is left to score: give other sentences with --data, or other pairs with --pairs")
     shares = {}
-    for label, each in zip(labels, runs, strict=True):
+    for label, each in zip(comparison_report.labels(names), runs, strict=True):
         say(f"{label}: scoring")
         shares[label] = contrast.by_distance(pairs, contrast.preferred(each.model, each.params, each.tokenizer, pairs))
     made = {} if options.pairs else {".tsv": contrast_pairs.as_text(pairs)}
-    write(options.output, {".svg": contrast.drawn(shares), ".csv": contrast.numbers(shares)} | made)
-    tables.show([contrast.table(shares)])
+    publish(options.output, {".svg": contrast.drawn(shares), ".csv": contrast.numbers(shares)} | made, contrast.table(shares))
 
 
 def probe_embeddings(run: str, options: Embeddings) -> None:
-    """Words as vectors: nearest neighbours, a map, the position vectors; and one word in several sentences, layer by layer.
+    """Draw word vectors: nearest neighbours, principal components, position vectors; and one word in several sentences, layer by layer.
 
     Examples:
       jaxnmt probe embeddings runs/multi30k
@@ -232,11 +210,9 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
     """
     folder = pathlib.Path(options.output)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: several figures need a folder")
-    at_least("--neighbours", options.neighbours, 1)
+        raise UserError(f"--output {folder} is a file: give a folder for the figures")
     if bool(options.word) != (len(options.sentences) > 1) or len(options.sentences) == 1:
-        raise UserError("--word and --sentences go together: a word, and at least two sentences that have it")
-    from jaxnmt.lab import tables
+        raise UserError("--word and --sentences go together: give a word, and at least two sentences that have it")
     from jaxnmt.lab.probes import embeddings_report
 
     opened = Run(run, options.checkpoint)
@@ -245,13 +221,11 @@ def probe_embeddings(run: str, options: Embeddings) -> None:
         reports.append(embeddings_report.in_sentences(opened, options.word, options.sentences))
     folder.mkdir(parents=True, exist_ok=True)
     for report in reports:
-        for name, text in report.files.items():
-            write(str(folder / name), {pathlib.PurePath(name).suffix: text})
-        tables.show(report.tables)
+        publish(options.output, {f"/{name}": text for name, text in report.files.items()}, report.table)
 
 
 def probe_gates(run: str, sentence: str, options: Gates) -> None:
-    """How far the gates of an LSTM or a GRU are open while the encoder reads a sentence, layer by layer: a heat map.
+    """Draw how far the gates of an LSTM or a GRU are open while the encoder reads a sentence, layer by layer, as a heat map.
 
     Examples:
       jaxnmt probe gates runs/lstm_luong "one hundred and two"
@@ -259,7 +233,6 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
     """
     drawable(options.output)
     config: Any = directory.read(run).model
-    from jaxnmt.lab import tables
     from jaxnmt.lab.probes import gates
     from jaxnmt.lab.visualize.record import readable_piece, source_ids
 
@@ -268,5 +241,5 @@ def probe_gates(run: str, sentence: str, options: Gates) -> None:
     source = source_ids(opened.tokenizer, opened.config.data.max_length, sentence)
     layers, shown = gates.read(config, opened.model, opened.params, source), gates.SHOWN[config.cell]
     pieces = [readable_piece(piece, opened.tokenizer.pretokenized) for piece in opened.tokenizer.source_pieces(source)]
-    write(options.output, {".svg": gates.drawn(layers, pieces, shown), ".csv": gates.numbers(layers, pieces, shown)})
-    tables.show([gates.table(layers, shown)])
+    files = {".svg": gates.drawn(layers, pieces, shown), ".csv": gates.numbers(layers, pieces, shown)}
+    publish(options.output, files, gates.table(layers, shown))

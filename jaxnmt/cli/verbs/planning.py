@@ -8,10 +8,10 @@ import sys
 from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, writable
+from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
-from jaxnmt.io import streams
 from jaxnmt.parallel.log import say
 from jaxnmt.run import run_folder
 
@@ -65,8 +65,7 @@ def plan(config: str, options: Plan) -> int:
         return 0
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
-        with streams.line_writer(options.json, "--json") as write:
-            write(json.dumps(report.record(found, config), indent=1))
+        write(options.json, json.dumps(report.record(found, config), indent=1), "--json")
     used = found.fits and found.largest.work.kernel_flops > 0
     saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
     tables.show(report.tables(found, config, saved))

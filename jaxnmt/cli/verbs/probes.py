@@ -1,11 +1,13 @@
-"""Verbs that put the classic claims about models to the test: probe gradients, recall, steptime."""
+"""Verbs that test the classic claims about models: probe gradients, recall, steptime."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
 
-from jaxnmt.cli.verbs.drawing import at_least, drawable, write
+from jaxnmt.cli.verbs.drawing import drawable, publish
+from jaxnmt.config import NonNegative, Positive
+from jaxnmt.config.constraints import PositiveIntegers
 from jaxnmt.errors import UserError
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
@@ -14,137 +16,122 @@ from jaxnmt.parallel.log import say
 
 @dataclasses.dataclass(frozen=True)
 class Gradients:
-    distance: int = 1000
-    """The furthest word's steps to the end of the source."""
-    samples: int = 8
-    """Random sentences, with fresh parameters each where the model is not trained."""
-    width: int = 0
-    """Width to give every config's model, to compare at one size; 0: each as it is configured."""
+    distance: Positive[int] = 1000
+    """Largest distance of a word from the end of the source, in steps."""
+    samples: Positive[int] = 8
+    """Number of random sentences; an untrained model gets new parameters for each."""
+    width: NonNegative[int] = 0
+    """Width of all configs' models, to compare at one size; 0: as configured."""
     output: str = "gradients.svg"
-    """File to draw to; the numbers go beside it, as .csv."""
+    """File for the chart; its numbers are written beside it, as .csv."""
 
 
 def gradients(first: str, others: list[str], options: Gradients) -> None:
-    """Draw how far a gradient reaches back: the norm of the first target word's loss, differentiated by the encoder's state n steps before.
+    """Draw how far gradients reach: the norm of the first target word's loss, differentiated by the encoder's state n steps before the end.
 
-    A config's model is measured as it is initialised, a run's as it is trained. A model that is not recurrent has no such state: its word's
-    vector stands for it.
+    A config's model is measured as initialized, a run's as trained. For a model that is not recurrent, the word's vector takes the place of
+    the state.
 
     Examples:
       jaxnmt probe gradients quickstart
       jaxnmt probe gradients phrases/rnn_fixed phrases/lstm_fixed phrases/gru_bahdanau quickstart --width 128
       jaxnmt probe gradients runs/rnn runs/lstm --distance 100 --output trained.svg
     """
-    at_least("--distance", options.distance, 1)
-    at_least("--samples", options.samples, 1)
     drawable(options.output)
-    asked = subjects([first, *others], options.width, runs=True)
-    from jaxnmt.lab import figures, tables
+    chosen = subjects([first, *others], options.width, runs=True)
+    from jaxnmt.lab import figures
     from jaxnmt.lab.probes import gradients as probe
 
     compiler.check()
     at, lines = probe.distances(options.distance), {}
-    for label, subject in asked.items():
+    for label, subject in chosen.items():
         lines[label] = probe.line(at, probe.measure(label, subject, at, options.samples))
         say(f"{label}: measured")
     svg = figures.chart(lines, probe.TITLE, probe.X, probe.Y, log_x=True, log_y=True)
-    write(options.output, {".svg": svg, ".csv": figures.lines_csv(lines)})
-    tables.show([probe.table(lines)])
+    publish(options.output, {".svg": svg, ".csv": figures.lines_csv(lines)}, probe.table(lines))
 
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    distances: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
-    """How many steps ago the word was seen."""
+    distances: PositiveIntegers = (1, 3, 10, 30, 100, 300, 1000)
+    """Numbers of steps since the word was read."""
     apart: bool = False
-    """Train a model for each distance, on it alone, instead of one on all of them."""
-    steps: int = 100
+    """Train one model per distance instead of one on all of them."""
+    steps: Positive[int] = 100
     """Training steps for each distance."""
-    batch_size: int = 16
-    """Sentences of a step."""
-    learning_rate: float = 3e-3
-    """Adam's peak rate (cosine schedule)."""
-    seeds: int = 3
-    """Models of each kind, with seeds 1, 2, …"""
-    width: int = 64
-    """Width to give every config's model; 0: each as it is configured."""
+    batch_size: Positive[int] = 16
+    """Sentences per step."""
+    learning_rate: Positive[float] = 3e-3
+    """Peak learning rate of Adam (cosine schedule)."""
+    seeds: Positive[int] = 3
+    """Number of models of each kind, with seeds 1, 2, …"""
+    width: NonNegative[int] = 64
+    """Width of all configs' models; 0: as configured."""
     output: str = "recall.svg"
-    """File to draw to; the numbers go beside it, as .csv, and what that holds already is not trained again."""
+    """File for the chart; its numbers are kept beside it, as .csv; models that are already in it are not trained again."""
 
 
 def recall(first: str, others: list[str], options: Recall) -> None:
-    """Train models to say a word that they saw n steps ago, all with one budget, and draw their accuracy on other sentences against n.
+    """Train models to repeat a word read n steps ago, all with one budget, and draw their accuracy on other sentences against n.
 
-    Killed or interrupted, the same command goes on. Later commands with the same budget and file add their models to the chart.
+    If it is interrupted or killed, the same command resumes. Later commands with the same budget and file add their models to the chart.
 
     Examples:
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed phrases/gru_bahdanau quickstart
       jaxnmt probe recall phrases/rnn_fixed --distances 1 2 5 10 20 --steps 300 --output rnn.svg
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed --apart --steps 300 --output apart.svg
     """
-    for flag, value in (("--steps", options.steps), ("--batch-size", options.batch_size), ("--seeds", options.seeds)):
-        at_least(flag, value, 1)
     distances = tuple(sorted(set(options.distances)))
-    at_least("--distances", min(distances, default=0), 1)
-    if options.learning_rate <= 0:
-        raise UserError(f"--learning-rate expects a number above 0, not {options.learning_rate:g}")
     drawable(options.output)
-    asked = subjects([first, *others], options.width)
-    from jaxnmt.lab import figures, tables
+    models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
+    from jaxnmt.lab import figures
     from jaxnmt.lab.probes import recall as probe
 
     compiler.check()
-    models, budget = (
-        {label: subject.model for label, subject in asked.items()},
-        probe.Budget(options.steps, options.batch_size, options.learning_rate),
-    )
+    budget = probe.Budget(options.steps, options.batch_size, options.learning_rate)
     path = pathlib.Path(options.output).with_suffix(".csv")
     cells = probe.measure(models, distances, not options.apart, budget, options.seeds, path, say)
-    write(options.output, {".svg": figures.chart(probe.lines(cells), probe.title(cells), probe.X, probe.Y, log_x=True)})
-    tables.show([probe.table(cells)])
+    svg = figures.chart(probe.lines(cells), probe.title(cells), probe.X, probe.Y, log_x=True)
+    publish(options.output, {".svg": svg}, probe.table(cells))
 
 
 @dataclasses.dataclass(frozen=True)
 class Steptime:
-    lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    lengths: PositiveIntegers = (16, 32, 64, 128, 256, 512)
     """Tokens of each sentence, on both sides."""
-    tokens: int = 2048
-    """Target tokens of a batch, whatever the length."""
-    run_time: float = 2.0
-    """Seconds to repeat each step, compiling not counted."""
-    width: int = 0
-    """Width to give every config's model, to compare at one size; 0: each as it is configured."""
+    tokens: Positive[int] = 2048
+    """Target tokens per batch, whatever the length."""
+    run_time: NonNegative[float] = 2.0
+    """Seconds to repeat each step, without compiling."""
+    width: NonNegative[int] = 0
+    """Width of all configs' models, to compare at one size; 0: as configured."""
     output: str = "steptime.svg"
-    """File to draw the time to; utilisation goes beside it, as -utilisation.svg, and the numbers as .csv."""
+    """File for the chart of times; that of utilisation is written beside it, as -utilisation.svg, and the numbers as .csv."""
 
 
 def steptime(first: str, others: list[str], options: Steptime) -> None:
-    """Measure a training step against length: seconds, target tokens a second, and the share of the device's peak rate that is used.
+    """Measure a training step against length: seconds, target tokens per second, and the share of the device's peak rate.
 
-    Batches have no padding, and as many tokens whatever the length. Measure on a computer that does nothing else.
+    Batches have no padding, and the same number of tokens for every length. Measure on an idle computer.
 
     Examples:
       jaxnmt probe steptime phrases/lstm_luong quickstart
       jaxnmt probe steptime rnn_fixed gru_bahdanau transformer_small --lengths 16 64 256 --tokens 4096 --output speed.svg
     """
     lengths = sorted(set(options.lengths))
-    at_least("--lengths", min(lengths, default=0), 1)
-    at_least("--tokens", options.tokens, max(lengths))
-    if options.run_time < 0:
-        raise UserError(f"--run-time expects a number of seconds, not {options.run_time:g}")
+    if options.tokens < max(lengths):
+        raise UserError(f"--tokens is {options.tokens}; it must be the largest of --lengths or more ({max(lengths)})")
     drawable(options.output)
-    asked = subjects([first, *others], options.width)
-    from jaxnmt.lab import figures, tables
+    models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
+    from jaxnmt.lab import figures
     from jaxnmt.lab.probes import steptime as probe
 
     compiler.check()
     timings = []
-    for timing in probe.measure({label: subject.model for label, subject in asked.items()}, lengths, options.tokens, options.run_time):
+    for timing in probe.measure(models, lengths, options.tokens, options.run_time):
         timings.append(timing)
         say(f"{timing.model}, length {timing.length}: {1000 * timing.step_s:,.1f} ms a step")
-    texts = {}
+    files = {".csv": figures.to_csv(probe.Timing._fields, timings)}
     for kind, suffix in (("time", ".svg"), ("utilisation", "-utilisation.svg")):
-        drawn = probe.lines(timings, kind)
-        texts[suffix] = figures.chart(drawn, probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True)
-    write(options.output, texts | {".csv": figures.to_csv(probe.Timing._fields, timings)})
-    tables.show([probe.table(timings)])
+        files[suffix] = figures.chart(probe.lines(timings, kind), probe.TITLES[kind], probe.X, probe.Y[kind], log_x=True)
+    publish(options.output, files, probe.table(timings))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from jaxnmt.cli import launchers
 from jaxnmt.cli.verbs.launching import hand_over
+from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
@@ -26,11 +27,11 @@ class Ablate:
     """Repeat finished runs and compare: those of a variant, or one run's folder in the study, such as runs/1_head/seed-2."""
     submit: Literal["", "slurm"] = ""
     """slurm: do not train here, but submit an array job whose tasks share the study."""
-    workers: int = 4
+    workers: Positive[int] = 4
     """submit: tasks of the array."""
-    gpus: int = 0
+    gpus: NonNegative[int] = 0
     """submit: GPUs of each worker."""
-    cpus: int = 8
+    cpus: Positive[int] = 8
     """submit: CPU cores of each worker."""
     hours: float = 24
     """submit: time limit of each worker; five minutes before it, the worker saves its run and is requeued."""
@@ -95,7 +96,6 @@ def _leave(number: int, _frame: Any) -> None:
 
 def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
     """Submit an array of workers to SLURM; each ends when no job is left."""
-    launchers.check_counts(workers=options.workers)
     work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
     job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)
     array = [f"--array=1-{options.workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt"]

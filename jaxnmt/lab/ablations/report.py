@@ -7,7 +7,6 @@ import html
 import pathlib
 from collections.abc import Sequence
 
-from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.io import files
 from jaxnmt.lab import figures, pages
 from jaxnmt.lab.ablations import results
@@ -31,7 +30,10 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     drawn = {LEARNING: figures.chart(lines, CURVES, "epoch", "BLEU")} if lines else {}
     by_length = {}
     if made := results.translations(study, folder):
-        by_length = length_figure(results.test_set(study, folder), made)
+        test = results.test_set(study, folder)
+        bins = length.bins_of(test)
+        curves = length.curves(test, made, bins)
+        by_length = {"length.svg": length.drawn(curves, length.band(made)), "length.csv": length.numbers(curves, bins)}
         drawn[length.TITLE] = by_length["length.svg"]
     contents = {
         "report.md": results.markdown(study, rows) + "\n",
@@ -56,13 +58,6 @@ def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) 
         if curves and all(curves):
             lines[variant] = figures.over_seeds(curves)
     return lines
-
-
-def length_figure(test: TestSet, made: dict[str, list[list[str]]]) -> dict[str, str]:
-    """Return files with BLEU against the source's length, of each variant over its finished seeds."""
-    bins = length.bins_of(test)
-    lines = length.curves(test, made, bins)
-    return {"length.svg": length.drawn(lines, length.band(made)), "length.csv": length.numbers(lines, bins)}
 
 
 def _budget(study: Study) -> str:

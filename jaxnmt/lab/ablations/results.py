@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from jaxnmt.config.files import changed_fields
 from jaxnmt.evaluation.significance import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
-from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Job, Study
 from jaxnmt.lab.ablations.worker import chosen_rate, read_result
 from jaxnmt.lab.compare import as_read
@@ -122,7 +121,7 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Any, p: float |
     own = study.variants[variant].schedule.learning_rate
     planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)
     steps = round(statistics.fmean(result["steps"] for result in results)) if results else planned
-    differences = studies.differences(study, variant)
+    differences = changed_fields(study.variants[study.parent], study.variants[variant])
     return Row(
         variant=variant,
         differs=", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items()),

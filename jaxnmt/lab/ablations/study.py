@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.files import call_function, changed_fields, find_study, to_json, with_absolute_paths, write_json
+from jaxnmt.config.files import call_function, find_study, to_json, with_absolute_paths, write_json
 from jaxnmt.errors import UserError
 from jaxnmt.runs import directory as run_directory
 
@@ -159,11 +159,6 @@ def describe(study: Study) -> dict[str, Any]:
     """Return everything that defines a study, for JSON; equal descriptions mean equal studies."""
     plain = dataclasses.asdict(dataclasses.replace(study, variants={}))
     return json.loads(json.dumps(plain | {"variants": {name: to_json(e) for name, e in study.variants.items()}}))
-
-
-def differences(study: Study, variant: str) -> dict[str, tuple[Any, Any]]:
-    """Return the differences of a variant from the parent: {field: (parent's, its own)}."""
-    return changed_fields(study.variants[study.parent], study.variants[variant])
 
 
 def begin(study: Study, folder: pathlib.Path) -> None:

@@ -43,22 +43,20 @@ class Program:
     computations: dict[str, list[Instruction]]
     entry: str
 
-    def runs(self, unknown_trips: int) -> Iterator[Run]:
+    def runs(self, unknown_trips: int, name: str = "", times: int = 1, caller: Instruction | None = None) -> Iterator[Run]:
         """Yield every instruction, including those inside fusions, with how often it runs in one call of the program.
 
         Every branch of a conditional counts as taken.
 
         Args:
             unknown_trips: number of iterations of a loop whose bound is not in the text.
+            name, times, caller: the computation to start with (default: the entry), how often it runs, and its caller.
         """
-        yield from self._runs(self.entry, 1, None, unknown_trips)
-
-    def _runs(self, name: str, times: int, caller: Instruction | None, unknown_trips: int) -> Iterator[Run]:
-        for instruction in self.computations.get(name, ()):
+        for instruction in self.computations.get(name or self.entry, ()):
             yield Run(instruction, times, caller)
             inside = times * (self._trips(instruction, unknown_trips) if instruction.opcode == "while" else 1)
             for called in _called(instruction):
-                yield from self._runs(called, inside, instruction, unknown_trips)
+                yield from self.runs(unknown_trips, called, inside, instruction)
 
     def _trips(self, loop: Instruction, unknown: int) -> int:
         """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""

@@ -39,5 +39,5 @@ def slice_of(word: str, others: str = "") -> Slice:
     generation, _, topology = word.partition(":")
     if topology not in SLICES.get(generation, ()):
         known = "; ".join(f"{family}:{', '.join(sizes)}" for family, sizes in SLICES.items())
-        raise UserError(f"unknown topology --on {word}; choose one of {known}{others}")
+        raise UserError(f"--on {word} is not a known topology; choose one of {known}{others}")
     return Slice(generation, tuple(map(int, topology.split("x"))))

@@ -1,1 +1,1 @@
-"""Measurements of models, one a module, that put the classic claims about them to the test: each a chart and its numbers."""
+"""Measurements that test the classic claims about models, one per module: each a chart and its numbers."""

@@ -1,8 +1,5 @@
-"""Words as vectors.
-
-Which lie close (Mikolov et al. 2013), where they lie on a plane, the position vectors that are added to them (Gehring et al. 2017; Vaswani
-et al. 2017, section 3.5), and what the sentence around a word makes of its vector, layer by layer (Peters et al. 2018).
-"""
+"""Word vectors: nearest neighbours (Mikolov et al. 2013), principal components, position vectors (Gehring et al. 2017; Vaswani et al. 2017,
+section 3.5), and the contextual vectors of a word, layer by layer (Peters et al. 2018)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ _LAYER = re.compile(r"encoder/layer_(\d+)")
 
 
 class Neighbour(NamedTuple):
-    """A piece of the vocabulary: its id, its text, and the cosine of the angle to a word's vector."""
+    """A piece of the vocabulary: its id, its text, and its cosine similarity to a word."""
 
     token: int
     piece: str
@@ -41,47 +38,45 @@ class Words:
     """One side's vocabulary and its vectors.
 
     Raises:
-        UserError: the model, one of the user's own, has no table of them that is known.
+        UserError: the model is one of the user's own, and not an EncoderDecoder.
     """
 
     def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, side: Side) -> None:
         if not isinstance(model.module, EncoderDecoder):
             raise UserError(
-                f"{type(model.module).__name__} is no EncoderDecoder of jaxnmt.models.seq2seq: where its word vectors are is unknown"
+                f"{type(model.module).__name__} is not an EncoderDecoder of jaxnmt.models.seq2seq: its word vectors are not found"
             )
         name = f"embed_{side}"
         self.table_VD = np.asarray(model.module.apply({"params": params}, method=lambda module: getattr(module, name).table), np.float32)
-        size = tokenizer.source_vocab_size if side == "source" else tokenizer.target_vocab_size
-        self.table_VD = self.table_VD[:size]  # the rest is padding
-        self._encode = tokenizer.encode_source if side == "source" else tokenizer.encode_target
-        self._pieces = tokenizer.source_pieces if side == "source" else tokenizer.target_pieces
+        self.table_VD = self.table_VD[: getattr(tokenizer, f"{side}_vocab_size")]  # the rest is padding
+        self._encode, self._pieces = getattr(tokenizer, f"encode_{side}"), getattr(tokenizer, f"{side}_pieces")
 
     def ids(self, word: str) -> list[int]:
-        """A word's pieces.
+        """Return the ids of a word's pieces.
 
         Raises:
-            UserError: it is unknown.
+            UserError: the vocabulary does not have the word.
         """
         ids = self._encode([word])[0]
         if not ids or UNK in ids:
-            raise UserError(f"the run's vocabulary does not know {word or 'an empty word'!r}")
+            raise UserError(f"the run's vocabulary does not have {word or 'an empty word'!r}: choose another word")
         return ids
 
     def known(self, word: str) -> bool:
-        """Whether a word is one piece."""
+        """Return whether a word is one piece."""
         ids = self._encode([word])[0]
         return len(ids) == 1 and ids[0] != UNK
 
     def split(self, word: str) -> list[str]:
-        """A word's pieces, as the vocabulary has them."""
+        """Return a word's pieces, as in the vocabulary."""
         return self._pieces(self.ids(word))
 
     def vector(self, word: str) -> np.ndarray:
-        """Of a word, (D,): the mean of its pieces'."""
+        """Return a word's vector, (D,): the mean of its pieces'."""
         return self.table_VD[self.ids(word)].mean(0)
 
     def neighbours(self, word: str, count: int) -> list[Neighbour]:
-        """The vocabulary's pieces that lie closest to a word, its own aside."""
+        """Return the nearest pieces of the vocabulary, other than the word's own."""
         cosine_V = cosines(self.table_VD, self.vector(word))
         cosine_V[[*range(len(SPECIAL)), *self.ids(word)]] = -np.inf
         nearest = np.argsort(-cosine_V, kind="stable")[: min(count, int(np.isfinite(cosine_V).sum()))].tolist()
@@ -89,21 +84,21 @@ class Words:
 
 
 def cosines(vectors_ND: np.ndarray, vector_D: np.ndarray) -> np.ndarray:
-    """(N,); 0 where one of the two is zero."""
+    """Return cosine similarities, (N,); 0 where one of the two vectors is zero."""
     norms = np.linalg.norm(vectors_ND, axis=-1) * np.linalg.norm(vector_D)
     return vectors_ND @ vector_D / np.where(norms > 0, norms, np.inf)
 
 
 def frequent(lines: Sequence[str], words: Words, count: int) -> list[str]:
-    """The most frequent words of a text that have three letters or more and are one piece each; of equals, the first."""
+    """Return the most frequent words of a text with three letters or more that are one piece each; of equally frequent ones the first."""
     tally = collections.Counter(word for line in lines for word in re.findall(rf"{SPACER}?[^\W\d_]{{3,}}", line))
     return [word for word, _ in tally.most_common() if words.known(word)][:count]
 
 
 def plane(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first two principal components: coordinates (N, 2), and the share of the variance that each has.
+    """Return the first two principal components: coordinates (N, 2), and each one's share of the variance.
 
-    A component's sign, which means nothing, makes its largest coordinate positive.
+    The sign of a component is arbitrary; it is chosen so that its largest coordinate is positive.
     """
     centred = vectors_ND - vectors_ND.mean(0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
@@ -113,7 +108,7 @@ def plane(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndarray]:
-    """What is added to word vectors at the first `length` positions, (length, D), by name; nothing where a model has no such vectors."""
+    """Return the vectors added to word vectors at the first `length` positions, (length, D), by name; empty if the model has none."""
     if not isinstance(config, cfg.Transformer):
         return {}
     if config.positions == "sinusoidal":
@@ -126,17 +121,16 @@ def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndar
 
 
 def layers(config: Any, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[np.ndarray]:
-    """A sentence's vectors on their way through the encoder, (S, D) each: what the first layer reads, then what each layer hands on.
+    """Return a sentence's vectors in the encoder, (S, D) each: the input of the first layer, then the output of each layer.
 
-    The last is what the decoder gets (in a pre-norm Transformer: normalised).
-
-    Each is read where the next layer (`encoder/layer_1`, …) is called with it: nothing is computed for this.
+    The last is the decoder's input (in a pre-norm Transformer it is normalized). Each is captured as the argument of the next layer
+    (`encoder/layer_1`, …).
 
     Args:
-        source: a sentence's ids, EOS at their end.
+        source: a sentence's ids, with EOS.
 
     Raises:
-        UserError: the encoder, one of the user's own, gives no states.
+        UserError: the encoder is one of the user's own, and its memory has no states.
     """
     tokens_BS = jnp.asarray([source], jnp.int32)
     found: dict[int, Any] = {}
@@ -152,27 +146,27 @@ def layers(config: Any, model: Seq2Seq, params: Any, source: Sequence[int]) -> l
     with nn.intercept_methods(tap):
         memory = model.encode(params, {"encoder_input_tokens": tokens_BS})
     if not hasattr(memory, "states_BSD"):
-        raise UserError(f"the encoder of {type(model.module).__name__} gives no states_BSD: a word's vectors in it are unknown")
-    if not found:  # the bag of words has no such layers
+        raise UserError(f"the memory of {type(model.module).__name__} has no states_BSD: vectors of its encoder are not found")
+    if not found:  # a bag of words has no such layers
         found[0] = model.module.apply({"params": params}, method=lambda module: module.embed_source(tokens_BS, module.dtype))
     return [np.asarray(x[0], np.float32) for x in [*(x for _, x in sorted(found.items())), memory.states_BSD]]
 
 
 def occurrence(tokenizer: Tokenizer, sentence: str, source: Sequence[int], word: str) -> list[int]:
-    """The places of a word's pieces among a sentence's; of its first one, if it is there twice. Case and punctuation are not minded.
+    """Return the positions of a word's pieces in a sentence, at its first occurrence. Case and punctuation around it are ignored.
 
     Raises:
-        UserError: it is not there.
+        UserError: the sentence does not have the word.
     """
     words, word_of = tokenizer.source_words(sentence, list(source[:-1]))
     pieces = tokenizer.source_pieces(source[:-1])
     for number, found in enumerate(words):
         if re.sub(r"^\W+|\W+$", "", found).lower() == word.lower():
             return [place for place, of in enumerate(word_of) if of == number and any(letter.isalnum() for letter in pieces[place])]
-    raise UserError(f"there is no word {word!r} in the sentence {sentence!r}")
+    raise UserError(f"the sentence {sentence!r} does not have the word {word!r}: change --word or --sentences")
 
 
 def likeness(first: Sequence[np.ndarray], at: Sequence[int], other: Sequence[np.ndarray], there: Sequence[int]) -> list[float]:
-    """The cosine between a word's vectors in two sentences, layer by layer; of several pieces, between their means."""
+    """Return the cosine similarity of a word's vectors in two sentences, layer by layer; the vector of several pieces is their mean."""
     means = [(a[list(at)].mean(0), b[list(there)].mean(0)) for a, b in zip(first, other, strict=True)]
     return [float(cosines(a[None], b)[0]) for a, b in means]

@@ -1,8 +1,8 @@
-"""A run's word vectors for people: figures, their numbers, and a table of neighbours."""
+"""Figures, numbers and tables of a run's word vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,104 +10,96 @@ import numpy as np
 from jaxnmt.errors import UserError
 from jaxnmt.lab import figures
 from jaxnmt.lab.probes import embeddings
-from jaxnmt.lab.probes.embeddings import Neighbour, Side, Words
+from jaxnmt.lab.probes.embeddings import Side, Words
 from jaxnmt.lab.tables import Table
 from jaxnmt.lab.visualize.record import readable_piece, source_ids
 from jaxnmt.run import Run
 
 MAPPED = 40
-"""Words of a side that are drawn where none are named."""
+"""Words of a side to draw if the user names none."""
 LISTED = 10
-"""Words whose neighbours are listed where none are named."""
+"""Words whose neighbours are listed if the user names none."""
 AROUND = 3
-"""Neighbours that are drawn around each word that is named."""
+"""Neighbours drawn around each word that the user names."""
 
 
 class Report(NamedTuple):
-    """Files by name, and tables."""
+    """Files by name, and a table."""
 
     files: dict[str, str]
-    tables: list[Table]
+    table: Table
 
 
 def vectors(run: Run, wanted: Sequence[str], side: Side, count: int) -> Report:
-    """Neighbours, the map, and the position vectors where the model has some.
+    """Report neighbours, principal components, and the position vectors if the model has some.
 
     Args:
         wanted: words; when empty, the most frequent of the run's test sentences.
         count: neighbours of each.
 
     Raises:
-        UserError: a word is unknown; the test sentences cannot be read; the model's vectors are not where ours have them.
+        UserError: a word is unknown; the test sentences cannot be read; the model's vectors are not found.
     """
     words = Words(run.model, run.params, run.tokenizer, side)
+    chosen = list(dict.fromkeys(wanted)) or _frequent(run, words, side)
+    groups = {"words": {word: words.vector(word) for word in chosen}}
     if wanted:
-        chosen = list(dict.fromkeys(wanted))
         own = {token for word in chosen for token in words.ids(word)}
         near = [neighbour for word in chosen for neighbour in words.neighbours(word, AROUND) if neighbour.token not in own]
-        around = {_piece(run, each.piece): words.table_VD[each.token] for each in near}
-        groups = {"words": {word: words.vector(word) for word in chosen}, "their neighbours": around}
-    else:
-        groups = {"words": _frequent(run, words, side)}
-        chosen = list(groups["words"])[:LISTED]
-    points, shares = _map(groups)
-    coordinates = ([group, *point] for group, each in points.items() for point in each)
-    neighbours = {word: words.neighbours(word, count) for word in chosen}
+        shown = {readable_piece(each.piece, run.tokenizer.pretokenized): each.token for each in near}
+        groups["their neighbours"] = {piece: words.table_VD[token] for piece, token in shown.items()}
+    xy, shares = embeddings.plane(np.stack([vector for group in groups.values() for vector in group.values()]))
+    places = iter(xy.tolist())
+    points = {name: [figures.Point(word, *next(places)) for word in group] for name, group in groups.items()}
+    axes = [f"component {i} ({100 * share:.0f} % of the variance)" for i, share in enumerate(shares, 1)]
+    neighbours = {word: words.neighbours(word, count) for word in (chosen if wanted else chosen[:LISTED])}
     files = {
-        "map.svg": figures.scatter(points, "Word vectors on their two principal components", *_axes(shares)),
-        "map.csv": figures.to_csv(["group", "word", "x", "y"], coordinates),
+        "map.svg": figures.scatter(points, "Word vectors on their two principal components", *axes),
+        "map.csv": figures.to_csv(["group", "word", "x", "y"], ([group, *point] for group, each in points.items() for point in each)),
         "neighbours.csv": figures.to_csv(
             ["word", "neighbour", "cosine"], ([word, near.piece, near.cosine] for word, found in neighbours.items() for near in found)
         ),
     }
-    return Report(files | _positions(run), [_neighbour_table(words, neighbours)])
+    rows = [
+        (word, " ".join(words.split(word)), ", ".join(f"{near.piece} {near.cosine:.2f}" for near in found))
+        for word, found in neighbours.items()
+    ]
+    note = "The vector of a word of several pieces is their mean. Neighbours are pieces, as in the vocabulary."
+    table = Table("Nearest in the vocabulary, by cosine", ("word", "pieces", "neighbours"), tuple(rows), note)
+    return Report(files | _positions(run), table)
 
 
 def in_sentences(run: Run, word: str, sentences: Sequence[str]) -> Report:
-    """One word's vectors in the first sentence against those in each other one, layer by layer.
+    """Compare one word's vectors in the first sentence with those in each other one, layer by layer.
 
     Raises:
-        UserError: a sentence is too long, or has not this word.
+        UserError: a sentence is too long, or does not have this word.
     """
     found = []
     for sentence in sentences:
         source = source_ids(run.tokenizer, run.config.data.max_length, sentence)
         at = embeddings.occurrence(run.tokenizer, sentence, source, word)
         found.append((embeddings.layers(run.config.model, run.model, run.params, source), at))
-    lines = {}
-    for sentence, other in zip(sentences[1:], found[1:], strict=True):
-        y = embeddings.likeness(*found[0], *other)
-        lines[sentence] = figures.Line([float(layer) for layer in range(len(y))], y, y, y)
+    cosines = {sentence: embeddings.likeness(*found[0], *other) for sentence, other in zip(sentences[1:], found[1:], strict=True)}
+    lines = {sentence: figures.line([(float(i), y, y, y) for i, y in enumerate(each)]) for sentence, each in cosines.items()}
     title = f"“{word}” in “{sentences[0]}” and in"
-    rows = tuple((sentence, *(f"{value:.2f}" for value in line.y)) for sentence, line in lines.items())
-    header = ("sentence", "input", *(f"layer {i}" for i in range(1, len(rows[0]) - 1)))
+    header = ("sentence", "input", *(f"layer {i}" for i in range(1, len(found[0][0]))))
     files = {
         "layers.svg": figures.chart(lines, title, "encoder layer (0: its input)", "cosine of the word's two vectors"),
         "layers.csv": figures.to_csv(
-            ["sentence", "layer", "cosine"], ([name, *p] for name, li in lines.items() for p in zip(li.x, li.y, strict=True))
+            ["sentence", "layer", "cosine"], ([name, float(i), y] for name, each in cosines.items() for i, y in enumerate(each))
         ),
     }
-    return Report(files, [Table(f"Cosine to “{word}” in “{sentences[0]}”", header, rows)])
+    rows = tuple((sentence, *(f"{value:.2f}" for value in each)) for sentence, each in cosines.items())
+    return Report(files, Table(f"Cosine to “{word}” in “{sentences[0]}”", header, rows))
 
 
-def _frequent(run: Run, words: Words, side: Side) -> dict[str, np.ndarray]:
+def _frequent(run: Run, words: Words, side: Side) -> list[str]:
     test = run.test_set()
-    lines = test.sources if side == "source" else test.targets
-    found = embeddings.frequent(lines, words, MAPPED)
+    found = embeddings.frequent(test.sources if side == "source" else test.targets, words, MAPPED)
     if len(found) < 2:
-        raise UserError(f"of the words of {test.name}, fewer than two have three letters or more and are one piece: name some with --words")
-    return {word: words.vector(word) for word in found}
-
-
-def _map(groups: Mapping[str, Mapping[str, np.ndarray]]) -> tuple[dict[str, list[figures.Point]], np.ndarray]:
-    """Points by group, and the share of the variance of each axis."""
-    xy, shares = embeddings.plane(np.stack([vector for group in groups.values() for vector in group.values()]))
-    places = iter(xy.tolist())
-    return {name: [figures.Point(word, *next(places)) for word in group] for name, group in groups.items()}, shares
-
-
-def _axes(shares: np.ndarray) -> list[str]:
-    return [f"component {i} ({100 * share:.0f} % of the variance)" for i, share in enumerate(shares, 1)]
+        raise UserError(f"fewer than two words of {test.name} have three letters or more and are one piece: name some with --words")
+    return found
 
 
 def _positions(run: Run) -> dict[str, str]:
@@ -122,15 +114,3 @@ def _positions(run: Run) -> dict[str, str]:
         "positions.svg": figures.heat_maps(grids, "Position vectors", "dimension", "position", -high, high),
         "positions.csv": figures.to_csv(["table", "position", *range(width)], rows),
     }
-
-
-def _neighbour_table(words: Words, found: Mapping[str, Sequence[Neighbour]]) -> Table:
-    rows = [
-        (word, " ".join(words.split(word)), ", ".join(f"{near.piece} {near.cosine:.2f}" for near in each)) for word, each in found.items()
-    ]
-    note = "A word of several pieces has the mean of their vectors. Neighbours are pieces too, as the vocabulary has them."
-    return Table("Nearest in the vocabulary, by cosine", ("word", "pieces", "neighbours"), tuple(rows), note)
-
-
-def _piece(run: Run, piece: str) -> str:
-    return readable_piece(piece, run.tokenizer.pretokenized)

@@ -1,6 +1,6 @@
 """The gates of an LSTM (Hochreiter and Schmidhuber 1997, Gers et al. 2000) or a GRU (Cho et al. 2014) while the encoder reads a sentence.
 
-They are computed by the model's own cells, from what its layers are given.
+The model's own cells compute them, from the inputs of its layers.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ LSTM = ("input", "forget", "output", "cell")
 GRU = ("reset", "update", "state")
 SHOWN = {"lstm": LSTM, "layernorm_lstm": LSTM, "gru": GRU}
 TITLE = "Gates over a sentence: mean over a layer's units"
-_BACKWARD = "backward_"
 
 
 class Layer(NamedTuple):
-    """One encoder layer's way over a sentence, in one direction.
+    """The gates of one encoder layer over a sentence, in one direction.
 
     Attributes:
         name: "layer 1", "layer 1, backwards".
-        gates: (S, H) each, float32, in the order of the source's words: input, forget and output, or reset and update, between 0 and 1;
-            candidate; cell, what an LSTM's output gate is given, |tanh c|; and h, the state that is handed on.
+        gates: (S, H) each, float32, in word order: input, forget and output, or reset and update, between 0 and 1; candidate; cell, the
+            input of an LSTM's output gate, |tanh c|; and h, the state.
     """
 
     name: str
     gates: dict[str, np.ndarray]
 
     def mean(self, gate: str) -> np.ndarray:
-        """Over units, (S,); of `state`, that of |h|."""
+        """Return the mean over units, (S,); `state` is that of |h|."""
         return np.abs(self.gates["h"]).mean(-1) if gate == "state" else self.gates[gate].mean(-1)
 
 
@@ -51,23 +50,24 @@ def check(config: Any) -> None:
     """Refuse a model without gates.
 
     Raises:
-        UserError: it is not recurrent, or its cell or encoder has none.
+        UserError: it is not recurrent, or its cell or encoder has no gates.
     """
+    what = ""
     if not isinstance(config, cfg.Recurrent):
-        raise UserError(f"a {type(config).__name__} has no gates: give a run of a Recurrent model, cell lstm, layernorm_lstm or gru")
-    if config.encoder == "bag" or config.cell not in SHOWN:
+        what = f"a {type(config).__name__}"
+    elif config.encoder == "bag" or config.cell not in SHOWN:
         what = "encoder bag" if config.encoder == "bag" else f"cell {config.cell}"
-        raise UserError(f"the run's model has no gates ({what}): give one with cell lstm, layernorm_lstm or gru")
+    if what:
+        raise UserError(f"the run's model has no gates ({what}): give a run of a Recurrent model with cell lstm, layernorm_lstm or gru")
 
 
 def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[Layer]:
-    """The encoder's layers over one sentence; `source`: its ids, EOS at their end."""
-    check(config)
+    """Return the encoder's layers over one sentence; `source`: its ids, with EOS."""
     found: dict[str, dict[str, jax.Array]] = {}
 
     def tap(call, args, kwargs, context):
         if isinstance(context.module, RecurrentLayer) and context.method_name == "__call__":
-            found[context.module.name] = _walk(context.module, *args, **kwargs)
+            found[context.module.name] = _gates(context.module, *args, **kwargs)
         return call(*args, **kwargs)
 
     tokens_BS = jnp.asarray([source], jnp.int32)
@@ -76,37 +76,36 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
     if config.reverse_source:
         mask_SB = (tokens_BS > 0).T
         found = jax.tree.map(lambda x_SBH: mirror(x_SBH, mask_SB), found)
-    order = sorted(found, key=lambda name: (int(re.findall(r"\d+", name)[0]), name.startswith(_BACKWARD)))
-    return [Layer(_named(name), {gate: np.asarray(x[:, 0], np.float32) for gate, x in found[name].items()}) for name in order]
+    layers = {}
+    for name, gates in found.items():  # layer_0, backward_layer_0
+        number, backward = int(re.findall(r"\d+", name)[0]) + 1, name.startswith("backward_")
+        shown = f"layer {number}{', backwards' if backward else ''}"
+        layers[number, backward] = Layer(shown, {gate: np.asarray(x[:, 0], np.float32) for gate, x in gates.items()})
+    return [layer for _, layer in sorted(layers.items())]
 
 
-def _walk(layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBC=None, keep_BH=None) -> dict[str, jax.Array]:
-    """The steps of `RecurrentLayer.__call__` over a sentence without padding, (T, B, H) of each gate and of the state."""
+def _gates(layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBC=None, keep_BH=None) -> dict[str, jax.Array]:
+    """Repeat the steps of `RecurrentLayer.__call__` over a sentence without padding; returns (T, B, H) of each gate and of the state."""
     weights = layer.weights()
 
     def step(state, z_BZ):
-        told = cells.gates(layer.kind, weights, z_BZ, state[0])
+        values = cells.gates(layer.kind, weights, z_BZ, state[0])
         state = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
         if layer.kind != "gru":
-            told["cell"] = jnp.abs(jnp.tanh(cells.seen(layer.kind, weights, state[1])))
-        return state, told | {"h": state[0]}
+            values["cell"] = jnp.abs(jnp.tanh(cells.seen(layer.kind, weights, state[1])))
+        return state, values | {"h": state[0]}
 
     return jax.lax.scan(step, state, x_TBD @ weights["input"] + weights["bias"], reverse=reverse)[1]
 
 
-def _named(name: str) -> str:
-    number = int(re.findall(r"\d+", name)[0]) + 1
-    return f"layer {number}{', backwards' if name.startswith(_BACKWARD) else ''}"
-
-
 def drawn(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]) -> str:
-    """A heat map for each layer: gates by source position, as SVG."""
+    """Return a heat map for each layer, gates by source position, as SVG."""
     grids = {layer.name: figures.Grid([layer.mean(gate).tolist() for gate in shown], shown, pieces) for layer in layers}
     return figures.heat_maps(grids, TITLE, "", "", 0.0, 1.0)
 
 
 def numbers(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]) -> str:
-    """The same as CSV, a line for each gate at each position."""
+    """Return the same as CSV, one row per gate and position."""
     rows = (
         [layer.name, gate, place, piece, float(value)]
         for layer in layers
@@ -117,7 +116,7 @@ def numbers(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]
 
 
 def table(layers: Sequence[Layer], shown: Sequence[str]) -> Table:
-    """The means over the whole sentence."""
+    """Return the means over the whole sentence."""
     rows = tuple((layer.name, *(f"{layer.mean(gate).mean():.3f}" for gate in shown)) for layer in layers)
     note = "0: closed, 1: open; a GRU's update gate at 1 keeps the state." if "update" in shown else "0: closed, 1: open; cell: |tanh c|."
     return Table("Mean over the sentence", ("layer", *shown), rows, note)

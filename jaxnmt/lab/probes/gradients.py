@@ -1,14 +1,14 @@
-"""How far a gradient reaches: the norm of ∂loss/∂h_t against the distance of word t from the end of reading.
+"""How far gradients reach: the norm of ∂loss/∂h_t against the distance of word t from the end of reading.
 
-For a source of S positions (the last is the end token), random words, and the loss of the first target word alone,
+For a source of S positions (the last is EOS), random words, and the loss of the first target word only,
 
     L = −log p(y_1 | x_1 … x_S),        g(n) = ‖∂L/∂h_{S−n}‖₂,
 
-where h_t is what position t first has to itself in the encoder: in a recurrent one the state of the bottom layer after it has read word t
-(of both directions, side by side), counted in the order of reading; in any other the vector of word t. The derivative is the total one,
-through all that comes after h_t: later states, layers above, attention, decoder (Pascanu et al. 2013, equation 4; Bengio et al. 1994).
-The first target word is the one whose decoder adds no steps of its own: what lies between h_t and the loss is reading.
-S is 2N + 1 for distances up to N, so that an encoder that reads in both directions is at least as far from h_t by the other way.
+where h_t is the first value in the encoder that belongs to position t: in a recurrent encoder the state of the bottom layer after word t
+(of both directions, concatenated), counted in the order of reading; in any other the vector of word t. The derivative is the total one,
+through later states, layers above, attention and decoder (Pascanu et al. 2013, equation 4; Bengio et al. 1994). For the first target
+word the decoder adds no steps of its own, so that only reading lies between h_t and the loss. S is 2N + 1 for distances up to N, so that
+h_t is at least as far from the end in the other direction of a bidirectional encoder.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from jaxnmt.run import Run
 from jaxnmt.training.loss import batch_loss
 
 TAPPED = RecurrentLayer, Embedding, nn.Embed
-VOCABULARY = 1000  # of models that are not trained
+VOCABULARY = 1000  # of untrained models
 TITLE = "Gradient of the first word's loss, by distance"
 X, Y = "steps between word t and the end of the source", "‖∂loss/∂h_t‖"
 
 
 def distances(most: int, per_decade: int = 10) -> list[int]:
-    """Whole numbers from 1 to `most`, about evenly spread on a logarithmic axis."""
+    """Return whole numbers from 1 to `most`, about evenly spaced on a logarithmic axis."""
     steps = math.ceil(per_decade * math.log10(most)) if most > 1 else 1
     return sorted({round(most ** (i / steps)) for i in range(steps + 1)})
 
 
 class Tap:
-    """Adds nudges to h_t from outside the model: an interceptor of its modules' calls (`flax.linen.intercept_methods`).
+    """Adds perturbations to h_t from outside the model, by intercepting its modules' calls (`flax.linen.intercept_methods`).
 
-    A bottom recurrent layer is run one step at a time, and the state that it hands to the next step is nudged.
+    A bottom recurrent layer is run one step at a time, and the perturbation is added to the state passed to the next step.
 
     Attributes:
-        widths: after a pass, how wide h_t is, by the path of the module that makes it.
+        widths: after a pass, the width of h_t, by the path of the module that computes it.
     """
 
     def __init__(self, length: int, nudges: Mapping[str, jax.Array]):
-        """`length`: S; `nudges`: (S, width) for each module that is to be tapped."""
+        """`length`: S; `nudges`: the perturbations, (S, width) for each tapped module."""
         self.length, self.nudges = length, nudges
         self.recurrent: dict[str, int] = {}
         self.words: dict[str, int] = {}
@@ -73,18 +73,18 @@ class Tap:
         if context.method_name != "__call__" or not isinstance(layer, TAPPED) or args[0].shape[:2] not in of_words:
             return call(*args, **kwargs)
         name = "/".join(layer.path)
-        if isinstance(layer, RecurrentLayer) and (self._read is None or self._read is args[0]):  # else of a layer above
+        if isinstance(layer, RecurrentLayer) and (self._read is None or self._read is args[0]):  # otherwise a layer above
             self._read, self.recurrent[name] = args[0], layer.width
             return _run(layer, self.nudges[name], *args, **kwargs) if name in self.nudges else call(*args, **kwargs)
         made = call(*args, **kwargs)
-        if not isinstance(layer, RecurrentLayer) and not self.words:  # the words' vectors are looked up before any others
+        if not isinstance(layer, RecurrentLayer) and not self.words:  # word vectors are looked up before any others
             self.words[name] = made.shape[-1]
             made = made + self.nudges[name].reshape(made.shape).astype(made.dtype) if name in self.nudges else made
         return made
 
 
 def _run(layer: RecurrentLayer, nudge_SH, x_SBD, state, mask_SB1=None, reverse=False, **others):
-    """`RecurrentLayer.__call__`, step by step, a nudge added to each state."""
+    """Run `RecurrentLayer.__call__` step by step, adding a perturbation to each state."""
 
     def step(layer, state, x):
         x_BD, mask_B1, nudge_H = x
@@ -97,14 +97,14 @@ def _run(layer: RecurrentLayer, nudge_SH, x_SBD, state, mask_SB1=None, reverse=F
 
 
 def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax.Array:
-    """‖∂L/∂h_t‖ at every position t, float32 (S,), in the order of reading where the model is recurrent. To be compiled, `model` fixed.
+    """Return ‖∂L/∂h_t‖ at every position t, float32 (S,), in the order of reading if the model is recurrent. Jit it with `model` fixed.
 
     Args:
-        source_S: int32 ids, the end token included; padding may follow.
+        source_S: int32 ids, with EOS; padding may follow.
         target: int32 scalar, the first word of the translation.
 
     Raises:
-        UserError: nothing in the model's encoder is known to make an h_t.
+        UserError: no known module of the model's encoder computes an h_t.
     """
     batch = {
         "encoder_input_tokens": source_S[None],
@@ -121,22 +121,22 @@ def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax
     jax.eval_shape(lambda: loss(seen))
     if not seen.widths:
         raise errors.UserError(
-            f"{type(model.module).__name__} looks no word up by jaxnmt's Embedding or flax's Embed, nor runs it a RecurrentLayer: "
-            "there is nothing to take the gradient of"
+            f"{type(model.module).__name__} has neither a RecurrentLayer nor jaxnmt's Embedding nor flax's Embed: there is no state or "
+            "word vector to differentiate by; use one of these modules"
         )
     nudges = {name: jnp.zeros((length, width)) for name, width in seen.widths.items()}
     found = jax.grad(lambda nudges: loss(Tap(length, nudges)))(nudges)
     found_SD = jnp.concatenate(list(found.values()), -1)
     largest_S1 = jnp.abs(found_SD).max(-1, keepdims=True)
-    scaled_SD = found_SD / jnp.where(largest_S1 > 0, largest_S1, 1)  # the squares of small numbers would be 0
+    scaled_SD = found_SD / jnp.where(largest_S1 > 0, largest_S1, 1)  # otherwise the squares of small numbers would be 0
     return largest_S1[:, 0] * jnp.linalg.norm(scaled_SD, axis=-1)
 
 
 def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np.ndarray:
-    """g(n) of a model: float32 (samples, distances). Each sample is a random sentence, and fresh parameters where no run trained them.
+    """Return g(n) of a model: float32 (samples, distances). A sample is a random sentence, with new parameters if the model is untrained.
 
     Raises:
-        UserError: a gradient is not a number; and as `norms`.
+        UserError: a gradient is NaN or infinite; and as `norms`.
     """
     length = 2 * max(at) + 1
     if subject.run:
@@ -155,12 +155,12 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
         norms_S = np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))
         found.append(norms_S[length - 1 - np.array(at)])
     if not np.isfinite(found).all():
-        raise errors.UserError(f"{label}: the gradient is not a number for a source of {length} tokens; try a smaller --distance")
+        raise errors.UserError(f"{label}: the gradient is not finite for a source of {length} tokens; try a smaller --distance")
     return np.array(found)
 
 
 def line(at: Sequence[int], norms_KN: np.ndarray) -> Line:
-    """The geometric mean over samples, and a band of one standard deviation of the logarithm; 0 where float32 has no smaller number."""
+    """Return the geometric mean over samples with a band of one standard deviation of the logarithm; 0 where float32 underflows."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs_KN = np.log(norms_KN.astype(np.float64))
         middle, spread = logs_KN.mean(0), logs_KN.std(0, ddof=min(1, len(logs_KN) - 1))
@@ -169,8 +169,8 @@ def line(at: Sequence[int], norms_KN: np.ndarray) -> Line:
 
 
 def table(lines: Mapping[str, Line]) -> Table:
-    """The norms at 1, 10, 100, … steps."""
+    """Return the norms at 1, 10, 100, … steps."""
     at = [n for n in next(iter(lines.values())).x if math.log10(n).is_integer()]
     rows = [(label, *(f"{line.y[line.x.index(n)]:.1e}" if line.y[line.x.index(n)] else "0" for n in at)) for label, line in lines.items()]
-    note = "Geometric mean over random sentences; 0: below what float32 can hold."
+    note = "Geometric mean over random sentences; 0: below the range of float32."
     return Table(f"{Y}, n {X}", ("n", *(f"{n:,.0f}" for n in at)), tuple(rows), note)

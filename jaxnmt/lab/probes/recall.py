@@ -1,13 +1,13 @@
-"""What a model remembers of a word seen n steps ago: trained to say it, its accuracy on other sentences, against n.
+"""Recall of a word seen n steps ago: a model is trained to repeat it; its accuracy on other sentences is drawn against n.
 
-The source is one key, of `KEYS` words that stand nowhere else, among random other words, and the end token; the target is the key. It
-stands where n steps lie between reading it and the end of reading: first, as the model reads; in the middle of 2n − 1 words for an encoder
-that reads in both directions, as either end would be near. The decoder takes one step.
+The source is one key, of `KEYS` words that occur nowhere else, among random other words, and EOS; the target is the key. n steps lie
+between reading the key and the end of reading: the key comes first in the order of reading. For an encoder that reads in both directions
+it is in the middle of 2n − 1 words, since either end would be near. The decoder takes one step.
 
-One model learns all distances at once, each batch of one distance, as many batches of each: there is one budget for all, the task is plain
-from near sentences, and what is measured is whether a model comes to hold a word for n steps. Apart, a model for each distance, is the
-harder question of Hochreiter (1991) and Bengio et al. (1994): whether a dependency is found by its own gradient, nothing nearer helping.
-Dropout is off: the question is what can be learnt.
+One model learns all distances at once. Each batch has one distance, and all distances have equally many batches, so that there is one
+budget for all; the near distances teach the task, and what is measured is whether a model comes to keep a word for n steps. With `--apart`
+there is one model per distance, the harder question of Hochreiter (1991) and Bengio et al. (1994): whether a dependency is found by its
+own gradient, without nearer examples. Dropout is off: the question is what can be learned.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import csv
 import dataclasses
 import functools
 import pathlib
+import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,12 +41,12 @@ from jaxnmt.training.state import TrainState
 KEYS, OTHERS = 16, 16
 VOCABULARY = FIRST_WORD + KEYS + OTHERS
 TESTED = 256
-"""Sentences of each distance that accuracy is measured on, at least: whole batches."""
+"""Test sentences per distance, rounded up to whole batches."""
 X, Y = "n", "accuracy"
 
 
 class Budget(NamedTuple):
-    """What every model is trained with: `steps` for each distance that it learns, of `rows` sentences, at a peak learning rate."""
+    """The training of every model: `steps` for each distance that it learns, batches of `rows` sentences, a peak learning rate."""
 
     steps: int
     rows: int
@@ -53,7 +54,7 @@ class Budget(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A row of the CSV: a model's accuracy at a distance, and what it was trained with (`trained_on`: distances, with spaces between)."""
+    """A row of the CSV: a model's accuracy at a distance, and its training (`trained_on`: distances, separated by spaces)."""
 
     model: str
     seed: int
@@ -67,14 +68,14 @@ class Cell(NamedTuple):
 
 
 def around(model: Any, distance: int) -> tuple[int, int]:
-    """How many words stand before the key, and after it: `distance` steps lie between reading it and reading the end token."""
+    """Return the number of words before and after the key; `distance` steps lie between reading the key and reading EOS."""
     if getattr(model, "encoder", "recurrent") == "recurrent" and getattr(model, "bidirectional", "none") != "none":
         return distance - 1, distance - 1
     return (distance - 1, 0) if getattr(model, "reverse_source", False) else (0, distance - 1)
 
 
 def sentences(places: tuple[int, int], rows: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-    """The arrays of a batch: sources of one key with so many words before and after it, and the key as the one target word."""
+    """Return a batch: sources with one key and `places` words before and after it, and the key as the only target word."""
     source: np.ndarray = random.integers(FIRST_WORD + KEYS, VOCABULARY, (rows, sum(places) + 2), np.int32)
     key: np.ndarray = random.integers(FIRST_WORD, FIRST_WORD + KEYS, (rows, 1), np.int32)
     source[:, places[0]], source[:, -1] = key[:, 0], EOS
@@ -87,10 +88,10 @@ def sentences(places: tuple[int, int], rows: int, random: np.random.Generator) -
 
 
 class Task:
-    """Training a model to recall at some distances, its step compiled for each; the same for every seed.
+    """Trains a model to recall at some distances. Its step is compiled once per distance, for all seeds.
 
     Attributes:
-        parameters: how many numbers it learns.
+        parameters: number of the model's parameters.
     """
 
     def __init__(self, config: Any, distances: Sequence[int], budget: Budget):
@@ -103,10 +104,7 @@ class Task:
         }
         self.experiment = cfg.replace(cfg.Experiment(model=config), **changes)
         self.model: Seq2Seq = WithoutDropout(build_model(config, VOCABULARY, VOCABULARY))
-
-    @functools.cached_property
-    def parameters(self) -> int:
-        return parameter_count(jax.eval_shape(self.model.init, jax.random.key(0)))
+        self.parameters = parameter_count(jax.eval_shape(self.model.init, jax.random.key(0)))
 
     @functools.cached_property
     def practice(self) -> Practice:
@@ -114,16 +112,26 @@ class Task:
         return Practice(self.model, self.experiment, sorted(shapes))
 
     def accuracies(self, seed: int) -> dict[int, float]:
-        """Train with a seed -> the share of keys that are said, by distance."""
+        """Train with a seed. Returns the share of keys recalled, by distance."""
         state, _ = self.practice.run(self._fresh(seed), self._batches(seed))
-        return {n: self._accuracy(state.eval_params, n) for n in self.distances}
+
+        @jax.jit
+        def hits(params, batch):
+            logits_BV = self.model.decode(params, self.model.encode(params, batch), batch)[:, 0, :VOCABULARY]
+            return logits_BV.argmax(-1) == batch["decoder_target_tokens"][:, 0]
+
+        found = {}
+        for n in self.distances:
+            random, batches = np.random.default_rng([1, n]), -(-TESTED // self.budget.rows)
+            found[n] = float(np.mean([np.asarray(hits(state.eval_params, self._batch(n, random))) for _ in range(batches)]))
+        return found
 
     def _fresh(self, seed: int) -> TrainState:
         training = dataclasses.replace(self.experiment.training, seed=seed)
         return fresh_state(self.model, self.practice.optimizer, training, self.practice.abstract, self.practice.mesh)
 
     def _batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
-        """Rounds of one batch of each distance, in an order of their own."""
+        """Yield rounds of one batch per distance, each in a random order."""
         random = np.random.default_rng([0, seed])
         for _ in range(self.budget.steps):
             for n in random.permutation(self.distances):
@@ -131,19 +139,6 @@ class Task:
 
     def _batch(self, distance: int, random: np.random.Generator) -> dict[str, np.ndarray]:
         return sentences(self.places[distance], self.budget.rows, random)
-
-    def _accuracy(self, params: Any, distance: int) -> float:
-        random, rows = np.random.default_rng([1, distance]), self.budget.rows
-        batches = -(-TESTED // rows)
-        return float(np.mean([np.asarray(self._said(params, self._batch(distance, random))) for _ in range(batches)]))
-
-    @functools.cached_property
-    def _said(self) -> Callable:
-        def said(params, batch):
-            logits_BV = self.model.decode(params, self.model.encode(params, batch), batch)[:, 0, :VOCABULARY]
-            return logits_BV.argmax(-1) == batch["decoder_target_tokens"][:, 0]
-
-        return jax.jit(said)
 
 
 def measure(
@@ -155,18 +150,18 @@ def measure(
     path: pathlib.Path,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Cell]:
-    """Train every model for every distance with every seed, and keep what is finished in a CSV; what it holds already is not done again.
+    """Train every model for every distance with every seed. Results are kept in a CSV file; those that it already has are not repeated.
 
     Args:
         models: configurations, by label.
-        together: train one model on all distances, not one on each.
+        together: train one model on all distances instead of one on each.
         path: of the CSV; other models' cells in it, of the same budget, are kept.
 
     Returns:
         Every cell of the CSV.
 
     Raises:
-        UserError: the CSV is something else, or of another budget; devices do not divide a batch's rows.
+        UserError: the file is not such a CSV, or has another budget; the batch size is not a multiple of the device count.
     """
     parts = batch_parts(make_mesh(cfg.Mesh()))
     if budget.rows % parts:
@@ -183,9 +178,9 @@ def measure(
                 continue
             found = task.accuracies(seed)
             cells += [_cell(label, task, seed, n, accuracy) for n, accuracy in found.items()]
-            _write(path, cells)
+            files.write(path, figures.to_csv(Cell._fields, cells))
             say(f"{label}, seed {seed}: " + ", ".join(f"{accuracy:.0%} at {n}" for n, accuracy in found.items()))
-        task.__dict__.pop("practice", None)  # its compiled programs
+        task.__dict__.pop("practice", None)  # frees its compiled programs
     return cells
 
 
@@ -194,6 +189,7 @@ def _cell(label: str, task: Task, seed: int, distance: int, accuracy: float) -> 
 
 
 def _check(path: pathlib.Path, cells: Sequence[Cell], label: str, task: Task, together: bool) -> None:
+    """Raise UserError if the cells of a file are of another budget."""
     wanted = _cell(label, task, 0, 0, 0.0)
     for cell in cells:
         fields = ["steps", "rows", "learning_rate"]
@@ -202,62 +198,51 @@ def _check(path: pathlib.Path, cells: Sequence[Cell], label: str, task: Task, to
         for field in fields:
             if getattr(cell, field) != getattr(wanted, field):
                 raise errors.UserError(
-                    f"{path} holds {cell.model} with {field.replace('_', ' ')} {getattr(cell, field)}, not {getattr(wanted, field)}: "
-                    "one chart has one budget; give another --output, or remove that file"
+                    f"{path} has {cell.model} with {field.replace('_', ' ')} {getattr(cell, field)}, not {getattr(wanted, field)}, "
+                    "and one chart has one budget: give another --output, or remove that file"
                 )
 
 
 def read(path: pathlib.Path) -> list[Cell]:
-    """The cells of a CSV; none where there is no file.
+    """Return the cells of a CSV; none if there is no file.
 
     Raises:
         UserError: the file is something else.
     """
     if not path.exists():
         return []
-    kinds = (str, int, int, float, int, str, int, int, float)
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
+        header, *rows = list(csv.reader(file)) or [[]]
+    kinds = typing.get_type_hints(Cell).values()
     try:
-        if rows[0] == list(Cell._fields):
-            return [Cell(*(kind(text) for kind, text in zip(kinds, row, strict=True))) for row in rows[1:]]  # type: ignore[arg-type]
-    except (ValueError, IndexError):
+        if header == list(Cell._fields):
+            return [Cell(*(kind(text) for kind, text in zip(kinds, row, strict=True))) for row in rows]
+    except ValueError:
         pass
     raise errors.UserError(f"{path} is not a table of this probe: give another --output, or remove it")
 
 
-def _write(path: pathlib.Path, cells: Sequence[Cell]) -> None:
-    files.write(path, figures.to_csv(Cell._fields, cells))
-
-
 def title(cells: Sequence[Cell]) -> str:
-    """What the chart shows, and by which training."""
+    """Return the chart's title, which names the kind of training."""
     apart = all(cell.trained_on == str(cell.distance) for cell in cells)
     return f"Recall of a word seen n steps ago, {'a model for each n' if apart else 'one model for all n'}"
 
 
 def lines(cells: Sequence[Cell]) -> dict[str, Line]:
-    """Each model's accuracy, mean over seeds and a band of one standard deviation; and what guessing gives."""
+    """Return each model's accuracy, the mean over seeds with a band of one standard deviation, and that of guessing."""
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for cell in cells:
         curves.setdefault(cell.model, {}).setdefault(cell.seed, {})[cell.distance] = cell.accuracy
-    found = {label: figures.over_seeds(list(each.values())) for label, each in curves.items()}
-    guess = {float(cell.distance): 1 / KEYS for cell in cells}
-    return found | {"guessing": figures.over_seeds([guess])}
+    curves["guessing"] = {0: {float(cell.distance): 1 / KEYS for cell in cells}}
+    return {label: figures.over_seeds(list(each.values())) for label, each in curves.items()}
 
 
 def table(cells: Sequence[Cell]) -> Table:
-    """Accuracies in percent, a model a row."""
-    drawn, seeds, any_cell = lines(cells), {cell.seed for cell in cells}, cells[0]
-    distances = drawn["guessing"].x
-    said: dict[str, list[str]] = {}
+    """Return accuracies in percent, one row per model."""
+    drawn, seeds, first = lines(cells), {cell.seed for cell in cells}, cells[0]
+    distances, rows = drawn["guessing"].x, []
     for label, line in drawn.items():
-        told = {n: f"{100 * y:.0f} ± {100 * (high - y):.0f}" for n, y, high in zip(line.x, line.y, line.high, strict=True)}
-        said[label] = [told.get(n, "–") for n in distances]
-    title = f"Accuracy, %, n steps after the word: {any_cell.steps:,} steps of {any_cell.rows} sentences for each n, {len(seeds)} seed(s)"
-    return Table(
-        title,
-        ("n", *(f"{n:,.0f}" for n in distances)),
-        tuple((label, *row) for label, row in said.items()),
-        "Mean ± standard deviation over seeds.",
-    )
+        shown = {n: f"{100 * y:.0f} ± {100 * (high - y):.0f}" for n, y, high in zip(line.x, line.y, line.high, strict=True)}
+        rows.append((label, *(shown.get(n, "–") for n in distances)))
+    title = f"Accuracy, %, n steps after the word: {first.steps:,} steps of {first.rows} sentences for each n, {len(seeds)} seed(s)"
+    return Table(title, ("n", *(f"{n:,.0f}" for n in distances)), tuple(rows), "Mean ± standard deviation over seeds.")

@@ -1,7 +1,7 @@
-"""What a training step costs against length: batches without padding, S = T = L, of equally many tokens whatever L is.
+"""The cost of a training step against length: batches without padding, S = T = L, with the same number of tokens for every L.
 
-A recurrent model goes through a batch of R rows in L steps, one after the other, each a product of R rows; a Transformer through all R·L
-positions at once. At equal tokens R falls as L grows: the recurrent model's products get narrow, the device idle.
+A recurrent model goes through a batch of R rows in L sequential steps, each a product of R rows; a Transformer goes through all R·L
+positions at once. With constant tokens R falls as L grows: the recurrent model's products get narrow, and the device idles.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape, rows_for
-from jaxnmt.lab.figures import Line
+from jaxnmt.lab import figures
 from jaxnmt.lab.laws.practice import Practice
 from jaxnmt.lab.laws.subject import FIRST_WORD
 from jaxnmt.lab.tables import Table
@@ -26,7 +26,7 @@ from jaxnmt.parallel.sharding import batch_parts, make_mesh, to_mesh
 from jaxnmt.training.metrics import peak_flops
 
 VOCABULARY = 8000
-LEAST = 3  # steps that are timed
+LEAST = 3  # timed steps
 X = "source and target length L, tokens"
 TITLES = {"time": "Training step, by length", "utilisation": "Utilisation in training, by length"}
 Y = {"time": "seconds a step", "utilisation": "share of the device's peak rate"}
@@ -37,8 +37,8 @@ class Timing(NamedTuple):
 
     Attributes:
         step_s: the median step; `low_s` and `high_s` the quartiles.
-        utilisation: floating-point operations of `models.accounting.training_flops` (attention's own products left out), as a share of
-            what the device could do in that time (`training.metrics.peak_flops`).
+        utilisation: floating-point operations of `models.accounting.training_flops` (without attention's own products) as a share of what
+            the device could do in that time (`training.metrics.peak_flops`).
     """
 
     model: str
@@ -53,12 +53,12 @@ class Timing(NamedTuple):
 
 
 def measure(models: Mapping[str, Any], lengths: Sequence[int], tokens: int, seconds: float) -> Iterator[Timing]:
-    """Time each model at each length, dropout and all, with the run's own compiled step and default optimizer.
+    """Time each model at each length, with dropout, the run's own compiled step and the default optimizer.
 
     Args:
         models: configurations, by label.
-        tokens: target tokens of a batch, about.
-        seconds: how long to repeat a step, once it is compiled and warm; at least `LEAST` times.
+        tokens: target tokens of a batch, approximately.
+        seconds: how long to repeat a compiled step; at least `LEAST` times.
     """
     for label, config in models.items():
         model = build_model(config, VOCABULARY, VOCABULARY)
@@ -71,7 +71,7 @@ def measure(models: Mapping[str, Any], lengths: Sequence[int], tokens: int, seco
 
 
 def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: float) -> tuple[list[float], Shape, Any]:
-    """-> each step's seconds, the batch's shape, and the parameters' shapes."""
+    """Return the duration of each step, the batch's shape, and the parameters' shapes."""
     shape = Shape(rows_for(tokens, length, batch_parts(make_mesh(experiment.mesh))), length, length)
     practice = Practice(model, experiment, [shape])
     words: np.ndarray = np.random.default_rng(0).integers(FIRST_WORD, VOCABULARY, (shape.rows, length), np.int32)
@@ -86,33 +86,24 @@ def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: 
         times.append(time.perf_counter() - begun)
         if len(times) == 1:
             end = time.perf_counter() + seconds
-    return times[1:], shape, practice.abstract.params  # the first is the slowest: memory is new
+    return times[1:], shape, practice.abstract.params  # the first step is slower: it allocates memory
 
 
-def lines(timings: Sequence[Timing], kind: str) -> dict[str, Line]:
-    """The curves of a chart, by model; `kind`: "time" or "utilisation". The band is from quartile to quartile."""
-    found: dict[str, Line] = {}
-    for timing in timings:
-        line = found.setdefault(timing.model, Line([], [], [], []))
-        slow, fast = timing.high_s / timing.step_s, timing.low_s / timing.step_s
-        values = (timing.step_s, timing.low_s, timing.high_s)
+def lines(timings: Sequence[Timing], kind: str) -> dict[str, figures.Line]:
+    """Return the curves of a chart, by model; `kind`: "time" or "utilisation". The band spans the quartiles."""
+    points: dict[str, list[tuple[float, ...]]] = {}
+    for t in timings:
+        values = (t.step_s, t.low_s, t.high_s)
         if kind == "utilisation":
-            values = (timing.utilisation, timing.utilisation / slow, timing.utilisation / fast)
-        for column, value in zip(line, (float(timing.length), *values), strict=True):
-            column.append(value)
-    return found
+            values = (t.utilisation, t.utilisation / (t.high_s / t.step_s), t.utilisation / (t.low_s / t.step_s))
+        points.setdefault(t.model, []).append((float(t.length), *values))
+    return {model: figures.line(each) for model, each in points.items()}
 
 
 def table(timings: Sequence[Timing]) -> Table:
-    """A model and length a row."""
+    """Return one row per model and length."""
     rows = [
-        (
-            f"{t.model}, {t.length}",
-            str(t.rows),
-            f"{1000 * t.step_s:,.1f}",
-            f"{t.target_tokens_per_s:,.0f}",
-            f"{t.utilisation:.1%}",
-        )
+        (f"{t.model}, {t.length}", f"{t.rows}", f"{1000 * t.step_s:,.1f}", f"{t.target_tokens_per_s:,.0f}", f"{t.utilisation:.1%}")
         for t in timings
     ]
     note = f"{jax.device_count()} {jax.devices()[0].device_kind}; medians of at least {LEAST} steps."

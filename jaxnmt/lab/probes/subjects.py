@@ -1,4 +1,4 @@
-"""What is probed: the models of configs, all of one width where that is asked for, and of trained runs. No JAX here."""
+"""The models of a probe: of configs, optionally all of one width, and of trained runs. Does not import JAX."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
 
 WIDTHS = {"emb_dim": 1, "hidden_dim": 1, "encoder_dim": 1, "mlp_dim": 4}
-"""The fields of a model that say how wide it is, and how many times `--width` each becomes."""
+"""The fields of a model that set its width, each as a multiple of `--width`."""
 
 
 class Subject(NamedTuple):
-    """A model as it is configured, and the folder of the run that trained it (None: it is not trained)."""
+    """A model's configuration, and the folder of the run that trained it (None: untrained)."""
 
     model: Any
     run: pathlib.Path | None = None
 
 
 def subjects(names: Sequence[str], width: int = 0, runs: bool = False) -> dict[str, Subject]:
-    """Models by a label for a chart: the config's or the run's own name, or all that was given where two of these are the same.
+    """Return models by label: the name of the config or run, or the full path if two names are the same.
 
     Args:
-        names: configs, by shipped name or path, and where `runs` says so also folders of runs.
-        width: what to make their widths (`resized`); 0: as they are configured.
+        names: configs, by shipped name or path, and with `runs` also folders of runs.
+        width: the width of all models (`resized`); 0: as configured.
 
     Raises:
-        UserError: a config that does not exist, fails or cannot be; the same name twice; a width for a run.
+        UserError: a config does not exist, fails or is invalid; a name is given twice; a width is given for a run.
     """
     if width < 0:
         raise errors.UserError(f"--width expects a number above 0, or 0 for each config's own, not {width}")
@@ -46,9 +46,9 @@ def subjects(names: Sequence[str], width: int = 0, runs: bool = False) -> dict[s
 def _subject(name: str, width: int, runs: bool) -> Subject:
     if (folder := run_directory.folder(name)).is_dir():
         if not runs:
-            raise errors.UserError(f"{name} is a folder; this probe trains its models itself: give a config, by shipped name or path")
+            raise errors.UserError(f"{name} is a folder, and this probe trains its models itself: give a config, by shipped name or path")
         if width:
-            raise errors.UserError(f"--width {width} cannot change {name}: it is trained; leave --width out, or give configs alone")
+            raise errors.UserError(f"--width {width} cannot change the trained model of {name}: leave --width out, or give configs only")
         return Subject(run_directory.read(name).model, folder)
     experiment = load_config(name)
     if width:
@@ -58,13 +58,12 @@ def _subject(name: str, width: int, runs: bool) -> Subject:
 
 
 def resized(name: str, model: Any, width: int) -> Any:
-    """A model with its states and vectors `width` wide, and the hidden layers of its feed-forward blocks four times that.
+    """Return a model with states and vectors of size `width`, and feed-forward layers four times as wide.
 
     Raises:
         UserError: it has none of the fields `WIDTHS`.
     """
-    own = {field.name for field in dataclasses.fields(model)}
-    changes = {field: times * width for field, times in WIDTHS.items() if field in own}
+    changes = {field.name: WIDTHS[field.name] * width for field in dataclasses.fields(model) if field.name in WIDTHS}
     if not changes:
         raise errors.UserError(f"--width {width}: the model of {name} has none of the fields {', '.join(WIDTHS)}; use --width 0")
     return dataclasses.replace(model, **changes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import json
-import re
 from pathlib import Path
 from typing import Any
+
+from jaxnmt.lab.pages import fill
 
 TEMPLATE = Path(__file__).parent / "template"
 SCRIPTS = ("common.js", "heatmap.js", "narration.js", "player.js", "heads.js", "beam.js", "page.js")
@@ -24,7 +25,7 @@ def page(record: dict[str, Any]) -> str:
         "script": "".join(text[name] for name in SCRIPTS),
         "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], text["page.html"])
+    return fill(text["page.html"], parts)
 
 
 def _lang(code: str) -> str:

@@ -1,4 +1,4 @@
-/** The search as a tree from left to right: every hypothesis that was ever kept. */
+/** The search as a tree from left to right: every hypothesis that was in the beam at some step. */
 function drawBeam(section) {
   const { size, nodes, finished, length_penalty: alpha } = record.beam;
   section.append(el("p", { class: "lead" }, size > 1
@@ -21,7 +21,7 @@ function treePicture(nodes, finished) {
   finished.forEach(({ node }, rank) => { for (let i = node; i >= 0; i = nodes[i].parent) { found.add(i); if (rank === 0) best.add(i); } });
   const worth = (i) => (best.has(i) ? 2 : found.has(i) ? 1 : 0);
   const better = (a, b) => worth(b) - worth(a) || nodes[b].log_prob - nodes[a].log_prob;
-  // A node's best child goes on in its row. Every other child begins a branch in the nearest row below that is free from there on; late
+  // A node's best child is in the same row. Every other child starts a branch in the nearest row below that is free from there on; late
   // branches first, so that lines do not cross.
   const row = [], taken = [];
   const chainOf = (i) => { const chain = [i]; for (let next; (next = children[chain.at(-1)].sort(better)[0]) !== undefined;) chain.push(next); return chain; };

@@ -26,10 +26,10 @@ const percent = (x) => (x > 0 && x < 0.005 ? "<1 %" : `${Math.round(100 * x)} %`
 const mean = (rows) => rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
 const argmax = (row) => row.reduce((best, x, i) => (x > row[best] ? i : best), 0);
 const of = (part) => record.attention.filter((found) => found.part === part);
-/** Whether no position looks at a later one: in one module, in the whole decoder. */
+/** Whether attention is causal: in one module, in the whole decoder. */
 const masked = (found) => found.heads.every((head) => head.every((row, i) => row.every((weight, j) => j <= i || weight === 0)));
 const causal = () => of("decoder").every(masked);
-/** What a layer's heads look at from one position, averaged for the eye. */
+/** A layer's attention from one position, averaged over heads. */
 const averaged = (found, position) => mean(found.heads.map((head) => head[position]));
 
 /** The strongest of a row of weights, in words: “ladder” 0.83, “a” 0.06. */
@@ -38,10 +38,10 @@ function strongest(weights, words, most = 2) {
   return order.filter((i, rank) => rank === 0 || weights[i] >= 0.01).map((i) => `${quoted(words[i])} ${two(weights[i])}`).join(", ");
 }
 
-/** A part of the page that scrolls sideways by itself, by keyboard too. */
+/** A part of the page that scrolls horizontally, also by keyboard. */
 const scrolling = (label, child) => el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label }, child);
 
-/** A vector's first numbers as colours, blue above zero and orange below, scaled by `most`; its words for a screen reader. */
+/** A vector's first numbers as colours, blue above zero and orange below, scaled by `most`; with a text for screen readers. */
 function strip(vector, most, name) {
   const cells = vector.values.map((x) =>
     el("i", { class: x < 0 ? "down" : "up", style: `--w:${Math.min(1, Math.abs(x) / (most || 1)).toFixed(3)}` }));

@@ -1,4 +1,4 @@
-/** Every layer and head in small, one enlarged. */
+/** Small pictures of every layer and head, and one large. */
 const PARTS = {
   encoder: ["The encoder’s self-attention", "Every source word looks at every source word, itself included."],
   decoder: causal()
@@ -51,7 +51,7 @@ function drawPart(part, title, explained) {
 
 const layerShare = (found) => (found.itself ? ` · on the word itself ${percent(found.itself.reduce((a, b) => a + b, 0) / found.itself.length)}` : "");
 
-/** One pixel a weight. */
+/** One pixel per weight. */
 function paint(canvas, head) {
   const pen = canvas.getContext("2d");
   pen.clearRect(0, 0, canvas.width, canvas.height);

@@ -1,6 +1,6 @@
 /**
- * Weights as a table whose cells have more colour the larger they are: rows are what looks, columns what is looked at.
- * `options`: label, rows, columns; tight: smaller cells; masked(row, column): what may not be seen; says(row, column): the sentence for the line
+ * Weights as a table whose cells are darker the larger they are: rows are queries, columns are keys.
+ * `options`: label, rows, columns; tight: smaller cells; masked(row, column): whether a cell is masked; says(row, column): the sentence for the line
  * below; invites: what stands there before.
  */
 function heatmap(weights, options) {
@@ -16,7 +16,7 @@ function heatmap(weights, options) {
   })));
   const table = el("table", { class: options.tight ? "heat tight" : "heat" },
     el("caption", { class: "vh" }, options.label), el("thead", {}, head), el("tbody", {}, ...body));
-  const tell = (event) => {
+  const show = (event) => {
     const cell = event.target.closest("td.c");
     if (!cell) return;
     const [i, j] = [Number(cell.dataset.row), Number(cell.dataset.column)];
@@ -24,12 +24,12 @@ function heatmap(weights, options) {
       ? `${quoted(rows[i])} cannot see ${quoted(columns[j])}: it comes later, and the mask hides it.`
       : `${quoted(rows[i])} looks at ${quoted(columns[j])} with weight ${weights[i][j].toFixed(4)}.`;
   };
-  table.addEventListener("pointerover", tell);
-  table.addEventListener("click", tell);
+  table.addEventListener("pointerover", show);
+  table.addEventListener("click", show);
   return el("div", {}, scrolling(options.label, table), readout);
 }
 
-/** A box to tick that writes the numbers into a heatmap's cells. */
+/** A checkbox that shows the numbers in a heatmap's cells. */
 function numbersToggle(holder) {
   const box = el("input", { type: "checkbox", onchange: () => holder.classList.toggle("numbers", box.checked) });
   return el("label", { class: "toggle" }, box, "Numbers in the cells");
@@ -40,7 +40,7 @@ function drawAlignment(section) {
   if (!found) {
     section.append(el("p", { class: "lead" }, record.recurrent
       ? "This model has no attention. All that its decoder knows of the sentence is one vector, so no word can look at another: there is nothing to draw here, and that is its weakness on long sentences."
-      : "This model tells of no attention over the source: there is nothing to draw here."));
+      : "This model records no attention over the source."));
     return;
   }
   section.append(el("p", { class: "lead" },

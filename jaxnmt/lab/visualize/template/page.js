@@ -1,4 +1,4 @@
-/** Puts the page together. */
+/** Builds the page. */
 const NOTES = [
   ["attention", "“The scores are summed up”: no. Scores become weights by a softmax, and the weights multiply the states (in a Transformer, the value vectors); the sum of these is the context."],
   ["heads", "“The heads are averaged”: no. Each head’s result is a vector of its own; they are concatenated and projected by a matrix. Where this page averages heads, it is for the eye alone."],

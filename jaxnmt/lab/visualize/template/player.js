@@ -9,7 +9,7 @@ function draw() {
   $("slider").setAttribute("aria-valuetext", `step ${at + 1} of ${all.length}, ${step.name}`);
   $("where").textContent = `Step ${at + 1} of ${all.length} · ${step.word < 0 ? "encoder" : `token ${step.word + 1} of ${T.length}`} · ${step.name}`;
   $("narration").replaceChildren(...emphasised(step.say));
-  // Not `disabled`: a button that is would lose the focus, and with it the keys.
+  // Not `disabled`: a disabled button loses the focus, and keys stop working.
   for (const id of ["first", "back", "word-back"]) $(id).setAttribute("aria-disabled", String(at === 0));
   for (const id of ["last", "next", "word-next"]) $(id).setAttribute("aria-disabled", String(at === all.length - 1));
   soFar(step);
