@@ -12,11 +12,10 @@ import typing
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from jaxnmt.config import model_code
+from jaxnmt.config import Experiment, model_code
 from jaxnmt.config.files import changed_fields, read_config, read_config_json, save_config
-from jaxnmt.io import files
-from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
+from jaxnmt.io import files
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -165,8 +164,8 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
 def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
     """Make a run's folder, or open an existing one to resume with `experiment`, and write `config.json`.
 
-    The first complete checkpoint binds a run to its settings and its text. Without a checkpoint the run begins anew, and what an earlier try
-    left is removed, since it may be of other settings or other text. No work is lost: tokenizer and token ids are in the cache too.
+    The first complete checkpoint binds a run to its settings and its text. Without a checkpoint the run begins anew, and the files of an
+    earlier try are removed: they may be of other settings or other text. No work is lost: tokenizer and token ids are in the cache too.
 
     Args:
         run: the run's folder.
