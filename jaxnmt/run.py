@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def train(
     config: str | Experiment,
-    data: Sequence[str] = (),
+    data: str | Sequence[str] = (),
     folder: str | pathlib.Path = "",
     settings: Mapping[str, Any] | None = None,
     progress: bool = False,
@@ -38,7 +38,7 @@ def train(
 
     Args:
         config: a shipped name, the path of a Python file, or an experiment.
-        data: training sources as `data.train` has them, such as ("a.en", "a.de"); empty: those of the config.
+        data: training source or sources, as `data.train` has them: "pairs.tsv" or ("a.en", "a.de"); empty: those of the config.
         folder: the run's folder; empty: runs/ and the config's name. An experiment needs one.
         settings: values of other fields by their dotted names, such as {"training.steps": 5000}.
         progress: print to stderr what the command line prints there.
@@ -55,8 +55,8 @@ def train(
     if isinstance(config, Experiment) and not folder:
         raise UserError('an experiment has no name to call its folder by: give one, folder="runs/mine"')
     experiment, name = (config, "the experiment") if isinstance(config, Experiment) else (load_config(config), config)
-    experiment = with_settings(experiment, {**(settings or {}), **({"data.train": tuple(data)} if data else {})})
-    run = run_folder(name, str(folder) if isinstance(folder, str) else folder)
+    experiment = with_settings(experiment, {**(settings or {}), **({"data.train": _words(data)} if data else {})})
+    run = run_folder(name, folder)
     with log.printed(progress):
         train_folder(run, trainable(name, experiment), hooks, progress)
     return Run(run)
@@ -137,9 +137,10 @@ class Run:
     @functools.cached_property
     def params(self) -> Any:
         """The parameters that decoding uses, replicated on each device: a tree of float arrays. The EMA if the run keeps one."""
+        params = self._checkpoints.params(self._found, self._shapes)
         newest = self._asked == "best" and not self._checkpoints.scores()
         log.say(f"{self.checkpoint} of {self.folder}{' (the newest: no checkpoint has a validation score)' if newest else ''}")
-        return self._checkpoints.params(self._found, self._shapes)
+        return params
 
     @functools.cached_property
     def _checkpoints(self) -> Any:
@@ -155,9 +156,8 @@ class Run:
         from jaxnmt.config import Mesh
         from jaxnmt.parallel.sharding import make_mesh, replicated
 
-        shapes = jax.eval_shape(self.model.init, jax.random.key(0))
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), self.model.shapes)
 
     def average(self, last: int = 5) -> list[int]:
         """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.
@@ -211,7 +211,7 @@ class Run:
     @overload
     def align(self, text: Sequence[str], **decoding: Any) -> list[Alignment]: ...
     def align(self, text: str | Sequence[str], **decoding: Any) -> Any:
-        """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`, float32.
+        """Translate, and return the attention of each target word over the source words: `Alignment.weights_TS`.
 
         Args:
             text: a sentence, or several; the best translation of each is aligned.
@@ -238,8 +238,8 @@ class Run:
     def evaluate(
         self,
         split: Literal["test", "validation"] = "test",
-        data: Sequence[str] = (),
-        references: Sequence[str] = (),
+        data: str | Sequence[str] = (),
+        references: str | Sequence[str] = (),
         target_language: str = "",
         tokenize: str = "",
         **decoding: Any,
@@ -264,8 +264,8 @@ class Run:
     def test_set(
         self,
         split: Literal["test", "validation"] = "test",
-        data: Sequence[str] = (),
-        references: Sequence[str] = (),
+        data: str | Sequence[str] = (),
+        references: str | Sequence[str] = (),
         target_language: str = "",
         tokenize: str = "",
     ) -> TestSet:
@@ -283,7 +283,7 @@ class Run:
         """
         from jaxnmt.evaluation.test_sets import open_test_set
 
-        return open_test_set(self.config, self.folder, split, tuple(data), references, target_language, tokenize)
+        return open_test_set(self.config, self.folder, split, _words(data), _words(references), target_language, tokenize)
 
     def compare(
         self,
@@ -323,6 +323,10 @@ class Run:
         return translations.kept(self.folder, self._found, sources, self.decoding(decoding), make)
 
 
+def _words(words: str | Sequence[str]) -> tuple[str, ...]:
+    return (words,) if isinstance(words, str) else tuple(words)
+
+
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
     """Return an experiment with other values of some fields, given by their dotted names; a list counts as a tuple.
 
@@ -350,7 +354,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
         UserError: a value cannot be, or there is no training data.
     """
     checks.validate(experiment)
-    if not experiment.data.train:
+    if not experiment.data.train and not hasattr(experiment.data, "pairs"):
         raise UserError(f'{name} has no training data; give yours with --data.train a.en a.de, in Python with data=("a.en", "a.de")')
     return with_absolute_paths(experiment)
 
@@ -371,8 +375,10 @@ def train_folder(
         experiment: as `trainable` returns it.
         hooks: what else to do after training steps.
         progress: show lines and a progress bar on stderr.
-        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP, which are caught while training lasts.
+        signals: save and stop at Ctrl-C, SIGTERM and SIGHUP; find the other processes of the command.
     """
+    if signals:
+        distributed.initialize(share_preemption=True)
     with begun(run, experiment):
         try:
             from jaxnmt.evaluation.validation import ValidationTranslator
@@ -389,12 +395,12 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
-                stack.enter_context(directory.held(run, log.say))
+                stack.enter_context(directory.locked(run, log.say))
                 said = directory.where_training_begins(run)
                 directory.start(run, experiment, _moved(run, experiment))
+                log.say(said)
             elif not (run / directory.CONFIG).exists():
                 raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
-        log.say(said if distributed.is_leader() else "")
         yield
 
 

@@ -102,7 +102,7 @@ def test_a_sentence_gives_a_translation_a_list_gives_a_list_and_n_best_gives_lis
 def test_attention_is_an_array(run):
     found = run.align("a b c")
     assert found.source == ["a", "b", "c"] and found.target == run.translate("a b c").text.split()
-    assert found.weights_TS.shape == (len(found.target), 3) and found.weights_TS.dtype == np.float32
+    assert found.weights_TS.shape == (len(found.target), 3)
     assert (found.weights_TS > 0).all() and (found.weights_TS.sum(-1) < 1).all()  # the rest is on the end token
     assert [each.source for each in run.align(["a b c", "j"])] == [["a", "b", "c"], ["j"]]
 
@@ -221,10 +221,10 @@ class ClosedPipe(io.StringIO):
 
 def test_training_that_is_stopped_has_saved_and_raises_an_exception_of_its_own(experiment, folder, monkeypatch):
     monkeypatch.setattr(sys, "stderr", ClosedPipe())
-    with pytest.raises(jaxnmt.Stopped, match="saved at step [34] of 8"):
+    with pytest.raises(jaxnmt.Stopped) as stopped:
         jaxnmt.train(experiment, folder=folder / "stopped", progress=True)
     monkeypatch.undo()
-    assert jaxnmt.load(folder / "stopped", "latest").checkpoints[-1] in (3, 4)
+    assert f"saved at step {jaxnmt.load(folder / 'stopped').checkpoints[-1]} of 8" in str(stopped.value)
     assert jaxnmt.train(experiment, folder=folder / "stopped").checkpoints == [6, 8]
 
 

@@ -3,7 +3,6 @@
 import functools
 import itertools
 import os
-import pathlib
 import re
 import shlex
 import subprocess
@@ -113,11 +112,9 @@ def test_the_package_runs_as_a_module():
 
 
 def examples():
-    """The commands of all help texts and of the README, without what a shell does with them."""
+    """The commands of all help texts, without what a shell does with them; tests/test_docs.py has those of the pages."""
     texts = [command.OVERVIEW, *(verb.function.__doc__ or "" for verb in command.VERBS.values())]
     lines = [line for text in texts for line in text.partition("Examples:")[2].splitlines()]
-    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    lines += re.findall(r"^\.venv/bin/(jaxnmt .*)", readme, re.MULTILINE)
     for line in filter(str.strip, lines):
         words = shlex.split(line.rpartition("|")[2].partition(" < ")[0], comments=True)
         assert "jaxnmt" in words, line

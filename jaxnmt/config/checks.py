@@ -12,10 +12,12 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnmt.config import Experiment, Recurrent, Transformer
+from jaxnmt.config import Data, Decoding, Experiment, Optimizer, Recurrent, Schedule, Transformer
 from jaxnmt.config.constraints import OnlyFor, constraints
 from jaxnmt.config.fields import describe_type, is_of_type, leaves
 from jaxnmt.errors import UserError
+
+_OURS = {Recurrent, *(type(section) for section in vars(Experiment()).values())}
 
 
 def validate(experiment: Experiment) -> None:
@@ -42,10 +44,10 @@ def value_problem(name: str, hint: Any, value: Any) -> str:
 
 
 def _value_problems(experiment: Experiment) -> Iterator[str]:
-    ours = isinstance(experiment.model, Transformer | Recurrent)
+    own = tuple(f"{part}." for part, section in vars(experiment).items() if type(section) not in _OURS)
     for name, hint, value in leaves(experiment):
-        if not ours and name.startswith("model.") and not any(constraints(hint)):
-            continue  # only the user's own model knows which values are valid
+        if name.startswith(own) and not any(constraints(hint)):
+            continue  # only the user's own class knows which values are valid
         if problem := value_problem(name, hint, value):
             yield problem
 
@@ -75,17 +77,18 @@ def _relations(experiment: Experiment) -> Iterator[str]:
     batching, training, schedule, model = experiment.batching, experiment.training, experiment.schedule, experiment.model
     if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
-    if not isinstance(model, Transformer | Recurrent) and not callable(getattr(model, "build", None)):
-        yield f"the model {type(model).__name__} has no method build(source_size, target_size, target_vocab) that returns its linen module"
-    if batching.layout == "packed" and not isinstance(model, Transformer):
-        yield f"batching.layout packed is for the Transformer; a {type(model).__name__} needs batching.layout buckets"
+    yield from _missing_methods(experiment)
+    if batching.layout == "packed" and not getattr(model, "packs", False):
+        yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     width = max(batching.row_length, experiment.data.max_length) if batching.layout == "packed" else experiment.data.max_length
     if batching.tokens < width * training.accumulation:
         longest = "data.max_length" if width == experiment.data.max_length else "batching.row_length"
         parts = f" in each of training.accumulation {training.accumulation} parts" if training.accumulation > 1 else ""
         yield f"batching.tokens {batching.tokens} is too few for one row of {longest} {width}{parts}"
-    if experiment.optimizer.name == "adafactor" and getattr(model, "scan_layers", False):
+    if getattr(experiment.optimizer, "name", "") == "adafactor" and getattr(model, "scan_layers", False):
         yield "optimizer.name adafactor keeps a factored state for each layer; set model.scan_layers False, or choose another optimizer"
+    if not isinstance(schedule, Schedule):
+        return
     if schedule.name in ("cosine", "linear") and schedule.warmup_steps >= training.steps:
         yield (
             f"schedule.warmup_steps {schedule.warmup_steps} leaves no step for schedule.name {schedule.name}: "
@@ -93,3 +96,20 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         )
     if schedule.name == "plateau" and experiment.validation.every == 0:
         yield "schedule.name plateau needs validations: validation.every is 0"
+
+
+def _missing_methods(experiment: Experiment) -> Iterator[str]:
+    """Yield what the user's own parts lack."""
+    needed = (
+        ("model", Transformer | Recurrent, "build", "build(source_size, target_size, target_vocab) that returns its linen module"),
+        ("optimizer", Optimizer, "build", "build() that returns an optax transformation for learning rate 1"),
+        ("schedule", Schedule, "rate", "rate(step, total_steps) that returns the learning rate"),
+    )
+    for part, ours, method, signature in needed:
+        section = getattr(experiment, part)
+        if not isinstance(section, ours) and not callable(getattr(section, method, None)):
+            yield f"the {part} {type(section).__name__} has no method {signature}"
+    for part, parent in (("data", Data), ("decoding", Decoding)):
+        section = getattr(experiment, part)
+        if not isinstance(section, parent):
+            yield f"the {part} {type(section).__name__} must be a subclass of jaxnmt.config.{parent.__name__}"

@@ -77,8 +77,8 @@ def load_config(name: str) -> Experiment:
     """
     path = find_config(name)
     experiment = call_function(path, "config", Experiment)
-    _check_model(path, experiment.model)
-    if code := model_code.executed(type(experiment.model)):
+    _check_parts(path, experiment)
+    for code in _executed(experiment):
         trust.name(code)
     return experiment
 
@@ -104,49 +104,67 @@ def call_function(path: pathlib.Path, function: str, returns: type[Returned]) ->
     return made
 
 
-def _check_model(path: pathlib.Path, model: Any) -> None:
-    kind = type(model)
-    if not dataclasses.is_dataclass(model) or isinstance(model, type):
-        raise UserError(
-            f"config file {path}: its model is {model!r}; it must be an instance of a dataclass, such as jaxnmt.config.Transformer()"
-        )
-    if getattr(sys.modules[kind.__module__], kind.__qualname__, None) is not kind:
-        raise UserError(
-            f"config file {path}: the model's class {kind.__qualname__} must stand at the top level of its file, to be found again"
-        )
+def _check_parts(path: pathlib.Path, experiment: Experiment) -> None:
+    for part, section in vars(experiment).items():
+        kind, example = type(section), type(getattr(Experiment(), part)).__name__
+        if not dataclasses.is_dataclass(section) or isinstance(section, type):
+            raise UserError(
+                f"config file {path}: its {part} is {section!r}; it must be an instance of a dataclass, such as jaxnmt.config.{example}()"
+            )
+        if getattr(sys.modules[kind.__module__], kind.__qualname__, None) is not kind:
+            raise UserError(
+                f"config file {path}: the {part}'s class {kind.__qualname__} must stand at the top level of its file, to be found again"
+            )
+
+
+def _executed(experiment: Experiment) -> set[bytes]:
+    """Return the code that is executed when the experiment is read again: of the parts that are the user's own."""
+    return {code for section in vars(experiment).values() if (code := model_code.executed(type(section)))}
 
 
 def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
     """Return the fields whose values differ: {dotted name: (old, new)}. A field that only one experiment has is None in the other."""
-    before = {name: value for name, _, value in leaves(old)} | {"model": type(old.model).__name__}
-    after = {name: value for name, _, value in leaves(new)} | {"model": type(new.model).__name__}
-    if model_code.meaning(type(old.model)) != model_code.meaning(type(new.model)):
-        before["model"], after["model"] = (f"{type(each.model).__name__} of {model_code.file_of(type(each.model))}" for each in (old, new))
-        after["model"] += ", whose code is different"
+    before, after = ({name: value for name, _, value in leaves(each)} for each in (old, new))
+    for part in vars(old):
+        kinds = type(getattr(old, part)), type(getattr(new, part))
+        before[part], after[part] = (kind.__name__ for kind in kinds)
+        if model_code.meaning(kinds[0]) != model_code.meaning(kinds[1]):
+            before[part], after[part] = (f"{kind.__name__} of {model_code.file_of(kind)}" for kind in kinds)
+            after[part] += ", whose code is different"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 def save_config(experiment: Experiment, path: pathlib.Path) -> None:
-    """Write an experiment as JSON, atomically. Beside it, write the config file that a user's own model is from, as `model.py`.
+    """Write an experiment as JSON, atomically. Beside it, write the config file that the user's own parts are from, as `model.py`.
 
-    This computer will open a run with such a model again without `--trust`.
+    This computer will open a run with such parts again without `--trust`.
 
     Raises:
-        UserError: a field of the user's own model has a value that JSON cannot hold.
+        UserError: a field of a user's own part has a value that JSON cannot hold.
     """
-    kind = type(experiment.model)
     try:
         text = json.dumps(to_json(experiment), indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
         raise UserError(
-            f"the model {kind.__name__} has a field that {path.name} cannot hold ({error}); use numbers, strings and tuples"
+            f"the {_unwritable(experiment)} has a field that {path.name} cannot hold ({error}); use numbers, strings and tuples"
         ) from None
     files.write(path, text)  # first: this file makes the folder a run
-    if model_code.is_own(kind):
-        files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
-    if code := model_code.executed(kind):
+    for kind in map(type, vars(experiment).values()):
+        if model_code.is_own(kind):
+            files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
+    for code in _executed(experiment):
         trust.record(code)
+
+
+def _unwritable(experiment: Experiment) -> str:
+    """Return the part of an experiment that JSON cannot hold, and its class."""
+    for part, section in vars(experiment).items():
+        try:
+            json.dumps(dataclasses.asdict(section))
+        except TypeError:
+            return f"{part} {type(section).__name__}"
+    return "experiment"
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
@@ -205,9 +223,12 @@ def _absolute(source: str) -> str:
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """Return an experiment as dictionaries, tuples and plain values. The model's type is its field "type"."""
+    """Return an experiment as dictionaries, tuples and plain values. A part's class is its field "type", unless it is the default class."""
     fields = dataclasses.asdict(experiment)
-    return fields | {"model": {"type": model_code.type_name(type(experiment.model)), **fields["model"]}}
+    for part, section in vars(experiment).items():
+        if part == "model" or type(section) is not type(getattr(Experiment(), part)):
+            fields[part] = {"type": model_code.type_name(type(section)), **fields[part]}
+    return fields
 
 
 def _from_json(kind: type, values: Any, where: pathlib.Path, prefix: str = "") -> Any:
@@ -221,7 +242,7 @@ def _from_json(kind: type, values: Any, where: pathlib.Path, prefix: str = "") -
             near = difflib.get_close_matches(name, kind.__dataclass_fields__, n=1)  # type: ignore[attr-defined]
             raise UserError(f"{where}: there is no field {prefix}{name}" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
         hint = hints[name]
-        if kind is Experiment and name == "model" and isinstance(value, dict):
+        if kind is Experiment and isinstance(value, dict) and (name == "model" or "type" in value):
             hint = model_code.type_of(value.get("type", "Transformer"), where)
             value = {field: inner for field, inner in value.items() if field != "type"}
         changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if hasattr(hint, "__dataclass_fields__") else tupled(value)

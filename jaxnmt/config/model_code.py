@@ -98,7 +98,7 @@ def type_name(kind: type) -> str:
 
 
 def type_of(name: str, where: pathlib.Path) -> type:
-    """Return the class of a model by its `type_name`. The code that defines it is executed.
+    """Return the class of a part of an experiment by its `type_name`. The code that defines it is executed.
 
     Args:
         where: the JSON file that names it. `model.py` is in the same folder.
@@ -107,16 +107,16 @@ def type_of(name: str, where: pathlib.Path) -> type:
         UserError: the class cannot be found, or its code is not trusted.
     """
     if not isinstance(name, str):
-        raise UserError(f'{where}: the model\'s type is {name!r}; it should be a name, such as "Transformer"')
+        raise UserError(f'{where}: a type is {name!r}; it should be a name, such as "Transformer"')
     module_name, _, qualname = name.rpartition(":")
     try:
         kind = getattr(_module_of(module_name, qualname, where), qualname)
     except ImportError as error:
-        raise UserError(f"{where}: the model's type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
+        raise UserError(f"{where}: the type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
     except AttributeError:
-        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}, which is the model's type") from None
+        raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}") from None
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-        raise UserError(f"{where}: the model's type {name} is not a dataclass")
+        raise UserError(f"{where}: the type {name} is not a dataclass")
     return kind
 
 
@@ -128,7 +128,7 @@ def _module_of(module_name: str, qualname: str, where: pathlib.Path) -> types.Mo
         return importlib.import_module(module_name)
     path = where.parent / module_name
     if not path.is_file():
-        raise UserError(f"{where}: the model {qualname} is defined in {path}, which is missing: put the config file back")
+        raise UserError(f"{where}: {qualname} is defined in {path}, which is missing: put the config file back")
     text = path.read_bytes()  # read once, so that the text that is checked is the text that is executed
     trust.check(text, where.parent, str(path))
     return load_module(path, text)

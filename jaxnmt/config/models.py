@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from jaxnmt.config.constraints import NonNegative, Positive, Rate
 
 
+class Shipped:
+    """What a model's dataclass tells without importing JAX; a user's own has a method `build` and may have `packs`.
+
+    Attributes:
+        module: the linen module that it configures, as `package:Class`.
+        packs: whether the module reads packed rows (segment ids and positions in the batch).
+    """
+
+    module: ClassVar[str]
+    packs: ClassVar[bool] = False
+
+    def build(self, source_size: int, target_size: int, target_vocab: int) -> Any:
+        """Return the linen module; see `models.seq2seq.build_model`."""
+        return pkgutil.resolve_name(self.module)(self, source_size, target_size, target_vocab)
+
+
 @dataclass(frozen=True)
-class Transformer:
+class Transformer(Shipped):
     """Vaswani et al. 2017, figure 1, with later variants."""
+
+    module = "jaxnmt.models.transformer:TransformerModule"
+    packs = True
 
     emb_dim: Positive[int] = 256
     """Width of embeddings and residual stream (the paper's d_model)."""
@@ -65,11 +85,13 @@ class Transformer:
 
 
 @dataclass(frozen=True)
-class Recurrent:
+class Recurrent(Shipped):
     """An RNN encoder and decoder: Cho et al. 2014, Sutskever et al. 2014, Bahdanau et al. 2015, Luong et al. 2015.
 
     Batches must be in buckets (`Batching(layout="buckets")`).
     """
+
+    module = "jaxnmt.models.recurrent:RecurrentModule"
 
     encoder: Literal["recurrent", "bag"] = "recurrent"
     """recurrent: an RNN; bag: the mean of the words after one feed-forward layer, without order or memory."""

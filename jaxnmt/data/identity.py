@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxnmt import config
 from jaxnmt.data.prepared import Prepared, cache_folder
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import sources_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 
@@ -75,7 +75,7 @@ def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str
     """
     fields = []
     for part in parts:
-        sources = open_sources(getattr(experiment.data, part), f"data.{part}", cache_folder(experiment.data))
+        sources = sources_of(experiment.data, part, cache_folder(experiment.data))
         now = [(source.fingerprint(), source.weight if part == "train" else 1.0) for source in sources]
         if now == _texts(fingerprints[part]):
             fields.append(f"data.{part}")

@@ -32,7 +32,7 @@ from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
-from jaxnmt.data.sources import languages_of, open_sources
+from jaxnmt.data.sources import languages_of, sources_of
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
@@ -113,11 +113,10 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         UserError: a source is missing or bad, no pair is left to train on, or the disk is full.
     """
     data = experiment.data
-    if not data.train:
-        raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
     cache, folder = cache_folder(data), files.to_path(tokenizer_folder)
-    sources = open_sources(data.train, "data.train", cache)
-    validation = open_sources(data.validation, "data.validation", cache)
+    sources, validation = sources_of(data, "train", cache), sources_of(data, "validation", cache)
+    if not sources:
+        raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
     with _cache_errors(cache):
         cache.mkdir(parents=True, exist_ok=True)
         tokenizer = _tokenizer(experiment, sources, folder, cache, say)

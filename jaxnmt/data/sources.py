@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from jaxnmt.config import Data
 from jaxnmt.data.source import Source
+from jaxnmt.data.stat_cache import StatCache
 from jaxnmt.data.text_files import AlignedFiles, TabSeparated
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
@@ -60,6 +61,42 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) 
     if first:
         raise UserError(f"{field}: {first} has no partner: text files come in pairs, source and target (or use a .tsv file)")
     return sources
+
+
+def sources_of(data: Data, part: str, cache: Path | None = None) -> list[Source]:
+    """Open the sources of a part of the data: what the user's own class gives, or what the field names.
+
+    Args:
+        part: "train", "validation" or "test".
+        cache: as in `open_sources`.
+
+    Raises:
+        UserError: as `open_sources`; or the user's own class gives something else than pairs of strings, one line each.
+    """
+    if not hasattr(data, "pairs"):
+        return open_sources(getattr(data, part), f"data.{part}", cache)
+    return [PythonPairs(f"{type(data).__name__}:{part}", pairs)] if (pairs := list(data.pairs(part) or ())) else []
+
+
+class PythonPairs(Source):
+    """Sentence pairs that the user's own `Data` class gives."""
+
+    def __init__(self, name: str, pairs: list[tuple[str, str]]) -> None:
+        super().__init__(name, 1.0, "", "", StatCache(None, "", ()))
+        for number, pair in enumerate(pairs):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, str) and "\n" not in side for side in pair)):
+                raise UserError(f"{name}: pair {number} is {pair!r}; each must be a tuple of two strings without line ends")
+        self._pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for source, target in self._pairs[start:]:
+            yield source.encode(), target.encode()
+
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"
 
 
 def languages_of(data: Data, sources: Sequence[Source]) -> tuple[str, str]:

@@ -16,16 +16,16 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.translator import Translation, Translator, bucket, padded_rows
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 
-_CROSS_ATTENTION = re.compile(r"(?:.*/)?cross_attention/attention/0")  # 0: what is sown comes in a tuple
+_SOWN = "attention/0"  # 0: what is sown comes in a tuple
 
 
 class Alignment(NamedTuple):
     """The words of a sentence and its translation, and how much each of the latter looks at each of the former.
 
     Attributes:
-        weights_TS: float32; a row sums to 1 less what lies on the source's end token.
+        weights_TS: floats; a row sums to 1 less what lies on the source's end token.
     """
 
     source: list[str]
@@ -110,14 +110,14 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     two layers, or one, the last.
 
     Raises:
-        UserError: nothing is sown under `cross_attention`.
+        UserError: the model's `attention_module` sows nothing.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(model.attention(params, batch))
-    layers = {path_name(path): x for path, x in leaves if _CROSS_ATTENTION.fullmatch(path_name(path))}
+    leaves = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(model.attention(params, batch))}
+    layers = {name: x for name, x in leaves.items() if f"/{name}".endswith(f"/{model.attention_module}/{_SOWN}")}
     if not layers:
         raise UserError(
-            "alignments need attention over the source, and this model has none "
-            "(model.context fixed, or one of your own whose cross_attention sows no weights)"
+            "--alignments needs attention over the source, and this model has none "
+            f"(model.context fixed, or one of your own whose {model.attention_module} sows no weights)"
         )
     order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
     return layers[order[-2 if len(order) > 2 else -1]].astype(jnp.float32).mean(1)

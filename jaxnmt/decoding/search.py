@@ -1,6 +1,6 @@
 """Greedy and beam search over a model's `step` and its carry: one while-loop, compiled once for each shape and structure.
 
-K is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * K + k.
+W is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * W + k.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.sharding import anywhere
+from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
 
-# (tokens so far (B, K, L), how many of them are written, log-probabilities (B, K, V)) -> log-probabilities
+# (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -29,14 +29,14 @@ class Hypotheses:
     """Best first.
 
     Attributes:
-        tokens_BKL: int32, each ended by EOS and padded with PAD, without BOS.
-        scores_BK: float32, log-probability divided by the length penalty; NEVER for places that no hypothesis took.
-        log_probs_BK: float32, log-probability, EOS included.
+        tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
+        scores_BW: float32, log-probability divided by the length penalty; NEVER for places that no hypothesis took.
+        log_probs_BW: float32, log-probability, EOS included.
     """
 
-    tokens_BKL: jax.Array
-    scores_BK: jax.Array
-    log_probs_BK: jax.Array
+    tokens_BWT: jax.Array
+    scores_BW: jax.Array
+    log_probs_BW: jax.Array
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["length_penalty"], meta_fields=["beam_size", "max_length", "processors"])
@@ -45,8 +45,8 @@ class SearchOptions:
     """The options of a search, a pytree: what shapes the program is static, and a number is an argument of the compiled program.
 
     Attributes:
-        beam_size: K.
-        max_length: L, the tokens that a hypothesis has room for, EOS included; no sentence's limit may exceed it.
+        beam_size: W.
+        max_length: T, the tokens that a hypothesis has room for, EOS included; no sentence's limit may exceed it.
         length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
         processors: change log-probabilities before each choice.
     """
@@ -62,69 +62,72 @@ def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
     return ((5.0 + length) / 6.0) ** alpha
 
 
-def search(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Hypotheses:
+def search(
+    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array, mesh: jax.sharding.Mesh | None = None
+) -> Hypotheses:
     """Return the best translations of each sentence of a batch.
 
     Args:
         batch: `encoder_input_tokens` (B, S), one sentence a row.
         limits_B: int32, the longest translation of each sentence, EOS included, at most `options.max_length`. A limit depends on its
             sentence alone, and so a translation does not depend on its batch.
+        mesh: that `per_device` runs this search on; None: one device.
     """
-    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B)
+    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B, mesh)
 
 
-def _log_probs(options: SearchOptions, logits_RV, tokens_BKL, written, limits_B) -> jax.Array:
-    """Log-probabilities (B, K, V) of the next token: never PAD or BOS, and only EOS where a sentence's limit is reached."""
-    B, K, _ = tokens_BKL.shape
-    log_p = jax.nn.log_softmax(logits_RV.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)).reshape(B, K, -1)
+def _log_probs(options: SearchOptions, logits_RV, tokens_BWT, written, limits_B) -> jax.Array:
+    """Log-probabilities (B, W, V) of the next token: never PAD or BOS, and only EOS where a sentence's limit is reached."""
+    B, W, _ = tokens_BWT.shape
+    log_p = jax.nn.log_softmax(logits_RV.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)).reshape(B, W, -1)
     for process in options.processors:
-        log_p = process(tokens_BKL, written, log_p)
+        log_p = process(tokens_BWT, written, log_p)
     at_limit_B11 = (written + 1 >= limits_B)[:, None, None]
     return jnp.where(at_limit_B11 & (jnp.arange(log_p.shape[-1]) != EOS), NEVER, jnp.maximum(log_p, NEVER))
 
 
-def _greedy(model, options, params, batch, limits_B) -> Hypotheses:
+def _greedy(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     memory = model.encode(params, batch)
-    B, L = batch["encoder_input_tokens"].shape[0], options.max_length
-    carry = model.start(params, memory, L)
-    state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, L), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
+    B, T = batch["encoder_input_tokens"].shape[0], options.max_length
+    carry = model.start(params, memory, T)
+    state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, T), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
 
     def unfinished(state):
-        return anywhere(~state[-1] & (state[0] < limits_B))
+        return any_across_devices(~state[-1] & (state[0] < limits_B), mesh)
 
     def body(state):
-        t, carry, token_B, tokens_BL, log_prob_B, done_B = state
+        t, carry, token_B, tokens_BT, log_prob_B, done_B = state
         logits, carry = model.step(params, memory, carry, token_B)
-        log_p = _log_probs(options, logits, tokens_BL[:, None], t, limits_B)[:, 0]
+        log_p = _log_probs(options, logits, tokens_BT[:, None], t, limits_B)[:, 0]
         token_B = jnp.where(done_B, PAD, log_p.argmax(-1)).astype(jnp.int32)
         log_prob_B = log_prob_B + jnp.where(done_B, 0.0, log_p.max(-1))
-        return t + 1, carry, token_B, tokens_BL.at[:, t].set(token_B), log_prob_B, done_B | (token_B == EOS)
+        return t + 1, carry, token_B, tokens_BT.at[:, t].set(token_B), log_prob_B, done_B | (token_B == EOS)
 
-    _, _, _, tokens_BL, log_prob_B, _ = jax.lax.while_loop(unfinished, body, state)
-    length_B = (tokens_BL != PAD).sum(-1)
-    return Hypotheses(tokens_BL[:, None], (log_prob_B / length_penalty(length_B, options.length_penalty))[:, None], log_prob_B[:, None])
+    _, _, _, tokens_BT, log_prob_B, _ = jax.lax.while_loop(unfinished, body, state)
+    length_B = (tokens_BT != PAD).sum(-1)
+    return Hypotheses(tokens_BT[:, None], (log_prob_B / length_penalty(length_B, options.length_penalty))[:, None], log_prob_B[:, None])
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Beams:
-    """Live hypotheses and the best finished ones, K of each a sentence, after `t` steps.
+    """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
 
     Attributes:
-        live_BKL: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
+        live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
     """
 
     t: jax.Array
     carry: Any
-    live_BKL: jax.Array
-    live_log_probs_BK: jax.Array
+    live_BWT: jax.Array
+    live_log_probs_BW: jax.Array
     done: Hypotheses
 
 
-def _beam(model, options, params, batch, limits_B) -> Hypotheses:
+def _beam(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     memory, beams = _begin(model, options, params, batch)
     return jax.lax.while_loop(
-        lambda beams: _unfinished(options, limits_B, beams),
+        lambda beams: _unfinished(options, limits_B, beams, mesh),
         lambda beams: _advance(model, options, params, memory, limits_B, beams),
         beams,
     ).done
@@ -142,55 +145,55 @@ def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, lim
 def _begin(model, options, params, batch):
     """Return the memory, and the beams before the first token."""
     memory = model.encode(params, batch)
-    B, K, L = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length
-    carry = jax.tree.map(lambda x: jnp.repeat(x, K, 0), model.start(params, memory, L))
-    nothing = Hypotheses(jnp.zeros((B, K, L), jnp.int32), jnp.full((B, K), NEVER), jnp.full((B, K), NEVER))
-    only_first_BK = jnp.tile(jnp.where(jnp.arange(K) == 0, 0.0, NEVER), (B, 1))
-    return memory, Beams(jnp.int32(0), carry, jnp.zeros((B, K, L), jnp.int32), only_first_BK, nothing)
+    B, W, T = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length
+    carry = jax.tree.map(lambda x: jnp.repeat(x, W, 0), model.start(params, memory, T))
+    nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
+    only_first_BW = jnp.tile(jnp.where(jnp.arange(W) == 0, 0.0, NEVER), (B, 1))
+    return memory, Beams(jnp.int32(0), carry, jnp.zeros((B, W, T), jnp.int32), only_first_BW, nothing)
 
 
-def _unfinished(options, limits_B, beams: Beams) -> jax.Array:
+def _unfinished(options, limits_B, beams: Beams, mesh=None) -> jax.Array:
     # A sentence is finished at its limit, or when no live hypothesis can still beat the worst finished one: log-probabilities only fall,
     # and the penalty is largest at the limit (for alpha < 0, at the next step).
     alpha = options.length_penalty
     longest_B = jnp.where(jnp.asarray(alpha) >= 0, limits_B, beams.t + 1)
-    score_upper_bound_B = beams.live_log_probs_BK[:, 0] / length_penalty(longest_B, alpha)
-    return anywhere((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BK[:, -1]))
+    score_upper_bound_B = beams.live_log_probs_BW[:, 0] / length_penalty(longest_B, alpha)
+    return any_across_devices((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BW[:, -1]), mesh)
 
 
 def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
-    B, K, _ = beams.live_BKL.shape
-    last_BK = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BKL, jnp.maximum(beams.t - 1, 0), axis=2))
-    logits_RV, carry = model.step(params, memory, beams.carry, last_BK.reshape(-1))
-    log_p_BKV = _log_probs(options, logits_RV, beams.live_BKL, beams.t, limits_B)
-    values_BC, parents_BC, tokens_BC = _candidates(log_p_BKV, beams.live_log_probs_BK)
+    B, W, _ = beams.live_BWT.shape
+    last_BW = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BWT, jnp.maximum(beams.t - 1, 0), axis=2))
+    logits_RV, carry = model.step(params, memory, beams.carry, last_BW.reshape(-1))
+    log_p_BWV = _log_probs(options, logits_RV, beams.live_BWT, beams.t, limits_B)
+    values_BC, parents_BC, tokens_BC = _candidates(log_p_BWV, beams.live_log_probs_BW)
     ended_BC = tokens_BC == EOS
-    history_BCL = jnp.take_along_axis(beams.live_BKL, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
+    history_BCT = jnp.take_along_axis(beams.live_BWT, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
     penalty = length_penalty(beams.t + 1, options.length_penalty)
-    done = _merge(beams.done, history_BCL, jnp.where(ended_BC, values_BC, NEVER), penalty)
-    values_BK, keep_BK = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), K)
-    kept_BK = jnp.take_along_axis(parents_BC, keep_BK, 1)
-    choose = jax.vmap(lambda x_K, kept_K: x_K[kept_K])  # each sentence among its own
-    carry = jax.tree.map(lambda x: choose(x.reshape(B, K, *x.shape[1:]), kept_BK).reshape(x.shape), carry)
-    return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCL, keep_BK[..., None], 1), values_BK, done)
+    done = _merge(beams.done, history_BCT, jnp.where(ended_BC, values_BC, NEVER), penalty)
+    values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
+    kept_BW = jnp.take_along_axis(parents_BC, keep_BW, 1)
+    choose = jax.vmap(lambda x_W, kept_W: x_W[kept_W])  # each sentence among its own
+    carry = jax.tree.map(lambda x: choose(x.reshape(B, W, *x.shape[1:]), kept_BW).reshape(x.shape), carry)
+    return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCT, keep_BW[..., None], 1), values_BW, done)
 
 
-def _candidates(log_p_BKV, live_log_probs_BK):
-    """The 2K best continuations of each sentence -> (values, parents, tokens), (B, 2K) each: enough for K that do not end.
+def _candidates(log_p_BWV, live_log_probs_BW):
+    """The 2W best continuations of each sentence -> (values, parents, tokens), (B, 2W) each: enough for W that do not end.
 
     In two stages: the best of each beam, then the best of those, which is the same and sorts far less.
     """
-    B, K, V = log_p_BKV.shape
-    values, tokens = jax.lax.top_k(log_p_BKV, min(2 * K, V))
-    values = (values + live_log_probs_BK[..., None]).reshape(B, -1)
-    values_BC, best = jax.lax.top_k(values, min(2 * K, values.shape[1]))
+    B, W, V = log_p_BWV.shape
+    values, tokens = jax.lax.top_k(log_p_BWV, min(2 * W, V))
+    values = (values + live_log_probs_BW[..., None]).reshape(B, -1)
+    values_BC, best = jax.lax.top_k(values, min(2 * W, values.shape[1]))
     return values_BC, best // tokens.shape[-1], jnp.take_along_axis(tokens.reshape(B, -1), best, 1)
 
 
-def _merge(done: Hypotheses, history_BCL, log_probs_BC, penalty) -> Hypotheses:
-    """The K best of the finished hypotheses and those that end now."""
-    scores = jnp.concatenate([done.scores_BK, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
-    scores_BK, best = jax.lax.top_k(scores, done.scores_BK.shape[1])
-    tokens = jnp.concatenate([done.tokens_BKL, history_BCL], 1)
-    log_probs = jnp.concatenate([done.log_probs_BK, log_probs_BC], 1)
-    return Hypotheses(jnp.take_along_axis(tokens, best[..., None], 1), scores_BK, jnp.take_along_axis(log_probs, best, 1))
+def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
+    """The W best of the finished hypotheses and those that end now."""
+    scores = jnp.concatenate([done.scores_BW, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
+    scores_BW, best = jax.lax.top_k(scores, done.scores_BW.shape[1])
+    tokens = jnp.concatenate([done.tokens_BWT, history_BCT], 1)
+    log_probs = jnp.concatenate([done.log_probs_BW, log_probs_BC], 1)
+    return Hypotheses(jnp.take_along_axis(tokens, best[..., None], 1), scores_BW, jnp.take_along_axis(log_probs, best, 1))

@@ -17,7 +17,7 @@ from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOpti
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
-from jaxnmt.parallel.sharding import batch_parts, mesh_of, per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
@@ -42,7 +42,7 @@ class Translation(NamedTuple):
 class Translator:
     """Translates with given parameters.
 
-    A search is compiled once for each (rows, source length, room for the translation, beam size); the length penalty and each sentence's
+    A search is compiled once for each (rows, source length, target length, beam size); the length penalty and each sentence's
     length limit are arguments of the program.
     """
 
@@ -52,7 +52,6 @@ class Translator:
         params: Any,
         tokenizer: Tokenizer,
         max_length: int,
-        processors: tuple[LogitProcessor, ...] = (),
         warn: Callable[[str], None] = log.warn,
     ):
         """Make a translator; sentences are spread over the devices that the parameters lie on.
@@ -62,11 +61,11 @@ class Translator:
             params: the parameters, replicated if they lie on several devices.
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
-            processors: change the logits of every step.
             warn: is called with a line for people about each line of input that is split.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
-        self.processors, self.warn = processors, warn
+        self.warn = warn
+        self._processors: dict[cfg.Decoding, tuple[LogitProcessor, ...]] = {}
         self.mesh = mesh_of(params)
         laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
         self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
@@ -86,6 +85,13 @@ class Translator:
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
+
+    def processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
+        """Return the logit processors of the user's own `Decoding` class; made once, so that a search is compiled once."""
+        if decoding not in self._processors:
+            make = getattr(decoding, "processors", None)
+            self._processors[decoding] = tuple(make(self.tokenizer)) if make else ()
+        return self._processors[decoding]
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         """Return the tokens of a line, in as many parts as the model needs to read it."""
@@ -108,17 +114,19 @@ class Translator:
         for start in range(0, len(order), decoding.batch_size):
             group = order[start : start + decoding.batch_size]
             length = bucket(max(len(sentences[i]) for i in group) + 1)
-            rows = padded_rows(len(group), decoding.batch_size, 1 if self.mesh is None else batch_parts(self.mesh))
+            rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
             tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
             limits: np.ndarray = np.ones(rows, np.int32)
             for row, i in enumerate(group):
                 tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
-            options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), self.processors)
+            options = SearchOptions(
+                decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), self.processors(decoding)
+            )
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
-                found = zip(hypotheses.tokens_BKL[row][: decoding.n_best], hypotheses.scores_BK[row], strict=False)
+                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
@@ -139,7 +147,7 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptio
 
     def find(replicated_arguments, batch, limits_B):
         options, params = replicated_arguments
-        return search(model, options, params, batch, limits_B)
+        return search(model, options, params, batch, limits_B, mesh)
 
     return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
 
@@ -163,8 +171,8 @@ def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
     return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
 
 
-def room(source_length: int, decoding: cfg.Decoding) -> int:
-    """Return how many tokens the compiled search of a source length has room for.
+def target_length(source_length: int, decoding: cfg.Decoding) -> int:
+    """Return the target length that the search of a source length is compiled for.
 
     This is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
     defaults, which cost memory and time at each step, get no more than they need.

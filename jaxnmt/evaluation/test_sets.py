@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.sources import languages_of, open_sources
+from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, split
 from jaxnmt.errors import UserError
@@ -93,8 +93,8 @@ def make(
         raise UserError(f"{name}: all references are empty, so there is nothing to score against")
     split_text = "none" if words_split else ""
     chosen = choose(languages[1], list(itertools.chain.from_iterable(references)), tokenize or split_text)
-    told = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
-    note = "\n".join(filter(None, [*told, chosen.note, chosen.other_metrics, *notes]))
+    split_note = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
+    note = "\n".join(filter(None, [*split_note, chosen.note, chosen.other_metrics, *notes]))
     source_tokenize = choose(languages[0], sources, split_text).name
     return TestSet(name, sources, references, pretokenized, languages, chosen.name, source_tokenize, note, targets, normalization)
 
@@ -124,7 +124,7 @@ def open_test_set(
 
     Raises:
         UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or
-            pairs were held out from other text than is there now.
+            pairs were held out from other text than the training text now.
     """
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
@@ -155,14 +155,11 @@ def _pairs(
     experiment: Experiment, run: pathlib.Path, split: str, words: tuple[str, ...]
 ) -> tuple[str, list[tuple[str, str]], tuple[str, str]]:
     """Return name, sentence pairs, and the languages that settings or sources name."""
-    field = "--data" if words else f"data.{split}"
-    if not words:
-        words = experiment.data.test if split == "test" else experiment.data.validation
-    if not words and split == "test":
-        words, field = experiment.data.validation, "data.validation"
-    sources = open_sources(words, field)
+    parts = ("test", "validation") if split == "test" else ("validation",)
+    given = [open_sources(words, "--data")] if words else (sources_of(experiment.data, part) for part in parts)
+    sources = next(filter(None, given), [])
     languages = languages_of(experiment.data, sources)
-    if words:
+    if sources:
         pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
         return " ".join(source.name for source in sources), pairs, languages
     from jaxnmt.data.prepared import prepare

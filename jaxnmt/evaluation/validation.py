@@ -57,7 +57,7 @@ class ValidationTranslator:
         self._translator.params = self._whole(params)
         decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
         candidates = self._translator.translate([source for source, _ in pairs], decoding)
-        self._translator.params = None  # training needs the room
+        self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]
         references = [tokenizer.readable(target) for _, target in pairs]
         if not self._tokenize:

@@ -122,7 +122,7 @@ def _speed(trainer: Trainer, done: list[Step]) -> dict[str, Any]:
         "seconds": seconds,
         "target_tokens": target,
         "source_tokens": source,
-        "utilisation": training_flops(trainer.abstract.params, source, target) / seconds / peak,
+        "utilisation": training_flops(trainer.model, source, target) / seconds / peak,
         "peak_flops": peak,
         "padding": 1 - (source + target) / sum(step.positions for step in steps),
         "input_wait": min(trainer.clock.take_window().waited / seconds, 1.0),

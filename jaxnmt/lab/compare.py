@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxnmt.config import Experiment
 from jaxnmt.data import identity
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import sources_of
 from jaxnmt.data.text_files import language_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, joiner_seen
@@ -239,7 +239,7 @@ def _frequency(
     counts: collections.Counter[str] = collections.Counter()
     joiner = joiner_of(trained.tokenizer)
     try:
-        pairs = itertools.chain.from_iterable(source.pairs() for source in open_sources(trained.data.train, "data.train"))
+        pairs = itertools.chain.from_iterable(source.pairs() for source in sources_of(trained.data, "train"))
         for _, target in itertools.islice(pairs, MOST_PAIRS):
             counts.update(word for word in split(readable(decode(target), joiner, form)) if word in wanted)
         whole = next(pairs, None) is None

@@ -1,4 +1,4 @@
-"""How a run's state lies on its devices: what `jaxnmt train CONFIG --explain-sharding` prints."""
+"""The table of `jaxnmt train CONFIG --explain-sharding`: how a run's state lies on its devices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import jax
 from jaxnmt import config as cfg
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import make_mesh, owner_of, path_name
+from jaxnmt.parallel.axes import path_name
+from jaxnmt.parallel.sharding import make_mesh, owner_of
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import abstract_state
 
@@ -17,13 +18,12 @@ _REST = "(counters)"
 
 
 def bytes_per_device(x: jax.ShapeDtypeStruct) -> int:
-    """What a device holds of an array."""
+    """Return the bytes that a device holds of an array."""
     return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
 def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
-    """Each parameter's shape, its layout, and the bytes that a device holds of it and of the optimizer's state and the average that go
-    with it, on all devices there are.
+    """Return each parameter's shape, its layout, and the bytes that each device holds of it, and of its optimizer state and EMA.
 
     Args:
         vocabularies: sizes of source and target.
@@ -33,7 +33,7 @@ def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
     """
     mesh = make_mesh(experiment.mesh)
     model = build_model(experiment.model, *vocabularies)
-    state = abstract_state(model, make_optimizer(experiment.optimizer), experiment.training, mesh)
+    state = abstract_state(model, make_optimizer(experiment.optimizer, model.axes), experiment.training, mesh)
     params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     beside = dict.fromkeys([*params, _REST], 0)
     for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):

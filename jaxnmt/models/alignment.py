@@ -1,8 +1,8 @@
-"""How a recurrent decoder looks at the source: additive attention (Bahdanau et al. 2015) and multiplicative, concatenated, located and
-windowed attention (Luong et al. 2015).
+"""Attention of a recurrent decoder to the source: additive (Bahdanau et al. 2015), and multiplicative, concatenated, located and windowed
+(Luong et al. 2015).
 
-Written over Q queries of each sentence: the steps of a scan ask one at a time, teacher forcing without feedback all at once, a
-beam one for each hypothesis; the source is never repeated. Letters: B sentences, Q queries, S source, D a query's width, A the scorer's.
+All functions take Q queries of each sentence: one in a step of a scan, all at once in teacher forcing without feedback, one for each
+hypothesis of a beam. The source is never repeated.
 """
 
 from __future__ import annotations
@@ -14,22 +14,28 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.models.layers import Dense, at_least_float32
+from jaxnmt.parallel.axes import declare
 
 
 class Matrix(nn.Module):
-    """A kernel that others multiply by."""
+    """A kernel for others to multiply by."""
 
     shape: tuple[int, int]
+    axes: str
 
     @nn.compact
     def __call__(self, dtype) -> jax.Array:
-        return self.param("kernel", nn.initializers.glorot_uniform(), self.shape).astype(dtype)
+        return self.param("kernel", declare(nn.initializers.glorot_uniform(), self.axes), self.shape).astype(dtype)
 
 
 class SourceAttention(nn.Module):
-    """The parameters of one form of attention, and what it prepares once for a sentence.
+    """The parameters of one form of attention, and what it computes once for a sentence.
 
-    `score`: additive (v·tanh(W q + U h), Bahdanau's, and Luong's concat), dot, general, or location.
+    Attributes:
+        score: additive (v·tanh(W q + U h), Bahdanau's and Luong's concat), dot, general or location.
+        query, states: widths of a query and of an encoder state.
+        width: of the space in which additive scores compare them.
+        window: positions to each side of the predicted one that are seen (local-p); 0: all.
     """
 
     score: str
@@ -42,23 +48,23 @@ class SourceAttention(nn.Module):
 
     def setup(self):
         if self.score == "additive":
-            self.query_kernel = Matrix((self.query, self.width))
-            self.keys_dense = Dense((self.width,))
-            self.scorer = self.param("scorer", nn.initializers.normal(self.width**-0.5), (self.width,))
+            self.query_kernel = Matrix((self.query, self.width), "DA")
+            self.keys_dense = Dense((self.width,), axes="DA")
+            self.scorer = self.param("scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
         elif self.score == "general":
-            self.keys_dense = Dense((self.query,), use_bias=False)
+            self.keys_dense = Dense((self.query,), use_bias=False, axes="DA")
         elif self.score == "location":
-            self.location_kernel = Matrix((self.query, self.max_positions))
+            self.location_kernel = Matrix((self.query, self.max_positions), "DP")
         if self.window:
-            self.place_kernel = Matrix((self.query, self.query))
-            self.place_scorer = self.param("place_scorer", nn.initializers.normal(self.query**-0.5), (self.query,))
+            self.place_kernel = Matrix((self.query, self.query), "DA")
+            self.place_scorer = self.param("place_scorer", declare(nn.initializers.normal(self.query**-0.5), "A"), (self.query,))
 
     def keys(self, states_BSD: jax.Array) -> jax.Array:
-        """What queries are compared with, (B, S, A): computed once for a sentence."""
+        """Return what queries are compared with, (B, S, A)."""
         return self.keys_dense(states_BSD) if self.score in ("additive", "general") else states_BSD
 
     def weights(self, keys_BSA: jax.Array, states_BSD: jax.Array, mask_BS: jax.Array) -> dict[str, jax.Array]:
-        """What `attend` works with, as arrays that a scan's step can use; the mask is true where a word is."""
+        """Return the arrays that `attend` needs, for use inside a scan; the mask is true for words."""
         found = {"keys": keys_BSA, "values": states_BSD, "mask": mask_BS}
         if self.score == "additive":
             found |= {"query": self.query_kernel(self.dtype), "scorer": self.scorer.astype(self.dtype)}
@@ -79,24 +85,24 @@ def attend(score: str, window: int, weights: dict[str, jax.Array], query_BQD: ja
         place_BQ = length_B1 * jax.nn.sigmoid(place_BQ)  # Luong et al. 2015, equation 9
         distance_BQS = jnp.arange(scores_BQS.shape[-1]) - place_BQ[..., None]
         seen_BQS = seen_BQS & (jnp.abs(distance_BQS) <= window)
-    shares_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
+    weights_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
     if window:
-        shares_BQS = shares_BQS * jnp.exp(-2.0 * jnp.square(distance_BQS / window))  # equation 10, sigma = window / 2
-    return jnp.einsum("BQS,BSD->BQD", shares_BQS.astype(query_BQD.dtype), weights["values"]), shares_BQS
+        weights_BQS = weights_BQS * jnp.exp(-2.0 * jnp.square(distance_BQS / window))  # equation 10, sigma = window / 2
+    return jnp.einsum("BQS,BSD->BQD", weights_BQS.astype(query_BQD.dtype), weights["values"]), weights_BQS
 
 
 def scores(score: str, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
-    """Return how well each query and each source state go together, before padding is masked: (B, Q, S), float32."""
+    """Return the score of each query with each source state, before padding is masked: (B, Q, S), at least float32."""
     if score == "additive":  # Bahdanau et al. 2015, section A.1.2
         return _product(jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]), weights["scorer"])
     if score != "location":
         keys_BSA = weights["keys"]
         return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
     located, length = _product(query_BQD, weights["locations"]), weights["mask"].shape[-1]
-    missing = max(0, length - located.shape[-1])  # words too far on are never looked at
+    missing = max(0, length - located.shape[-1])  # words beyond max_positions are never seen
     return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
 
 
 def _product(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Multiply to at least float32: scores that were rounded to bfloat16 would be rounded before the softmax."""
+    """Multiply to at least float32, so that scores are not rounded before the softmax."""
     return jnp.matmul(x, y, preferred_element_type=at_least_float32(x.dtype))

@@ -1,4 +1,4 @@
-"""Attention as one kernel on TPUs, where it fits: JAX's splash attention (a Pallas kernel), which never holds all scores of a head."""
+"""Attention as one kernel on TPUs: JAX's splash attention (a Pallas kernel), which never holds all scores of a head."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterator
 
 import jax
+from jax.sharding import Mesh
 
-from jaxnmt.parallel.sharding import activation_spec, on_mesh
+from jaxnmt.parallel.sharding import activation_spec
 
 LANES = 128
 BLOCK = 512  # most positions at a time
@@ -19,7 +20,7 @@ _in_use = contextvars.ContextVar("in_use", default=True)
 
 @contextlib.contextmanager
 def not_in_use() -> Iterator[None]:
-    """What is traced inside does without the kernel."""
+    """Trace the programs inside without the kernel."""
     token = _in_use.set(False)
     try:
         yield
@@ -27,21 +28,23 @@ def not_in_use() -> Iterator[None]:
         _in_use.reset(token)
 
 
-def fits(q_BTHK: jax.Array, k_BSHK: jax.Array) -> bool:
-    """Whether the kernel can stand in: on a mesh of TPUs, both lengths multiples of 128."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    on_tpu = device is not None and device.platform == "tpu"
-    return on_mesh() and on_tpu and _in_use.get() and q_BTHK.shape[1] % LANES == 0 and k_BSHK.shape[1] % LANES == 0
+def fits(q_BTHK: jax.Array, k_BSHK: jax.Array, mesh: Mesh | None) -> bool:
+    """Return whether the kernel can be used: on a mesh of TPUs, with both lengths multiples of 128."""
+    on_tpus = mesh is not None and mesh.devices.flat[0].platform == "tpu"
+    return on_tpus and _in_use.get() and q_BTHK.shape[1] % LANES == 0 and k_BSHK.shape[1] % LANES == 0
 
 
-def attend(q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS, causal: bool, interpret: bool = False) -> jax.Array:
-    """softmax(q k / sqrt(K)) v over keys of the query's segment, with `causal` none after the query's place -> (B, T, H, K).
+def attend(
+    q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS, causal: bool, mesh: Mesh | None, interpret: bool = False
+) -> jax.Array:
+    """Return softmax(q k / sqrt(K)) v over the keys of the query's segment: (B, T, H, K). Each device computes its own rows and heads.
 
-    Each device computes its rows and heads. What a query of a segment without keys gets counts for nothing and means nothing.
+    Outputs for padding queries are undefined; the caller must mask them.
 
     Args:
         query_segments_BT, key_segments_BS: int32.
-        interpret: run the kernel's Python instead, anywhere.
+        causal: whether a query sees no key after its own position.
+        interpret: run the kernel as Python, on any device.
     """
 
     from jax.experimental.pallas.ops.tpu import splash_attention as splash  # a second to import, and seldom needed
@@ -53,10 +56,10 @@ def attend(q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS, causal: b
         return y.swapaxes(1, 2).astype(v.dtype)
 
     arrays = q_BTHK, k_BSHK, v_BSHK, query_segments_BT, key_segments_BS
-    if not on_mesh():
+    if mesh is None:
         return one_device(*arrays)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
-    return jax.shard_map(one_device, in_specs=layouts, out_specs=layouts[0], check_vma=False)(*arrays)
+    return jax.shard_map(one_device, mesh=mesh, in_specs=layouts, out_specs=layouts[0], check_vma=False)(*arrays)
 
 
 def _kernel(heads: int, queries: int, keys: int, causal: bool, interpret: bool):

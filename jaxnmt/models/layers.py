@@ -1,11 +1,12 @@
-"""Parts that every rung shares: dropout, dense layers, norms, embeddings, positions, feed-forward.
+"""Layers that all models share: dropout, dense layers, norms, embeddings, positions, feed-forward.
 
-Letters in names are axes: B batch, S source, T target, D width, H heads, K head width, F MLP width, V vocabulary.
+The letters at the end of names are axes; `parallel/axes.py` has the legend.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import zlib
 from collections.abc import Sequence
@@ -14,14 +15,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from jaxnmt.parallel.sharding import constrain, whole
+from jaxnmt.parallel.axes import declare
+from jaxnmt.parallel.sharding import constrain, is_replicated
 
 NORM_EPSILON = 1e-5
 
 
 def at_least_float32(dtype) -> jnp.dtype:
-    """Return the type for sums, softmax and loss of numbers of `dtype`: float32, or `dtype` where that is wider."""
+    """Return the type for sums, softmax and loss of numbers of `dtype`: float32, or `dtype` if that is wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -34,12 +37,13 @@ def mix(x: jax.Array) -> jax.Array:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Noise:
-    """Where dropout's randomness comes from: a hash of (seed, step, layer, site, element), so that a mask depends neither
-    on the mesh nor on how a batch is split into parts.
+class DropoutKey:
+    """The source of dropout's random bits: a hash of (seed, step, layer, place, element).
+
+    A mask therefore depends neither on the mesh nor on how a batch is split into parts.
 
     Attributes:
-        key: uint32 scalar, made of everything but the element.
+        key: uint32 scalar, the hash of everything but the element.
         rows_B: uint32, the index in the whole batch of each row at hand.
     """
 
@@ -47,14 +51,16 @@ class Noise:
     rows_B: jax.Array
 
     @staticmethod
-    def of(seed: int, step: jax.Array, rows_B: jax.Array) -> Noise:
-        """The noise of one training step."""
-        return Noise(mix(mix(jnp.uint32(seed)) + step.astype(jnp.uint32)), rows_B.astype(jnp.uint32))
+    def of(seed: int, step: jax.Array, rows_B: jax.Array) -> DropoutKey:
+        """Return the key of one training step."""
+        return DropoutKey(mix(mix(jnp.uint32(seed)) + step.astype(jnp.uint32)), rows_B.astype(jnp.uint32))
 
-    def at(self, place: str | jax.Array | int) -> Noise:
-        """The noise of a named part, or of a numbered layer."""
+    def fold_in(self, place: str | jax.Array | int) -> DropoutKey:
+        """Return the key of a named place in the model, or of a numbered layer."""
         number = jnp.uint32(zlib.crc32(place.encode())) if isinstance(place, str) else jnp.asarray(place, jnp.uint32)
-        return Noise(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
+        return DropoutKey(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
+
+    at = fold_in  # the name in earlier versions: runs keep the code of a user's own model
 
     def bits(self, shape: Sequence[int], batch_axis: int = 0) -> jax.Array:
         """Return one uniform uint32 for each element of an array.
@@ -70,8 +76,8 @@ class Noise:
         return mix(start + stride * (row + element))
 
 
-def dropout(x: jax.Array, rate: float, noise: Noise | None, batch_axis: int = 0) -> jax.Array:
-    """Zero elements with probability `rate` and scale up the rest; the identity without noise."""
+def dropout(x: jax.Array, rate: float, noise: DropoutKey | None, batch_axis: int = 0) -> jax.Array:
+    """Zero elements with probability `rate` and scale up the rest; return x itself without noise."""
     if noise is None or rate == 0.0:
         return x
     keep = noise.bits(x.shape, batch_axis) >= jnp.uint32(int(rate * 2**32))
@@ -79,34 +85,44 @@ def dropout(x: jax.Array, rate: float, noise: Noise | None, batch_axis: int = 0)
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias over the last `inputs` axes of x, to any shape of outputs; parameters float32, computed in x's type."""
+    """x @ kernel + bias over the last `inputs` axes of x; parameters are float32, the product is computed in x's type.
 
-    shape: tuple[int, ...]  # of the output axes
+    Attributes:
+        shape: the output axes.
+        inputs: number of input axes.
+        axes: letters of the kernel's axes, inputs first; "" declares nothing.
+        mesh: that x lies on; None: one device.
+    """
+
+    shape: tuple[int, ...]
     inputs: int = 1
     use_bias: bool = True
+    axes: str = ""
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         input_shape = x.shape[x.ndim - self.inputs :]
         fan_in, fan_out = math.prod(input_shape), self.shape[-1] * (self.shape[-2] if len(self.shape) > 1 else 1)
 
-        def init(key, shape):  # Glorot and Bengio 2010, each matrix of a fused kernel for itself
+        def init(key, shape):  # Glorot and Bengio 2010, for each matrix of a fused kernel separately
             bound = math.sqrt(6.0 / (fan_in + fan_out))
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-        kernel = self.param("kernel", init, (*input_shape, *self.shape)).astype(x.dtype)
-        if whole("H"):  # one plain matrix product is the fastest spelling; but a head axis that is split must stay an axis
+        kernel = self.param("kernel", declare(init, self.axes), (*input_shape, *self.shape)).astype(x.dtype)
+        if is_replicated("H", self.mesh):  # one plain matrix product is fastest, but a head axis that is split must stay an axis
             y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
         else:
             y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
         if self.use_bias:
+            bias = self.param("bias", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape)
             # In float32, so that its gradient is: a sum over all positions in bfloat16 would lose most of them.
-            y = (y.astype(at_least_float32(y.dtype)) + self.param("bias", nn.initializers.zeros, self.shape)).astype(x.dtype)
+            y = (y.astype(at_least_float32(y.dtype)) + bias).astype(x.dtype)
         return y
 
 
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """LayerNorm (Ba et al. 2016) over the last axis; without a bias RMSNorm (Zhang and Sennrich 2019). Computed in float32."""
+    """Apply LayerNorm (Ba et al. 2016) over the last axis, or RMSNorm (Zhang and Sennrich 2019) if there is no bias; in float32."""
     y = x.astype(at_least_float32(x.dtype))
     if bias is not None:
         y = y - y.mean(-1, keepdims=True)
@@ -115,39 +131,43 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Arr
 
 
 class Norm(nn.Module):
-    """`normalise` with parameters of its own: `layernorm` or `rmsnorm`."""
+    """`normalise` with its parameters; `kind` is `layernorm` or `rmsnorm`."""
 
     kind: str = "layernorm"
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         width = x_BTD.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, width)
-        return normalise(x_BTD, scale, self.param("bias", nn.initializers.zeros, width) if self.kind == "layernorm" else None)
+        scale = self.param("scale", declare(nn.initializers.ones, "D"), width)
+        bias = self.param("bias", declare(nn.initializers.zeros, "D"), width) if self.kind == "layernorm" else None
+        return normalise(x_BTD, scale, bias)
 
 
 class Embedding(nn.Module):
-    """A table of vectors, scaled by sqrt(width) on the way in (Vaswani et al. 2017, section 3.4)."""
+    """A table of token vectors; what is looked up is multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4)."""
 
     size: int
     width: int
 
     def setup(self):
-        self.table = self.param("table", nn.initializers.normal(self.width**-0.5), (self.size, self.width))
+        self.table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "VD"), (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
         return self.table[tokens_BT].astype(dtype) * jnp.asarray(math.sqrt(self.width), dtype)
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:
-    """Position vectors of Vaswani et al. 2017, section 3.5, as [sines | cosines]: float32 (length, width)."""
+    """Return the position vectors of Vaswani et al. 2017, section 3.5, as [sines | cosines]: float32 (length, width)."""
     half = width // 2
     angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(half) / max(half, 1))
     return np.pad(np.concatenate([np.sin(angles), np.cos(angles)], 1), ((0, 0), (0, width % 2))).astype(np.float32)
 
 
 class Positions(nn.Module):
-    """What is added to the embeddings to tell a token's place; nothing for rotary (done inside attention) and none."""
+    """Position vectors that are added to the embeddings.
+
+    `kind` is learned, sinusoidal, rotary (done inside attention: nothing is added) or none.
+    """
 
     kind: str
     width: int
@@ -155,9 +175,9 @@ class Positions(nn.Module):
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, bound: int) -> jax.Array:
-        """`bound`: no position reaches it."""
+        """Return x plus the vectors of its positions, all of which are below `bound`."""
         if self.kind == "learned":
-            table = self.param("table", nn.initializers.normal(self.width**-0.5), (self.max_positions, self.width))
+            table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "PD"), (self.max_positions, self.width))
             vectors = table[jnp.minimum(positions_BT, self.max_positions - 1)]
         elif self.kind == "sinusoidal":
             vectors = jnp.asarray(sinusoids(bound, self.width))[positions_BT]
@@ -167,7 +187,7 @@ class Positions(nn.Module):
 
 
 def rotate(x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
-    """Turn each pair (x_i, x_{i+K/2}) by an angle proportional to the position: rotary positions (Su et al. 2021, equation 34).
+    """Rotate each pair (x_i, x_{i+K/2}) by an angle proportional to the position (rotary positions, Su et al. 2021, equation 34).
 
     Computed in float32: a sine in bfloat16 has two digits.
     """
@@ -189,11 +209,13 @@ class FeedForward(nn.Module):
     hidden: int
     activation: str
     dropout: float
+    mesh: Mesh | None = None
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array, noise: Noise | None) -> jax.Array:
-        h_BTF = _ACTIVATIONS[self.activation](Dense((self.hidden,), name="wi")(x_BTD))
+    def __call__(self, x_BTD: jax.Array, noise: DropoutKey | None) -> jax.Array:
+        hidden = functools.partial(Dense, (self.hidden,), axes="DF", mesh=self.mesh)
+        h_BTF = _ACTIVATIONS[self.activation](hidden(name="wi")(x_BTD))
         if self.activation == "swiglu":
-            h_BTF = h_BTF * Dense((self.hidden,), name="gate")(x_BTD)
-        h_BTF = constrain(dropout(h_BTF, self.dropout, noise and noise.at("mlp")), "BTF")
-        return Dense((self.width,), name="wo")(h_BTF)
+            h_BTF = h_BTF * hidden(name="gate")(x_BTD)
+        h_BTF = constrain(dropout(h_BTF, self.dropout, noise and noise.fold_in("mlp")), "BTF", self.mesh)
+        return Dense((self.width,), axes="FD", mesh=self.mesh, name="wo")(h_BTF)

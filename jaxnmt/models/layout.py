@@ -1,6 +1,6 @@
-"""Layers one by one (`layer_0`, `layer_1`, …) or stacked (`layers`, the layer axis in front): the same parameters.
+"""Layers one by one (`layer_0`, `layer_1`, ...) or stacked (`layers`, with the layer axis first): the same parameters.
 
-Checkpoints hold them one by one; a model whose layers are scanned wants them stacked.
+Checkpoints hold them one by one; a model that scans its layers wants them stacked.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnmt import config as cfg
-
 _LAYER = re.compile(r"layer_(\d+)")
 
 
 def is_scanned(config: Any) -> bool:
-    """Whether a model's layers are stacked."""
-    return isinstance(config, cfg.Transformer) and config.scan_layers
+    """Return whether a model's layers are stacked: its setting `scan_layers`, if it has one."""
+    return getattr(config, "scan_layers", False)
 
 
 def unscanned(config: Any) -> Any:
-    """The same model with its layers one by one, computing nothing twice: what checkpoints hold and decoding runs."""
-    return dataclasses.replace(config, scan_layers=False, remat="none") if isinstance(config, cfg.Transformer) else config
+    """Return the same model with its layers one by one and without rematerialization: what checkpoints hold and decoding runs."""
+    if not hasattr(config, "scan_layers"):
+        return config
+    return dataclasses.replace(config, scan_layers=False, **({"remat": "none"} if hasattr(config, "remat") else {}))
 
 
 def stack_layers(tree: Any) -> Any:
-    """Every `layer_i` of the dicts in a pytree -> one `layers`, each leaf with the layer axis in front."""
+    """Replace the `layer_0`, `layer_1`, ... of each dict in a pytree by one `layers`, whose leaves have the layer axis first."""
     return _map_dicts(_stack, tree)
 
 
 def unstack_layers(tree: Any) -> Any:
-    """The inverse of `stack_layers`."""
+    """Undo `stack_layers`."""
     return _map_dicts(_unstack, tree)
 
 
 def _map_dicts(function, tree):
-    """`function` of every outermost dict; it maps on into the dict's values, which may be other containers (optax has dicts of tuples)."""
+    """Apply `function` to every outermost dict; it goes on into the dict's values, which may be other containers."""
     return jax.tree.map(lambda node: function(node) if isinstance(node, dict) else node, tree, is_leaf=lambda node: isinstance(node, dict))
 
 

@@ -1,17 +1,20 @@
-"""What every model offers: plain functions of explicit pytrees, so that one loss and one search serve all of them."""
+"""What every model offers: plain functions of explicit pytrees, so that one loss and one search serve all models."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from typing import Any
+import functools
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.models.layers import Embedding, Noise, at_least_float32
+from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
+from jaxnmt.parallel.axes import declared
 from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -22,12 +25,12 @@ FUNCTIONS = ("encode", "decode", "start", "step")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What a decoder reads of the source: one row a sentence (packed: a row), never repeated over beams.
+    """What a decoder reads of the source: one row for each sentence (packed: each row of sentences), never repeated over beams.
 
     Attributes:
         states_BSD: encoder states.
-        segments_BS: int32, 0 where there is padding.
-        keys_values: for each decoder layer its cross-attention (keys, values), (B, S, H, K) each; or None.
+        segments_BS: int32, 0 at padding.
+        keys_values: each decoder layer's cross-attention (keys, values), (B, S, H, K) each; or None.
     """
 
     states_BSD: jax.Array
@@ -36,19 +39,28 @@ class Memory:
 
 
 class EncoderDecoder(nn.Module):
-    """What the shipped modules share: embeddings, tied or not, and the output layer.
+    """Embeddings, tied or not, and the output layer, for modules to derive from.
 
-    Of `config` it reads `emb_dim` and, where there are such fields, `tie_embeddings` (else none) and `dtype` (else float32). Vocabulary
-    sizes are those of the parameters (padded); `target_vocab` is how many target ids are real.
+    Attributes:
+        config: has `emb_dim`; `tie_embeddings` and `dtype` are read if it has them (else "none" and float32).
+        source_size, target_size: rows of the embedding tables (padded vocabularies).
+        target_vocab: how many target ids are tokens.
+        mesh: that arrays lie on; None: one device.
+        source_side: the submodules whose weights multiply source positions; all others multiply target positions. For counting FLOPs.
+        attention_module: name of the submodules that sow their attention to the source as `attention` (B, H, T, S).
     """
 
     config: Any
     source_size: int
     target_size: int
     target_vocab: int
+    mesh: Mesh | None = dataclasses.field(default=None, kw_only=True)
+
+    source_side: ClassVar[tuple[str, ...]] = ("encoder", "cross_attention/kv")
+    attention_module: ClassVar[str] = "cross_attention"
 
     def make_embeddings(self, features_width: int) -> None:
-        """To be called in `setup`; `features_width` is what the output layer reads."""
+        """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
         width, tie = self.config.emb_dim, self.tie_embeddings
         if tie == "all":
             self.shared_embedding = Embedding(self.target_size, width)
@@ -62,97 +74,122 @@ class EncoderDecoder(nn.Module):
 
     @property
     def tie_embeddings(self) -> str:
-        """Which embeddings share a matrix."""
+        """Which embeddings share a table: "all", "decoder" or "none"."""
         return getattr(self.config, "tie_embeddings", "none")
 
     def output_table(self) -> jax.Array:
-        """The output layer's matrix (V, D)."""
+        """Return the output layer's matrix (V, D)."""
         return (self.output_embedding if self.tie_embeddings == "none" else self.embed_target).table
 
     def logits(self, features: jax.Array) -> jax.Array:
-        """Float32 logits over the padded vocabulary, ids that no token has at minus infinity."""
+        """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
         logits = jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=at_least_float32(features.dtype))
-        logits = constrain(logits, "BTV" if features.ndim == 3 else "BV")
+        logits = constrain(logits, "BTV" if features.ndim == 3 else "BV", self.mesh)
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
-    def decode(self, memory: Any, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """Logits of every target position, (B, T, V), where the module has `features`; one that has not decodes in its own way."""
+    def decode(self, memory: Any, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return logits of every target position, (B, T, V); for modules that have `features`."""
         return self.logits(self.features(memory, batch, noise))
 
 
 class Seq2Seq:
     """A linen module with methods `encode`, `decode`, `start` and `step`, as functions of its parameters.
 
-    A module may also offer `features` and `output_table`, whose product are its logits; the loss then never
-    holds all logits at once.
+    A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once.
+
+    Attributes:
+        mesh: that the module constrains its activations to; None: it computes for one device.
     """
+
+    mesh: Mesh | None = None
 
     def __init__(self, module: nn.Module, target_vocab: int):
         self.module, self.target_vocab = module, target_vocab
         self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
+        self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
+        self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
 
-    def init(self, key: jax.Array):
-        """Fresh float32 parameters."""
+    def on(self, mesh: Mesh | None) -> Seq2Seq:
+        """Return the same model for arrays that lie on a mesh. A module without the field `mesh` leaves layouts to the compiler."""
+        spread = copy.copy(self)
+        spread.mesh = mesh
+        if hasattr(self.module, "mesh"):
+            spread.module = self.module.clone(mesh=mesh)
+        return spread
+
+    def _init(self, key: jax.Array) -> Any:
         tokens = jnp.ones((1, 4), jnp.int32)
         batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
         return self.module.init(key, batch, method=lambda module, batch: module.decode(module.encode(batch), batch))["params"]
 
+    def init(self, key: jax.Array) -> Any:
+        """Return fresh parameters."""
+        return nn.unbox(self._init(key))
+
+    @functools.cached_property
+    def _boxed_shapes(self) -> Any:
+        return jax.eval_shape(self._init, jax.random.key(0))
+
+    @property
+    def shapes(self) -> Any:
+        """The parameters as ShapeDtypeStructs."""
+        return nn.unbox(self._boxed_shapes)
+
+    @property
+    def axes(self) -> Any:
+        """The letters of each parameter's axes, as `parallel.axes.declared` returns them."""
+        return declared(self._boxed_shapes)
+
     def _apply(self, params, method, *args):
         return self.module.apply({"params": params}, *args, method=method)
 
-    def encode(self, params, batch: Batch, noise: Noise | None = None):
-        """`encoder_input_tokens` (B, S) -> the memory."""
+    def encode(self, params, batch: Batch, noise: DropoutKey | None = None):
+        """Return the memory of `encoder_input_tokens` (B, S)."""
         return self._apply(params, "encode", batch, noise)
 
-    def decode(self, params, memory, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """`decoder_input_tokens` (B, T) -> logits (B, T, V), float32."""
+    def decode(self, params, memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return float32 logits (B, T, V) of the token after each of `decoder_input_tokens` (B, T)."""
         return self._apply(params, "decode", memory, batch, noise)
 
-    def features(self, params, memory, batch: Batch, noise: Noise | None = None) -> jax.Array:
-        """What the output layer reads, (B, T, D)."""
+    def features(self, params, memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return what the output layer reads, (B, T, D)."""
         return self._apply(params, "features", memory, batch, noise)
 
     def output_table(self, params) -> jax.Array:
-        """The output layer's matrix (V, D)."""
+        """Return the output layer's matrix (V, D)."""
         return self._apply(params, "output_table")
 
     def start(self, params, memory, max_length: int):
-        """The carry before the first token; every leaf leads with one row a sentence."""
+        """Return the carry before the first token; every leaf leads with one row for each sentence."""
         return self.module.apply({"params": params}, memory, max_length, method="start")
 
     def step(self, params, memory, carry, token_B: jax.Array):
-        """-> logits (B, V) of the next token, and the carry."""
+        """Return logits (B, V) of the next token, and the carry."""
         return self._apply(params, "step", memory, carry, token_B)
 
     def attention(self, params, batch: Batch):
-        """Every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
+        """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
         both = lambda module, batch: module.decode(module.encode(batch), batch)  # noqa: E731
         return self.module.apply({"params": params}, batch, method=both, mutable=["intermediates"])[1].get("intermediates", {})
 
 
 def padded(vocab_size: int) -> int:
-    """A vocabulary's size in the parameters: a multiple that every sensible mesh divides."""
+    """Return the size of a vocabulary's tables: a multiple of 128, which every sensible mesh divides."""
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
-    """The model that a configuration describes, for vocabularies of these sizes.
+    """Return the model that a configuration describes, for vocabularies of these sizes.
 
-    A configuration of the user's own has a method `build(source_size, target_size, target_vocab)` that returns the module; the first two
-    are the sizes of its tables, ids from `target_vocab` on being no tokens.
+    Args:
+        config: its method `build(source_size, target_size, target_vocab)` returns the module. The first two are the sizes of its tables;
+            ids from `target_vocab` on are no tokens.
 
     Raises:
         UserError: the module lacks one of the four functions.
     """
-    from jaxnmt.models.recurrent import RecurrentModule
-    from jaxnmt.models.transformer import TransformerModule
-
-    sizes = padded(source_vocab), padded(target_vocab), target_vocab
-    if hasattr(config, "build"):  # first: it may be a Transformer with a change
-        module = config.build(*sizes)
-    else:
-        module = (TransformerModule if isinstance(config, cfg.Transformer) else RecurrentModule)(config, *sizes)
+    module = config.build(padded(source_vocab), padded(target_vocab), target_vocab)
     if missing := [name for name in FUNCTIONS if not callable(getattr(module, name, None))]:
         raise errors.UserError(
             f"{type(config).__name__}.build returns a {type(module).__name__} without {' and '.join(missing)}; "

@@ -1,1 +1,1 @@
-"""Meshes, sharding rules and processes: the only room that knows mesh axes."""
+"""Axes, meshes and processes: the only package that knows mesh axes."""

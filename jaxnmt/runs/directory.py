@@ -138,7 +138,7 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
     """Lock a run's folder, which is made if it does not exist, so that no other process trains the run. A run in a bucket is not locked.
 
     The system removes the lock when this process ends, however it ends.
@@ -164,8 +164,8 @@ def held(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
 def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
     """Make a run's folder, or open an existing one to resume with `experiment`, and write `config.json`.
 
-    The first complete checkpoint binds a run to its settings and its text. Without a checkpoint the run begins anew, and the files of an
-    earlier try are removed: they may be of other settings or other text. No work is lost: tokenizer and token ids are in the cache too.
+    The first complete checkpoint binds a run to its settings and its text. Without a checkpoint the run begins anew, and what an earlier
+    try left is removed, since it may be of other settings or text. No work is lost: tokenizer and token ids are in the cache too.
 
     Args:
         run: the run's folder.
@@ -259,9 +259,9 @@ def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: C
 
 def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: Any) -> bool:
     if name == "training.steps":  # these two schedules count from the last step
-        return after > before and old.schedule.name not in ("cosine", "linear")
+        return after > before and getattr(old.schedule, "name", "") in ("noam", "constant", "plateau")
     if name == "validation.every":
-        return old.schedule.name != "plateau"
+        return getattr(old.schedule, "name", "") != "plateau"
     if bleu_decides(old, new) and _changes_validation_bleu(name, old):  # scores of two kinds would be compared
         return False
     return name.startswith(HARMLESS)
@@ -269,7 +269,7 @@ def _harmless(name: str, old: Experiment, new: Experiment, before: Any, after: A
 
 def bleu_decides(old: Experiment, new: Experiment) -> bool:
     """Return whether validation BLEU decides the learning rate or when training stops."""
-    return new.validation.metric == "bleu" and (old.schedule.name == "plateau" or bool(new.validation.patience))
+    return new.validation.metric == "bleu" and (getattr(old.schedule, "name", "") == "plateau" or bool(new.validation.patience))
 
 
 def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:

@@ -145,7 +145,7 @@ class Log(Hook):
             "target_tokens": trainer.progress.target_tokens,
         }
         spent = trainer.clock.take_window()
-        flops = training_flops(trainer.abstract.params, spent.source_tokens, spent.target_tokens)
+        flops = training_flops(trainer.model, spent.source_tokens, spent.target_tokens)
         timing = {
             "seconds": spent.trained,
             "target_tokens_per_second": spent.target_tokens / spent.seconds,
@@ -211,7 +211,7 @@ class Validate(Hook):
         """Update the best score; cut the learning rate or stop if it has not improved for long. Returns whether it is the best so far."""
         progress, config, scheduled = trainer.progress, trainer.config, self._is_scheduled(trainer, step)
         best = progress.count_validation(step, score, scheduled)
-        if scheduled and config.schedule.name == "plateau" and progress.plateau_stale >= config.schedule.plateau_patience:
+        if scheduled and getattr(config.schedule, "name", "") == "plateau" and progress.plateau_stale >= config.schedule.plateau_patience:
             progress.plateau_stale = 0
             trainer.state = dataclasses.replace(trainer.state, lr_scale=trainer.state.lr_scale * config.schedule.plateau_factor)
         if scheduled and 0 < config.validation.patience <= progress.stale:
@@ -238,7 +238,8 @@ class Profile(Hook):
     """Records a trace of some steps with JAX's profiler, for TensorBoard, XProf and Perfetto.
 
     Args:
-        first, last: the steps to trace, counted from 1.
+        first: the first step to trace, counted from 1.
+        last: the last one.
         folder: where the trace is written.
     """
 

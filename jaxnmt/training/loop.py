@@ -21,7 +21,7 @@ from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
-from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held, to_mesh
+from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoints import Checkpoints, disk_errors
 from jaxnmt.training.clock import Clock
@@ -116,13 +116,13 @@ class Trainer:
             experiment.training.seed,
             experiment.data.max_length,
             row_multiple=experiment.training.accumulation,
-            row_padding=experiment.training.accumulation * batch_parts(self.mesh),
+            row_padding=experiment.training.accumulation * num_shards("B", self.mesh),
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )
         self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        self.optimizer = make_optimizer(experiment.optimizer)
+        self.optimizer = make_optimizer(experiment.optimizer, self.model.axes)
         self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
         self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
@@ -152,8 +152,8 @@ class Trainer:
         self._say_goodbye()
 
     def _steps(self) -> None:
-        local_rows = functools.partial(rows_held, self.mesh)
-        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, local_rows)
+        rows = functools.partial(local_rows, self.mesh)
+        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, rows)
         with contextlib.closing(stream):
             for step, planned, arrays in self.clock.waiting(stream):
                 self.watchdog.at(step)
@@ -201,7 +201,8 @@ class Trainer:
 
     def _restore(self, step: int) -> TrainState:
         """Return the state of a checkpoint; its progress becomes the run's."""
-        flat = abstract_state(self.flat_model, self.optimizer, self.config.training, self.mesh)
+        optimizer = make_optimizer(self.config.optimizer, self.flat_model.axes)
+        flat = abstract_state(self.flat_model, optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
         self.display.say(f"going on from checkpoint {step:,}")
         if is_scanned(self.config.model):

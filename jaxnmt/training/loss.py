@@ -1,4 +1,4 @@
-"""Compute label-smoothed cross-entropy as sums and counts. The caller divides once, over all devices."""
+"""Label-smoothed cross-entropy as sums and counts; whoever wants a mean divides once, over the whole batch."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from jaxnmt.models.layers import Noise, at_least_float32
+from jaxnmt.models.layers import DropoutKey, at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.sharding import constrain, parts, whole
+from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 CHUNK_TOKENS = 512
 """Tokens of a device that go through the output layer at a time: their logits fit into a CPU's cache and fill the units of a GPU."""
@@ -23,8 +24,8 @@ class LossSums:
     """Sums over the target tokens of a batch, float32 scalars.
 
     Attributes:
-        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7). Training minimises it.
-        nll: negative log-likelihood of the reference, in nats. Perplexity is exp(nll / tokens).
+        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7): what is minimised.
+        nll: negative log-likelihood of the reference, in nats; perplexity is exp(nll / tokens).
         tokens: number of target tokens with weight.
     """
 
@@ -33,15 +34,15 @@ class LossSums:
     tokens: jax.Array
 
 
-def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_smoothing: float) -> LossSums:
-    """Return the loss sums of a teacher-forced pass over a batch. Differentiate `.loss`."""
+def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, label_smoothing: float) -> LossSums:
+    """Return the loss of a teacher-forced pass over a batch; differentiate `.loss`."""
     memory = model.encode(params, batch, noise)
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD = model.features(params, memory, batch, noise)
-        # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
-        table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD")
-        loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing)
+        # Gathered here, once: the loop over chunks would do it in each round.
+        table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD", model.mesh)
+        loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh)
     else:
         logits_BTV = model.decode(params, memory, batch, noise)
         loss, nll = cross_entropy(logits_BTV[..., : model.target_vocab], targets_BT, weights_BT, label_smoothing)
@@ -49,21 +50,25 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: Noise | None, label_
 
 
 def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """Return weighted sums of the label-smoothed loss and of the negative log-likelihood. Smoothing is uniform over all V tokens."""
+    """Return weighted sums of (label-smoothed loss, negative log-likelihood); smoothing is uniform over all V tokens."""
     log_p = jax.nn.log_softmax(logits_BTV.astype(at_least_float32(logits_BTV.dtype)))
     nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
     loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
     return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum()
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float, mesh: Mesh | None = None):
     """Return `cross_entropy` of `features @ table.T`, computed in chunks of positions, so that all logits never exist at once.
 
-    The forward pass computes the gradient, too, while it has the softmax of a chunk: no softmax is stored or computed twice. Only the
-    first output, the loss, is differentiable. Rows of the table from `vocab` on are padding.
+    The forward pass computes the gradient too, while it has a chunk's softmax: nothing is kept or computed twice. Only the first output,
+    the loss, can be differentiated.
+
+    Args:
+        vocab: rows of the table from here on are padding.
+        mesh: that the arrays lie on; None: one device.
     """
-    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT, mesh)
 
     def body(i, sums):
         loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
@@ -74,14 +79,14 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
 
 
 class _Chunks(NamedTuple):
-    """The positions of a batch in chunks. The first axis of each array counts chunks.
+    """A batch's positions in chunks; the first axis of each array counts chunks.
 
-    If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
-    they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
+    If a device has the whole batch, positions with weight come first, and chunks without any are never computed: padding costs nothing.
+    If rows are spread over devices, they stay where they are: the target axis is split, padded up to a multiple of the chunk's length.
 
     Attributes:
         used: number of chunks that have positions with weight.
-        ranks: index in the chunks of each position of the batch (row by row); None if the target axis is split.
+        ranks: the place in the chunks of each of the batch's positions, row by row; None if the target axis is split.
     """
 
     features: jax.Array
@@ -91,10 +96,10 @@ class _Chunks(NamedTuple):
     ranks: jax.Array | None
 
     @staticmethod
-    def of(features_BTD, targets_BT, weights_BT) -> _Chunks:
+    def of(features_BTD, targets_BT, weights_BT, mesh: Mesh | None) -> _Chunks:
         rows, length = targets_BT.shape
-        if not whole("B"):
-            count = -(-length // max(1, CHUNK_TOKENS * parts("B") // rows))
+        if not is_replicated("B", mesh):
+            count = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
             size = -(-length // count)
 
             def split(x):
@@ -123,7 +128,7 @@ class _Chunks(NamedTuple):
 
 
 def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
-    """Return loss sum, nll sum, and for the gradient the unnormalised softmax and its sum."""
+    """Return loss sum, nll sum, and what the gradient needs: the unnormalised softmax and its sum."""
     x_BTD, targets_BT, weights_BT = chunk
     real_V = jnp.arange(table_VD.shape[0]) < vocab
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=at_least_float32(x_BTD.dtype))
@@ -138,9 +143,9 @@ def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
     return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), (exp_BTV, total_BT1)
 
 
-def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing):
+def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
     real_V, dtype = jnp.arange(table_VD.shape[0]) < vocab, at_least_float32(features_BTD.dtype)
-    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT)
+    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT, mesh)
 
     def body(i, sums):
         chunk = chunks.at(i)
@@ -151,16 +156,16 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
-        # Sharded like this, it is summed over devices once after the loop; sharded like the table, in each iteration.
-        return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD"), sums[3].at[i].set(d_x_BTD)
+        # Summed over devices after the loop, not in each round, which is what laying it out like the table would come to.
+        return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD", mesh), sums[3].at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), dtype)
-    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, dtype), "VD"), jnp.zeros_like(chunks.features))
+    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, dtype), "VD", mesh), jnp.zeros_like(chunks.features))
     loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
     return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
 
 
-def _backward(vocab, label_smoothing, residuals, cotangents):
+def _backward(vocab, label_smoothing, mesh, residuals, cotangents):
     d_features, d_table = residuals
     scale = cotangents[0]
     return (d_features * scale).astype(d_features.dtype), (d_table * scale).astype(d_table.dtype), None, None

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
 from jaxnmt import config as cfg
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import is_kernel, is_matrix, rows_and_columns
 
 
-def make_optimizer(config: cfg.Optimizer) -> optax.GradientTransformation:
-    """The update rule at learning rate 1; the step multiplies by the schedule's."""
-    decay = {"weight_decay": config.weight_decay, "mask": _decayed}
+def make_optimizer(config: cfg.Optimizer, axes: Any) -> optax.GradientTransformation:
+    """Return the update rule at learning rate 1; the step multiplies by the schedule's.
+
+    Weight decay applies to matrices. Muon applies to kernels; embeddings, norms and biases go to Adam.
+
+    Args:
+        axes: letters of each parameter's axes (`Seq2Seq.axes`).
+    """
+    if not isinstance(config, cfg.Optimizer):
+        return config.build()
+    matrices = jax.tree_util.tree_map_with_path(is_matrix, axes)
+    decay = {"weight_decay": config.weight_decay, "mask": matrices}
     match config.name:
         case "adam":
             return optax.adam(1.0, config.beta1, config.beta2, config.epsilon)
@@ -22,49 +33,24 @@ def make_optimizer(config: cfg.Optimizer) -> optax.GradientTransformation:
         case "lion":
             return optax.lion(1.0, config.beta1, config.beta2, **decay)
         case "adafactor":
-            return optax.adafactor(1.0, weight_decay_rate=config.weight_decay or None, weight_decay_mask=_decayed)
+            return optax.adafactor(1.0, weight_decay_rate=config.weight_decay or None, weight_decay_mask=matrices)
         case "muon":
+            dimensions = jax.tree_util.tree_map_with_path(_muon_dimensions, axes)
             muon = contrib.muon(
-                1.0, beta=config.beta1, adam_b1=config.beta1, adam_b2=config.beta2, muon_weight_dimension_numbers=_muon_dimensions
+                1.0, beta=config.beta1, adam_b1=config.beta1, adam_b2=config.beta2, muon_weight_dimension_numbers=dimensions
             )
-            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, _decayed))  # its own would miss the embeddings
+            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))  # its own would miss the embeddings
     raise ValueError(config.name)
 
 
-def _decayed(params):
-    """Mark the matrices: norms, biases (some have several axes) and vectors are not decayed."""
-
-    def is_matrix(path, x):
-        name = path_name(path)
-        return x.ndim - _stacked(name) >= 2 and not name.endswith(("bias", "scale"))
-
-    return jax.tree_util.tree_map_with_path(is_matrix, params)
-
-
-def _muon_dimensions(params):
-    """Which axes of a kernel are a matrix's rows and columns; embeddings, norms and biases go to Adam."""
-
-    def dimensions(path, x):
-        name = path_name(path)
-        if not name.endswith("kernel"):
-            return None
-        first = _stacked(name)
-        if name.endswith(("/qkv/kernel", "/kv/kernel")) and x.ndim == first + 4:
-            return contrib.MuonDimensionNumbers((first,), (first + 2, first + 3))
-        if name.endswith("/out/kernel") and x.ndim == first + 3:
-            return contrib.MuonDimensionNumbers((first, first + 1), (first + 2,))
-        return contrib.MuonDimensionNumbers((first,), tuple(range(first + 1, x.ndim)))
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
-
-
-def _stacked(name: str) -> int:
-    """Return the number of leading axes that count stacked layers: 1 in a scanned stack, else 0."""
-    return int("/layers/" in name)
+def _muon_dimensions(path: Any, axes: str) -> contrib.MuonDimensionNumbers | None:
+    return contrib.MuonDimensionNumbers(*rows_and_columns(axes)) if is_kernel(path, axes) else None
 
 
 def learning_rate(config: cfg.Schedule, total_steps: int, step: jax.Array) -> jax.Array:
-    """The learning rate of step `step` (the first is 0), float32. The plateau's cuts are multiplied in by the step itself."""
+    """Return the learning rate of step `step` (the first is 0), float32. The training step multiplies it by the plateau's cuts."""
+    if not isinstance(config, cfg.Schedule):
+        return jnp.asarray(config.rate(step, total_steps), jnp.float32)
     n = step.astype(jnp.float32) + 1
     warmup = jnp.float32(max(config.warmup_steps, 1))
     ramp = jnp.minimum(n / warmup, 1.0)

@@ -15,13 +15,13 @@ import optax
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.sharding import batch_sharding, traced_on
+from jaxnmt.parallel.sharding import batch_sharding
 from jaxnmt.training.state import TrainState, initial_state, shardings_of
 from jaxnmt.training.step import evaluation_step, train_step
 
 
 def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Names, shapes and types of a batch's arrays, as `loader.assemble` makes them."""
+    """Return names, shapes and types of a batch's arrays, as `loader.assemble` makes them."""
     source, target = (shape.rows, shape.source), (shape.rows, shape.target)
     arrays = {
         "encoder_input_tokens": (source, np.int32),
@@ -39,7 +39,7 @@ def fresh_state(
     model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, abstract: TrainState, mesh: jax.sharding.Mesh
 ) -> TrainState:
     """Make the state before the first step, laid out like `abstract`."""
-    make = traced_on(mesh, functools.partial(initial_state, model, optimizer, config))
+    make = functools.partial(initial_state, model.on(mesh), optimizer, config)
     return jax.jit(make, out_shardings=shardings_of(abstract))()
 
 
@@ -47,12 +47,12 @@ def jitted_step(
     model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, abstract: TrainState, mesh: jax.sharding.Mesh
 ):
     """Return `(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout."""
-    step = traced_on(mesh, functools.partial(train_step, model, optimizer, config))
+    step = functools.partial(train_step, model.on(mesh), optimizer, config)
     return jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(abstract), None))
 
 
 class TrainPrograms:
-    """`step(state, batch)`, compiled ahead of time for each shape; a call with another shape is an error, never a compilation."""
+    """The training step, compiled ahead of time for each shape; a call with another shape is an error, never a compilation."""
 
     def __init__(
         self,
@@ -74,23 +74,23 @@ class TrainPrograms:
         return self._programs[shape](state, batch)
 
     def memory(self, shape: Shape) -> int | None:
-        """Bytes on a device: arguments and temporaries; None where the compiler does not tell."""
+        """Return bytes on a device, arguments and temporaries; None if the compiler does not report them."""
         analysis = self._programs[shape].memory_analysis()
         return None if analysis is None else analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
     def describe(self) -> list[str]:
-        """A line for each shape."""
+        """Return a line for each shape."""
         lines = []
         for shape in self.shapes:
             memory = self.memory(shape)
-            told = "" if memory is None else f", {memory / 2**20:,.0f} MiB on a device"
-            lines.append(f"  {shape.rows} rows x {shape.source} source x {shape.target} target positions{told}")
+            size = "" if memory is None else f", {memory / 2**20:,.0f} MiB on a device"
+            lines.append(f"  {shape.rows} rows x {shape.source} source x {shape.target} target positions{size}")
         return lines
 
 
 def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable:
     """Return `(params, batch) -> LossSums`, compiled for each shape when it first occurs."""
-    return jax.jit(traced_on(mesh, functools.partial(evaluation_step, model, label_smoothing)))
+    return jax.jit(functools.partial(evaluation_step, model.on(mesh), label_smoothing))
 
 
 def _compile_all(lowerings: Sequence[Callable]) -> list:

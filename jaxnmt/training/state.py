@@ -13,21 +13,22 @@ from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.sharding import param_shardings, path_name, replicated, state_shardings
+from jaxnmt.parallel.axes import path_name
+from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step reads and writes.
+    """All that a training step reads and writes.
 
     Attributes:
         step: int32, steps taken.
         params: float32 parameters; those of a user's own model may have any float dtype.
         opt_state: optax's, for float32 parameters: squares of gradients would be lost in float16, and small changes in bfloat16.
         ema: exponential moving average of the parameters, or None; at least float32: what a step adds is lost in fewer bits.
-        lr_scale: float32, what the plateau schedule has cut the learning rate to.
-        bad_steps: int32, how many steps in a row were skipped because their gradient was not finite.
+        lr_scale: float32, the factor that the plateau schedule has cut the learning rate by.
+        bad_steps: int32, steps in a row that were skipped because their gradient was not finite.
     """
 
     step: jax.Array
@@ -39,7 +40,7 @@ class TrainState:
 
     @property
     def eval_params(self):
-        """What validation and decoding use."""
+        """The parameters that validation and decoding use."""
         return self.params if self.ema is None else cast_like(self.params, self.ema)
 
 
@@ -81,13 +82,13 @@ def _refuse_integers(params: Any) -> None:
 
 
 def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh) -> TrainState:
-    """Shapes, types and shardings of the state, without making it."""
+    """Return the state's shapes, types and shardings, without computing it."""
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
-    like_params = param_shardings(state.params, mesh)
+    like_params = param_shardings(state.params, model.axes, mesh)
     shardings = TrainState(
         step=replicated(mesh),
         params=like_params,
-        opt_state=state_shardings(state.opt_state, state.params, mesh),
+        opt_state=state_shardings(state.opt_state, state.params, like_params),
         ema=None if state.ema is None else like_params,
         lr_scale=replicated(mesh),
         bad_steps=replicated(mesh),
@@ -96,5 +97,5 @@ def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, conf
 
 
 def shardings_of(tree):
-    """The shardings of a tree of ShapeDtypeStructs."""
+    """Return the shardings of a tree of ShapeDtypeStructs."""
     return jax.tree.map(lambda x: x.sharding, tree)

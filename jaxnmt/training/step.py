@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnmt import config as cfg
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate
@@ -30,7 +30,7 @@ class StepMetrics(NamedTuple):
 def train_step(
     model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, batch: Batch
 ) -> tuple[TrainState, StepMetrics]:
-    """Gradient of the batch's mean token loss, clipped, applied; a step whose gradient is not finite changes only counters.
+    """Take one optimizer step on a batch's mean token loss; if the gradient is not finite, change only counters.
 
     Parameters, optimizer state and EMA keep their dtypes.
     """
@@ -61,10 +61,10 @@ def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, sta
     Returns:
         (params, opt_state, ema), each array with the dtype that it has in `state`.
     """
-    if config.optimizer.clip_norm:
-        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, config.optimizer.clip_norm / (norm + 1e-9)), gradient)
+    if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
+        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
     updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
-    params = cast_like(state.params, jax.tree.map(lambda p, u: p + rate * u, state.params, updates))
+    params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
     ema = state.ema
     if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
         decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
@@ -73,15 +73,16 @@ def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, sta
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
-    """-> the gradient of the mean token loss over the whole batch, and its sums; the batch in `accumulation` parts.
+    """Return the gradient of the batch's mean token loss, and the loss sums, computed in `accumulation` parts.
 
-    Part j holds rows j, j + parts, j + 2 parts, …: of each device's rows, a share. A row's noise goes by its index in the batch.
+    Part j holds rows j, j + parts, j + 2 parts, ...: an equal number of each device's rows. A row's dropout depends on its index in the
+    whole batch.
     """
     parts, rows = config.accumulation, batch["decoder_target_tokens"].shape[0]
     tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
 
     def part_loss(params, part, rows_B):
-        noise = Noise.of(config.seed, state.step, rows_B)
+        noise = DropoutKey.of(config.seed, state.step, rows_B)
         sums = batch_loss(model, params, part, noise, config.label_smoothing)
         return sums.loss / tokens, sums
 
@@ -98,5 +99,5 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
 
 
 def evaluation_step(model: Seq2Seq, label_smoothing: float, params, batch: Batch) -> LossSums:
-    """The loss of a batch without dropout."""
+    """Return the loss of a batch without dropout."""
     return batch_loss(model, params, batch, None, label_smoothing)

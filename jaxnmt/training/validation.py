@@ -12,7 +12,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.prepared import Prepared
 from jaxnmt.io import files
-from jaxnmt.parallel.sharding import batch_parts, to_mesh
+from jaxnmt.parallel.sharding import num_shards, to_mesh
 from jaxnmt.training.metrics import perplexity
 
 
@@ -21,7 +21,7 @@ def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg
     tokenizer, pairs = data.tokenizer, data.validation
     ids = zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True)
     sums = []
-    for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, batch_parts(mesh)):
+    for _, arrays in evaluation_batches(ids, config.batching.tokens, config.data.max_length, num_shards("B", mesh)):
         sums.append(evaluate(params, to_mesh(arrays, mesh)))
     totals = [jax.device_get(part) for part in sums]
     tokens = sum(float(part.tokens) for part in totals)

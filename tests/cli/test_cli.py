@@ -231,7 +231,7 @@ def test_it_is_said_where_training_begins_and_which_save_was_not_finished(traine
 
 
 def test_a_run_that_another_process_trains_is_refused_until_that_one_has_ended(trained, capsys):
-    code = "with run_directory.held(pathlib.Path(sys.argv[1]), print): print('held', flush=True), input()"
+    code = "with run_directory.locked(pathlib.Path(sys.argv[1]), print): print('held', flush=True), input()"
     command = [sys.executable, "-c", f"import pathlib, sys; from jaxnmt.runs import directory as run_directory\n{code}", "runs/quickstart"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "held\n"

@@ -357,7 +357,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
 @pytest.mark.parametrize("name", ["train.log", "train.log.1", "log", "log.txt", "nohup.out", "slurm-7.err"])
 def test_a_folder_that_holds_a_log_may_become_a_run(name, tmp_path):
     (tmp_path / name).write_text("starting\n")
-    with run_directory.held(tmp_path, print):
+    with run_directory.locked(tmp_path, print):
         assert run_directory.start(tmp_path, Experiment()) is False
     assert run_directory.read(tmp_path) == Experiment() and (tmp_path / name).read_text() == "starting\n"
 

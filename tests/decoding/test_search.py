@@ -72,19 +72,19 @@ def test_a_beam_wide_enough_is_exact(alpha, seed):
     expected = brute_force(chain_log_probs(params), limit, alpha)
     assert len(expected) == 40
     found = decode(params, SearchOptions(40, limit, alpha), [limit])
-    assert [words(row) for row in found.tokens_BKL[0]] == [tokens for _, tokens in expected]
-    np.testing.assert_allclose(found.scores_BK[0], [score for score, _ in expected], rtol=1e-5)
+    assert [words(row) for row in found.tokens_BWT[0]] == [tokens for _, tokens in expected]
+    np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], rtol=1e-5)
 
 
 def test_a_narrow_beam_is_sorted_and_finds_the_best_of_this_chain():
     params = table(2)
     expected = brute_force(chain_log_probs(params), 5, 1.0)
     for beam in (2, 5):
-        scores = decode(params, SearchOptions(beam, 5, 1.0), [5]).scores_BK[0]
+        scores = decode(params, SearchOptions(beam, 5, 1.0), [5]).scores_BW[0]
         assert (np.diff(scores) <= 0).all()
     found = decode(params, SearchOptions(5, 5, 1.0), [5])
-    assert len({tuple(row) for row in found.tokens_BKL[0].tolist()}) == 5  # all different
-    assert words(found.tokens_BKL[0, 0]) == expected[0][1]
+    assert len({tuple(row) for row in found.tokens_BWT[0].tolist()}) == 5  # all different
+    assert words(found.tokens_BWT[0, 0]) == expected[0][1]
 
 
 def by_the_book(params, beam, limit, alpha):
@@ -106,8 +106,8 @@ def by_the_book(params, beam, limit, alpha):
 def test_a_narrow_beam_is_the_books(beam, seed):
     params = table(seed).at[:, EOS].add(1.0)
     found, expected = decode(params, SearchOptions(beam, 6, 1.0), [6]), by_the_book(params, beam, 6, 1.0)
-    assert [words(row) for row in found.tokens_BKL[0]] == [tokens for _, tokens in expected]
-    np.testing.assert_allclose(found.scores_BK[0], [score for score, _ in expected], rtol=1e-5)
+    assert [words(row) for row in found.tokens_BWT[0]] == [tokens for _, tokens in expected]
+    np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], rtol=1e-5)
 
 
 def by_hand():
@@ -120,19 +120,19 @@ def by_hand():
 
 def test_greedy_and_beam_by_hand():
     greedy = decode(by_hand(), SearchOptions(1, 6, 0.0), [6])
-    assert words(greedy.tokens_BKL[0, 0]) == [4, 5, EOS] and greedy.log_probs_BK[0, 0] == pytest.approx(math.log(0.306), abs=1e-5)
+    assert words(greedy.tokens_BWT[0, 0]) == [4, 5, EOS] and greedy.log_probs_BW[0, 0] == pytest.approx(math.log(0.306), abs=1e-5)
     beam = decode(by_hand(), SearchOptions(3, 6, 0.0), [6])
-    assert words(beam.tokens_BKL[0, 0]) == [EOS] and beam.scores_BK[0, 0] == pytest.approx(math.log(0.4), abs=1e-5)
+    assert words(beam.tokens_BWT[0, 0]) == [EOS] and beam.scores_BW[0, 0] == pytest.approx(math.log(0.4), abs=1e-5)
 
 
 def test_length_penalty_by_hand():
     # log 0.306 / (8/6)^2 = -0.666, log 0.294 / (7/6)^2 = -0.899, log 0.4 / 1 = -0.916
     beam = decode(by_hand(), SearchOptions(3, 6, 2.0), [6])
-    assert [words(row) for row in beam.tokens_BKL[0]] == [[4, 5, EOS], [4, EOS], [EOS]]
-    np.testing.assert_allclose(beam.scores_BK[0], [math.log(0.306) * 36 / 64, math.log(0.294) * 36 / 49, math.log(0.4)], rtol=1e-4)
-    np.testing.assert_allclose(beam.log_probs_BK[0], [math.log(0.306), math.log(0.294), math.log(0.4)], rtol=1e-4)
+    assert [words(row) for row in beam.tokens_BWT[0]] == [[4, 5, EOS], [4, EOS], [EOS]]
+    np.testing.assert_allclose(beam.scores_BW[0], [math.log(0.306) * 36 / 64, math.log(0.294) * 36 / 49, math.log(0.4)], rtol=1e-4)
+    np.testing.assert_allclose(beam.log_probs_BW[0], [math.log(0.306), math.log(0.294), math.log(0.4)], rtol=1e-4)
     greedy = decode(by_hand(), SearchOptions(1, 6, 2.0), [6])
-    assert greedy.scores_BK[0, 0] == pytest.approx(math.log(0.306) * 36 / 64, rel=1e-4)
+    assert greedy.scores_BW[0, 0] == pytest.approx(math.log(0.306) * 36 / 64, rel=1e-4)
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -160,12 +160,12 @@ def test_room_beyond_the_limits_is_not_walked_through(beam):
     never_ending = table(3).at[:, EOS].set(-30.0)
     found = search(Counted(), SearchOptions(beam, 50), never_ending, {"encoder_input_tokens": np.ones((2, 2), np.int32)}, np.array([1, 4]))
     jax.effects_barrier()
-    assert len(steps) == 4 and [len(words(row)) for row in found.tokens_BKL[:, 0]] == [1, 4]
+    assert len(steps) == 4 and [len(words(row)) for row in found.tokens_BWT[:, 0]] == [1, 4]
 
 
 def test_places_that_no_hypothesis_takes_are_marked():
     beam = decode(by_hand(), SearchOptions(3, 2, 0.0), [1])
-    assert words(beam.tokens_BKL[0, 0]) == [EOS] and (beam.scores_BK[0, 1:] == NEVER).all()
+    assert words(beam.tokens_BWT[0, 0]) == [EOS] and (beam.scores_BW[0, 1:] == NEVER).all()
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -173,7 +173,7 @@ def test_every_sentence_ends_once_at_its_own_limit_and_names_no_special_token(be
     params = table(3).at[:, EOS].set(-30.0).at[:, PAD].set(50.0).at[:, BOS].set(50.0)  # it would never end, and loves PAD and BOS
     limits = [1, 3, 7, 4]
     found = decode(params, SearchOptions(beam, 7), limits)
-    for rows, limit in zip(found.tokens_BKL, limits, strict=True):
+    for rows, limit in zip(found.tokens_BWT, limits, strict=True):
         best = words(rows[0])
         assert len(best) == limit and best[-1] == EOS and not {PAD, BOS, EOS} & set(best[:-1])
         assert (rows[0, limit:] == PAD).all()
@@ -186,30 +186,30 @@ def test_a_sentence_does_not_know_its_batch(beam):
     together = decode(params, SearchOptions(beam, 6), limits)
     for i, limit in enumerate(limits):
         alone = decode(params, SearchOptions(beam, 8), [limit])  # and with more room
-        np.testing.assert_array_equal(together.tokens_BKL[i], alone.tokens_BKL[0, :, :6])
-        np.testing.assert_allclose(together.scores_BK[i], alone.scores_BK[0], atol=1e-5)
+        np.testing.assert_array_equal(together.tokens_BWT[i], alone.tokens_BWT[0, :, :6])
+        np.testing.assert_allclose(together.scores_BW[i], alone.scores_BW[0], atol=1e-5)
 
 
-def forbid_four(tokens_BKL, written, log_p_BKV):
-    return log_p_BKV.at[..., 4].set(-jnp.inf)
+def forbid_four(tokens_BWT, written, log_p_BWV):
+    return log_p_BWV.at[..., 4].set(-jnp.inf)
 
 
-def no_token_twice(tokens_BKL, written, log_p_BKV):
+def no_token_twice(tokens_BWT, written, log_p_BWV):
     """Reads the history, so that its places and their order are tested too."""
-    is_written_L = jnp.arange(tokens_BKL.shape[-1]) < written
-    used = (jax.nn.one_hot(tokens_BKL, VOCAB) * is_written_L[:, None]).sum(-2) > 0
-    return jnp.where(used, -jnp.inf, log_p_BKV)
+    is_written_L = jnp.arange(tokens_BWT.shape[-1]) < written
+    used = (jax.nn.one_hot(tokens_BWT, VOCAB) * is_written_L[:, None]).sum(-2) > 0
+    return jnp.where(used, -jnp.inf, log_p_BWV)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 def test_processors_change_what_may_be_said(beam):
     params = table(5).at[:, 4].add(4.0).at[:, EOS].add(-4.0)
-    assert 4 in decode(params, SearchOptions(beam, 6), [6]).tokens_BKL[0, 0]
+    assert 4 in decode(params, SearchOptions(beam, 6), [6]).tokens_BWT[0, 0]
     without = decode(params, SearchOptions(beam, 6, processors=(forbid_four,)), [6])
-    real = without.tokens_BKL[0][without.scores_BK[0] > NEVER]
+    real = without.tokens_BWT[0][without.scores_BW[0] > NEVER]
     assert len(real) and 4 not in real
     once = decode(params, SearchOptions(beam, 6, processors=(no_token_twice,)), [6])
-    for row, score in zip(once.tokens_BKL[0], once.scores_BK[0], strict=True):
+    for row, score in zip(once.tokens_BWT[0], once.scores_BW[0], strict=True):
         assert score <= NEVER / 2 or len(set(words(row))) == len(words(row))
 
 
@@ -231,8 +231,8 @@ def test_a_beam_over_a_transformer_is_exact_too():
     of = {tuple(tokens): sum(table_NTV[n, t, token] for t, token in enumerate(tokens)) for n, tokens in enumerate(every)}
     expected = brute_force(lambda tokens: of[tuple(tokens)], limit, 1.0)
     found = jax.jit(functools.partial(search, model))(SearchOptions(40, limit, 1.0), params, source, np.array([limit], np.int32))
-    np.testing.assert_allclose(found.scores_BK[0], [score for score, _ in expected], atol=1e-5)
+    np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], atol=1e-5)
     gaps = [abs(a[0] - b[0]) for a, b in itertools.pairwise(expected)]
     for k in range(40):
         if min(gaps[max(k - 1, 0) : k + 1]) > 1e-5:
-            assert words(found.tokens_BKL[0, k]) == expected[k][1]
+            assert words(found.tokens_BWT[0, k]) == expected[k][1]

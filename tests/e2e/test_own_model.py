@@ -38,7 +38,7 @@ SETTINGS = {
 def folder(tmp_path_factory):
     """The page's code as a file, two files of text, and a run of eight steps whose config file is gone."""
     folder = tmp_path_factory.mktemp("own")
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     (folder / "conv.py").write_text(code)
     tiny.write_text(folder, "text", 120, 1)
     assert cli.main(command(folder, "run")) == 0

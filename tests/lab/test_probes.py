@@ -21,7 +21,7 @@ from jaxnmt.lab.laws.subject import FIRST_WORD
 from jaxnmt.lab.probes import gradients, recall, steptime
 from jaxnmt.lab.probes.subjects import Subject, resized, subjects
 from jaxnmt.models import cells
-from jaxnmt.models.recurrent import RecurrentMemory, mirror
+from jaxnmt.models.recurrent import RecurrentMemory, reverse_sequence
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loss import batch_loss
 
@@ -253,7 +253,7 @@ def test_the_key_was_read_so_many_steps_ago_whichever_way_the_model_reads(name, 
     is_key = (source >= FIRST_WORD) & (source < FIRST_WORD + recall.KEYS)
     assert (is_key.sum(1) == 1).all() and (source[is_key] == key[:, 0]).all() and (source[:, -1] == EOS).all()
     assert len(set(key[:, 0])) > recall.KEYS / 2 and source.max() < recall.VOCABULARY and source.min() == EOS
-    read = np.asarray(mirror(source.T, source.T > 0)).T if getattr(config, "reverse_source", False) else source
+    read = np.asarray(reverse_sequence(source.T, source.T > 0)).T if getattr(config, "reverse_source", False) else source
     ways = [read] if name != "gnmt" else [read, read[:, ::-1]]  # read backwards, the end token comes first: n - 1 words are left
     for way, steps in zip(ways, (distance, distance - 1), strict=False):
         assert (way.shape[1] - 1 - np.argmax(np.isin(way, key), axis=1) == steps).all()
@@ -375,4 +375,12 @@ def test_a_band_is_from_quartile_to_quartile():
 
 def test_too_few_tokens_for_a_row_are_refused(capsys):
     assert cli.main(["probe", "steptime", "quickstart", "--lengths", "16", "512", "--tokens", "256"]) == 2
-    assert "--tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--tokens is 256" in said and "512" in said
+
+
+@pytest.mark.parametrize("words, shown", [(("--lengths", "16", "0"), "(16, 0)"), (("--lengths",), "()"), (("--tokens", "0"), "0")])
+def test_numbers_that_cannot_be_are_refused(words, shown, capsys):
+    assert cli.main(["probe", "steptime", "quickstart", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]} is {shown}" in said and "above 0" in said

@@ -21,6 +21,7 @@ from jaxnmt.evaluation.test_sets import make
 from jaxnmt.lab.probes import contrast, contrast_pairs, embeddings, gates, length
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.seq2seq import build_model
+from jaxnmt.run import Run
 from jaxnmt.training.loop import train
 
 WORDS = "a man in the red hat sits on his old bench and reads".split()
@@ -264,8 +265,9 @@ def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):
     for name, line in (("t.en", "s"), ("t.de", "Der Mann hebt seine Hand"), ("v.en", "s"), ("v.de", "Ein Mann hebt seine Hand")):
         (tmp_path / name).write_text(f"{line}\n")
     data = {f"data.{split}": (f"{tmp_path}/{n}.en", f"{tmp_path}/{n}.de") for split, n in (("test", "t"), ("validation", "v"))}
-    runs = {str(tmp_path / "run"): cfg.replace(cfg.Experiment(), **data)}
-    pairs = contrast_pairs.of_runs(runs, str(tmp_path / "rules.toml"), [], ())
+    (tmp_path / "run").mkdir()
+    save_config(cfg.replace(cfg.Experiment(), **data), tmp_path / "run" / "config.json")
+    pairs = contrast_pairs.of_runs([Run(tmp_path / "run")], str(tmp_path / "rules.toml"), [], ())
     assert [pair.right.split()[0] for pair in pairs] == ["Der", "Ein"]
 
 
@@ -277,7 +279,7 @@ def test_rules_that_are_wanted_shipped_or_wrong(tmp_path):
     (tmp_path / "bad.toml").write_text("[[rules]]\nname = 'x'\n")
     for name, only, says in (
         (str(tmp_path / "bad.toml"), [], "agree"),
-        ("xx", [], "shipped rules are: de"),
+        ("xx", [], "shipped rules for: de"),
         ("de", ["whose"], "possessive, relative"),
     ):
         with pytest.raises(UserError, match=says):

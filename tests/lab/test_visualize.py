@@ -15,7 +15,7 @@ from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import record as records
 from jaxnmt.lab.visualize.page import page
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loop import train
 
 WITHOUT = ["bag", "elman", "sutskever", "cho", "own"]

@@ -70,7 +70,7 @@ def translator_of(name: str, mesh: Mesh | None) -> Translator:
     model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
     if mesh is not None:
-        params = jax.device_put(params, param_shardings(params, make_mesh(mesh)))
+        params = jax.device_put(params, param_shardings(params, model.axes, make_mesh(mesh)))
     return Translator(model, params, tokenizer, 12)
 
 

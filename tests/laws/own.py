@@ -38,7 +38,7 @@ class AverageModule(nn.Module):
         seen = jnp.ones_like(tokens) if self.config.fault == "reads padding" else tokens > 0
         x = jnp.tanh(self.words(tokens) * (1 + self.positions(jnp.arange(tokens.shape[1]))))
         if noise is not None and self.config.dropout:
-            keep = noise.at("source").bits(x.shape) >= jnp.uint32(int(self.config.dropout * 2**32))
+            keep = noise.fold_in("source").bits(x.shape) >= jnp.uint32(int(self.config.dropout * 2**32))
             rows = x.shape[0] if self.config.fault == "counts rows" else 1
             x = jnp.where(keep, x, 0) / (1 - self.config.dropout) / rows
         mean = (x * seen[..., None]).sum(1) / jnp.maximum(seen.sum(1), 1)[:, None]

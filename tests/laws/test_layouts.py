@@ -22,9 +22,9 @@ PAIRS = tiny.random_pairs(7)
 def test_stacking_and_unstacking_are_inverse_for_parameters_and_optimizer_states(name):
     config = cfg.replace(tiny.BASE, num_encoder_layers=12)  # layer_10 comes after layer_9, not after layer_1
     model, scanned = tiny.model_of(config), tiny.model_of(cfg.replace(config, scan_layers=True))
-    optimizer = make_optimizer(cfg.Optimizer(name=name))
     random = np.random.default_rng(0)
-    shapes = [jax.eval_shape(lambda m=m: initial_state(m, optimizer, cfg.Training(ema_decay=0.9))) for m in (model, scanned)]
+    optimizers = {m: make_optimizer(cfg.Optimizer(name=name), m.axes) for m in (model, scanned)}
+    shapes = [jax.eval_shape(lambda m=m: initial_state(m, optimizers[m], cfg.Training(ema_decay=0.9))) for m in (model, scanned)]
     state = jax.tree.map(lambda x: random.integers(0, 99, x.shape).astype(x.dtype), shapes[0])
     stacked = stack_layers(state)
     same_shape = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), stacked, shapes[1])

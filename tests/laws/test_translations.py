@@ -183,7 +183,7 @@ def test_numbers_among_the_options_compile_nothing(translate):
 
 def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():
     def rooms(length, *limits):
-        return [translators.room(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]
+        return [translators.target_length(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]
 
     assert rooms(16, (1.5, 20), (1.0, 3), (0.1, 0), (1.6, 20), (3.0, 40), (3.0, 41)) == [44, 44, 44, 88, 88, 176]
 

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnmt.models.layers import Noise, dropout
+from jaxnmt.models.layers import DropoutKey, dropout
 
 ROWS = jnp.arange(64)
 
 
 def noise(seed=1, step=7, rows=ROWS):
-    return Noise.of(seed, jnp.int32(step), rows)
+    return DropoutKey.of(seed, jnp.int32(step), rows)
 
 
 def mask(noise, shape=(64, 10, 20), rate=0.5):
@@ -38,12 +38,12 @@ OTHERS = {
     "seed": noise(seed=2),
     "step": noise(step=8),
     "next seed, last step": noise(seed=2, step=6),
-    "site": noise().at("mlp"),
-    "other site": noise().at("residual"),
-    "layer": noise().at(0),
-    "other layer": noise().at(1),
-    "site of a layer": noise().at(0).at("mlp"),
-    "site of another layer": noise().at(1).at("mlp"),
+    "site": noise().fold_in("mlp"),
+    "other site": noise().fold_in("residual"),
+    "layer": noise().fold_in(0),
+    "other layer": noise().fold_in(1),
+    "site of a layer": noise().fold_in(0).fold_in("mlp"),
+    "site of another layer": noise().fold_in(1).fold_in("mlp"),
     "rows": noise(rows=ROWS + 64),
 }
 
@@ -57,7 +57,7 @@ def test_masks_of_different_sites_layers_steps_seeds_and_rows_are_independent():
 
 def signs(noise, count=2**14):
     """+1 or -1 for each of `count` elements of one row."""
-    return np.where(np.asarray(Noise(noise.key, jnp.zeros(1, jnp.uint32)).bits((1, count)))[0] >> 31, 1.0, -1.0)
+    return np.where(np.asarray(DropoutKey(noise.key, jnp.zeros(1, jnp.uint32)).bits((1, count)))[0] >> 31, 1.0, -1.0)
 
 
 def strongest_correlation(a, b):
@@ -77,11 +77,11 @@ def strongest_correlation(a, b):
 
 
 BITS = (0, 1, 3, 7, 11, 15, 19, 23, 27, 31)
-PAIRS = {f"keys that differ in bit {bit}": (noise(), Noise(noise().key ^ jnp.uint32(1 << bit), ROWS)) for bit in BITS} | {
-    "two sites": (noise().at("mlp"), noise().at("residual")),
-    "two layers": (noise().at(0).at("mlp"), noise().at(1).at("mlp")),
-    "two steps": (noise(step=7).at("mlp"), noise(step=8).at("mlp")),
-    "two seeds": (noise(seed=1).at("mlp"), noise(seed=2).at("mlp")),
+PAIRS = {f"keys that differ in bit {bit}": (noise(), DropoutKey(noise().key ^ jnp.uint32(1 << bit), ROWS)) for bit in BITS} | {
+    "two sites": (noise().fold_in("mlp"), noise().fold_in("residual")),
+    "two layers": (noise().fold_in(0).fold_in("mlp"), noise().fold_in(1).fold_in("mlp")),
+    "two steps": (noise(step=7).fold_in("mlp"), noise(step=8).fold_in("mlp")),
+    "two seeds": (noise(seed=1).fold_in("mlp"), noise(seed=2).fold_in("mlp")),
 }
 
 
@@ -106,5 +106,5 @@ def test_a_rows_mask_is_its_own_whatever_batch_it_is_in():
 
 
 def test_the_layers_index_may_be_traced():
-    traced = jax.jit(lambda layer: noise().at(layer).bits((64, 3)))(jnp.uint32(3))
-    np.testing.assert_array_equal(traced, noise().at(3).bits((64, 3)))
+    traced = jax.jit(lambda layer: noise().fold_in(layer).bits((64, 3)))(jnp.uint32(3))
+    np.testing.assert_array_equal(traced, noise().fold_in(3).bits((64, 3)))

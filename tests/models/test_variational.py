@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 
 ROWS, STEPS, WIDTH = 3, 4, 256
 SCALE = 2.0**-10  # of what goes into Luong's tanh
@@ -89,7 +89,7 @@ def ways(x_BTD):
 
 
 def noise(step=0):
-    return Noise.of(1, jnp.int32(step), jnp.arange(ROWS))
+    return DropoutKey.of(1, jnp.int32(step), jnp.arange(ROWS))
 
 
 @pytest.mark.parametrize("layers", [1, 2])

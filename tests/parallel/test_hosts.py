@@ -11,7 +11,7 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.loader import assemble, batches
 from jaxnmt.errors import UserError
-from jaxnmt.parallel.sharding import batch_parts, make_mesh, rows_held
+from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards
 
 ACCUMULATION = 2
 PAIRS = 700
@@ -38,11 +38,11 @@ class Hosts:
         self.count = count
 
     def rows(self, host, rows):
-        return rows_held(self.mesh, rows, tuple(d for d in self.devices if d.process_index == host))
+        return local_rows(self.mesh, rows, tuple(d for d in self.devices if d.process_index == host))
 
     def plan(self, layout="packed"):
         batching = Batching(layout=layout, tokens=230, row_length=16, max_shapes=2)
-        padding = ACCUMULATION * batch_parts(self.mesh)
+        padding = ACCUMULATION * num_shards("B", self.mesh)
         return BatchPlan([CORPUS.lengths], [1.0], batching, 1, 16, row_multiple=ACCUMULATION, row_padding=padding)
 
     def read(self, layout, start, stop):
@@ -50,7 +50,7 @@ class Hosts:
         plan, found = self.plan(layout), {}
         for step in range(start, stop):
             planned = plan.batch(step)
-            assert planned.shape.rows % (ACCUMULATION * batch_parts(self.mesh)) == 0
+            assert planned.shape.rows % (ACCUMULATION * num_shards("B", self.mesh)) == 0
             shares = [planned.only(self.rows(host, planned.shape.rows)) for host in range(self.count)]
             found[step] = collections.Counter(index for share in shares for index in share.index.tolist())
         return found

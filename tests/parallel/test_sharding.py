@@ -1,4 +1,4 @@
-"""The table of sharding rules, on the abstract: no device but the CPU's is needed."""
+"""How parameters and optimizer states lie on a mesh, on the abstract: no device but the CPU's is needed."""
 
 import dataclasses
 
@@ -14,6 +14,7 @@ from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import EncoderDecoder, build_model
 from jaxnmt.parallel import sharding
+from jaxnmt.parallel.axes import UNDECLARED, path_name
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import initial_state
 
@@ -32,13 +33,64 @@ RUNGS = {
 OURS = VARIANTS | RUNGS | {f"config {name}": load_config(name).model for name in shipped_configs()}
 
 
+def by_name(tree):
+    return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 @pytest.mark.parametrize("name", OURS)
-def test_exactly_one_rule_matches_every_parameter_of_ours(name):
-    vocabulary = 29
-    params = jax.eval_shape(build_model(OURS[name], vocabulary, vocabulary).init, jax.random.key(0))
-    for path, x in jax.tree_util.tree_leaves_with_path(params):
-        found = sharding.path_name(path)
-        assert len(sharding.matching_rules(found, x.ndim)) == 1, found
+def test_every_parameter_of_ours_declares_its_axes(name):
+    axes = by_name(build_model(OURS[name], 29, 29).axes)
+    assert not [path for path, letters in axes.items() if UNDECLARED in letters]
+    assert {path for path, letters in axes.items() if letters.startswith("L")} == {path for path in axes if "/layers/" in path}
+
+
+D, H = "fsdp", "tensor"
+LAYOUTS = {
+    "shared_embedding/table": (H, D),
+    "encoder_positions/table": (None, D),
+    "encoder/layer_0/self_attention/qkv/kernel": (D, None, H, None),
+    "encoder/layer_0/self_attention/qkv/bias": (None, H, None),
+    "encoder/layer_0/self_attention/out/kernel": (H, None, D),
+    "encoder/layer_0/self_attention/out/bias": (None,),
+    "encoder/layer_0/self_attention_norm/scale": (None,),
+    "decoder/layer_0/cross_attention/q/kernel": (D, H, None),
+    "decoder/layer_0/cross_attention/kv/kernel": (D, None, H, None),
+    "decoder/layer_0/mlp/wi/kernel": (D, H),
+    "decoder/layer_0/mlp/wi/bias": (H,),
+    "decoder/layer_0/mlp/wo/kernel": (H, D),
+    "decoder/layer_0/mlp/wo/bias": (None,),
+}
+RECURRENT_LAYOUTS = {
+    "output_embedding/table": (H, D),
+    "encoder/layer_0/input/kernel": (D, None, None),
+    "encoder/backward_layer_0/recurrent/kernel": (D, None, None),
+    "encoder/layer_0/input/bias": (None, None),
+    "decoder/layer_0/recurrent_norm_scale": (None,),
+    "decoder/combine/kernel": (D, None),
+    "decoder/cross_attention/keys_dense/kernel": (D, None),
+    "decoder/cross_attention/place_kernel/kernel": (D, None),
+    "decoder/cross_attention/place_scorer": (None,),
+    "bridge/kernel": (D, None, None, None),
+    "bridge/bias": (None, None, None),
+}
+
+
+def specs_of(model):
+    return {name: tuple(s.spec) for name, s in by_name(sharding.param_shardings(model.shapes, model.axes, GRID)).items()}
+
+
+def test_heads_width_and_vocabulary_lie_over_the_tensor_axis_and_vectors_are_whole():
+    config = replace(tiny.BASE, positions="learned")
+    specs, scanned = (specs_of(build_model(replace(config, scan_layers=scan), 29, 29)) for scan in (False, True))
+    assert {name: specs[name] for name in LAYOUTS} == LAYOUTS
+    stacked = {name.replace("layer_0", "layers"): (None,) * ("layer_0" in name) + spec for name, spec in LAYOUTS.items()}
+    assert {name: scanned[name] for name in stacked} == stacked
+
+
+def test_recurrent_kernels_lie_over_fsdp_on_their_input_side_and_never_over_tensor():
+    specs = specs_of(build_model(RUNGS["normalised"], 29, 29))
+    assert {name: specs[name] for name in RECURRENT_LAYOUTS} == RECURRENT_LAYOUTS
+    assert {name for name, spec in specs.items() if "tensor" in spec} == {f"{x}_embedding/table" for x in ("source", "target", "output")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,26 +125,29 @@ class OwnModule(EncoderDecoder):
     def step(self, memory, carry, token_B): ...
 
 
-def test_a_parameter_without_a_rule_is_whole_everywhere_and_others_of_the_same_model_are_not():
-    params = jax.eval_shape(build_model(Own(), 29, 29).init, jax.random.key(0))
-    specs = {sharding.path_name(path): s.spec for path, s in jax.tree_util.tree_leaves_with_path(sharding.param_shardings(params, GRID))}
-    assert specs.pop("target_embedding/table") == specs.pop("output_embedding/table") == PartitionSpec("tensor", "fsdp")
+def test_an_undeclared_parameter_is_whole_everywhere_and_others_of_the_same_model_are_not():
+    specs = specs_of(build_model(Own(), 29, 29))
+    assert specs.pop("target_embedding/table") == specs.pop("output_embedding/table") == ("tensor", "fsdp")
     assert set(specs) == {f"encoder/{layer}/{name}" for layer in ("kv", "out") for name in ("kernel", "bias")}
     assert all(set(spec) <= {None} for spec in specs.values())
+
+
+def around(model, optimizer, **fields):
+    """-> a state, the shardings of its parameters, and those of its optimizer state."""
+    rule = make_optimizer(Optimizer(name=optimizer, **fields), model.axes)
+    state = jax.eval_shape(lambda: initial_state(model, rule, Training()))
+    params = sharding.param_shardings(state.params, model.axes, GRID)
+    return rule, state, params, sharding.state_shardings(state.opt_state, state.params, params)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adafactor", "muon"])
 @pytest.mark.parametrize("name", ["rotary", "scanned"])
 def test_optimizer_states_lie_like_their_parameters(name, optimizer):
-    rule = make_optimizer(Optimizer(name=optimizer))
-    state = jax.eval_shape(lambda: initial_state(tiny.model_of(VARIANTS[name]), rule, Training()))
-    params = jax.tree_util.tree_leaves_with_path(sharding.param_shardings(state.params, GRID))
-    specs = {sharding.path_name(path): s.spec for path, s in params}
-    shapes = {sharding.path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
-    laid = jax.tree_util.tree_leaves_with_path(sharding.state_shardings(state.opt_state, state.params, GRID))
+    _, state, params, laid = around(tiny.model_of(VARIANTS[name]), optimizer)
+    specs, shapes = {name: s.spec for name, s in by_name(params).items()}, {name: x.shape for name, x in by_name(state.params).items()}
     matched = 0
-    for (path, s), leaf in zip(laid, jax.tree.leaves(state.opt_state), strict=True):
-        owner = next((known for known in specs if sharding.path_name(path).endswith(f"/{known}")), None)
+    for (path, s), leaf in zip(by_name(laid).items(), jax.tree.leaves(state.opt_state), strict=True):
+        owner = next((known for known in specs if path.endswith(f"/{known}")), None)
         if owner and leaf.shape == shapes[owner]:
             assert s.spec == specs[owner], path
             matched += 1
@@ -103,26 +158,17 @@ def test_optimizer_states_lie_like_their_parameters(name, optimizer):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adafactor", "muon"])
 def test_any_optimizer_takes_a_users_parameters(optimizer):
-    rule = make_optimizer(Optimizer(name=optimizer, weight_decay=0.1))
-    state = jax.eval_shape(lambda: initial_state(build_model(Own(), 29, 29), rule, Training()))
+    rule, state, _, laid = around(build_model(Own(), 29, 29), optimizer, weight_decay=0.0 if optimizer == "adam" else 0.1)
     updates, _ = jax.eval_shape(rule.update, state.params, state.opt_state, state.params)
     assert jax.tree.map(jnp.shape, updates) == jax.tree.map(jnp.shape, state.params)
-    laid = jax.tree.leaves(sharding.state_shardings(state.opt_state, state.params, GRID))
-    assert PartitionSpec("tensor", "fsdp") in {s.spec for s in laid}
+    assert PartitionSpec("tensor", "fsdp") in {s.spec for s in jax.tree.leaves(laid)}
 
 
-def test_rules_lay_heads_width_and_vocabulary_over_the_tensor_axis():
-    assert sharding.param_spec("encoder/layer_0/mlp/wi/kernel", (16, 24), GRID) == PartitionSpec("fsdp", "tensor")
-    assert sharding.param_spec("encoder/layers/mlp/wi/kernel", (3, 16, 24), GRID) == PartitionSpec(None, "fsdp", "tensor")
-    assert sharding.param_spec("shared_embedding/table", (128, 16), GRID) == PartitionSpec("tensor", "fsdp")
-
-
-def test_what_two_rules_know_and_what_does_not_divide_is_refused(monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(ValueError, match="2 sharding rules match .*encoder/layer_0/mlp/wi/kernel"):
-        patch.setattr(sharding, "_RULES", sharding._RULES * 2)
-        sharding.param_spec("encoder/layer_0/mlp/wi/kernel", (16, 24), GRID)
-    with pytest.raises(UserError, match="mesh.tensor 2 does not divide 25.*encoder/layer_0/mlp/wi/kernel"):
-        sharding.param_spec("encoder/layer_0/mlp/wi/kernel", (16, 25), GRID)
+def test_a_mesh_axis_splits_one_dimension_of_a_parameter_and_must_divide_it():
+    assert sharding.param_spec("x", "DD", (16, 24), GRID) == PartitionSpec("fsdp", None)
+    assert sharding.param_spec("x", "-F", (15, 24), GRID) == PartitionSpec(None, "tensor")
+    with pytest.raises(UserError, match=r"mesh.tensor 2 does not divide 25.*wi/kernel \(16, 25\)"):
+        sharding.param_spec("wi/kernel", "DF", (16, 25), GRID)
 
 
 @pytest.mark.parametrize("mesh", [Mesh(data=2), Mesh(data=-1, fsdp=2), Mesh(data=-1, fsdp=-1)])

@@ -78,15 +78,15 @@ def test_a_layer_that_begins_in_a_state_and_reads_a_context(cell, activation):
     theirs = torch_module(cell, activation, INPUTS + context)
     layer = RecurrentLayer(cell, activation, INPUTS, WIDTH, context, jnp.float32)
     tree = lambda read: layer_tree(cell, theirs, read, "l0", INPUTS)  # noqa: E731
-    x_TBD, context_TBC = normal(random, STEPS, ROWS, INPUTS), normal(random, STEPS, ROWS, context)
+    x_TBD, context_TBD = normal(random, STEPS, ROWS, INPUTS), normal(random, STEPS, ROWS, context)
     state = tuple(normal(random, ROWS, WIDTH) for _ in range(2 if cell == "lstm" else 1))
 
-    def run(params, x_TBD, context_TBC, state):
-        return layer.apply({"params": params}, x_TBD, state, context_TBC=context_TBC)
+    def run(params, x_TBD, context_TBD, state):
+        return layer.apply({"params": params}, x_TBD, state, context_TBD=context_TBD)
 
-    ours, pull_back = jax.vjp(run, tree(value), x_TBD, context_TBC, state)
+    ours, pull_back = jax.vjp(run, tree(value), x_TBD, context_TBD, state)
 
-    x, c, first = leaf(x_TBD), leaf(context_TBC), tuple(leaf(part) for part in state)
+    x, c, first = leaf(x_TBD), leaf(context_TBD), tuple(leaf(part) for part in state)
     begun = tuple(part[None] for part in first)
     h_TBD, last = theirs(torch.cat([x, c], -1), begun if cell == "lstm" else begun[0])
     outputs = h_TBD, tuple(part[0] for part in as_tuple(last))

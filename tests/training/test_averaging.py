@@ -30,7 +30,8 @@ def run_of(folder, values, ema=0.0, **changes):
     run = folder / "run"
     run_directory.start(run, experiment)
     prepare(experiment, run / "tokenizer", say=lambda line: None)
-    abstract = abstract_state(Run(run).model, make_optimizer(experiment.optimizer), experiment.training, make_mesh(experiment.mesh))
+    model = Run(run).model
+    abstract = abstract_state(model, make_optimizer(experiment.optimizer, model.axes), experiment.training, make_mesh(experiment.mesh))
     store = Checkpoints(run, experiment.checkpoints)
     for step, value in enumerate(values, 1):
         state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), abstract)

@@ -20,7 +20,7 @@ from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import abstract_state, initial_state
 
 MODEL = tiny.model_of(tiny.RECURRENT["bag"])
-RULE = make_optimizer(Optimizer())
+RULE = make_optimizer(Optimizer(), MODEL.axes)
 TRAINING = Training(ema_decay=0.9)
 SCORE = Score("bleu", 12.25, 3.5, "nrefs:1|tok:13a")
 PROGRESS = Progress(best=SCORE, best_step=3, stale=1, target_tokens=987, window={"loss": 0.1, "steps": 2})

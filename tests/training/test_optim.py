@@ -13,7 +13,7 @@ from jaxnmt.config import Experiment, Optimizer, Schedule, replace
 from jaxnmt.config.checks import validate
 from jaxnmt.errors import UserError
 from jaxnmt.models.layout import stack_layers
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.optim import learning_rate, make_optimizer
 
 NAMES = ("adam", "adamw", "adafactor", "lion", "muon")
@@ -66,12 +66,14 @@ def test_every_rule_moves_every_parameter_finitely_and_decays_matrices_alone(nam
     params = tiny.params_of(tiny.model_of(MODELS[kind]))
     vectors = {path_name(path) for path, x in jax.tree_util.tree_leaves_with_path(params) if x.ndim < 2}
     assert kind != "recurrent" or {"decoder/cross_attention/scorer", "decoder/cross_attention/place_scorer"} <= vectors
+    axes = tiny.model_of(MODELS[kind]).axes
     if kind == "scanned":
         params, vectors = stack_layers(params), {name.replace("layer_0", "layers") for name in vectors}
+        axes = tiny.model_of(replace(MODELS[kind], scan_layers=True)).axes
     gradient = jax.tree.map(jnp.cos, params)
 
     def update(decay):
-        rule = make_optimizer(Optimizer(name=name, weight_decay=decay))
+        rule = make_optimizer(Optimizer(name=name, weight_decay=decay), axes)
         return jax.jit(lambda g: rule.update(g, rule.init(params), params)[0])(gradient)
 
     plain, decayed = update(0.0), update(0.1)
@@ -88,7 +90,7 @@ def test_every_rule_moves_every_parameter_finitely_and_decays_matrices_alone(nam
 
 def test_decay_is_decoupled_and_proportional():
     params = {"wi": {"kernel": jnp.full((2, 2), 3.0), "bias": jnp.full((2,), 3.0)}}
-    rule = make_optimizer(Optimizer(name="adamw", weight_decay=0.1))
+    rule = make_optimizer(Optimizer(name="adamw", weight_decay=0.1), {"wi": {"kernel": "DF", "bias": "F"}})
     updates, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
     np.testing.assert_allclose(updates["wi"]["kernel"], -0.3, rtol=1e-6)
     assert (updates["wi"]["bias"] == 0).all()
@@ -96,7 +98,7 @@ def test_decay_is_decoupled_and_proportional():
 
 def test_adam_by_hand():
     # the first update is the gradient's sign; after a second gradient g2: m = (b1 (1-b1) g1 + (1-b1) g2) / (1 - b1^2), v likewise
-    rule = make_optimizer(Optimizer(name="adam", beta1=0.9, beta2=0.98, epsilon=0.0))
+    rule = make_optimizer(Optimizer(name="adam", beta1=0.9, beta2=0.98, epsilon=0.0), {"x": "D"})
     params = {"x": jnp.zeros(1)}
     first, state = rule.update({"x": jnp.array([4.0])}, rule.init(params), params)
     assert float(first["x"][0]) == pytest.approx(-1.0, rel=1e-5)
@@ -110,7 +112,7 @@ def test_muon_updates_have_one_scale_in_all_directions():
     """What Muon is: a matrix's update has singular values near one another, whatever the gradient's."""
     model = tiny.model_of(tiny.BASE)
     params = tiny.params_of(model)
-    rule = make_optimizer(Optimizer(name="muon"))
+    rule = make_optimizer(Optimizer(name="muon"), model.axes)
     updates, _ = jax.jit(lambda g: rule.update(g, rule.init(params), params))(params)
     layer = updates["encoder"]["layer_0"]
     for matrix in (
@@ -129,7 +131,7 @@ def test_every_field_of_an_optimizer_has_an_effect_or_is_refused(name):
     params = {"wi": {"kernel": jnp.asarray(random.standard_normal((4, 4)), jnp.float32), "bias": jnp.ones(4)}}
 
     def updates_of(config):
-        rule = make_optimizer(config)
+        rule = make_optimizer(config, {"wi": {"kernel": "DF", "bias": "F"}})
         state = rule.init(params)
         for scale in (1.0, -0.5, -0.01):
             updates, state = rule.update(jax.tree.map(lambda p, s=scale: s * jnp.sin(p), params), state, params)

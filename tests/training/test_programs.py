@@ -14,7 +14,7 @@ from jaxnmt.training.state import abstract_state
 def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     """The laws call these programs as training does, outside every mesh, and must run the ones that training runs."""
     config, mesh = cfg.Experiment(model=tiny.BASE), make_mesh(cfg.Mesh())
-    model, optimizer = tiny.model_of(tiny.BASE), make_optimizer(config.optimizer)
+    model, optimizer = tiny.model_of(tiny.BASE), make_optimizer(config.optimizer, tiny.model_of(tiny.BASE).axes)
     state = abstract_state(model, optimizer, config.training, mesh)
     batch = batch_struct(Shape(4, 8, 8), False, mesh)
 

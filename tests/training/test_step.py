@@ -12,7 +12,7 @@ import tiny
 
 from jaxnmt.config import Experiment, Mesh, replace
 from jaxnmt.errors import UserError
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.loss import batch_loss
 from jaxnmt.training.optim import make_optimizer
@@ -28,13 +28,18 @@ CONFIG = replace(Experiment(model=tiny.BASE), **{"schedule.name": "constant", "s
 def state_of(config, **changes):
     params = tiny.params_of(MODEL)
     ema = jax.tree.map(jnp.zeros_like, params) if config.training.ema_decay else None
-    made = {"step": jnp.int32(0), "opt_state": make_optimizer(config.optimizer).init(params), "ema": ema, "lr_scale": jnp.float32(1)}
+    made = {
+        "step": jnp.int32(0),
+        "opt_state": make_optimizer(config.optimizer, MODEL.axes).init(params),
+        "ema": ema,
+        "lr_scale": jnp.float32(1),
+    }
     return TrainState(**({"params": params, "bad_steps": jnp.int32(0)} | made | changes))
 
 
 @functools.cache
 def program(config):
-    return jax.jit(functools.partial(train_step, MODEL, make_optimizer(config.optimizer), config))
+    return jax.jit(functools.partial(train_step, MODEL, make_optimizer(config.optimizer, MODEL.axes), config))
 
 
 @as_shipped
@@ -44,7 +49,7 @@ def test_the_gradient_is_that_of_the_mean_over_tokens_at_this_step_and_seed():
     found, _ = jax.jit(functools.partial(accumulate_gradient, model, config.training))(state, BATCH)
 
     def mean(params):
-        sums = batch_loss(model, params, BATCH, Noise.of(5, jnp.int32(7), jnp.arange(4)), 0.1)
+        sums = batch_loss(model, params, BATCH, DropoutKey.of(5, jnp.int32(7), jnp.arange(4)), 0.1)
         return sums.loss / sums.tokens
 
     tiny.assert_close(found, jax.jit(jax.grad(mean))(state.params), rtol=1e-5, atol=1e-6)
@@ -56,7 +61,7 @@ def test_the_update_is_optaxs_at_the_learning_rate():
     new, metrics = program(CONFIG)(state, BATCH)
     gradient, sums = jax.jit(functools.partial(accumulate_gradient, MODEL, CONFIG.training))(state, BATCH)
     assert float(metrics.gradient_norm) == pytest.approx(float(optax.tree.norm(gradient)), rel=1e-4)
-    rule = make_optimizer(CONFIG.optimizer)
+    rule = make_optimizer(CONFIG.optimizer, MODEL.axes)
     updates, _ = rule.update(gradient, state.opt_state, state.params)
     expected = optax.apply_updates(state.params, jax.tree.map(lambda u: 0.01 * u, updates))
     largest = max(np.abs(g).max() for g in jax.tree.leaves(gradient))
@@ -120,7 +125,7 @@ def in_dtype(tree, dtype):
 def narrow(config, dtype):
     """A state whose parameters have a dtype."""
     params = in_dtype(tiny.params_of(MODEL), dtype)
-    opt_state = make_optimizer(config.optimizer).init(widen(params))
+    opt_state = make_optimizer(config.optimizer, MODEL.axes).init(widen(params))
     return state_of(config, params=params, opt_state=opt_state, ema=widen(params) if config.training.ema_decay else None)
 
 
@@ -177,4 +182,4 @@ def test_a_parameter_that_is_not_a_float_is_refused_by_name():
 
     model = Counting(MODEL.module, MODEL.target_vocab)
     with pytest.raises(UserError, match="^the model's parameter steps/seen is int32, and only floats can be trained"):
-        abstract_state(model, make_optimizer(CONFIG.optimizer), CONFIG.training, make_mesh(Mesh()))
+        abstract_state(model, make_optimizer(CONFIG.optimizer, MODEL.axes), CONFIG.training, make_mesh(Mesh()))

@@ -158,8 +158,8 @@ def _check(name: str, command: Sequence[str]) -> None:
     if "translate" not in [word for word in command if word != "--trust"][:1]:
         return
     words = [part for word in command for part in word.split("=", 1)]
-    given = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
-    if not given or given[-1] in ("", "-", "/dev/stdin"):
+    inputs = [value for flag, value in itertools.pairwise([*words, ""]) if flag == "--input"]
+    if not inputs or inputs[-1] in ("", "-", "/dev/stdin"):
         raise UserError("`translate` without --input reads stdin, which is empty there: add --input FILE, and --output FILE")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
 from jaxnmt.config import Experiment, Positive
@@ -16,6 +16,9 @@ from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run, begun, run_folder, train_folder, trainable
 from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    from jaxnmt.training.hooks import Hook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,30 +64,31 @@ def train(config: str, options: Train) -> None:
     """
     if options.explain_sharding:
         return _explain_sharding(config, options)
-    _train(run_folder(config, options.run), trainable(config, options.experiment), options.profile)
+    run, experiment = run_folder(config, options.run), trainable(config, options.experiment)
+    train_folder(run, experiment, _profile(options.profile, run), progress=True, signals=True)
 
 
-def _train(run: pathlib.Path, experiment: Experiment, profile: str) -> None:
-    steps = re.fullmatch(r"(\d+):(\d+)", profile)
-    if profile and not (steps and 1 <= int(steps[1]) <= int(steps[2])):
-        raise UserError(f"--profile {profile}: give the first and the last step to trace, such as 20:25")
-    distributed.initialize(share_preemption=True)
-    hooks = []
-    if steps:
-        from jaxnmt.training.hooks import Profile
+def _profile(steps: str, run: pathlib.Path) -> list[Hook]:
+    """Return the hook of `--profile`, if it is given."""
+    if not steps:
+        return []
+    match = re.fullmatch(r"(\d+):(\d+)", steps)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--profile {steps}: give the first and the last step to trace, such as 20:25")
+    from jaxnmt.training.hooks import Profile
 
-        hooks = [Profile(int(steps[1]), int(steps[2]), run / "profile")]
-    train_folder(run, experiment, hooks, progress=True, signals=True)
+    return [Profile(int(match[1]), int(match[2]), run / "profile")]
 
 
 def resume(run: str, options: Resume) -> None:
-    """Resume a run from its last checkpoint. Settings that do not change the training may be given.
+    """Resume a run from its last checkpoint. Settings that do not change the training may be changed.
 
     Examples:
       jaxnmt resume runs/quickstart
       jaxnmt resume runs/quickstart --training.steps 2000
     """
-    _train(directory.folder(run), trainable(run, options.experiment), options.profile)
+    folder, experiment = directory.folder(run), trainable(run, options.experiment)
+    train_folder(folder, experiment, _profile(options.profile, folder), progress=True, signals=True)
 
 
 def data_prepare(config: str, options: Prepare) -> None:
@@ -113,14 +117,14 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
       jaxnmt data check quickstart
     """
     config_checks.validate(options.experiment)
-    words = tuple(filter(None, (first, second))) if second or is_text(first) else options.experiment.data.train
-    if not words:
-        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
     from jaxnmt.data.check import check
-    from jaxnmt.data.sources import open_sources
+    from jaxnmt.data.sources import open_sources, sources_of
 
-    experiment = options.experiment
-    print(check(open_sources(words, "data.train"), experiment.data.cleaning, experiment.tokenizer.normalization))
+    experiment, words = options.experiment, tuple(filter(None, (first, second)))
+    sources = open_sources(words, "data.train") if second or is_text(first) else sources_of(experiment.data, "train")
+    if not sources:
+        raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
+    print(check(sources, experiment.data.cleaning, experiment.tokenizer.normalization))
 
 
 def runs_show(run: str, options: NoOptions) -> None:

@@ -6,14 +6,13 @@ import json
 import pathlib
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxnmt.config import Experiment
 from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, cache_folder, prepare
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import sources_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Budget, Job, Study
@@ -79,15 +78,16 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     data = prepare(experiment, tokenizer_folder, say=lambda line: None)
     _same_text(experiment, data, tokenizer_folder)
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
-    params = jax.eval_shape(build_model(experiment.model, source, target).init, jax.random.key(0))
+    model = build_model(experiment.model, source, target)
     plan = _plan(experiment, data)
     source_tokens, target_tokens = _epoch_tokens(data)
-    return Size(parameter_count(params), training_flops(params, source_tokens / target_tokens, 1), target_tokens, plan.steps_per_epoch)
+    flops = training_flops(model, source_tokens / target_tokens, 1)
+    return Size(parameter_count(model.shapes), flops, target_tokens, plan.steps_per_epoch)
 
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
     """Raise UserError if the text differs from the one that a variant's runs started with, as recorded in `folder`."""
-    tests = [source.fingerprint() for source in open_sources(experiment.data.test, "data.test", cache_folder(experiment.data))]
+    tests = [source.fingerprint() for source in sources_of(experiment.data, "test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
         raise UserError(

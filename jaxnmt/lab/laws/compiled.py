@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, distance, model_of, random_pairs
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import compiler
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loss import batch_loss
 
 ROWS, LENGTH = 512, 8  # 4,096 positions
@@ -95,7 +95,7 @@ class _Loss:
 
         def loss(params, batch):
             rows = jnp.arange(len(batch["decoder_target_tokens"])) % ROWS
-            sums = batch_loss(model or self.model, params, batch, Noise.of(1, jnp.int32(1), rows) if dropout else None, 0.1)
+            sums = batch_loss(model or self.model, params, batch, DropoutKey.of(1, jnp.int32(1), rows) if dropout else None, 0.1)
             return sums.loss * (ROWS / len(rows))
 
         return jax.value_and_grad(loss)

@@ -1,6 +1,6 @@
-"""Laws 2 and 7: one device and eight reach the same loss, and what eight have saved one restores.
+"""Laws 2 and 7: one device and eight reach the same loss, and one device restores the checkpoint of eight.
 
-The eight are simulated by another process, which reads the configuration from a file and leaves its losses and a checkpoint.
+Another process simulates the eight. It reads the configuration from a file, and writes its losses and a checkpoint.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from jaxnmt.training.state import TrainState
 
 STEPS, DEVICES = 5, 8
 MESHES = (cfg.Mesh(data=2, fsdp=2, tensor=2), cfg.Mesh(data=DEVICES))
-"""The first whose axes divide the model's sizes is used."""
+"""The law uses the first mesh whose axes divide the model's sizes."""
 
 
 def devices(subject: Subject) -> Verdict:
-    """The loss of each of a few steps with dropout, on eight devices and here; then the loss with what the eight saved."""
+    """Compare the loss of each of a few steps with dropout, on eight devices and on one; then the loss with the checkpoint of the eight."""
     practice = Practice(subject.model, subject.experiment)
     _, losses = practice.run(practice.fresh(), [batch(step) for step in range(STEPS)])
     with tempfile.TemporaryDirectory(prefix="jaxnmt-laws-") as name:
@@ -52,12 +52,12 @@ def _on_eight(subject: Subject, folder: Path) -> dict:
     environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-P", "-c", code, str(folder)], env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"on {DEVICES} devices: {(done.stderr.strip() or 'it ended without a word').splitlines()[-1]}")
+        raise RuntimeError(f"on {DEVICES} devices: {(done.stderr.strip() or 'it ended without a message').splitlines()[-1]}")
     return json.loads((folder / "told.json").read_text())
 
 
 def worker(folder: str) -> None:
-    """Train on all the devices of this process; leave a checkpoint and `told.json` in a folder that holds `config.json`."""
+    """Train on all devices of this process; write a checkpoint and `told.json` into a folder that holds `config.json`."""
     run = Path(folder)
     with trust.everything():  # the parent has written it
         experiment = read_config(run / "config.json")

@@ -1,4 +1,4 @@
-"""Law 8: equal mathematics in different layouts has equal losses and gradients."""
+"""Law 8: the same model in different layouts has the same losses and gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, close, distance, does_not_apply, model_of, random_pairs
-from jaxnmt.models.layers import Noise
+from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.layout import stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.training.loss import batch_loss
@@ -25,8 +25,8 @@ PACKED = batch_of(PAIRS, [[3, 0, 5], [], [6, 1], [2, 4]], 24, 24, packed=True)
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy: bool):
-    """-> the gradient of a batch's loss, and its sums."""
-    noise = Noise.of(3, jnp.int32(5), jnp.arange(batch["decoder_target_tokens"].shape[0])) if noisy else None
+    """Return the gradient of a batch's loss, and the loss sums."""
+    noise = DropoutKey.of(3, jnp.int32(5), jnp.arange(batch["decoder_target_tokens"].shape[0])) if noisy else None
 
     def loss(params):
         sums = batch_loss(model, params, batch, noise, 0.1)
@@ -36,8 +36,8 @@ def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy:
 
 
 def scanned(subject: Subject) -> Verdict:
-    """Layers looped over in the compiled program, or written out one by one; with dropout."""
-    if not isinstance(subject.config, cfg.Transformer):
+    """Compare scanned with unrolled layers, with dropout."""
+    if not hasattr(subject.config, "scan_layers"):
         return does_not_apply(f"the layers of a {type(subject.config).__name__} are not scanned")
     loop = model_of(cfg.replace(subject.config, scan_layers=True))
     found, sums = gradient_of(loop, jax.jit(stack_layers)(subject.flat_params), SINGLE, True)
@@ -46,8 +46,8 @@ def scanned(subject: Subject) -> Verdict:
 
 
 def packed(subject: Subject) -> Verdict:
-    """Several pairs in a row, or one."""
-    if not isinstance(subject.config, cfg.Transformer):
+    """Compare several pairs in a row with one pair in a row."""
+    if not getattr(subject.config, "packs", False):
         return does_not_apply(f"a {type(subject.config).__name__} reads one pair a row")
     return close(
         distance(gradient_of(subject.model, subject.params, PACKED, False), gradient_of(subject.model, subject.params, SINGLE, False))
@@ -55,7 +55,7 @@ def packed(subject: Subject) -> Verdict:
 
 
 def accumulated(subject: Subject) -> Verdict:
-    """A batch in two parts, or whole; with dropout."""
+    """Compare a batch in two parts with the whole batch, with dropout."""
     state = TrainState(np.int32(2), subject.params, (), None, np.float32(1), np.int32(0))
     whole, parts = (
         jax.jit(functools.partial(accumulate_gradient, subject.model, cfg.Training(accumulation=n)))(

@@ -1,6 +1,6 @@
-"""Law 5: every model learns a handful of pairs to the letter, and to reverse a sequence.
+"""Law 5: every model learns a handful of pairs to the letter, and learns to reverse a sequence.
 
-Dropout is off, for the question is what a model can learn. The learning rate is looked for: what is right for a width is not for another.
+Dropout is off: the question is what a model can learn. Several learning rates are tried, since the right one depends on the width.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from jaxnmt.lab.laws.subject import (
 from jaxnmt.models.layout import is_scanned, unstack_layers
 
 RATES = (0.01, 0.003, 0.001, 0.0003)
-"""Learning rates, tried in this order until one does."""
+"""Learning rates, tried in this order until one works."""
 
 
 def overfit(subject: Subject) -> Verdict:
-    """Six pairs of two to six words: greedy search gives each target back, word for word."""
+    """Train on six pairs of two to six words until greedy search returns each target word for word."""
     pairs = random_pairs(6, seed=9)
     batch = batch_of(pairs, [[i] for i in range(6)], 8, 8)
     return _learn(subject, lambda step: batch, pairs, batch, every=50, most=300, needed=1.0)
 
 
 def reversal(subject: Subject) -> Verdict:
-    """Sequences of two to four of twelve words, up to three where there is only a fixed vector; asked are some never trained on."""
+    """Train on sequences of two to four of twelve words (up to three with a fixed vector), and translate some that were not trained on."""
     changed = _order_matters(subject)
     if changed <= ROUNDING:
-        return does_not_apply(f"the encoder sees no order: the source's words turned round change a logit by {changed:.1g}")
+        return does_not_apply(f"the encoder sees no order: reversing the source changes a logit by {changed:.1g}")
     longest = 3 if getattr(subject.config, "context", "") == "fixed" else 4
     random = np.random.default_rng(0)
 
@@ -62,7 +62,7 @@ def reversal(subject: Subject) -> Verdict:
 
 
 def _order_matters(subject: Subject) -> float:
-    """The largest change of the logits when source words are turned round, as a share of the largest."""
+    """Return the largest relative change of the logits when the source's words are reversed."""
     pairs = random_pairs(4, seed=2, shortest=4)
     turned = [(source[::-1], target) for source, target in pairs]
     before, after = (subject.logits(batch_of(some, [[0], [1], [2], [3]], 8, 8)) for some in (pairs, turned))
@@ -72,7 +72,12 @@ def _order_matters(subject: Subject) -> float:
 def _learn(
     subject: Subject, batch: Callable[[int], dict], asked: list[Pair], arrays: dict, every: int, most: int, needed: float
 ) -> Verdict:
-    """Train on `batch(step)` until a share `needed` of the pairs `asked`, whose arrays are given, is translated to the letter."""
+    """Train on `batch(step)` until the share `needed` of the pairs `asked` is translated to the letter.
+
+    Args:
+        arrays: the batch of the pairs `asked`.
+        every, most: steps between translations, and in all at each learning rate.
+    """
     shape = shape_of(arrays)
     changes = {"schedule.learning_rate": 1.0, "schedule.warmup_steps": 20, "training.label_smoothing": 0.0, "training.ema_decay": 0.0}
     practice = Practice(WithoutDropout(subject.model), cfg.replace(subject.experiment, **changes), [shape])
@@ -84,7 +89,7 @@ def _learn(
         for step in range(every, most + 1, every):
             state, _ = practice.run(state, map(batch, range(step - every, step)))
             params = jax.jit(unstack_layers)(state.params) if is_scanned(subject.config) else state.params
-            tokens = np.asarray(find(params, {"encoder_input_tokens": arrays["encoder_input_tokens"]}, limits).tokens_BKL[:, 0])
+            tokens = np.asarray(find(params, {"encoder_input_tokens": arrays["encoder_input_tokens"]}, limits).tokens_BWT[:, 0])
             words = [[int(token) for token in row if token not in (PAD, EOS)] for row in tokens]
             right = float(np.mean([found == target for found, (_, target) in zip(words, asked, strict=True)]))
             best = max(best, right)

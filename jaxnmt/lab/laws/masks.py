@@ -1,9 +1,9 @@
-"""Law 4: a prediction sees no later word, no padding, and no other pair that shares its row.
+"""Law 4: a prediction sees no later word, no padding, and no other pair in its row.
 
-Tokens are changed, and what must not depend on them is compared to the bit. Gradients would show the same of our own modules, but
-they want to be taken where a token becomes a vector, which only a module's author knows, and they are zero where a model counts
-words or compares them. The same program adds the same numbers in the same order: on a CPU what is masked leaves no trace, not even
-of rounding. Where a change must show and does not, the law fails too, or it would say nothing.
+The laws change tokens, and compare to the bit what must not depend on them. Gradients would need the place where a token becomes a vector,
+which only a module's author knows, and they are zero if a model counts or compares words. The same program adds the same numbers in the
+same order, so on a CPU a masked token leaves no trace, not even of rounding. A law also fails if a change that must show does not: else a
+model that ignores its input would pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.config import Transformer
 from jaxnmt.data.special_tokens import PAD
 from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, batch_of, does_not_apply, random_pairs
 from jaxnmt.models.seq2seq import VOCABULARY_MULTIPLE, build_model
@@ -24,18 +23,18 @@ Batch = dict[str, np.ndarray]
 
 
 def _batch() -> Batch:
-    """Four sentences with padding; target rows full, or the later tokens that are to be changed would be padding."""
+    """Return four sentences with padding in the source. Target rows are full, so that all later tokens can be changed."""
     pairs = [(source, target) for (source, _), (_, target) in zip(random_pairs(4), random_pairs(4, 1, TARGET - 1, TARGET - 1), strict=True)]
     return batch_of(pairs, [[0], [1], [2], [3]], SOURCE, TARGET)
 
 
 def _other(tokens: np.ndarray, vocab: int) -> np.ndarray:
-    """Other words: none stays as it is."""
+    """Return other words; no word stays the same."""
     return FIRST_WORD + (tokens - FIRST_WORD + 1) % (vocab - FIRST_WORD)
 
 
 def causal(subject: Subject) -> Verdict:
-    """From each target position on, other words and then padding are put; no prediction before it may change, and its own must."""
+    """Replace the target words from each position on: no earlier prediction may change, and the position's own must."""
     batch = _batch()
     before_BTV = subject.logits(batch)
     for place in range(1, TARGET):
@@ -54,17 +53,17 @@ def causal(subject: Subject) -> Verdict:
 
 
 def padding(subject: Subject) -> Verdict:
-    """The vector of the padding id is replaced: no prediction may change; each word of the source must change one."""
+    """Replace the vector of the padding id: no prediction may change. Replace each source word: a prediction must change."""
     tables = _tables(subject)
     if not any(jax.tree.leaves(tables)):
         return does_not_apply(
-            "no parameter grows with the vocabulary, so what padding is read as cannot be changed; law `alone` adds padding"
+            "no parameter grows with the vocabulary, so the vector of padding cannot be changed; law `alone` adds padding"
         )
     batch = _batch()
     before_BTV = subject.logits(batch)[..., PAD + 1 :]
     after_BTV = subject.logits(batch, jax.tree.map(_with_other_padding, subject.params, tables))[..., PAD + 1 :]
     if not np.array_equal(before_BTV, after_BTV):
-        return Verdict(False, f"what padding is read as changes a logit by up to {np.abs(after_BTV - before_BTV).max():.1g}")
+        return Verdict(False, f"the vector of padding changes a logit by up to {np.abs(after_BTV - before_BTV).max():.1g}")
     source_BS = batch["encoder_input_tokens"]
     for place in range(SOURCE):
         is_word_B = source_BS[:, place] >= FIRST_WORD
@@ -76,9 +75,9 @@ def padding(subject: Subject) -> Verdict:
 
 
 def _tables(subject: Subject) -> Any:
-    """For each parameter the axis, counted from 1, that grows with the vocabularies; 0 where none does."""
+    """Return for each parameter the axis, counted from 1, that grows with the vocabularies; 0 if none does."""
     twice = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
-    larger = jax.eval_shape(twice.init, jax.random.key(0))
+    larger = twice.shapes
     grows = lambda x, y: next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=True), 1) if m != n), 0)  # noqa: E731
     return jax.tree.map(grows, subject.params, larger)
 
@@ -87,13 +86,13 @@ def _with_other_padding(x: jax.Array, axis: int) -> jax.Array:
     if not axis:
         return x
     rows = jnp.moveaxis(x, axis - 1, 0)
-    moved = np.random.default_rng(0).standard_normal(rows.shape[1:], np.float32)  # not one number: a norm would take that away again
+    moved = np.random.default_rng(0).standard_normal(rows.shape[1:], np.float32)  # not a constant, which a norm would remove
     return jnp.moveaxis(rows.at[PAD].add(moved), 0, axis - 1)
 
 
 def neighbours(subject: Subject) -> Verdict:
-    """Pairs that share a row do not meet: one is changed, and the predictions of the others stay."""
-    if not isinstance(subject.config, Transformer):
+    """Change each pair of a packed row: the predictions of the others must stay the same."""
+    if not getattr(subject.config, "packs", False):
         return does_not_apply(f"a {type(subject.config).__name__} reads one pair a row")
     batch = batch_of(random_pairs(5), [[0, 3, 1], [4, 2]], 24, 24, packed=True)
     before_BTV = subject.logits(batch)

@@ -1,4 +1,4 @@
-"""A few steps of real training on sentences that are at hand: the run's own compiled step, without files."""
+"""A few training steps on given batches, with the compiled step of a run, without files."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SHAPE = Shape(8, 9, 8)
 
 
 def batch(step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
-    """The random pairs of a step; the last row is empty, as where pairs are missing to a full batch."""
+    """Return the random pairs of a step; the last row is empty, as in a batch that is padded."""
     pairs = random_pairs(shape.rows - 1, 100 + step, 1, min(shape.source, shape.target) - 2)
     return batch_of(pairs, [*([i] for i in range(shape.rows - 1)), []], shape.source, shape.target)
 
 
 def shape_of(arrays: dict[str, np.ndarray]) -> Shape:
-    """The shape of a batch's arrays."""
+    """Return the shape of a batch's arrays."""
     (rows, source), (_, target) = arrays["encoder_input_tokens"].shape, arrays["decoder_input_tokens"].shape
     return Shape(rows, source, target)
 
 
 class Practice:
-    """Training of a model, its step compiled for some shapes.
+    """Training of a model, with its step compiled for some shapes.
 
     Attributes:
         abstract: shapes, types and layout of the state.
@@ -43,22 +43,22 @@ class Practice:
 
     def __init__(self, model: Seq2Seq, experiment: cfg.Experiment, shapes: Sequence[Shape] = (SHAPE,)):
         self.model, self.experiment = model, experiment
-        self.mesh, self.optimizer = make_mesh(experiment.mesh), make_optimizer(experiment.optimizer)
+        self.mesh, self.optimizer = make_mesh(experiment.mesh), make_optimizer(experiment.optimizer, model.axes)
         self.abstract = abstract_state(model, self.optimizer, experiment.training, self.mesh)
         self.programs = TrainPrograms(model, self.optimizer, experiment, self.abstract, self.mesh, shapes, packed=False)
 
     def fresh(self, lr_scale: float = 1.0) -> TrainState:
-        """The state before the first step; the learning rate is multiplied by `lr_scale`."""
+        """Return the state before the first step; `lr_scale` multiplies the learning rate."""
         state = fresh_state(self.model, self.optimizer, self.experiment.training, self.abstract, self.mesh)
         scale = jax.device_put(np.float32(lr_scale), self.abstract.lr_scale.sharding)
         return dataclasses.replace(state, lr_scale=scale)
 
     def own(self, state: TrainState) -> TrainState:
-        """A copy laid out like `abstract`: a step gives away the arrays that it is given, and a checkpoint reader's are not its to give."""
+        """Return a copy laid out like `abstract`: a step donates its arrays, and those of a checkpoint reader must not be donated."""
         return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
 
     def run(self, state: TrainState, batches: Iterable[dict[str, np.ndarray]]) -> tuple[TrainState, list[float]]:
-        """-> the state after a step on each batch, and the mean loss of each."""
+        """Return the state after a step on each batch, and the mean loss of each."""
         sums: list[Any] = []
         for arrays in batches:
             state, metrics = self.programs(state, shape_of(arrays), to_mesh(arrays, self.mesh))

@@ -1,4 +1,4 @@
-"""Laws 1 and 6: going on is as if nothing had happened, to the bit; every shape is compiled once and nothing after."""
+"""Laws 1 and 6: a resumed run equals one that never stopped, to the bit; every shape is compiled once, and nothing after that."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.practice import SHAPE, Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, random_pairs
 from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.checkpoints import Checkpoints
+from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress
 from jaxnmt.training.state import TrainState, abstract_state
 
@@ -36,7 +37,8 @@ def save(subject: Subject, state: TrainState, run: Path) -> None:
 
 def restore(subject: Subject, practice: Practice, run: Path, step: int) -> TrainState:
     """The state of a checkpoint, laid out for `practice`."""
-    flat = abstract_state(subject.flat_model, practice.optimizer, practice.experiment.training, practice.mesh)
+    optimizer = make_optimizer(practice.experiment.optimizer, subject.flat_model.axes)
+    flat = abstract_state(subject.flat_model, optimizer, practice.experiment.training, practice.mesh)
     store = Checkpoints(run, cfg.Checkpoints())
     state, _ = store.restore(step, flat)
     store.close()
@@ -44,7 +46,7 @@ def restore(subject: Subject, practice: Practice, run: Path, step: int) -> Train
 
 
 def resume(subject: Subject) -> Verdict:
-    """Some steps in one go, and with a checkpoint half-way that another state is restored from."""
+    """Compare some steps in one go with the same steps around a checkpoint that is saved and restored half-way."""
     practice = Practice(subject.model, subject.experiment)
     batches = [batch(step) for step in range(STEPS)]
     whole, losses = practice.run(practice.fresh(), batches)
@@ -68,7 +70,7 @@ def resume(subject: Subject) -> Verdict:
 
 @contextlib.contextmanager
 def lowerings() -> Iterator[list[str]]:
-    """The names of the functions that are lowered to be compiled meanwhile, in order."""
+    """Collect the names of the functions that are lowered inside the context, in order."""
     names: list[str] = []
 
     def listen(event: str, seconds: float, fun_name: str = "", **_) -> None:
@@ -83,7 +85,7 @@ def lowerings() -> Iterator[list[str]]:
 
 
 def compiles(subject: Subject) -> Verdict:
-    """Training and searching over two shapes each, and then over other sentences of the same shapes."""
+    """Count compilations while training and searching over two shapes each, then over other sentences of the same shapes."""
     shapes = (SHAPE, Shape(8, 5, 6))
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(2, 6)))
 

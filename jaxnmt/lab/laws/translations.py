@@ -1,4 +1,4 @@
-"""Law 3: a translation is the model's own, and its sentence's alone."""
+"""Law 3: a translation has the scores of teacher forcing, and depends on its sentence alone."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TIE = 1e-5
 
 
 def sources(rows: list[int], width: int) -> dict[str, np.ndarray]:
-    """Some of the sentences, a row each, as a search gets them."""
+    """Return some of the sentences, one in each row, as a search reads them."""
     return {"encoder_input_tokens": batch_of(PAIRS, [[i] for i in rows], width, LIMIT)["encoder_input_tokens"]}
 
 
 def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:
-    """Teacher-forced logits (B, T, V) after given target words of the four sentences."""
+    """Return teacher-forced logits (B, T, V) for given target words of the four sentences."""
     return subject.logits(batch_of(PAIRS, [[i] for i in range(ROWS)], SOURCE, LIMIT) | {"decoder_input_tokens": inputs_BT}).copy()
 
 
 def cached(subject: Subject) -> Verdict:
-    """The logits of `step` after `step` are those of a teacher-forced pass."""
+    """Compare the logits of `step`, one token after the other, with those of a teacher-forced pass."""
     model = subject.flat_model
     inputs_BT = np.random.default_rng(4).integers(EOS + 1, TARGET_VOCAB, (ROWS, LIMIT), np.int32)
     inputs_BT[:, 0] = BOS
@@ -50,47 +50,47 @@ def cached(subject: Subject) -> Verdict:
 
 @functools.lru_cache(maxsize=2)
 def _found(subject: Subject, beam: int) -> Hypotheses:
-    """What a search finds for the four sentences; asked for by more than one law."""
+    """Return what a search finds for the four sentences; more than one law needs it."""
     run = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(beam, LIMIT)))
     return jax.device_get(run(subject.flat_params, sources([0, 1, 2, 3], SOURCE), LIMITS))
 
 
-def _teacher_forced(subject: Subject, tokens_BL: np.ndarray) -> np.ndarray:
-    """Log-probabilities (B, L, V) before each token, as a search sees them."""
-    inputs = np.concatenate([np.full((ROWS, 1), BOS, np.int32), tokens_BL[:, :-1]], 1)
+def _teacher_forced(subject: Subject, tokens_BT: np.ndarray) -> np.ndarray:
+    """Return log-probabilities (B, T, V) before each token, as a search has them."""
+    inputs = np.concatenate([np.full((ROWS, 1), BOS, np.int32), tokens_BT[:, :-1]], 1)
     logits = _logits(subject, inputs)
     logits[..., [PAD, BOS]] = -np.inf
     return np.asarray(jax.nn.log_softmax(logits))
 
 
 def greedy(subject: Subject) -> Verdict:
-    """A beam of one takes the best word of the teacher-forced pass at each step, until that is the end."""
-    tokens_BL = _found(subject, 1).tokens_BKL[:, 0]
-    log_p = _teacher_forced(subject, tokens_BL)
-    chosen_BL = (tokens_BL != PAD) & (np.arange(LIMIT) + 1 < LIMITS[:, None])  # at the limit the end is forced
-    missed_BL = log_p.max(-1) - np.take_along_axis(log_p, tokens_BL[..., None], -1)[..., 0]
-    return close(np.where(chosen_BL, missed_BL, 0).max(), what=f"most that a better word was missed by, of {chosen_BL.sum()} chosen,")
+    """Compare the words of a beam of one with the best words of the teacher-forced pass, up to the end token."""
+    tokens_BT = _found(subject, 1).tokens_BWT[:, 0]
+    log_p = _teacher_forced(subject, tokens_BT)
+    chosen_BT = (tokens_BT != PAD) & (np.arange(LIMIT) + 1 < LIMITS[:, None])  # at the limit the end is forced
+    missed_BT = log_p.max(-1) - np.take_along_axis(log_p, tokens_BT[..., None], -1)[..., 0]
+    return close(np.where(chosen_BT, missed_BT, 0).max(), what=f"largest distance to a better word, of {chosen_BT.sum()} chosen,")
 
 
 def beam(subject: Subject) -> Verdict:
-    """The score that a beam gives to each of its translations is the teacher-forced pass's."""
+    """Compare the score of each translation of a beam with the teacher-forced pass."""
     found = _found(subject, BEAM)
     worst = 0.0
     for k in range(BEAM):
-        tokens_BL = found.tokens_BKL[:, k]
-        log_p = np.take_along_axis(_teacher_forced(subject, tokens_BL), tokens_BL[..., None], -1)[..., 0]
-        worst = max(worst, float(np.abs(np.where(tokens_BL != PAD, log_p, 0).sum(-1) - found.log_probs_BK[:, k]).max()))
+        tokens_BT = found.tokens_BWT[:, k]
+        log_p = np.take_along_axis(_teacher_forced(subject, tokens_BT), tokens_BT[..., None], -1)[..., 0]
+        worst = max(worst, float(np.abs(np.where(tokens_BT != PAD, log_p, 0).sum(-1) - found.log_probs_BW[:, k]).max()))
     return close(worst, what="largest difference of a log-probability")
 
 
 def alone(subject: Subject) -> Verdict:
-    """A sentence has the same translations in another batch, in another order, with more padding."""
+    """Translate sentences again in another batch, in another order, with more padding, and compare."""
     rows = [3, 1]
     found = _found(subject, BEAM)
     run = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(BEAM, LIMIT + 2)))
     other = jax.device_get(run(subject.flat_params, sources(rows, SOURCE + 4), LIMITS[rows]))
-    apart_BK = np.abs(other.scores_BK - found.scores_BK[rows])
-    same_BK = (other.tokens_BKL[..., :LIMIT] == found.tokens_BKL[rows]).all(-1)
-    if (apart_BK > TIE)[~same_BK].any():
-        return Verdict(False, f"{(~same_BK).sum()} of {same_BK.size} translations differ, scores by up to {apart_BK.max():.1g}")
-    return close(apart_BK.max(), what="the same translations, largest difference of a score")
+    apart_BW = np.abs(other.scores_BW - found.scores_BW[rows])
+    same_BW = (other.tokens_BWT[..., :LIMIT] == found.tokens_BWT[rows]).all(-1)
+    if (apart_BW > TIE)[~same_BW].any():
+        return Verdict(False, f"{(~same_BW).sum()} of {same_BW.size} translations differ, scores by up to {apart_BW.max():.1g}")
+    return close(apart_BW.max(), what="the same translations, largest difference of a score")

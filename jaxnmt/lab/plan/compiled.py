@@ -14,7 +14,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
-from jaxnmt.decoding.translator import room
+from jaxnmt.decoding.translator import target_length
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.arithmetic import Work, work
@@ -84,7 +84,8 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
         UserError: the mesh does not fit the devices or the model, or the compiler fails for another reason than memory.
     """
     mesh = make_mesh(experiment.mesh, target.devices)
-    model, optimizer = build_model(experiment.model, *vocabularies), make_optimizer(experiment.optimizer)
+    model = build_model(experiment.model, *vocabularies)
+    optimizer = make_optimizer(experiment.optimizer, model.axes)
     abstract = abstract_state(model, optimizer, experiment.training, mesh)
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh)
     step = jitted_step(model, optimizer, experiment, abstract, mesh)
@@ -97,8 +98,10 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     mesh = make_mesh(cfg.Mesh(), target.devices[:1])
     model = build_model(unscanned(experiment.model), *vocabularies)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
-    params = jax.tree.map(lambda x: placed(x.shape, x.dtype), jax.eval_shape(model.init, jax.random.key(0)))
-    options = SearchOptions(experiment.decoding.beam_size, room(shape.source, experiment.decoding), experiment.decoding.length_penalty)
+    params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
+    options = SearchOptions(
+        experiment.decoding.beam_size, target_length(shape.source, experiment.decoding), experiment.decoding.length_penalty
+    )
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)

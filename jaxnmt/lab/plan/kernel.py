@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from jaxnmt.lab.plan.compiled import required
 from jaxnmt.lab.plan.topology import Target
 from jaxnmt.models import fused
 from jaxnmt.models.attention import Mask, attend
-from jaxnmt.parallel.sharding import activation_spec, make_mesh, traced_on
+from jaxnmt.parallel.sharding import activation_spec, make_mesh
 
 
 class Saving(NamedTuple):
@@ -27,17 +27,21 @@ class Saving(NamedTuple):
 
 
 class _Attention(nn.Module):
+    mesh: jax.sharding.Mesh
+
     def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
         length = segments_BT.shape[1]
         seen_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & jnp.tril(jnp.ones((length, length), bool))
-        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None)
+        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None, self.mesh)
 
 
 def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
-    """Compile a Transformer decoder layer's self-attention both ways, for a batch's shape."""
-    model, mesh, rows = experiment.model, make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
+    """Compile a decoder layer's self-attention both ways, for the rows and lengths of a batch's shape.
 
-    assert isinstance(model, cfg.Transformer)
+    The model must have the settings `emb_dim`, `num_heads`, `head_dim` and `dtype`.
+    """
+    model: Any = experiment.model
+    mesh, rows = make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
 
     def array(letters: str, *size: int, dtype):
         return jax.ShapeDtypeStruct(size, dtype, sharding=jax.sharding.NamedSharding(mesh, activation_spec(letters)))
@@ -47,10 +51,10 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
     segments = array("BT", rows, shape.target, dtype=np.int32)
 
     def total(q, k, v, segments):
-        return _Attention().apply({}, q, k, v, segments).astype(jnp.float32).sum()
+        return _Attention(mesh).apply({}, q, k, v, segments).astype(jnp.float32).sum()
 
     def temporaries() -> int:
-        lowered = jax.jit(traced_on(mesh, jax.grad(total, argnums=(0, 1, 2)))).lower(heads, heads, heads, segments)
+        lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(heads, heads, heads, segments)
         try:
             return lowered.compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does

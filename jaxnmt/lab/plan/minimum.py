@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 
 
-def least_sent(model: cfg.Transformer, parameters: int, mesh: Mapping[str, int], shape: Shape) -> float:
+def least_sent(model: Any, parameters: int, mesh: Mapping[str, int], shape: Shape) -> float:
     """Return the bytes that a device sends in a step, in the computation's dtype.
 
     Replicas (`data`) all-reduce their share of the gradient: 2 (n - 1) / n of it. Devices that shard parameters (`fsdp`) all-gather them

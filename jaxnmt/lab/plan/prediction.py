@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.translator import output_limit
@@ -67,9 +65,9 @@ class Prediction:
 
     @property
     def least_sent(self) -> float | None:
-        """Bytes that a device must send in the mean step; known for Transformers only."""
+        """Bytes that a device must send in the mean step; known for models with the settings of a Transformer."""
         model = self.experiment.model
-        if not isinstance(model, cfg.Transformer) or len(self.target.devices) == 1:
+        if not hasattr(model, "mlp_dim") or len(self.target.devices) == 1:
             return None
         return self.mean(lambda step: least_sent(model, self.parameters, self.mesh, step.share.shape))
 
@@ -108,7 +106,7 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         say(f"compiling {rows} rows x {source} source x {to} target positions for {target.name} ...")
         program = compiled.training(experiment, target, lengths.vocabularies, share.shape)
         steps.append(PlannedStep(share, program, estimate(program, target) if program.fits else None))
-    params = jax.eval_shape(build_model(experiment.model, *lengths.vocabularies).init, jax.random.key(0))
+    model = build_model(experiment.model, *lengths.vocabularies)
     tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
     return Prediction(
         experiment=experiment,
@@ -116,8 +114,8 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         mesh=dict(mesh.shape),
         batches=lengths.origin,
         steps=tuple(steps),
-        parameters=parameter_count(params),
-        model_flops=training_flops(params, *tokens),
+        parameters=parameter_count(model.shapes),
+        model_flops=training_flops(model, *tokens),
     )
 
 

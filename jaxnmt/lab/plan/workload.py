@@ -15,7 +15,7 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.packing import Shape
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import UserError
-from jaxnmt.parallel.sharding import batch_parts
+from jaxnmt.parallel.sharding import num_shards
 
 _SAMPLE = 256  # batches from which shares and tokens are counted
 
@@ -63,7 +63,7 @@ class Lengths:
 
     def shares(self, experiment: cfg.Experiment, mesh: jax.sharding.Mesh) -> tuple[Share, ...]:
         """Return the batches of a run on a mesh."""
-        parts, training = batch_parts(mesh), experiment.training
+        parts, training = num_shards("B", mesh), experiment.training
         plan = BatchPlan(
             self.lengths,
             self.weights,

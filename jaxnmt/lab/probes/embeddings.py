@@ -12,14 +12,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.data.vocabulary import SPACER, SPECIAL
 from jaxnmt.errors import UserError
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
-from jaxnmt.models.recurrent import mirror
+from jaxnmt.models.recurrent import reverse_sequence
 from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
 
 Side = Literal["source", "target"]
@@ -109,11 +108,10 @@ def plane(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndarray]:
     """Return the vectors added to word vectors at the first `length` positions, (length, D), by name; empty if the model has none."""
-    if not isinstance(config, cfg.Transformer):
-        return {}
-    if config.positions == "sinusoidal":
+    positions = getattr(config, "positions", "none")
+    if positions == "sinusoidal":
         return {"sinusoidal": sinusoids(length, config.emb_dim)}
-    if config.positions == "learned":
+    if positions == "learned":
         return {
             f"learned, {side}": np.asarray(params[f"{side}_positions"]["table"][:length], np.float32) for side in ("encoder", "decoder")
         }
@@ -139,7 +137,7 @@ def layers(config: Any, model: Seq2Seq, params: Any, source: Sequence[int]) -> l
         if context.method_name == "__call__" and (layer := _LAYER.fullmatch("/".join(context.module.path))):
             x = args[0]
             if isinstance(context.module, RecurrentLayer):
-                x = jnp.moveaxis(mirror(x, (tokens_BS > 0).T) if config.reverse_source else x, 0, 1)
+                x = jnp.moveaxis(reverse_sequence(x, (tokens_BS > 0).T) if config.reverse_source else x, 0, 1)
             found[int(layer[1])] = x
         return call(*args, **kwargs)
 

@@ -20,7 +20,7 @@ from jaxnmt.lab import figures
 from jaxnmt.lab.tables import Table
 from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
-from jaxnmt.models.recurrent import mirror
+from jaxnmt.models.recurrent import reverse_sequence
 from jaxnmt.models.seq2seq import Seq2Seq
 
 LSTM = ("input", "forget", "output", "cell")
@@ -52,13 +52,10 @@ def check(config: Any) -> None:
     Raises:
         UserError: it is not recurrent, or its cell or encoder has no gates.
     """
-    what = ""
-    if not isinstance(config, cfg.Recurrent):
-        what = f"a {type(config).__name__}"
-    elif config.encoder == "bag" or config.cell not in SHOWN:
-        what = "encoder bag" if config.encoder == "bag" else f"cell {config.cell}"
-    if what:
-        raise UserError(f"the run's model has no gates ({what}): give a run of a Recurrent model with cell lstm, layernorm_lstm or gru")
+    cell, encoder = getattr(config, "cell", "none"), getattr(config, "encoder", "recurrent")
+    if encoder == "bag" or cell not in SHOWN:
+        what = "encoder bag" if encoder == "bag" else f"cell {cell}"
+        raise UserError(f"a {type(config).__name__} with {what} has no gates: give a run with cell lstm, layernorm_lstm or gru")
 
 
 def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[Layer]:
@@ -75,7 +72,7 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
         model.encode(params, {"encoder_input_tokens": tokens_BS})
     if config.reverse_source:
         mask_SB = (tokens_BS > 0).T
-        found = jax.tree.map(lambda x_SBH: mirror(x_SBH, mask_SB), found)
+        found = jax.tree.map(lambda x_SBU: reverse_sequence(x_SBU, mask_SB), found)
     layers = {}
     for name, gates in found.items():  # layer_0, backward_layer_0
         number, backward = int(re.findall(r"\d+", name)[0]) + 1, name.startswith("backward_")
@@ -84,15 +81,17 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
     return [layer for _, layer in sorted(layers.items())]
 
 
-def _gates(layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBC=None, keep_BH=None) -> dict[str, jax.Array]:
-    """Repeat the steps of `RecurrentLayer.__call__` over a sentence without padding; returns (T, B, H) of each gate and of the state."""
+def _gates(
+    layer: RecurrentLayer, x_TBD, state, mask_TB1=None, reverse=False, context_TBD=None, recurrent_dropout_mask=None
+) -> dict[str, jax.Array]:
+    """Repeat the steps of `RecurrentLayer.__call__` over a sentence without padding. Returns (T, B, U) of each gate and of the state."""
     weights = layer.weights()
 
     def step(state, z_BZ):
         values = cells.gates(layer.kind, weights, z_BZ, state[0])
         state = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
         if layer.kind != "gru":
-            values["cell"] = jnp.abs(jnp.tanh(cells.seen(layer.kind, weights, state[1])))
+            values["cell"] = jnp.abs(jnp.tanh(cells.cell_output(layer.kind, weights, state[1])))
         return state, values | {"h": state[0]}
 
     return jax.lax.scan(step, state, x_TBD @ weights["input"] + weights["bias"], reverse=reverse)[1]

@@ -83,17 +83,17 @@ class Tap:
         return made
 
 
-def _run(layer: RecurrentLayer, nudge_SH, x_SBD, state, mask_SB1=None, reverse=False, **others):
+def _run(layer: RecurrentLayer, nudge_SU, x_SBD, state, mask_SB1=None, reverse=False, **others):
     """Run `RecurrentLayer.__call__` step by step, adding a perturbation to each state."""
 
     def step(layer, state, x):
-        x_BD, mask_B1, nudge_H = x
-        h_1BH, state = layer(x_BD[None], state, None if mask_B1 is None else mask_B1[None], **others)
-        return (state[0] + nudge_H, *state[1:]), h_1BH[0] + nudge_H
+        x_BD, mask_B1, nudge_U = x
+        h_1BU, state = layer(x_BD[None], state, None if mask_B1 is None else mask_B1[None], **others)
+        return (state[0] + nudge_U, *state[1:]), h_1BU[0] + nudge_U
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False}, reverse=reverse)
-    state, h_SBH = scan(layer, state, (x_SBD, mask_SB1, nudge_SH.astype(x_SBD.dtype)))
-    return h_SBH, state
+    state, h_SBU = scan(layer, state, (x_SBD, mask_SB1, nudge_SU.astype(x_SBD.dtype)))
+    return h_SBU, state
 
 
 def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax.Array:

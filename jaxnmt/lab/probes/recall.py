@@ -34,7 +34,7 @@ from jaxnmt.lab.laws.subject import FIRST_WORD, WithoutDropout
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.parallel.sharding import batch_parts, make_mesh
+from jaxnmt.parallel.sharding import make_mesh, num_shards
 from jaxnmt.training.programs import fresh_state
 from jaxnmt.training.state import TrainState
 
@@ -104,7 +104,7 @@ class Task:
         }
         self.experiment = cfg.replace(cfg.Experiment(model=config), **changes)
         self.model: Seq2Seq = WithoutDropout(build_model(config, VOCABULARY, VOCABULARY))
-        self.parameters = parameter_count(jax.eval_shape(self.model.init, jax.random.key(0)))
+        self.parameters = parameter_count(self.model.shapes)
 
     @functools.cached_property
     def practice(self) -> Practice:
@@ -163,7 +163,7 @@ def measure(
     Raises:
         UserError: the file is not such a CSV, or has another budget; the batch size is not a multiple of the device count.
     """
-    parts = batch_parts(make_mesh(cfg.Mesh()))
+    parts = num_shards("B", make_mesh(cfg.Mesh()))
     if budget.rows % parts:
         raise errors.UserError(f"--batch-size {budget.rows} cannot be spread over {parts} devices; choose a multiple of {parts}")
     groups = [tuple(distances)] if together else [(n,) for n in distances]

@@ -22,7 +22,7 @@ from jaxnmt.lab.laws.subject import FIRST_WORD
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.accounting import training_flops
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import batch_parts, make_mesh, to_mesh
+from jaxnmt.parallel.sharding import make_mesh, num_shards, to_mesh
 from jaxnmt.training.metrics import peak_flops
 
 VOCABULARY = 8000
@@ -63,16 +63,16 @@ def measure(models: Mapping[str, Any], lengths: Sequence[int], tokens: int, seco
     for label, config in models.items():
         model = build_model(config, VOCABULARY, VOCABULARY)
         for length in lengths:
-            times, shape, params = _time(model, cfg.Experiment(model=config), length, tokens, seconds)
+            times, shape = _time(model, cfg.Experiment(model=config), length, tokens, seconds)
             low, middle, high = statistics.quantiles(times, n=4)
             count = shape.rows * length
-            share = training_flops(params, count, count) / middle / peak_flops()
+            share = training_flops(model, count, count) / middle / peak_flops()
             yield Timing(label, length, shape.rows, middle, low, high, count / middle, share, len(times))
 
 
-def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: float) -> tuple[list[float], Shape, Any]:
-    """Return the duration of each step, the batch's shape, and the parameters' shapes."""
-    shape = Shape(rows_for(tokens, length, batch_parts(make_mesh(experiment.mesh))), length, length)
+def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: float) -> tuple[list[float], Shape]:
+    """Return the duration of each step, and the batch's shape."""
+    shape = Shape(rows_for(tokens, length, num_shards("B", make_mesh(experiment.mesh))), length, length)
     practice = Practice(model, experiment, [shape])
     words: np.ndarray = np.random.default_rng(0).integers(FIRST_WORD, VOCABULARY, (shape.rows, length), np.int32)
     names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
@@ -86,7 +86,7 @@ def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: 
         times.append(time.perf_counter() - begun)
         if len(times) == 1:
             end = time.perf_counter() + seconds
-    return times[1:], shape, practice.abstract.params  # the first step is slower: it allocates memory
+    return times[1:], shape  # the first step is slower: it allocates memory
 
 
 def lines(timings: Sequence[Timing], kind: str) -> dict[str, figures.Line]:

@@ -37,13 +37,13 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
 
     done: Any = None
     for beams in steps:
-        t, live_KL, log_probs_K, done = jax.device_get((beams.t, beams.live_BKL[0], beams.live_log_probs_BK[0], beams.done))
-        for prefix, log_prob in _hypotheses(live_KL, log_probs_K):
-            nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_K == np.float32(log_prob))[0])
-        finished = [(row[: row.index(EOS) + 1], p) for row, p in _hypotheses(done.tokens_BKL[0], done.log_probs_BK[0])]
+        t, live_WT, log_probs_W, done = jax.device_get((beams.t, beams.live_BWT[0], beams.live_log_probs_BW[0], beams.done))
+        for prefix, log_prob in _hypotheses(live_WT, log_probs_W):
+            nodes[node(prefix[:t], log_prob)]["live"] = int(np.flatnonzero(log_probs_W == np.float32(log_prob))[0])
+        finished = [(row[: row.index(EOS) + 1], p) for row, p in _hypotheses(done.tokens_BWT[0], done.log_probs_BW[0])]
         for ids, log_prob in finished:
             node(ids, log_prob)
-    scores = done.scores_BK[0].tolist()
+    scores = done.scores_BW[0].tolist()
     found = [{"ids": list(ids), "score": scores[i], "log_prob": p, "node": number[ids]} for i, (ids, p) in enumerate(finished)]
     ranks = {each["node"]: rank for rank, each in enumerate(found)}
     return [each | {"finished": ranks.get(index)} for index, each in enumerate(nodes)], found
@@ -59,6 +59,6 @@ def chain(ids: Sequence[int], log_p_T: np.ndarray, score: float) -> tuple[list[d
     return nodes, [{"ids": list(ids), "score": score, "log_prob": total_T[-1], "node": len(ids) - 1}]
 
 
-def _hypotheses(tokens_KL: np.ndarray, log_probs_K: np.ndarray) -> list[tuple[Prefix, float]]:
+def _hypotheses(tokens_WT: np.ndarray, log_probs_W: np.ndarray) -> list[tuple[Prefix, float]]:
     """Return the hypotheses among the places of a beam, best first."""
-    return [(tuple(row), float(p)) for row, p in zip(tokens_KL.tolist(), log_probs_K, strict=True) if p > NEVER / 2]
+    return [(tuple(row), float(p)) for row, p in zip(tokens_WT.tolist(), log_probs_W, strict=True) if p > NEVER / 2]

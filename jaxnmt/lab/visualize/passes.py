@@ -13,7 +13,7 @@ import numpy as np
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.translator import bucket
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.sharding import path_name
+from jaxnmt.parallel.axes import path_name
 
 _LAYER = re.compile(r"(encoder|decoder)/(layer_\d+)|(encoder|decoder)_positions")
 _OUTPUT = re.compile(r"(.*)/__call__/0(?:/0)?")  # a recurrent layer returns (outputs, state)

@@ -13,7 +13,7 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import SearchOptions, beam_steps
-from jaxnmt.decoding.translator import Translator, bucket, output_limit, room
+from jaxnmt.decoding.translator import Translator, bucket, output_limit, target_length
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import beam, passes, recurrence
 from jaxnmt.run import Run
@@ -120,7 +120,9 @@ def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
     length = bucket(len(source))
     tokens: np.ndarray = np.zeros((1, length), np.int32)
     tokens[0, : len(source)] = source
-    options = SearchOptions(decoding.beam_size, room(length, decoding), float(decoding.length_penalty), translator.processors)
+    options = SearchOptions(
+        decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), translator.processors(decoding)
+    )
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
     return beam_steps(translator.model, options, translator.params, {"encoder_input_tokens": tokens}, limits)
 

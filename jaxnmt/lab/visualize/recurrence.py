@@ -12,7 +12,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS
 from jaxnmt.models import alignment
-from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule, mirror
+from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule, reverse_sequence
 from jaxnmt.models.seq2seq import Seq2Seq
 
 
@@ -63,7 +63,7 @@ def readers(config: cfg.Recurrent, source: int) -> list[list[int]]:
     if config.encoder == "bag":
         return [list(range(source))]
     places_S1 = jnp.arange(source)[:, None]
-    order_S1 = mirror(places_S1, jnp.ones_like(places_S1, bool)) if config.reverse_source else places_S1
+    order_S1 = reverse_sequence(places_S1, jnp.ones_like(places_S1, bool)) if config.reverse_source else places_S1
     order = order_S1[:, 0].tolist()
     both = config.bidirectional == "all" or (config.bidirectional == "first" and config.num_encoder_layers == 1)
     return [order, order[::-1]] if both else [order]
