@@ -199,7 +199,7 @@ class Run:
             first.
 
         Raises:
-            UserError: there is no such field, or its value cannot be.
+            UserError: a field does not exist, or its value is invalid.
         """
         settings = self.decoding(decoding)
         found = self.translator.translate([text] if isinstance(text, str) else text, settings)
@@ -229,7 +229,7 @@ class Run:
         """Return the run's decoding settings with other values for some fields.
 
         Raises:
-            UserError: there is no such field, or its value cannot be.
+            UserError: a field does not exist, or its value is invalid.
         """
         return with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
 
@@ -279,7 +279,7 @@ class Run:
             tokenize: sacreBLEU's tokenizer for BLEU; empty: chosen by the references' script and language.
 
         Raises:
-            UserError: the sentences cannot be read, or a file has not one line for each.
+            UserError: the sentences cannot be read, or a file does not have exactly one line per sentence.
         """
         from jaxnmt.evaluation.test_sets import open_test_set
 
@@ -331,7 +331,7 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
     """Return an experiment with other values of some fields, given by their dotted names; a list counts as a tuple.
 
     Raises:
-        UserError: there is no such field, or its value cannot be.
+        UserError: a field does not exist, or its value is invalid.
     """
     known = {name for name, _, _ in leaves(experiment)}
     for name in settings:
@@ -351,7 +351,7 @@ def trainable(name: str, experiment: Experiment) -> Experiment:
         experiment: a config's, or the user's.
 
     Raises:
-        UserError: a value cannot be, or there is no training data.
+        UserError: a value is invalid, or there is no training data.
     """
     checks.validate(experiment)
     if not experiment.data.train and not hasattr(experiment.data, "pairs"):

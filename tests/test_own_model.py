@@ -162,6 +162,15 @@ def test_help_lists_its_fields_with_their_docstrings(mine, capsys, recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
 
+def test_help_and_flags_know_the_constraints_of_its_fields(mine, capsys):
+    mine.write_text(TEXT.replace("width: int = 3", "width: Positive[int] = 3").replace("import Batching", "import Positive, Batching"))
+    assert cli.main(["train", str(mine), "--help"]) == 0
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--model.width INT How wide it is. (default: 7; above 0)" in words
+    assert cli.main(["train", str(mine), "--model.width", "0"]) == 2
+    assert capsys.readouterr().err == "error: --model.width is 0; it must be above 0\n"
+
+
 def test_config_files_leave_no_compiled_code_behind(mine):
     load_config(str(mine))
     assert [path.name for path in pathlib.Path(mine).parent.iterdir()] == ["mine.py"]

@@ -120,10 +120,9 @@ def _call(words: list[str]) -> functools.partial:
     if not verb.takes:
         _check_commanded(name, commanded)
         return functools.partial(verb.function, options, commanded)
-    if verb.most > len(verb.takes):  # the last name is a list
-        fixed = len(verb.takes) - 1
-        return functools.partial(verb.function, *names[:fixed], names[fixed:], options)
-    return functools.partial(verb.function, *names, *[None] * (len(verb.takes) - len(names)), options)
+    missing = [None] * (len(verb.takes) - len(names))
+    arguments = [names[0], names[1:]] if verb.most > len(verb.takes) else [*names, *missing]  # one name and a list, or each name
+    return functools.partial(verb.function, *arguments, options)
 
 
 def _verb_name(words: list[str]) -> str:
@@ -181,7 +180,7 @@ def _check_commanded(launch: str, words: list[str]) -> None:
 def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
     """Refuse a command with too few names, or too many. `greedy`: the flags given that take all words up to the next flag."""
     usage = " ".join(["jaxnmt", name, *verb.takes, "[settings]", *([] if verb.takes else ["-- VERB ..."])])
-    if len(names) < verb.least:
+    if len(names) < sum(not place.startswith("[") for place in verb.takes):
         taken = f"; {greedy[-1]} takes all words that follow it" if greedy else ""
         raise UserError(f"missing argument {verb.takes[len(names)]} (usage: {usage}){taken}")
     if len(names) > verb.most:
@@ -194,10 +193,14 @@ _STOPPED = (SAVED, 128 + signal.SIGHUP, 128 + signal.SIGTERM)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0; 1 for a law that fails, a plan that does not fit, a study whose runs failed or came out otherwise; 2 for a user's mistake, or a disk
-    that is full or refuses (the log's, too); 3 for training that diverged; 75 if other processes are stuck or cannot be reached; 85 for
-    training that was asked to stop (SIGTERM, SIGHUP, a closed pipe) and has saved; 130 for Ctrl-C. Where nothing was saved: 129 for SIGHUP,
-    141 for a closed pipe, 143 for SIGTERM. Training saves at Ctrl-C and when its log's disk is full, too: several processes leave with 85.
+    - 0: success
+    - 1: a law fails, a plan does not fit, or runs of a study failed or gave other results than before
+    - 2: a user's mistake, or a disk that is full or not writable
+    - 3: training diverged
+    - 75: other processes hang or cannot be reached
+    - 85: training was stopped by SIGTERM, SIGHUP or a closed pipe, and has saved
+    - 130: Ctrl-C; training has saved (of several processes: 85)
+    - 129, 141, 143: SIGHUP, a closed pipe, SIGTERM, if there was nothing to save
     """
     if argv is None:
         _as_a_process()

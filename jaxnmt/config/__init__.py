@@ -1,4 +1,4 @@
-"""What a run is: frozen dataclasses, loaded by name or path, overridden by typed flags, saved as JSON. Nothing here imports JAX."""
+"""The settings of a run: frozen dataclasses, loaded by name or path, overridden by flags, saved as JSON. Nothing here imports JAX."""
 
 from jaxnmt.config.constraints import NonNegative, Positive, Rate, Share, constraint
 from jaxnmt.config.experiment import (
@@ -19,6 +19,7 @@ from jaxnmt.config.experiment import (
     replace,
 )
 from jaxnmt.config.models import Recurrent, Transformer
+from jaxnmt.errors import UserError  # which the `build` of a model of the user's own may raise
 
 __all__ = [
     "Batching",
@@ -40,6 +41,7 @@ __all__ = [
     "Tokenizer",
     "Training",
     "Transformer",
+    "UserError",
     "Validation",
     "constraint",
     "replace",

@@ -24,7 +24,7 @@ class Cleaning:
     max_ratio: Positive[float] = 9.0
     """Drop a pair if one side has more than this many times the characters of the other. Sides under 20 characters always pass."""
     drop_duplicates: bool = True
-    """Drop a pair if the same source file or dataset had it before, both sides equal. Different sources of a mixture may share pairs."""
+    """Drop a pair that occurred before in the same source, both sides equal. Different sources of a mixture may share pairs."""
 
 
 @dataclass(frozen=True)

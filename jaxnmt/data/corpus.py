@@ -71,9 +71,14 @@ def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> tupl
         mine = corpus == k
         first[mine] = side.offsets[index[mine]]
         tokens[mine] = side.offsets[index[mine] + 1] - first[mine]
-    place = np.arange(tokens.sum()) + np.repeat(first - np.cumsum(tokens) + tokens, tokens)
+    place = np.repeat(first, tokens) + count_up(tokens)
     ids: np.ndarray = np.empty(len(place), np.int32)
     for k, side in enumerate(sides):
         mine = np.repeat(corpus == k, tokens)
         ids[mine] = side.ids[place[mine]]
     return ids, tokens
+
+
+def count_up(sizes: np.ndarray) -> np.ndarray:
+    """Return 0..size-1 for each size, one after another: [2, 3] gives [0, 1, 0, 1, 2]."""
+    return np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)

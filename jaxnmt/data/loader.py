@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxnmt.data import packing
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
-from jaxnmt.data.corpus import Corpus, Side, gather, in_memory
+from jaxnmt.data.corpus import Corpus, Side, count_up, gather, in_memory
 from jaxnmt.data.packing import Shape
-from jaxnmt.data.special_tokens import BOS, EOS
+from jaxnmt.data.special_tokens import BOS, EOS, PAD
 
 AHEAD = 16
 """Batches that are made before they are asked for: training uses them while the next window is planned."""
@@ -33,7 +33,7 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> dict[str, np.n
         "encoder_input_tokens": source["ended"],
         "decoder_input_tokens": target["started"],
         "decoder_target_tokens": target["ended"],
-        "decoder_loss_weights": (target["segments"] > 0).astype(np.float32),
+        "decoder_loss_weights": (target["ended"] != PAD).astype(np.float32),
     }
     if planned.packed:
         batch |= {"encoder_segment_ids": source["segments"], "encoder_positions": source["positions"]}
@@ -45,33 +45,33 @@ def _lay_out(planned: PlannedBatch, sides: Sequence[Side], length: int) -> dict[
     """Lay out one side of a batch's pairs in rows of `length` positions; a sentence takes its tokens plus one.
 
     Returns:
-        int32 [rows, length]: `ended`, tokens then EOS; `started`, BOS then tokens; `segments`, the sentence's number in its row from 1;
-        `positions` in the sentence. All are 0 on padding.
+        int32 [rows, length]: `ended`, tokens then EOS; `started`, BOS then tokens. If the batch is packed, also `segments`, the sentence's
+        number in its row from 1, and `positions` in the sentence. All are 0 on padding.
     """
     ids, tokens = gather(sides, planned.corpus, planned.index)
     sizes: np.ndarray = tokens + 1
-    ends = np.cumsum(sizes)
-    starts = ends - sizes
+    starts = np.cumsum(sizes) - sizes
     row: np.ndarray = planned.row.astype(np.int64)
     first_of_row = np.searchsorted(row, row)
     column = starts - starts[first_of_row]
     if len(row) and (column + sizes).max() > length:
         raise ValueError(f"a row of step {planned.step} needs {(column + sizes).max()} positions of {length}")
-    position = np.arange(sizes.sum()) - np.repeat(starts, sizes)
-    cells = np.repeat(row * length + column, sizes) + position
+    first = row * length + column
+    token_cells = np.repeat(first, tokens) + count_up(tokens)
 
-    def grid(values: np.ndarray) -> np.ndarray:
+    def grid(*parts: tuple[np.ndarray, np.ndarray | int]) -> np.ndarray:
         flat: np.ndarray = np.zeros(planned.shape.rows * length, np.int32)
-        flat[cells] = values
+        for cells, values in parts:
+            flat[cells] = values
         return flat.reshape(planned.shape.rows, length)
 
-    segments = np.arange(len(row)) - first_of_row + 1
-    return {
-        "ended": grid(np.insert(ids, ends - np.arange(len(ends)) - 1, EOS)),
-        "started": grid(np.insert(ids, starts - np.arange(len(starts)), BOS)),
-        "segments": grid(np.repeat(segments, sizes)),
-        "positions": grid(position),
-    }
+    arrays = {"ended": grid((token_cells, ids), (first + tokens, EOS)), "started": grid((token_cells + 1, ids), (first, BOS))}
+    if planned.packed:
+        position = count_up(sizes)
+        cells = np.repeat(first, sizes) + position
+        segments: np.ndarray = np.repeat(np.arange(len(row)) - first_of_row + 1, sizes)
+        arrays |= {"segments": grid((cells, segments)), "positions": grid((cells, position))}
+    return arrays
 
 
 def batches(

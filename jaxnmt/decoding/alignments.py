@@ -1,4 +1,4 @@
-"""Which source words a translation's words come from, as the model's attention has it: a teacher-forced pass over what was found."""
+"""Compute word alignments from the attention weights of a teacher-forced pass over a translation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SOWN = "attention/0"  # 0: what is sown comes in a tuple
 
 
 class Alignment(NamedTuple):
-    """The words of a sentence and its translation, and how much each of the latter looks at each of the former.
+    """The words of a sentence and of its translation, and the attention between them.
 
     Attributes:
-        weights_TS: floats; a row sums to 1 less what lies on the source's end token.
+        weights_TS: attention of each target word on each source word; a row sums to 1 minus the weight on the source's EOS.
     """
 
     source: list[str]

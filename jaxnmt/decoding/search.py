@@ -26,7 +26,7 @@ LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hypotheses:
-    """Best first.
+    """The translations of each sentence, best first.
 
     Attributes:
         tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
@@ -42,11 +42,11 @@ class Hypotheses:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["length_penalty"], meta_fields=["beam_size", "max_length", "processors"])
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
-    """The options of a search, a pytree: what shapes the program is static, and a number is an argument of the compiled program.
+    """The options of a search, a pytree. Options that change the compiled program are static; numbers are its arguments.
 
     Attributes:
         beam_size: W.
-        max_length: T, the tokens that a hypothesis has room for, EOS included; no sentence's limit may exceed it.
+        max_length: T, the maximum length of a hypothesis in tokens, EOS included. No sentence's limit may exceed it.
         length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
         processors: change log-probabilities before each choice.
     """
@@ -58,7 +58,7 @@ class SearchOptions:
 
 
 def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
-    """GNMT's (Wu et al. 2016, equation 14)."""
+    """Return GNMT's length penalty, ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
     return ((5.0 + length) / 6.0) ** alpha
 
 
@@ -77,7 +77,7 @@ def search(
 
 
 def _log_probs(options: SearchOptions, logits_RV, tokens_BWT, written, limits_B) -> jax.Array:
-    """Log-probabilities (B, W, V) of the next token: never PAD or BOS, and only EOS where a sentence's limit is reached."""
+    """Return log-probabilities (B, W, V) of the next token. PAD and BOS are masked; at the length limit, all tokens but EOS are."""
     B, W, _ = tokens_BWT.shape
     log_p = jax.nn.log_softmax(logits_RV.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)).reshape(B, W, -1)
     for process in options.processors:
@@ -179,9 +179,9 @@ def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
 
 
 def _candidates(log_p_BWV, live_log_probs_BW):
-    """The 2W best continuations of each sentence -> (values, parents, tokens), (B, 2W) each: enough for W that do not end.
+    """Return the 2W best continuations of each sentence as (values, parents, tokens), (B, 2W) each: at least W of them do not end.
 
-    In two stages: the best of each beam, then the best of those, which is the same and sorts far less.
+    Two stages, the best of each beam and then the best of these, give the same result and sort far less.
     """
     B, W, V = log_p_BWV.shape
     values, tokens = jax.lax.top_k(log_p_BWV, min(2 * W, V))
@@ -191,7 +191,7 @@ def _candidates(log_p_BWV, live_log_probs_BW):
 
 
 def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
-    """The W best of the finished hypotheses and those that end now."""
+    """Return the W best among the finished hypotheses and those that end now."""
     scores = jnp.concatenate([done.scores_BW, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
     scores_BW, best = jax.lax.top_k(scores, done.scores_BW.shape[1])
     tokens = jnp.concatenate([done.tokens_BWT, history_BCT], 1)

@@ -23,7 +23,7 @@ Splitter = Callable[[str], list[str]]
 
 @dataclasses.dataclass(frozen=True)
 class LengthBucket:
-    """Sentences whose source has so many words; BLEU and chrF++ of each system on them alone."""
+    """A bucket of sentences by source length in words, and each system's BLEU and chrF++ on it."""
 
     words: str
     sentences: int
@@ -33,7 +33,7 @@ class LengthBucket:
 
 @dataclasses.dataclass(frozen=True)
 class FrequencyBucket:
-    """Words that are so frequent: how many stand in the references, and each system's F1 for them."""
+    """A bucket of words by frequency: the number of reference words in it, and each system's F1 on them."""
 
     frequency: str
     words: int

@@ -1,4 +1,4 @@
-"""BLEU, chrF++ and TER as sacreBLEU computes them, each with the signature that lets others reproduce it.
+"""Compute BLEU, chrF++ and TER with sacreBLEU, each with the signature that makes it reproducible.
 
 References are lists of lines, one list for each reference translation, as sacreBLEU takes them.
 """
@@ -15,7 +15,7 @@ References = Sequence[Sequence[str]]
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One metric: its name, its value (0 to 100 for BLEU and chrF++; TER, where less is better, may exceed 100), its signature."""
+    """One metric: name, value (BLEU and chrF++: 0 to 100; TER: lower is better, may exceed 100) and signature."""
 
     name: str
     value: float
@@ -24,7 +24,7 @@ class Score:
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """The metrics of one set of translations; `str` is for people, `dataclasses.asdict` for JSON."""
+    """The metrics of one set of translations. Use `str` for a table and `dataclasses.asdict` for JSON."""
 
     metrics: tuple[Score, ...]
     """BLEU, chrF++, TER."""
@@ -42,13 +42,13 @@ class Scores:
 
 
 def score(hypotheses: Sequence[str], references: References, tokenize: str, note: str = "") -> Scores:
-    """Corpus scores of detokenised translations.
+    """Return corpus scores of detokenised translations.
 
     Args:
-        hypotheses: one translation a sentence; pieces joined.
-        references: as many lines in each, of the same form.
+        hypotheses: one translation per sentence, subwords joined.
+        references: one list of as many lines for each reference.
         tokenize: sacreBLEU's name of BLEU's tokenizer.
-        note: what people should know about the scores.
+        note: a note for users about the scores.
 
     Raises:
         UserError: there is nothing to score, or the numbers differ.
@@ -62,7 +62,7 @@ def score(hypotheses: Sequence[str], references: References, tokenize: str, note
 
 
 def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
-    """The BLEU of `score` alone: TER takes longer than all the rest.
+    """Return BLEU only. Validation uses it because TER is slow.
 
     Raises:
         UserError: as `score`.
@@ -80,7 +80,7 @@ def bleu_metric(tokenize: str, references: References | None = None):
     """Return sacreBLEU's BLEU with one of its tokenizers. If `references` are given, they are counted once for several systems."""
     from sacrebleu.metrics.bleu import BLEU
 
-    # force: do not warn that the text looks tokenised; where it is, that is known and said
+    # force: no warning that the text looks tokenized; the note already says so
     return BLEU(tokenize=tokenize, force=True, references=references)
 
 

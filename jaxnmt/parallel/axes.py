@@ -4,7 +4,7 @@
     S  source positions           P  rows of a position table       G  gates of a recurrent cell
     T  target positions           D  model width: what layers       U  units of a recurrent layer
     H  attention heads               read and hand on               Z  gates x units
-    K  width of one head          F  hidden width of an MLP         N  arrays in a recurrent state (by layer and number)
+    K  width of one head          F  hidden width of an MLP         N  anything else that is counted
     Q  queries of a sentence      A  width in which an attention compares queries with keys
     W  beams of a sentence        C  candidates of a search step    R  batch rows x beams
 

@@ -84,7 +84,7 @@ class Stop(Hook):
     def _check_clock(self, trainer: Trainer, step: int) -> None:
         minutes = trainer.config.training.max_minutes
         if not minutes or (distributed.is_distributed() and step % trainer.config.logging.every):
-            return  # several processes go by the clock of process 0, which they ask at log lines only
+            return  # with several processes, the clock of process 0 decides, and is read at logging steps only
         if distributed.broadcast_decision("time", trainer.clock.is_over):
             trainer.stop(f"training.max_minutes = {minutes:g} are over")
 
@@ -201,7 +201,7 @@ class Validate(Hook):
     def _score(self, trainer: Trainer, values: dict[str, float], signature: str | None) -> Score | None:
         """Return the score of a validation, the same in all processes; None if it is NaN or infinite."""
         metric = trainer.config.validation.metric if self._translate is not None else "loss"
-        found = values["bleu"] if metric == "bleu" else -values["loss"]
+        found = -values["loss"] if metric == "loss" else values[metric]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
         how = signature.split("|version:")[0] if signature and metric == "bleu" else None
         value, loss, how = distributed.broadcast_decision("score", (found if math.isfinite(found) else None, loss, how))

@@ -77,7 +77,7 @@ def _over(experiment: cfg.Experiment, run: Path) -> str:
         return f"{run} is finished, at step {step:,} of {experiment.training.steps:,}"
     if step and patience and (stale := checkpoints.progress(step).stale) >= patience:
         metric = experiment.validation.metric
-        return f"{run} stopped at step {step:,}, after {stale} validations without a better {metric}; a higher validation.patience goes on"
+        return f"{run} stopped at step {step:,}, after {stale} validations without a better {metric}; raise validation.patience to continue"
     return ""
 
 
@@ -204,7 +204,7 @@ class Trainer:
         optimizer = make_optimizer(self.config.optimizer, self.flat_model.axes)
         flat = abstract_state(self.flat_model, optimizer, self.config.training, self.mesh)
         state, self.progress = self.store.restore(step, flat)
-        self.display.say(f"going on from checkpoint {step:,}")
+        self.display.say(f"resuming from checkpoint {step:,}")
         if is_scanned(self.config.model):
             state = jax.jit(stack_layers, out_shardings=shardings_of(self.abstract))(state)
         if jax.default_backend() != "cpu":
@@ -231,7 +231,7 @@ class Trainer:
     def _say_goodbye(self) -> None:
         done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
         if self.stopped == self.INTERRUPTED:
-            self.signals.leave(f"saved at {done}; `jaxnmt resume {self.folder}` goes on from there", self.display.say)
+            self.signals.leave(f"saved at {done}; `jaxnmt resume {self.folder}` resumes from there", self.display.say)
         best = ""
         if self.progress.best:
             best = f"; best {self.progress.best.metric} at step {self.progress.best_step:,}"

@@ -1,4 +1,4 @@
-"""Label-smoothed cross-entropy as sums and counts; whoever wants a mean divides once, over the whole batch."""
+"""Compute label-smoothed cross-entropy as sums and counts. The caller divides once, over all devices."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LossSums:
     """Sums over the target tokens of a batch, float32 scalars.
 
     Attributes:
-        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7): what is minimised.
-        nll: negative log-likelihood of the reference, in nats; perplexity is exp(nll / tokens).
+        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7). Training minimises it.
+        nll: negative log-likelihood of the reference, in nats. Perplexity is exp(nll / tokens).
         tokens: number of target tokens with weight.
     """
 
@@ -35,12 +35,12 @@ class LossSums:
 
 
 def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, label_smoothing: float) -> LossSums:
-    """Return the loss of a teacher-forced pass over a batch; differentiate `.loss`."""
+    """Return the loss sums of a teacher-forced pass over a batch. Differentiate `.loss`."""
     memory = model.encode(params, batch, noise)
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD = model.features(params, memory, batch, noise)
-        # Gathered here, once: the loop over chunks would do it in each round.
+        # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
         table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD", model.mesh)
         loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh)
     else:
@@ -50,7 +50,7 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, l
 
 
 def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """Return weighted sums of (label-smoothed loss, negative log-likelihood); smoothing is uniform over all V tokens."""
+    """Return weighted sums of the label-smoothed loss and of the negative log-likelihood. Smoothing is uniform over all V tokens."""
     log_p = jax.nn.log_softmax(logits_BTV.astype(at_least_float32(logits_BTV.dtype)))
     nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
     loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
@@ -61,8 +61,8 @@ def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) ->
 def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float, mesh: Mesh | None = None):
     """Return `cross_entropy` of `features @ table.T`, computed in chunks of positions, so that all logits never exist at once.
 
-    The forward pass computes the gradient too, while it has a chunk's softmax: nothing is kept or computed twice. Only the first output,
-    the loss, can be differentiated.
+    The forward pass computes the gradient, too, while it has the softmax of a chunk: no softmax is stored or computed twice. Only the
+    first output, the loss, is differentiable.
 
     Args:
         vocab: rows of the table from here on are padding.
@@ -79,14 +79,14 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
 
 
 class _Chunks(NamedTuple):
-    """A batch's positions in chunks; the first axis of each array counts chunks.
+    """The positions of a batch in chunks. The first axis of each array counts chunks.
 
-    If a device has the whole batch, positions with weight come first, and chunks without any are never computed: padding costs nothing.
-    If rows are spread over devices, they stay where they are: the target axis is split, padded up to a multiple of the chunk's length.
+    If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
+    they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
 
     Attributes:
         used: number of chunks that have positions with weight.
-        ranks: the place in the chunks of each of the batch's positions, row by row; None if the target axis is split.
+        ranks: index in the chunks of each position of the batch (row by row); None if the target axis is split.
     """
 
     features: jax.Array
@@ -128,7 +128,7 @@ class _Chunks(NamedTuple):
 
 
 def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
-    """Return loss sum, nll sum, and what the gradient needs: the unnormalised softmax and its sum."""
+    """Return loss sum, nll sum, and for the gradient the unnormalised softmax and its sum."""
     x_BTD, targets_BT, weights_BT = chunk
     real_V = jnp.arange(table_VD.shape[0]) < vocab
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=at_least_float32(x_BTD.dtype))
@@ -156,7 +156,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
         d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
         d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
         d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
-        # Summed over devices after the loop, not in each round, which is what laying it out like the table would come to.
+        # Sharded like this, it is summed over devices once after the loop; sharded like the table, in each iteration.
         return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD", mesh), sums[3].at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), dtype)

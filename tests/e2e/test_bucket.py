@@ -85,7 +85,7 @@ def test_a_run_in_a_bucket_is_the_run_in_a_folder(bucket, tmp_path):
     assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
     assert in_bucket(bucket, "runs/a/samples/20.txt") == (tmp_path / "run" / "samples" / "20.txt").read_text()
     remove(bucket, "runs/a/checkpoints/20/commit_success.txt")  # killed while the last checkpoint was written
-    assert "going on from checkpoint 15" in jaxnmt(bucket, "resume", "gs://bucket/runs/a", told="stderr")
+    assert "resuming from checkpoint 15" in jaxnmt(bucket, "resume", "gs://bucket/runs/a", told="stderr")
     assert exact(in_bucket(bucket, "runs/a/metrics.jsonl")) == exact((tmp_path / "run" / "metrics.jsonl").read_text())
 
 

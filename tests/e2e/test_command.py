@@ -54,7 +54,7 @@ def test_resuming_with_more_steps_goes_on_and_other_settings_are_refused(run, ca
     assert cli.main(["resume", str(run), "--model.dropout", "0.5"]) == 2
     assert "model.dropout" in capsys.readouterr().err
     assert cli.main(["resume", str(run), "--training.steps", "65"]) == 0
-    assert "going on from checkpoint 60" in capsys.readouterr().err
+    assert "resuming from checkpoint 60" in capsys.readouterr().err
     assert [record["step"] for record in read_metrics(run, "train")] == list(range(5, 70, 5))
     assert events.shown(run) == events.recorded(run)
 
@@ -63,7 +63,7 @@ def test_text_that_has_moved_is_the_same_text_and_other_text_is_refused(run, tmp
     files = [pathlib.Path(name) for name in run_directory.read(run).data.train]
     moved = [str(shutil.copy(file, tmp_path / f"moved{file.suffix}")) for file in files]
     assert cli.main(["resume", str(run), "--training.steps", "70", "--data.train", *moved]) == 0
-    assert "going on from checkpoint" in capsys.readouterr().err
+    assert "resuming from checkpoint" in capsys.readouterr().err
     assert run_directory.read(run).data.train == tuple(moved)
     other = [tmp_path / f"other{file.suffix}" for file in files]
     for file, copy in zip(other, files, strict=True):

@@ -96,7 +96,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, train, finished, tmp_path
     assert f"saved at step 5 of 8; `jaxnmt resume {run}`" in last
     monkeypatch.setattr(Translations, "do", staticmethod(lambda: None))
     assert train(run) == 0
-    assert "going on from checkpoint 5" in capsys.readouterr().err
+    assert "resuming from checkpoint 5" in capsys.readouterr().err
     assert untimed(run) == untimed(finished)
 
 

@@ -17,7 +17,7 @@ def test_a_run_in_such_a_folder_is_trained_resumed_averaged_translated_and_moved
     for run in (tmp_path / "plain" / "run", tmp_path / ODD / "run"):
         assert cli.main(["train", tiny.write_config(tmp_path), "--run", str(run), *text, "--training.steps", "4"]) == 0
         assert cli.main(["resume", str(run), "--training.steps", "8"]) == 0
-        assert "going on from checkpoint 4" in capsys.readouterr().err
+        assert "resuming from checkpoint 4" in capsys.readouterr().err
         assert cli.main(["runs", "average", str(run), "--last", "2"]) == 0
         (tmp_path / "in").write_text("a b c\nd e\n")
         capsys.readouterr()
@@ -27,4 +27,4 @@ def test_a_run_in_such_a_folder_is_trained_resumed_averaged_translated_and_moved
     assert made[0] == made[1] and steps(run)[-1] == 8 and len(made[0][1].splitlines()) == 8
     shutil.move(tmp_path / "plain" / "run", tmp_path / ODD / "[2]")
     assert cli.main(["resume", str(tmp_path / ODD / "[2]"), "--training.steps", "9"]) == 0
-    assert "going on from checkpoint 8" in capsys.readouterr().err
+    assert "resuming from checkpoint 8" in capsys.readouterr().err

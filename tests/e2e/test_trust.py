@@ -129,7 +129,7 @@ def test_trust_goes_with_verbs_that_open_runs(capsys):
     assert capsys.readouterr().out.rstrip().endswith("resume runs/x --trust")
     for verb, told in (("resume", True), ("train", True), ("ablate", True), ("bench", False)):
         assert cli.main([*verb.split(), "--help"]) == 0
-        assert ("With --trust" in " ".join(capsys.readouterr().out.replace("│", " ").split())) is told
+        assert ("--trust executes" in " ".join(capsys.readouterr().out.replace("│", " ").split())) is told
 
 
 def test_modules_beside_a_run_are_not_imported(tmp_path):

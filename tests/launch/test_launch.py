@@ -117,10 +117,10 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
         (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),
         (["slurm", "--cpus", "0", "--", "train", "wmt14_big"], "--cpus is 0"),
-        (["slurm", "--", "ablate", "heads"], "no work that processes share"),
-        (["slurm", "--", "runs", "show", "x"], "no work that processes share"),
+        (["slurm", "--", "ablate", "heads"], "processes cannot share the work"),
+        (["slurm", "--", "runs", "show", "x"], "processes cannot share the work"),
         (["slurm", "--", "train", "wmt14_big", "--model.num-heads", "3"], "is not divisible by model.num_heads 3"),
-        (["jobset", "--image", "i", "--", "data", "prepare", "wmt14_big", "--data.max-length", "1"], "data.max_length is 1"),
+        (["jobset", "--image", "i", "--", "data", "prepare", "wmt14_big", "--data.max-length", "1"], "--data.max-length is 1"),
         (["slurm", "--", "train", "transformer_small"], "transformer_small has no training data"),
         (["slurm", "--", "translate", "/elsewhere/run"], "add --input FILE"),
         (["jobset", "--image", "i", "--", "translate", "/elsewhere/run", "--output", "x"], "add --input FILE"),
@@ -186,7 +186,7 @@ def test_of_an_array_only_the_task_that_has_saved_is_queued_again(tmp_path, monk
 
 def test_a_command_is_checked_wherever_its_trust_stands(capsys):
     launch = ["launch", "slurm", "--print", "--"]
-    for words, said in ((["translate", "r1"], "add --input"), (["runs", "show", "x"], "no work that processes share")):
+    for words, said in ((["translate", "r1"], "add --input"), (["runs", "show", "x"], "processes cannot share the work")):
         assert cli.main([*launch, "--trust", *words]) == 2 and said in capsys.readouterr().err
     assert cli.main([*launch, "--trust", "translate", "runs/elsewhere", "--input", "a"]) == 0
 
@@ -194,7 +194,7 @@ def test_a_command_is_checked_wherever_its_trust_stands(capsys):
 def test_a_command_that_reads_no_data_needs_none(capsys):
     assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--explain-sharding"]) == 0
     assert cli.main(["launch", "slurm", "--print", "--", "train", "transformer_small", "--help"]) == 2
-    assert "`jaxnmt launch slurm` starts no help: type `jaxnmt train transformer_small --help`" in capsys.readouterr().err
+    assert "`jaxnmt launch slurm` cannot start help: type `jaxnmt train transformer_small --help`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

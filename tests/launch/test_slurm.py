@@ -88,7 +88,7 @@ def test_two_nodes_save_when_asked_are_queued_again_and_reach_the_losses_of_one(
     job.restart_now()
     end = job.until_state("COMPLETED", "FAILED")
     assert (end["JobState"], end["Restarts"]) == ("COMPLETED", "1"), job.log()
-    assert f"going on from checkpoint {saved}" in job.log() and saved_at(job) == [saved]
+    assert f"resuming from checkpoint {saved}" in job.log() and saved_at(job) == [saved]
     assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4
 
 
@@ -99,7 +99,7 @@ def test_at_the_time_limit_a_job_saves_and_is_queued_again_and_scancel_ends_it(c
     (saved,) = saved_at(job)
     assert steps(run) == [saved]
     job.restart_now()
-    job.until(f"going on from checkpoint {saved}")
+    job.until(f"resuming from checkpoint {saved}")
     job.until(r"queued again[\s\S]*step [\d,]+/")
     cluster.run("scancel", job.number)
     end = job.ended()
@@ -212,7 +212,7 @@ def test_a_frozen_node(cluster):
     job.restart_now()
     unfinished = rf"; the save of step {found + 50} was not finished\n" if lost else r"\n"
     job.until(rf"resuming the run frozen from checkpoint {found}{unfinished}")
-    job.until(rf"going on from checkpoint {found}[\s\S]*step [\d,]+/")
+    job.until(rf"resuming from checkpoint {found}[\s\S]*step [\d,]+/")
 
 
 # ---- what a job is given

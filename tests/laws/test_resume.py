@@ -103,8 +103,8 @@ def test_a_run_that_ended_too_soon_goes_on_as_if_it_had_not(end, undisturbed, mo
     seen = []
     monkeypatch.setattr(Display, "say", lambda self, line: seen.append(line))
     trainer = session(folder, run)
-    going_on = [line for line in seen if "going on" in line]
-    assert len(going_on) == 1 and (saved is None or going_on == [f"going on from checkpoint {saved}"])
+    going_on = [line for line in seen if "resuming from" in line]
+    assert len(going_on) == 1 and (saved is None or going_on == [f"resuming from checkpoint {saved}"])
     tiny.assert_same(trainer.state, whole.state)
     assert int(trainer.state.step) == 10
     for found, expected in zip(outcome(trainer), outcome(whole), strict=True):

@@ -60,7 +60,7 @@ def test_two_processes_stopped_by_sigterm_and_then_one_are_as_one_from_the_start
     assert "on 2 cpu devices" in said and "Traceback" not in said and job.out() == ""
     saved = steps(run)[-1]
     job = start(1, train(run), "two-on")
-    assert job.status() == 0 and f"going on from checkpoint {saved}" in job.said(), job.said()
+    assert job.status() == 0 and f"resuming from checkpoint {saved}" in job.said(), job.said()
     assert apart(one, run, "train") < 1e-4 and apart(one, run, "validation") < 1e-4
     assert sorted(path.name for path in (run / "samples").iterdir()) == ["16.txt", "8.txt"]
     assert steps(run) == steps(one)  # of those that two processes saved, what is not kept is gone
@@ -93,7 +93,7 @@ def test_meshes_over_processes_are_as_one(start, one, text, count, axes, request
     assert job.status(400) == 0, job.said()
     assert apart(one, text / name, "train") < 1e-4 and apart(one, text / name, "validation") < 1e-4
     on = start(1, train(text / name, **{"training.steps": 18}), f"{name}-on")
-    assert on.status() == 0 and "going on from checkpoint 16" in on.said()
+    assert on.status() == 0 and "resuming from checkpoint 16" in on.said()
 
 
 @pytest.mark.slow

@@ -125,7 +125,7 @@ def test_a_damaged_average_is_refused(tmp_path):
     record = json.loads((run / "average" / "average.json").read_text())
     (run / "average" / "average.json").write_text(json.dumps(record | {"checksum": record["checksum"] ^ 1}))
     with pytest.raises(errors.UserError, match="damaged"):
-        load(run, "average")
+        print(load(run, "average").params)
 
 
 def test_the_average_translates(tmp_path, capsys):

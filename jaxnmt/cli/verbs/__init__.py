@@ -39,11 +39,6 @@ class Verb:
         return self.usage.split()
 
     @property
-    def least(self) -> int:
-        """Return how many names it needs."""
-        return sum(not place.startswith("[") for place in self.takes)
-
-    @property
     def most(self) -> float:
         """Return how many names it takes at most."""
         return math.inf if self.usage.endswith("...]") else len(self.takes)

@@ -60,7 +60,7 @@ def translate(run: str, options: Translate) -> None:
     With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
 
     With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
-    source and target words, and weights: for each target word how much it looks at each source word.
+    source and target words, and weights: one row per target word, with its attention on each source word.
 
     Examples:
       echo "one hundred and two" | jaxnmt translate runs/quickstart
@@ -76,9 +76,10 @@ def translate(run: str, options: Translate) -> None:
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
         opened, done = Run(run, options.checkpoint), 0
+        translator, aligner = opened.translator, opened.aligner if options.alignments != "none" else None  # before a line is waited for
         for lines in windows:
-            found = opened.translator.translate(lines, decoding, done + 1)
-            alignments: Any = found if options.alignments == "none" else opened.aligner.align(lines, found, decoding.batch_size)
+            found = translator.translate(lines, decoding, done + 1)
+            alignments: Any = aligner.align(lines, found, decoding.batch_size) if aligner else found
             for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), done + 1):
                 for candidate, alignment in zip(candidates, aligned, strict=True):
                     write(_translation_line(number, candidate, alignment, options))
@@ -109,9 +110,10 @@ def evaluate(run: str, options: Evaluate) -> None:
     distributed.initialize()
     opened = Run(run, options.checkpoint)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
+    translator = opened.translator
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
         say(f"translating {len(test.sources):,} sentences of {test.name}")
-        hypotheses = [candidates[0].text for candidates in opened.translator.translate(test.sources, options.decoding)]
+        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
         for hypothesis in hypotheses:
             write(hypothesis)
     if not distributed.is_leader():

@@ -45,7 +45,7 @@ def devices(subject: Subject) -> Verdict:
 
 
 def _on_eight(subject: Subject, folder: Path) -> dict:
-    """What `worker` tells, of a process of its own."""
+    """Run `worker` in a process with eight devices, and return what it writes."""
     save_config(subject.experiment, folder / "config.json")
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
     code = "import sys; from jaxnmt.lab.laws.devices import worker; worker(sys.argv[1])"

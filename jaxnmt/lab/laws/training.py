@@ -36,7 +36,7 @@ def save(subject: Subject, state: TrainState, run: Path) -> None:
 
 
 def restore(subject: Subject, practice: Practice, run: Path, step: int) -> TrainState:
-    """The state of a checkpoint, laid out for `practice`."""
+    """Return the state of a checkpoint, laid out for `practice`."""
     optimizer = make_optimizer(practice.experiment.optimizer, subject.flat_model.axes)
     flat = abstract_state(subject.flat_model, optimizer, practice.experiment.training, practice.mesh)
     store = Checkpoints(run, cfg.Checkpoints())

@@ -34,8 +34,6 @@ def subjects(names: Sequence[str], width: int = 0, runs: bool = False) -> dict[s
     Raises:
         UserError: a config does not exist, fails or is invalid; a name is given twice; a width is given for a run.
     """
-    if width < 0:
-        raise errors.UserError(f"--width expects a number above 0, or 0 for each config's own, not {width}")
     if len(set(names)) < len(names):
         raise errors.UserError(f"{Counter(names).most_common(1)[0][0]} is given twice; each model is one line")
     short = [pathlib.Path(name).name.removesuffix(".py") for name in names]
