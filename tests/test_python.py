@@ -165,7 +165,7 @@ def test_a_call_prints_nothing_and_leaves_loggers_signals_jax_and_the_environmen
 PROCESS = """
 import os, sys, logging, signal
 sys.path[:0] = [{tests!r}]
-import jax, orbax.checkpoint, tensorflow_datasets, grain, jaxnmt, test_python
+import jax, orbax.checkpoint, tensorflow_datasets, jaxnmt, test_python
 before = test_python.state()
 run = jaxnmt.train({config!r}, data={data!r}, folder={run!r}, settings={{"training.steps": 2, "validation.every": 0}})
 assert run.translate("a b c").score < 0

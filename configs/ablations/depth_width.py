@@ -4,9 +4,7 @@ Command: jaxnmt ablate depth_width
 Time, score: not measured
 """
 
-from jaxnmt.config import replace
-from jaxnmt.config.files import load_config
-from jaxnmt.lab.ablations.study import Budget, Study
+from jaxnmt import Budget, Study, load_config, replace
 
 
 def study() -> Study:

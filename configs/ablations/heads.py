@@ -5,9 +5,7 @@ Time: 24 minutes of training, on one core
 Score (the corpus of version 0.1.0): BLEU on test, means of three seeds: 4 heads 95.8, 1 head 95.1, 2 heads 96.1, 8 heads 95.3
 """
 
-from jaxnmt.config import replace
-from jaxnmt.config.files import load_config
-from jaxnmt.lab.ablations.study import Budget, Study
+from jaxnmt import Budget, Study, load_config, replace
 
 
 def study() -> Study:

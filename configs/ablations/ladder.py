@@ -5,9 +5,7 @@ Time: 140 minutes of training and 28 of rates tried, each on one core of two
 Score: BLEU on test2016, means of three seeds: bag 19.1, rnn_fixed 9.9, lstm_fixed 22.3, gru_bahdanau 33.0, transformer 32.8
 """
 
-from jaxnmt.config import Batching, Recurrent, Schedule, Tokenizer, Training, Transformer, Validation, replace
-from jaxnmt.config.files import load_config
-from jaxnmt.lab.ablations.study import Budget, Study
+from jaxnmt import Batching, Budget, Recurrent, Schedule, Study, Tokenizer, Training, Transformer, Validation, load_config, replace
 
 
 def study() -> Study:

@@ -5,9 +5,7 @@ Time: 9 minutes of training, on one core
 Score (three seeds, corpus of 0.1.0): masked, training loss 0.07 nats a token, BLEU 95.5 on test; sees the future, 0.04 and 0.0
 """
 
-from jaxnmt.config import replace
-from jaxnmt.config.files import load_config
-from jaxnmt.lab.ablations.study import Budget, Study
+from jaxnmt import Budget, Study, load_config, replace
 
 
 def study() -> Study:

@@ -33,13 +33,13 @@ class Alignment(NamedTuple):
     weights_TS: np.ndarray
 
     def pharaoh(self) -> str:
-        """`source-target` word numbers from 0, each target word with the source word it looks at most: `0-1 1-0`."""
+        """Return `source-target` word numbers from 0, each target word with the source word of its largest weight: `0-1 1-0`."""
         if not self.source:
             return ""
         return " ".join(f"{s}-{t}" for t, s in enumerate(self.weights_TS.argmax(-1)) if self.weights_TS[t, s] > 0)
 
     def soft(self, sentence: int, translation: Translation) -> str:
-        """A line of JSON: sentence number, score, translation, source and target words, and for each target word its row of weights."""
+        """Return a line of JSON: sentence number, score, translation, source and target words, and the weights."""
         weights = [[round(float(weight), 7) for weight in row] for row in self.weights_TS]
         values = {"sentence": sentence, "score": round(translation.score, 4), "translation": translation.text}
         return json.dumps(values | {"source": self.source, "target": self.target, "weights": weights}, ensure_ascii=False)
@@ -69,7 +69,7 @@ class Aligner:
         ]
 
     def _aligned(self, line: str, translation: Translation, weights: list[np.ndarray]) -> Alignment:
-        """A line's alignment from those of its parts, which follow each other on both sides."""
+        """Join the alignments of a line's parts, which follow each other on both sides."""
         source, source_word_S = self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])
         target: list[str] = []
         target_word_T: list[int] = []
@@ -85,7 +85,7 @@ class Aligner:
         return Alignment(source, target, of_words(tokens_TS, target_word_T, source_word_S, len(target), len(source)))
 
     def _weights(self, parts: Sequence[tuple[list[int], list[int]]], rows: int) -> list[np.ndarray]:
-        """Attention over the tokens of each (source, target), end tokens left out; in the order given."""
+        """Return the attention between the tokens of each (source, target), without end tokens, in the order given."""
         found: list[Any] = [None] * len(parts)
         order = sorted(range(len(parts)), key=lambda i: tuple(map(len, parts[i])))
         for start in range(0, len(order), rows):
@@ -104,7 +104,7 @@ class Aligner:
 
 
 def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
-    """How much each prediction of a teacher-forced pass looks at each source position: float32 (B, T, S).
+    """Return the attention of each prediction of a teacher-forced pass on each source position: float32 (B, T, S).
 
     The mean over the heads of one layer: the last but one, which in Transformers comes closest to a word alignment (Garg et al. 2019); of
     two layers, or one, the last.
@@ -124,9 +124,9 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
 
 
 def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S: Sequence[int], targets: int, sources: int) -> np.ndarray:
-    """Weights of tokens -> weights of words: summed over a source word's tokens, averaged over a target word's.
+    """Return the weights of words from those of tokens: summed over a source word's tokens, averaged over a target word's.
 
-    Tokens may make no word at all.
+    There may be no words, if all tokens are spaces.
     """
     if not targets or not sources:
         return np.zeros((targets, sources), np.float32)

@@ -16,12 +16,12 @@ from jaxnmt.data.text_files import language_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, joiner_seen
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import References
 from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
 from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make
 from jaxnmt.evaluation.tokenization import of_split_text
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
+from jaxnmt.lab import breakdowns
 from jaxnmt.lab.systems import Systems
 from jaxnmt.run import Run
 from jaxnmt.runs import directory

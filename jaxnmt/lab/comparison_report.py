@@ -7,10 +7,10 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.breakdowns import ORDERS
 from jaxnmt.evaluation.significance import Estimate, MetricResult
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab import pages
+from jaxnmt.lab.breakdowns import ORDERS
 from jaxnmt.lab.compare import Comparison, System
 from jaxnmt.lab.tables import Table
 

@@ -38,11 +38,13 @@ def printed(wanted: bool = True) -> Iterator[None]:
     if not wanted or any(isinstance(handler, _Stderr) for handler in _logger.handlers):
         yield
         return
-    handler, level = _Stderr(), _logger.level
+    handler, level, propagate = _Stderr(), _logger.level, _logger.propagate
     _logger.addHandler(handler)
     _logger.setLevel(logging.INFO)
+    _logger.propagate = False  # a library may give the root logger a handler that prints to stderr, too
     try:
         yield
     finally:
         _logger.removeHandler(handler)
         _logger.setLevel(level)
+        _logger.propagate = propagate

@@ -205,8 +205,11 @@ EXAMPLES = {
 
 def test_every_example_in_help_and_docs_is_asked_of_the_quickstart():
     texts = [path.read_text(encoding="utf-8") for folder in ("jaxnmt", "docs") for path in (ROOT / folder).rglob("*.[pm][yd]")]
-    commands = r'echo "(.+)" \| jaxnmt translate runs/quickstart|jaxnmt visualize runs/quickstart "(.+?)"'
-    printed = {text for page in texts for text in re.findall(commands, page)}
+    printed = {
+        text
+        for page in texts
+        for text in re.findall(r'echo "(.+)" \| jaxnmt translate runs/quickstart|jaxnmt visualize runs/quickstart "(.+?)"', page)
+    }
     assert printed and {one or other for one, other in printed} <= EXAMPLES.keys()
 
 

@@ -25,6 +25,8 @@ TOKENIZER = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [("a b@@ 
 class Written:
     """A model whose attention is a function of the tokens: of each head and layer, `place(s, t)` of the source and target token there."""
 
+    attention_module = "cross_attention"
+
     def __init__(self, *places):
         self.places = places
 
@@ -46,7 +48,7 @@ def aligner(*places):
 def translation(*pairs):
     """Of (source text, target text) for each part."""
     parts = tuple((TOKENIZER.encode_source([s])[0], TOKENIZER.encode_target([t])[0]) for s, t in pairs)
-    return Translation(" ".join(TOKENIZER.decode_target(ids) for _, ids in parts), -0.5, parts)
+    return Translation(" ".join(TOKENIZER.decode_target(ids) for _, ids in parts), -0.5, parts=parts)
 
 
 def product(s, t):
@@ -103,7 +105,7 @@ def test_a_no_break_space_divides_no_words():
     for options in (cfg.Tokenizer(kind="words", vocab_size=0), cfg.Tokenizer(vocab_size=300)):
         tokenizer = train_tokenizer(options, [(line, text)])
         parts = ((tokenizer.encode_source([line])[0], tokenizer.encode_target([text])[0]),)
-        found = Translation(tokenizer.decode_target(parts[0][1]), -0.5, parts)
+        found = Translation(tokenizer.decode_target(parts[0][1]), -0.5, parts=parts)
         model = types.SimpleNamespace(model=Written([product]), tokenizer=tokenizer, params={})
         [[alignment]] = Aligner(model).align([line], [[found]], 1)
         assert alignment.source == ["10\u00a0000", "men"] and alignment.target == found.text.split(" ")

@@ -32,11 +32,11 @@ import pathlib
 
 from jaxnmt.lab.ablations.study import Budget, Study
 from jaxnmt.config import replace
-from jaxnmt.config.files import read
+from jaxnmt.config.files import read_config
 
 
 def study():
-    parent = read(pathlib.Path({parent!r}))
+    parent = read_config(pathlib.Path({parent!r}))
     return Study(
         variants={{"no dropout": replace(parent, **{{"model.dropout": 0.0}}), "dropout": parent}},
         budget=Budget(6, "steps"),

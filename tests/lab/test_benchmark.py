@@ -5,6 +5,7 @@ import time
 import types
 
 import pytest
+import tiny
 
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
@@ -78,9 +79,8 @@ def test_rates_are_tokens_over_seconds(record):
 def test_waiting_is_its_share_of_the_seconds():
     window = Window(trained=9.0, seconds=8.0, waited=2.0, source_tokens=0, target_tokens=0, steps=2)
     steps = [benchmark.Step(finished, 10, 3, 4) for finished in (0.0, 4.0, 8.0)]
-    clock, state = types.SimpleNamespace(take_window=lambda: window), types.SimpleNamespace(params={})
-    trainer = types.SimpleNamespace(done=steps, clock=clock, abstract=state)
-    assert benchmark._speed(trainer, steps[1:], 8.0)["input_wait"] == 0.25
+    trainer = types.SimpleNamespace(clock=types.SimpleNamespace(take_window=lambda: window), model=tiny.model_of(tiny.BASE))
+    assert benchmark._speed(trainer, steps)["input_wait"] == 0.25
 
 
 def biases_and_norms():

@@ -185,7 +185,7 @@ def test_flops_of_a_kernel():
     from jaxnmt.models import fused
 
     heads, segments = jax.ShapeDtypeStruct((2, 256, 3, 64), np.float32), jax.ShapeDtypeStruct((2, 256), np.int32)
-    attend = jax.jit(lambda q, s: fused.attend(q, q, q, s, s, False, interpret=True))
+    attend = jax.jit(lambda q, s: fused.attend(q, q, q, s, s, False, None, interpret=True))
     found = work(attend.trace(heads, segments).jaxpr, 1)
     assert found.kernel_flops == found.flops == 2 * (2.0 * 2 * 3 * 256 * 256 * 64)  # scores, and the weighted sum
     assert found.kernel_bytes >= 4 * heads.size * 4

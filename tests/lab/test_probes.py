@@ -156,7 +156,7 @@ def test_a_run_is_measured_with_its_own_parameters(monkeypatch):
     params["output_embedding"] = jax.tree.map(jnp.zeros_like, params["output_embedding"])  # every word is as likely: no gradient
     vocabulary = types.SimpleNamespace(source_vocab_size=VOCABULARY, target_vocab_size=VOCABULARY)
     run = types.SimpleNamespace(model=model, params=params, tokenizer=vocabulary)
-    monkeypatch.setattr(gradients.trained, "load", lambda path: run)
+    monkeypatch.setattr(gradients, "Run", lambda path: run)
     np.testing.assert_array_equal(gradients.measure("run", Subject(STACKED, Path("run")), [1, 4], 3), np.zeros((3, 2)))
     fresh = gradients.measure("fresh", Subject(STACKED), [1, 4], 3)
     assert fresh.min() > 0 and len(np.unique(fresh)) == 6

@@ -27,7 +27,7 @@ class Language:
 
     @cached_property
     def words(self) -> dict[str, Any]:
-        """The language's TOML file."""
+        """Return the content of the language's TOML file."""
         return tomllib.loads((_WORDS / f"{self.code}.toml").read_text(encoding="utf-8"))
 
     def sentence(self, meaning: Meaning) -> str:

@@ -12,11 +12,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnmt.evaluation.breakdowns import splitter
 from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.significance import paired
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab import figures
+from jaxnmt.lab.breakdowns import splitter
 from jaxnmt.lab.figures import Line
 from jaxnmt.lab.tables import Table, span
 

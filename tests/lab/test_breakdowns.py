@@ -3,8 +3,8 @@
 import pytest
 from sacrebleu.metrics.chrf import CHRF
 
-from jaxnmt.evaluation import breakdowns
 from jaxnmt.evaluation.scores import bleu
+from jaxnmt.lab import breakdowns
 
 SPLIT = str.split
 

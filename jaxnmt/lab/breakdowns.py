@@ -1,6 +1,6 @@
-"""Where systems differ: by the source's length, by how rare a word is, in repetition, in length and in whether sentences end.
+"""Break scores down by source length and word frequency; measure repetition, length and unfinished sentences.
 
-Words are what BLEU's tokenizer makes of a line (of text that came already split: what stands between spaces).
+Words are those of BLEU's tokenizer. Pre-tokenized text is split at spaces.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jaxnmt.evaluation.scores import References, bleu_metric
 
-LENGTHS = (0, 1, 6, 11, 16, 21, 31, 41, 61)  # where the buckets of source words begin
-FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)  # … and those of a word's frequency
-ORDERS = (1, 2, 3, 4)  # of the n-grams whose repetition is counted
+LENGTHS = (0, 1, 6, 11, 16, 21, 31, 41, 61)  # first source length of each bucket, in words
+FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)  # first word frequency of each bucket
+ORDERS = (1, 2, 3, 4)  # lengths of the n-grams whose repetition is measured
 
 _SENTENCE_ENDS = frozenset(".!?…。！？．؟۔।॥။។།")
 _CLOSING = " \t\"'»«”“’‘)]}」』）】›"
@@ -42,13 +42,14 @@ class FrequencyBucket:
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One system's output against the references.
+    """The lengths of one system's translations, compared with the references.
 
     Attributes:
-        length_ratio: its words by theirs.
-        under_half, over_double: share of translations with less than half, with more than double the reference's words.
-        empty: share without a word.
-        unfinished: of the translations whose reference ends in punctuation, the share that does not.
+        length_ratio: words of the translations divided by words of the references.
+        under_half: share of translations with less than half of the reference's words.
+        over_double: share of translations with more than double the reference's words.
+        empty: share of translations without a word.
+        unfinished: among translations whose reference ends in punctuation, the share that does not.
     """
 
     length_ratio: float
@@ -59,7 +60,7 @@ class Shape:
 
 
 def splitter(tokenize: str) -> Splitter:
-    """text -> its words, by one of sacreBLEU's tokenizers."""
+    """Return a function that splits text into words with one of sacreBLEU's tokenizers."""
     split = bleu_metric(tokenize).tokenizer
     return lambda text: split(text.strip()).split()
 
@@ -67,7 +68,7 @@ def splitter(tokenize: str) -> Splitter:
 def by_length(
     source_lengths: Sequence[int], hypotheses: Sequence[Sequence[str]], references: References, tokenize: str
 ) -> tuple[LengthBucket, ...]:
-    """Scores for each bucket of source lengths (in words) that has sentences."""
+    """Return the scores of each bucket of source lengths that has sentences."""
     from sacrebleu.metrics.chrf import CHRF
 
     bleu, chrf = bleu_metric(tokenize), CHRF(word_order=2)
@@ -86,12 +87,15 @@ def by_length(
 def by_frequency(
     hypotheses: Sequence[Sequence[Sequence[str]]], references: Sequence[Sequence[str]], frequency: Mapping[str, int]
 ) -> tuple[FrequencyBucket, ...]:
-    """F1 of words by their frequency. In a sentence, a word is found as often as translation and reference both have it (Neubig et al.
-    2019, compare-mt); precision and recall are taken over all sentences.
+    """Return the F1 of words by their frequency (Neubig et al. 2019, compare-mt).
+
+    In a sentence, a word counts as found as often as it occurs in both translation and reference. Precision and recall are over all
+    sentences.
 
     Args:
-        hypotheses, references: split into words; for each system, and for all.
-        frequency: how often a word stands in the training text; a word that it lacks has 0.
+        hypotheses: translations of each system, split into words.
+        references: reference translations, split into words.
+        frequency: occurrences of each word in the training text; 0 for words that are not in it.
     """
     wanted = [collections.Counter(words) for words in references]
     total = _spread(wanted, frequency)
@@ -106,7 +110,7 @@ def by_frequency(
 
 
 def repetition(sentences: Iterable[Sequence[str]]) -> tuple[float, ...]:
-    """For each of ORDERS the share of n-grams that stood in the same sentence before (Welleck et al. 2020, seq-rep-n), over all n-grams."""
+    """Return for each of ORDERS the share of n-grams that occurred before in their sentence (Welleck et al. 2020, seq-rep-n)."""
     sentences = list(sentences)
     shares = []
     for n in ORDERS:
@@ -117,7 +121,7 @@ def repetition(sentences: Iterable[Sequence[str]]) -> tuple[float, ...]:
 
 
 def shape(translations: Sequence[str], references: Sequence[str], split: Splitter) -> Shape:
-    """Truncation and over-length of one system's translations."""
+    """Compare the lengths and ends of one system's translations with those of the references."""
     lengths = [(len(split(mine)), len(split(theirs))) for mine, theirs in zip(translations, references, strict=True)]
     ends = [ends_sentence(mine) for mine, theirs in zip(translations, references, strict=True) if ends_sentence(theirs)]
     count = len(lengths)
@@ -131,12 +135,12 @@ def shape(translations: Sequence[str], references: Sequence[str], split: Splitte
 
 
 def ends_sentence(text: str) -> bool:
-    """Whether a line ends in punctuation that ends a sentence; quotation marks and brackets after it are overlooked."""
+    """Return whether a line ends in punctuation that ends a sentence. Quotation marks and brackets after it are ignored."""
     return text.rstrip(_CLOSING)[-1:] in _SENTENCE_ENDS and bool(text.strip())
 
 
 def _spread(counts: Iterable[Mapping[str, int]], frequency: Mapping[str, int]) -> collections.Counter[int]:
-    """How many words fall in each bucket of frequencies."""
+    """Return how many words fall into each bucket of frequencies."""
     spread: collections.Counter[int] = collections.Counter()
     for each in counts:
         for word, count in each.items():
