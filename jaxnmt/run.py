@@ -156,8 +156,9 @@ class Run:
         from jaxnmt.config import Mesh
         from jaxnmt.parallel.sharding import make_mesh, replicated
 
+        shapes = self.model.shapes  # first: `model` checks the devices
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), self.model.shapes)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
     def average(self, last: int = 5) -> list[int]:
         """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.

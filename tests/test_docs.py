@@ -15,6 +15,7 @@ from jaxnmt.cli import command
 from jaxnmt.cli.verbs import VERBS
 from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
+from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Study
 from jaxnmt.runs import directory as run_directory
 
@@ -61,10 +62,11 @@ def test_every_command_is_one(line, monkeypatch, tmp_path):
     if words in [verb.split() for verb in [*VERBS, "launch", "probe"]]:
         return  # a verb that is named, not called
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_directory, "read", lambda run: Experiment())  # every name of a run is one
-    for name in {word for word in words if word.endswith(".py")}:
-        own = [block for _, block in pages.blocks(pages.read(page)) if "\ndef config()" in block]
+    own = [block for _, block in pages.blocks(pages.read(page)) if "\ndef config()" in block]
+    for name in {word for word in [*words, "own.py"] if word.endswith(".py")}:
         (tmp_path / name).write_text(own[0] if own else pages.read(mine.write(tmp_path)), encoding="utf-8")
+    experiment = load_config("own.py") if own else Experiment()
+    monkeypatch.setattr(run_directory, "read", lambda run: experiment)  # every name of a run is one of this experiment
     command._call(words)  # raises UserError for a mistake
 
 
