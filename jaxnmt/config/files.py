@@ -243,7 +243,7 @@ def _from_json(kind: type, values: Any, where: pathlib.Path, prefix: str = "") -
             raise UserError(f"{where}: there is no field {prefix}{name}" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
         hint = hints[name]
         if kind is Experiment and isinstance(value, dict) and (name == "model" or "type" in value):
-            hint = model_code.type_of(value.get("type", "Transformer"), where)
+            hint = model_code.type_of(value.get("type", "Transformer"), where, name)
             value = {field: inner for field, inner in value.items() if field != "type"}
         changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if hasattr(hint, "__dataclass_fields__") else tupled(value)
     return kind(**changes)

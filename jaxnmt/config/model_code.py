@@ -97,26 +97,27 @@ def type_name(kind: type) -> str:
     return f"{FILE if is_own(kind) else kind.__module__}:{kind.__qualname__}"
 
 
-def type_of(name: str, where: pathlib.Path) -> type:
+def type_of(name: str, where: pathlib.Path, part: str) -> type:
     """Return the class of a part of an experiment by its `type_name`. The code that defines it is executed.
 
     Args:
         where: the JSON file that names it. `model.py` is in the same folder.
+        part: the part of the experiment, for messages.
 
     Raises:
         UserError: the class cannot be found, or its code is not trusted.
     """
     if not isinstance(name, str):
-        raise UserError(f'{where}: a type is {name!r}; it should be a name, such as "Transformer"')
+        raise UserError(f'{where}: {part}.type is {name!r}; it should be a name, such as "Transformer"')
     module_name, _, qualname = name.rpartition(":")
     try:
         kind = getattr(_module_of(module_name, qualname, where), qualname)
     except ImportError as error:
-        raise UserError(f"{where}: the type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
+        raise UserError(f"{where}: {part}.type {name} cannot be imported ({error}): install it, or set PYTHONPATH") from None
     except AttributeError:
         raise UserError(f"{where}: {module_name or config.__name__} has no class {qualname}") from None
     if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
-        raise UserError(f"{where}: the type {name} is not a dataclass")
+        raise UserError(f"{where}: {part}.type {name} is not a dataclass")
     return kind
 
 
