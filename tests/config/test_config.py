@@ -254,7 +254,7 @@ def test_a_models_type_that_is_no_name_is_refused(tmp_path, type_):
     written = json.loads((tmp_path / "config.json").read_text())
     written["model"]["type"] = type_
     (tmp_path / "config.json").write_text(json.dumps(written))
-    with pytest.raises(UserError, match="the model's type is .*; it should be a name"):
+    with pytest.raises(UserError, match="config.json: a type is .*; it should be a name"):
         read_config(tmp_path / "config.json")
 
 
