@@ -1,5 +1,7 @@
 """What is compiled does not depend on where it is called."""
 
+import re
+
 import jax
 import tiny
 
@@ -21,10 +23,12 @@ def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     def programs():
         jax.clear_caches()
         step, evaluate = jitted_step(model, optimizer, config, state, mesh), evaluation_program(model, 0.1, mesh)
-        return step.lower(state, batch).as_text(), evaluate.lower(state.params, batch).as_text()
+        texts = step.lower(state, batch).as_text(), evaluate.lower(state.params, batch).as_text()
+        # JAX shares its private functions, such as _where_3, between calls in one context: their numbers, and copies of them, may differ
+        return [{re.sub(r"@_where(_\d+)?", "@_where", line) for line in text.splitlines()} for text in texts]
 
     outside = programs()
     with jax.sharding.set_mesh(mesh):
         inside = programs()
     assert outside == inside
-    assert all("sharding_constraint" in text for text in outside)
+    assert all(any("sharding_constraint" in line for line in lines) for lines in outside)
