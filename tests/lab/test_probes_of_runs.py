@@ -442,7 +442,7 @@ def test_where_a_word_stands():
     assert embeddings.occurrence(tokenizer, sentence, source, "BC") == [2, 3] and embeddings.occurrence(
         tokenizer, sentence, source, "a"
     ) == [0]
-    with pytest.raises(UserError, match="'a bc .*' does not have the word 'b'"):
+    with pytest.raises(UserError, match="'A a .* b@@ c' does not have the word 'b'"):
         embeddings.occurrence(tokenizer, sentence, source, "b")
 
 
