@@ -18,7 +18,7 @@ import tyro
 
 from jaxnmt import config
 from jaxnmt.config.checks import value_problem
-from jaxnmt.config.fields import describe_type, leaves, nearest
+from jaxnmt.config.fields import describe_type, leaves, nearest, unannotated
 from jaxnmt.errors import UserError
 
 Options = TypeVar("Options")
@@ -56,12 +56,16 @@ def _takes(hint: Any, given: int, word: str) -> bool:
     """Return whether a flag that was given some values takes one more."""
     if hint is bool:
         return not given and word.lower() in ("true", "false")
-    return typing.get_origin(hint) is tuple or not given
+    return _is_tuple(hint) or not given
 
 
 def takes_all(flag: str, options: Any) -> bool:
     """Return whether a flag takes all words up to the next flag."""
-    return typing.get_origin(fields_by_flag(options).get(_normal(flag), ("", str))[1]) is tuple
+    return _is_tuple(fields_by_flag(options).get(_normal(flag), ("", str))[1])
+
+
+def _is_tuple(hint: Any) -> bool:
+    return typing.get_origin(unannotated(hint)) is tuple
 
 
 def fields_by_flag(options: Any) -> dict[str, tuple[str, Any]]:
@@ -111,7 +115,7 @@ def _convert(flag: str, hint: Any, values: list[str]) -> Any:
     refusal = UserError(f"{flag} expects {describe_type(hint)}, not {' '.join(values) or 'nothing'}")
     if hint is bool:
         values = [value.capitalize() for value in values] or ["True"]  # true, false
-    if typing.get_origin(hint) is not tuple and len(values) != 1:
+    if not _is_tuple(hint) and len(values) != 1:
         raise refusal
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # tyro prints a box

@@ -375,4 +375,12 @@ def test_a_band_is_from_quartile_to_quartile():
 
 def test_too_few_tokens_for_a_row_are_refused(capsys):
     assert cli.main(["probe", "steptime", "quickstart", "--lengths", "16", "512", "--tokens", "256"]) == 2
-    assert "--tokens" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "--tokens is 256" in said and "512" in said
+
+
+@pytest.mark.parametrize("words, shown", [(("--lengths", "16", "0"), "(16, 0)"), (("--lengths",), "()"), (("--tokens", "0"), "0")])
+def test_numbers_that_cannot_be_are_refused(words, shown, capsys):
+    assert cli.main(["probe", "steptime", "quickstart", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]} is {shown}" in said and "above 0" in said

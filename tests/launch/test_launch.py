@@ -108,7 +108,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["slurm", "--", "train", "wmt14_bg"], "Did you mean wmt14_big"),
         (["slurm", "--", "train", "wmt14_big", "--model.emb-dmi", "3"], "did you mean --model.emb-dim"),
         (["slurm", "x", "--", "train", "wmt14_big"], "unexpected argument x (usage: jaxnmt launch slurm [settings] -- VERB ...)"),
-        (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes expects"),
+        (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes is 0"),
         (["slurm", "--name", "My Job", "--", "train", "wmt14_big"], "--name My Job"),
         (["jobset", "--", "train", "wmt14_big"], "--image is missing"),
         (["jobset", "--image", "i", "--on", "v9:4x4", "--", "train", "wmt14_big"], "v5p:2x2x1"),
@@ -116,7 +116,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["jobset", "--image", "i", "--on", "v5e:4x4", "--hosts", "3", "--", "train", "wmt14_big"], "has 4 hosts"),
         (["jobset", "--image", "i", "--slices", "2", "--", "train", "wmt14_big"], "--slices 2"),
         (["tpu_vm", "--zone", "z", "--", "train", "wmt14_big"], "--project is missing"),
-        (["slurm", "--cpus", "0", "--", "train", "wmt14_big"], "--cpus expects"),
+        (["slurm", "--cpus", "0", "--", "train", "wmt14_big"], "--cpus is 0"),
         (["slurm", "--", "ablate", "heads"], "processes cannot share the work"),
         (["slurm", "--", "runs", "show", "x"], "processes cannot share the work"),
         (["slurm", "--", "train", "wmt14_big", "--model.num-heads", "3"], "is not divisible by model.num_heads 3"),
@@ -127,7 +127,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
         (["tpu_vm", "--zone", "z", "--project", "p", "--", "translate", "/elsewhere/run"], "add --input FILE"),
         (["slurm", "--hours", "0.05", "--", "train", "wmt14_big"], "saves the run 5 minutes before the limit; give at least 0.17"),
         (["slurm", "--hours", "nan", "--", "train", "wmt14_big"], "--hours"),
-        (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes expects"),
+        (["local", "--processes", "0", "--", "train", "wmt14_big"], "--processes is 0"),
     ],
 )
 def test_mistakes_are_answered_before_anything_is_queued(words, said, capsys):

@@ -77,7 +77,7 @@ def test_flags_in_a_file_are_read_as_xla_reads_them(tmp_path, monkeypatch):
 )
 def test_a_compiler_that_is_wrong_is_refused_with_what_to_do(flags, remedy, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    monkeypatch.setattr(compiler, "faults", lambda: ("a sum is off by 3.0%",))
+    monkeypatch.setattr(compiler, "miscompilations", lambda: ("a sum is off by 3.0%",))
     with pytest.raises(UserError, match=f"jaxlib {JAXLIB} computes wrong numbers on this CPU \\(a sum is off by 3.0%\\): {remedy}"):
         compiler.check()
 

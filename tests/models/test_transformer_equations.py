@@ -7,6 +7,7 @@ torch.nn has too (LayerNorm, ReLU, GELU, attention without positions) `make pari
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +79,7 @@ def normal(shape, seed=0):
 
 def filled(module, *args, **options):
     """A module's parameters, random, and the same in float64."""
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options))["params"]
+    shapes = nn.unbox(jax.eval_shape(lambda: module.init(jax.random.key(0), *args, **options))["params"])
     params = jax.tree.map(lambda x: jnp.asarray(0.5 * normal(x.shape, sum(x.shape))), shapes)
     return params, jax.tree.map(np.float64, params)
 

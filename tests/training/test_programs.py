@@ -1,4 +1,4 @@
-"""A compiled program does not depend on the mesh that is set where it is called."""
+"""What is compiled does not depend on where it is called."""
 
 import re
 
@@ -13,11 +13,6 @@ from jaxnmt.training.programs import batch_struct, evaluation_program, jitted_st
 from jaxnmt.training.state import abstract_state
 
 
-def instructions(text):
-    """The numbered instructions of a program. JAX writes a helper function once for each mesh that is set while it is traced: `_where_3`."""
-    return {re.sub(r"@(\w+?)_\d+\b", r"@\1", line) for line in text.splitlines()}
-
-
 def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     """The laws call these programs as training does, outside every mesh, and must run the ones that training runs."""
     config, mesh = cfg.Experiment(model=tiny.BASE), make_mesh(cfg.Mesh())
@@ -28,10 +23,12 @@ def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     def programs():
         jax.clear_caches()
         step, evaluate = jitted_step(model, optimizer, config, state, mesh), evaluation_program(model, 0.1, mesh)
-        return step.lower(state, batch).as_text(), evaluate.lower(state.params, batch).as_text()
+        texts = step.lower(state, batch).as_text(), evaluate.lower(state.params, batch).as_text()
+        # JAX shares its private functions, such as _where_3, between calls in one context: their numbers, and copies of them, may differ
+        return [{re.sub(r"@_where(_\d+)?", "@_where", line) for line in text.splitlines()} for text in texts]
 
     outside = programs()
     with jax.sharding.set_mesh(mesh):
         inside = programs()
-    assert [instructions(text) for text in outside] == [instructions(text) for text in inside]
-    assert all("sharding_constraint" in text for text in outside)
+    assert outside == inside
+    assert all(any("sharding_constraint" in line for line in lines) for lines in outside)

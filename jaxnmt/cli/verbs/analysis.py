@@ -117,7 +117,7 @@ def compare(first: str, others: list[str], options: Compare) -> None:
       jaxnmt compare a.de b.de --source test.en --reference first.de second.de
     """
     if not options.metrics:
-        raise UserError("--metrics expects at least one metric")
+        raise UserError("--metrics expects at least one of bleu, chrf, chrf++, ter")
     writable("--html", options.html)
     writable("--json", options.json)
     from jaxnmt.lab import comparison_report, tables

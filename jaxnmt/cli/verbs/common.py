@@ -26,17 +26,6 @@ class NoOptions:
     pass
 
 
-def at_least(least: int, **values: int) -> None:
-    """Check that options are at least `least`.
-
-    Raises:
-        UserError: one is less.
-    """
-    for name, value in values.items():
-        if value < least:
-            raise UserError(f"--{name.replace('_', '-')} expects a whole number of {least} or more, not {value}")
-
-
 def writable(flag: str, name: str) -> None:
     """Check, before anything is computed, that a file can be written; an empty name is no file.
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from jaxnmt.cli.verbs.common import at_least
 from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.config import NonNegative, Positive
+from jaxnmt.config.constraints import PositiveIntegers
+from jaxnmt.errors import UserError
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
@@ -52,7 +53,7 @@ def gradients(first: str, others: list[str], options: Gradients) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    distances: tuple[int, ...] = (1, 3, 10, 30, 100, 300, 1000)
+    distances: PositiveIntegers = (1, 3, 10, 30, 100, 300, 1000)
     """Numbers of steps since the word was read."""
     apart: bool = False
     """Train one model per distance instead of one on all of them."""
@@ -81,7 +82,6 @@ def recall(first: str, others: list[str], options: Recall) -> None:
       jaxnmt probe recall phrases/rnn_fixed phrases/lstm_fixed --apart --steps 300 --output apart.svg
     """
     distances = tuple(sorted(set(options.distances)))
-    at_least(1, distances=min(distances, default=0))
     drawable(options.output)
     models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
     from jaxnmt.lab import figures
@@ -97,9 +97,9 @@ def recall(first: str, others: list[str], options: Recall) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Steptime:
-    lengths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    lengths: PositiveIntegers = (16, 32, 64, 128, 256, 512)
     """Tokens of each sentence, on both sides."""
-    tokens: int = 2048
+    tokens: Positive[int] = 2048
     """Target tokens per batch, whatever the length."""
     run_time: NonNegative[float] = 2.0
     """Seconds to repeat each step, without compiling."""
@@ -119,8 +119,8 @@ def steptime(first: str, others: list[str], options: Steptime) -> None:
       jaxnmt probe steptime rnn_fixed gru_bahdanau transformer_small --lengths 16 64 256 --tokens 4096 --output speed.svg
     """
     lengths = sorted(set(options.lengths))
-    at_least(1, lengths=min(lengths, default=0))
-    at_least(max(lengths), tokens=options.tokens)
+    if options.tokens < max(lengths):
+        raise UserError(f"--tokens is {options.tokens}; it must be the largest of --lengths or more ({max(lengths)})")
     drawable(options.output)
     models = {label: subject.model for label, subject in subjects([first, *others], options.width).items()}
     from jaxnmt.lab import figures
