@@ -1,6 +1,8 @@
-"""Greedy and beam search over a model's `step` and its carry: one while-loop, compiled once for each shape and structure.
+"""Greedy and beam search over a model's `step` and its carry.
 
-W is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * W + k.
+W is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * W + k. `search` is one program.
+`begin` and `advance` are its halves, between which a caller may drop the sentences that are finished (`select`) and lengthen the
+decoder's caches (`lengthen`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
+BLOCK = 128  # words among which `top_k` looks for the largest first
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -39,7 +42,11 @@ class Hypotheses:
     log_probs_BW: jax.Array
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["length_penalty"], meta_fields=["beam_size", "max_length", "processors"])
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["length_penalty", "patience", "n_best"],
+    meta_fields=["beam_size", "max_length", "processors"],
+)
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
     """The options of a search, a pytree. Options that change the compiled program are static; numbers are its arguments.
@@ -48,13 +55,38 @@ class SearchOptions:
         beam_size: W.
         max_length: T, the maximum length of a hypothesis in tokens, EOS included. No sentence's limit may exceed it.
         length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
+        patience: a sentence is finished once `patience` x W hypotheses have ended (Kasai et al. 2022); inf: once no live hypothesis can
+            be among the `n_best`. Not static.
+        n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
         processors: change log-probabilities before each choice.
     """
 
     beam_size: int
     max_length: int
     length_penalty: float | jax.Array = 1.0
+    patience: float | jax.Array = float("inf")
+    n_best: int | jax.Array = 0
     processors: tuple[LogitProcessor, ...] = ()
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Beams:
+    """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
+
+    Attributes:
+        live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
+        ended_B: int32, how many hypotheses have ended.
+        open_B: whether the sentence's search goes on.
+    """
+
+    t: jax.Array
+    carry: Any
+    live_BWT: jax.Array
+    live_log_probs_BW: jax.Array
+    done: Hypotheses
+    ended_B: jax.Array
+    open_B: jax.Array
 
 
 def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
@@ -73,121 +105,141 @@ def search(
             sentence alone, and so a translation does not depend on its batch.
         mesh: that `per_device` runs this search on; None: one device.
     """
-    return (_greedy if options.beam_size == 1 else _beam)(model, options, params, batch, limits_B, mesh)
+    memory, beams = begin(model, options, params, batch, limits_B)
+    return advance(model, options, params, memory, limits_B, beams, mesh).done
 
 
-def _log_probs(options: SearchOptions, logits_RV, tokens_BWT, written, limits_B) -> jax.Array:
-    """Return log-probabilities (B, W, V) of the next token. PAD and BOS are masked; at the length limit, all tokens but EOS are."""
-    B, W, _ = tokens_BWT.shape
-    log_p = jax.nn.log_softmax(logits_RV.at[:, jnp.array([PAD, BOS])].set(-jnp.inf)).reshape(B, W, -1)
-    for process in options.processors:
-        log_p = process(tokens_BWT, written, log_p)
-    at_limit_B11 = (written + 1 >= limits_B)[:, None, None]
-    return jnp.where(at_limit_B11 & (jnp.arange(log_p.shape[-1]) != EOS), NEVER, jnp.maximum(log_p, NEVER))
-
-
-def _greedy(model, options, params, batch, limits_B, mesh) -> Hypotheses:
+def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> tuple[Any, Beams]:
+    """Return the memory, and the beams after the first token, which one row a sentence suffices for."""
     memory = model.encode(params, batch)
-    B, T = batch["encoder_input_tokens"].shape[0], options.max_length
-    carry = model.start(params, memory, T)
-    state = (jnp.int32(0), carry, jnp.full((B,), BOS, jnp.int32), jnp.zeros((B, T), jnp.int32), jnp.zeros((B,)), jnp.zeros((B,), bool))
-
-    def unfinished(state):
-        return any_across_devices(~state[-1] & (state[0] < limits_B), mesh)
-
-    def body(state):
-        t, carry, token_B, tokens_BT, log_prob_B, done_B = state
-        logits, carry = model.step(params, memory, carry, token_B)
-        log_p = _log_probs(options, logits, tokens_BT[:, None], t, limits_B)[:, 0]
-        token_B = jnp.where(done_B, PAD, log_p.argmax(-1)).astype(jnp.int32)
-        log_prob_B = log_prob_B + jnp.where(done_B, 0.0, log_p.max(-1))
-        return t + 1, carry, token_B, tokens_BT.at[:, t].set(token_B), log_prob_B, done_B | (token_B == EOS)
-
-    _, _, _, tokens_BT, log_prob_B, _ = jax.lax.while_loop(unfinished, body, state)
-    length_B = (tokens_BT != PAD).sum(-1)
-    return Hypotheses(tokens_BT[:, None], (log_prob_B / length_penalty(length_B, options.length_penalty))[:, None], log_prob_B[:, None])
+    B, W, T = len(limits_B), options.beam_size, options.max_length
+    logits_BV, carry = model.step(params, memory, model.start(params, memory, T), jnp.full((B,), BOS, jnp.int32))
+    carry = jax.tree.map(lambda x: jnp.repeat(x, W, 0), carry)
+    nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
+    is_open_B = jnp.ones((B,), bool)
+    before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
+    return memory, _choose(options, logits_BV, limits_B, before)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Beams:
-    """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
+def advance(
+    model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, mesh=None, at_most: int | jax.Array = 0
+) -> Beams:
+    """Take steps until at most `at_most` sentences are open, or the hypotheses have `options.max_length` tokens."""
 
-    Attributes:
-        live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
-    """
+    def goes_on(beams: Beams) -> jax.Array:
+        return any_across_devices(beams.open_B.sum() > at_most, mesh) & (beams.t < options.max_length)
 
-    t: jax.Array
-    carry: Any
-    live_BWT: jax.Array
-    live_log_probs_BW: jax.Array
-    done: Hypotheses
-
-
-def _beam(model, options, params, batch, limits_B, mesh) -> Hypotheses:
-    memory, beams = _begin(model, options, params, batch)
-    return jax.lax.while_loop(
-        lambda beams: _unfinished(options, limits_B, beams, mesh),
-        lambda beams: _advance(model, options, params, memory, limits_B, beams),
-        beams,
-    ).done
+    return jax.lax.while_loop(goes_on, lambda beams: _step(model, options, params, memory, limits_B, beams), beams)
 
 
 def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
-    """Yield the beams after each step of the same beam search; `done` of the last ones is what `search` returns."""
-    memory, beams = jax.jit(functools.partial(_begin, model))(options, params, batch)
-    advance = jax.jit(functools.partial(_advance, model))
-    while _unfinished(options, limits_B, beams):
-        beams = advance(options, params, memory, limits_B, beams)
+    """Yield the beams after each step of the same search; `done` of the last ones is what `search` returns."""
+    memory, beams = jax.jit(functools.partial(begin, model))(options, params, batch, limits_B)
+    step = jax.jit(functools.partial(_step, model))
+    yield beams
+    while beams.open_B.any():
+        beams = step(options, params, memory, limits_B, beams)
         yield beams
 
 
-def _begin(model, options, params, batch):
-    """Return the memory, and the beams before the first token."""
-    memory = model.encode(params, batch)
-    B, W, T = batch["encoder_input_tokens"].shape[0], options.beam_size, options.max_length
-    carry = jax.tree.map(lambda x: jnp.repeat(x, W, 0), model.start(params, memory, T))
-    nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
-    only_first_BW = jnp.tile(jnp.where(jnp.arange(W) == 0, 0.0, NEVER), (B, 1))
-    return memory, Beams(jnp.int32(0), carry, jnp.zeros((B, W, T), jnp.int32), only_first_BW, nothing)
+def select(tree: Any, rows: jax.Array, sentences: int) -> Any:
+    """Return some sentences of a pytree whose leaves lead with `sentences` x the same number of rows; scalars stay."""
+
+    def choose(x: jax.Array) -> jax.Array:
+        return x if x.ndim == 0 else x.reshape(sentences, -1, *x.shape[1:])[rows].reshape(-1, *x.shape[1:])
+
+    return jax.tree.map(choose, tree)
 
 
-def _unfinished(options, limits_B, beams: Beams, mesh=None) -> jax.Array:
-    # A sentence is finished at its limit, or when no live hypothesis can still beat the worst finished one: log-probabilities only fall,
-    # and the penalty is largest at the limit (for alpha < 0, at the next step).
-    alpha = options.length_penalty
-    longest_B = jnp.where(jnp.asarray(alpha) >= 0, limits_B, beams.t + 1)
-    score_upper_bound_B = beams.live_log_probs_BW[:, 0] / length_penalty(longest_B, alpha)
-    return any_across_devices((beams.t < limits_B) & (score_upper_bound_B > beams.done.scores_BW[:, -1]), mesh)
+def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beams) -> Beams:
+    """Return the same beams with room for `options.max_length` tokens: a carry of that length, whose beginning is the old one."""
+    W, T = options.beam_size, options.max_length
+    empty = jax.tree.map(lambda x: jnp.repeat(x, W, 0), model.start(params, memory, T))
+    carry = jax.tree.map(lambda new, old: jax.lax.dynamic_update_slice(new, old, (0,) * old.ndim), empty, beams.carry)
+    longer = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2])))  # noqa: E731
+    done = dataclasses.replace(beams.done, tokens_BWT=longer(beams.done.tokens_BWT))
+    return dataclasses.replace(beams, carry=carry, live_BWT=longer(beams.live_BWT), done=done)
 
 
-def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
-    B, W, _ = beams.live_BWT.shape
-    last_BW = jnp.where(beams.t == 0, BOS, jnp.take(beams.live_BWT, jnp.maximum(beams.t - 1, 0), axis=2))
+def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
+    last_BW = jax.lax.dynamic_index_in_dim(beams.live_BWT, beams.t - 1, axis=2, keepdims=False)
     logits_RV, carry = model.step(params, memory, beams.carry, last_BW.reshape(-1))
-    log_p_BWV = _log_probs(options, logits_RV, beams.live_BWT, beams.t, limits_B)
-    values_BC, parents_BC, tokens_BC = _candidates(log_p_BWV, beams.live_log_probs_BW)
+    return _choose(options, logits_RV, limits_B, dataclasses.replace(beams, carry=carry))
+
+
+def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
+    """Return the beams after the next token; the first token is chosen from one live hypothesis a sentence, others from W."""
+    B, W, t = len(limits_B), options.beam_size, beams.t
+    values_BC, parents_BC, tokens_BC = _candidates(options, logits_RV, limits_B, beams)
     ended_BC = tokens_BC == EOS
-    history_BCT = jnp.take_along_axis(beams.live_BWT, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
-    penalty = length_penalty(beams.t + 1, options.length_penalty)
-    done = _merge(beams.done, history_BCT, jnp.where(ended_BC, values_BC, NEVER), penalty)
+    # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
+    counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
+    history_BCT = jnp.take_along_axis(beams.live_BWT, parents_BC[..., None], 1).at[:, :, t].set(tokens_BC)
+    done = _merge(beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), length_penalty(t + 1, options.length_penalty))
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
-    kept_BW = jnp.take_along_axis(parents_BC, keep_BW, 1)
-    choose = jax.vmap(lambda x_W, kept_W: x_W[kept_W])  # each sentence among its own
-    carry = jax.tree.map(lambda x: choose(x.reshape(B, W, *x.shape[1:]), kept_BW).reshape(x.shape), carry)
-    return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCT, keep_BW[..., None], 1), values_BW, done)
+    live_BWT = jnp.take_along_axis(history_BCT, keep_BW[..., None], 1)
+    carry = beams.carry
+    if beams.live_BWT.shape[1] > 1:
+        kept_BW = jnp.take_along_axis(parents_BC, keep_BW, 1)
+        rows_R = (jnp.arange(B)[:, None] * W + kept_BW).reshape(-1)
+        carry = jax.tree.map(lambda x: x[rows_R], carry)
+    ended_B = beams.ended_B + counts_BC.sum(1)
+    after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B)
+    return dataclasses.replace(after, open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
-def _candidates(log_p_BWV, live_log_probs_BW):
+def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
+    """Return whether a sentence's search must go on.
+
+    It ends at the limit; when enough hypotheses have ended; or when no live one can still be among the n best: log-probabilities only
+    fall, and the penalty is largest at the limit (for alpha < 0, at the next step).
+    """
+    alpha, W = jnp.asarray(options.length_penalty), options.beam_size
+    longest_B = jnp.where(alpha >= 0, limits_B, beams.t + 1)
+    bound_B = beams.live_log_probs_BW[:, 0] / length_penalty(longest_B, alpha)
+    worst_B = jnp.take(beams.done.scores_BW, options.n_best - 1, axis=1)
+    impatient_B = beams.ended_B >= jnp.maximum(1, jnp.round(_patience(options) * W))
+    return (beams.t < limits_B) & (bound_B > worst_B) & ~impatient_B
+
+
+def _patience(options: SearchOptions) -> float | jax.Array:
+    return options.patience if options.beam_size > 1 else 1.0  # a beam of 1 is greedy: it ends with the first EOS
+
+
+def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     """Return the 2W best continuations of each sentence as (values, parents, tokens), (B, 2W) each: at least W of them do not end.
 
-    Two stages, the best of each beam and then the best of these, give the same result and sort far less.
+    The best of each hypothesis and then the best of these are the same, and are found by sorting far less.
     """
-    B, W, V = log_p_BWV.shape
-    values, tokens = jax.lax.top_k(log_p_BWV, min(2 * W, V))
-    values = (values + live_log_probs_BW[..., None]).reshape(B, -1)
-    values_BC, best = jax.lax.top_k(values, min(2 * W, values.shape[1]))
-    return values_BC, best // tokens.shape[-1], jnp.take_along_axis(tokens.reshape(B, -1), best, 1)
+    B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
+    words_V = jnp.arange(V)
+    log_p_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
+    if options.processors:
+        log_p_BWV = jax.nn.log_softmax(log_p_RV).reshape(B, W, V)
+        for process in options.processors:
+            log_p_BWV = process(beams.live_BWT, beams.t, log_p_BWV)
+        log_p_RV, total_R1 = log_p_BWV.reshape(B * W, V), 0.0
+    else:
+        total_R1 = jax.nn.logsumexp(log_p_RV, -1, keepdims=True)
+    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
+    C = 2 * options.beam_size
+    values, tokens = top_k(jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, log_p_RV), min(C, V))
+    values = (jnp.maximum(values - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
+    short = ((0, 0), (0, max(0, C - values.shape[1])))
+    values = jnp.pad(values, short, constant_values=2 * NEVER)
+    values_BC, best = jax.lax.top_k(values, C)
+    return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), jnp.take_along_axis(jnp.pad(tokens.reshape(B, -1), short), best, 1)
+
+
+def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """Return `jax.lax.top_k` of (R, V). The k largest are in the k blocks with the largest maxima: these are found first."""
+    R, V = x.shape
+    if V % BLOCK or V // BLOCK <= k:
+        return jax.lax.top_k(x, k)
+    blocks = x.reshape(R, -1, BLOCK)
+    chosen_Rk = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], -1)  # in order, so that of equal ones the first is found
+    values, places = jax.lax.top_k(jnp.take_along_axis(blocks, chosen_Rk[..., None], 1).reshape(R, -1), k)
+    return values, jnp.take_along_axis(chosen_Rk, places // BLOCK, 1) * BLOCK + places % BLOCK
 
 
 def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:

@@ -14,6 +14,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
+from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
@@ -67,8 +68,10 @@ class Translator:
         self.warn = warn
         self._processors: dict[cfg.Decoding, tuple[LogitProcessor, ...]] = {}
         self.mesh = mesh_of(params)
-        laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
-        self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
+        if self.mesh is None:
+            self._search: Callable[..., Hypotheses] = StagedSearch(model)
+        else:  # the layout lets every process have every translation
+            self._search = jax.jit(functools.partial(_search, model, self.mesh), out_shardings=replicated(self.mesh))
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
         """Return up to `decoding.n_best` translations of each line, best first. The translation of an empty line is empty.
@@ -122,7 +125,12 @@ class Translator:
                 limits[row] = output_limit(len(sentences[i]), decoding)
             tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
             options = SearchOptions(
-                decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), self.processors(decoding)
+                decoding.beam_size,
+                target_length(length, decoding),
+                float(decoding.length_penalty),
+                float(decoding.patience),
+                decoding.n_best,
+                self.processors(decoding),
             )
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
             for row, i in enumerate(group):
@@ -142,14 +150,14 @@ class Translator:
         return Translation(text, score, tuple(self.tokenizer.target_pieces(ids)), ((source, ids),))
 
 
-def _search(model: Seq2Seq, mesh: jax.sharding.Mesh | None, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
+def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
     """Search on each device for its own sentences."""
 
     def find(replicated_arguments, batch, limits_B):
         options, params = replicated_arguments
         return search(model, options, params, batch, limits_B, mesh)
 
-    return (find if mesh is None else per_device(find, mesh))((options, params), batch, limits_B)
+    return per_device(find, mesh)((options, params), batch, limits_B)
 
 
 def padded_rows(count: int, most: int, devices: int = 1) -> int:
