@@ -193,6 +193,7 @@ def trained(monkeypatch, tmp_path):
     validation = types.ModuleType("jaxnmt.evaluation.validation")
     validation.ValidationTranslator = object
     monkeypatch.setitem(sys.modules, "jaxnmt.training.loop", loop)
+    monkeypatch.setattr("jaxnmt.training.loop", loop, raising=False)  # another test may have imported the real one
     monkeypatch.setitem(sys.modules, "jaxnmt.evaluation.validation", validation)
     monkeypatch.chdir(tmp_path)
     return calls

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,7 +127,7 @@ def decoder_and_memory(config: cfg.Recurrent, x_TBD: np.ndarray):
     def whole(decoder, memory, x_TBD):
         return decoder(dataclasses.replace(memory, keys_BSA=decoder.keys(memory.states_BSD)), x_TBD, None)
 
-    shapes = jax.eval_shape(lambda *args: decoder.init(jax.random.key(0), *args, method=whole), memory, x_TBD)["params"]
+    shapes = nn.unbox(jax.eval_shape(lambda *args: decoder.init(jax.random.key(0), *args, method=whole), memory, x_TBD)["params"])
     params = jax.tree.map(lambda x: normal(x.shape, 0.5), shapes)
     keys_BSA = decoder.apply({"params": params}, states_BSD, method="keys")
     return decoder, params, dataclasses.replace(memory, keys_BSA=keys_BSA)
