@@ -12,7 +12,7 @@ import tiny
 
 from jaxnmt.config import replace
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding.search import NEVER, SearchOptions, search
+from jaxnmt.decoding.search import BLOCK, NEVER, SearchOptions, search, top_k
 
 VOCAB = 6  # PAD, BOS, EOS, UNK and two words
 
@@ -108,6 +108,64 @@ def test_a_narrow_beam_is_the_books(beam, seed):
     found, expected = decode(params, SearchOptions(beam, 6, 1.0), [6]), by_the_book(params, beam, 6, 1.0)
     assert [words(row) for row in found.tokens_BWT[0]] == [tokens for _, tokens in expected]
     np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], rtol=1e-5)
+
+
+def kasai(params, beam, limit, alpha, patience):
+    """Beam search with patience (Kasai et al. 2022) in the least words; what ends must be among the K best, and K x patience are enough."""
+    logits = np.asarray(params, np.float64).copy()
+    logits[:, [PAD, BOS]] = -np.inf
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    live, done = [(0.0, [BOS])], []
+    for t in range(1, limit + 1):
+        next_words = [EOS, *range(EOS + 1, VOCAB)] if t < limit else [EOS]
+        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
+        done += [(p / ((5 + t) / 6) ** alpha, said[1:]) for p, said in grown[:beam] if said[-1] == EOS]
+        if len(done) >= round(beam * patience):
+            break
+        live = [(p, said) for p, said in grown if said[-1] != EOS][:beam]
+    return sorted(done, key=lambda x: -x[0])[:beam]
+
+
+@pytest.mark.parametrize("patience", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("beam", [2, 4])
+def test_patience_is_the_papers(beam, seed, patience):
+    params, limits = table(seed).at[:, EOS].add(0.5), [4, 9]
+    found = decode(params, SearchOptions(beam, 9, 1.0, patience), limits)
+    for row, limit in enumerate(limits):  # beside each other: one is finished long before the other
+        expected = kasai(params, beam, limit, 1.0, patience)
+        assert [words(tokens) for tokens, score in zip(found.tokens_BWT[row], found.scores_BW[row], strict=True) if score > NEVER] == [
+            tokens for _, tokens in expected
+        ]
+        np.testing.assert_allclose(found.scores_BW[row, : len(expected)], [score for score, _ in expected], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_best_needs_no_more_steps_than_it_can_gain_by(seed):
+    params = table(seed, 2.0)
+    steps = []
+
+    class Counted(Chain):
+        def step(self, params, memory, carry, token_B):
+            jax.debug.callback(lambda: steps.append(1))
+            return super().step(params, memory, carry, token_B)
+
+    def best(n_best):
+        steps.clear()
+        source = {"encoder_input_tokens": np.ones((1, 2), np.int32)}
+        found = search(Counted(), SearchOptions(4, 20, 1.0, n_best=n_best), params, source, np.array([20]))
+        jax.effects_barrier()
+        return found.tokens_BWT[0, 0].tolist(), len(steps)
+
+    (one, few), (all_of_them, many) = best(1), best(4)
+    assert one == all_of_them and few <= many
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_best_of_blocks_are_the_best_of_all(k):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 40, (50, 8 * BLOCK)), jnp.float32)  # with many ties
+    for ours, theirs in zip(top_k(x, k), jax.lax.top_k(x, k), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def by_hand():
