@@ -152,7 +152,9 @@ def test_training_has_long_and_plain_sentences(meanings):
 
 
 def test_every_verb_is_taught_in_every_tense_and_number(meanings):
-    taught = {(c.form.frame, c.form.present, c.form.future, c.plural) for said in meanings for c in said.clauses if c.who in m.PERSONS}
+    taught = {
+        (c.form.frame, c.form.present, c.form.future, c.who in m.PLURAL) for said in meanings for c in said.clauses if c.who in m.PERSONS
+    }
     verbs = set(itertools.product(m.PERSONAL, ((True, False), (False, True), (False, False)), (True, False)))
     assert {(frame, *tense, plural) for frame, tense, plural in verbs if frame != "be born"} <= taught
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from jaxnmt.data.phrases import meaning as m
-from jaxnmt.data.phrases.meaning import FRAMES, Clause, Form, Meaning, Template, held_out_pieces, split_of_pair
+from jaxnmt.data.phrases.meaning import FRAMES, Clause, Form, Meaning, Template, is_held_out, split_of_pair
 
 Item = TypeVar("Item")
 PLAIN = 0.4  # share of plain sentences in training and validation
@@ -44,7 +44,7 @@ def draw(split: str, index: int, seed: int) -> Meaning:
     report = rng.one(m.REPORTS) if rng.chance(0.2) else ""
     size = rng.one((1, 1, 1, 1, 2) if report else (1, 1, 1, 1, 2, 2, 2, 3))
     template = _template(rng, report, size)
-    while bool(held_out_pieces(template)) != (split == "test"):
+    while is_held_out(template) != (split == "test"):
         template = _template(rng, report, size)
     reporter = rng.one(m.PERSONS) if report else ""
     people, clauses = [reporter], []
@@ -57,7 +57,7 @@ def draw(split: str, index: int, seed: int) -> Meaning:
 def _plain(rng: _Random, split: str) -> Meaning:
     """Draw one short clause: its required parts, and at most one more. Clauses without a value of one split are for training."""
     form = _plain_form(rng)
-    while held_out_pieces(Template("", (form,), ())) or (split != "train" and not _has_value_of_a_split(form)):
+    while is_held_out(Template("", (form,), ())) or (split != "train" and not _has_value_of_a_split(form)):
         form = _plain_form(rng)
     capital, stop = (True, True) if rng.chance(0.7) else rng.one(((True, False), (False, False)))
     return Meaning("", "", (_clause(form, split, rng),), (), capital, stop)

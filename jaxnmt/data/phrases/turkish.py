@@ -14,17 +14,6 @@ _CASES = {"in": "DA", "to": "(y)A", "from": "DAn"}
 
 
 class Turkish(Language):
-    code = "tr"
-
-    def reported(self, who: str, verb: str, clause: str) -> str:
-        return f"{who}, {clause} {verb}"
-
-    def joined(self, before: str, join: str, clause: str) -> str:
-        return f"{clause} {before}" if join == "when" else super().joined(before, join, clause)
-
-    def capital(self, letter: str) -> str:
-        return "İ" if letter == "i" else letter.upper()
-
     def parts(self, c: Clause, join: str) -> dict[str, str]:
         """Return the parts of a clause; a price is in the dative, and the subject of a reported clause in the genitive."""
         frame, parts = c.form.frame, super().parts(c, join)
@@ -34,27 +23,12 @@ class Turkish(Language):
             parts["money"] += suffix(parts["money"], "(y)A" if c.money[1] == "EUR" else "nA")
         return parts | {"subject": _genitive(subject) if join == "that" and subject else subject}
 
-    def with_route(self, who: str, route: str) -> str:
-        return f"{route} giden {who}"
-
     def verb(self, c: Clause, join: str) -> str:
         """Return the verb, or the verbal noun of what is reported ("that") or of the time of something else ("when")."""
         if present := self.words["present"].get(c.form.frame):
             return present[join == "that"]
         stem = self.words["verbs"].get(c.form.frame, "")
         return stem and _conjugate(stem, c.form.future, c.form.present, join if join in ("that", "when") else "")
-
-    def cardinal(self, value: int) -> str:
-        """Return a number as separate words (num2words writes them as one), as the dictionary asks: üç yüz kırk beş."""
-        return _cardinal(value)
-
-    def ordinal(self, value: int) -> str:
-        words = self.cardinal(value)
-        words = words[:-1] + "d" if words.endswith("dört") else words  # dördüncü
-        return words + suffix(words, "ncI" if words[-1] in _VOWELS else "IncI")
-
-    def measure(self, noun: str) -> str:
-        return "euro" if noun == "EUR" else super().measure(noun)
 
     def place(self, key: str, role: str) -> str:
         """Return a proper name and its case: Paris'te, Roma'ya, Londra'dan."""
@@ -63,7 +37,7 @@ class Turkish(Language):
 
     def time_words(self, kind: str, values: tuple[int, ...]) -> dict[str, str]:
         if kind == "clock":
-            return {"clock": _clock(values[0], values[1], at=True)}
+            return {"clock": self.clock(*values, at=True)}
         words = super().time_words(kind, values)
         if kind == "weekday":
             words["weekday"] = words["weekday"].lower()
@@ -71,8 +45,18 @@ class Turkish(Language):
             words["month_in"] = f"{words['month']}'{suffix(words['month'], 'DA')}"
         return words
 
-    def clock(self, hour: int, minute: int) -> str:
-        return _clock(hour, minute, at=False)
+    def clock(self, hour: int, minute: int, at: bool = False) -> str:
+        """Return the hour: saat üç buçuk, saat üçü on geçiyor; with `at` as a time: saat üç buçukta, saat üçü on geçe."""
+        past = minute <= 30
+        name = self.number(hour if past else hour % 12 + 1)
+        if minute in (0, 30):
+            words = name + (" buçuk" if minute else "")
+            return f"saat {words}" + (suffix(words, "DA") if at else "")
+        count = "çeyrek" if minute in (15, 45) else self.number(minute if past else 60 - minute)
+        stem = name[:-1] + "d" if name == "dört" else name  # dördü, dörde
+        if past:
+            return f"saat {stem}{suffix(stem, '(y)I')} {count} {'geçe' if at else 'geçiyor'}"
+        return f"saat {stem}{suffix(stem, '(y)A')} {count} {'kala' if at else 'var'}"
 
 
 @lru_cache(maxsize=10_000)
@@ -108,28 +92,3 @@ def _genitive(noun: str) -> str:
     if noun.endswith(("k", "p")):  # kitap, gömlek: all nouns of the corpus soften
         noun = noun[:-1] + {"k": "ğ", "p": "b"}[noun[-1]]
     return noun + suffix(noun, "(n)In")
-
-
-@lru_cache(maxsize=100_000)
-def _cardinal(value: int) -> str:
-    if value == 0:
-        return cldr.number("tr", 0)
-    thousands, rest = divmod(value, 1000)
-    hundreds, rest = divmod(rest, 100)
-    words = ([_cardinal(thousands)] if thousands > 1 else []) + ([cldr.number("tr", 1000)] if thousands else [])
-    words += ([cldr.number("tr", hundreds)] if hundreds > 1 else []) + ([cldr.number("tr", 100)] if hundreds else [])
-    return " ".join(words + [cldr.number("tr", part) for part in (rest - rest % 10, rest % 10) if part])
-
-
-def _clock(hour: int, minute: int, at: bool) -> str:
-    """Return the hour: saat üç buçuk, saat üçü on geçiyor; with `at` as a time: saat üç buçukta, saat üçü on geçe."""
-    past = minute <= 30
-    name = _cardinal(hour if past else hour % 12 + 1)
-    if minute in (0, 30):
-        words = name + (" buçuk" if minute else "")
-        return f"saat {words}" + (suffix(words, "DA") if at else "")
-    count = "çeyrek" if minute in (15, 45) else _cardinal(minute if past else 60 - minute)
-    stem = name[:-1] + "d" if name == "dört" else name  # dördü, dörde
-    if past:
-        return f"saat {stem}{suffix(stem, '(y)I')} {count} {'geçe' if at else 'geçiyor'}"
-    return f"saat {stem}{suffix(stem, '(y)A')} {count} {'kala' if at else 'var'}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from typing import Any
+
+import jax
+import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +20,9 @@ class Work:
         kernel_bytes: bytes that these kernels read and write.
     """
 
-    flops: float = 0.0
-    kernel_flops: float = 0.0
-    kernel_bytes: float = 0.0
-
-    def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.kernel_flops + other.kernel_flops, self.kernel_bytes + other.kernel_bytes)
-
-    def __mul__(self, times: float) -> Work:
-        return Work(times * self.flops, times * self.kernel_flops, times * self.kernel_bytes)
+    flops: float
+    kernel_flops: float
+    kernel_bytes: float
 
 
 def work(jaxpr: Any, unknown_trips: int) -> Work:
@@ -36,18 +32,27 @@ def work(jaxpr: Any, unknown_trips: int) -> Work:
         jaxpr: `jitted.trace(...).jaxpr`.
         unknown_trips: number of iterations of a loop whose length is known only at run time.
     """
-    return sum((_equation(eqn, unknown_trips) for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns), Work())
+    return Work(*_program(jaxpr, unknown_trips).tolist())
 
 
-def _equation(eqn: Any, unknown_trips: int) -> Work:
-    parts = [work(inner, unknown_trips) for inner in _inner(eqn.params)]
+def _program(jaxpr: Any, unknown_trips: int) -> np.ndarray:
+    """Return the three numbers of `Work`."""
+    return sum((_equation(eqn, unknown_trips) for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns), np.zeros(3))
+
+
+def _equation(eqn: Any, unknown_trips: int) -> np.ndarray:
+    inner = [x for x in jax.tree.leaves(eqn.params) if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
+    parts = [_program(each, unknown_trips) for each in inner]
     match eqn.primitive.name:
         case "dot_general":
-            return Work(flops=_product(eqn))
-        case "pallas_call":
-            return _kernel(eqn, sum(part.flops for part in parts))
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            products = math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            return np.array([2.0 * products, 0, 0])  # a multiplication and an addition each
+        case "pallas_call":  # its program is that of one grid point
+            flops = sum(part[0] for part in parts) * math.prod(eqn.params["grid_mapping"].grid)
+            return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
         case "cond":
-            return max(parts, key=lambda part: part.flops, default=Work())
+            return max(parts, key=lambda part: part[0])
         case "scan":
             times = eqn.params["length"]
         case "while":
@@ -56,26 +61,4 @@ def _equation(eqn: Any, unknown_trips: int) -> Work:
             times = eqn.params["mesh"].size
         case _:
             times = 1
-    return sum(parts, Work()) * times
-
-
-def _product(eqn: Any) -> float:
-    """Return 2 for each pair of numbers multiplied."""
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    left = eqn.invars[0].aval.shape
-    return 2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
-
-
-def _kernel(eqn: Any, flops: float) -> Work:
-    """Return the work of a Pallas kernel: that of one grid point, times the number of grid points."""
-    flops *= math.prod(eqn.params["grid_mapping"].grid)
-    moved = sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))
-    return Work(flops, flops, moved)
-
-
-def _inner(params: dict[str, Any]) -> Iterator[Any]:
-    """Yield the programs among an equation's parameters."""
-    for value in params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
-                yield one
+    return times * sum(parts, np.zeros(3))

@@ -8,7 +8,9 @@ import re
 import time
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
@@ -18,18 +20,21 @@ from jaxnmt.decoding.translator import target_length
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.arithmetic import Work, work
-from jaxnmt.lab.plan.collectives import Collective, collectives
+from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
+from jaxnmt.models import fused
+from jaxnmt.models.attention import Mask, attend
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import make_mesh, replicated
+from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import CHUNK_TOKENS
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.programs import batch_struct, jitted_step
 from jaxnmt.training.state import abstract_state
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 _FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # all memory; for a program that is far too large only its temporaries:
 _FAR_TOO_FULL = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
 
@@ -95,13 +100,11 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
 
 def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
     """Compile the search that validation and `translate` run, on one device; `shape.target` is the longest translation."""
-    mesh = make_mesh(cfg.Mesh(), target.devices[:1])
+    mesh, settings = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding
     model = build_model(unscanned(experiment.model), *vocabularies)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
-    options = SearchOptions(
-        experiment.decoding.beam_size, target_length(shape.source, experiment.decoding), experiment.decoding.length_penalty
-    )
+    options = SearchOptions(settings.beam_size, target_length(shape.source, settings), settings.length_penalty)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
@@ -120,9 +123,15 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         size, seconds = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
         return Compiled(shape, size, required(str(error), size), False, arithmetic, None, 0.0, (), order, seconds)
     seconds = time.perf_counter() - began
+    try:
+        program = hlo.runs(compiled.as_text(), unknown_trips)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            "this JAX cannot read the programs of the installed TPU compiler, whose version does not match: "
+            f"pip install 'jax[tpu]=={jax.__version__}' ({first_line(error)[:120]})"
+        ) from None
     needs = compiled.memory_analysis()
-    program = hlo.parse(_text(compiled))
-    cycles = [int(found[1]) * times for i, times, _ in program.runs(unknown_trips) if (found := _CYCLES.search(i.rest))]
+    cycles = [int(found[1]) * times for i, times, _ in program if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
     memory = needs.argument_size_in_bytes + temporaries
     return Compiled(
@@ -133,7 +142,7 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         work=arithmetic,
         cycles=sum(cycles) if cycles and target.chip.clock else None,
         accessed=float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0)),
-        collectives=tuple(collectives(program, mesh.size, unknown_trips)),
+        collectives=tuple(hlo.collectives(program, mesh.size)),
         order=order,
         seconds=seconds,
     )
@@ -145,19 +154,41 @@ def required(message: str, arguments: int) -> int:
     Raises:
         UserError: the compiler failed for another reason.
     """
-    units = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
     if found := _FULL.search(message):
-        return max(int(float(found[1]) * units[found[2]]) - arguments, 0)
+        return max(int(float(found[1]) * _UNITS[found[2]]) - arguments, 0)
     if found := _FAR_TOO_FULL.search(message):
-        return int(float(found[1]) * units[found[2]])
+        return int(float(found[1]) * _UNITS[found[2]])
     raise UserError(f"the compiler rejects the program: {message.splitlines()[0][:300]}") from None
 
 
-def _text(compiled: Any) -> str:
-    try:
-        return compiled.as_text()
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(
-            "this JAX cannot read the programs of the installed TPU compiler, whose version does not match: "
-            f"pip install 'jax[tpu]=={jax.__version__}' ({first_line(error)[:120]})"
-        ) from None
+def kernel_saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> tuple[int, int]:
+    """Return bytes of temporaries of a decoder layer's self-attention, forward and backward: with the fused kernel, and without.
+
+    Args:
+        experiment: its model has the settings `emb_dim`, `num_heads`, `head_dim` and `dtype`.
+        shape: of a batch, for the rows and the lengths.
+    """
+    model: Any = experiment.model
+    mesh, rows = make_mesh(experiment.mesh, target.devices), shape.rows // experiment.training.accumulation
+    heads_spec, rows_spec = (jax.sharding.NamedSharding(mesh, activation_spec(letters)) for letters in ("BTHK", "BT"))
+    size = (rows, shape.target, model.num_heads, model.head_dim or model.emb_dim // model.num_heads)
+    heads = jax.ShapeDtypeStruct(size, model.dtype, sharding=heads_spec)
+    segments = jax.ShapeDtypeStruct((rows, shape.target), np.int32, sharding=rows_spec)
+
+    class Attention(nn.Module):
+        def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
+            same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
+            mask = Mask(jnp.tril(same_BTT), segments_BT, segments_BT, causal=True)
+            return attend(self, q_BTHK, k_BTHK, v_BTHK, mask, 0.0, None, mesh).astype(jnp.float32).sum()
+
+    def temporaries() -> int:
+        jax.clear_caches()  # otherwise the second compilation would reuse the first trace
+        gradient = jax.grad(functools.partial(Attention().apply, {}), argnums=(0, 1, 2))
+        try:
+            return jax.jit(gradient).lower(heads, heads, heads, segments).compile().memory_analysis().temp_size_in_bytes
+        except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
+            return required(str(error), 0)
+
+    with_kernel = temporaries()
+    with fused.not_in_use():
+        return with_kernel, temporaries()

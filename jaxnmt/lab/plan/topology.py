@@ -82,19 +82,17 @@ def target(name: str) -> Target:
     kind, _, size = name.partition(":")
     if kind == "cpu" and size.isdigit() and int(size) > 0:
         jax.config.update("jax_platforms", "cpu")
-        return Target(name, Chip("simulated device"), _cpus(name, int(size)))
+        with contextlib.suppress(RuntimeError):  # JAX has initialized its devices: a config's own code may do so
+            jax.config.update("jax_num_cpu_devices", int(size))
+        devices = jax.devices("cpu")[: int(size)]
+        if len(devices) < int(size):
+            raise UserError(
+                f"--on {name}: this process has {len(devices)} simulated device(s), and JAX cannot add more: start a new process"
+            )
+        return Target(name, Chip("simulated device"), devices)
     if name == "gpu":
         return _gpus()
     return _tpus(slice_of(name, "; cpu:N (N simulated devices); gpu (this machine's)"))
-
-
-def _cpus(name: str, count: int) -> Sequence[Any]:
-    with contextlib.suppress(RuntimeError):  # JAX has initialized its devices
-        jax.config.update("jax_num_cpu_devices", count)
-    here = jax.devices("cpu")
-    if len(here) < count:
-        raise UserError(f"--on {name}: this process has {len(here)} simulated device(s), and JAX cannot add more: start a new process")
-    return here[:count]
 
 
 def _gpus() -> Target:

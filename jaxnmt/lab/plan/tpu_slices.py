@@ -7,23 +7,44 @@ from typing import NamedTuple
 
 from jaxnmt.errors import UserError
 
-SLICES = {
-    "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-    "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-    "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+CHIPS_PER_HOST = 4
+
+
+class Generation(NamedTuple):
+    """Google's names of a TPU generation (https://cloud.google.com/tpu/docs/runtimes).
+
+    Attributes:
+        label: of a node in Kubernetes.
+        type, units: Cloud TPU's accelerator type, and its units per chip.
+        runtime: the machine image.
+        topologies: of its slices.
+    """
+
+    label: str
+    type: str
+    units: int
+    runtime: str
+    topologies: tuple[str, ...]
+
+
+_SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
+GENERATIONS = {
+    "v5e": Generation("tpu-v5-lite-podslice", "v5litepod", 1, "v2-alpha-tpuv5-lite", _SQUARES),
+    "v5p": Generation("tpu-v5p-slice", "v5p", 2, "v2-alpha-tpuv5", _CUBES),
+    "v6e": Generation("tpu-v6e-slice", "v6e", 1, "v2-alpha-tpuv6e", _SQUARES),
 }
 
 
 class Slice(NamedTuple):
-    """Connected chips: `v5p`, `(4, 4, 8)`."""
+    """Connected chips: `v5p`, `4x4x8`."""
 
     generation: str
-    lengths: tuple[int, ...]
+    topology: str
 
     @property
-    def topology(self) -> str:
-        """`4x4x8`."""
-        return "x".join(map(str, self.lengths))
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(map(int, self.topology.split("x")))
 
     @property
     def chips(self) -> int:
@@ -37,7 +58,7 @@ def slice_of(word: str, others: str = "") -> Slice:
         UserError: the slice is unknown; the message lists the known ones.
     """
     generation, _, topology = word.partition(":")
-    if topology not in SLICES.get(generation, ()):
-        known = "; ".join(f"{family}:{', '.join(sizes)}" for family, sizes in SLICES.items())
+    if generation not in GENERATIONS or topology not in GENERATIONS[generation].topologies:
+        known = "; ".join(f"{name}:{', '.join(family.topologies)}" for name, family in GENERATIONS.items())
         raise UserError(f"--on {word} is not a known topology; choose one of {known}{others}")
-    return Slice(generation, tuple(map(int, topology.split("x"))))
+    return Slice(generation, topology)
