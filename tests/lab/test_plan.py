@@ -20,7 +20,7 @@ from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled, prediction, report, topology, workload
-from jaxnmt.lab.plan.arithmetic import Work, work
+from jaxnmt.lab.plan.compiled import Work, work
 from jaxnmt.lab.plan.hlo import Collective, collectives, first_group, runs
 from jaxnmt.lab.plan.prediction import estimate, sending
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import SAVED, Diverged, UserError
-from jaxnmt.lab.plan.tpu_slices import CHIPS_PER_HOST, GENERATIONS, slice_of
+from jaxnmt.lab.plan.topology import CHIPS_PER_HOST, slice_of
 
 _PORT = 8476
 _SAVE_MINUTES = 5  # before a SLURM job's time limit
@@ -136,11 +136,11 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
     if not options.image:
         raise UserError("--image is missing: give a container image with jaxnmt installed")
     _check(options.name, command)
-    lists: dict[str, Any] = {"command": ["jaxnmt", *command], "lasting_failures": [UserError.status, Diverged.status]}
+    hosts, selector, annotations, env = options.hosts, {}, {}, []
     if gpus := re.fullmatch(r"gpu:([1-9]\d*)", options.on):
         if options.slices != 1:
             raise UserError(f"--slices {options.slices}: only TPUs come in slices; give the number of GPU machines with --hosts")
-        hosts = options.hosts
+        limits = {"nvidia.com/gpu": int(gpus[1])}
         # JAX cannot ask Kubernetes for the other processes, but the first pod's name and each pod's index are known.
         index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
         env = [
@@ -148,16 +148,16 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
             {"name": "JAX_NUM_PROCESSES", "value": str(hosts)},
             {"name": "JAX_PROCESS_ID", "valueFrom": index},
         ]
-        lists |= {"limits": {"nvidia.com/gpu": int(gpus[1])}, "env": env, "node_selector": {}, "annotations": {}}
     else:
-        tpu = slice_of(options.on, "; gpu:N (N in each host)")
-        hosts = -(-tpu.chips // CHIPS_PER_HOST)
+        wanted = slice_of(options.on, "; gpu:N (N in each host)")
+        hosts = -(-wanted.chips // CHIPS_PER_HOST)
         if options.hosts not in (1, hosts):
             raise UserError(f"--hosts {options.hosts}: a slice {options.on} has {hosts} hosts; leave --hosts out")
-        label = GENERATIONS[tpu.generation].label
-        selector = {"cloud.google.com/gke-tpu-accelerator": label, "cloud.google.com/gke-tpu-topology": tpu.topology}
-        one_job_per_slice = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}
-        lists |= {"limits": {"google.com/tpu": tpu.chips // hosts}, "env": [], "node_selector": selector, "annotations": one_job_per_slice}
+        limits, topology = {"google.com/tpu": wanted.chips // hosts}, options.on.partition(":")[2]
+        annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}  # one job per slice
+        selector = {"cloud.google.com/gke-tpu-accelerator": wanted.tpu.label, "cloud.google.com/gke-tpu-topology": topology}
+    lists = {"command": ["jaxnmt", *command], "lasting_failures": [UserError.status, Diverged.status], "env": env}
+    lists |= {"limits": limits, "node_selector": selector, "annotations": annotations}
     as_yaml = {name: json.dumps(value) for name, value in lists.items()}  # JSON is YAML
     return hand_over(_filled("jobset.yaml", options, hosts=hosts, **as_yaml), ["kubectl", "apply", "-f", "-"], options.print)
 
@@ -188,18 +188,17 @@ def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch tpu_vm --on v5p:4x4x8 --zone us-east5-a --project mine --print -- train wmt14_big --run gs://bucket/runs/big
     """
-    missing = [flag for flag in ("zone", "project") if not getattr(options, flag)]
-    if missing:
-        raise UserError(f"--{missing[0]} is missing: give the Google Cloud zone and project")
+    for flag in ("zone", "project"):
+        if not getattr(options, flag):
+            raise UserError(f"--{flag} is missing: give the Google Cloud zone and project")
     _check(options.name, command)
-    tpu = slice_of(options.on)
-    google = GENERATIONS[tpu.generation]
+    wanted = slice_of(options.on)
     path = 'export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto'
     lines = ["set -e", path, options.setup, "(exit $?)", shlex.join(["jaxnmt", *command])]
     words = {"name": options.name, "zone": options.zone, "project": options.project, "on_each_host": "\n".join(lines)}
     quoted = {name: shlex.quote(word) for name, word in words.items()}
     nodes = f"--node-id={options.name}" if options.slices == 1 else f"--node-count={options.slices} --node-prefix={options.name}"
-    machine = {"accelerator_type": f"{google.type}-{tpu.chips * google.units}", "runtime": google.runtime}
+    machine = {"accelerator_type": f"{wanted.tpu.type}-{wanted.chips * wanted.tpu.units}", "runtime": wanted.tpu.runtime}
     return hand_over(_filled("tpu_vm.sh", options, **quoted, **machine, nodes=nodes), ["bash", "-c"], options.print, as_word=True)
 
 

@@ -1,5 +1,8 @@
 """Says a meaning in one language: word order, words and the corrections of a language come from words/CODE.toml.
 
+Numbers are num2words's; months, days, places, units and currencies are CLDR's (Babel). Both are imported late: training on files needs
+neither.
+
 A template such as "{subject} {verb} {things} {time}" gives the order of a clause. Parts that the clause does not have are empty.
 """
 
@@ -11,7 +14,6 @@ import tomllib
 from functools import cached_property, lru_cache
 from typing import Any
 
-from jaxnmt.data.phrases import cldr
 from jaxnmt.data.phrases.meaning import PLURAL, Clause, Meaning
 
 _WORDS = pathlib.Path(__file__).parent / "words"
@@ -31,6 +33,13 @@ class Language:
     def words(self) -> dict[str, Any]:
         """Return the content of the language's TOML file."""
         return tomllib.loads((_WORDS / f"{self.code}.toml").read_text(encoding="utf-8"))
+
+    @cached_property
+    def locale(self) -> Any:
+        """Return CLDR's names."""
+        from babel import Locale
+
+        return Locale(self.code)
 
     def sentence(self, meaning: Meaning) -> str:
         """Return the whole sentence, with capital and full stop if it has them."""
@@ -65,9 +74,9 @@ class Language:
 
         The verb comes whole and in two: the finite word ("hat"), and the end ("gekauft").
         """
-        frame, words = c.form.frame, self.words
+        frame, words, v = c.form.frame, self.words, c.values
         who, verb = words["who"].get(c.who, ""), self.verb(c, join)
-        route = f"{self.place(c.route[0], 'from')} {self.place(c.route[1], 'to')}" if c.route[0] else ""
+        route = f"{self.place(v['route'][0], 'from')} {self.place(v['route'][1], 'to')}" if "route" in v else ""
         finite, _, end = verb.partition(" ")
         bare = frame in ("cost", "last", "alone")  # amounts without a preposition
         return {
@@ -75,17 +84,17 @@ class Language:
             "verb": verb,
             "finite": finite,
             "end": end,
-            "things": self.things(*c.things) if c.things[0] else "",
-            "money": ("{}" if bare else words["money"]).format(self.amount(*c.money)) if c.money[0] else "",
-            "duration": ("{}" if bare else words["duration"]).format(self.amount(*c.duration)) if c.duration[0] else "",
-            "kilometers": self.amount(c.kilometers, "kilometer") if c.kilometers else "",
-            "people": self.count(c.people, "people") if c.people else "",
-            "place": self.place(c.place, words["arrival"] if frame == "arrive" else "in") if c.place else "",
+            "things": self.things(*v["things"]) if "things" in v else "",
+            "money": ("{}" if bare else words["money"]).format(self.amount(*v["money"])) if "money" in v else "",
+            "duration": ("{}" if bare else words["duration"]).format(self.amount(*v["duration"])) if "duration" in v else "",
+            "kilometers": self.amount(v["kilometers"], "kilometer") if "kilometers" in v else "",
+            "people": self.count(v["people"], "people") if "people" in v else "",
+            "place": self.place(v["place"], words["arrival"] if frame == "arrive" else "in") if "place" in v else "",
             "route": "" if frame == "leave" else route,
-            "means": words["means"].get(c.means, ""),
-            "time": self.time(c.form.time, c.time, frame == "alone") if c.time else "",
-            "clock": self.clock(*c.time) if frame == "clock" else "",
-            "number": self.number(c.number, "ordinal" if "ordinal" in c.form.extras else "cardinal") if c.number is not None else "",
+            "means": words["means"][v["means"]] if "means" in v else "",
+            "time": self.time(c.form.time, v["time"], frame == "alone") if "time" in v else "",
+            "clock": self.clock(*v["time"]) if frame == "clock" else "",
+            "number": self.number(v["number"], "ordinal" if "ordinal" in c.form.extras else "cardinal") if "number" in v else "",
         }
 
     def verb(self, c: Clause, join: str) -> str:
@@ -101,7 +110,7 @@ class Language:
         Args:
             use: cardinal, ordinal, masculine or feminine (before a noun), day (of a month) or year.
         """
-        from num2words import num2words  # imported late: training on files needs no dictionary
+        from num2words import num2words
 
         words = num2words(value, lang=self.code, to=self.words["numerals"].get(use, "cardinal"))
         return self.corrected(use, self.corrected("number", words.replace(",", "")))
@@ -111,9 +120,23 @@ class Language:
         return self.number(value, "feminine" if noun in self.words.get("feminine", ()) else "masculine")
 
     def amount(self, number: int, noun: str) -> str:
-        """Return a number and the plural of a currency (by its code) or a unit."""
-        measure = self.words.get("measures", {}).get(noun) or cldr.measure(self.code, noun)
-        return f"{self.count(number, noun)} {measure}"
+        """Return a number and the plural of a unit or currency."""
+        return f"{self.count(number, noun)} {self.measure(noun)}"
+
+    @lru_cache  # noqa: B019
+    def measure(self, noun: str) -> str:
+        """Return the plural of a currency (by its code), or of a unit: "kilometer" or one of `meaning.UNITS`."""
+        from babel import numbers, units
+
+        if own := self.words.get("measures", {}).get(noun):
+            return own
+        if noun.isupper():
+            return numbers.get_currency_name(noun, count=12, locale=self.locale)
+        key = "length-kilometer" if noun == "kilometer" else f"duration-{noun}"
+        text = units.format_unit(12, key, "long", locale=self.locale)
+        if key in text:  # CLDR omits the long form if it equals the short one
+            text = units.format_unit(12, key, "short", locale=self.locale)
+        return text.replace("12", "").strip()
 
     def things(self, number: int, thing: str, adjective: str) -> str:
         """Return a number of things with an adjective."""
@@ -124,7 +147,14 @@ class Language:
     def place(self, key: str, role: str) -> str:
         """Return a place with the preposition of its role: "in", "to" or "from"."""
         forms = self.words["place"].get(key) or self.words["place"]["city" if "/" in key else "country"]
-        return forms[role].format(cldr.place(self.code, key))
+        return forms[role].format(self.name(key))
+
+    def name(self, key: str) -> str:
+        """Return a country by its territory code, or a city by its time zone."""
+        if "/" not in key:
+            return self.locale.territories[key]
+        # CLDR names a zone's city only where it differs from the zone's own name.
+        return (self.locale.time_zones.get(key) or {}).get("city", key.split("/")[1])
 
     def time(self, kind: str, values: tuple[int, ...], alone: bool) -> str:
         """Return when something happens; a time that stands alone may lose its preposition or case."""
@@ -137,12 +167,13 @@ class Language:
         if kind == "clock":
             return {"clock": self.clock(*values)}
         if kind == "weekday":
-            return {"weekday": cldr.weekday(self.code, values[0]), "part": "".join(self.words["parts_of_day"][part] for part in values[1:])}
+            part = "".join(self.words["parts_of_day"][part] for part in values[1:])
+            return {"weekday": self.locale.days["format"]["wide"][values[0]], "part": part}
         if kind == "year":
             return {"year": self.number(values[0], "year")}
-        day, month, *year = values
-        year_words = "".join(self.number(value, "year") for value in year)
-        return {"day": self.number(day, "day"), "month": cldr.month(self.code, month), "year": year_words}
+        day, month, *years = values
+        year = "".join(self.number(value, "year") for value in years)
+        return {"day": self.number(day, "day"), "month": self.locale.months["format"]["wide"][month], "year": year}
 
     def clock(self, hour: int, minute: int) -> str:
         """Return the time of day, by the template of this time, of this minute, or of minutes before or after the hour."""

@@ -6,9 +6,9 @@ Two rules decide what only the test split has, without a list: `split_of_pair` f
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 SPLITS = ("train", "validation", "test")
 
@@ -107,37 +107,19 @@ class Form(NamedTuple):
     omits: tuple[str, ...] = ()
 
 
-class Template(NamedTuple):
-    """A sentence without its values. `report` is "", or one of REPORTS: "the engineer says that ..."."""
-
-    report: str
-    forms: tuple[Form, ...]
-    joins: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Clause:
-    """A form and its values; a part that the frame does not have is empty.
+class Clause(NamedTuple):
+    """A form, its subject and its values.
 
     Attributes:
-        who: a key of PERSONS, VEHICLES or EVENTS.
-        things: number, thing, adjective.
-        time: date: day, month; dated year: day, month, year; weekday: day, part; day: day; clock: hour, minute; year: year.
-        number: a cardinal or an ordinal that stands alone.
+        who: a key of PERSONS, VEHICLES or EVENTS, or "".
+        values: of each part that the clause has. things: number, thing, adjective; money, duration: number and noun; kilometers, people:
+            number; place, means: a key; route: two places; number: a cardinal or an ordinal that stands alone; time, by the form's kind
+            of time: date: day, month; dated year: day, month, year; weekday: day, part; day: day; clock: hour, minute; year: year.
     """
 
     form: Form
-    who: str = ""
-    things: tuple[int, str, str] = (0, "", "")
-    money: tuple[int, str] = (0, "")
-    duration: tuple[int, str] = (0, "")
-    kilometers: int = 0
-    people: int = 0
-    place: str = ""
-    route: tuple[str, str] = ("", "")
-    means: str = ""
-    time: tuple[int, ...] = ()
-    number: int | None = None
+    who: str
+    values: dict[str, Any]
 
 
 class Meaning(NamedTuple):
@@ -177,13 +159,13 @@ def _one_in_five(piece: str) -> bool:
     return zlib.crc32(piece.encode()) % 5 == 0
 
 
-def is_held_out(template: Template) -> bool:
+def is_held_out(report: str, forms: Sequence[Form], joins: Sequence[str]) -> bool:
     """Return whether training never has a piece of a template: a form with two options or more, a join of two frames, a report."""
-    frames = [form.frame for form in template.forms]
+    frames = [form.frame for form in forms]
     # One of the three reports for each frame, so that training has the reported form of every verb (Turkish has one of its own).
-    if template.report and (REPORTS.index(template.report) + list(FRAMES).index(frames[0])) % len(REPORTS) == 0:
+    if report and (REPORTS.index(report) + list(FRAMES).index(frames[0])) % len(REPORTS) == 0:
         return True
     # A form with fewer options is in every split, so that its verb can be learned.
-    pieces = [repr(form[:5]) for form in template.forms if form.future + form.fronted + len(form.extras) >= 2]
-    pieces += map(" ".join, zip(frames, template.joins, frames[1:], strict=False))
+    pieces = [repr(form[:5]) for form in forms if form.future + form.fronted + len(form.extras) >= 2]
+    pieces += map(" ".join, zip(frames, joins, frames[1:], strict=False))
     return any(map(_one_in_five, pieces))

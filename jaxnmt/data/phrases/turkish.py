@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-from jaxnmt.data.phrases import cldr
 from jaxnmt.data.phrases.grammar import Language
 from jaxnmt.data.phrases.meaning import Clause
 
@@ -18,9 +17,9 @@ class Turkish(Language):
         """Return the parts of a clause; a price is in the dative, and the subject of a reported clause in the genitive."""
         frame, parts = c.form.frame, super().parts(c, join)
         subject = {"cost": parts["things"], "population": f"{parts['people']} kişi"}.get(frame, parts["subject"])
-        if c.money[0] and frame not in ("cost", "alone"):
+        if parts["money"] and frame not in ("cost", "alone"):
             # All currencies but the euro are compounds with a possessive ending, which takes n before a case.
-            parts["money"] += suffix(parts["money"], "(y)A" if c.money[1] == "EUR" else "nA")
+            parts["money"] += suffix(parts["money"], "(y)A" if c.values["money"][1] == "EUR" else "nA")
         return parts | {"subject": _genitive(subject) if join == "that" and subject else subject}
 
     def verb(self, c: Clause, join: str) -> str:
@@ -32,8 +31,7 @@ class Turkish(Language):
 
     def place(self, key: str, role: str) -> str:
         """Return a proper name and its case: Paris'te, Roma'ya, Londra'dan."""
-        name = cldr.place(self.code, key)
-        return f"{name}'{suffix(name, _CASES[role])}"
+        return f"{self.name(key)}'{suffix(self.name(key), _CASES[role])}"
 
     def time_words(self, kind: str, values: tuple[int, ...]) -> dict[str, str]:
         if kind == "clock":

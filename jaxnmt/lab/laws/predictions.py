@@ -9,7 +9,7 @@ does not: else a model that ignores its input would pass.
 from __future__ import annotations
 
 import functools
-from typing import Any
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +60,13 @@ def causal(subject: Subject) -> Verdict:
 
 def padding(subject: Subject) -> Verdict:
     """Replace the vector of the padding id: no prediction may change. Replace each source word: a prediction must change."""
-    tables = _tables(subject)
-    if not any(jax.tree.leaves(tables)):
+    larger = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
+    changed = jax.tree.map(_with_other_padding, subject.params, larger.shapes)
+    if all(map(operator.is_, jax.tree.leaves(changed), jax.tree.leaves(subject.params))):
         return Verdict(None, "no parameter grows with the vocabulary, so the vector of padding cannot be changed; law `alone` adds padding")
     batch = _padded()
     before_BTV = subject.logits(batch)[..., PAD + 1 :]
-    after_BTV = subject.logits(batch, jax.tree.map(_with_other_padding, subject.params, tables))[..., PAD + 1 :]
+    after_BTV = subject.logits(batch, changed)[..., PAD + 1 :]
     if not np.array_equal(before_BTV, after_BTV):
         return Verdict(False, f"the vector of padding changes a logit by up to {np.abs(after_BTV - before_BTV).max():.1g}")
     source_BS = batch["encoder_input_tokens"]
@@ -78,19 +79,14 @@ def padding(subject: Subject) -> Verdict:
     return Verdict(True, f"to the bit, {(source_BS == PAD).sum()} positions of padding beside {(source_BS >= FIRST_WORD).sum()} words")
 
 
-def _tables(subject: Subject) -> Any:
-    """Return for each parameter the axis, counted from 1, that grows with the vocabularies; 0 if none does."""
-    larger = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
-    grows = lambda x, y: next((i for i, (m, n) in enumerate(zip(x.shape, y.shape, strict=True), 1) if m != n), 0)  # noqa: E731
-    return jax.tree.map(grows, subject.params, larger.shapes)
-
-
-def _with_other_padding(x: jax.Array, axis: int) -> jax.Array:
-    if not axis:
+def _with_other_padding(x: jax.Array, larger: jax.ShapeDtypeStruct) -> jax.Array:
+    """Return a parameter with another vector of padding, if it grows with the vocabularies: it is larger in a model with larger ones."""
+    axis = next((i for i, (m, n) in enumerate(zip(x.shape, larger.shape, strict=True)) if m != n), None)
+    if axis is None:
         return x
-    rows = jnp.moveaxis(x, axis - 1, 0)
-    moved = np.random.default_rng(0).standard_normal(rows.shape[1:], np.float32)  # not a constant, which a norm would remove
-    return jnp.moveaxis(rows.at[PAD].add(moved), 0, axis - 1)
+    padding = (slice(None),) * axis + (PAD,)
+    moved = np.random.default_rng(0).standard_normal(x[padding].shape, np.float32)  # not a constant, which a norm would remove
+    return x.at[padding].add(moved)
 
 
 def neighbours(subject: Subject) -> Verdict:

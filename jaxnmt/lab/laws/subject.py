@@ -79,18 +79,6 @@ def model_of(config: Any, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:
     return build_model(config, target_vocab if shared else SOURCE_VOCAB, target_vocab)
 
 
-def some_params(model: Seq2Seq, seed: int = 0) -> Any:
-    """Return fresh parameters, each moved a little: a bias at zero, or a scale at one, would hide that the model forgets it."""
-    random = np.random.default_rng(seed)
-
-    def move(x):
-        spread = min(float(x.std()) or 0.2, 0.2)
-        return jnp.asarray(x + spread * random.standard_normal(x.shape, np.float32))
-
-    key = jax.random.key(seed, impl="unsafe_rbg")  # its bits come from one instruction: compiled in a fraction of the time
-    return jax.tree.map(move, jax.device_get(jax.jit(model.init)(key)))
-
-
 class WithoutDropout(Seq2Seq):
     """A model that ignores its dropout key."""
 
@@ -117,6 +105,7 @@ class Subject:
         self.config = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config
         self.name, self.packs = type(config).__name__, getattr(config, "packs", False)
         self.model, self.flat_model = model_of(self.config), model_of(unscanned(self.config))
+        self._logits = jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
         # Rounding may take a ReLU past zero, and Adam's first steps follow a gradient's sign, however small it is. At a high learning rate,
         # rounding on eight devices that differs from rounding on one would soon show in the loss.
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
@@ -124,15 +113,19 @@ class Subject:
 
     @functools.cached_property
     def flat_params(self) -> Any:
-        return some_params(self.flat_model)
+        """Return fresh parameters, each moved a little: a bias at zero, or a scale at one, would hide that the model forgets it."""
+        random = np.random.default_rng(0)
+
+        def move(x):
+            spread = min(float(x.std()) or 0.2, 0.2)
+            return jnp.asarray(x + spread * random.standard_normal(x.shape, np.float32))
+
+        key = jax.random.key(0, impl="unsafe_rbg")  # its bits come from one instruction: compiled in a fraction of the time
+        return jax.tree.map(move, jax.device_get(jax.jit(self.flat_model.init)(key)))
 
     @functools.cached_property
     def params(self) -> Any:
         return jax.jit(stack_layers)(self.flat_params) if is_scanned(self.config) else self.flat_params
-
-    @functools.cached_property
-    def _logits(self):
-        return jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
 
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
         """Return teacher-forced logits of the ids that are tokens, (B, T, V)."""

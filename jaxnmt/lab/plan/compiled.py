@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 import time
 from typing import Any
@@ -19,7 +20,6 @@ from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.decoding.translator import target_length
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
-from jaxnmt.lab.plan.arithmetic import Work, work
 from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
@@ -37,6 +37,21 @@ _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 _FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # all memory; for a program that is far too large only its temporaries:
 _FAR_TOO_FULL = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The work of all devices together in one call.
+
+    Attributes:
+        flops: floating-point operations of matrix products, including those in kernels.
+        kernel_flops: those in Pallas kernels, which the compiler's analysis does not see.
+        kernel_bytes: bytes that these kernels read and write.
+    """
+
+    flops: float
+    kernel_flops: float
+    kernel_bytes: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +87,6 @@ class Compiled:
     def memory(self) -> int:
         """Bytes on a device."""
         return self.arguments + self.temporaries
-
-    @property
-    def sent(self) -> float:
-        """Bytes that a device sends in a call."""
-        return sum(collective.sent for collective in self.collectives)
 
 
 def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
@@ -146,6 +156,45 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         order=order,
         seconds=seconds,
     )
+
+
+def work(jaxpr: Any, unknown_trips: int) -> Work:
+    """Return the work of one call of a traced program; of a `cond`, that of the branch with most.
+
+    Args:
+        jaxpr: `jitted.trace(...).jaxpr`.
+        unknown_trips: number of iterations of a loop whose length is known only at run time.
+    """
+    return Work(*_program(jaxpr, unknown_trips).tolist())
+
+
+def _program(jaxpr: Any, unknown_trips: int) -> np.ndarray:
+    """Return the three numbers of `Work`."""
+    return sum((_equation(eqn, unknown_trips) for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns), np.zeros(3))
+
+
+def _equation(eqn: Any, unknown_trips: int) -> np.ndarray:
+    inner = [x for x in jax.tree.leaves(eqn.params) if hasattr(x, "eqns") or hasattr(x, "jaxpr")]
+    parts = [_program(each, unknown_trips) for each in inner]
+    match eqn.primitive.name:
+        case "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            products = math.prod(eqn.outvars[0].aval.shape) * math.prod(eqn.invars[0].aval.shape[axis] for axis in contracted)
+            return np.array([2.0 * products, 0, 0])  # a multiplication and an addition each
+        case "pallas_call":  # its program is that of one grid point
+            flops = sum(part[0] for part in parts) * math.prod(eqn.params["grid_mapping"].grid)
+            return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
+        case "cond":
+            return max(parts, key=lambda part: part[0])
+        case "scan":
+            times = eqn.params["length"]
+        case "while":
+            times = unknown_trips
+        case "shard_map":  # its program is that of one device
+            times = eqn.params["mesh"].size
+        case _:
+            times = 1
+    return times * sum(parts, np.zeros(3))
 
 
 def required(message: str, arguments: int) -> int:

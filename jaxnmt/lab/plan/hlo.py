@@ -31,12 +31,8 @@ class Instruction(NamedTuple):
     rest: str
 
 
-class Run(NamedTuple):
-    """An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
-
-    instruction: Instruction
-    times: int
-    caller: Instruction | None
+Run = tuple[Instruction, int, Instruction | None]
+"""An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
 
 
 def runs(text: str, unknown_trips: int) -> list[Run]:
@@ -60,7 +56,7 @@ def runs(text: str, unknown_trips: int) -> list[Run]:
 
     def walk(name: str, times: int, caller: Instruction | None) -> Iterator[Run]:
         for instruction in computations.get(name, ()):
-            yield Run(instruction, times, caller)
+            yield instruction, times, caller
             inside = times * (_trips(instruction, computations, unknown_trips) if instruction.opcode == "while" else 1)
             for called in re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(instruction.rest))):
                 yield from walk(called, inside, instruction)

@@ -152,7 +152,7 @@ class Prediction:
     @property
     def sent(self) -> float:
         """Bytes that a device sends in the mean step."""
-        return self.mean(lambda step: step.program.sent)
+        return self.mean(lambda step: sum(collective.sent for collective in step.program.collectives))
 
     @property
     def least_sent(self) -> float | None:
@@ -231,26 +231,25 @@ def search(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: Sa
     Raises:
         UserError: no mesh fits the model.
     """
-    found: list[Prediction] = []
-    refused: dict[cfg.Mesh, UserError] = {}
-    fitting: dict[tuple[cfg.Mesh, int], bool] = {}
-    tried = list(candidates(experiment, len(target.devices)))
-    for number, candidate in enumerate(tried, 1):
-        mesh, tokens = candidate.mesh, candidate.batching.tokens
-        smaller_fits = tokens == experiment.batching.tokens or fitting.get((mesh, tokens // 2), True)
-        if mesh in refused or fitting.get((mesh, tokens)) or not smaller_fits:
-            continue
-        say(f"{number} of {len(tried)}: {describe(candidate)}")
+    planned: list[Prediction] = []
+    refusal: UserError | None = None
+    tried = list(enumerate(candidates(experiment, len(target.devices)), 1))
+    for _, of_mesh in itertools.groupby(tried, lambda each: each[1].mesh):
         try:
-            prediction = predict(candidate, target, lengths)
+            for _, of_size in itertools.groupby(of_mesh, lambda each: each[1].batching.tokens):
+                for number, candidate in of_size:
+                    say(f"{number} of {len(tried)}: {describe(candidate)}")
+                    planned.append(predict(candidate, target, lengths))
+                    if planned[-1].fits:
+                        break
+                else:
+                    break
         except UserError as error:  # an axis that does not divide the model
-            refused[mesh] = error
-            continue
-        fitting[mesh, tokens] = prediction.fits
-        found += [prediction] if prediction.fits else []
-    if not fitting:
-        raise UserError(f"no mesh fits the model: {next(iter(refused.values()))}")
-    return sorted(found, key=lambda p: (-(p.target_tokens_per_s or 0), p.largest.memory))
+            refusal = error
+    if not planned:
+        raise UserError(f"no mesh fits the model: {refusal}")
+    fitting = [prediction for prediction in planned if prediction.fits]
+    return sorted(fitting, key=lambda p: (-(p.target_tokens_per_s or 0), p.largest.memory))
 
 
 def describe(experiment: cfg.Experiment) -> str:

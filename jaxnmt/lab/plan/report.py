@@ -66,13 +66,11 @@ def _times(p: Prediction) -> list[tuple[str, str]]:
 
 
 def _shapes(p: Prediction) -> Table:
-    header = ("shape", "share", "memory", "FLOPs", "time")
     rows = []
     for share, program, time in p.steps:
-        shape = f"{share.shape.rows} x {share.shape.source} x {share.shape.target}"
         ms = f"{1e3 * time.seconds:.1f} ms" if time else ""
-        rows.append((shape, f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
-    return Table("Shapes: rows x source x target positions", header, tuple(rows))
+        rows.append((" x ".join(map(str, share.shape)), f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
+    return Table("Shapes: rows x source x target positions", ("shape", "share", "memory", "FLOPs", "time"), tuple(rows))
 
 
 def collectives_table(program: Compiled) -> Table:

@@ -42,35 +42,42 @@ class Attention(NamedTuple):
     weights_HTS: np.ndarray
 
 
-class Pass(NamedTuple):
-    """A teacher-forced pass over a sentence (S tokens, its end included) and its translation (T, its end included).
-
-    Attributes:
-        log_p_TV: log-probabilities of each target token; BOS and PAD are excluded, as in the search.
-        vectors: (side, name, float32 (S or T, D)) of the input with its positions and of each layer's output, if the model has such
-            modules (`encoder/layer_0`, `encoder_positions`, …).
-    """
-
-    log_p_TV: np.ndarray
-    attention: list[Attention]
-    vectors: list[tuple[str, str, np.ndarray]]
-
-
 def padded(ids: list[int], length: int) -> np.ndarray:
     """Return a batch of one row of ids, (1, length)."""
     return np.array([ids + [PAD] * (length - len(ids))], np.int32)
 
 
-def teacher_forced(model: Seq2Seq, params: Any, source: list[int], target: list[int]) -> Pass:
-    """Run one pass and return its intermediate values; `source` and `target` end with EOS.
+def teacher_forced(
+    model: Seq2Seq, params: Any, source: list[int], target: list[int]
+) -> tuple[np.ndarray, list[Attention], list[tuple[str, str, np.ndarray]]]:
+    """Run one pass; `source` and `target` end with EOS.
 
     They are padded to different lengths, S and T, so that the shape of weights identifies their part.
+
+    Returns:
+        log_p_TV: log-probabilities of each target token; BOS and PAD are excluded, as in the search.
+        attention: of every module that sows its weights, by part and layer.
+        vectors: (side, name, float32 (S or T, D)) of the input with its positions and of each layer's output, if the model has such
+            modules (`encoder/layer_0`, `encoder_positions`, …).
     """
     S, T = bucket(len(source)), bucket(len(target))
     T += T == S
     batch = {"encoder_input_tokens": padded(source, S), "decoder_input_tokens": padded([BOS, *target[:-1]], T)}
     shapes = {(S, S): ("encoder", source, source), (T, T): ("decoder", target, target), (T, S): ("cross", target, source)}
-    logits_TV, intermediates = jax.device_get(jax.jit(functools.partial(_apply, model))(params, batch))
+
+    @jax.jit
+    def run(params, batch):
+        """Return logits (T, V), sown values and every layer's output."""
+        logits_BTV, variables = model.module.apply(
+            {"params": params},
+            batch,
+            method=lambda module, batch: module.decode(module.encode(batch), batch),
+            mutable=["intermediates"],
+            capture_intermediates=lambda module, method: method == "__call__" and bool(_LAYER.fullmatch("/".join(module.path))),
+        )
+        return logits_BTV[0].astype(jnp.float32), variables.get("intermediates", {})
+
+    logits_TV, intermediates = jax.device_get(run(params, batch))
     logits_TV = logits_TV.copy()
     logits_TV[:, [PAD, BOS]] = -np.inf
     attention, vectors = [], []
@@ -87,19 +94,7 @@ def teacher_forced(model: Seq2Seq, params: Any, source: list[int], target: list[
     of_part = {part: [found for found in attention if found.part == part] for part in PARTS}
     attention = [found._replace(layer=layer) for part in PARTS for layer, found in enumerate(of_part[part], 1)]
     vectors.sort(key=lambda found: (found[0] != "encoder", _numbers(found[1])))
-    return Pass(np.asarray(jax.nn.log_softmax(logits_TV[: len(target)])), attention, vectors)
-
-
-def _apply(model: Seq2Seq, params, batch):
-    """Return logits (T, V), sown values and every layer's output."""
-    logits_BTV, variables = model.module.apply(
-        {"params": params},
-        batch,
-        method=lambda module, batch: module.decode(module.encode(batch), batch),
-        mutable=["intermediates"],
-        capture_intermediates=lambda module, method: method == "__call__" and bool(_LAYER.fullmatch("/".join(module.path))),
-    )
-    return logits_BTV[0].astype(jnp.float32), variables.get("intermediates", {})
+    return np.asarray(jax.nn.log_softmax(logits_TV[: len(target)])), attention, vectors
 
 
 def _numbers(name: str) -> list[int]:

@@ -54,12 +54,12 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     if decoding.beam_size > 1:
         nodes, finished = passes.tree(_search(translator, source, decoding))
         target = finished[0]["ids"]
-        forced = passes.teacher_forced(model, params, source, target)
     else:
         best = translator.translate([sentence], decoding)[0][0]
         target = [*best.parts[0][1], EOS]
-        forced = passes.teacher_forced(model, params, source, target)
-        nodes, finished = passes.chain(target, forced.log_p_TV[np.arange(len(target)), target], best.score)
+    log_p_TV, attention, vectors = passes.teacher_forced(model, params, source, target)
+    if decoding.beam_size == 1:
+        nodes, finished = passes.chain(target, log_p_TV[np.arange(len(target)), target], best.score)
     recurrent = passes.steps(config, model, params, source, target) if isinstance(config, cfg.Recurrent) else None
     kind = {cfg.Transformer: "transformer", cfg.Recurrent: "recurrent"}.get(type(config), "other")
     settings = {name: value for name, value in dataclasses.asdict(config).items() if isinstance(value, str | int | float | bool)}
@@ -71,8 +71,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         "model": {"kind": kind, "name": type(config).__name__, "settings": settings},
         "source": _side(tokenizer, source, tokenizer.source_pieces(source), tokenizer.source_words(sentence, source[:-1])),
         "target": _side(tokenizer, target, tokenizer.target_pieces(target), tokenizer.target_words(target[:-1])),
-        "attention": [_attention(each) for each in forced.attention],
-        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in forced.vectors],
+        "attention": [_attention(each) for each in attention],
+        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in rows]} for side, name, rows in vectors],
         "recurrent": recurrent
         and {
             "states": [strip(x) for x in recurrent.states_SD],
@@ -80,7 +80,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
             "vector": strip(recurrent.vector_D),
             "initial": strip(recurrent.initial_D),
         },
-        "steps": _steps(tokenizer, target, forced.log_p_TV, recurrent),
+        "steps": _steps(tokenizer, target, log_p_TV, recurrent),
         "beam": {
             "size": decoding.beam_size,
             "length_penalty": decoding.length_penalty,
@@ -92,7 +92,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
             ],
         },
     }
-    return found | {"alignment": _alignment(found, forced.attention)}
+    return found | {"alignment": _alignment(found, attention)}
 
 
 def strip(vector: np.ndarray) -> dict[str, Any]:
