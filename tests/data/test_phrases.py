@@ -11,6 +11,7 @@ from jaxnmt.data import phrases
 from jaxnmt.data.phrases import _SENTENCE as SENTENCE
 from jaxnmt.data.phrases import meaning as m
 from jaxnmt.data.phrases.drawing import draw
+from jaxnmt.data.phrases.grammar import Language
 
 PAIRS = list(itertools.permutations(phrases.LANGUAGES, 2))
 
@@ -164,17 +165,18 @@ def test_sentences_written_by_hand(number, language):
 
 
 def test_turkish_suffixes_follow_the_vowels():
-    from jaxnmt.data.phrases.turkish import suffix
+    def written(*words):
+        return [Language("tr").corrected("sentence", word) for word in words]
 
-    assert [name + suffix(name, "DA") for name in ("Paris", "Ocak", "Eylül", "üç", "dört")] == [
-        "Pariste",
-        "Ocakta",
-        "Eylülde",
-        "üçte",
-        "dörtte",
+    assert written("Paris'+DA", "Ocak'+DA", "Eylül'+DA", "üç+DA", "dört+DAn") == ["Paris'te", "Ocak'ta", "Eylül'de", "üçte", "dörtten"]
+    assert written("Roma'+A", "Berlin'+A", "Brüksel'+A", "euro+nA", "frangı+nA") == [
+        "Roma'ya",
+        "Berlin'e",
+        "Brüksel'e",
+        "euroya",
+        "frangına",
     ]
-    assert [name + suffix(name, "(y)A") for name in ("Roma", "Berlin", "Brüksel")] == ["Romaya", "Berline", "Brüksele"]
-    assert [name + suffix(name, "(n)In") for name in ("doktor", "kraliçe", "komşumuz")] == ["doktorun", "kraliçenin", "komşumuzun"]
+    assert written("doktor+In", "kraliçe+In", "komşumuz+In", "kitap+In") == ["doktorun", "kraliçenin", "komşumuzun", "kitabın"]
 
 
 @pytest.mark.parametrize("split", m.SPLITS)

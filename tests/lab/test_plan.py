@@ -276,9 +276,9 @@ def test_a_search_ranks_what_fits():
 
 def test_the_search_for_translations_is_planned():
     experiment = cfg.replace(EXPERIMENT, **{"decoding.batch_size": 4, "decoding.beam_size": 2, "data.max_length": 8})
-    program, time = prediction.decoding(experiment, HERE(), lengths_of(experiment))
-    assert program.shape == (4, 8, 32) and program.arguments > 4 * 10_000 and time.seconds > 0
-    assert "4 sentences of 8" in str(report.decoding_table(program, time, HERE(), "tiny"))
+    program = compiled.decoding(experiment, HERE(), lengths_of(experiment).vocabularies)
+    assert program.shape == (4, 8, 32) and program.arguments > 4 * 10_000 and estimate(program, HERE()).seconds > 0
+    assert "4 sentences of 8" in str(report.decoding_table(program, HERE(), "tiny"))
 
 
 def test_the_compilers_refusal_is_read():

@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import pathlib
 import re
 import shlex
@@ -44,12 +43,12 @@ def local(options: Local, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
-    environment = {"JAXNMT_PYTHON": sys.executable}  # this Python, whatever PATH contains
-    script = ["bash", str(launcher("local.sh")), str(options.processes), *command]
+    python = f"JAXNMT_PYTHON={sys.executable}"  # this Python, whatever PATH contains
+    script = ["env", python, "bash", str(launcher("local.sh")), str(options.processes), *command]
     if options.print:
-        print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
+        print(shlex.join(script))
         return 0
-    with subprocess.Popen(script, env=os.environ | environment) as processes:
+    with subprocess.Popen(script) as processes:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, lambda number, _: processes.send_signal(number))

@@ -53,8 +53,8 @@ def plan(config: str, options: Plan) -> int:
     target = topology.target(options.on)
     lengths = workload.Lengths(options.experiment, run_folder(config, options.run), say)
     if options.decoding:
-        program, time = prediction.decoding(options.experiment, target, lengths)
-        tables.show([report.decoding_table(program, time, target, config)])
+        program = compiled.decoding(options.experiment, target, lengths.vocabularies)
+        tables.show([report.decoding_table(program, target, config)])
         return int(not program.fits)
     if options.search:
         ranked = prediction.search(options.experiment, target, lengths, say)

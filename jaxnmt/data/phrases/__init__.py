@@ -1,8 +1,8 @@
 """The embedded corpus `phrases`: numbers in words, dates, times, prices, durations and places, in any two of its languages.
 
-A sentence is drawn (drawing.py) as a meaning (meaning.py) and then written in each language (grammar.py, and turkish.py for Turkish;
-words/CODE.toml). Sentence n therefore means the same in all languages, and each has exactly one translation. The corpus has no end; a
-sentence is a function of its index only.
+A sentence is drawn (drawing.py) as a meaning (meaning.py) and then written in each language (grammar.py, words/CODE.toml). Sentence n
+therefore means the same in all languages, and each has exactly one translation. The corpus has no end; a sentence is a function of its
+index only.
 
 Four in ten sentences of training and validation are plain: a number, an amount or a time alone ("one hundred and two"), or a short
 clause in the past, present or future with at most one optional part ("The baker lives in Vienna."). Some of them have no full stop, and
@@ -28,9 +28,8 @@ from collections.abc import Iterator
 
 from jaxnmt.data.phrases.drawing import draw
 from jaxnmt.data.phrases.grammar import Language
-from jaxnmt.data.phrases.turkish import Turkish
 
-_SENTENCE = {code: Language(code).sentence for code in ("en", "fr", "de", "es")} | {"tr": Turkish("tr").sentence}
+_SENTENCE = {code: Language(code).sentence for code in ("en", "fr", "de", "es", "tr")}
 LANGUAGES = tuple(_SENTENCE)
 
 

@@ -20,7 +20,7 @@ _WORDS = pathlib.Path(__file__).parent / "words"
 
 
 class Language:
-    """A language. A subclass overrides what a table of words cannot say: suffixes that follow a word's sound.
+    """A language.
 
     Attributes:
         code: of CLDR and num2words, and the name of the language's TOML file.
@@ -98,10 +98,14 @@ class Language:
         }
 
     def verb(self, c: Clause, join: str) -> str:
-        """Return the verb, "" of a frame without one. Its forms are singular and plural, then both of the feminine where they differ."""
+        """Return the verb, "" of a frame without one; in some languages it has forms of its own after some conjunctions.
+
+        Its forms are singular and plural, then both of the feminine where they differ.
+        """
         tenses = self.words["verbs"].get(c.form.frame, {"present": [""]})
         tense = "future" if c.form.future else "past" if "past" in tenses and not c.form.present else "present"
-        return tenses[tense][((c.who in PLURAL) + 2 * (c.who in self.words.get("female", ()))) % len(tenses[tense])]
+        forms = tenses.get(f"{tense} {join}") or tenses[tense]
+        return forms[((c.who in PLURAL) + 2 * (c.who in self.words.get("female", ()))) % len(forms)]
 
     @lru_cache(maxsize=100_000)  # noqa: B019
     def number(self, value: int, use: str = "cardinal") -> str:
@@ -165,23 +169,28 @@ class Language:
     def time_words(self, kind: str, values: tuple[int, ...]) -> dict[str, str]:
         """Return the words of a time's template."""
         if kind == "clock":
-            return {"clock": self.clock(*values)}
+            return {"clock": self.clock(*values, at=True)}
         if kind == "weekday":
             part = "".join(self.words["parts_of_day"][part] for part in values[1:])
-            return {"weekday": self.locale.days["format"]["wide"][values[0]], "part": part}
+            names = self.words.get("weekdays") or self.locale.days["format"]["wide"]
+            return {"weekday": names[values[0]], "part": part}
         if kind == "year":
             return {"year": self.number(values[0], "year")}
         day, month, *years = values
         year = "".join(self.number(value, "year") for value in years)
         return {"day": self.number(day, "day"), "month": self.locale.months["format"]["wide"][month], "year": year}
 
-    def clock(self, hour: int, minute: int) -> str:
-        """Return the time of day, by the template of this time, of this minute, or of minutes before or after the hour."""
-        clock, past = self.words["clock"], minute <= 30
-        template = clock.get(f"{hour}:{minute:02}") or clock.get(f"{minute:02}") or clock["past" if past else "to"]
-        minutes = self.number(minute if past else 60 - minute)
-        return template.format(hour=self._hour(hour), next=self._hour(hour % 12 + 1), minutes=minutes)
+    def clock(self, hour: int, minute: int, *, at: bool = False) -> str:
+        """Return the time of day, by the template of this time, of this minute, or of minutes before or after the hour.
 
-    def _hour(self, hour: int) -> str:
-        one, more = self.words["clock"].get("hours", ("{}", "{}"))
-        return (one if hour == 1 else more).format(self.number(hour))
+        A template may have the hour that is named, the next one, and other forms of the hour.
+
+        Args:
+            at: when something happens, in languages where this is more than a preposition.
+        """
+        past, following = minute <= 30, hour % 12 + 1
+        clock = self.words.get("clock_at", self.words["clock"]) if at else self.words["clock"]
+        template = clock.get(f"{hour}:{minute:02}") or clock.get(f"{minute:02}") or clock["past" if past else "to"]
+        named = hour if past else following
+        forms = {"hour": self.number(named)} | {case: hours[named - 1] for case, hours in self.words.get("hours", {}).items()}
+        return template.format(**forms, next=self.number(following), minutes=self.number(minute if past else 60 - minute))

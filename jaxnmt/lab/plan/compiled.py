@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import time
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -17,14 +18,14 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
-from jaxnmt.decoding.translator import target_length
+from jaxnmt.decoding.translator import output_limit, target_length
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
 from jaxnmt.models import fused
-from jaxnmt.models.attention import Mask, attend
+from jaxnmt.models.attention import dot_product_attention
 from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
@@ -108,13 +109,14 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     return _compile(step, (abstract, batch), target, mesh, shape, chunks)
 
 
-def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int], shape: Shape) -> Compiled:
-    """Compile the search that validation and `translate` run, on one device; `shape.target` is the longest translation."""
-    mesh, settings = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding
+def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int]) -> Compiled:
+    """Compile the search that validation and `translate` run, on one device, for a full batch of the longest sentences."""
+    mesh, settings, source = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding, experiment.data.max_length
+    shape = Shape(settings.batch_size, source, output_limit(source, settings))
     model = build_model(unscanned(experiment.model), *vocabularies)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
-    options = SearchOptions(settings.beam_size, target_length(shape.source, settings), settings.length_penalty)
+    options = SearchOptions(settings.beam_size, target_length(source, settings), settings.length_penalty)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
@@ -224,20 +226,17 @@ def kernel_saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> t
     heads = jax.ShapeDtypeStruct(size, model.dtype, sharding=heads_spec)
     segments = jax.ShapeDtypeStruct((rows, shape.target), np.int32, sharding=rows_spec)
 
-    class Attention(nn.Module):
+    class Plain(nn.Module):
         def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
-            same_BTT = segments_BT[:, :, None] == segments_BT[:, None, :]
-            mask = Mask(jnp.tril(same_BTT), segments_BT, segments_BT, causal=True)
-            return attend(self, q_BTHK, k_BTHK, v_BTHK, mask, 0.0, None, mesh).astype(jnp.float32).sum()
+            mask_BTT = jnp.tril(segments_BT[:, :, None] == segments_BT[:, None, :])
+            return dot_product_attention(self, q_BTHK, k_BTHK, v_BTHK, mask_BTT, 0.0, None, mesh)
 
-    def temporaries() -> int:
-        jax.clear_caches()  # otherwise the second compilation would reuse the first trace
-        gradient = jax.grad(functools.partial(Attention().apply, {}), argnums=(0, 1, 2))
+    def temporaries(attention: Callable[..., jax.Array]) -> int:
+        gradient = jax.grad(lambda *arrays: attention(*arrays).astype(jnp.float32).sum(), argnums=(0, 1, 2))
         try:
             return jax.jit(gradient).lower(heads, heads, heads, segments).compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
             return required(str(error), 0)
 
-    with_kernel = temporaries()
-    with fused.not_in_use():
-        return with_kernel, temporaries()
+    with_kernel = temporaries(lambda q, k, v, segments_BT: fused.attend(q, k, v, segments_BT, segments_BT, True, mesh))
+    return with_kernel, temporaries(functools.partial(Plain().apply, {}))

@@ -12,7 +12,6 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
-from jaxnmt.decoding.translator import output_limit
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled
 from jaxnmt.lab.plan.compiled import Compiled
@@ -201,14 +200,6 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
     tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
     flops = training_flops(model, *tokens)
     return Prediction(experiment, target, dict(mesh.shape), lengths.origin, tuple(steps), parameter_count(model.shapes), flops)
-
-
-def decoding(experiment: cfg.Experiment, target: Target, lengths: Lengths) -> tuple[Compiled, Estimate | None]:
-    """Compile the search for a full batch of the longest sentences. Returns the program and its time."""
-    source, settings = experiment.data.max_length, experiment.decoding
-    shape = Shape(settings.batch_size, source, output_limit(source, settings))
-    program = compiled.decoding(experiment, target, lengths.vocabularies, shape)
-    return program, estimate(program, target)
 
 
 def candidates(experiment: cfg.Experiment, devices: int) -> Iterator[cfg.Experiment]:

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxnmt.lab.plan.compiled import Compiled
-from jaxnmt.lab.plan.prediction import Estimate, Prediction, describe
+from jaxnmt.lab.plan.prediction import Prediction, describe, estimate
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.tables import Table
 
@@ -106,8 +106,9 @@ def refusal(p: Prediction, name: str) -> str:
     )
 
 
-def decoding_table(program: Compiled, time: Estimate | None, target: Target, name: str) -> Table:
+def decoding_table(program: Compiled, target: Target, name: str) -> Table:
     """Return memory and time of a search for translations on one device."""
+    time = estimate(program, target)
     rows = [("memory of the device", _memory(program, target)), ("FLOPs", _si(program.work.flops))]
     if time:
         rows += [
