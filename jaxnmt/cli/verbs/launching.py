@@ -23,7 +23,6 @@ from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import SAVED, Diverged, UserError
 from jaxnmt.lab.plan.topology import CHIPS_PER_HOST, slice_of
 
-_PORT = 8476
 _SAVE_MINUTES = 5  # before a SLURM job's time limit
 
 
@@ -143,7 +142,7 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
         # JAX cannot ask Kubernetes for the other processes, but the first pod's name and each pod's index are known.
         index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
         env = [
-            {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{options.name}-workers-0-0.{options.name}:{_PORT}"},
+            {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{options.name}-workers-0-0.{options.name}:8476"},
             {"name": "JAX_NUM_PROCESSES", "value": str(hosts)},
             {"name": "JAX_PROCESS_ID", "valueFrom": index},
         ]

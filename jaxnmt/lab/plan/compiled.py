@@ -145,12 +145,11 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     needs = compiled.memory_analysis()
     cycles = [int(found[1]) * times for i, times, _ in program if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
-    memory = needs.argument_size_in_bytes + temporaries
     return Compiled(
         shape=shape,
         arguments=needs.argument_size_in_bytes,
         temporaries=temporaries,
-        fits=target.chip.memory is None or memory <= target.chip.memory,
+        fits=needs.argument_size_in_bytes + temporaries <= (target.chip.memory or math.inf),
         work=arithmetic,
         cycles=sum(cycles) if cycles and target.chip.clock else None,
         accessed=float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0)),

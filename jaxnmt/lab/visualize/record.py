@@ -1,8 +1,11 @@
-"""How a model translates one sentence, as plain numbers ready for JSON: the page draws them, and users can compute with them."""
+"""How a model translates one sentence, as plain numbers ready for JSON, with which users can compute; and as a page that draws them."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,12 @@ from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit, target_length
 from jaxnmt.errors import UserError
+from jaxnmt.lab.pages import fill
 from jaxnmt.lab.visualize import passes
 from jaxnmt.run import Run
 
+TEMPLATE = Path(__file__).parent / "template"
+SCRIPTS = ("common.js", "heatmap.js", "narration.js", "player.js", "heads.js", "beam.js", "page.js")
 LIKELY = 8
 STRIP = 24
 """How many numbers of a vector are drawn."""
@@ -204,3 +210,22 @@ def _rounded(x: Any, digits: int = 7) -> Any:
 def _probability(log_p: Any) -> float:
     """Return a probability, to seven significant digits."""
     return float(f"{np.exp(np.float64(log_p)):.7g}")
+
+
+def page(record: dict[str, Any]) -> str:
+    """Return the page of a record of `of_run`: one HTML file with style, script and numbers inside, which loads nothing else."""
+    text = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
+    parts = {
+        "sentence": html.escape(record["sentence"]),
+        "translation": html.escape(record["translation"]),
+        "source_lang": _lang(record["languages"][0]),
+        "target_lang": _lang(record["languages"][1]),
+        "style": text["page.css"],
+        "script": "".join(text[name] for name in SCRIPTS),
+        "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
+    }
+    return fill(text["page.html"], parts)
+
+
+def _lang(code: str) -> str:
+    return f' lang="{html.escape(code.replace("_", "-"))}"' if code else ""  # zh_Hans is zh-Hans in HTML
