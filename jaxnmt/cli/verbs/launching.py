@@ -88,7 +88,7 @@ def slurm(options: Slurm, command: Sequence[str]) -> int:
 
 
 def job_script(options: Slurm, command: Sequence[str], tasks: int) -> str:
-    """Return a job script for `sbatch` that runs a command of `jaxnmt`, as so many `tasks` on each node.
+    """Return a job script for `sbatch` that runs a command of `jaxnmt`; `tasks`: processes on each node.
 
     Raises:
         UserError: the time limit leaves too little time to save.
