@@ -166,7 +166,7 @@ def test_sentences_written_by_hand(number, language):
 
 def test_turkish_suffixes_follow_the_vowels():
     def written(*words):
-        return [Language("tr").corrected("sentence", word) for word in words]
+        return [Language("tr").corrected("suffix", word) for word in words]
 
     assert written("Paris'+DA", "Ocak'+DA", "Eylül'+DA", "üç+DA", "dört+DAn") == ["Paris'te", "Ocak'ta", "Eylül'de", "üçte", "dörtten"]
     assert written("Roma'+A", "Berlin'+A", "Brüksel'+A", "euro+nA", "frangı+nA") == [

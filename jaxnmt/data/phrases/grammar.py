@@ -52,12 +52,14 @@ class Language:
         for join, other in zip(meaning.joins, others, strict=True):
             text = self.words["joins"][join].format(before=text, clause=self.clause(other, join))
         text = self.corrected("sentence", text)
+        text = re.sub(r"\S+\+\S+", lambda word: self.corrected("suffix", word[0]), text)
         if meaning.capital:
             text = self.words.get("capitals", {}).get(text[0], text[0].upper()) + text[1:]
         return text + "." * meaning.stop
 
+    @lru_cache(maxsize=10_000)  # noqa: B019
     def corrected(self, what: str, text: str) -> str:
-        """Return text after the language's corrections, patterns and what replaces them: of a sentence, or of a use of numbers."""
+        """Return text after the language's corrections, patterns and what replaces them: of a sentence, a word with a suffix, a number."""
         for pattern, replacement in self.words.get("corrections", {}).get(what, {}).items():
             text = re.sub(pattern, replacement, text)
         return text
@@ -132,8 +134,6 @@ class Language:
         """Return the plural of a currency (by its code), or of a unit: "kilometer" or one of `meaning.UNITS`."""
         from babel import numbers, units
 
-        if own := self.words.get("measures", {}).get(noun):
-            return own
         if noun.isupper():
             return numbers.get_currency_name(noun, count=12, locale=self.locale)
         key = "length-kilometer" if noun == "kilometer" else f"duration-{noun}"
