@@ -108,8 +108,7 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
         raise UserError("the sentence has no word: give one to translate, in quotes")
     writable("--output", options.output)
     writable("--json", options.json)
-    from jaxnmt.lab.visualize.page import page
-    from jaxnmt.lab.visualize.record import of_run
+    from jaxnmt.lab.visualize.record import of_run, page
 
     record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
     write(options.output, page(record))

@@ -48,16 +48,16 @@ def plan(config: str, options: Plan) -> int:
     writable("--json", options.json)
     config_checks.validate(options.experiment)
     from jaxnmt.lab import tables
-    from jaxnmt.lab.plan import kernel, prediction, report, search, topology, workload
+    from jaxnmt.lab.plan import compiled, prediction, report, topology, workload
 
     target = topology.target(options.on)
     lengths = workload.Lengths(options.experiment, run_folder(config, options.run), say)
     if options.decoding:
-        program, time = prediction.decoding(options.experiment, target, lengths)
-        tables.show([report.decoding_table(program, time, target, config)])
+        program = compiled.decoding(options.experiment, target, lengths.vocabularies)
+        tables.show([report.decoding_table(program, target, config)])
         return int(not program.fits)
     if options.search:
-        ranked = search.search(options.experiment, target, lengths, say)
+        ranked = prediction.search(options.experiment, target, lengths, say)
         if not ranked:
             print(f"none of the settings tried fits {target.name}: raise mesh.fsdp by hand, or choose more devices", file=sys.stderr)
             return 1
@@ -67,7 +67,7 @@ def plan(config: str, options: Plan) -> int:
     if options.json:
         write(options.json, json.dumps(report.record(found, config), indent=1), "--json")
     used = found.fits and found.largest.work.kernel_flops > 0
-    saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
+    saved = compiled.kernel_saving(options.experiment, target, found.largest.shape) if used else None
     tables.show(report.tables(found, config, saved))
     if not found.fits:
         print(report.refusal(found, config), file=sys.stderr)

@@ -8,8 +8,7 @@ import signal
 import sys
 from typing import Any, Literal
 
-from jaxnmt.cli import launchers
-from jaxnmt.cli.verbs.launching import hand_over
+from jaxnmt.cli.verbs.launching import Slurm, hand_over, job_script
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
@@ -96,7 +95,7 @@ def _leave(number: int, _frame: Any) -> None:
 
 def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
     """Submit an array of workers to SLURM; each ends when no job is left."""
-    work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
-    job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)
+    worker = Slurm(name="study", nodes=1, gpus=options.gpus, cpus=options.cpus, hours=options.hours, setup=options.setup)
+    job = job_script(worker, ["ablate", name, "--folder", str(folder.absolute())], tasks=1)
     array = [f"--array=1-{options.workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt"]
     return hand_over(job, ["sbatch", *array])

@@ -47,8 +47,7 @@ class Lengths:
         self.prepared = bool(experiment.data.train) and (run / "tokenizer" / "tokenizer.json").exists()
         if self.prepared:
             data = prepare(experiment, run / "tokenizer", say=say)
-            self.lengths = [corpus.lengths for corpus in data.train]
-            self.weights = list(data.weights)
+            self.lengths, self.weights = [corpus.lengths for corpus in data.train], list(data.weights)
             self.vocabularies = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
             self.origin = f"batches of the prepared data of {run}"
             return
@@ -63,16 +62,9 @@ class Lengths:
 
     def shares(self, experiment: cfg.Experiment, mesh: jax.sharding.Mesh) -> tuple[Share, ...]:
         """Return the batches of a run on a mesh."""
-        parts, training = num_shards("B", mesh), experiment.training
-        plan = BatchPlan(
-            self.lengths,
-            self.weights,
-            experiment.batching,
-            training.seed,
-            experiment.data.max_length,
-            row_multiple=training.accumulation,
-            row_padding=training.accumulation * parts,
-        )
+        training, batching, longest = experiment.training, experiment.batching, experiment.data.max_length
+        parts, shards = training.accumulation, num_shards("B", mesh)
+        plan = BatchPlan(self.lengths, self.weights, batching, training.seed, longest, row_multiple=parts, row_padding=parts * shards)
         if not self.prepared:
             return tuple(Share(shape, 1.0, shape.rows * shape.source, shape.rows * shape.target) for shape in plan.shapes)
         totals: dict[Shape, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))

@@ -29,8 +29,7 @@ from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.io import files
 from jaxnmt.lab import figures
 from jaxnmt.lab.figures import Line
-from jaxnmt.lab.laws.practice import Practice, shape_of
-from jaxnmt.lab.laws.subject import FIRST_WORD, WithoutDropout
+from jaxnmt.lab.laws.subject import FIRST_WORD, Practice, WithoutDropout, shape_of
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model

@@ -17,8 +17,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape, rows_for
 from jaxnmt.lab import figures
-from jaxnmt.lab.laws.practice import Practice
-from jaxnmt.lab.laws.subject import FIRST_WORD
+from jaxnmt.lab.laws.subject import FIRST_WORD, Practice
 from jaxnmt.lab.tables import Table
 from jaxnmt.models.accounting import training_flops
 from jaxnmt.models.seq2seq import build_model
