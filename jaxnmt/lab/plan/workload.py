@@ -64,15 +64,7 @@ class Lengths:
     def shares(self, experiment: cfg.Experiment, mesh: jax.sharding.Mesh) -> tuple[Share, ...]:
         """Return the batches of a run on a mesh."""
         parts, training = num_shards("B", mesh), experiment.training
-        plan = BatchPlan(
-            self.lengths,
-            self.weights,
-            experiment.batching,
-            training.seed,
-            experiment.data.max_length,
-            row_multiple=training.accumulation,
-            row_padding=training.accumulation * parts,
-        )
+        plan = BatchPlan(self.lengths, self.weights, experiment, parts)
         if not self.prepared:
             return tuple(Share(shape, 1.0, shape.rows * shape.source, shape.rows * shape.target) for shape in plan.shapes)
         totals: dict[Shape, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
