@@ -7,6 +7,7 @@ KEY is a fingerprint of the sentences, the checkpoint, the decoding settings and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,9 +27,10 @@ def kept(run: Path, found: Found, sources: Sequence[str], decoding: Decoding, tr
     ingredients = [__version__, found.name, found.checksum, settings, *sources]
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
     file = run / "translations" / f"{key}.json"
-    if file.exists():
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged
+        lines = json.loads(file.read_text(encoding="utf-8"))["translations"]
         say(f"{run}: translations of {found.name} found in {file}")
-        return json.loads(file.read_text(encoding="utf-8"))["translations"]
+        return lines
     say(f"{run}: translating {len(sources):,} sentences")
     lines = translate()
     try:
