@@ -172,8 +172,8 @@ def train_tokenizer(options: config.Tokenizer, pairs: Iterable[tuple[str, str]])
     pairs = list(pairs)
     sources, targets = ([canonical(pair[side], options.normalization) for pair in pairs] for side in (0, 1))
     texts = {"both languages": sources + targets} if options.joint else {"the source language": sources, "the target language": targets}
-    vocabularies = [_learn(options, own, whose) for whose, own in texts.items()]
-    return Tokenizer(vocabularies[0], vocabularies[-1], joiner_of(options), options.normalization)
+    learnt = [_learn(options, own, whose) for whose, own in texts.items()]
+    return Tokenizer(learnt[0], learnt[-1], joiner_of(options), options.normalization)
 
 
 def _learn(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Vocabulary:
