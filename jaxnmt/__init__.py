@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Alignment
     from jaxnmt.decoding.translator import Translation
     from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
-    from jaxnmt.evaluation.scores import Score, Scores
-    from jaxnmt.evaluation.significance import Estimate, MetricResult
+    from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
     from jaxnmt.evaluation.test_sets import TestSet
     from jaxnmt.lab.ablations.study import Budget, Study
     from jaxnmt.run import Run, load, load_config, train
@@ -80,7 +79,7 @@ __all__ = [
 
 # Where public names are found, in the order in which they are looked up: modules that import JAX come last.
 _MODULES = (
-    *("errors", "config", "run", "lab.ablations.study", "evaluation.scores", "evaluation.significance", "evaluation.test_sets"),
+    *("errors", "config", "run", "lab.ablations.study", "evaluation.scores", "evaluation.test_sets"),
     *("decoding.translator", "decoding.alignments", "training.hooks"),
 )
 

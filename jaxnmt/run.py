@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.decoding.alignments import Aligner, Alignment
     from jaxnmt.decoding.translator import Translation, Translator
-    from jaxnmt.evaluation.scores import Scores
-    from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName
+    from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
     from jaxnmt.models.seq2seq import Seq2Seq
     from jaxnmt.training.hooks import Hook
@@ -309,7 +308,7 @@ class Run:
         Raises:
             UserError: the test sentences cannot be read.
         """
-        from jaxnmt.evaluation.significance import paired
+        from jaxnmt.evaluation.scores import paired
 
         sentences = self.test_set(split)
         made = [run.translations(sentences.sources) for run in (self, *others)]

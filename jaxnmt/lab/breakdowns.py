@@ -9,7 +9,7 @@ import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jaxnmt.evaluation.scores import References, bleu_metric
+from jaxnmt.evaluation.scores import References, metric
 
 LENGTHS = (0, 1, 6, 11, 16, 21, 31, 41, 61)  # first source length of each bucket, in words
 FREQUENCIES = (0, 1, 2, 5, 10, 100, 1000)  # first word frequency of each bucket
@@ -61,7 +61,7 @@ class Shape:
 
 def splitter(tokenize: str) -> Splitter:
     """Return a function that splits text into words with one of sacreBLEU's tokenizers."""
-    split = bleu_metric(tokenize).tokenizer
+    split = metric("bleu", tokenize).tokenizer
     return lambda text: split(text.strip()).split()
 
 
@@ -69,16 +69,14 @@ def by_length(
     source_lengths: Sequence[int], hypotheses: Sequence[Sequence[str]], references: References, tokenize: str
 ) -> tuple[LengthBucket, ...]:
     """Return the scores of each bucket of source lengths that has sentences."""
-    from sacrebleu.metrics.chrf import CHRF
-
-    bleu, chrf = bleu_metric(tokenize), CHRF(word_order=2)
+    bleu, chrf = metric("bleu", tokenize), metric("chrf++", tokenize)
     members: dict[int, list[int]] = collections.defaultdict(list)
     for number, length in enumerate(source_lengths):
         members[_bucket(length, LENGTHS)].append(number)
 
-    def scores(metric, chosen: list[int]) -> tuple[float, ...]:
+    def scores(by, chosen: list[int]) -> tuple[float, ...]:
         target = [[lines[i] for i in chosen] for lines in references]
-        return tuple(metric.corpus_score([lines[i] for i in chosen], target).score for lines in hypotheses)
+        return tuple(by.corpus_score([lines[i] for i in chosen], target).score for lines in hypotheses)
 
     rows = sorted(members.items())
     return tuple(LengthBucket(_label(which, LENGTHS), len(chosen), scores(bleu, chosen), scores(chrf, chosen)) for which, chosen in rows)

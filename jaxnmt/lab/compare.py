@@ -14,12 +14,10 @@ from jaxnmt.data import identity
 from jaxnmt.data.sources import sources_of
 from jaxnmt.data.text_files import language_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
-from jaxnmt.data.vocabulary import check_joiner, joiner_seen
+from jaxnmt.data.vocabulary import check_joiner, count_tokens, joiner_seen, stays_split
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import References
-from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName, paired
-from jaxnmt.evaluation.test_sets import TestSet, count_tokens, make
-from jaxnmt.evaluation.tokenization import of_split_text
+from jaxnmt.evaluation.scores import MetricName, MetricResult, References, TestName, paired
+from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 from jaxnmt.lab import breakdowns
 from jaxnmt.lab.systems import Systems
@@ -195,16 +193,15 @@ def _given(runs: Mapping[str, Run], options: Systems, form: str) -> TestSet:
     if first:
         known = identity.languages(first.folder, first.config.data)
         languages = [named or code for named, code in zip(languages, known, strict=True)]
-    return make(
+    test = TestSet(
         " ".join(options.reference),
         [readable(line, joiner, form) for line in sources],
         [[readable(line, joiner, form) for line in lines] for _, lines in references],
         (languages[0], languages[1]),
         pretokenized=options.pretokenized or split,
-        words_split=options.pretokenized or of_split_text(split, joiner) == "none",
-        tokenize=options.tokenize,
         normalization=form,
     )
+    return test.with_tokenizers(options.tokenize, words_split=options.pretokenized or stays_split(split, joiner))
 
 
 def _refuse_pieces(name: str, lines: Sequence[str]) -> None:

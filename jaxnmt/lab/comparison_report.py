@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.significance import Estimate, MetricResult
+from jaxnmt.evaluation.scores import Estimate, MetricResult
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab import pages
 from jaxnmt.lab.breakdowns import ORDERS

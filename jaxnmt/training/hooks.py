@@ -5,18 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.batching import PlannedBatch
-from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import distributed
 from jaxnmt.training.display import train_line, validation_line
 from jaxnmt.training.metrics import peak_flops, perplexity
@@ -27,8 +24,8 @@ from jaxnmt.training.validation import remove_samples_after, validation_loss, wr
 if TYPE_CHECKING:
     from jaxnmt.training.loop import Trainer
 
-# (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
-TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
+# (trainer, params with layers unstacked) -> (translations of the validation sentences, BLEU)
+TranslateAndScore = Callable[["Trainer", Any], tuple[list[str], float]]
 
 
 class FinishedStep(NamedTuple):
@@ -185,8 +182,7 @@ class Validate(Hook):
             values = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
             hypotheses: list[str] = []
             if self._translate is not None:
-                data, model = trainer.data, trainer.flat_model
-                hypotheses, values["bleu"] = self._translate(trainer.config, model, data.tokenizer, params, data.validation, data.languages)
+                hypotheses, values["bleu"] = self._translate(trainer, params)
             signature = getattr(self._translate, "signature", None)  # sacreBLEU's
             score = self._score(trainer, values, signature)
             trainer.validated = step, score

@@ -112,11 +112,8 @@ class Trainer:
         self.plan = BatchPlan(
             [corpus.lengths for corpus in self.data.train],
             self.data.weights,
-            experiment.batching,
-            experiment.training.seed,
-            experiment.data.max_length,
-            row_multiple=experiment.training.accumulation,
-            row_padding=experiment.training.accumulation * num_shards("B", self.mesh),
+            experiment,
+            parts=num_shards("B", self.mesh),
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )

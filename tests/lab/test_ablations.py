@@ -21,7 +21,7 @@ from jaxnmt.config import replace
 from jaxnmt.config.files import save_config, shipped_studies, write_json
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import SAVED, UserError
-from jaxnmt.evaluation.significance import holm, over_runs
+from jaxnmt.evaluation.scores import holm, over_runs
 from jaxnmt.lab.ablations import budgets, results, worker
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Budget, Job, Study

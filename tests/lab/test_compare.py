@@ -12,7 +12,7 @@ from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.data import identity
-from jaxnmt.evaluation.significance import Estimate
+from jaxnmt.evaluation.scores import Estimate
 from jaxnmt.lab import compare, comparison_report, pages, tables
 from jaxnmt.lab.comparison_report import labels, ranked
 from jaxnmt.lab.systems import Systems

@@ -16,8 +16,8 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import bleu, bleu_metric
-from jaxnmt.evaluation.test_sets import make
+from jaxnmt.evaluation.scores import bleu, metric
+from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab.probes import contrast, contrast_pairs, embeddings, gates, length
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.seq2seq import build_model
@@ -39,7 +39,7 @@ def damaged(lines, seed):
 
 def corpus(count=60):
     references = sentences(count, 1)
-    return make("test", sentences(count, 2), [references], ("en", "de"))
+    return TestSet("test", sentences(count, 2), [references], ("en", "de")).with_tokenizers()
 
 
 # ---- length
@@ -61,7 +61,7 @@ def test_one_bin_is_what_evaluate_says_and_its_band_is_near_sacrebleus_other_boo
     test = corpus()
     translations = damaged(test.references[0], 3)
     line = length.curves(test, {"a": [translations]}, length.bins_of(test, 1))["a"]
-    theirs = bleu_metric("13a").corpus_score(translations, test.references, n_bootstrap=1000)
+    theirs = metric("bleu", "13a").corpus_score(translations, test.references, n_bootstrap=1000)
     assert line.y == [bleu(translations, test.references, "13a").value] == [pytest.approx(theirs.score)]
     assert (line.low[0], line.high[0]) == pytest.approx((theirs._mean - theirs._ci, theirs._mean + theirs._ci), abs=0.7)  # drawn otherwise
     assert line.x == [pytest.approx(statistics.fmean(len(source.split()) for source in test.sources))]

@@ -8,6 +8,8 @@ import math
 import pathlib
 import re
 import sys
+import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -87,8 +89,10 @@ def validated(mesh: Mesh | None) -> list[str]:
     """What validations translate, the second time, with parameters as training has them on a mesh."""
     trained, validate = translator_of("transformer", mesh), ValidationTranslator()
     pairs = [(line, line) for line in ("a b c", "d e", "f g h i")]
+    data = types.SimpleNamespace(tokenizer=trained.tokenizer, validation=pairs, languages=("", ""))
+    trainer: Any = types.SimpleNamespace(config=cfg.Experiment(), flat_model=trained.model, data=data)
     for _ in range(2):
-        found, _ = validate(cfg.Experiment(), trained.model, trained.tokenizer, trained.params, pairs, ("", ""))
+        found, _ = validate(trainer, trained.params)
     return found
 
 

@@ -106,11 +106,4 @@ def _epoch_tokens(data: Prepared) -> tuple[int, int]:
 
 
 def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:
-    return BatchPlan(
-        [corpus.lengths for corpus in data.train],
-        data.weights,
-        experiment.batching,
-        experiment.training.seed,
-        experiment.data.max_length,
-        row_multiple=experiment.training.accumulation,
-    )
+    return BatchPlan([corpus.lengths for corpus in data.train], data.weights, experiment)

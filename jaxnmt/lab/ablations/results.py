@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jaxnmt.config.files import changed_fields
-from jaxnmt.evaluation.significance import over_runs
+from jaxnmt.evaluation.scores import over_runs
 from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 from jaxnmt.lab.ablations.study import Job, Study
 from jaxnmt.lab.ablations.worker import chosen_rate, read_result

@@ -62,13 +62,11 @@ class Lengths:
 
     def shares(self, experiment: cfg.Experiment, mesh: jax.sharding.Mesh) -> tuple[Share, ...]:
         """Return the batches of a run on a mesh."""
-        training, batching, longest = experiment.training, experiment.batching, experiment.data.max_length
-        parts, shards = training.accumulation, num_shards("B", mesh)
-        plan = BatchPlan(self.lengths, self.weights, batching, training.seed, longest, row_multiple=parts, row_padding=parts * shards)
+        plan = BatchPlan(self.lengths, self.weights, experiment, num_shards("B", mesh))
         if not self.prepared:
             return tuple(Share(shape, 1.0, shape.rows * shape.source, shape.rows * shape.target) for shape in plan.shapes)
         totals: dict[Shape, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
-        for step in range(min(_SAMPLE, training.steps)):
+        for step in range(min(_SAMPLE, experiment.training.steps)):
             batch = plan.batch(step)
             of_corpus = [batch.index[batch.corpus == c] for c in range(len(self.lengths))]
             tokens = [sum(float((side[c][rows] + 1).sum()) for c, rows in enumerate(of_corpus)) for side in zip(*self.lengths, strict=True)]

@@ -12,8 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnmt.evaluation.scores import bleu
-from jaxnmt.evaluation.significance import paired
+from jaxnmt.evaluation.scores import bleu, paired
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab import figures
 from jaxnmt.lab.breakdowns import splitter
