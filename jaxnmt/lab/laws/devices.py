@@ -22,8 +22,8 @@ from jaxnmt.lab.laws.practice import Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, close
 from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.parallel.sharding import to_mesh
-from jaxnmt.training.programs import evaluation_program
 from jaxnmt.training.state import TrainState
+from jaxnmt.training.step import evaluation_program
 
 STEPS, DEVICES = 5, 8
 MESHES = (cfg.Mesh(data=2, fsdp=2, tensor=2), cfg.Mesh(data=DEVICES))
