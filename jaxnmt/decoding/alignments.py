@@ -120,5 +120,6 @@ def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S:
     """
     if not targets or not sources:
         return np.zeros((targets, sources), np.float32)
-    source_SW, target_TW = np.eye(sources)[source_word_S], np.eye(targets)[target_word_T]  # 1 where a token belongs to a word
+    # 1 where a token belongs to a word.
+    source_SW, target_TW = np.eye(sources)[source_word_S], np.eye(targets)[target_word_T]
     return (target_TW.T @ tokens_TS @ source_SW / np.maximum(target_TW.sum(0), 1)[:, None]).astype(np.float32)

@@ -20,7 +20,8 @@ from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 
-LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
+LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Source positions that searches are compiled for."""
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
@@ -61,7 +62,8 @@ class Translator:
         self.warn = warn
         self.processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
-        laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}  # so that every process has every translation
+        # Replicated, so that every process has every translation.
+        laid = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}
         self._search = jax.jit(functools.partial(_search, model, self.mesh), **laid)
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:

@@ -69,12 +69,14 @@ def _with_orbax(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def call(self: Checkpoints, *args: Any) -> Any:
-        not_orbax = lambda record: "orbax" not in record.pathname  # noqa: E731  an object of this call alone, removed below
+        not_orbax = lambda record: "orbax" not in record.pathname  # noqa: E731
         logger = logging.getLogger("absl")
         logger.addFilter(not_orbax)
         try:
             with disk_errors(self._run), concurrent.futures.ThreadPoolExecutor(1) as pool:
-                return method(self, *args) if asyncio._get_running_loop() is None else pool.submit(method, self, *args).result()
+                if asyncio._get_running_loop() is None:
+                    return method(self, *args)
+                return pool.submit(method, self, *args).result()
         finally:
             logger.removeFilter(not_orbax)
 
@@ -94,18 +96,24 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Open the checkpoints of a run's folder; `keep` says which ones stay when one is saved, None that none will be saved."""
         self._run, self._keep = run, keep or cfg.Checkpoints()
         self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
-        self._unproven: tuple[int, dict[str, Any]] | None = None  # the step being saved, and the shapes that must be read back
+        self._average = self.folder.with_name(directory.AVERAGE)
+        # The step that is being saved, and the shapes that must be read back.
+        self._unproven: tuple[int, dict[str, Any]] | None = None
         if keep:
             self.scores()  # reports damage in our words before Orbax reads them
             self._manager = self._open()
 
     @_with_orbax
     def _open(self) -> ocp.CheckpointManager:
-        options = {"cleanup_tmp_directories": True, "best_fn": lambda metrics: metrics["score"]}  # without best_fn no metrics are saved
-        return ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(**options))
+        # Without best_fn no metrics are saved.
+        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, best_fn=lambda metrics: metrics["score"])
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        (self._manager if kind else self).close()  # after an error another process may not be on its way here: agree on nothing
+        if kind:  # another process may not be on its way here: agree on nothing
+            self._manager.close()
+        else:
+            self.close()
 
     # ---- which there are
 
@@ -128,7 +136,8 @@ class Checkpoints(contextlib.AbstractContextManager):
             if (self.folder / str(step) / "metrics" / _FILES["metrics"]).exists():
                 saved = self._record(step, "metrics")
                 found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
-        found = {step: score for step, score in found.items() if math.isfinite(score.value)}  # earlier versions wrote -inf for NaN
+        # Earlier versions wrote -inf for NaN.
+        found = {step: score for step, score in found.items() if math.isfinite(score.value)}
         return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
 
     def _ranked(self) -> list[int]:
@@ -218,7 +227,9 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _unnamed_metric(self) -> str:
         """Return the metric of scores that name none, which earlier versions saved."""
         path = self._run / directory.CONFIG
-        return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"] if path.exists() else cfg.Validation().metric
+        if not path.exists():
+            return cfg.Validation().metric
+        return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"]
 
     # ---- writing
 
@@ -269,19 +280,19 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def _prove(self, step: int, shapes: dict[str, Any]) -> None:
         """Read back what makes a checkpoint complete, as another process would: Orbax was seen to finish one that nobody can read."""
-        problem = "" if step in self.steps() else "it is not listed as complete"
+        folder = self.folder / str(step)
         try:
-            if not problem:
-                self._record(step, "progress")
-                found = {item: ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / item).tree for item in shapes}
-                problem = "".join(f"its {item} are not what was saved" for item, tree in found.items() if _shapes(tree) != shapes[item])
+            if step not in self.steps():
+                raise FileNotFoundError("it is not listed as complete")
+            self._record(step, "progress")
+            for item, expected in shapes.items():
+                if _shapes(ocp.StandardCheckpointHandler().metadata(folder / item).tree) != expected:
+                    raise ValueError(f"its {item} are not what was saved")
         except Exception as error:  # Orbax's and TensorStore's have no class in common
-            problem = first_line(error)[:200]
-        if problem:
             raise UserError(
-                f"checkpoint {step} of {self._run} was written and cannot be read back ({problem}): the older ones are kept; "
-                f"check the disk and remove {self.folder / str(step)}, then `jaxnmt resume {self._run}` resumes from the one before"
-            )
+                f"checkpoint {step} of {self._run} was written and cannot be read back ({first_line(error)[:200]}): the older ones are "
+                f"kept; check the disk and remove {folder}, then `jaxnmt resume {self._run}` resumes from the one before"
+            ) from error
 
     def _remove_old(self) -> None:
         """Remove the checkpoints that are neither among the latest nor among the best."""
@@ -326,10 +337,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         finally:
             if new != place:
                 new.rmtree(missing_ok=True)
-
-    @property
-    def _average(self) -> LiteralPath:
-        return self.folder.with_name(directory.AVERAGE)
 
 
 def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[str, Any]:

@@ -60,7 +60,8 @@ class Display(Progress):
     def say(self, line: str) -> None:
         """Print a line that stays."""
         if self._shown:
-            self.console.print(Segments([Segment(line + "\n")]), end="", crop=False)  # as it is: no markup, no emoji, no line ends within
+            # As it is: no markup, no emoji, no line ends within.
+            self.console.print(Segments([Segment(line + "\n")]), end="", crop=False)
         else:
             log.say(line)
 

@@ -15,7 +15,6 @@ from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.loader import evaluation_batches
-from jaxnmt.data.prepared import Prepared
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.io import files
 from jaxnmt.models.accounting import training_flops
@@ -120,15 +119,14 @@ class Log(Hook):
 
     def record(self, trainer: Trainer, finished: FinishedStep) -> None:
         metrics, shape, progress = finished.metrics, finished.batch.shape, trainer.progress
-        source, target = int(metrics.source_tokens), int(metrics.sums.tokens)
+        target_tokens = int(metrics.sums.tokens)
         means = metrics.sums._asdict() | {"gradient_norm": metrics.gradient_norm}
         add = {name: float(value) if metrics.finite else 0.0 for name, value in means.items()}
         add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": shape.rows * (shape.source + shape.target)}
-        add |= {"source_tokens": source, "target_tokens": target}
+        add |= {"source_tokens": int(metrics.source_tokens), "target_tokens": target_tokens}
         progress.window = {name: progress.window.get(name, 0) + value for name, value in add.items()}
         progress.window["learning_rate"] = float(metrics.learning_rate)
-        progress.source_tokens += source
-        progress.target_tokens += target
+        progress.target_tokens += target_tokens
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         return step % trainer.config.logging.every == 0 or trainer.is_last(step)
@@ -177,14 +175,13 @@ class Validate(Hook):
         return bool(trainer.data.validation) and (trainer.is_last(step) or self._is_scheduled(trainer, step))
 
     def _is_scheduled(self, trainer: Trainer, step: int) -> bool:
-        every = trainer.config.validation.every
-        return bool(every) and step % every == 0
+        return trainer.config.validation.every > 0 and step % trainer.config.validation.every == 0
 
     def run(self, trainer: Trainer, step: int) -> None:
         with trainer.not_training():
             start = time.perf_counter()
             params = trainer.unstacked(trainer.state.eval_params)
-            values = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
+            values = validation_loss(trainer, params)
             hypotheses: list[str] = []
             if self._translate is not None:
                 data, model = trainer.data, trainer.flat_model
@@ -229,12 +226,13 @@ class Validate(Hook):
         return best
 
 
-def validation_loss(evaluate: Callable, params: Any, data: Prepared, config: cfg.Experiment, mesh: jax.sharding.Mesh) -> dict[str, float]:
+def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     """Return mean loss and perplexity of the validation pairs. A side longer than data.max_length tokens is cut."""
-    sources, targets = map(list, zip(*data.validation, strict=True))
-    ids = zip(data.tokenizer.encode_source(sources), data.tokenizer.encode_target(targets), strict=True)
-    batches = evaluation_batches(ids, config.batching.tokens, config.data.max_length, num_shards("B", mesh))
-    sums = [evaluate(params, to_mesh(arrays, mesh)) for _, arrays in batches]
+    config, tokenizer = trainer.config, trainer.data.tokenizer
+    sources, targets = map(list, zip(*trainer.data.validation, strict=True))
+    ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
+    batches = evaluation_batches(ids, config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh))
+    sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
     return {"loss": loss / tokens, "perplexity": perplexity(nll / tokens)}
 

@@ -22,7 +22,6 @@ from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_la
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
-from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoints import Checkpoints, disk_errors
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
@@ -230,7 +229,7 @@ class Trainer:
         best = ""
         if self.progress.best:
             best = f"; best {self.progress.best.metric} at step {self.progress.best_step:,}"
-        elif read_metrics(self.folder, "validation"):
+        elif self.validated[0]:
             best = f"; every validation {self.config.validation.metric} was NaN, so the latest checkpoint is used instead of the best one"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

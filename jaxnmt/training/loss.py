@@ -65,52 +65,38 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
         vocab: rows of the table from here on are padding.
         mesh: that the arrays lie on; None: one device.
     """
-    return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh)[0]  # the compiler removes the gradient
+    # The compiler removes the gradient.
+    return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh)[0]
 
 
-class _Chunks(NamedTuple):
-    """The positions of a batch in chunks. The first axis of each array counts chunks.
+def _split(features_BTD, targets_BT, weights_BT, mesh: Mesh | None):
+    """Split the positions of a batch into chunks.
 
     If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
     they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
 
-    Attributes:
-        used: number of chunks that have positions with weight.
-        ranks: index in the chunks of each position of the batch (row by row); None if the target axis is split.
+    Returns:
+        The three arrays in chunks, which their first axis counts; the number of chunks that have positions with weight; and a function that
+        returns an array in chunks, such as the features, in the shape (B, T, D) of the batch.
     """
-
-    features: jax.Array
-    targets: jax.Array
-    weights: jax.Array
-    used: int | jax.Array
-    ranks: jax.Array | None
-
-    @staticmethod
-    def of(features_BTD, targets_BT, weights_BT, mesh: Mesh | None) -> _Chunks:
-        rows, length = targets_BT.shape
-        if not is_replicated("B", mesh):
-            count = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
-            size = -(-length // count)
-
-            def split(x):
-                x = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
-                return jnp.moveaxis(x.reshape(rows, count, size, *x.shape[2:]), 1, 0)
-
-            return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), count, None)
+    rows, length = targets_BT.shape
+    if is_replicated("B", mesh):
         total = rows * length
         size = min(CHUNK_TOKENS, total)
         counts_N = jnp.asarray(weights_BT).reshape(-1) != 0
         number = counts_N.sum()
         ranks_N = jnp.where(counts_N, counts_N.cumsum() - 1, number + (~counts_N).cumsum() - 1)
         places = jnp.full(-(-total // size) * size, total).at[ranks_N].set(jnp.arange(total)).reshape(-1, 1, size)
-        pick = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
-        return _Chunks(pick(features_BTD), pick(targets_BT), pick(weights_BT), (number + size - 1) // size, ranks_N)
-
-    def together(self, chunked: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Return an array in chunks, such as `features`, in the shape (B, T, D) of the batch."""
-        if self.ranks is None:
-            return jnp.moveaxis(chunked, 0, 1).reshape(shape[0], -1, shape[2])[:, : shape[1]]
-        return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
+        used = (number + size - 1) // size
+        split = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
+        join = lambda x: x.reshape(-1, x.shape[-1])[ranks_N].reshape(rows, length, -1)  # noqa: E731
+    else:
+        used = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
+        size = -(-length // used)
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, used * size - length)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
+        split = lambda x: jnp.moveaxis(pad(x).reshape(rows, used, size, *x.shape[2:]), 1, 0)  # noqa: E731
+        join = lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, x.shape[-1])[:, :length]  # noqa: E731
+    return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
 def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float):
@@ -134,18 +120,18 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
-    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT, mesh)
+    chunks, used, join = _split(features_BTD, targets_BT, weights_BT, mesh)
 
     def body(i, sums):
         loss, nll, d_table_VD, d_x = sums
-        chunk = _chunk(chunks.features[i], chunks.targets[i], chunks.weights[i], table_VD, vocab, label_smoothing)
+        chunk = _chunk(*(x[i] for x in chunks), table_VD, vocab, label_smoothing)
         # Sharded like this, the table's gradient is summed over devices once after the loop; sharded like the table, in each iteration.
         return loss + chunk[0], nll + chunk[1], d_table_VD + constrain(chunk[3], "VD", mesh), d_x.at[i].set(chunk[2])
 
     zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks.features))
-    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
-    return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
+    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks[0]))
+    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, used, body, start)
+    return (loss, nll), (join(d_x), d_table_VD.astype(table_VD.dtype))
 
 
 def _backward(vocab, label_smoothing, mesh, residuals, cotangents):

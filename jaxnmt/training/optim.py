@@ -38,7 +38,8 @@ def make_optimizer(config: cfg.Optimizer, axes: Any) -> optax.GradientTransforma
             dimensions = jax.tree_util.tree_map_with_path(_muon_dimensions, axes)
             betas = {"beta": config.beta1, "adam_b1": config.beta1, "adam_b2": config.beta2}
             muon = contrib.muon(1.0, **betas, muon_weight_dimension_numbers=dimensions)
-            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))  # its own would miss the embeddings
+            # Muon's own weight decay would miss the embeddings.
+            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))
 
 
 def _muon_dimensions(path: Any, axes: str) -> contrib.MuonDimensionNumbers | None:

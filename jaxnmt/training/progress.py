@@ -52,7 +52,7 @@ class Progress:
         plateau_stale: scheduled validations since then or since the learning rate was last cut.
         seconds: of training, in all sessions.
         unlogged: seconds of training since the last log line.
-        target_tokens, source_tokens: trained on so far.
+        target_tokens: trained on so far.
         window: running sums of the next log line.
     """
 
@@ -64,7 +64,6 @@ class Progress:
     seconds: float = 0.0
     unlogged: float = 0.0
     target_tokens: int = 0
-    source_tokens: int = 0
     window: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def count_validation(self, step: int, score: Score | None, scheduled: bool) -> bool:
@@ -96,7 +95,7 @@ class Progress:
         values = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
         for name, old_name in {"best": "best_score", "best_scheduled": "bar"}.items():
             score = record.get(name, record.get(old_name, record.get("best_score")))
-            values[name] = Score(**score) if isinstance(score, dict) else None if score is None else Score(metric, score)
+            values[name] = Score(metric, score) if isinstance(score, float) else score and Score(**score)
         return cls(**values)
 
 

@@ -93,7 +93,8 @@ def checksum(tree: Any) -> jax.Array:
     """
     total = jnp.uint32(0)
     for number, leaf in enumerate(jax.tree.leaves(tree)):
-        place = jnp.uint32(0)  # of each number in its leaf, row by row; the leaf keeps its shape, and so its layout on the devices
+        # The place of each number in its leaf, row by row. The leaf keeps its shape, and so its layout on the devices.
+        place = jnp.uint32(0)
         for axis, length in enumerate(leaf.shape):
             place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
         factor = mix(place + jnp.uint32(number * 0x9E3779B1 % 2**32)) | jnp.uint32(1)

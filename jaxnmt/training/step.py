@@ -47,34 +47,24 @@ def train_step(
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
-    kept = (state.params, state.opt_state, state.ema)
+
+    def update():
+        clipped = gradient
+        if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
+            clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
+        updates, opt_state = optimizer.update(clipped, state.opt_state, widen(state.params))
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
+        ema = state.ema
+        if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
+            decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.tree.cast_like(jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params), ema)
+        return params, optax.tree.cast_like(opt_state, state.opt_state), ema
+
     # A branch, not a choice between two values for each number: XLA then updates the donated arrays where they lie.
-    params, opt_state, ema = jax.lax.cond(finite, lambda: _update(optimizer, config, state, gradient, norm, rate), lambda: kept)
+    params, opt_state, ema = jax.lax.cond(finite, update, lambda: (state.params, state.opt_state, state.ema))
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
     return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
-
-
-def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, gradient, norm, rate):
-    """Clip the gradient, apply the optimizer update and update the EMA.
-
-    Args:
-        gradient: float32, or wider.
-        norm: its global norm.
-        rate: learning rate.
-
-    Returns:
-        (params, opt_state, ema), each array with the dtype that it has in `state`.
-    """
-    if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
-        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
-    params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
-    ema = state.ema
-    if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
-        decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = optax.tree.cast_like(jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params), ema)
-    return params, optax.tree.cast_like(opt_state, state.opt_state), ema
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
@@ -137,7 +127,8 @@ class TrainPrograms:
     """
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
-        self._model, self._mesh, self._optimizer = model.on(mesh), mesh, make_optimizer(config.optimizer, model.axes)
+        self._model, self._mesh = model.on(mesh), mesh
+        self._optimizer = make_optimizer(config.optimizer, model.axes)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh)
         step = functools.partial(train_step, self._model, self._optimizer, config)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))

@@ -38,7 +38,7 @@ def test_a_checkpoint_of_eight_devices_is_restored_on_one(runs):
     store.close()
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {1}
     assert progress.target_tokens == one.progress.target_tokens
-    loss = validation_loss(one.evaluate, state.eval_params, one.data, one.config, one.mesh)["loss"]
+    loss = validation_loss(one, state.eval_params)["loss"]
     assert loss == pytest.approx(read_metrics(eight, "validation")[-1]["loss"], abs=1e-6)
     assert int(state.step) == 5
 

@@ -258,7 +258,7 @@ def test_validation_counts_every_pair_once(tmp_path):
         tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", default_hooks()
     )  # three pairs a batch
     params = tiny.params_of(trainer.model)
-    found = hooks.validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
+    found = hooks.validation_loss(trainer, params)
     tokenizer, pairs = trainer.data.tokenizer, trainer.data.validation
     assert len(pairs) == 11
     ids = list(zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True))
