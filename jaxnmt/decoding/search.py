@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,13 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
+_choose = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Hypotheses:
+class Hypotheses(NamedTuple):
     """The translations of each sentence, best first.
 
     Attributes:
@@ -108,9 +107,7 @@ def _greedy(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     return Hypotheses(tokens_BT[:, None], (log_prob_B / length_penalty(length_B, options.length_penalty))[:, None], log_prob_B[:, None])
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Beams:
+class Beams(NamedTuple):
     """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
 
     Attributes:
@@ -126,11 +123,9 @@ class Beams:
 
 def _beam(model, options, params, batch, limits_B, mesh) -> Hypotheses:
     memory, beams = _begin(model, options, params, batch)
-    return jax.lax.while_loop(
-        lambda beams: _unfinished(options, limits_B, beams, mesh),
-        lambda beams: _advance(model, options, params, memory, limits_B, beams),
-        beams,
-    ).done
+    unfinished = lambda beams: _unfinished(options, limits_B, beams, mesh)  # noqa: E731
+    advance = lambda beams: _advance(model, options, params, memory, limits_B, beams)  # noqa: E731
+    return jax.lax.while_loop(unfinished, advance, beams).done
 
 
 def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
@@ -168,14 +163,13 @@ def _advance(model, options, params, memory, limits_B, beams: Beams) -> Beams:
     log_p_BWV = _log_probs(options, logits_RV, beams.live_BWT, beams.t, limits_B)
     values_BC, parents_BC, tokens_BC = _candidates(log_p_BWV, beams.live_log_probs_BW)
     ended_BC = tokens_BC == EOS
-    history_BCT = jnp.take_along_axis(beams.live_BWT, parents_BC[..., None], 1).at[:, :, beams.t].set(tokens_BC)
+    history_BCT = _choose(beams.live_BWT, parents_BC).at[:, :, beams.t].set(tokens_BC)
     penalty = length_penalty(beams.t + 1, options.length_penalty)
     done = _merge(beams.done, history_BCT, jnp.where(ended_BC, values_BC, NEVER), penalty)
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
-    kept_BW = jnp.take_along_axis(parents_BC, keep_BW, 1)
-    choose = jax.vmap(lambda x_W, kept_W: x_W[kept_W])  # each sentence among its own
-    carry = jax.tree.map(lambda x: choose(x.reshape(B, W, *x.shape[1:]), kept_BW).reshape(x.shape), carry)
-    return Beams(beams.t + 1, carry, jnp.take_along_axis(history_BCT, keep_BW[..., None], 1), values_BW, done)
+    kept_BW = _choose(parents_BC, keep_BW)
+    carry = jax.tree.map(lambda x: _choose(x.reshape(B, W, *x.shape[1:]), kept_BW).reshape(x.shape), carry)
+    return Beams(beams.t + 1, carry, _choose(history_BCT, keep_BW), values_BW, done)
 
 
 def _candidates(log_p_BWV, live_log_probs_BW):
@@ -187,13 +181,13 @@ def _candidates(log_p_BWV, live_log_probs_BW):
     values, tokens = jax.lax.top_k(log_p_BWV, min(2 * W, V))
     values = (values + live_log_probs_BW[..., None]).reshape(B, -1)
     values_BC, best = jax.lax.top_k(values, min(2 * W, values.shape[1]))
-    return values_BC, best // tokens.shape[-1], jnp.take_along_axis(tokens.reshape(B, -1), best, 1)
+    return values_BC, best // tokens.shape[-1], _choose(tokens.reshape(B, -1), best)
 
 
 def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
-    scores = jnp.concatenate([done.scores_BW, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
-    scores_BW, best = jax.lax.top_k(scores, done.scores_BW.shape[1])
-    tokens = jnp.concatenate([done.tokens_BWT, history_BCT], 1)
-    log_probs = jnp.concatenate([done.log_probs_BW, log_probs_BC], 1)
-    return Hypotheses(jnp.take_along_axis(tokens, best[..., None], 1), scores_BW, jnp.take_along_axis(log_probs, best, 1))
+    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)
+    new = Hypotheses(history_BCT, scores_BC, log_probs_BC)
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), done, new)
+    _, best_BW = jax.lax.top_k(both.scores_BW, done.scores_BW.shape[1])
+    return jax.tree.map(lambda x: _choose(x, best_BW), both)

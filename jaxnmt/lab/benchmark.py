@@ -102,7 +102,7 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
         "compile_s": trainer.programs.seconds,
         **_memory(),
         "shapes": [list(shape) for shape in trainer.plan.shapes],
-        "parameters": parameter_count(trainer.abstract.params),
+        "parameters": parameter_count(trainer.programs.abstract.params),
         **environment(),
     }
 
@@ -125,7 +125,7 @@ def _speed(trainer: Trainer, done: list[Step]) -> dict[str, Any]:
         "utilisation": training_flops(trainer.model, source, target) / seconds / peak,
         "peak_flops": peak,
         "padding": 1 - (source + target) / sum(step.positions for step in steps),
-        "input_wait": min(trainer.clock.take_window().waited / seconds, 1.0),
+        "input_wait": min(trainer.clock.take_window()[1] / seconds, 1.0),
     }
 
 

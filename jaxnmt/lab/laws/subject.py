@@ -20,9 +20,8 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.layout import is_scanned, stack_layers, unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
-from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import TrainPrograms, fresh_state
-from jaxnmt.training.state import TrainState, abstract_state, shardings_of
+from jaxnmt.training.state import TrainState, shardings_of
+from jaxnmt.training.step import TrainPrograms
 
 SOURCE_VOCAB, TARGET_VOCAB = 23, 29  # of models whose embeddings are not all one
 FIRST_WORD = 4  # the ids before it are special
@@ -153,13 +152,14 @@ class Practice:
 
     def __init__(self, model: Seq2Seq, experiment: cfg.Experiment, shapes: Sequence[Shape] = (SHAPE,)):
         self.model, self.experiment = model, experiment
-        self.mesh, self.optimizer = make_mesh(experiment.mesh), make_optimizer(experiment.optimizer, model.axes)
-        self.abstract = abstract_state(model, self.optimizer, experiment.training, self.mesh)
-        self.programs = TrainPrograms(model, self.optimizer, experiment, self.abstract, self.mesh, shapes, packed=False)
+        self.mesh = make_mesh(experiment.mesh)
+        self.programs = TrainPrograms(model, experiment, self.mesh)
+        self.programs.compile(shapes, packed=False)
+        self.abstract = self.programs.abstract
 
     def fresh(self, lr_scale: float = 1.0) -> TrainState:
         """Return the state before the first step; `lr_scale` multiplies the learning rate."""
-        state = fresh_state(self.model, self.optimizer, self.experiment.training, self.abstract, self.mesh)
+        state = self.programs.fresh(self.experiment.training)
         scale = jax.device_put(np.float32(lr_scale), self.abstract.lr_scale.sharding)
         return dataclasses.replace(state, lr_scale=scale)
 

@@ -32,9 +32,9 @@ from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import to_mesh
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import evaluation_program
 from jaxnmt.training.progress import Progress
 from jaxnmt.training.state import TrainState, abstract_state
+from jaxnmt.training.step import evaluation_program
 
 STEPS, SAVED = 4, 2
 LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"

@@ -30,9 +30,7 @@ from jaxnmt.models.layout import unscanned
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import CHUNK_TOKENS
-from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import batch_struct, jitted_step
-from jaxnmt.training.state import abstract_state
+from jaxnmt.training.step import TrainPrograms, batch_struct
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
@@ -101,12 +99,10 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     """
     mesh = make_mesh(experiment.mesh, target.devices)
     model = build_model(experiment.model, *vocabularies)
-    optimizer = make_optimizer(experiment.optimizer, model.axes)
-    abstract = abstract_state(model, optimizer, experiment.training, mesh)
+    programs = TrainPrograms(model, experiment, mesh)
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh)
-    step = jitted_step(model, optimizer, experiment, abstract, mesh)
     chunks = -(-shape.rows * shape.target // experiment.training.accumulation // CHUNK_TOKENS)  # of the output layer, at most
-    return _compile(step, (abstract, batch), target, mesh, shape, chunks)
+    return _compile(programs.step, (programs.abstract, batch), target, mesh, shape, chunks)
 
 
 def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int]) -> Compiled:

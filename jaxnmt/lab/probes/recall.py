@@ -34,7 +34,6 @@ from jaxnmt.lab.tables import Table
 from jaxnmt.models.accounting import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, num_shards
-from jaxnmt.training.programs import fresh_state
 from jaxnmt.training.state import TrainState
 
 KEYS, OTHERS = 16, 16
@@ -126,8 +125,7 @@ class Task:
         return found
 
     def _fresh(self, seed: int) -> TrainState:
-        training = dataclasses.replace(self.experiment.training, seed=seed)
-        return fresh_state(self.model, self.practice.optimizer, training, self.practice.abstract, self.practice.mesh)
+        return self.practice.programs.fresh(dataclasses.replace(self.experiment.training, seed=seed))
 
     def _batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield rounds of one batch per distance, each in a random order."""
