@@ -124,7 +124,8 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
 
     def body(i, sums):
         loss, nll, d_table_VD, d_x = sums
-        chunk = _chunk(*(x[i] for x in chunks), table_VD, vocab, label_smoothing)
+        x_BTD, targets, weights = (x[i] for x in chunks)
+        chunk = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing)
         # Sharded like this, the table's gradient is summed over devices once after the loop; sharded like the table, in each iteration.
         return loss + chunk[0], nll + chunk[1], d_table_VD + constrain(chunk[3], "VD", mesh), d_x.at[i].set(chunk[2])
 
