@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, Experiment, checks, replace, trust
-from jaxnmt.config.fields import leaves, nearest
+from jaxnmt.config import Decoding, Experiment, checks, model_code, replace
+from jaxnmt.config.fields import did_you_mean, leaves
 from jaxnmt.config.files import changed_fields, load_config, tupled, with_absolute_paths
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed, log
@@ -89,7 +89,7 @@ class Run:
     def __init__(self, folder: str | pathlib.Path, checkpoint: int | str = "best", trusted: bool = False):
         """Open a run; see `load`."""
         self.folder = directory.folder(folder)
-        with trust.everything(trusted):
+        with model_code.all_trusted(trusted):
             self.config = directory.read(self.folder)
         self._asked = checkpoint
 
@@ -337,8 +337,7 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
     known = {name for name, _, _ in leaves(experiment)}
     for name in settings:
         if name not in known:
-            near = nearest(name, known)
-            raise UserError(f"there is no setting {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+            raise UserError(f"there is no setting {name}{did_you_mean(name, known)}")
     experiment = replace(experiment, **{name: tupled(value) for name, value in settings.items()})
     checks.validate(experiment)
     return experiment

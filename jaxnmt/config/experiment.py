@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from jaxnmt.config.constraints import AxisSize, NonNegative, OnlyFor, Positive, Rate, Share, constraint
+from jaxnmt.config.fields import AxisSize, NonNegative, OnlyFor, Positive, Rate, Share, constraint
 from jaxnmt.config.models import Recurrent, Transformer
 
 
@@ -91,11 +91,8 @@ class Tokenizer:
     def problems(self) -> Iterator[str]:
         if self.model and self.kind == "words":
             yield f"tokenizer.model {' '.join(self.model)} is a SentencePiece model, which tokenizer.kind words cannot use"
-        if self.model and len(self.model) != (1 if self.joint else 2):
-            needed = "one file with tokenizer.joint True" if self.joint else "two files, source and target, with tokenizer.joint False"
-            yield f"tokenizer.model names {len(self.model)} file(s); it takes {needed}"
-        if self.kind == "words" and 0 < self.vocab_size <= 4:
-            yield f"tokenizer.vocab_size is {self.vocab_size}; it must be above 4 (the special tokens), or 0 for all words"
+        if self.model and len(self.model) != 2 - self.joint:
+            yield f"tokenizer.model names {len(self.model)} file(s); it takes one if tokenizer.joint is True, else two, source and target"
         if self.kind == "words" or self.model:
             return
         if self.character_coverage < 0.98:
@@ -200,10 +197,7 @@ class Validation:
 
     def problems(self) -> Iterator[str]:
         if self.patience and self.every == 0:
-            yield (
-                f"validation.patience {self.patience} needs validations, and validation.every is 0: "
-                "set validation.every, or validation.patience 0"
-            )
+            yield f"validation.patience {self.patience} needs validations, and validation.every is 0: set validation.every"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
 from jaxnmt.config import Experiment, Positive
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.files import load_config, shipped_configs
+from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
@@ -134,9 +134,7 @@ def runs_show(run: str, options: NoOptions) -> None:
       jaxnmt runs show runs/quickstart
       jaxnmt runs show runs
     """
-    from jaxnmt.runs.summary import show
-
-    print(show(directory.folder(run)))
+    print(directory.show(directory.folder(run)))
 
 
 def runs_average(run: str, options: Average) -> None:
@@ -171,7 +169,3 @@ def is_text(name: str) -> bool:
     """Return whether a word of `data check` names text, a file or a dataset, and not a config."""
     is_config = name.endswith(".py") or name.replace("-", "_") in shipped_configs()
     return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
-
-
-def settings_of(name: str) -> Settings:
-    return Settings() if is_text(name) else Settings(load_config(name))
