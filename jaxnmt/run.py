@@ -395,9 +395,12 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
-                stack.enter_context(directory.locked(run, log.say))
-                said = directory.where_training_begins(run)
-                directory.start(run, experiment, _moved(run, experiment))
+                try:
+                    stack.enter_context(directory.locked(run, log.say))
+                    said = directory.where_training_begins(run)
+                    directory.start(run, experiment, _moved(run, experiment))
+                except OSError as error:
+                    raise UserError(f"{run} cannot be written ({error.strerror}): repair that, or choose another with --run") from error
                 log.say(said)
             elif not (run / directory.CONFIG).exists():
                 raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
@@ -411,12 +414,12 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     """
     from jaxnmt.data import identity
 
-    if not directory.checkpoints(run) or not (trained_on := identity.read(run)):
+    if not directory.checkpoints(run):
         return []
     before = directory.read(run)
     changed = changed_fields(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
-    fields = identity.moved(experiment, trained_on, parts) if parts else []
+    fields = identity.moved(experiment, identity.read(run), parts)
     if "data.target_language" in changed and directory.bleu_decides(before, experiment):
         from jaxnmt.evaluation.test_sets import open_test_set
 

@@ -190,7 +190,7 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
         write(path, content)
 
     write = files.write
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(files, "write", full)
         start(tmp_path / "run", mine)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]

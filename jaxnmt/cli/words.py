@@ -18,7 +18,7 @@ import tyro
 
 from jaxnmt import config
 from jaxnmt.config.checks import value_problem
-from jaxnmt.config.fields import describe_type, did_you_mean, leaves, markers, unannotated
+from jaxnmt.config.fields import did_you_mean, leaves, markers, type_constraint, unannotated
 from jaxnmt.errors import UserError
 
 Options = TypeVar("Options")
@@ -112,7 +112,7 @@ def _convert(flag: str, hint: Any, values: list[str]) -> Any:
     Raises:
         UserError: they are not of the type or break a constraint; names the flag, the words and what is expected.
     """
-    refusal = UserError(f"{flag} expects {describe_type(hint)}, not {' '.join(values) or 'nothing'}")
+    refusal = UserError(f"{flag} expects {type_constraint(hint).words}, not {' '.join(values) or 'nothing'}")
     if hint is bool:
         values = [value.capitalize() for value in values] or ["True"]  # true, false
     if not _is_tuple(hint) and len(values) != 1:

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnmt.config import Data, Decoding, Experiment, Recurrent, Schedule
-from jaxnmt.config.fields import OnlyFor, constraints, describe_type, is_of_type, leaves, markers
+from jaxnmt.config.fields import Constraint, OnlyFor, constraints, leaves, markers, type_constraint
 from jaxnmt.errors import UserError
 
 _OURS = (Recurrent, *(type(section) for section in vars(Experiment()).values()))
+_FINITE = Constraint("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _METHODS = {
     "model": "build(source_size, target_size, target_vocab) that returns its linen module",
     "optimizer": "build() that returns an optax transformation for learning rate 1",
@@ -38,14 +39,12 @@ def validate(experiment: Experiment) -> None:
 
 def value_problem(name: str, hint: Any, value: Any) -> str:
     """Return what is wrong with a field's value by its type and constraints; empty if nothing is."""
-    if not is_of_type(value, hint):
-        sequence = typing.get_origin(hint) is tuple and isinstance(value, str | list)
-        instead = f": write {(value,) if isinstance(value, str) else tuple(value)!r}" if sequence else ""
-        return f"{name} is {value!r}; it must be {describe_type(hint)}{instead}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"{name} is {value}; it must be a finite number"
-    broken = [constraint.words for constraint in constraints(hint) if not constraint.holds(value)]
-    return f"{name} is {value}; it must be {broken[0]}" if broken else ""
+    for constraint in (type_constraint(hint), _FINITE, *constraints(hint)):
+        if not constraint.holds(value):
+            sequence = typing.get_origin(hint) is tuple and isinstance(value, str | list)
+            instead = f": write {(value,) if isinstance(value, str) else tuple(value)!r}" if sequence else ""
+            return f"{name} is {value!r}; it must be {constraint.words}{instead}"
+    return ""
 
 
 def _values(experiment: Experiment) -> Iterator[str]:

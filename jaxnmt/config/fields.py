@@ -81,33 +81,24 @@ def unannotated(hint: Any) -> Any:
     return typing.get_args(hint)[0] if markers(hint) else hint
 
 
-def is_of_type(value: Any, hint: Any) -> bool:
-    """Return whether a value is of a field's declared type. An int is a float; a bool is not a number."""
+def type_constraint(hint: Any) -> Constraint:
+    """Return the condition that a value is of a field's declared type. An int is a float; a bool is not a number."""
     hint = unannotated(hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return value in parts
+        return Constraint("one of " + ", ".join(str(part) for part in parts if part != ""), lambda value: value in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and all(is_of_type(part, parts[0]) for part in value)
+        each = type_constraint(parts[0])
+        return Constraint(f"words ({each.words} each)", lambda value: isinstance(value, tuple) and all(map(each.holds, value)))
     if origin in (typing.Union, types.UnionType):
-        return any(is_of_type(value, part) for part in parts)
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
-
-
-def describe_type(hint: Any) -> str:
-    """Return what a value of a type is, in words."""
-    hint = unannotated(hint)
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(str(part) for part in parts if part != "")
-    if origin is tuple:
-        return f"words ({describe_type(parts[0])} each)"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(describe_type, parts))
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "one word", type(None): "None"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+        options = [type_constraint(part) for part in parts]
+        return Constraint(" or ".join(option.words for option in options), lambda value: any(option.holds(value) for option in options))
+    if hint is int:
+        return Constraint("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+    if hint is float:
+        return Constraint("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    words = {bool: "True or False", str: "one word", type(None): "None"}
+    return Constraint(words.get(hint, getattr(hint, "__name__", str(hint))), lambda value: isinstance(value, origin or hint))
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

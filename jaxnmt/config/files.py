@@ -7,8 +7,7 @@ import json
 import pathlib
 import sys
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from jaxnmt.config import Experiment, model_code, replace
 from jaxnmt.config.fields import did_you_mean, leaves
@@ -36,26 +35,13 @@ def _shipped() -> dict[str, pathlib.Path]:
     return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.py")) if not path.name.startswith("_")}
 
 
-def find_config(name: str) -> pathlib.Path:
-    """Return the file of a config: a path, or a shipped name (with - or _).
+def find_config(name: str, kind: Literal["config", "study"] = "config") -> pathlib.Path:
+    """Return the file of a config or a study: a path, or a shipped name (with - or _).
 
     Raises:
         UserError: there is no such file or name; lists the nearest shipped names and all of them.
     """
-    return _find(name, "config", shipped_configs())
-
-
-def find_study(name: str) -> pathlib.Path:
-    """Return the file of a study, as `find_config` does.
-
-    Raises:
-        UserError: as `find_config`.
-    """
-    return _find(name, "study", shipped_studies())
-
-
-def _find(name: str, kind: str, names: Mapping[str, pathlib.Path]) -> pathlib.Path:
-    path = pathlib.Path(name)
+    path, names = pathlib.Path(name), shipped_configs() if kind == "config" else shipped_studies()
     if path.suffix == ".py":
         if path.is_file():
             return path
@@ -105,13 +91,9 @@ def _check_parts(path: pathlib.Path, experiment: Experiment) -> None:
     for part, section in vars(experiment).items():
         kind, example = type(section), type(getattr(Experiment(), part)).__name__
         if not dataclasses.is_dataclass(section) or isinstance(section, type):
-            raise UserError(
-                f"config file {path}: its {part} is {section!r}; it must be an instance of a dataclass, such as jaxnmt.config.{example}()"
-            )
+            raise UserError(f"config file {path}: its {part} is {section!r}; it must be an instance of a dataclass, such as {example}()")
         if getattr(sys.modules[kind.__module__], kind.__qualname__, None) is not kind:
-            raise UserError(
-                f"config file {path}: the {part}'s class {kind.__qualname__} must stand at the top level of its file, to be found again"
-            )
+            raise UserError(f"config file {path}: the class {kind.__qualname__} must stand at the top level of its file, to be found again")
 
 
 def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -121,7 +103,9 @@ def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any
         kinds = type(getattr(old, part)), type(getattr(new, part))
         before[part], after[part] = (kind.__name__ for kind in kinds)
         if model_code.meaning(kinds[0]) != model_code.meaning(kinds[1]):
-            before[part], after[part] = (f"{kind.__name__} of {model_code.file_of(kind)}" for kind in kinds)
+            before[part], after[part] = (
+                f"{kind.__name__} of {vars(sys.modules[kind.__module__]).get('__file__', kind.__module__)}" for kind in kinds
+            )
             after[part] += ", whose code is different"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}

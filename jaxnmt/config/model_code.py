@@ -27,7 +27,7 @@ FILE = "model.py"
 """A run's copy of the config file that defines the user's own model."""
 _OWN = "jaxnmt_config_"  # prefix of the names of modules made from config files
 
-_named: set[str] = set()
+_named: set[bytes] = set()
 _trusts_all = False
 
 
@@ -82,11 +82,6 @@ def source_of(module: str) -> bytes:
 def is_own(kind: type) -> bool:
     """Return whether a class is defined in a config file."""
     return kind.__module__.startswith(_OWN)
-
-
-def file_of(kind: type) -> str:
-    """Return the file that a class is defined in, or its module's name."""
-    return getattr(sys.modules[kind.__module__], "__file__", None) or kind.__module__
 
 
 def meaning(kind: type) -> str:
@@ -157,15 +152,15 @@ def all_trusted(wanted: bool = True) -> Iterator[None]:
 
 def trust(code: bytes) -> None:
     """Allow code in this process that the user has named, such as a config file."""
-    _named.add(_key(code))
+    _named.add(code)
 
 
 def record_trust(experiment: Experiment) -> None:
     """Record on this computer that it has started a run with this code. If the home folder cannot be written, nothing is recorded."""
     for code in executed(experiment):
-        with contextlib.suppress(OSError, RuntimeError):  # Path.home() raises RuntimeError if there is no home
-            _folder().mkdir(parents=True, exist_ok=True)
-            (_folder() / _key(code)).touch()
+        with contextlib.suppress(OSError, RuntimeError):
+            _record(code).parent.mkdir(parents=True, exist_ok=True)
+            _record(code).touch()
 
 
 def executed(experiment: Experiment) -> set[bytes]:
@@ -180,24 +175,22 @@ def _check_trust(code: bytes, run: pathlib.Path, what: str) -> None:
     Raises:
         UserError: the code may not be executed.
     """
-    if not (_trusts_all or _key(code) in _named or _is_recorded(code)):
+    trusted = _trusts_all or code in _named
+    with contextlib.suppress(OSError, RuntimeError):
+        trusted = trusted or _record(code).exists()
+    if not trusted:
         raise UserError(
             f"opening {run} would execute {what}, and this computer has trained no run with that code: "
             "read it, then repeat the command with --trust"
         )
 
 
-def _is_recorded(code: bytes) -> bool:
-    with contextlib.suppress(OSError, RuntimeError):
-        return (_folder() / _key(code)).exists()
-    return False
+def _record(code: bytes) -> pathlib.Path:
+    """Return the empty file, named by a hash, that records trusted code (XDG Base Directory Specification: relative paths are ignored).
 
-
-def _key(code: bytes) -> str:
-    return hashlib.sha256(code).hexdigest()
-
-
-def _folder() -> pathlib.Path:
-    """Return the folder of trusted code: empty files named by hash (XDG Base Directory Specification: relative paths are ignored)."""
+    Raises:
+        RuntimeError: there is no home folder.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
-    return (pathlib.Path(state) if os.path.isabs(state) else pathlib.Path.home() / ".local" / "state") / "jaxnmt" / "trusted"
+    folder = pathlib.Path(state) if os.path.isabs(state) else pathlib.Path.home() / ".local" / "state"
+    return folder / "jaxnmt" / "trusted" / hashlib.sha256(code).hexdigest()

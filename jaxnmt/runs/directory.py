@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnmt.config import Experiment, model_code
@@ -120,8 +120,7 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
     return [record for record in records if kind in ("", record["kind"])]
 
 
-@contextlib.contextmanager
-def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(run: pathlib.Path, say: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
     """Lock a run's folder, which is made if it does not exist, so that no other process trains the run. A run in a bucket is not locked.
 
     The system removes the lock when this process ends, however it ends.
@@ -131,17 +130,14 @@ def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
         say: is called with a line for people if the file system has no locks.
 
     Raises:
-        UserError: another process has locked it; or the folder holds something else, or cannot be written.
+        UserError: another process has locked it, or the folder holds something else.
+        OSError: the folder cannot be written.
     """
     if files.in_bucket(run):
-        yield
-        return
-    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
+        return contextlib.nullcontext()
     _refuse_something_else(run)
-    with contextlib.ExitStack() as stack:
-        with _writing(run):
-            stack.enter_context(files.lock(run / LOCK, say, when_held=refusal))
-        yield
+    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
+    return files.lock(run / LOCK, say, when_held=refusal)
 
 
 def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
@@ -160,7 +156,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         True if the run has a checkpoint.
 
     Raises:
-        UserError: the folder holds something else or cannot be written, or a changed field would change the training.
+        UserError: the folder holds something else, or a changed field would change the training.
+        OSError: the folder cannot be written.
     """
     _refuse_something_else(run)
     begun = bool(checkpoints(run))
@@ -168,11 +165,10 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         _refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     else:
         _refuse_lost_checkpoints(run)
-    with _writing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        if not begun:
-            _remove_traces(run)
-        save_config(experiment, run / CONFIG)
+    run.mkdir(parents=True, exist_ok=True)
+    if not begun:
+        _remove_traces(run)
+    save_config(experiment, run / CONFIG)
     return begun
 
 
@@ -182,9 +178,7 @@ def _refuse_lost_checkpoints(run: pathlib.Path) -> None:
     if not files.in_bucket(run) and place.is_symlink() and not place.exists():
         raise UserError(f"{place} is a link to {os.readlink(place)}, which does not exist: mount or create it, then repeat the command")
     if (run / AVERAGE).exists():
-        raise UserError(
-            f"{run} has an average of checkpoints and no checkpoints: put them back to resume, or choose another folder with --run"
-        )
+        raise UserError(f"{run} has an average of checkpoints and no checkpoints: put them back, or choose another folder with --run")
 
 
 def _remove_traces(run: pathlib.Path) -> None:
@@ -212,14 +206,6 @@ def is_log(path: pathlib.Path) -> bool:
     with contextlib.suppress(OSError):  # one of them is closed
         return any(os.path.samestat(path.stat(), os.fstat(number)) for number in (1, 2))
     return False
-
-
-@contextlib.contextmanager
-def _writing(run: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{run} cannot be written ({error.strerror}): repair that, or choose another folder with --run") from error
 
 
 def _refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: Collection[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import re
 from typing import TYPE_CHECKING, Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
@@ -72,12 +71,12 @@ def _profile(steps: str, run: pathlib.Path) -> list[Hook]:
     """Return the hook of `--profile`, if it is given."""
     if not steps:
         return []
-    match = re.fullmatch(r"(\d+):(\d+)", steps)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
+    first, _, last = steps.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         raise UserError(f"--profile {steps}: give the first and the last step to trace, such as 20:25")
     from jaxnmt.training.hooks import Profile
 
-    return [Profile(int(match[1]), int(match[2]), run / "profile")]
+    return [Profile(int(first), int(last), run / "profile")]
 
 
 def resume(run: str, options: Resume) -> None:
