@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pathlib
 import sys
@@ -103,9 +104,7 @@ def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any
         kinds = type(getattr(old, part)), type(getattr(new, part))
         before[part], after[part] = (kind.__name__ for kind in kinds)
         if model_code.meaning(kinds[0]) != model_code.meaning(kinds[1]):
-            before[part], after[part] = (
-                f"{kind.__name__} of {vars(sys.modules[kind.__module__]).get('__file__', kind.__module__)}" for kind in kinds
-            )
+            before[part], after[part] = (f"{kind.__name__} of {inspect.getfile(kind)}" for kind in kinds)
             after[part] += ", whose code is different"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
