@@ -63,7 +63,7 @@ def train(
 
 
 def load(folder: str | pathlib.Path, checkpoint: int | str = "best", trust: bool = False) -> Run:
-    """Return a run that was trained, by its folder; its parameters are read when they are first used.
+    """Open a trained run by its folder. The parameters are read when they are first used.
 
     Args:
         folder: the run's folder, local or in a bucket (gs://).
@@ -196,8 +196,7 @@ class Run:
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
-            A `Translation` of a sentence, a list of them of a list. With n_best above 1, a list of translations in the place of each, best
-            first.
+            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
 
         Raises:
             UserError: a field does not exist, or its value is invalid.
@@ -344,7 +343,7 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
 
 
 def trainable(name: str, experiment: Experiment) -> Experiment:
-    """Return a valid experiment that has data, its files named by absolute paths, so that the run does not depend on the current folder.
+    """Check an experiment, and return it with absolute paths of its files, so that the run does not depend on the current folder.
 
     Args:
         name: what the experiment is called in messages.

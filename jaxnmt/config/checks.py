@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnmt.config import Data, Decoding, Experiment, Recurrent, Schedule
+from jaxnmt.config import Experiment, Recurrent, Schedule
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, leaves, markers, type_constraint
 from jaxnmt.errors import UserError
 
@@ -23,7 +23,7 @@ _METHODS = {
     "optimizer": "build() that returns an optax transformation for learning rate 1",
     "schedule": "rate(step, total_steps) that returns the learning rate",
 }
-"""What a part of the user's own needs, if it is not a subclass of ours."""
+"""The method of a part of the user's own that is not a subclass of ours. Parts that are not listed must be subclasses."""
 
 
 def validate(experiment: Experiment) -> None:
@@ -74,14 +74,11 @@ def _sections(experiment: Experiment) -> Iterator[str]:
 
 def _own_parts(experiment: Experiment) -> Iterator[str]:
     """Yield what the user's own parts lack."""
-    for part, method in _METHODS.items():
-        section = getattr(experiment, part)
+    for part, section in vars(experiment).items():
+        method = _METHODS.get(part, "")
         if not isinstance(section, _OURS) and not callable(getattr(section, method.partition("(")[0], None)):
-            yield f"the {part} {type(section).__name__} has no method {method}"
-    for part, parent in (("data", Data), ("decoding", Decoding)):
-        section = getattr(experiment, part)
-        if not isinstance(section, parent):
-            yield f"the {part} {type(section).__name__} must be a subclass of jaxnmt.config.{parent.__name__}"
+            lack = f"has no method {method}" if method else f"must be a subclass of jaxnmt.config.{part.title()}"
+            yield f"the {part} {type(section).__name__} {lack}"
 
 
 def _relations(experiment: Experiment) -> Iterator[str]:

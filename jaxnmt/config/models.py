@@ -11,7 +11,7 @@ from jaxnmt.config.fields import NonNegative, Positive, Rate
 
 
 class Shipped:
-    """What a model's dataclass tells without importing JAX; a user's own has a method `build` and may have `packs`.
+    """What a model's dataclass says without importing JAX; a user's own has a method `build` and may have `packs`.
 
     Attributes:
         module: the linen module that it configures, as `package:Class`.
