@@ -52,7 +52,7 @@ TRUST_HELP = f"{TRUST} executes the code of a run's own model although this comp
 def _dispatch(words: list[str]) -> int | None:
     """Run a command. Returns the exit status; None is 0."""
     words = _readable(words)
-    if set(words) <= {TRUST} or words[0] in (*HELP, "help"):
+    if set(_cut(words)[0]) <= {TRUST} or words[0] in (*HELP, "help"):
         print((__doc__ or "").strip().format(verbs=_usages(), shipped=", ".join(shipped_configs())))
     elif words[1:2] and words[1] in HELP and (verbs := _usages(f"{words[0]} ")):
         print(f"usage: jaxnmt {words[0]} VERB ...\n\n{verbs}\n\n`jaxnmt {words[0]} VERB --help` explains a verb, with examples.")
@@ -146,7 +146,7 @@ def _call(words: list[str]) -> functools.partial:
 
 def _check_launched(launch: str, words: list[str]) -> None:
     """Check a command that will run elsewhere as it would be checked there. If it names a run that is not here, it is not checked."""
-    if not words or words[0] in HELP:
+    if set(words) <= {TRUST, *HELP}:
         raise UserError(f"`jaxnmt {launch}` starts another command, given after `--`, such as: jaxnmt {launch} -- train wmt14_big")
     name, rest = _verb_and_rest(words)
     verb = VERBS[name]

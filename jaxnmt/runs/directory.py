@@ -165,9 +165,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         _refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     else:
         _refuse_lost_checkpoints(run)
-    run.mkdir(parents=True, exist_ok=True)
-    if not begun:
         _remove_traces(run)
+    run.mkdir(parents=True, exist_ok=True)
     save_config(experiment, run / CONFIG)
     return begun
 
@@ -190,12 +189,11 @@ def _remove_traces(run: pathlib.Path) -> None:
 
 
 def _refuse_something_else(run: pathlib.Path) -> None:
-    if run.exists() and not run.is_dir():
+    if run.is_file():
         raise UserError(f"{run} is a file; --run takes a folder")
-    if (run / CONFIG).is_file() or not run.is_dir():
-        return
     ours = (LOCK, f".{CONFIG}.")  # the second is what `start` leaves if it is killed
-    if any(not path.name.startswith(ours) and not is_log(path) for path in run.iterdir()):
+    found = run.iterdir() if run.is_dir() and not (run / CONFIG).is_file() else ()
+    if any(not path.name.startswith(ours) and not is_log(path) for path in found):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
 
 
