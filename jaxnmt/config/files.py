@@ -186,7 +186,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
 def _from_json(kind: Any, values: dict[str, Any], where: pathlib.Path, prefix: str = "") -> Any:
     """Return a dataclass made from a JSON object."""
-    hints, changes = typing.get_type_hints(kind), {}
+    hints = typing.get_type_hints(kind)
+    changes: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
             near = did_you_mean(f"{prefix}{name}", [f"{prefix}{field}" for field in hints])
