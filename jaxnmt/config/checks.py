@@ -16,7 +16,7 @@ from jaxnmt.config import Experiment, Recurrent, Schedule
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, leaves, markers, type_constraint
 from jaxnmt.errors import UserError
 
-_OURS = (Recurrent, *(type(section) for section in vars(Experiment()).values()))
+_OURS: tuple[type, ...] = (Recurrent, *(type(section) for section in vars(Experiment()).values()))
 _FINITE = Constraint("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _METHODS = {
     "model": "build(source_size, target_size, target_vocab) that returns its linen module",
