@@ -123,6 +123,8 @@ def _call(words: list[str]) -> functools.partial:
     own, others = _cut(words)
     name, rest = _verb_and_rest(own)
     verb = VERBS[name]
+    if verb.takes:
+        rest += others
     if TRUST in own and not verb.opens_runs:
         raise UserError(f"`jaxnmt {name}` opens no run; {TRUST} is for verbs that do")
     first = divide(rest, verb.options(), verb.most)[0][:1]
@@ -132,8 +134,6 @@ def _call(words: list[str]) -> functools.partial:
     if any(flag in HELP for flag, *_ in flags):
         explained = inspect.cleandoc(verb.function.__doc__ or "") + (f"\n\n{TRUST_HELP}" if verb.opens_runs else "")
         return functools.partial(print_help, options, command, explained)
-    if verb.takes:
-        names += others
     _check_names(name, verb, names, [flag for flag, *_ in flags if takes_all(flag, options)])
     options = parse(flags, options, f"`{command} --help`")
     if not verb.takes:
