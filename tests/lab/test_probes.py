@@ -210,7 +210,7 @@ def test_the_command_draws_every_model_and_writes_its_numbers(tmp_path, monkeypa
         (["quickstart", "--distance", "0"], "--distance"),
         (["quickstart", "--width", "-1"], "--width"),
         (["quickstart", "--width", "6"], "model.num_heads"),
-        (["quickstrat"], "Did you mean quickstart"),
+        (["quickstrat"], "did you mean quickstart"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(words, said, tmp_path, monkeypatch, capsys):

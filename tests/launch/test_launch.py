@@ -105,7 +105,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
     [
         (["slurm"], "after `--`"),
         (["slurm", "--", "trian", "x"], "did you mean train"),
-        (["slurm", "--", "train", "wmt14_bg"], "Did you mean wmt14_big"),
+        (["slurm", "--", "train", "wmt14_bg"], "did you mean wmt14_big"),
         (["slurm", "--", "train", "wmt14_big", "--model.emb-dmi", "3"], "did you mean --model.emb-dim"),
         (["slurm", "x", "--", "train", "wmt14_big"], "unexpected argument x (usage: jaxnmt launch slurm [settings] -- VERB ...)"),
         (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes is 0"),

@@ -20,7 +20,7 @@ from jaxnmt.data.loader import assemble
 from jaxnmt.errors import Diverged, UserError
 from jaxnmt.lab.ablations import worker
 from jaxnmt.parallel import distributed, log
-from jaxnmt.runs import summary as run_summary
+from jaxnmt.runs import directory as run_directory
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training import hooks, progress
 from jaxnmt.training import step as steps
@@ -201,7 +201,7 @@ def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_pat
     with log.printed():
         assert jaxnmt.load(run).params
     assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest: no checkpoint has a validation score)\n"
-    assert "best validation" not in run_summary.show(run)
+    assert "best validation" not in run_directory.show(run)
     result = worker._training_record(run)
     assert result["validation_score"] == -math.inf and result["best_step"] is None
 

@@ -7,7 +7,7 @@ import pathlib
 
 from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.config import NonNegative, Positive
-from jaxnmt.config.constraints import PositiveIntegers
+from jaxnmt.config.fields import PositiveIntegers
 from jaxnmt.errors import UserError
 from jaxnmt.lab.probes.subjects import subjects
 from jaxnmt.parallel import compiler

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.files import call_function, find_study, to_json, with_absolute_paths, write_json
+from jaxnmt.config.files import call_function, find_config, to_json, with_absolute_paths, write_json
 from jaxnmt.errors import UserError
 from jaxnmt.runs import directory as run_directory
 
@@ -93,7 +93,7 @@ def load(name: str) -> Study:
     Raises:
         UserError: there is no such file, or the study is invalid.
     """
-    path = find_study(name)
+    path = find_config(name, "study")
     study = call_function(path, "study", Study)
     check(study, str(path))
     return study
