@@ -157,14 +157,14 @@ def runs_average(run: str, options: Average) -> None:
 def _explain_sharding(config: str, options: Train) -> None:
     config_checks.validate(options.experiment)
     distributed.initialize()
-    from jaxnmt.lab import tables
+    from jaxnmt.lab import figures
     from jaxnmt.lab.plan.workload import Lengths
     from jaxnmt.lab.sharding_table import explain
 
     compiler.check()
     table = explain(options.experiment, Lengths(options.experiment, run_folder(config, options.run), say).vocabularies)
     if distributed.is_leader():
-        tables.show([table])
+        figures.show([table])
 
 
 def is_text(name: str) -> bool:

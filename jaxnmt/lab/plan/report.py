@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxnmt.lab.figures import Table
 from jaxnmt.lab.plan.collectives import Collective
 from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.estimate import Estimate
@@ -15,7 +16,6 @@ from jaxnmt.lab.plan.kernel import Saving
 from jaxnmt.lab.plan.prediction import Prediction
 from jaxnmt.lab.plan.search import describe
 from jaxnmt.lab.plan.topology import GIB, Target
-from jaxnmt.lab.tables import Table
 
 
 def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> list[Table]:
