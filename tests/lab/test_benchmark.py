@@ -10,6 +10,7 @@ import tiny
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config.fields import leaves
+from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab import benchmark
 
@@ -76,7 +77,9 @@ def test_rates_are_tokens_over_seconds(record):
 
 
 def test_waiting_is_its_share_of_the_seconds():
-    steps = [benchmark.Step(finished, 10, 3, 4) for finished in (0.0, 4.0, 8.0)]
+    metrics = types.SimpleNamespace(source_tokens=3, sums=types.SimpleNamespace(tokens=4))
+    step = types.SimpleNamespace(batch=types.SimpleNamespace(shape=Shape(1, 5, 5)), metrics=metrics)
+    steps = [(finished, step) for finished in (0.0, 4.0, 8.0)]
     trainer = types.SimpleNamespace(clock=types.SimpleNamespace(take_window=lambda: (8.0, 2.0)), model=tiny.model_of(tiny.BASE))
     assert benchmark._speed(trainer, steps)["input_wait"] == 0.25
 

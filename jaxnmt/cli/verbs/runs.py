@@ -172,14 +172,14 @@ def check_training(name: str, options: Train | Resume | Prepare) -> None:
 def _explain_sharding(config: str, options: Train) -> None:
     checks.validate(options.experiment)
     distributed.initialize()
-    from jaxnmt.lab import tables
+    from jaxnmt.lab import figures
     from jaxnmt.lab.plan.workload import Lengths
     from jaxnmt.lab.sharding_table import explain
 
     compiler.check()
     table = explain(options.experiment, Lengths(options.experiment, run_folder(config, options.run), say).vocabularies)
     if distributed.is_leader():
-        tables.show([table])
+        figures.show([table])
 
 
 def is_text(name: str) -> bool:

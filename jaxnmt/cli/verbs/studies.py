@@ -8,11 +8,10 @@ import signal
 import sys
 from typing import Any, Literal
 
+from jaxnmt import UserError
 from jaxnmt.cli.verbs.launching import Slurm, hand_over, job_script
 from jaxnmt.config import NonNegative, Positive
-from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
-from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory as run_directory
 
 
@@ -68,15 +67,11 @@ def ablate(name: str, options: Ablate) -> int:
 
     compiler.check()
     sizes = budgets.measure(study, folder)
-
-    def steps(job: studies.Job) -> int:
-        return sizes[job.variant].steps(study.budget_of(job))
-
     if options.reproduce:
-        same = worker.reproduce(study, folder, steps, options.reproduce, say)
+        same = worker.reproduce(study, folder, sizes, options.reproduce)
         print("the same to the digit" if same else "not the same")
         return int(not same)
-    failed = [] if options.report else worker.work(study, folder, steps, say)
+    failed = [] if options.report else worker.work(study, folder, sizes)
     report.write(study, folder, sizes)
     return int(bool(failed))
 

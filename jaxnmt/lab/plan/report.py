@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnmt.lab.figures import Table
 from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.prediction import Prediction, describe, estimate
 from jaxnmt.lab.plan.topology import GIB, Target
-from jaxnmt.lab.tables import Table
 
 
 def tables(p: Prediction, name: str, kernel: tuple[int, int] | None = None) -> list[Table]:
