@@ -118,7 +118,8 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
     Raises:
         UserError: there is no such dataset, config or split; it is not a translation dataset; it cannot be downloaded or prepared.
     """
-    path, split = f"{text}:train".split(":")[:2]
+    path, _, split = text.partition(":")
+    split = split or "train"
     name, _, config = path.partition("/")
     word = f"{path}:{split}"
     where = f"{field}: {word}"
@@ -131,14 +132,14 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
         hint = f"did you mean {' or '.join(near)}?" if near else "text files come in pairs, source and target"
         raise UserError(f"{where}: there is no file and no TFDS dataset {name}: {hint}")
     builder_config, pair = _find_config(name, config, field)
-    # TFDS reads it only when it is imported.
+    # TFDS itself reads the variable only when it is imported.
     data_dir = os.environ.get("TFDS_DATA_DIR")
     make = functools.partial(tfds.builder, name, config=builder_config, file_format="array_record", data_dir=data_dir)
     builder = make()
     sides = _sides(builder, pair, where)
     if not builder.data_path.exists():
         _prepare(make, where)
-    # It reads what is there now.
+    # A new builder reads the data that are there now.
     builder = make()
     try:
         return Dataset(word, sides, builder, split, cache)
@@ -162,7 +163,7 @@ def _replace_tensorflow() -> None:
     extractor.tf = shuffle.tf = SimpleNamespace(
         compat=SimpleNamespace(as_text=os.fsdecode),
         io=SimpleNamespace(gfile=gfile),
-        # TFDS catches it; an OSError must pass.
+        # TFDS catches this error. No error is of kind (), so that an OSError passes.
         errors=SimpleNamespace(ResourceExhaustedError=()),
     )
 
@@ -220,7 +221,7 @@ def _prepare(make: Callable[[], Any], where: str) -> None:
     try:
         # TFDS reports on stdout, which is for results.
         with contextlib.nullcontext() if files.in_bucket(root) else lock, contextlib.redirect_stdout(sys.stderr):
-            # A new builder: another process may have prepared the data meanwhile.
+            # Another process may have prepared the data meanwhile, which a new builder sees.
             make().download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError, extractor.ExtractError) as error:
         what = f"could not be downloaded and prepared in {builder.data_path} ($TFDS_DATA_DIR names another folder)"

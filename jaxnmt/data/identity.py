@@ -59,9 +59,9 @@ def languages(run: Path, data: config.Data) -> tuple[str, str]:
 
 def same(before: dict, now: dict) -> bool:
     """Return whether two preparations' `fingerprints` are of the same text, tokenizer, cleaning and weights."""
-    return all(before[key] == now[key] for key in ("fingerprint", "tokenizer")) and all(
-        _texts(before[part]) == _texts(now[part]) for part in ("train", "validation")
-    )
+    equal = [before[key] == now[key] for key in ("fingerprint", "tokenizer")]
+    equal += [_texts(before[part]) == _texts(now[part]) for part in ("train", "validation")]
+    return all(equal)
 
 
 def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str]) -> list[str]:

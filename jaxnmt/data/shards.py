@@ -191,7 +191,7 @@ def _in_parallel(jobs: Iterator[_Job], recipe: Recipe, workers: int) -> Iterator
     main = sys.modules["__main__"]
     try:
         for path, pairs in jobs:
-            # Else a new worker imports the parent's script, or starts it again.
+            # A worker that is spawned would import the script in __main__, and with it JAX, or start it again.
             sys.modules["__main__"] = types.ModuleType("__main__")
             pending.append(pool.submit(write_shard, path, pairs, recipe))
             sys.modules["__main__"] = main
