@@ -118,10 +118,9 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
     Raises:
         UserError: there is no such dataset, config or split; it is not a translation dataset; it cannot be downloaded or prepared.
     """
-    path, _, split = text.partition(":")
-    split = split or "train"
+    word = text if ":" in text else f"{text}:train"
+    path, _, split = word.partition(":")
     name, _, config = path.partition("/")
-    word = f"{path}:{split}"
     where = f"{field}: {word}"
     _replace_tensorflow()
     if not sys.stderr.isatty():
