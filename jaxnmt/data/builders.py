@@ -38,15 +38,16 @@ class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
     """
 
     @property
-    def _languages(self) -> list[str]:
-        return self.builder_config.name.split("-")[:2]
+    def _languages(self) -> tuple[str, str]:
+        source, target, *_ = self.builder_config.name.split("-")
+        return source, target
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=inspect.getdoc(self),
-            features=tfds.features.Translation(languages=self._languages),
-            supervised_keys=tuple(self._languages),
+            features=tfds.features.Translation(languages=list(self._languages)),
+            supervised_keys=self._languages,
             disable_shuffling=True,
         )
 

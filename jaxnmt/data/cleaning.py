@@ -102,8 +102,8 @@ class Report:
             count = self.dropped[reason]
             lines.append(f"  {reason:<20} {count:>12,}")
             lines += [f"      {where}" for where in self.examples[reason]]
-            if count > len(self.examples[reason]):
-                lines.append(f"      and {count - len(self.examples[reason]):,} more")
+            if count > EXAMPLES:
+                lines.append(f"      and {count - EXAMPLES:,} more")
         return "\n".join(lines)
 
 

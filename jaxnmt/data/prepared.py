@@ -170,8 +170,7 @@ def _cache_errors(cache: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise
-        what = f"{error.filename or cache} cannot be written ({error.strerror})"
-        raise UserError(f"data.cache: {what}: name another folder, or correct this and start again") from error
+        raise UserError(f"data.cache: {error.filename or cache} cannot be written ({error.strerror}): name another folder") from error
 
 
 def cache_folder(data: config.Data) -> Path:
