@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxnmt import Experiment, Run, TestSet, UserError
 from jaxnmt.data import identity
-from jaxnmt.data.sources import sources_of
-from jaxnmt.data.text_files import language_of
+from jaxnmt.data.sources import language_of, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, joiner_seen, stays_split
 from jaxnmt.evaluation.scores import paired

@@ -63,7 +63,7 @@ def test_a_compressed_tsv_is_a_tsv(tmp_path, kind):
     path = tmp_path / f"en-tr.tsv.{kind}"
     path.write_bytes(PACK[kind](b"one\tbir\ntwo\tiki\n"))
     (source,) = open_sources((str(path),), "data.train")
-    assert list(source.pairs(1)) == [(b"two", b"iki")] and (source.source_language, source.target_language) == ("en", "tr")
+    assert list(source.pairs(1)) == [(b"two", b"iki")] and source.languages == ("en", "tr")
     path.write_bytes(PACK[kind](b"one\teins\tein\t1\n"))
     assert contrast.read(str(path)) == [("one", "eins", "ein", 1)]
 

@@ -122,7 +122,7 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
       jaxnmt data check quickstart
     """
     checks.validate(options.experiment)
-    from jaxnmt.data.check import check
+    from jaxnmt.data.cleaning import check
     from jaxnmt.data.sources import open_sources, sources_of
 
     experiment, words = options.experiment, tuple(filter(None, (first, second)))
