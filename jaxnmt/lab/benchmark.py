@@ -18,7 +18,7 @@ import jax
 from jaxnmt import __version__, errors
 from jaxnmt import config as cfg
 from jaxnmt.config.fields import leaves
-from jaxnmt.models.accounting import parameter_count, training_flops
+from jaxnmt.models.seq2seq import parameter_count, training_flops
 from jaxnmt.parallel import compiler
 from jaxnmt.training.hooks import FinishedStep, Hook, SkippedSteps, Stop
 from jaxnmt.training.loop import Trainer

@@ -15,8 +15,7 @@ from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq, training_flops
 from jaxnmt.parallel import distributed
 from jaxnmt.training.display import train_line, validation_line
 from jaxnmt.training.metrics import peak_flops, perplexity

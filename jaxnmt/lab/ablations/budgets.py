@@ -16,8 +16,7 @@ from jaxnmt.data.sources import sources_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Budget, Job, Study
-from jaxnmt.models.accounting import parameter_count, training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, parameter_count, training_flops
 
 TOLERANCE = 1 / 20  # of numbers that should be equal
 UNLIMITED = 1_000_000_000  # steps of a run with a budget in minutes

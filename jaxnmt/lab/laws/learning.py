@@ -27,7 +27,7 @@ from jaxnmt.lab.laws.subject import (
     does_not_apply,
     random_pairs,
 )
-from jaxnmt.models.layout import is_scanned, unstack_layers
+from jaxnmt.models.seq2seq import is_scanned, unstack_layers
 
 RATES = (0.01, 0.003, 0.001, 0.0003)
 """Learning rates, tried in this order until one works."""

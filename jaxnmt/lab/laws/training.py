@@ -17,7 +17,7 @@ from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.practice import SHAPE, Practice, batch
 from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, random_pairs
-from jaxnmt.models.layout import is_scanned, stack_layers, unstack_layers
+from jaxnmt.models.seq2seq import is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.optim import make_optimizer

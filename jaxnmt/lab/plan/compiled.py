@@ -21,8 +21,7 @@ from jaxnmt.lab.plan.arithmetic import Work, work
 from jaxnmt.lab.plan.collectives import Collective, collectives
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
-from jaxnmt.models.layout import unscanned
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, unscanned
 from jaxnmt.parallel.sharding import make_mesh, replicated
 from jaxnmt.training.loss import CHUNK_TOKENS
 from jaxnmt.training.optim import make_optimizer

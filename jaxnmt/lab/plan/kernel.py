@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,7 +13,6 @@ from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.lab.plan.compiled import required
 from jaxnmt.lab.plan.topology import Target
-from jaxnmt.models import fused
 from jaxnmt.models.attention import Mask, attend
 from jaxnmt.parallel.sharding import activation_spec, make_mesh
 
@@ -28,11 +26,11 @@ class Saving(NamedTuple):
 
 class _Attention(nn.Module):
     mesh: jax.sharding.Mesh
+    fused: bool
 
     def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
-        length = segments_BT.shape[1]
-        seen_BTT = (segments_BT[:, :, None] == segments_BT[:, None, :]) & jnp.tril(jnp.ones((length, length), bool))
-        return attend(self, q_BTHK, k_BTHK, v_BTHK, Mask(seen_BTT, segments_BT, segments_BT, causal=True), 0.0, None, self.mesh)
+        mask = Mask(segments_BT, segments_BT, causal=True)
+        return attend(self, q_BTHK, k_BTHK, v_BTHK, mask if self.fused else mask.dense(), 0.0, None, self.mesh)
 
 
 def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
@@ -50,19 +48,14 @@ def saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> Saving:
     heads = array("BTHK", rows, shape.target, model.num_heads, width, dtype=model.dtype)
     segments = array("BT", rows, shape.target, dtype=np.int32)
 
-    def total(q, k, v, segments):
-        return _Attention(mesh).apply({}, q, k, v, segments).astype(jnp.float32).sum()
+    def temporaries(fused: bool) -> int:
+        def total(q, k, v, segments):
+            return _Attention(mesh, fused).apply({}, q, k, v, segments).astype(jnp.float32).sum()
 
-    def temporaries() -> int:
         lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(heads, heads, heads, segments)
         try:
             return lowered.compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
             return required(str(error), 0)
 
-    sizes = []
-    for context in (contextlib.nullcontext, fused.not_in_use):
-        with context():
-            sizes.append(temporaries())
-        jax.clear_caches()  # otherwise the second compilation would reuse the first trace
-    return Saving(*sizes)
+    return Saving(temporaries(True), temporaries(False))

@@ -15,8 +15,7 @@ from jaxnmt.lab.plan.estimate import Estimate, estimate
 from jaxnmt.lab.plan.minimum import least_sent
 from jaxnmt.lab.plan.topology import Target
 from jaxnmt.lab.plan.workload import Lengths, Share
-from jaxnmt.models.accounting import parameter_count, training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, parameter_count, training_flops
 from jaxnmt.parallel.sharding import make_mesh
 
 Say = Callable[[str], None]

@@ -32,8 +32,7 @@ from jaxnmt.lab.figures import Line
 from jaxnmt.lab.laws.practice import Practice, shape_of
 from jaxnmt.lab.laws.subject import FIRST_WORD, WithoutDropout
 from jaxnmt.lab.tables import Table
-from jaxnmt.models.accounting import parameter_count
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.models.seq2seq import Seq2Seq, build_model, parameter_count
 from jaxnmt.parallel.sharding import make_mesh, num_shards
 from jaxnmt.training.programs import fresh_state
 from jaxnmt.training.state import TrainState

@@ -20,8 +20,7 @@ from jaxnmt.lab import figures
 from jaxnmt.lab.laws.practice import Practice
 from jaxnmt.lab.laws.subject import FIRST_WORD
 from jaxnmt.lab.tables import Table
-from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, training_flops
 from jaxnmt.parallel.sharding import make_mesh, num_shards, to_mesh
 from jaxnmt.training.metrics import peak_flops
 
