@@ -89,7 +89,7 @@ def test_a_model_that_declares_its_axes_reaches_the_same_losses_on_a_mesh_with_a
 
 
 def test_its_parameters_are_split_stacked_counted_and_decayed_by_their_letters(declaring):
-    config = config_files.load(str(declaring)).model
+    config = config_files.load_config(str(declaring)).model
     grid = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
     for scan in (False, True):
         model = build_model(dataclasses.replace(config, scan_layers=scan), 29, 29)

@@ -6,6 +6,7 @@ never sees padding. Kernels are ours, so a paper's W x is x @ W here. Where ours
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -124,7 +125,7 @@ def decoder_and_memory(config: cfg.Recurrent, x_TBD: np.ndarray):
     def whole(decoder, memory, x_TBD):
         return decoder(memory._replace(keys_BSA=decoder.keys(memory.states_BSD)), x_TBD, None)
 
-    shapes = jax.eval_shape(lambda *args: decoder.init(jax.random.key(0), *args, method=whole), memory, x_TBD)["params"]
+    shapes = nn.unbox(jax.eval_shape(lambda *args: decoder.init(jax.random.key(0), *args, method=whole), memory, x_TBD)["params"])
     params = jax.tree.map(lambda x: normal(x.shape, 0.5), shapes)
     keys_BSA = decoder.apply({"params": params}, states_BSD, method="keys")
     return decoder, params, memory._replace(keys_BSA=keys_BSA)
