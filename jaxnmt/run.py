@@ -128,8 +128,7 @@ class Run:
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
         compiler.check()
-        from jaxnmt.models.layout import unscanned
-        from jaxnmt.models.seq2seq import build_model
+        from jaxnmt.models.seq2seq import build_model, unscanned
 
         return build_model(unscanned(self.config.model), self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size)
 

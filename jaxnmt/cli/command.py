@@ -42,7 +42,7 @@ from jaxnmt.config.fields import did_you_mean
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import Stopped, UserError
 from jaxnmt.io import streams
-from jaxnmt.parallel import compiler, distributed, huge_pages, log
+from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.runs import directory as run_directory
 
 TRUST = "--trust"
@@ -225,7 +225,7 @@ def _as_a_process() -> None:
     for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
-        huge_pages.enable()  # before JAX takes memory
+        compiler.enable_huge_pages()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us

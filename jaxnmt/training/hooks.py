@@ -15,7 +15,7 @@ from jaxnmt import errors
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.io import files
-from jaxnmt.models.accounting import training_flops
+from jaxnmt.models.seq2seq import training_flops
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.sharding import num_shards, to_mesh
 from jaxnmt.training.display import train_line, validation_line

@@ -17,9 +17,7 @@ from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import prepare
-from jaxnmt.models.accounting import parameter_count
-from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
 from jaxnmt.training.checkpoints import Checkpoints, disk_errors

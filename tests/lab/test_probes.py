@@ -71,7 +71,7 @@ def test_the_gradient_of_a_state_is_the_slope_of_the_loss(cell):
             weights, state, states = layer.weights(), layer.zeros(1), []
             for t, x in enumerate(below):
                 z = x[None] @ weights["input"] + weights["bias"]
-                state = cells.advance(cell, "tanh", weights, z, state)
+                state, _ = cells.advance(cell, "tanh", weights, z, state)
                 state = (state[0] + nudge_SH[t], *state[1:]) if i == 0 else state
                 states.append(state[0][0])
             below = jnp.stack(states)

@@ -17,8 +17,7 @@ from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.loader import assemble
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.layout import is_scanned, stack_layers, unscanned
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.models.seq2seq import Seq2Seq, build_model, is_scanned, stack_layers, unscanned
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
 from jaxnmt.training.state import TrainState, shardings_of
 from jaxnmt.training.step import TrainPrograms

@@ -7,7 +7,6 @@ import functools
 import math
 import re
 import time
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -24,10 +23,8 @@ from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
-from jaxnmt.models import fused
-from jaxnmt.models.attention import dot_product_attention
-from jaxnmt.models.layout import unscanned
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.attention import Mask, attend
+from jaxnmt.models.seq2seq import build_model, unscanned
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import CHUNK_TOKENS
 from jaxnmt.training.step import TrainPrograms, batch_struct
@@ -221,17 +218,19 @@ def kernel_saving(experiment: cfg.Experiment, target: Target, shape: Shape) -> t
     heads = jax.ShapeDtypeStruct(size, model.dtype, sharding=heads_spec)
     segments = jax.ShapeDtypeStruct((rows, shape.target), np.int32, sharding=rows_spec)
 
-    class Plain(nn.Module):
-        def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
-            mask_BTT = jnp.tril(segments_BT[:, :, None] == segments_BT[:, None, :])
-            return dot_product_attention(self, q_BTHK, k_BTHK, v_BTHK, mask_BTT, 0.0, None, mesh)
+    class Attention(nn.Module):
+        with_kernel: bool
 
-    def temporaries(attention: Callable[..., jax.Array]) -> int:
-        gradient = jax.grad(lambda *arrays: attention(*arrays).astype(jnp.float32).sum(), argnums=(0, 1, 2))
+        def __call__(self, q_BTHK, k_BTHK, v_BTHK, segments_BT):
+            mask = Mask(segments_BT, segments_BT, causal=True)
+            return attend(self, q_BTHK, k_BTHK, v_BTHK, mask if self.with_kernel else mask.dense(), 0.0, None, mesh)
+
+    def temporaries(with_kernel: bool) -> int:
+        attention = Attention(with_kernel)
+        gradient = jax.grad(lambda *arrays: attention.apply({}, *arrays).astype(jnp.float32).sum(), argnums=(0, 1, 2))
         try:
             return jax.jit(gradient).lower(heads, heads, heads, segments).compile().memory_analysis().temp_size_in_bytes
         except jax.errors.JaxRuntimeError as error:  # plain attention may not fit where the kernel does
             return required(str(error), 0)
 
-    with_kernel = temporaries(lambda q, k, v, segments_BT: fused.attend(q, k, v, segments_BT, segments_BT, True, mesh))
-    return with_kernel, temporaries(functools.partial(Plain().apply, {}))
+    return temporaries(True), temporaries(False)

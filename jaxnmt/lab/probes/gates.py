@@ -75,10 +75,9 @@ def _gates(
     weights = layer.weights()
 
     def step(state, z_BZ):
-        values = cells.gates(layer.kind, weights, z_BZ, state[0])
-        state = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
+        state, values = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
         if layer.kind != "gru":
-            values["cell"] = jnp.abs(jnp.tanh(cells.cell_output(layer.kind, weights, state[1])))
+            values["cell"] = jnp.abs(values["cell"])
         return state, values | {"h": state[0]}
 
     return jax.lax.scan(step, state, x_TBD @ weights["input"] + weights["bias"], reverse=reverse)[1]

@@ -15,7 +15,6 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.search import NEVER, Beams
 from jaxnmt.decoding.translator import bucket
-from jaxnmt.models import alignment
 from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
@@ -166,12 +165,12 @@ def _values(config: cfg.Recurrent, module: RecurrentModule, memory: RecurrentMem
         form = decoder.cross_attention
         weights = form.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)
         query_BD = before["states"][0][0] if config.context == "bahdanau" else state_BD
-        scores_B1S = alignment.scores(form.score, weights, query_BD[:, None])
-        context_B1D, shares_B1S = alignment.attend(form.score, form.window, weights, query_BD[:, None])
+        scores_B1S = form.scores(weights, query_BD[:, None])
+        context_B1D, shares_B1S = form.attend(weights, query_BD[:, None])
         context_BD = context_B1D[:, 0]
         values |= {"query": query_BD, "scores": scores_B1S[:, 0], "weights": shares_B1S[:, 0], "context": context_BD}
     if config.context == "luong":  # Luong et al. 2015, equation 5
-        values["joined"] = jnp.tanh(jnp.concatenate([context_BD, state_BD], -1) @ decoder.combine(state_BD.dtype))
+        values["joined"] = jnp.tanh(jnp.concatenate([context_BD, state_BD], -1) @ decoder.combine.kernel.astype(state_BD.dtype))
     else:
         values["joined"] = decoder.output(state_BD, module.embed_target(token_B, module.dtype), context_BD)
     return values
