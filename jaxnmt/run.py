@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from jaxnmt.models.seq2seq import Seq2Seq
     from jaxnmt.training.hooks import Hook
 
+Checkpoint = int | Literal["best", "latest", "average"]
+"""Names a checkpoint: by its step, as the one with the best validation score, the newest, or the mean that `Run.average` wrote."""
+
 
 def train(
     config: str | Experiment,
@@ -61,7 +64,7 @@ def train(
     return Run(run)
 
 
-def load(folder: str | pathlib.Path, checkpoint: int | str = "best", trust: bool = False) -> Run:
+def load(folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trust: bool = False) -> Run:
     """Open a trained run by its folder. The parameters are read when they are first used.
 
     Args:
@@ -85,7 +88,7 @@ class Run:
         config: its experiment.
     """
 
-    def __init__(self, folder: str | pathlib.Path, checkpoint: int | str = "best", trusted: bool = False):
+    def __init__(self, folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trusted: bool = False):
         """Open a run; see `load`."""
         self.folder = directory.folder(folder)
         with model_code.all_trusted(trusted):

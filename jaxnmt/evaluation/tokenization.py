@@ -7,9 +7,12 @@ import importlib.util
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxnmt.errors import UserError
+
+Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]
+"""A tokenizer of sacreBLEU, by its name; "": chosen by the text."""
 
 
 class Tokenization(NamedTuple):

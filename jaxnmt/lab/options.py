@@ -12,11 +12,9 @@ from jaxnmt import UserError, load_config
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.fields import PositiveIntegers
+from jaxnmt.evaluation.tokenization import Tokenize
+from jaxnmt.run import Checkpoint
 from jaxnmt.runs import directory as run_directory
-
-Checkpoint = int | Literal["best", "latest", "average"]
-Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]  # of sacreBLEU
-
 
 WIDTHS = {"emb_dim": 1, "hidden_dim": 1, "encoder_dim": 1, "mlp_dim": 4}
 """The fields of a model that set its width, each as a multiple of `--width`."""

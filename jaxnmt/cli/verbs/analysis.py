@@ -9,13 +9,13 @@ import webbrowser
 from typing import Annotated
 
 from jaxnmt import Decoding, Experiment, Run, Transformer, UserError, load_config, replace
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, writable
+from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Model, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.lab.options import Compare
 from jaxnmt.parallel.log import say
-from jaxnmt.run import trainable
+from jaxnmt.run import Checkpoint, trainable
 from jaxnmt.runs import directory
 
 PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given

@@ -9,14 +9,15 @@ import pathlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxnmt.cli.verbs.common import Checkpoint, Flat, NoOptions, Settings, Tokenize, writable
+from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, writable
 from jaxnmt.config import Decoding, Experiment, NonNegative, Positive, checks
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.tokenization import Tokenize
 from jaxnmt.io import streams
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Run, begun, run_folder, train_folder, trainable
+from jaxnmt.run import Checkpoint, Run, begun, run_folder, train_folder, trainable
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
