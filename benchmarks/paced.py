@@ -69,10 +69,10 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
     """Our training loop, its milestones made the places where it waits."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from jaxnmt.config import overrides
-    from jaxnmt.parallel import compiler, huge_pages
+    from jaxnmt.parallel import compiler
 
     compiler.use_right_fusions()  # as the command does, and before JAX is imported
-    huge_pages.enable()
+    compiler.enable_huge_pages()
     compiler.enable_compilation_cache()
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
     from jaxnmt.lab.benchmark import TimedTrainer

@@ -1,97 +1,28 @@
 """jaxnmt: a JAX/Flax trainer for neural machine translation, from the plain RNN to the Transformer.
 
-What is listed in `__all__` is public and documented in docs/python.md; everything else is private and may change. Importing the package
+The names in `__init__.pyi` are public and documented in docs/python.md; everything else is private and may change. Importing the package
 imports neither JAX nor any other module of it: a name is loaded when it is first used.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jaxnmt.config import (
-        Batching,
-        Checkpoints,
-        Cleaning,
-        Data,
-        Decoding,
-        Experiment,
-        Logging,
-        Mesh,
-        Optimizer,
-        Recurrent,
-        Schedule,
-        Tokenizer,
-        Training,
-        Transformer,
-        Validation,
-        replace,
-    )
-    from jaxnmt.decoding.alignments import Alignment
-    from jaxnmt.decoding.translator import Translation
-    from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
-    from jaxnmt.evaluation.scores import Score, Scores
-    from jaxnmt.evaluation.significance import Estimate, MetricResult
-    from jaxnmt.evaluation.test_sets import TestSet
-    from jaxnmt.lab.ablations.study import Budget, Study
-    from jaxnmt.run import Run, load, load_config, train
-    from jaxnmt.training.hooks import Hook, Profile
+import pathlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Alignment",
-    "Batching",
-    "Budget",
-    "Checkpoints",
-    "Cleaning",
-    "Data",
-    "Decoding",
-    "Diverged",
-    "Estimate",
-    "Experiment",
-    "Hook",
-    "Logging",
-    "Mesh",
-    "MetricResult",
-    "Optimizer",
-    "Profile",
-    "Recurrent",
-    "Run",
-    "Schedule",
-    "Score",
-    "Scores",
-    "Stopped",
-    "Study",
-    "TestSet",
-    "Tokenizer",
-    "Training",
-    "Transformer",
-    "Translation",
-    "Unreachable",
-    "UserError",
-    "Validation",
-    "load",
-    "load_config",
-    "replace",
-    "train",
-]
+_STUB = ast.parse(pathlib.Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+_MODULES = {alias.name: node.module for node in _STUB.body if isinstance(node, ast.ImportFrom) for alias in node.names}
 
-# Where public names are found, in the order in which they are looked up: modules that import JAX come last.
-_MODULES = (
-    *("errors", "config", "run", "lab.ablations.study", "evaluation.scores", "evaluation.significance", "evaluation.test_sets"),
-    *("decoding.translator", "decoding.alignments", "training.hooks"),
-)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = vars(importlib.import_module(f"jaxnmt.{module}"))
-            if name in found:
-                return found[name]
-    raise AttributeError(f"module 'jaxnmt' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'jaxnmt' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

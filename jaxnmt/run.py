@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, Experiment, checks, replace, trust
-from jaxnmt.config.fields import leaves, nearest
+from jaxnmt.config import Decoding, Experiment, checks, model_code, replace
+from jaxnmt.config.fields import did_you_mean, leaves
 from jaxnmt.config.files import changed_fields, load_config, tupled, with_absolute_paths
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed, log
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.decoding.alignments import Aligner, Alignment
     from jaxnmt.decoding.translator import Translation, Translator
-    from jaxnmt.evaluation.scores import Scores
-    from jaxnmt.evaluation.significance import MetricName, MetricResult, TestName
+    from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
     from jaxnmt.models.seq2seq import Seq2Seq
     from jaxnmt.training.hooks import Hook
+
+Checkpoint = int | Literal["best", "latest", "average"]
+"""Names a checkpoint: by its step, as the one with the best validation score, the newest, or the mean that `Run.average` wrote."""
 
 
 def train(
@@ -62,8 +64,8 @@ def train(
     return Run(run)
 
 
-def load(folder: str | pathlib.Path, checkpoint: int | str = "best", trust: bool = False) -> Run:
-    """Return a run that was trained, by its folder; its parameters are read when they are first used.
+def load(folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trust: bool = False) -> Run:
+    """Open a trained run by its folder. The parameters are read when they are first used.
 
     Args:
         folder: the run's folder, local or in a bucket (gs://).
@@ -86,10 +88,10 @@ class Run:
         config: its experiment.
     """
 
-    def __init__(self, folder: str | pathlib.Path, checkpoint: int | str = "best", trusted: bool = False):
+    def __init__(self, folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trusted: bool = False):
         """Open a run; see `load`."""
         self.folder = directory.folder(folder)
-        with trust.everything(trusted):
+        with model_code.all_trusted(trusted):
             self.config = directory.read(self.folder)
         self._asked = checkpoint
 
@@ -129,8 +131,7 @@ class Run:
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
         compiler.check()
-        from jaxnmt.models.layout import unscanned
-        from jaxnmt.models.seq2seq import build_model
+        from jaxnmt.models.seq2seq import build_model, unscanned
 
         return build_model(unscanned(self.config.model), self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size)
 
@@ -196,8 +197,7 @@ class Run:
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
-            A `Translation` of a sentence, a list of them of a list. With n_best above 1, a list of translations in the place of each, best
-            first.
+            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
 
         Raises:
             UserError: a field does not exist, or its value is invalid.
@@ -309,7 +309,7 @@ class Run:
         Raises:
             UserError: the test sentences cannot be read.
         """
-        from jaxnmt.evaluation.significance import paired
+        from jaxnmt.evaluation.scores import paired
 
         sentences = self.test_set(split)
         made = [run.translations(sentences.sources) for run in (self, *others)]
@@ -337,15 +337,14 @@ def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experi
     known = {name for name, _, _ in leaves(experiment)}
     for name in settings:
         if name not in known:
-            near = nearest(name, known)
-            raise UserError(f"there is no setting {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+            raise UserError(f"there is no setting {name}{did_you_mean(name, known)}")
     experiment = replace(experiment, **{name: tupled(value) for name, value in settings.items()})
     checks.validate(experiment)
     return experiment
 
 
 def trainable(name: str, experiment: Experiment) -> Experiment:
-    """Return a valid experiment that has data, its files named by absolute paths, so that the run does not depend on the current folder.
+    """Check an experiment, and return it with absolute paths of its files, so that the run does not depend on the current folder.
 
     Args:
         name: what the experiment is called in messages.
@@ -396,9 +395,12 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
-                stack.enter_context(directory.locked(run, log.say))
-                said = directory.where_training_begins(run)
-                directory.start(run, experiment, _moved(run, experiment))
+                try:
+                    stack.enter_context(directory.locked(run, log.say))
+                    said = directory.where_training_begins(run)
+                    directory.start(run, experiment, _moved(run, experiment))
+                except OSError as error:
+                    raise UserError(f"{run} cannot be written ({error.strerror}): repair that, or choose another with --run") from error
                 log.say(said)
             elif not (run / directory.CONFIG).exists():
                 raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
@@ -412,12 +414,12 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     """
     from jaxnmt.data import identity
 
-    if not directory.checkpoints(run) or not (trained_on := identity.read(run)):
+    if not directory.checkpoints(run):
         return []
     before = directory.read(run)
     changed = changed_fields(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
-    fields = identity.moved(experiment, trained_on, parts) if parts else []
+    fields = identity.moved(experiment, identity.read(run), parts)
     if "data.target_language" in changed and directory.bleu_decides(before, experiment):
         from jaxnmt.evaluation.test_sets import open_test_set
 

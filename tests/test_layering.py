@@ -67,6 +67,15 @@ def test_data_is_free_of_jax(path):
     assert [module for _, module in imports(path) if module.split(".")[0] in banned] == []
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent in (ROOT / "lab", ROOT / "lab/ablations", ROOT / "lab/probes")])
+def test_the_laboratory_imports_public_names_from_the_package(path):
+    """It says `from jaxnmt import Run`, wherever `Run` is defined."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.ImportFrom)]
+    found = {(node.module, alias.name) for node in nodes for alias in node.names if (node.module or "").startswith("jaxnmt.")}
+    found -= {("jaxnmt.data.tokenizer", "Tokenizer")}  # the public one is the config's
+    assert {name for _, name in found}.isdisjoint(jaxnmt.__all__)
+
+
 def test_a_violation_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     (tmp_path / "models").mkdir()

@@ -135,7 +135,7 @@ def test_a_run_whose_code_is_gone_says_so_in_a_sentence(harm, says, mine, tmp_pa
         ("model=Mine(width=7)", "model=Mine", "must be an instance of a dataclass"),
         ("model=Mine(width=7)", "model=3", "must be an instance of a dataclass"),
         ("model=Mine(width=7)", "model=type('Local', (Mine,), {})()", "Local must stand at the top level"),
-        ("width=7", "width=len", "a field that config.json cannot hold"),
+        ("width=7", "width=len", "<built-in function len>, which JSON cannot hold"),
         ('layout="buckets"', 'layout="packed"', "a Mine needs batching.layout buckets"),
     ],
 )
@@ -190,7 +190,7 @@ def test_a_first_try_that_could_not_be_written_is_in_nobodys_way(mine, tmp_path,
         write(path, content)
 
     write = files.write
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="cannot be written"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         patch.setattr(files, "write", full)
         start(tmp_path / "run", mine)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]

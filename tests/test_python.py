@@ -67,9 +67,9 @@ def test_importing_is_quick_and_imports_no_jax():
 
 
 def test_every_public_name_is_there_once_documented_and_seen_by_type_checkers():
-    tree = ast.parse(pathlib.Path(jaxnmt.__file__).read_text())
-    (block,) = (node for node in tree.body if isinstance(node, ast.If))
-    assert sorted(alias.name for node in block.body for alias in node.names) == sorted(jaxnmt.__all__) == jaxnmt.__all__
+    tree = ast.parse(pathlib.Path(jaxnmt.__file__).with_suffix(".pyi").read_text())
+    (listed,) = (ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign))
+    assert sorted(alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names) == listed == jaxnmt.__all__
     assert all(getattr(jaxnmt, name).__doc__ for name in jaxnmt.__all__) and set(jaxnmt.__all__) < set(dir(jaxnmt))
     assert (pathlib.Path(jaxnmt.__file__).parent / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

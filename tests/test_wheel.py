@@ -16,12 +16,12 @@ FOLDERS = {"jaxnmt": "jaxnmt", "configs": "jaxnmt/_configs", "launch": "jaxnmt/_
 
 FINDS = """
 import json, pathlib, jaxnmt
-from jaxnmt.cli import launchers
+from jaxnmt.cli.verbs import launching
 from jaxnmt.config.files import find_config, shipped_configs
-from jaxnmt.lab.probes import contrast_pairs
-from jaxnmt.lab.visualize import page
-read = [find_config("quickstart"), page.TEMPLATE / "page.html", contrast_pairs.RULES / "de.toml"]
-read += [launchers.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
+from jaxnmt.lab.probes import contrast
+from jaxnmt.lab.visualize import record
+read = [find_config("quickstart"), record.TEMPLATE / "page.html", contrast.RULES / "de.toml"]
+read += [launching.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
 package = pathlib.Path(jaxnmt.__file__).parent
 print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(shipped_configs())]))
 """

@@ -1,5 +1,3 @@
 """The `jaxnmt` command."""
 
-from jaxnmt.cli.command import main
-
-__all__ = ["main"]
+from jaxnmt.cli.command import main as main

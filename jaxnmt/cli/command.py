@@ -1,31 +1,4 @@
-"""The `jaxnmt` command: find the verb, read its names and options, run it, and answer a mistake in one sentence."""
-
-from __future__ import annotations
-
-import errno
-import functools
-import inspect
-import io
-import logging
-import os
-import pathlib
-import re
-import signal
-import sys
-from collections.abc import Sequence
-
-from jaxnmt import __version__
-from jaxnmt.cli.verbs import VERBS, Verb
-from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
-from jaxnmt.config import trust
-from jaxnmt.config.fields import nearest
-from jaxnmt.config.files import shipped_configs
-from jaxnmt.errors import SAVED, Stopped, UserError
-from jaxnmt.io import streams
-from jaxnmt.parallel import compiler, distributed, huge_pages, log
-from jaxnmt.runs import directory as run_directory
-
-OVERVIEW = """jaxnmt: neural machine translation in JAX.
+"""jaxnmt: neural machine translation in JAX.
 
 {verbs}
 
@@ -39,8 +12,38 @@ in that config and its meaning.
 Examples:
   jaxnmt train quickstart
   jaxnmt train transformer_small --data.train a.en a.de --run runs/mine
-  echo "one hundred and two" | jaxnmt translate runs/quickstart"""
+  echo "one hundred and two" | jaxnmt translate runs/quickstart
+"""
 
+# `jaxnmt --help` prints the docstring above. This module finds the verb, reads its names and options, runs it, and answers a mistake in one
+# sentence.
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import inspect
+import io
+import logging
+import os
+import pathlib
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jaxnmt import __version__
+from jaxnmt.cli.verbs import VERBS, Verb
+from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
+from jaxnmt.config import model_code
+from jaxnmt.config.fields import did_you_mean
+from jaxnmt.config.files import shipped_configs
+from jaxnmt.errors import Stopped, UserError
+from jaxnmt.io import streams
+from jaxnmt.parallel import compiler, distributed, log
+from jaxnmt.runs import directory as run_directory
 
 TRUST = "--trust"
 TRUST_HELP = f"{TRUST} executes the code of a run's own model although this computer has not trained it."
@@ -49,51 +52,66 @@ TRUST_HELP = f"{TRUST} executes the code of a run's own model although this comp
 def _dispatch(words: list[str]) -> int | None:
     """Run a command. Returns the exit status; None is 0."""
     words = _readable(words)
-    if not words or words[0] in (*HELP, "help"):
-        print(OVERVIEW.format(verbs=_usages(), shipped=", ".join(shipped_configs())))
-    elif words[1:2] and words[1] in HELP and (verbs := _usages(words[0])):
+    if set(_cut(words)[0]) <= {TRUST} or words[0] in (*HELP, "help"):
+        print((__doc__ or "").strip().format(verbs=_usages(), shipped=", ".join(shipped_configs())))
+    elif words[1:2] and words[1] in HELP and (verbs := _usages(f"{words[0]} ")):
         print(f"usage: jaxnmt {words[0]} VERB ...\n\n{verbs}\n\n`jaxnmt {words[0]} VERB --help` explains a verb, with examples.")
     elif words[0] == "--version":
         print(f"jaxnmt {__version__}")
     else:
-        with trust.everything(TRUST in _cut(words)[0]):
+        with model_code.all_trusted(TRUST in words):
             return _call(words)()
     return 0
 
 
 def _usages(group: str = "") -> str:
-    """Return a line for every verb, or for every verb of a group."""
-    usages = {_usage(name, verb): verb.summary for name, verb in VERBS.items() if name.startswith(f"{group} " if group else "")}
+    """Return a line for every verb whose name begins with `group`."""
+    usages = {
+        " ".join(["jaxnmt", name, *(verb.takes or ["--", "VERB", "..."])]): verb.summary
+        for name, verb in VERBS.items()
+        if name.startswith(group)
+    }
     return "\n".join(f"  {usage:<46} {summary}" for usage, summary in usages.items())
-
-
-def _usage(name: str, verb: Verb) -> str:
-    return " ".join(["jaxnmt", name, *(verb.takes or ["--", "VERB", "..."])])
 
 
 def _readable(words: list[str]) -> list[str]:
     """Return a command's words, with `~/` replaced by the home folder if the shell left it: in `--run=~/x` or in quotes.
 
     Raises:
-        UserError: a word is not UTF-8, or there is no home folder.
+        UserError: a word is not UTF-8.
     """
     for word in words:
         try:
             word.encode()
         except UnicodeEncodeError:
             raise UserError(f"the word {os.fsencode(word)!r} of the command is not UTF-8: write it in UTF-8, or rename the file") from None
-    own, others = _cut(words)  # the others may run on another computer
-    return [_with_home(word) for word in own] + words[len(own) : len(own) + 1] + others
+    own, _ = _cut(words)  # the others may run on another computer
+    home = os.path.expanduser("~/")
+    return [re.sub(r"^(--[\w.-]+=|)~/", lambda found: found[1] + home, word) for word in own] + words[len(own) :]
 
 
-def _with_home(word: str) -> str:
-    found = re.match(r"(--[\w.-]+=|)(~/.*)", word, re.DOTALL)
-    if not found:
-        return word
-    path = os.path.expanduser(found[2])
-    if path.startswith("~"):
-        raise UserError(f"{word}: there is no home folder for ~: set HOME, or write the whole path")
-    return found[1] + path
+def _cut(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words before and after the first `--`."""
+    place = words.index("--") if "--" in words else len(words)
+    return words[:place], words[place + 1 :]
+
+
+def _verb_and_rest(words: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the verb, of one word or two, that a command begins with, and the words after it. `--trust` may stand anywhere.
+
+    Raises:
+        UserError: there is no such verb; names the nearest ones.
+    """
+    words = [word for word in words if word != TRUST]
+    for name in VERBS:
+        if words[: len(name.split())] == name.split():
+            return name, words[len(name.split()) :]
+    group = [name.split()[1] for name in VERBS if name.startswith(f"{words[0]} ")]
+    if group and (len(words) == 1 or words[1].startswith("-")):
+        raise UserError(f"`jaxnmt {words[0]}` is followed by {' or '.join(group)}; `jaxnmt {words[0]} --help` explains them")
+    tried = " ".join(words[:2]) if group else words[0]
+    near = did_you_mean(tried, VERBS) or did_you_mean(" ".join(words[:2]), VERBS)
+    raise UserError(f"jaxnmt has no verb {tried}{near} (`jaxnmt --help` lists them)")
 
 
 def _call(words: list[str]) -> functools.partial:
@@ -102,12 +120,13 @@ def _call(words: list[str]) -> functools.partial:
     Raises:
         UserError: a mistake in the words.
     """
-    words, trusted = _without_trust(words)
-    name = _verb_name(words)
-    verb, rest = VERBS[name], words[len(name.split()) :]
-    if trusted and not verb.opens_runs:
+    own, others = _cut(words)
+    name, rest = _verb_and_rest(own)
+    verb = VERBS[name]
+    if verb.takes:
+        rest += others
+    if TRUST in own and not verb.opens_runs:
         raise UserError(f"`jaxnmt {name}` opens no run; {TRUST} is for verbs that do")
-    rest, commanded = (rest, []) if verb.takes else _cut(rest)
     first = divide(rest, verb.options(), verb.most)[0][:1]
     options = verb.options(*first)  # a user's own model has flags of its own
     names, flags = divide(rest, options, verb.most)
@@ -118,63 +137,29 @@ def _call(words: list[str]) -> functools.partial:
     _check_names(name, verb, names, [flag for flag, *_ in flags if takes_all(flag, options)])
     options = parse(flags, options, f"`{command} --help`")
     if not verb.takes:
-        _check_commanded(name, commanded)
-        return functools.partial(verb.function, options, commanded)
+        _check_launched(name, others)
+        return functools.partial(verb.function, options, others)
     missing = [None] * (len(verb.takes) - len(names))
     arguments = [names[0], names[1:]] if verb.most > len(verb.takes) else [*names, *missing]  # one name and a list, or each name
     return functools.partial(verb.function, *arguments, options)
 
 
-def _verb_name(words: list[str]) -> str:
-    """Return the verb, of one word or two, that a command begins with.
-
-    Raises:
-        UserError: there is no such verb; names the nearest ones.
-    """
-    for name in VERBS:
-        if words[: len(name.split())] == name.split():
-            return name
-    group = [name.split()[1] for name in VERBS if name.startswith(f"{words[0]} ")]
-    if group and (len(words) == 1 or words[1].startswith("-")):
-        raise UserError(f"`jaxnmt {words[0]}` is followed by {' or '.join(group)}; `jaxnmt {words[0]} --help` explains them")
-    tried = " ".join(words[:2]) if group else words[0]
-    near = " or ".join(nearest(tried, VERBS) or nearest(" ".join(words[:2]), VERBS))
-    raise UserError(f"jaxnmt has no verb {tried}{f'; did you mean {near}?' if near else ''} (`jaxnmt --help` lists them)")
-
-
-def _without_trust(words: list[str]) -> tuple[list[str], bool]:
-    """Return a command without `--trust`, which may stand anywhere before `--`, and whether it was there."""
-    own, _ = _cut(words)
-    left = [word for word in own if word != TRUST]
-    if words and not left:
-        raise UserError(f"{TRUST} goes with a verb that opens a run, such as: jaxnmt translate RUN {TRUST}")
-    return left + words[len(own) :], len(left) < len(own)
-
-
-def _cut(words: list[str]) -> tuple[list[str], list[str]]:
-    """Return the words before and after the first `--`."""
-    place = words.index("--") if "--" in words else len(words)
-    return words[:place], words[place + 1 :]
-
-
-def _check_commanded(launch: str, words: list[str]) -> None:
+def _check_launched(launch: str, words: list[str]) -> None:
     """Check a command that will run elsewhere as it would be checked there. If it names a run that is not here, it is not checked."""
-    if not words or words[0] in HELP:
+    if set(words) <= {TRUST, *HELP}:
         raise UserError(f"`jaxnmt {launch}` starts another command, given after `--`, such as: jaxnmt {launch} -- train wmt14_big")
-    own, trusted = _without_trust(words)
-    name = _verb_name(own)
+    name, rest = _verb_and_rest(words)
     verb = VERBS[name]
     if not verb.check:
         shared = ", ".join(each for each in VERBS if VERBS[each].check)
         raise UserError(f"processes cannot share the work of `jaxnmt {name}`; `jaxnmt {launch}` starts {shared}")
-    run = divide(own[1:], verb.options(), verb.most)[0][:1] if verb.takes == ["RUN"] else []
+    run = divide(rest, verb.options(), verb.most)[0][:1] if verb.takes == ["RUN"] else []
     if run and ("://" in run[0] or not (pathlib.Path(run[0]) / run_directory.CONFIG).is_file()):
         return
-    with trust.everything(trusted):
-        call = _call(words)
-        if call.func is print_help:
-            raise UserError(f"`jaxnmt {launch}` cannot start help: type `jaxnmt {' '.join(own)}`")
-        verb.check(*call.args)
+    call = _call(words)
+    if call.func is print_help:
+        raise UserError(f"`jaxnmt {launch}` cannot start help: type `jaxnmt {name} {' '.join(rest)}`")
+    verb.check(*call.args)
 
 
 def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[str]) -> None:
@@ -185,9 +170,6 @@ def _check_names(name: str, verb: Verb, names: Sequence[str], greedy: Sequence[s
         raise UserError(f"missing argument {verb.takes[len(names)]} (usage: {usage}){taken}")
     if len(names) > verb.most:
         raise UserError(f"unexpected argument {' '.join(names[len(verb.takes) :])} (usage: {usage})")
-
-
-_STOPPED = (SAVED, 128 + signal.SIGHUP, 128 + signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -202,41 +184,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     - 130: Ctrl-C; training has saved (of several processes: 85)
     - 129, 141, 143: SIGHUP, a closed pipe, SIGTERM, if there was nothing to save
     """
+    status: Any
     if argv is None:
         _as_a_process()
     try:
         with log.printed():
-            status = _dispatch(list(sys.argv[1:] if argv is None else argv))
+            status = _dispatch(list(sys.argv[1:] if argv is None else argv)) or 0
         sys.stdout.flush()
-        return distributed.shutdown(status or 0)
     except (SystemExit, Stopped) as leaving:
-        code = leaving.status if isinstance(leaving, Stopped) else leaving.code
-        if code in _STOPPED:
-            if argv is None:  # schedulers send a second signal, which must not change the status
-                for number in (signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_IGN)
-            _discard_output()  # the closed pipe that stopped training, perhaps
-            return distributed.shutdown(int(code))
-        raise
+        status = leaving.status if isinstance(leaving, Stopped) else leaving.code
+        if argv is None:  # schedulers send a second signal, which must not change the status
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
     except UserError as error:
+        status = error.status
         _complain(f"error: {error}")
-        return distributed.shutdown(error.status)
     except KeyboardInterrupt as interrupt:
+        status = 130
         _complain(f"interrupted{f': {interrupt}' if str(interrupt) else ''}")
-        distributed.shutdown(130)
-        if argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
-            os._exit(130)
-        return 130
     except BrokenPipeError:
-        _discard_output()
-        return distributed.shutdown(141)
+        status = 141
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
+        status = 2
         done = "opened" if error.errno == errno.EACCES else "written"
         _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
-        _discard_output()
-        return distributed.shutdown(2)
+    _discard_output()
+    status = distributed.shutdown(status)
+    if status == 130 and argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
+        os._exit(130)
+    return status
 
 
 def _as_a_process() -> None:
@@ -247,7 +225,7 @@ def _as_a_process() -> None:
     for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
-        huge_pages.enable()  # before JAX takes memory
+        compiler.enable_huge_pages()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
@@ -259,15 +237,13 @@ def _as_a_process() -> None:
 
 
 def _complain(line: str) -> None:
-    """Print a line to stderr, which may be what cannot be written."""
-    try:
+    """Print a line to stderr, unless stderr is what cannot be written."""
+    with contextlib.suppress(OSError):
         print(f"{distributed.prefix()}{line}", file=sys.stderr, flush=True)
-    except OSError:
-        streams.discard(sys.stderr)
 
 
 def _discard_output() -> None:
-    """Discard what stdout and stderr still hold if they cannot be written."""
+    """Discard what stdout and stderr still hold if they cannot be written, such as the closed pipe that stopped training."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

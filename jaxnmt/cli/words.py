@@ -18,7 +18,7 @@ import tyro
 
 from jaxnmt import config
 from jaxnmt.config.checks import value_problem
-from jaxnmt.config.fields import describe_type, leaves, nearest, unannotated
+from jaxnmt.config.fields import did_you_mean, leaves, markers, type_constraint, unannotated
 from jaxnmt.errors import UserError
 
 Options = TypeVar("Options")
@@ -74,7 +74,7 @@ def fields_by_flag(options: Any) -> dict[str, tuple[str, Any]]:
     A nested dataclass annotated with `tyro.conf.arg(name="")` adds no prefix to its flags.
     """
     hints = typing.get_type_hints(type(options), include_extras=True)
-    flat = (f"{name}." for name, hint in hints.items() if any(getattr(m, "name", None) == "" for m in getattr(hint, "__metadata__", ())))
+    flat = (f"{name}." for name, hint in hints.items() if any(getattr(marker, "name", None) == "" for marker in markers(hint)))
     prefix = next(flat, "")
     return {_normal(f"--{path.removeprefix(prefix)}"): (path, hint) for path, hint, _ in leaves(options)}
 
@@ -93,8 +93,8 @@ def parse(flags: Iterable[Sequence[str]], options: Options, help_command: str) -
     changes: dict[str, Any] = {}
     for flag, *values in flags:
         if _normal(flag) not in fields:
-            near = " or ".join(nearest(_normal(flag).lower(), fields))
-            raise UserError(f"unknown setting {flag}{f'; did you mean {near}?' if near else ''} ({help_command} lists all settings)")
+            near = did_you_mean(_normal(flag).lower(), fields)
+            raise UserError(f"unknown setting {flag}{near} ({help_command} lists all settings)")
         path, hint = fields[_normal(flag)]
         if path in changes:
             raise UserError(f"{flag} is given twice; give all its values after one {flag}")
@@ -112,7 +112,7 @@ def _convert(flag: str, hint: Any, values: list[str]) -> Any:
     Raises:
         UserError: they are not of the type or break a constraint; names the flag, the words and what is expected.
     """
-    refusal = UserError(f"{flag} expects {describe_type(hint)}, not {' '.join(values) or 'nothing'}")
+    refusal = UserError(f"{flag} expects {type_constraint(hint).words}, not {' '.join(values) or 'nothing'}")
     if hint is bool:
         values = [value.capitalize() for value in values] or ["True"]  # true, false
     if not _is_tuple(hint) and len(values) != 1:

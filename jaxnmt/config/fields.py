@@ -1,4 +1,7 @@
-"""The fields of a configuration: their dotted names, types and values."""
+"""The fields of a configuration: their constraints, names, types and values.
+
+A constraint is declared in a field's type: `emb_dim: Positive[int] = 256`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,49 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constraint:
+    """A condition on a number, or on a tuple of numbers.
+
+    Attributes:
+        words: the condition as it ends the sentence "emb_dim is 0; it must be ...".
+        holds: tells whether a value (a finite number, or the tuple) meets the condition.
+    """
+
+    words: str
+    holds: Callable[[Any], bool]
+
+    def __call__(self, default: str) -> str:
+        """Return what `--help` shows after the field's meaning."""
+        return f"(default: {default}; {self.words})"
+
+
+def constraint(words: str, holds: Callable[[Any], bool]) -> Any:
+    """Return a marker for `typing.Annotated`: checks and `--help` read it. See `Constraint` for the arguments."""
+    return tyro.conf.arg(help_behavior_hint=Constraint(words, holds))
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlyFor:
+    """A marker for `typing.Annotated`: the field has no effect unless the field `name` beside it is one of these."""
+
+    names: tuple[str, ...]
+
+
+Positive = Annotated[Number, constraint("above 0", lambda value: value > 0)]
+NonNegative = Annotated[Number, constraint("0 or more", lambda value: value >= 0)]
+Rate = Annotated[Number, constraint("0 or more and below 1", lambda value: 0 <= value < 1)]
+Share = Annotated[Number, constraint("from 0 to 1", lambda value: 0 <= value <= 1)]
+PositiveIntegers = Annotated[tuple[int, ...], constraint("one or more numbers above 0", lambda values: min(values, default=0) > 0)]
+AxisSize = Annotated[Number, constraint("above 0, or -1", lambda value: value > 0 or value == -1)]
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -21,46 +65,52 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{prefix}{field.name}", hints[field.name], value
 
 
+def markers(hint: Any) -> tuple[Any, ...]:
+    """Return the markers of a field's type, the arguments of `typing.Annotated` after the first."""
+    return getattr(hint, "__metadata__", ())
+
+
+def constraints(hint: Any) -> list[Constraint]:
+    """Return the constraints of a field's type."""
+    found = [getattr(marker, "help_behavior_hint", None) for marker in markers(hint)]
+    return [each for each in found if isinstance(each, Constraint)]
+
+
 def unannotated(hint: Any) -> Any:
     """Return a type without the markers of `typing.Annotated`."""
-    return typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    return typing.get_args(hint)[0] if markers(hint) else hint
 
 
-def is_of_type(value: Any, hint: Any) -> bool:
-    """Return whether a value is of a field's declared type. An int is a float; a bool is no number."""
+def type_constraint(hint: Any) -> Constraint:
+    """Return the condition that a value is of a field's declared type. An int is a float; a bool is not a number."""
     hint = unannotated(hint)
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
-        return value in parts
+        return Constraint("one of " + ", ".join(str(part) for part in parts if part != ""), lambda value: value in parts)
     if origin is tuple:
-        return isinstance(value, tuple) and all(is_of_type(part, parts[0]) for part in value)
+        each = type_constraint(parts[0])
+        return Constraint(f"words ({each.words} each)", lambda value: isinstance(value, tuple) and all(map(each.holds, value)))
     if origin in (typing.Union, types.UnionType):
-        return any(is_of_type(value, part) for part in parts)
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
-    return isinstance(value, origin or hint)
+        options = [type_constraint(part) for part in parts]
+        return Constraint(" or ".join(option.words for option in options), lambda value: any(option.holds(value) for option in options))
+    if hint is int:
+        return Constraint("a whole number", lambda value: isinstance(value, int) and not isinstance(value, bool))
+    if hint is float:
+        return Constraint("a number", lambda value: isinstance(value, int | float) and not isinstance(value, bool))
+    words = {bool: "True or False", str: "one word", type(None): "None"}
+    return Constraint(words.get(hint, getattr(hint, "__name__", str(hint))), lambda value: isinstance(value, origin or hint))
 
 
-def describe_type(hint: Any) -> str:
-    """Return what a value of a type is, in words."""
-    hint = unannotated(hint)
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(str(part) for part in parts if part != "")
-    if origin is tuple:
-        return f"words ({describe_type(parts[0])} each)"
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(describe_type, parts))
-    names = {int: "a whole number", float: "a number", bool: "True or False", str: "one word", type(None): "None"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean A or B?" with up to three names that look like `name`, the nearest first; "" if no name is close.
 
-
-def nearest(name: str, names: Iterable[str], most: int = 3) -> list[str]:
-    """Return the names that look most like `name`, best first; none if no name is close. A dotted name also matches by its last part."""
+    A dotted name also matches by its last part.
+    """
 
     def likeness(candidate: str) -> float:
         whole = difflib.SequenceMatcher(None, name, candidate).ratio()
         return max(whole, 0.95 * difflib.SequenceMatcher(None, name, candidate.rpartition(".")[2]).ratio())
 
     ranked = sorted(((likeness(candidate), candidate) for candidate in names), key=lambda pair: -pair[0])
-    return [candidate for score, candidate in ranked[:most] if score > 0.6 and score > ranked[0][0] - 0.1]
+    near = [candidate for score, candidate in ranked[:3] if score > 0.6 and score > ranked[0][0] - 0.1]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

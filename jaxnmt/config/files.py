@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import inspect
 import json
-import os
 import pathlib
 import sys
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from jaxnmt.config import Experiment, model_code, replace, trust
-from jaxnmt.config.fields import leaves
+from jaxnmt.config import Experiment, model_code, replace
+from jaxnmt.config.fields import did_you_mean, leaves
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 
@@ -38,35 +36,21 @@ def _shipped() -> dict[str, pathlib.Path]:
     return {str(path.relative_to(folder).with_suffix("")): path for path in sorted(folder.rglob("*.py")) if not path.name.startswith("_")}
 
 
-def find_config(name: str) -> pathlib.Path:
-    """Return the file of a config: a path, or a shipped name (with - or _).
+def find_config(name: str, kind: Literal["config", "study"] = "config") -> pathlib.Path:
+    """Return the file of a config or a study: a path, or a shipped name (with - or _).
 
     Raises:
         UserError: there is no such file or name; lists the nearest shipped names and all of them.
     """
-    return _find(name, "config", shipped_configs())
-
-
-def find_study(name: str) -> pathlib.Path:
-    """Return the file of a study, as `find_config` does.
-
-    Raises:
-        UserError: as `find_config`.
-    """
-    return _find(name, "study", shipped_studies())
-
-
-def _find(name: str, kind: str, names: Mapping[str, pathlib.Path]) -> pathlib.Path:
-    path = pathlib.Path(name)
+    path, names = pathlib.Path(name), shipped_configs() if kind == "config" else shipped_studies()
     if path.suffix == ".py":
         if path.is_file():
             return path
         raise UserError(f"{kind} file {name} does not exist; give the path of a Python file, or a shipped name: {', '.join(names)}")
     if name.replace("-", "_") in names:
         return names[name.replace("-", "_")]
-    near = difflib.get_close_matches(name.replace("-", "_"), names, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"there is no {kind} named {name}.{hint} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
+    near = did_you_mean(name, names) or "."
+    raise UserError(f"there is no {kind} named {name}{near} Shipped: {', '.join(names)}; or give the path of your own file, ending in .py")
 
 
 def load_config(name: str) -> Experiment:
@@ -78,8 +62,8 @@ def load_config(name: str) -> Experiment:
     path = find_config(name)
     experiment = call_function(path, "config", Experiment)
     _check_parts(path, experiment)
-    for code in _executed(experiment):
-        trust.name(code)
+    for code in model_code.executed(experiment):
+        model_code.trust(code)
     return experiment
 
 
@@ -93,7 +77,7 @@ def call_function(path: pathlib.Path, function: str, returns: type[Returned]) ->
         UserError: the file fails, or the function is missing, fails or returns something else; names the file and line.
     """
     module, kind = model_code.load_module(path), f"{returns.__module__}.{returns.__qualname__}"
-    trust.name(module.__dict__["__source__"])
+    model_code.trust(model_code.source_of(module.__name__))
     if not callable(getattr(module, function, None)):
         raise UserError(f"config file {path}, line 1: it has no function {function}(); define one that returns a {kind}")
     with model_code.error_lines(path, f"{function}() fails"):
@@ -108,18 +92,9 @@ def _check_parts(path: pathlib.Path, experiment: Experiment) -> None:
     for part, section in vars(experiment).items():
         kind, example = type(section), type(getattr(Experiment(), part)).__name__
         if not dataclasses.is_dataclass(section) or isinstance(section, type):
-            raise UserError(
-                f"config file {path}: its {part} is {section!r}; it must be an instance of a dataclass, such as jaxnmt.config.{example}()"
-            )
+            raise UserError(f"config file {path}: its {part} is {section!r}; it must be an instance of a dataclass, such as {example}()")
         if getattr(sys.modules[kind.__module__], kind.__qualname__, None) is not kind:
-            raise UserError(
-                f"config file {path}: the {part}'s class {kind.__qualname__} must stand at the top level of its file, to be found again"
-            )
-
-
-def _executed(experiment: Experiment) -> set[bytes]:
-    """Return the code that is executed when the experiment is read again: of the parts that are the user's own."""
-    return {code for section in vars(experiment).values() if (code := model_code.executed(type(section)))}
+            raise UserError(f"config file {path}: the class {kind.__qualname__} must stand at the top level of its file, to be found again")
 
 
 def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any]]:
@@ -129,7 +104,7 @@ def changed_fields(old: Experiment, new: Experiment) -> dict[str, tuple[Any, Any
         kinds = type(getattr(old, part)), type(getattr(new, part))
         before[part], after[part] = (kind.__name__ for kind in kinds)
         if model_code.meaning(kinds[0]) != model_code.meaning(kinds[1]):
-            before[part], after[part] = (f"{kind.__name__} of {model_code.file_of(kind)}" for kind in kinds)
+            before[part], after[part] = (f"{kind.__name__} of {inspect.getfile(kind)}" for kind in kinds)
             after[part] += ", whose code is different"
     names = list(dict.fromkeys([*before, *after]))
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
@@ -143,40 +118,31 @@ def save_config(experiment: Experiment, path: pathlib.Path) -> None:
     Raises:
         UserError: a field of a user's own part has a value that JSON cannot hold.
     """
-    try:
-        text = json.dumps(to_json(experiment), indent=2, ensure_ascii=False) + "\n"
-    except TypeError as error:
-        raise UserError(
-            f"the {_unwritable(experiment)} has a field that {path.name} cannot hold ({error}); use numbers, strings and tuples"
-        ) from None
-    files.write(path, text)  # first: this file makes the folder a run
+    write_json(to_json(experiment), path)  # first: this file makes the folder a run
     for kind in map(type, vars(experiment).values()):
         if model_code.is_own(kind):
-            files.write(path.with_name(model_code.FILE), sys.modules[kind.__module__].__dict__["__source__"])
-    for code in _executed(experiment):
-        trust.record(code)
-
-
-def _unwritable(experiment: Experiment) -> str:
-    """Return the part of an experiment that JSON cannot hold, and its class."""
-    for part, section in vars(experiment).items():
-        try:
-            json.dumps(dataclasses.asdict(section))
-        except TypeError:
-            return f"{part} {type(section).__name__}"
-    return "experiment"
+            files.write(path.with_name(model_code.FILE), model_code.source_of(kind.__module__))
+    model_code.record_trust(experiment)
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
-    """Write JSON, atomically."""
-    files.write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON, atomically.
+
+    Raises:
+        UserError: JSON cannot hold a value, such as a function. Nothing is written.
+    """
+    files.write(path, json.dumps(value, indent=2, ensure_ascii=False, default=_refuse) + "\n")
+
+
+def _refuse(value: object) -> None:
+    raise UserError(f"a field is {value!r}, which JSON cannot hold; use numbers, strings and tuples")
 
 
 def read_config(path: pathlib.Path) -> Experiment:
     """Read an experiment that `save_config` wrote. Missing fields take their defaults. The code of a user's own model is executed.
 
     Raises:
-        UserError: the file is missing, is not such a file, or names a field that does not exist; or the model's code is not trusted.
+        UserError: the file is not such a file, or names a field that does not exist; or the model's code is not trusted.
     """
     return _from_json(Experiment, read_config_json(path), path)
 
@@ -185,25 +151,16 @@ def read_config_json(path: pathlib.Path) -> dict[str, Any]:
     """Read the JSON that `save_config` wrote. No code is executed.
 
     Raises:
-        UserError: the file is missing, or is not such a file.
+        UserError: the file is not JSON.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UserError(f"{path} is not a configuration: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: the file should be an object with fields, not {values!r}")
-    return values
 
 
 def with_absolute_paths(experiment: Experiment) -> Experiment:
-    """Return the experiment with absolute paths for local files that exist, so that a run can resume from any folder.
-
-    Raises:
-        UserError: a name is not UTF-8.
-    """
+    """Return the experiment with absolute paths for local files that exist, so that a run can resume from any folder."""
     paths = {name: value for name, _, value in leaves(experiment)}
     fields = ("data.train", "data.validation", "data.test", "tokenizer.model")
     return replace(experiment, **{name: tuple(map(_absolute, paths[name])) for name in fields})
@@ -211,10 +168,6 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
 
 def _absolute(source: str) -> str:
     """Return a source with absolute paths. It may be two files and a weight, `a.en,a.de@3`."""
-    try:
-        source.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"the name {os.fsencode(source)!r} is not UTF-8, so a run's config.json cannot hold it: rename the file") from None
     text, at, weight = source.rpartition("@") if "@" in source and not pathlib.Path(source).exists() else (source, "", "")
     files = [pathlib.Path(part).expanduser() for part in text.split(",")]
     if not all(file.is_file() for file in files):
@@ -231,21 +184,18 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return fields
 
 
-def _from_json(kind: type, values: Any, where: pathlib.Path, prefix: str = "") -> Any:
+def _from_json(kind: Any, values: dict[str, Any], where: pathlib.Path, prefix: str = "") -> Any:
     """Return a dataclass made from a JSON object."""
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: {prefix.rstrip('.')} should be an object with fields, not {values!r}")
     hints = typing.get_type_hints(kind)
-    changes = {}
+    changes: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in kind.__dataclass_fields__:  # type: ignore[attr-defined]
-            near = difflib.get_close_matches(name, kind.__dataclass_fields__, n=1)  # type: ignore[attr-defined]
-            raise UserError(f"{where}: there is no field {prefix}{name}" + (f"; did you mean {prefix}{near[0]}?" if near else ""))
+        if name not in hints:
+            near = did_you_mean(f"{prefix}{name}", [f"{prefix}{field}" for field in hints])
+            raise UserError(f"{where}: there is no field {prefix}{name}{near}")
         hint = hints[name]
-        if kind is Experiment and isinstance(value, dict) and (name == "model" or "type" in value):
-            hint = model_code.type_of(value.get("type", "Transformer"), where, name)
-            value = {field: inner for field, inner in value.items() if field != "type"}
-        changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if hasattr(hint, "__dataclass_fields__") else tupled(value)
+        if kind is Experiment and "type" in value:
+            hint = model_code.type_of(value.pop("type"), where, name)
+        changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else tupled(value)
     return kind(**changes)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxnmt.config.constraints import NonNegative, Positive, Rate
+from jaxnmt.config.fields import NonNegative, Positive, Rate
 
 
 class Shipped:
-    """What a model's dataclass tells without importing JAX; a user's own has a method `build` and may have `packs`.
+    """What a model's dataclass says without importing JAX; a user's own has a method `build` and may have `packs`.
 
     Attributes:
         module: the linen module that it configures, as `package:Class`.
@@ -157,10 +157,8 @@ class Recurrent(Shipped):
         if self.bridge == "copy" and self.encoder == "bag":
             yield "model.bridge copy needs encoder states, and model.encoder bag has none; choose model.bridge dense"
         elif self.bridge == "copy" and self.num_encoder_layers != self.num_decoder_layers:
-            yield (
-                f"model.bridge copy needs as many encoder as decoder layers, not model.num_encoder_layers {self.num_encoder_layers} and "
-                f"model.num_decoder_layers {self.num_decoder_layers}; choose model.bridge dense, or make them equal"
-            )
+            layers = f"model.num_encoder_layers {self.num_encoder_layers} and model.num_decoder_layers {self.num_decoder_layers}"
+            yield f"model.bridge copy needs as many encoder as decoder layers, not {layers}; choose model.bridge dense"
         same_width = {"model.bridge copy": self.bridge == "copy", "model.score dot": self.context == "luong" and self.score == "dot"}
         for setting in (name for name, chosen in same_width.items() if chosen and states != self.hidden_dim):
             yield f"{setting} needs model.encoder_dim {states} and model.hidden_dim {self.hidden_dim} to be equal"
@@ -169,7 +167,5 @@ class Recurrent(Shipped):
         if self.window and self.context != "luong":
             yield f"model.window {self.window} is for model.context luong, not {self.context}"
         if self.tie_embeddings != "none" and not self.reads_context and self.emb_dim != self.hidden_dim:
-            yield (
-                f"model.tie_embeddings {self.tie_embeddings} needs model.emb_dim {self.emb_dim} and model.hidden_dim {self.hidden_dim} "
-                f"to be equal: with model.context {self.context} the output layer reads a state of that width"
-            )
+            widths = f"model.emb_dim {self.emb_dim} and model.hidden_dim {self.hidden_dim}"
+            yield f"model.tie_embeddings {self.tie_embeddings} needs {widths} to be equal with model.context {self.context}"

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnmt.config import Batching
+from jaxnmt.config import Experiment
 from jaxnmt.data import order, packing
 from jaxnmt.data.packing import Shape
 from jaxnmt.io import files
@@ -58,14 +59,6 @@ class PlannedBatch:
         shape = self.shape._replace(rows=len(rows))
         return PlannedBatch(self.step, shape, self.packed, place[mine].astype(np.int32), self.corpus[mine], self.index[mine])
 
-    @property
-    def rows(self) -> list[list[tuple[int, int]]]:
-        """Each row as a list of (corpus, index); padding rows are empty lists."""
-        rows: list[list[tuple[int, int]]] = [[] for _ in range(self.shape.rows)]
-        for row, corpus, index in zip(self.row.tolist(), self.corpus.tolist(), self.index.tolist(), strict=True):
-            rows[row].append((corpus, index))
-        return rows
-
 
 class BatchPlan:
     """The batches of an endless stream of pairs.
@@ -73,14 +66,11 @@ class BatchPlan:
     Args:
         lengths: for each corpus (source lengths, target lengths) in tokens, without begin and end tokens.
         weights: the relative share of each corpus in the stream.
-        batching: layout and sizes.
-        seed: of all that is random.
-        max_length: positions that a pair may need on a side (its tokens plus one).
-        row_multiple: every shape is planned with a multiple of this many rows (accumulation).
+        experiment: its batching settings, its seed, and its accumulation, a multiple of which every shape is planned to have as rows.
+        parts: number of device groups that split the batch. Every shape is padded with empty rows to a multiple of accumulation × parts, so
+            that the pairs of a batch do not depend on the number of devices.
         counts_file: keeps the windows' numbers of batches. None: the windows before a step are planned again to reach it.
         write_counts: whether to write that file, or only to read it.
-        row_padding: every shape is padded with empty rows to a multiple of this (accumulation × devices that split the batch), so that the
-            pairs of a batch do not depend on the number of devices.
 
     Attributes:
         shapes: every shape that a batch can have, empty rows included, smallest first.
@@ -91,32 +81,30 @@ class BatchPlan:
         self,
         lengths: Sequence[tuple[np.ndarray, np.ndarray]],
         weights: Sequence[float],
-        batching: Batching,
-        seed: int,
-        max_length: int,
-        row_multiple: int = 1,
+        experiment: Experiment,
+        parts: int = 1,
         counts_file: Path | None = None,
         write_counts: bool = True,
-        row_padding: int = 1,
     ):
-        self._lengths, self._seed = lengths, seed
-        self._mixture = order.Mixture([len(source) for source, _ in lengths], weights, seed)
+        batching, max_length, multiple = experiment.batching, experiment.data.max_length, experiment.training.accumulation
+        self._lengths, self._seed = lengths, experiment.training.seed
+        self._mixture = order.Mixture([len(source) for source, _ in lengths], weights, self._seed)
         self.packed = batching.layout == "packed"
         if self.packed:
-            sides = [(max(batching.row_length, max_length),) * 2]
+            length = max(batching.row_length, max_length)
+            self._planned = [Shape(packing.rows_for(batching.tokens, length, multiple), length, length)]
         else:
-            sides = packing.bucket_lengths(self._histogram(weights), batching.max_shapes, max_length)
-        self._planned = tuple(Shape(packing.rows_for(batching.tokens, target, row_multiple), source, target) for source, target in sides)
-        self.shapes = tuple(shape._replace(rows=-(-shape.rows // row_padding) * row_padding) for shape in self._planned)
+            self._planned = packing.bucket_shapes(lengths, weights, batching.tokens, batching.max_shapes, max_length, multiple)
+        padding = multiple * parts
+        self.shapes = tuple(shape._replace(rows=-(-shape.rows // padding) * padding) for shape in self._planned)
         self._pairs_per_epoch = sum(self._mixture.sizes)
         self._windows_per_epoch = -(-self._pairs_per_epoch // WINDOW)
         self._window = functools.lru_cache(KEPT_WINDOWS)(self._plan)
         self._lock = threading.RLock()  # the loader's thread and the training loop use the plan
-        self._counts_file, self._writes = counts_file, write_counts
         self._key = self._fingerprint(weights)
-        self._ends = self._read_counts()
-        """The first step after each window that is known so far."""
-        self._written = len(self._ends)
+        self._firsts = [0, *(self._read_counts(counts_file) if counts_file else [])]
+        """The first step of each window, as far as it is known."""
+        self._counts_file, self._written = counts_file if write_counts else None, len(self._firsts)
 
     def batch(self, step: int) -> PlannedBatch:
         """Return the batch of a step (0, 1, ...)."""
@@ -129,7 +117,7 @@ class BatchPlan:
         with self._lock:
             number, first = self._locate(step)
             start, stop = self._bounds(number)
-            share = (step - first) / (self._ends[number] - first)
+            share = (step - first) / (self._firsts[number + 1] - first)
             return (start + share * (stop - start)) / self._pairs_per_epoch
 
     @property
@@ -137,31 +125,28 @@ class BatchPlan:
         """Number of batches in the first epoch (another may have one or two more or fewer)."""
         with self._lock:
             self._count(self._windows_per_epoch)
-            return self._ends[self._windows_per_epoch - 1]
+            return self._firsts[self._windows_per_epoch]
 
     def _locate(self, step: int) -> tuple[int, int]:
         """Return the window of a step and that window's first step."""
-        while not self._ends or self._ends[-1] <= step:
-            self._count(len(self._ends) + 1)
-        number = bisect.bisect_right(self._ends, step)
-        return number, self._first_step(number)
-
-    def _first_step(self, window: int) -> int:
-        return self._ends[window - 1] if window else 0
+        while self._firsts[-1] <= step:
+            self._count(len(self._firsts))
+        number = bisect.bisect_right(self._firsts, step) - 1
+        return number, self._firsts[number]
 
     def _count(self, windows: int) -> None:
-        """Make sure that the ends of the first `windows` windows are known."""
-        while len(self._ends) < windows:
-            number = len(self._ends)
-            self._ends.append(self._first_step(number) + len(self._window(number)))
-        if len(self._ends) > self._written * 65 // 64:  # seldom: a tiny corpus has one window a step
-            self._write_counts()
+        """Count the batches of the first `windows` windows."""
+        while len(self._firsts) <= windows:
+            self._firsts.append(self._firsts[-1] + len(self._window(len(self._firsts) - 1)))
+        if self._counts_file and len(self._firsts) > self._written * 65 // 64:  # seldom: a tiny corpus has one window a step
+            with contextlib.suppress(OSError):  # on a full or read-only disk: the counts only save time
+                files.write(self._counts_file, json.dumps({"key": self._key, "ends": self._firsts[1:]}))
+            self._written = len(self._firsts)
 
     def _bounds(self, window: int) -> tuple[int, int]:
         """Return a window's stream positions; the windows of an epoch have equal sizes to within one pair."""
-        epoch, part = divmod(window, self._windows_per_epoch)
-        first, size = epoch * self._pairs_per_epoch, self._pairs_per_epoch
-        return first + part * size // self._windows_per_epoch, first + (part + 1) * size // self._windows_per_epoch
+        pairs, windows = self._pairs_per_epoch, self._windows_per_epoch
+        return window * pairs // windows, (window + 1) * pairs // windows
 
     def _plan(self, window: int) -> list[PlannedBatch]:
         """Draw the pairs of a window, put them into rows, the rows into batches, and shuffle the batches."""
@@ -186,52 +171,28 @@ class BatchPlan:
         by_batch = np.lexsort((row, batch))
         cuts = np.searchsorted(batch[by_batch], np.arange(1, len(batches)))
         parts = zip(batches, *(np.split(column[by_batch], cuts) for column in (row, corpus, index)), strict=True)
-        return [
-            PlannedBatch(step, shape, self.packed, *columns) for step, ((shape, _), *columns) in enumerate(parts, self._first_step(window))
-        ]
+        return [PlannedBatch(step, shape, self.packed, *rest) for step, ((shape, _), *rest) in enumerate(parts, self._firsts[window])]
 
     def _positions(self, corpus: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions that pairs need on each side: their tokens plus one."""
         sides: np.ndarray = np.empty((2, len(corpus)), np.int64)
         for k, pair in enumerate(self._lengths):
             mine = corpus == k
-            for side, lengths in zip(sides, pair, strict=True):
-                side[mine] = lengths[index[mine]]
+            sides[:, mine] = [lengths[index[mine]] for lengths in pair]
         return sides[0] + 1, sides[1] + 1
 
-    def _histogram(self, weights: Sequence[float]) -> np.ndarray:
-        """Return the share of the stream's pairs that need [source, target] positions."""
-        height, width = (max(int(pair[side].max()) for pair in self._lengths) + 2 for side in (0, 1))
-        total = np.zeros((height, width))
-        for (source, target), weight in zip(self._lengths, weights, strict=True):
-            for i in range(0, len(source), 1 << 20):
-                code = (source[i : i + (1 << 20)].astype(np.int64) + 1) * width + target[i : i + (1 << 20)] + 1
-                total += np.bincount(code, minlength=height * width).reshape(height, width) * (weight / len(source))
-        return total
-
     def _fingerprint(self, weights: Sequence[float]) -> str:
-        settings = (VERSION, [float(w) for w in weights], self.packed, self._seed, self._planned, WINDOW)
+        settings = (VERSION, [float(w) for w in weights], self.packed, self._seed, tuple(self._planned), WINDOW)
         digest = hashlib.sha256(repr(settings).encode())
-        for pair in self._lengths:
-            for lengths in pair:
-                digest.update(f"{len(lengths)}:".encode())
-                digest.update(np.ascontiguousarray(lengths, dtype="<i4").data)
+        for lengths in itertools.chain.from_iterable(self._lengths):
+            digest.update(f"{len(lengths)}:".encode())
+            digest.update(np.ascontiguousarray(lengths, dtype="<i4").data)
         return digest.hexdigest()
 
-    def _read_counts(self) -> list[int]:
-        """Return the windows' ends that the file knows; [] if it is missing, damaged or of another plan."""
+    def _read_counts(self, file: Path) -> list[int]:
+        """Return the windows' ends that the file knows; [] if it is missing, unreadable or of another plan."""
         try:
-            kept = json.loads(self._counts_file.read_text()) if self._counts_file else {}
-            ends = kept["ends"] if kept.get("key") == self._key else []
-            rising = all(type(n) is int and n > before for before, n in zip([0, *ends], ends, strict=False))
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            kept = json.loads(file.read_text())
+        except (OSError, ValueError):
             return []
-        return ends if rising else []
-
-    def _write_counts(self) -> None:
-        if self._counts_file is None or not self._writes:
-            return
-        with contextlib.suppress(OSError):  # on a full or read-only disk: the counts only save time
-            self._counts_file.parent.mkdir(parents=True, exist_ok=True)
-            files.write(self._counts_file, json.dumps({"key": self._key, "ends": self._ends}))
-        self._written = len(self._ends)
+        return kept["ends"] if kept["key"] == self._key else []

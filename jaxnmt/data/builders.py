@@ -5,112 +5,80 @@ Both keep their order: example i of `multi30k/en-de:test` is line i of the publi
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
 import hashlib
+import inspect
 import itertools
 import os
-import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from jaxnmt.data import phrases
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
+from jaxnmt.io.text import open_text
 
-MULTI30K_LANGUAGES = ("en", "de", "fr", "cs")
 MULTI30K_FOLDER = "JAXNMT_MULTI30K"
 """Environment variable that names a folder with Multi30k's files, plain or .gz. They are used instead of a download."""
 
 _MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
-_MULTI30K_FILES = {"train": ("train",), "validation": ("val",), "test": ("test_2016_flickr", "test2016")}  # published name first
+# Published name first.
+_MULTI30K_FILES = {"train": ("train",), "validation": ("val",), "test": ("test_2016_flickr", "test2016")}
 
-# SHA-256 of the uncompressed files
-_MULTI30K_SHA256 = {
-    "train.en": "460a15fbd157e34a7a9957ee388c1ca247fe47af3ef25fb50442af6c274e0fc6",
-    "train.de": "2c2b73fd2b548fbcde3a875e0a78d6ee94d498bfdee6bd3eae3945779e9ddf72",
-    "train.fr": "5925a3c18f1587b6b54b87743106e6e8ab93618edb6f65d19eac0621f853a10d",
-    "train.cs": "2be68b38c8d586ff4f54eb13cc6e1baaaa053695b3f070d3038303a47f2268da",
-    "val.en": "1f2a23d992769b5b3d209b0a10dd0b77c08cceb1f20dfb97ed0aafa49d107227",
-    "val.de": "660e09eb7e1da2f856ea13ee5ad3cf6d36b3d5b0b733c857e94c5747a3dfc660",
-    "val.fr": "5304e444d842e962b2dda4d816b70b22a1765b15401642b7ca37a67477e708dc",
-    "val.cs": "d53827e469b0a1ca8d57e9e26b2b64c4bc4b33f5479c7b03ae87ae5c882c3e33",
-    "test_2016_flickr.en": "399a4382932c1aadd3ceb9bef1008d388a64c76d4ae4e9d4728c6f4301cac182",
-    "test_2016_flickr.de": "4be6b5b3236b79c25475c6bb829800a7ce559e9ba7a1f6c2394fe4d40be46d16",
-    "test_2016_flickr.fr": "cb3160d69b002bb638e66cc7612fcd56cb0af82eadc9c142dedc438afb885ef6",
-    "test_2016_flickr.cs": "45adb85f688de8407fddcbe1b36dca15d12aab868149b337e2576f2d6d2ff8d8",
-}
-
-
-@dataclasses.dataclass
-class PairConfig(tfds.core.BuilderConfig):
-    """A language pair."""
-
-    source: str = ""
-    target: str = ""
-
-
-@dataclasses.dataclass
-class PhrasesConfig(PairConfig):
-    """A language pair and the size of the training split."""
-
-    pairs: int = 50_000
-
-
-def _configs(config: type[PairConfig], languages: tuple[str, ...]) -> list[PairConfig]:
-    return [config(name=f"{a}-{b}", source=a, target=b) for a, b in itertools.permutations(languages, 2)]
+_MULTI30K_SHA256 = {name: digest for digest, name in map(str.split, Path(__file__).with_name("multi30k.sha256").open())}
+"""Checksums of the uncompressed files. `sha256sum -c` reads the file, too."""
 
 
 class _PairBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A `Translation` of two languages, in the order in which it is generated."""
+    """A `Translation` of the two languages that the config's name begins with, in the order in which it is generated.
 
-    def _translation_info(self, description: str, homepage: str | None = None, citation: str | None = None) -> tfds.core.DatasetInfo:
-        config = self.builder_config
+    The docstring of a subclass is its description in TFDS.
+    """
+
+    @property
+    def _languages(self) -> tuple[str, str]:
+        source, target, *_ = self.builder_config.name.split("-")
+        return source, target
+
+    def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description=description,
-            features=tfds.features.Translation(languages=[config.source, config.target]),
-            supervised_keys=(config.source, config.target),
-            homepage=homepage,
-            citation=citation,
+            description=inspect.getdoc(self),
+            features=tfds.features.Translation(languages=list(self._languages)),
+            supervised_keys=self._languages,
             disable_shuffling=True,
         )
 
+    def _generate_examples(self, pairs: Iterable[tuple[str, str]]) -> Iterator[tuple[int, dict[str, str]]]:
+        for index, pair in enumerate(pairs):
+            yield index, dict(zip(self._languages, pair, strict=True))
+
+
+def _configs(languages: Iterable[str]) -> list[tfds.core.BuilderConfig]:
+    return [tfds.core.BuilderConfig(name="-".join(pair)) for pair in itertools.permutations(languages, 2)]
+
 
 class Multi30k(_PairBuilder):
-    """Multi30k task 1, raw: captions of 31,014 images. Splits train (29,000), validation (1,014), test (2016, 1,000)."""
+    """Multi30k task 1, raw: captions of 31,014 images (Flickr30k) in English, German, French and Czech.
+
+    Splits train (29,000), validation (1,014), test (2016, 1,000). Research use; text CC BY-NC-SA. https://github.com/multi30k/dataset
+    Elliott et al. 2016, Multi30K: Multilingual English-German Image Descriptions.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = _configs(PairConfig, MULTI30K_LANGUAGES)
+    BUILDER_CONFIGS = _configs(("en", "de", "fr", "cs"))
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self._translation_info(
-            "Image captions (Flickr30k) in English, German, French and Czech. Research use; text CC BY-NC-SA.",
-            "https://github.com/multi30k/dataset",
-            "Elliott et al. 2016, Multi30K: Multilingual English-German Image Descriptions",
-        )
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        languages = (self.builder_config.source, self.builder_config.target)
-        folder = os.environ.get(MULTI30K_FOLDER)
-        if folder:
-            paths = {split: [_local_file(folder, names, code) for code in languages] for split, names in _MULTI30K_FILES.items()}
-        else:
-            urls = {split: [f"{_MULTI30K_URL}{names[0]}.{code}.gz" for code in languages] for split, names in _MULTI30K_FILES.items()}
-            paths = dl_manager.download(urls)
-        texts = {
-            split: [_lines_of(path, f"{_MULTI30K_FILES[split][0]}.{code}") for path, code in zip(sides, languages, strict=True)]
-            for split, sides in paths.items()
-        }
-        return {split: self._generate_examples(sides) for split, sides in texts.items()}
-
-    def _generate_examples(self, sides: list[list[str]]) -> Iterator[tuple[int, dict[str, str]]]:
-        config = self.builder_config
-        for index, (source, target) in enumerate(zip(*sides, strict=True)):
-            yield index, {config.source: source, config.target: target}
+    def _split_generators(self, dl_manager: Any) -> dict:
+        folder, texts = os.environ.get(MULTI30K_FOLDER), {}
+        for split, names in _MULTI30K_FILES.items():
+            if folder:
+                paths = [_local_file(folder, names, code) for code in self._languages]
+            else:
+                paths = dl_manager.download([f"{_MULTI30K_URL}{names[0]}.{code}.gz" for code in self._languages])
+            texts[split] = [_lines_of(path, f"{names[0]}.{code}") for path, code in zip(paths, self._languages, strict=True)]
+        return {split: self._generate_examples(zip(*sides, strict=True)) for split, sides in texts.items()}
 
 
 def _local_file(folder: str, names: tuple[str, ...], language: str) -> Path:
@@ -123,52 +91,32 @@ def _local_file(folder: str, names: tuple[str, ...], language: str) -> Path:
 
 def _lines_of(path: Path, name: str) -> list[str]:
     """Check the checksum of one of Multi30k's files and return its lines."""
-    packed = path.read_bytes()
-    try:
-        data = gzip.decompress(packed) if packed[:2] == b"\x1f\x8b" else packed
-    except (EOFError, OSError, zlib.error) as error:
-        raise UserError(f"multi30k: {path} is damaged ({error}): delete it and try again") from error
+    with open_text(path, "multi30k") as file:
+        data = file.read()
     if hashlib.sha256(data).hexdigest() != _MULTI30K_SHA256[name]:
-        raise UserError(
-            f"multi30k: {path} is not Multi30k's {name} (wrong SHA-256): delete it, or name your own files as a.en a.de instead"
-        )
+        raise UserError(f"multi30k: {path} is not Multi30k's {name} (wrong SHA-256): delete it, or name your own files as a.en a.de")
     return data.decode().removesuffix("\n").split("\n")
 
 
 def _phrases_version() -> tfds.core.Version:
     """Return a version that changes with the output of the generator, so that data of another generator is never reused."""
     probe = hashlib.sha256()
-    for split in ("train", "validation", "test"):
-        for source, target in (("en", "fr"), ("de", "es"), ("tr", "en")):
-            probe.update(repr(list(phrases.generate(source, target, split, 40))).encode())
+    for split, (source, target) in itertools.product(("train", "validation", "test"), (("en", "fr"), ("de", "es"), ("tr", "en"))):
+        probe.update(repr(list(phrases.generate(source, target, split, 40))).encode())
     return tfds.core.Version(f"1.0.{int(probe.hexdigest()[:7], 16)}")
 
 
 class Phrases(_PairBuilder):
-    """The embedded corpus (see `jaxnmt.data.phrases`): splits train (any number of pairs), validation and test (1,000 each).
+    """The embedded corpus: numbers, dates, times, money, durations and places in words, made by rule from CLDR (`jaxnmt.data.phrases`).
 
-    `phrases/en-fr` has 50,000 training pairs, `phrases/en-fr-200000` has 200,000.
+    Splits train (any number of pairs), validation and test (1,000 each). `phrases/en-fr` has 50,000 training pairs, `phrases/en-fr-200000`
+    has 200,000.
     """
 
     VERSION = _phrases_version()
-    BUILDER_CONFIGS = _configs(PhrasesConfig, tuple(phrases.LANGUAGES))
+    BUILDER_CONFIGS = _configs(phrases.LANGUAGES)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        return self._translation_info("Numbers, dates, times, money, durations and places in words, made by rule from CLDR.")
-
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
-        counts = {"train": self.builder_config.pairs, "validation": 1000, "test": 1000}
-        return {split: self._generate_examples(split, count) for split, count in counts.items()}
-
-    def _generate_examples(self, split: str, count: int) -> Iterator[tuple[int, dict[str, str]]]:
-        config = self.builder_config
-        for index, (source, target) in enumerate(phrases.generate(config.source, config.target, split, count)):
-            yield index, {config.source: source, config.target: target}
-
-
-def sized_phrases(config: str) -> PhrasesConfig | None:
-    """Return the config of a name with a size, such as `en-fr-200000`; None if the name has no size."""
-    match = re.fullmatch(r"(([a-z]+)-([a-z]+))-([1-9][0-9]*)", config)
-    if match is None or match[1] not in Phrases.builder_configs:
-        return None
-    return PhrasesConfig(name=config, source=match[2], target=match[3], pairs=int(match[4]))
+    def _split_generators(self, dl_manager: Any) -> dict:
+        _, _, *size = self.builder_config.name.split("-")
+        counts = {"train": int(size[0]) if size else 50_000, "validation": 1000, "test": 1000}
+        return {split: self._generate_examples(phrases.generate(*self._languages, split, count)) for split, count in counts.items()}

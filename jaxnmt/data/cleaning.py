@@ -1,22 +1,26 @@
-"""Decide which training pairs are kept."""
+"""Decide which training pairs are kept. `check` reports it for `jaxnmt data check`."""
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import hashlib
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from jaxnmt.config import Cleaning
+from jaxnmt.data.source import Source
 from jaxnmt.io.text import canonical, normalise
 
 RATIO_FLOOR = 20
 """If both sides have fewer characters than this, their ratio is not checked: "No." may well be "Ich glaube nicht."."""
 
-
 SLICE = 1 << 20
 """About the number of hashes that are sorted at a time."""
+EXAMPLES = 5
+"""Examples that `data check` shows for each reason."""
 
 
 class Reason(enum.StrEnum):
@@ -78,3 +82,53 @@ def first_occurrences(keys: np.ndarray) -> np.ndarray:
         places = np.concatenate([start + np.flatnonzero(keys[start : start + SLICE] % np.uint64(slices) == number) for start in blocks])
         first[places[np.unique(keys[places], return_index=True)[1]]] = True
     return first
+
+
+@dataclasses.dataclass
+class Report:
+    """Number of pairs read; for each reason the number of pairs dropped, and where the first of them are. `str` is for the user."""
+
+    pairs: int = 0
+    dropped: Counter[Reason] = dataclasses.field(default_factory=Counter)
+    examples: dict[Reason, list[str]] = dataclasses.field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def kept(self) -> int:
+        return self.pairs - sum(self.dropped.values())
+
+    def __str__(self) -> str:
+        lines = [f"{self.pairs:,} pairs, {self.kept:,} kept, {self.pairs - self.kept:,} dropped"]
+        for reason in Reason:
+            count = self.dropped[reason]
+            lines.append(f"  {reason:<20} {count:>12,}")
+            lines += [f"      {where}" for where in self.examples[reason]]
+            if count > EXAMPLES:
+                lines.append(f"      and {count - EXAMPLES:,} more")
+        return "\n".join(lines)
+
+
+def check(sources: Iterable[Source], rules: Cleaning, normalization: str = "none") -> Report:
+    """Read all pairs and report which of them `rules` drops. As in training, duplicates are found within a source, not across sources."""
+    report = Report()
+    for source in sources:
+        report.pairs += len(source)
+        for reason, index in _drops(source, rules, normalization):
+            report.dropped[reason] += 1
+            if report.dropped[reason] <= EXAMPLES:
+                report.examples[reason].append(source.where(index))
+    return report
+
+
+def _drops(source: Source, rules: Cleaning, normalization: str) -> Iterator[tuple[Reason, int]]:
+    keys = bytearray()
+    is_clean: np.ndarray = np.zeros(len(source), bool)
+    for index, pair in enumerate(source.pairs()):
+        cleaned = clean(pair, rules, normalization)
+        if isinstance(cleaned, Reason):
+            yield cleaned, index
+        else:
+            is_clean[index] = True
+            keys += digest(pair_key(cleaned))
+    if rules.drop_duplicates:
+        for index in np.flatnonzero(is_clean)[~first_occurrences(np.frombuffer(keys, "<u8"))].tolist():
+            yield Reason.DUPLICATE, index

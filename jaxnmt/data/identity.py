@@ -43,12 +43,9 @@ def bind(run: Path, data: Prepared, begun: bool, is_leader: bool) -> Prepared:
     now = data.fingerprints | {"languages": (source, target)}
     unlike = not before or not same(before, now)
     if unlike and not is_leader:
-        raise UserError(f"{run / RECORD} is missing or describes other text than this process has: all processes must see the same files")
+        raise UserError(f"{run / RECORD} is missing or is of other text: all processes must see the same files")
     if unlike and before and begun:
-        raise UserError(
-            f"the training text, tokenizer or cleaning is not what {run} was trained on (its data.json tells): "
-            "restore the data, or start a new run with --run"
-        )
+        raise UserError(f"text, tokenizer or cleaning are not what {run} was trained on: restore the data, or start a new run with --run")
     if is_leader:
         files.write(run / RECORD, json.dumps(now, indent=2, sort_keys=True))
     return dataclasses.replace(data, fingerprints=now, languages=(source, target))
@@ -62,9 +59,9 @@ def languages(run: Path, data: config.Data) -> tuple[str, str]:
 
 def same(before: dict, now: dict) -> bool:
     """Return whether two preparations' `fingerprints` are of the same text, tokenizer, cleaning and weights."""
-    return all(before[key] == now[key] for key in ("fingerprint", "tokenizer")) and all(
-        _texts(before[part]) == _texts(now[part]) for part in ("train", "validation")
-    )
+    equal = [before[key] == now[key] for key in ("fingerprint", "tokenizer")]
+    equal += [_texts(before[part]) == _texts(now[part]) for part in ("train", "validation")]
+    return all(equal)
 
 
 def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str]) -> list[str]:
@@ -73,13 +70,12 @@ def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str
     Raises:
         UserError: a source cannot be read.
     """
-    fields = []
-    for part in parts:
+
+    def now(part: str) -> list[tuple[str, float]]:
         sources = sources_of(experiment.data, part, cache_folder(experiment.data))
-        now = [(source.fingerprint(), source.weight if part == "train" else 1.0) for source in sources]
-        if now == _texts(fingerprints[part]):
-            fields.append(f"data.{part}")
-    return fields
+        return [(source.fingerprint(), source.weight if part == "train" else 1.0) for source in sources]
+
+    return [f"data.{part}" for part in parts if now(part) == _texts(fingerprints[part])]
 
 
 def _texts(sources: Sequence[dict]) -> list[tuple[str, float]]:

@@ -12,14 +12,18 @@ import numpy as np
 from jaxnmt.data import packing
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
 from jaxnmt.data.corpus import Corpus, Side, count_up, gather, in_memory
-from jaxnmt.data.packing import Shape
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 
 AHEAD = 16
 """Batches that are made before they are asked for: training uses them while the next window is planned."""
+EVALUATION_SHAPES = 3
+"""The most shapes of validation batches."""
 
 
-def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> dict[str, np.ndarray]:
+Arrays = dict[str, np.ndarray]
+
+
+def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> Arrays:
     """Return the token arrays of a batch.
 
     Returns:
@@ -41,7 +45,7 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus]) -> dict[str, np.n
     return batch
 
 
-def _lay_out(planned: PlannedBatch, sides: Sequence[Side], length: int) -> dict[str, np.ndarray]:
+def _lay_out(planned: PlannedBatch, sides: Sequence[Side], length: int) -> Arrays:
     """Lay out one side of a batch's pairs in rows of `length` positions; a sentence takes its tokens plus one.
 
     Returns:
@@ -75,24 +79,19 @@ def _lay_out(planned: PlannedBatch, sides: Sequence[Side], length: int) -> dict[
 
 
 def batches(
-    plan: BatchPlan,
-    corpora: Sequence[Corpus],
-    start: int,
-    stop: int,
-    rows: Callable[[int], np.ndarray] | None = None,
-) -> Generator[tuple[int, PlannedBatch, dict[str, np.ndarray]], None, None]:
+    plan: BatchPlan, corpora: Sequence[Corpus], start: int, stop: int, rows: Callable[[int], np.ndarray] = np.arange
+) -> Generator[tuple[int, PlannedBatch, Arrays], None, None]:
     """Yield steps start..stop-1 as (step, plan of the whole batch, arrays). A thread makes `AHEAD` of them in advance.
 
     An error in the thread is raised here when its batch is due. Closing the generator waits for the thread.
 
     Args:
-        rows: returns the rows to read, ascending, of a batch with this number of rows. None: all.
+        rows: returns the rows to read, ascending, of a batch with this number of rows.
     """
 
-    def make(step: int) -> tuple[int, PlannedBatch, dict[str, np.ndarray]]:
+    def make(step: int) -> tuple[int, PlannedBatch, Arrays]:
         planned = plan.batch(step)
-        local = planned if rows is None else planned.only(rows(planned.shape.rows))
-        return step, planned, assemble(local, corpora)
+        return step, planned, assemble(planned.only(rows(planned.shape.rows)), corpora)
 
     steps = iter(range(start, stop))
     maker = ThreadPoolExecutor(1, "batches")
@@ -107,31 +106,22 @@ def batches(
 
 
 def evaluation_batches(
-    pairs: Iterable[tuple[Sequence[int], Sequence[int]]],
-    tokens: int,
-    max_length: int,
-    row_multiple: int = 1,
-    max_shapes: int = 3,
-) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-    """Yield every pair exactly once, one a row, in at most `max_shapes` static shapes, for a validation loss.
+    pairs: Iterable[tuple[Sequence[int], Sequence[int]]], tokens: int, max_length: int, multiple: int
+) -> Iterator[tuple[np.ndarray, Arrays]]:
+    """Yield every pair exactly once, one a row, in at most `EVALUATION_SHAPES` static shapes, for a validation loss.
 
     Args:
-        pairs: (source ids, target ids) without begin and end tokens; a side is cut to `max_length` positions.
+        pairs: (source ids, target ids) without begin and end tokens, at least one pair; a side is cut to `max_length` positions.
         tokens: target positions of a batch.
+        multiple: every shape has a multiple of this many rows.
 
     Yields:
         The numbers of the pairs in rows 0, 1, ... (later rows are padding), and the arrays of `assemble`.
     """
     corpus = in_memory(pairs, max_length - 1)
-    if not len(corpus):
-        return
-    source: np.ndarray = corpus.source.lengths + 1
-    target: np.ndarray = corpus.target.lengths + 1
-    histogram = np.zeros((source.max() + 1, target.max() + 1))
-    np.add.at(histogram, (source, target), 1)
-    sides = packing.bucket_lengths(histogram, max_shapes, max_length)
-    shapes = tuple(Shape(packing.rows_for(tokens, t, row_multiple), s, t) for s, t in sides)
-    for shape, group in zip(shapes, packing.bucket_rows(source, target, shapes), strict=True):
+    source, target = corpus.lengths
+    shapes = packing.bucket_shapes([corpus.lengths], [len(corpus)], tokens, EVALUATION_SHAPES, max_length, multiple)
+    for shape, group in zip(shapes, packing.bucket_rows(source + 1, target + 1, shapes), strict=True):
         for members in group:
             row: np.ndarray = np.arange(len(members), dtype=np.int32)
             planned = PlannedBatch(0, shape, False, row, np.zeros_like(row), members.astype(np.int64))

@@ -35,7 +35,7 @@ def shuffled(size: int, *key: int) -> np.ndarray:
     return np.argsort(hash64(hash64(*key), np.arange(size)), kind="stable")
 
 
-def permuted(positions: np.ndarray, size: int, keys: np.ndarray | int) -> np.ndarray:
+def permuted(positions: np.ndarray, size: int, keys: np.ndarray) -> np.ndarray:
     """Apply a seeded permutation of 0..size-1 to `positions` without building the permutation.
 
     A Feistel network permutes the next power of two. Values that land outside go through it again until they land inside (cycle walking),
@@ -43,7 +43,7 @@ def permuted(positions: np.ndarray, size: int, keys: np.ndarray | int) -> np.nda
 
     Args:
         positions: integers in [0, size).
-        keys: which permutation: one integer, or one for each position.
+        keys: which permutation, for each position.
 
     Returns:
         int64 array like `positions`.
@@ -52,7 +52,6 @@ def permuted(positions: np.ndarray, size: int, keys: np.ndarray | int) -> np.nda
     low_bits = np.uint64(bits // 2)
     low_mask, high_mask = np.uint64((1 << bits // 2) - 1), np.uint64((1 << (bits - bits // 2)) - 1)
     values = np.array(positions, np.uint64)
-    keys = np.broadcast_to(np.asarray(keys).astype(np.uint64), values.shape)
     rounds = [hash64(keys, i) for i in range(HALF_ROUNDS)]
     outside = np.arange(len(values))
     while len(outside):
@@ -73,7 +72,7 @@ def _shares(weights: Sequence[float]) -> np.ndarray:
     fractions = [(Fraction(w) / total).limit_denominator(1024) for w in weights]
     period = math.lcm(*(f.denominator for f in fractions))
     exact = all(abs(float(f) - w / float(total)) < 1e-12 for f, w in zip(fractions, weights, strict=True))
-    if exact and sum(fractions) == 1 and period <= LONGEST_PATTERN:
+    if exact and period <= LONGEST_PATTERN:
         return np.array([int(f * period) for f in fractions], np.int64)
     return np.maximum(1, np.rint(np.array(weights) / float(total) * LONGEST_PATTERN)).astype(np.int64)
 

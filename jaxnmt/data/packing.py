@@ -6,6 +6,7 @@ All lengths here are in positions: tokens plus one (the end token, or the begin 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,34 @@ def _edges(histogram: np.ndarray) -> np.ndarray:
     return used
 
 
+def bucket_shapes(
+    lengths: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float], tokens: int, max_shapes: int, max_length: int, multiple: int
+) -> list[Shape]:
+    """Return the shapes of batches with one pair a row that minimise padding, smallest first.
+
+    Args:
+        lengths: for each corpus (source lengths, target lengths) in tokens.
+        weights: the relative share of each corpus.
+        tokens: target positions of a batch.
+        max_shapes: the most shapes.
+        max_length: the longest row.
+        multiple: every shape has a multiple of this many rows.
+    """
+    sides = bucket_lengths(_histogram(lengths, weights), max_shapes, max_length)
+    return [Shape(rows_for(tokens, target, multiple), source, target) for source, target in sides]
+
+
+def _histogram(lengths: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float]) -> np.ndarray:
+    """Return the share of pairs that need [source, target] positions."""
+    height, width = (max(int(pair[side].max()) for pair in lengths) + 2 for side in (0, 1))
+    total = np.zeros((height, width))
+    for (source, target), weight in zip(lengths, weights, strict=True):
+        for i in range(0, len(source), 1 << 20):
+            code = (source[i : i + (1 << 20)].astype(np.int64) + 1) * width + target[i : i + (1 << 20)] + 1
+            total += np.bincount(code, minlength=height * width).reshape(height, width) * (weight / len(source))
+    return total
+
+
 def bucket_lengths(histogram: np.ndarray, max_shapes: int, max_length: int) -> list[tuple[int, int]]:
     """Return the (source, target) row lengths, at most `max_shapes`, that minimise padding.
 
@@ -80,13 +109,12 @@ def bucket_lengths(histogram: np.ndarray, max_shapes: int, max_length: int) -> l
         best.append(through.min(0))
     k = int(np.argmin([b[-1] for b in best]))  # the last cell holds everything
     chain = [len(size) - 1]
-    while k > 0:
-        chain.append(int(back[k - 1][chain[-1]]))
-        k -= 1
+    for before in reversed(back[:k]):
+        chain.append(int(before[chain[-1]]))
     return sorted({(min(int(source[c]), max_length), min(int(target[c]), max_length)) for c in chain})
 
 
-def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: tuple[Shape, ...]) -> list[list[np.ndarray]]:
+def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: Sequence[Shape]) -> list[list[np.ndarray]]:
     """Divide pairs into batches, one pair a row, each in the smallest shape that holds it.
 
     Pairs that do not fill a batch of their shape move up to the next shape. Only batches of the largest shape may be short, all by about
@@ -102,15 +130,12 @@ def bucket_rows(source: np.ndarray, target: np.ndarray, shapes: tuple[Shape, ...
     order = np.argsort(bucket, kind="stable")
     groups = np.split(order, np.searchsorted(bucket[order], np.arange(1, len(shapes))))
     left, result = order[:0], []
-    for i, shape in enumerate(shapes):
-        group = np.concatenate([left, groups[i]])
-        if i == len(shapes) - 1:
-            result.append(even(group, shape.rows))
-        else:
-            full = len(group) // shape.rows * shape.rows
-            result.append(np.split(group[:full], np.arange(shape.rows, full, shape.rows)) if full else [])
-            left = group[full:]
-    return result
+    for shape, fitting in zip(shapes, groups, strict=True):
+        group = np.concatenate([left, fitting])
+        full = len(group) // shape.rows * shape.rows
+        result.append(list(group[:full].reshape(-1, shape.rows)))
+        left = group[full:]
+    return [*result[:-1], even(group, shape.rows)]
 
 
 def even(rows: np.ndarray, limit: int) -> list[np.ndarray]:

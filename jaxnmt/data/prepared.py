@@ -3,7 +3,7 @@
     CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source)
     CACHE/KEY.parts/      shards, while the folder is being made
     CACHE/tokenizers/KEY/ trained tokenizers
-    CACHE/texts/KEY.json  number of pairs and digest of a source's files, and what shows whether the files have changed (`stat_cache`)
+    CACHE/texts/KEY.json  number of pairs and digest of a source's files, kept while the files do not change (`source.StatCache`)
 
 KEY is a fingerprint of the text, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache folder is made under
 another name and renamed, so that it is complete if it exists.
@@ -15,12 +15,12 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import time
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ from jaxnmt import config
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean
 from jaxnmt.data.corpus import Corpus, Side
-from jaxnmt.data.merge import merge
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, sources_of
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -55,8 +54,8 @@ class Prepared:
         weights: their shares in a mixture, as the user gave them.
         validation: texts of the validation pairs. Characters that break lines are removed, but no pair is dropped.
         report: numbers of pairs: `read`, dropped for each reason, `held out` and `kept`.
-        fingerprint: of the training corpora: text, tokenizer, cleaning rules, maximum length, held-out rule.
-        fingerprints: for the run's data.json.
+        fingerprints: for the run's data.json. "fingerprint" is of the training corpora: text, tokenizer, cleaning rules, maximum length,
+            held-out rule.
         languages: codes of source and target, such as "de"; "" if unknown.
     """
 
@@ -65,7 +64,6 @@ class Prepared:
     weights: list[float]
     validation: list[tuple[str, str]]
     report: dict[str, int]
-    fingerprint: str
     fingerprints: dict
     languages: tuple[str, str]
 
@@ -73,8 +71,11 @@ class Prepared:
         """Return one paragraph for the user."""
         dropped = {reason: n for reason, n in self.report.items() if reason not in ("read", "held out", "kept") and n}
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in dropped.items())
-        source, target = (sum(len(side.ids) for side in sides) for sides in zip(*((c.source, c.target) for c in self.train), strict=True))
-        names = [c.name if len(self.train) == 1 else f"{c.name} (weight {w:g})" for c, w in zip(self.train, self.weights, strict=True)]
+        source = sum(len(corpus.source.ids) for corpus in self.train)
+        target = sum(len(corpus.target.ids) for corpus in self.train)
+        names = [corpus.name for corpus in self.train]
+        if len(names) > 1:
+            names = [f"{name} (weight {weight:g})" for name, weight in zip(names, self.weights, strict=True)]
         return (
             f"{self.report['kept']:,} training pairs from {', '.join(names)}: {source:,} source and {target:,} target tokens, "
             f"vocabulary {_sizes(self.tokenizer)}{' (joint)' if self.tokenizer.joint else ''}; "
@@ -117,15 +118,48 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     sources, validation = sources_of(data, "train", cache), sources_of(data, "validation", cache)
     if not sources:
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
+    texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
+    if texts and not any(target for _, target in texts):
+        raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
+    held_out = 0 if validation else data.held_out
+    is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
-        cache.mkdir(parents=True, exist_ok=True)
-        tokenizer = _tokenizer(experiment, sources, folder, cache, say)
-    if not (folder / "tokenizer.json").exists():
+        tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
+        key = _key(data, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out)
+        recipe = shards.Recipe(tokenizer, data.cleaning, data.max_length, held_out, min(1.0, 8 * held_out / sum(map(len, sources))))
+        made = cache / key / "meta.json"
+        if not made.exists():
+            with files.lock(cache / f"{key}.lock", say, WAITING):
+                # Another process may have made it meanwhile.
+                if not made.exists():
+                    _make(cache / key, sources, recipe, data.workers, say)
+        corpora = [_open(cache / key, number, source.name, recipe.dtype) for number, source in enumerate(sources)]
+        meta = json.loads(made.read_bytes())
+    if not is_given:
         tokenizer.save(folder)
-    with _cache_errors(cache):
-        prepared = _prepare(data, sources, validation, tokenizer, cache, say)
+    languages = languages_of(data, [*validation, *sources])
+    prepared = Prepared(
+        tokenizer=tokenizer,
+        train=corpora,
+        weights=[source.weight for source in sources],
+        validation=texts or [(source, target) for source, target in meta["held_out"]],
+        report=meta["report"],
+        fingerprints={
+            "fingerprint": key,
+            "tokenizer": tokenizer.fingerprint(),
+            "train": [_record(source, len(corpus)) | {"weight": source.weight} for source, corpus in zip(sources, corpora, strict=True)],
+            "validation": [_record(source, len(source)) for source in validation],
+            "report": meta["report"],
+            "languages": languages,
+        },
+        languages=languages,
+    )
     say(prepared.describe())
     return prepared
+
+
+def _record(source: Source, pairs: int) -> dict:
+    return {"name": source.name, "fingerprint": source.fingerprint(), "pairs": pairs}
 
 
 @contextlib.contextmanager
@@ -134,13 +168,9 @@ def _cache_errors(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"the disk is full: free some space, or set data.cache to another folder than {cache}; then start again"
-            ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"data.cache: {error.filename or cache} cannot be written ({error.strerror}): name another folder") from error
-        raise
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise
+        raise UserError(f"data.cache: {error.filename or cache} cannot be written ({error.strerror}): name another folder") from error
 
 
 def cache_folder(data: config.Data) -> Path:
@@ -158,40 +188,31 @@ def cache_folder(data: config.Data) -> Path:
         raise UserError(f"data.cache: there is no home folder for {folder}; set data.cache, $JAXNMT_CACHE or $HOME") from None
 
 
-def _fingerprint(**ingredients) -> str:
+def _key(data: config.Data, sources: list[Source], **settings) -> str:
+    """Return the fingerprint of what is made from the sources with these settings."""
+    texts = [source.fingerprint() for source in sources]
+    ingredients = {"format": _FORMAT, "texts": texts, "cleaning": dataclasses.asdict(data.cleaning), **settings}
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _tokenizer(experiment: config.Experiment, sources: Sequence[Source], folder: Path, cache: Path, say: Say) -> Tokenizer:
-    """Return the tokenizer in the run's `folder`, the given one, one trained earlier on the same text, or a new one."""
+def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
+    """Return the tokenizer that the settings name, one trained earlier on the same text, or a new one."""
     options = experiment.tokenizer
-    if (folder / "tokenizer.json").exists():
-        return load_tokenizer(folder)
     if options.model:
         return train_tokenizer(options, ())
-    key = _fingerprint(
-        format=_FORMAT,
-        texts=[source.fingerprint() for source in sources],
-        tokenizer=dataclasses.asdict(options),
-        cleaning=dataclasses.asdict(experiment.data.cleaning),
-        trainer=sentencepiece.__version__,
-    )
-    cached = cache / "tokenizers" / key
+    key = _key(experiment.data, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__)
+    cached, began = cache / "tokenizers" / key, time.monotonic()
     with files.lock(cached.with_suffix(".lock"), say, WAITING):
-        if not (cached / "tokenizer.json").exists():
-            _train(experiment, sources, say).save(cached)
-        return load_tokenizer(cached)
-
-
-def _train(experiment: config.Experiment, sources: Sequence[Source], say: Say) -> Tokenizer:
-    options, began = experiment.tokenizer, time.monotonic()
-    total = sum(map(len, sources))
-    say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {min(total, options.max_sentences):,} pairs")
-    tokenizer = train_tokenizer(options, _sample(sources, options, experiment.data.cleaning))
-    is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
-    say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
-    return tokenizer
+        if (cached / "tokenizer.json").exists():
+            return load_tokenizer(cached)
+        pairs = min(sum(map(len, sources)), options.max_sentences)
+        say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {pairs:,} pairs")
+        tokenizer = train_tokenizer(options, _sample(experiment, sources))
+        is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+        requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
+        say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
+        tokenizer.save(cached)
+        return tokenizer
 
 
 def _sizes(tokenizer: Tokenizer) -> str:
@@ -199,109 +220,39 @@ def _sizes(tokenizer: Tokenizer) -> str:
     return " and ".join(f"{size:,}" for size in dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size)))
 
 
-def _sample(sources: Sequence[Source], options: config.Tokenizer, rules: config.Cleaning) -> Iterator[tuple[str, str]]:
-    """Yield about `options.max_sentences` cleaned pairs, spread evenly over all sources."""
-    count, total, index = options.max_sentences, sum(map(len, sources)), 0
-    for source in sources:
-        for pair in source.pairs():
-            if total <= count or index * count // total != (index + 1) * count // total:
-                cleaned = clean(pair, rules, options.normalization)
-                if not isinstance(cleaned, Reason):
-                    yield cleaned
-            index += 1
+def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tuple[str, str]]:
+    """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources."""
+    count, total = experiment.tokenizer.max_sentences, sum(map(len, sources))
+    pairs = itertools.chain.from_iterable(source.pairs() for source in sources)
+    for index, pair in enumerate(pairs):
+        if index * count // total != (index + 1) * count // total:
+            cleaned = clean(pair, experiment.data.cleaning, experiment.tokenizer.normalization)
+            if not isinstance(cleaned, Reason):
+                yield cleaned
 
 
-def _prepare(data: config.Data, sources: list[Source], validation: list[Source], tokenizer: Tokenizer, cache: Path, say: Say) -> Prepared:
-    held_out = 0 if validation else data.held_out
-    key = _fingerprint(
-        format=_FORMAT,
-        texts=[source.fingerprint() for source in sources],
-        tokenizer=tokenizer.fingerprint(),
-        cleaning=dataclasses.asdict(data.cleaning),
-        max_length=data.max_length,
-        held_out=held_out,
-    )
-    opened = _open(cache / key, sources)
-    if opened is None:
-        with files.lock(cache / f"{key}.lock", say, WAITING):
-            opened = _open(cache / key, sources)  # another process may have made it meanwhile
-            if opened is None:
-                share = min(1.0, 8 * held_out / sum(map(len, sources)))
-                recipe = shards.Recipe(tokenizer, data.cleaning, data.max_length, share)
-                _make(cache / key, sources, recipe, held_out, data.workers, say)
-                opened = _open(cache / key, sources)
-                assert opened is not None
-    corpora, meta = opened
-    languages = languages_of(data, [*validation, *sources])
-    texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
-    if texts and not any(target for _, target in texts):
-        raise UserError(f"data.validation: the target side of {' '.join(source.name for source in validation)} is empty in every line")
-    return Prepared(
-        tokenizer=tokenizer,
-        train=corpora,
-        weights=[source.weight for source in sources],
-        validation=texts if validation else [(source, target) for source, target in meta["held_out"]],
-        report=meta["report"],
-        fingerprint=key,
-        fingerprints={
-            "fingerprint": key,
-            "tokenizer": tokenizer.fingerprint(),
-            "train": [
-                {"name": source.name, "fingerprint": source.fingerprint(), "weight": source.weight, "pairs": len(corpus)}
-                for source, corpus in zip(sources, corpora, strict=True)
-            ],
-            "validation": [{"name": source.name, "fingerprint": source.fingerprint(), "pairs": len(source)} for source in validation],
-            "report": meta["report"],
-            "languages": languages,
-        },
-        languages=languages,
-    )
+def _open(folder: Path, number: int, name: str, dtype: type) -> Corpus:
+    def read(file: str, dtype: type) -> np.ndarray:
+        # Slices of a memmap are ten times slower.
+        return np.memmap(folder / f"{number}.{file}", dtype, "r").view(np.ndarray)
+
+    source, target = (Side(read(f"{side}.ids", dtype), read(f"{side}.offsets", np.int64)) for side in shards.SIDES)
+    return Corpus(source, target, name)
 
 
-def _open(folder: Path, sources: Sequence[Source]) -> tuple[list[Corpus], dict] | None:
-    """Return the corpora of a cache folder and its `meta.json`; None if the folder is missing or damaged."""
-    try:
-        meta = json.loads((folder / "meta.json").read_bytes())
-        corpora = []
-        for number, (source, counts) in enumerate(zip(sources, meta["corpora"], strict=True)):
-            source_side, target_side = (
-                Side(
-                    _mapped(folder / f"{number}.{side}.ids", meta["dtype"], tokens),
-                    _mapped(folder / f"{number}.{side}.offsets", "int64", counts["pairs"] + 1),
-                )
-                for side, tokens in zip(("source", "target"), counts["tokens"], strict=True)
-            )
-            corpora.append(Corpus(source_side, target_side, source.name))
-        return corpora, meta
-    except (FileNotFoundError, ValueError, KeyError):
-        return None
-
-
-def _mapped(path: Path, dtype: str, length: int) -> np.ndarray:
-    if path.stat().st_size != length * np.dtype(dtype).itemsize:
-        raise ValueError(f"{path} has the wrong size")
-    return np.memmap(path, dtype, "r", shape=(length,)).view(np.ndarray)  # slices of a memmap are ten times slower
-
-
-def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, held_out: int, workers: int, say: Say) -> None:
+def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, workers: int, say: Say) -> None:
     """Make a cache folder: write shards, then merge them. The caller holds the lock."""
     began, total = time.monotonic(), sum(map(len, sources))
     parts = folder.with_name(f"{folder.name}.parts")
+    merged = parts / "merged"
     parts.mkdir(exist_ok=True)
     say(f"reading and tokenising {total:,} pairs")
     shards.make_shards(sources, parts, recipe, workers, say)
-    temporary = folder.with_name(f".{folder.name}")
-    for leftover in (temporary, folder):
+    for leftover in (merged, folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        merge(temporary, sources, parts, recipe, held_out)
-        files.replace(temporary, folder)
-    except (zipfile.BadZipFile, EOFError) as error:
-        shutil.rmtree(parts, ignore_errors=True)
-        raise UserError(f"a shard in {parts} was damaged ({error}) and all were removed: start again") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    merged.mkdir()
+    shards.merge(merged, sources, parts, recipe)
+    files.replace(merged, folder)
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - began
     say(f"prepared {total:,} pairs in {seconds:.1f} s ({total / seconds:,.0f} a second) in {folder}")

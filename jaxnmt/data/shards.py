@@ -1,13 +1,13 @@
-"""Clean and tokenise pairs in chunks, by several processes. Each chunk becomes one file, a shard.
+"""Make the token cache of a corpus: clean and tokenise pairs in chunks, by several processes, then merge the chunks.
 
-Shards are written atomically, so that a killed preparation is resumed where it was. Workers import neither JAX nor the script that started
-them. Memory is bounded: only a few chunks are under way at a time.
+Each chunk becomes one file, a shard. Shards are written atomically, so that a killed preparation is resumed where it was. Workers import
+neither JAX nor the script that started them. Merging drops duplicates and holds out validation pairs.
+
+Memory is bounded: a few chunks are under way at a time, merging holds one shard, and 9 bytes for each pair while duplicates are looked for.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -18,15 +18,16 @@ import sys
 import threading
 import time
 import types
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 
 from jaxnmt.config import Cleaning
-from jaxnmt.data.cleaning import Reason, clean, hashes, pair_key
+from jaxnmt.data.cleaning import Reason, clean, first_occurrences, hashes, pair_key
 from jaxnmt.data.source import Source
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.errors import UserError
@@ -34,11 +35,16 @@ from jaxnmt.io import files
 
 CHUNK = 20_000
 """Pairs in a shard."""
+SIDES = ("source", "target")
 WORTH_WORKERS = 5
 """With fewer chunks than this, the work is done before worker processes have started."""
 TOO_MANY_TOKENS = "too many tokens"
 
 RawPair = tuple[bytes, bytes]
+_Job = tuple[Path, list[RawPair]]
+"""A shard to write, and its pairs."""
+_Shard = tuple[Path, np.ndarray]
+"""The path of a shard, and a mask of those of its pairs that are kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,12 +53,14 @@ class Recipe:
 
     Attributes:
         max_length: most tokens of a side, the end token included.
+        held_out: most pairs that are held out for validation.
         candidates: pairs whose source hash is in the lowest share of all hashes keep their text, because they may be held out.
     """
 
     tokenizer: Tokenizer
     cleaning: Cleaning
     max_length: int
+    held_out: int
     candidates: float
 
     @property
@@ -60,10 +68,9 @@ class Recipe:
         """The type of the ids of both sides."""
         return np.uint16 if max(self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size) <= 1 << 16 else np.uint32
 
-
-def candidates(source_hash: np.ndarray, share: float) -> np.ndarray:
-    """Return a mask of the hashes in the lowest `share` of all possible ones."""
-    return source_hash < np.uint64(share * 2**64) if share < 1 else np.ones(len(source_hash), bool)
+    def may_hold_out(self, source_hash: np.ndarray) -> np.ndarray:
+        """Return a mask of the hashes in the lowest `candidates` of all possible ones."""
+        return source_hash < np.uint64(self.candidates * 2**64) if self.candidates < 1 else np.ones(len(source_hash), bool)
 
 
 def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
@@ -77,31 +84,36 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         dropped: JSON of counts by reason, as uint8.
     """
     cleaned = [clean(pair, recipe.cleaning, recipe.tokenizer.normalization) for pair in pairs]
-    dropped = Counter(str(pair) for pair in cleaned if isinstance(pair, Reason))
+    dropped: Counter[str] = Counter(pair for pair in cleaned if isinstance(pair, Reason))
     texts = [pair for pair in cleaned if not isinstance(pair, Reason)]
     sources = recipe.tokenizer.encode_source([source for source, _ in texts])
     targets = recipe.tokenizer.encode_target([target for _, target in texts])
-    fits = []
-    for source, target in zip(sources, targets, strict=True):
-        is_empty = not source or not target  # a tokenizer may see nothing but spaces in a text
-        is_long = max(len(source), len(target)) + 1 > recipe.max_length
-        fits.append(not is_empty and not is_long)
-        if not fits[-1]:
-            dropped[str(Reason.EMPTY) if is_empty else TOO_MANY_TOKENS] += 1
-    texts = list(itertools.compress(texts, fits))
-    sources, targets = list(itertools.compress(sources, fits)), list(itertools.compress(targets, fits))
+    kept = []
+    for text, source, target in zip(texts, sources, targets, strict=True):
+        # A tokenizer may see nothing but spaces in a text.
+        if not source or not target:
+            dropped[Reason.EMPTY] += 1
+        elif max(len(source), len(target)) + 1 > recipe.max_length:
+            dropped[TOO_MANY_TOKENS] += 1
+        else:
+            kept.append((text, source, target))
+    texts = [text for text, _, _ in kept]
     source_hash = hashes(source for source, _ in texts)
-    candidate_texts = list(itertools.compress(texts, candidates(source_hash, recipe.candidates)))
-    return {
-        "source_ids": np.fromiter(itertools.chain.from_iterable(sources), recipe.dtype),
-        "target_ids": np.fromiter(itertools.chain.from_iterable(targets), recipe.dtype),
-        "source_lengths": np.fromiter(map(len, sources), np.int32, len(sources)),
-        "target_lengths": np.fromiter(map(len, targets), np.int32, len(targets)),
+    arrays = {
         "source_hash": source_hash,
         "pair_hash": hashes(map(pair_key, texts)),
-        "candidate_texts": np.frombuffer(json.dumps(candidate_texts).encode(), np.uint8),
-        "dropped": np.frombuffer(json.dumps(dropped).encode(), np.uint8),
+        "candidate_texts": _json(list(itertools.compress(texts, recipe.may_hold_out(source_hash)))),
+        "dropped": _json(dropped),
     }
+    for position, side in enumerate(SIDES, 1):
+        sentences = [pair[position] for pair in kept]
+        arrays[f"{side}_ids"] = np.fromiter(itertools.chain.from_iterable(sentences), recipe.dtype)
+        arrays[f"{side}_lengths"] = np.fromiter(map(len, sentences), np.int32)
+    return arrays
+
+
+def _json(content: object) -> np.ndarray:
+    return np.frombuffer(json.dumps(content).encode(), np.uint8)
 
 
 def write_shard(path: Path, pairs: Sequence[RawPair], recipe: Recipe) -> int:
@@ -113,7 +125,7 @@ def write_shard(path: Path, pairs: Sequence[RawPair], recipe: Recipe) -> int:
 
 def read_shard(path: Path, *names: str) -> tuple[np.ndarray, ...]:
     """Return arrays of a shard by the names that `tokenise` gave them."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(path) as arrays:
         return tuple(arrays[name] for name in names)
 
 
@@ -128,18 +140,18 @@ def shard_paths(source: Source, number: int, folder: Path) -> list[tuple[Path, i
     return [(folder / f"{number}-{start}-{stop}.npz", start, stop) for start, stop in ranges]
 
 
-def _jobs(missing: Iterable[tuple[Source, Path, int, int]]) -> Iterator[tuple[Path, list[RawPair]]]:
-    """Yield the path and the pairs of each missing shard. Neighbouring shards are read in one pass."""
-    position: tuple[Source | None, int] = (None, 0)
-    pairs: Iterator[RawPair] = iter(())
-    for source, path, start, stop in missing:
-        if position != (source, start):
-            pairs = source.pairs(start)
-        chunk = list(itertools.islice(pairs, stop - start))
-        if len(chunk) < stop - start:
-            raise UserError(f"{source.name} ended after {start + len(chunk):,} of {len(source):,} pairs: it was changed while it was read")
-        position = (source, stop)
-        yield path, chunk
+def _jobs(missing: Iterable[tuple[Source, Path, int, int]]) -> Iterator[_Job]:
+    """Yield the path and the pairs of each missing shard. A source is read in one pass, from its first missing shard on."""
+    for source, group in itertools.groupby(missing, key=lambda shard: shard[0]):
+        shards = list(group)
+        done = shards[0][2]
+        pairs = source.pairs(done)
+        for _, path, start, stop in shards:
+            chunk = list(itertools.islice(pairs, start - done, stop - done))
+            done = start + len(chunk)
+            if done < stop:
+                raise UserError(f"{source.name} ended after {done:,} of {len(source):,} pairs: it was changed while it was read")
+            yield path, chunk
 
 
 def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers: int, say: Callable[[str], None]) -> None:
@@ -170,48 +182,114 @@ def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers
             say(f"tokenised {total - todo + done:,} of {total:,} pairs, {done / (now - began):,.0f} a second")
 
 
-def _in_parallel(
-    jobs: Iterator[tuple[Path, list[RawPair]]], recipe: Recipe, workers: int, work: Callable[..., int] = write_shard
-) -> Iterator[int]:
-    """Run `work` in worker processes, with one more chunk waiting for each, and yield the results as they arrive."""
-    context = multiprocessing.get_context("spawn")  # forking a process that has JAX's threads may hang
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_start_worker)
-    pending: set[concurrent.futures.Future[int]] = set()
+def _in_parallel(jobs: Iterator[_Job], recipe: Recipe, workers: int) -> Iterator[int]:
+    """Write shards in worker processes, with one more chunk waiting for each, and yield the numbers of their pairs."""
+    # Forking a process that has JAX's threads may hang.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
+    pending: deque[Future[int]] = deque()
+    main = sys.modules["__main__"]
     try:
         for path, pairs in jobs:
-            with _hidden_main():
-                pending.add(pool.submit(work, path, pairs, recipe))
+            # A worker that is spawned would import the script in __main__, and with it JAX, or start it again.
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            pending.append(pool.submit(write_shard, path, pairs, recipe))
+            sys.modules["__main__"] = main
             if len(pending) >= 2 * workers:
-                done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in concurrent.futures.as_completed(pending))
+                yield pending.popleft().result()
+        yield from (future.result() for future in pending)
     except BrokenProcessPool as error:
-        raise UserError(
-            "a process that tokenises died (out of memory?): lower data.workers and start again; what is done is kept"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _hidden_main() -> Iterator[None]:
-    """Hide `__main__` while workers are spawned. Otherwise each would import the parent's script, and with it JAX, or start it again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
+        raise UserError("a process that tokenises died (out of memory?): lower data.workers, and start again to resume") from error
     finally:
         sys.modules["__main__"] = main
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and exit when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
 
-    def follow() -> None:
-        parent.join()
-        os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+def _exit_with_parent() -> None:
+    multiprocessing.parent_process().join()  # type: ignore[union-attr]
+    os._exit(1)
+
+
+def merge(folder: Path, sources: list[Source], parts: Path, recipe: Recipe) -> None:
+    """Write the files of a cache folder: `meta.json`, and for source N `N.source.ids`, `N.source.offsets` and those of the target.
+
+    Args:
+        parts: the folder of the shards.
+
+    Raises:
+        UserError: no pair of a source is left, or too few to hold some out.
+    """
+    paths = [[path for path, _, _ in shard_paths(source, number, parts)] for number, source in enumerate(sources)]
+    corpora = [_without_duplicates(group, recipe.cleaning.drop_duplicates) for group in paths]
+    shards = list(itertools.chain.from_iterable(corpora))
+    dropped = Counter(dict.fromkeys([*map(str, Reason), TOO_MANY_TOKENS], 0))
+    for path, keep in shards:
+        dropped.update(read_json(path, "dropped"))
+        dropped[Reason.DUPLICATE] += int(np.sum(~keep))
+    held_out = _hold_out(shards, recipe) if recipe.held_out else []
+    kept = [sum(int(np.sum(keep)) for _, keep in corpus) for corpus in corpora]
+    report = {"read": sum(map(len, sources)), **dropped, "held out": len(held_out), "kept": sum(kept)}
+    for source, pairs in zip(sources, kept, strict=True):
+        if not pairs:
+            numbers = ", ".join(f"{count:,} {what}" for what, count in report.items() if count)
+            remedy = "see data.cleaning and data.max_length, or name data.validation"
+            raise UserError(f"data.train: no pair of {source.name} is left to train on (of all sources: {numbers}): {remedy}")
+    for (number, corpus), side in itertools.product(enumerate(corpora), SIDES):
+        _write(folder / f"{number}.{side}", corpus, side)
+    files.write(folder / "meta.json", json.dumps({"report": report, "held_out": held_out}))
+
+
+def _without_duplicates(paths: Sequence[Path], drop_duplicates: bool) -> list[_Shard]:
+    """Return the shards of one source. Their masks keep the first of equal pairs, or all pairs."""
+    lengths = [len(read_shard(path, "pair_hash")[0]) for path in paths]
+    starts = np.cumsum(lengths)[:-1]
+    keys: np.ndarray = np.empty(sum(lengths), np.uint64)
+    for path, part in zip(paths, np.split(keys, starts), strict=True):
+        part[:] = read_shard(path, "pair_hash")[0]
+    keep = first_occurrences(keys) if drop_duplicates else np.ones(len(keys), bool)
+    return list(zip(paths, np.split(keep, starts), strict=True))
+
+
+def _hold_out(shards: Sequence[_Shard], recipe: Recipe) -> list[list[str]]:
+    """Take the pairs to hold out from the masks of all shards, and return their texts: at most `recipe.held_out`, and a tenth of all.
+
+    They are those whose source sentences have the lowest hashes, so that no sentence is on both sides.
+    """
+    usable = sum(int(np.sum(keep)) for _, keep in shards)
+    limit = min(recipe.held_out, usable // 10)
+    candidates = []
+    for path, keep in shards:
+        (source_hash,) = read_shard(path, "source_hash")
+        candidates.append(source_hash[keep & recipe.may_hold_out(source_hash)])
+    unique, counts = np.unique(np.concatenate(candidates), return_counts=True)
+    # A sentence that is very frequent stays in training.
+    unique, counts = unique[counts <= limit], counts[counts <= limit]
+    chosen = unique[np.cumsum(counts) <= limit]
+    if usable and not len(chosen):
+        raise UserError(f"data.train: {usable:,} pairs are too few to hold some out: name data.validation")
+    texts: list[list[str]] = []
+    for path, keep in shards:
+        (source_hash,) = read_shard(path, "source_hash")
+        held = keep & np.isin(source_hash, chosen)
+        texts += itertools.compress(read_json(path, "candidate_texts"), held[recipe.may_hold_out(source_hash)])
+        keep &= ~held
+    return texts
+
+
+def _write(name: Path, corpus: Sequence[_Shard], side: str) -> None:
+    """Write `name`.ids and `name`.offsets of one side of a corpus."""
+    with files.open_atomic(Path(f"{name}.ids")) as ids, files.open_atomic(Path(f"{name}.offsets")) as offsets:
+        tokens = 0
+        offsets.write(np.int64(tokens).tobytes())
+        for path, keep in corpus:
+            shard_ids, lengths = read_shard(path, f"{side}_ids", f"{side}_lengths")
+            ids.write(shard_ids[np.repeat(keep, lengths)].tobytes())
+            ends = tokens + np.cumsum(lengths[keep], dtype=np.int64)
+            offsets.write(ends.tobytes())
+            tokens += int(lengths[keep].sum())

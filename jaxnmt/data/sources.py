@@ -1,25 +1,32 @@
-"""Open the sources that `data.train`, `data.validation` and `data.test` name (the words are described at `config.Data`)."""
+"""Open the sources that `data.train`, `data.validation` and `data.test` name (the words are described at `config.Data`).
+
+Here are the sources that are text files, plain or compressed, and Python's own pairs. TFDS datasets are in `datasets`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from jaxnmt.config import Data
-from jaxnmt.data.source import Source
-from jaxnmt.data.stat_cache import StatCache
-from jaxnmt.data.text_files import AlignedFiles, TabSeparated
+from jaxnmt.data.source import Source, StatCache
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
-from jaxnmt.io.text import COMPRESSED
+from jaxnmt.io.text import COMPRESSED, existing_file, open_text
 
 OUR_DATASETS = ("multi30k", "phrases")
 
 _DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
+_NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
+# Language, script, region: en, zho_Hans, pt-BR, es-419.
+_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"
+# The script may be in lower case, too: zh-hans.
+_LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"
 
 
 def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) -> list[Source]:
@@ -34,33 +41,36 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) 
         UserError: a word is misspelt, or a file is missing, damaged, or does not match its partner.
     """
     sources: list[Source] = []
-    cache = cache and cache / "texts"
-    first = ""  # the first of two files
-    for word in words:
+    rest = iter(words)
+    for word in rest:
         text, weight = _split_weight(word, field)
-        kind = _kind(text)
-        if first and kind != "file":
-            break
-        if kind == "file" and not first:
+        kind, names = _kind(text), [name for name in text.split(",") if name]
+        if kind == "file":
             if weight is not None:
                 raise UserError(f"{field}: {word}: the weight of two files belongs after the second (a.en a.de@{weight:g})")
-            first = text
-            continue
-        if kind == "file":
-            sources.append(AlignedFiles(first, text, weight or 1.0, field, cache))
-            first = ""
-        elif kind == "files":
-            names = text.split(",")
-            if len(names) != 2 or not all(names):
-                raise UserError(f"{field}: {text} names {len([name for name in names if name])} file(s); two are needed: source,target")
-            sources.append(AlignedFiles(names[0], names[1], weight or 1.0, field, cache))
-        elif kind == "tsv":
-            sources.append(TabSeparated(text, weight or 1.0, field, cache))
-        else:
-            sources.append(_dataset(text, weight or 1.0, field, cache))
-    if first:
-        raise UserError(f"{field}: {first} has no partner: text files come in pairs, source and target (or use a .tsv file)")
+            partner, weight = _split_weight(next(rest, ""), field)
+            if not partner or _kind(partner) != "file":
+                raise UserError(f"{field}: {text} has no partner: text files come in pairs, source and target (or use a .tsv file)")
+            names = [text, partner]
+        elif kind == "files" and len(names) != 2:
+            raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
+        source = _open(kind, names, field, cache and cache / "texts")
+        source.weight = weight or 1.0
+        if not len(source):
+            raise UserError(f"{field}: {source.name} is empty: it has no pairs")
+        sources.append(source)
     return sources
+
+
+def _open(kind: str, names: Sequence[str], field: str, cache: Path | None) -> Source:
+    if kind == "tsv":
+        return TabSeparated(names, languages_of_tsv(names[0]), field, cache)
+    if kind == "dataset":
+        # TFDS takes seconds to import.
+        from jaxnmt.data.datasets import open_dataset
+
+        return open_dataset(names[0], field, cache)
+    return AlignedFiles(names, (language_of(names[0]), language_of(names[1])), field, cache)
 
 
 def sources_of(data: Data, part: str, cache: Path | None = None) -> list[Source]:
@@ -78,37 +88,16 @@ def sources_of(data: Data, part: str, cache: Path | None = None) -> list[Source]
     return [PythonPairs(f"{type(data).__name__}:{part}", pairs)] if (pairs := list(data.pairs(part) or ())) else []
 
 
-class PythonPairs(Source):
-    """Sentence pairs that the user's own `Data` class gives."""
-
-    def __init__(self, name: str, pairs: list[tuple[str, str]]) -> None:
-        super().__init__(name, 1.0, "", "", StatCache(None, "", ()))
-        for number, pair in enumerate(pairs):
-            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, str) and "\n" not in side for side in pair)):
-                raise UserError(f"{name}: pair {number} is {pair!r}; each must be a tuple of two strings without line ends")
-        self._pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        for source, target in self._pairs[start:]:
-            yield source.encode(), target.encode()
-
-    def where(self, index: int) -> str:
-        return f"{self.name}[{index}]"
-
-
 def languages_of(data: Data, sources: Sequence[Source]) -> tuple[str, str]:
     """Return the codes of source and target language: from the settings, otherwise from the first source that knows; "" if unknown."""
-    return (
-        data.source_language or next((s.source_language for s in sources if s.source_language), ""),
-        data.target_language or next((s.target_language for s in sources if s.target_language), ""),
-    )
+    known = [(data.source_language, data.target_language), *(source.languages for source in sources)]
+    source, target = (next(filter(None, codes), "") for codes in zip(*known, strict=True))
+    return source, target
 
 
 def _is_file(text: str) -> bool:
-    with contextlib.suppress(OSError):  # the name is too long, or in a folder that may not be read
+    # The name is too long, or in a folder that may not be read.
+    with contextlib.suppress(OSError):
         return files.to_path(text).is_file()
     return False
 
@@ -137,18 +126,116 @@ def _split_weight(word: str, field: str) -> tuple[str, float | None]:
     text, at, number = word.rpartition("@")
     if not at or "/" in number or _is_file(word):
         return word, None
-    try:
+    weight = math.nan
+    with contextlib.suppress(ValueError):
         weight = float(number)
-    except ValueError:
-        weight = math.nan
     if not (math.isfinite(weight) and weight > 0) or not text:
         raise UserError(f"{field}: the weight {number!r} in {word} must be a number above 0, such as @3 or @0.5")
     return text, weight
 
 
-def _dataset(text: str, weight: float, field: str, cache: Path | None) -> Source:
-    from jaxnmt.data.datasets import open_dataset  # TFDS takes seconds to import
+def language_of(path: str) -> str:
+    """Return the language code in a file name such as `train.en`, `train.en.xz`, `train.en.txt` or `eng_Latn.dev` (FLORES); "" if none."""
+    parts = _parts(path)
+    if len(parts) > 1 and re.fullmatch(_LOOSE_CODE, parts[-1]) and parts[-1] not in _NOT_LANGUAGES:
+        return parts[-1]
+    return next((part for part in reversed(parts) if re.fullmatch(_CODE, part) and not part.islower()), "")
 
-    match = _DATASET.fullmatch(text)
-    assert match is not None
-    return open_dataset(match["name"], match["config"] or "", match["split"] or "train", weight, field, cache)
+
+def languages_of_tsv(path: str) -> tuple[str, str]:
+    """Return the language codes in a TSV's name: `en-tr.tsv` and `train.en-tr.tsv.gz` are `en` and `tr`; ("", "") if none."""
+    matches = (re.fullmatch(rf"({_CODE})[-_]({_CODE})", part) for part in _parts(path))
+    return next(((match[1], match[2]) for match in matches if match), ("", ""))
+
+
+def _parts(path: str) -> list[str]:
+    """Return the parts of a file name between its dots, without the suffixes of plain and compressed text."""
+    suffixes = "|".join(map(re.escape, (*COMPRESSED, ".txt")))
+    return re.sub(f"({suffixes})+$", "", Path(path).name).split(".")
+
+
+def _count_lines(file: Path, field: str) -> int:
+    """Return the number of lines of a file; a last line without a line end counts."""
+    with open_text(file, field) as stream:
+        return sum(1 for _ in stream)
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    return (line.removesuffix(b"\n") for line in stream)
+
+
+class _TextFiles(Source):
+    def __init__(self, names: Sequence[str], languages: tuple[str, str], field: str, cache: Path | None) -> None:
+        self._field = field
+        self._files = [existing_file(name, field) for name in names]
+        super().__init__(",".join(names), languages, StatCache(cache, type(self).__name__, self._files))
+
+    def where(self, index: int) -> str:
+        return " / ".join(f"{file}:{index + 1}" for file in self._files)
+
+
+class AlignedFiles(_TextFiles):
+    """Two text files; line i of one translates line i of the other.
+
+    Raises:
+        UserError: a file cannot be read. When the pairs are counted: their numbers of lines differ.
+    """
+
+    def _count(self) -> int:
+        source, target = (_count_lines(file, self._field) for file in self._files)
+        if source != target:
+            raise UserError(
+                f"{self._field}: {self._files[0]} has {source:,} lines and {self._files[1]} has {target:,}: "
+                "find where they diverge (line i must translate line i, and only \\n ends a line)"
+            )
+        return source
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        with open_text(self._files[0], self._field) as source, open_text(self._files[1], self._field) as target:
+            yield from itertools.islice(zip(_lines(source), _lines(target), strict=True), start, None)
+
+
+class TabSeparated(_TextFiles):
+    """One text file with `source TAB target` on each line. Further columns are ignored, and so are blank lines at the end.
+
+    Raises:
+        UserError: the file cannot be read. When the pairs are counted: another line has no tab.
+    """
+
+    def _count(self) -> int:
+        count = 0
+        with open_text(self._files[0], self._field) as stream:
+            for number, line in enumerate(stream, 1):
+                if b"\t" in line and number == count + 1:
+                    count = number
+                # No tab, or a blank line before this one was not at the end.
+                elif line.strip() or b"\t" in line:
+                    raise UserError(f"{self._field}: {self.name}:{count + 1} has no tab; every line must be: source, tab, target")
+        return count
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        with open_text(self._files[0], self._field) as stream:
+            for line in itertools.islice(_lines(stream), start, len(self)):
+                source, target = line.split(b"\t", 2)[:2]
+                yield source, target
+
+
+class PythonPairs(Source):
+    """Sentence pairs that the user's own `Data` class gives."""
+
+    def __init__(self, name: str, pairs: list[tuple[str, str]]) -> None:
+        super().__init__(name, ("", ""), StatCache(None, "", ()))
+        for number, pair in enumerate(pairs):
+            if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(side, str) and "\n" not in side for side in pair)):
+                raise UserError(f"{name}: pair {number} is {pair!r}; each must be a tuple of two strings without line ends")
+        self._pairs = pairs
+
+    def _count(self) -> int:
+        return len(self._pairs)
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for source, target in self._pairs[start:]:
+            yield source.encode(), target.encode()
+
+    def where(self, index: int) -> str:
+        return f"{self.name}[{index}]"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import collections
 import hashlib
 import io
+import itertools
 import json
-import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import sentencepiece
 
 from jaxnmt import config, errors
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, check_joiner, join, split, word_numbers
+from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, check_joiner, count_tokens, join, split, words_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import canonical, existing_file, normalise
@@ -33,28 +32,17 @@ class Tokenizer:
     Args:
         joiner: how words are split in text that is already split; "" for other text.
         normalization: the Unicode form of text before it is encoded and after it is decoded, see `text.canonical`.
+
+    Attributes:
+        joint: both languages share one vocabulary.
+        pretokenized: the tokenizer works on text that is already split.
+        source_vocab_size, target_vocab_size: number of tokens in each vocabulary.
     """
 
     def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
-
-    @property
-    def joint(self) -> bool:
-        """Whether both languages share one vocabulary."""
-        return self._source is self._target
-
-    @property
-    def pretokenized(self) -> bool:
-        """Whether the tokenizer works on text that is already split."""
-        return self._target.pretokenized
-
-    @property
-    def source_vocab_size(self) -> int:
-        return len(self._source)
-
-    @property
-    def target_vocab_size(self) -> int:
-        return len(self._target)
+        self.joint, self.pretokenized = source is target, isinstance(target, Words)
+        self.source_vocab_size, self.target_vocab_size = len(source), len(target)
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text, without begin and end."""
@@ -86,10 +74,7 @@ class Tokenizer:
         return self._words(self._target, ids)
 
     def _words(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-        def words(ids: Sequence[int]) -> list[str]:
-            return split(normalise(self._decode(vocabulary, ids)))
-
-        return words(ids), word_numbers(ids, words)
+        return words_of(ids, lambda some: split(normalise(self._decode(vocabulary, some))))
 
     def _decode(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
         return canonical(vocabulary.decode(ids), self.normalization)
@@ -100,13 +85,8 @@ class Tokenizer:
 
     def decode_target(self, ids: Iterable[int]) -> str:
         """Return the detokenised text of target ids up to the first EOS; PAD and BOS are skipped. Split words are joined."""
-        kept = []
-        for index in ids:
-            if index == EOS:
-                break
-            if index not in (PAD, BOS):
-                kept.append(int(index))
-        return self._decode(self._target, kept)
+        before_end = itertools.takewhile(lambda index: index != EOS, ids)
+        return self._decode(self._target, [int(index) for index in before_end if index not in (PAD, BOS)])
 
     def readable(self, text: str) -> str:
         """Return text of a corpus in the form of a translation: split words joined, in the tokenizer's Unicode form."""
@@ -114,7 +94,8 @@ class Tokenizer:
 
     def _files(self) -> dict[str, bytes]:
         sides = {"joint": self._source} if self.joint else {"source": self._source, "target": self._target}
-        contents = {f"{side}.{vocabulary.suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
+        suffix = "vocab" if self.pretokenized else "model"
+        contents = {f"{side}.{suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
         description = {"files": list(contents), "joiner": self.joiner}
         if self.normalization != "none":  # older tokenizers did not write it, and keep their fingerprint
             description["normalization"] = self.normalization
@@ -127,30 +108,27 @@ class Tokenizer:
             digest.update(f"{name} {len(data)}\n".encode() + data)
         return digest.hexdigest()
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: Path) -> None:
         """Write `joint.model` or `source.model` and `target.model` (words: `.vocab`), and finally `tokenizer.json`."""
-        folder = files.to_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in self._files().items():
             files.write(folder / name, data)
 
 
-def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+def load_tokenizer(folder: Path) -> Tokenizer:
     """Load what `Tokenizer.save` wrote.
 
     Raises:
         UserError: a file is missing or damaged.
     """
-    folder = files.to_path(folder)
     try:
         description = _description(folder)
-        joiner = description["joiner"]
-        vocabularies = [_load_vocabulary(folder / name, joiner) for name in description["files"]]
-        return Tokenizer(vocabularies[0], vocabularies[-1], joiner, description["normalization"])
-    except FileNotFoundError as error:
-        raise UserError(f"the tokenizer in {folder} is incomplete: {error.filename or error} is missing") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{folder / 'tokenizer.json'} is damaged ({error}): restore it, or remove the folder to train it again") from error
+        vocabularies = [_load_vocabulary(folder / name, description["joiner"]) for name in description["files"]]
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(
+            f"the tokenizer in {folder} is incomplete or damaged ({error}): restore the folder, or remove it to train the tokenizer again"
+        ) from error
+    return Tokenizer(vocabularies[0], vocabularies[-1], description["joiner"], description["normalization"])
 
 
 def _description(folder: Path) -> dict[str, Any]:
@@ -159,7 +137,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 def _load_vocabulary(path: Path, joiner: str) -> Vocabulary:
     data = path.read_bytes()
-    return Words.from_bytes(data, joiner, str(path)) if path.suffix == ".vocab" else Subwords(data, str(path))
+    return Words.from_bytes(data, joiner) if path.suffix == ".vocab" else Subwords(data, str(path))
 
 
 def joiner_of(options: config.Tokenizer) -> str:
@@ -167,14 +145,12 @@ def joiner_of(options: config.Tokenizer) -> str:
     return options.joiner if options.kind == "words" else ""
 
 
-def normalization_of(options: config.Tokenizer, folder: str | os.PathLike[str]) -> str:
+def normalization_of(options: config.Tokenizer, folder: Path) -> str:
     """Return the Unicode form of a run's text: the one its tokenizer names, or the one in the settings if it has no tokenizer yet."""
     try:
-        return _description(files.to_path(folder))["normalization"]
+        return _description(folder)["normalization"]
     except FileNotFoundError:
         return options.normalization
-    except (ValueError, TypeError):
-        return load_tokenizer(folder).normalization  # raises an error that describes the damage
 
 
 def readable(text: str, joiner: str, normalization: str) -> str:
@@ -195,18 +171,19 @@ def train_tokenizer(options: config.Tokenizer, pairs: Iterable[tuple[str, str]])
         return Tokenizer(vocabularies[0], vocabularies[-1], normalization=options.normalization)
     pairs = list(pairs)
     sources, targets = ([canonical(pair[side], options.normalization) for pair in pairs] for side in (0, 1))
-    learn = _learn_words if options.kind == "words" else _learn_subwords
-    if options.joint:
-        sides = [learn(options, [*sources, *targets], "both languages")]
-    else:
-        sides = [learn(options, sources, "the source language"), learn(options, targets, "the target language")]
-    return Tokenizer(sides[0], sides[-1], joiner_of(options), options.normalization)
+    texts = {"both languages": sources + targets} if options.joint else {"the source language": sources, "the target language": targets}
+    learnt = [_learn(options, own, whose) for whose, own in texts.items()]
+    return Tokenizer(learnt[0], learnt[-1], joiner_of(options), options.normalization)
+
+
+def _learn(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Vocabulary:
+    if not any(text.split() for text in texts):
+        raise UserError(f"no vocabulary can be made for {whose}: no text is left to make it from")
+    return _learn_words(options, texts, whose) if options.kind == "words" else _learn_subwords(options, texts, whose)
 
 
 def _learn_words(options: config.Tokenizer, texts: Sequence[str], whose: str) -> Words:
-    counts = collections.Counter(token for text in texts for token in split(text) if "\n" not in token)
-    if not counts:
-        raise UserError(f"no vocabulary can be made for {whose}: no text is left to make it from")
+    counts = count_tokens(texts)
     check_joiner(counts, options.joiner, f"the training text of {whose}")
     ranked = sorted(counts, key=lambda token: (-counts[token], token))
     return Words(ranked[: options.vocab_size - len(SPECIAL)] if options.vocab_size else ranked, options.joiner)
@@ -243,8 +220,6 @@ def _learn_subwords(options: config.Tokenizer, texts: Sequence[str], whose: str)
                 f"tokenizer.vocab_size {options.vocab_size} is too small for {whose}: characters, bytes and special tokens alone need "
                 f"{needed[1]}; raise it, or lower tokenizer.character_coverage"
             ) from error
-        if "sentences_.empty()" in str(error) or "all_chars_count" in str(error):
-            raise UserError(f"no tokenizer can be trained for {whose}: no text is left to train it on") from error
         reason = re.sub(r"^\w+: \S+\(\d+\) ", "", errors.first_line(error))  # without the place in SentencePiece's source
         raise UserError(f"SentencePiece could not train a tokenizer for {whose} ({reason}): check the settings tokenizer.*") from error
     return Subwords(model.getvalue())

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import collections
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import sentencepiece
 
@@ -26,18 +26,13 @@ class Subwords:
         UserError: `model` is not a SentencePiece model, or its special ids are not padding 0, begin 1, end 2, unknown 3.
     """
 
-    suffix = "model"
-    pretokenized = False
-
     def __init__(self, model: bytes, name: str = "SentencePiece model") -> None:
         self._model = model
+        self._processor = processor = sentencepiece.SentencePieceProcessor()
         try:
-            if not model:
-                raise RuntimeError("empty")
-            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+            processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise UserError(f"{name} is not a SentencePiece model, or is damaged: train or fetch it again") from error
-        processor = self._processor
         found = processor.pad_id(), processor.bos_id(), processor.eos_id(), processor.unk_id()
         if found != (PAD, BOS, EOS, UNK):
             raise UserError(
@@ -81,37 +76,23 @@ class Words:
         joiner: marks a split inside a word, see `join`; `decode` joins words by it.
     """
 
-    suffix = "vocab"
-    pretokenized = True
-
     def __init__(self, tokens: Sequence[str], joiner: str) -> None:
         self._tokens = [*SPECIAL, *tokens]
         self._joiner = joiner
         self._ids = {token: index for index, token in enumerate(self._tokens) if index >= len(SPECIAL)}
 
     @classmethod
-    def from_bytes(cls, data: bytes, joiner: str, name: str) -> Words:
+    def from_bytes(cls, data: bytes, joiner: str) -> Words:
         """Read what `to_bytes` wrote.
 
         Raises:
-            UserError: it is not UTF-8, its first four lines are not the special tokens, or a token occurs twice.
+            ValueError: it is not a whole vocabulary.
         """
-        try:
-            lines = data.decode().split("\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not UTF-8: a vocabulary has one token a line") from error
+        lines = data.decode().split("\n")
         tokens = lines[len(SPECIAL) : -1]
-        if tuple(lines[: len(SPECIAL)]) != SPECIAL or lines[-1]:
-            raise UserError(
-                f"{name} is not a whole vocabulary: it must start with {', '.join(SPECIAL)}, one token a line, and end with \\n"
-            )
-        if len(set(tokens)) < len(tokens):
-            twice = next(token for token, count in collections.Counter(tokens).items() if count > 1)
-            raise UserError(f"{name} has the token {twice!r} twice: remove one of the lines")
+        if tuple(lines[: len(SPECIAL)]) != SPECIAL or lines[-1] or len(set(tokens)) < len(tokens):
+            raise ValueError(f"a vocabulary starts with {', '.join(SPECIAL)}, has each token once, one a line, and ends with a line end")
         return cls(tokens, joiner)
-
-    def __reduce__(self):
-        return Words, (self._tokens[len(SPECIAL) :], self._joiner)
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -128,8 +109,7 @@ class Words:
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """Return the joined words of a text, and for each of its tokens the number of its word."""
-        tokens = split(text)
-        return split(self._joined(tokens)), word_numbers(tokens, lambda rest: split(self._joined(rest)))
+        return words_of(split(text), lambda tokens: split(self._joined(tokens)))
 
     def _joined(self, tokens: Sequence[str]) -> str:
         return join(" ".join(tokens), self._joiner)
@@ -162,9 +142,9 @@ def link(joiner: str) -> str:
     return " " if _is(joiner, SPACER) else f" ?{JOINER} ?" if _is(joiner, JOINER) else re.escape(joiner)
 
 
-def restores_text(joiner: str) -> bool:
-    """Return whether `join` restores the original text. With "@@ ", punctuation stays separate from the words, as the tokenizer left it."""
-    return _is(joiner, SPACER) or _is(joiner, JOINER)
+def stays_split(pretokenized: bool, joiner: str) -> bool:
+    """Return whether text is split and `join` does not restore it. With "@@ ", punctuation stays separate from the words."""
+    return pretokenized and not (_is(joiner, SPACER) or _is(joiner, JOINER))
 
 
 def _is(joiner: str, mark: str) -> bool:
@@ -216,17 +196,20 @@ def split(text: str) -> list[str]:
     return [token for token in text.split(" ") if token]
 
 
-Token = TypeVar("Token")
+def count_tokens(lines: Iterable[str]) -> collections.Counter[str]:
+    """Return how often each token occurs in split text."""
+    return collections.Counter(token for line in lines for token in split(line))
 
 
-def word_numbers(tokens: Sequence[Token], words: Callable[[Sequence[Token]], list[str]]) -> list[int]:
-    """Return for each token the number of its word, from 0.
+def words_of(tokens: Sequence[Any], formed: Callable[[Sequence[Any]], list[str]]) -> tuple[list[str], list[int]]:
+    """Return the words that tokens form, and for each token the number of its word, from 0.
 
     Words are counted from the end: a token belongs to the first of the words that it and all later tokens form. A token that only marks the
     start of a word therefore belongs to the word that follows.
 
     Args:
-        words: returns the words that tokens form.
+        formed: returns the words that some of the tokens form.
     """
-    left = [len(words(tokens[start:])) for start in range(len(tokens))]
-    return [max(0, min(left[0] - rest, left[0] - 1)) for rest in left]
+    words = formed(tokens)
+    left = [len(formed(tokens[start:])) for start in range(len(tokens))]
+    return words, [max(0, min(len(words) - rest, len(words) - 1)) for rest in left]

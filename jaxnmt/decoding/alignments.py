@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
-from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding.translator import Translation, Translator, bucket, padded_rows
+from jaxnmt.data.special_tokens import BOS, EOS
+from jaxnmt.decoding.translator import Translation, Translator, groups, pad, padded_rows
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.axes import path_name
-
-_SOWN = "attention/0"  # 0: what is sown comes in a tuple
 
 
 class Alignment(NamedTuple):
@@ -77,26 +76,16 @@ class Aligner:
             words, word_of = self.tokenizer.target_words(ids)
             target_word_T += [len(target) + word for word in word_of]
             target += words
-        tokens_TS: np.ndarray = np.zeros((len(target_word_T), len(source_word_S)), np.float32)
-        t = s = 0
-        for part in weights:
-            tokens_TS[t : t + part.shape[0], s : s + part.shape[1]] = part
-            t, s = t + part.shape[0], s + part.shape[1]
+        tokens_TS = scipy.linalg.block_diag(*weights)
         return Alignment(source, target, of_words(tokens_TS, target_word_T, source_word_S, len(target), len(source)))
 
     def _weights(self, parts: Sequence[tuple[list[int], list[int]]], rows: int) -> list[np.ndarray]:
         """Return the attention between the tokens of each (source, target), without end tokens, in the order given."""
         found: list[Any] = [None] * len(parts)
-        order = sorted(range(len(parts)), key=lambda i: tuple(map(len, parts[i])))
-        for start in range(0, len(order), rows):
-            group = order[start : start + rows]
-            count, longest = padded_rows(len(group), rows), [max(len(parts[i][side]) for i in group) + 1 for side in (0, 1)]
-            source: np.ndarray = np.full((count, bucket(longest[0])), PAD, np.int32)
-            target: np.ndarray = np.full((count, bucket(longest[1])), PAD, np.int32)
-            source[:, 0], target[:, 0] = EOS, BOS
-            for row, (ids, translated) in enumerate(parts[i] for i in group):
-                source[row, : len(ids) + 1] = [*ids, EOS]
-                target[row, 1 : len(translated) + 1] = translated
+        for group in groups([tuple(map(len, pair)) for pair in parts], rows):
+            count = padded_rows(len(group), rows)
+            source = pad([[*parts[i][0], EOS] for i in group], count, EOS)
+            target = pad([[BOS, *parts[i][1]] for i in group], count, BOS)
             weights_BTS = jax.device_get(self._attention(self.params, {"encoder_input_tokens": source, "decoder_input_tokens": target}))
             for row, i in enumerate(group):
                 found[i] = weights_BTS[row, : len(parts[i][1]), : len(parts[i][0])]
@@ -112,8 +101,9 @@ def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     Raises:
         UserError: the model's `attention_module` sows nothing.
     """
-    leaves = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(model.attention(params, batch))}
-    layers = {name: x for name, x in leaves.items() if f"/{name}".endswith(f"/{model.attention_module}/{_SOWN}")}
+    sown = f"/{model.attention_module}/attention/0"  # 0: what is sown comes in a tuple
+    leaves = {f"/{path_name(path)}": x for path, x in jax.tree_util.tree_leaves_with_path(model.attention(params, batch))}
+    layers = {name: x for name, x in leaves.items() if name.endswith(sown)}
     if not layers:
         raise UserError(
             "--alignments needs attention over the source, and this model has none "
@@ -130,8 +120,6 @@ def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S:
     """
     if not targets or not sources:
         return np.zeros((targets, sources), np.float32)
-    summed: np.ndarray = np.zeros((tokens_TS.shape[0], sources), np.float32)
-    np.add.at(summed.T, np.asarray(source_word_S, int), tokens_TS.T)
-    words: np.ndarray = np.zeros((targets, sources), np.float32)
-    np.add.at(words, np.asarray(target_word_T, int), summed)
-    return words / np.maximum(np.bincount(np.asarray(target_word_T, int), minlength=targets), 1)[:, None]
+    # 1 where a token belongs to a word.
+    source_SW, target_TW = np.eye(sources)[source_word_S], np.eye(targets)[target_word_T]
+    return (target_TW.T @ tokens_TS @ source_SW / np.maximum(target_TW.sum(0), 1)[:, None]).astype(np.float32)

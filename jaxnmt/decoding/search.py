@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +21,13 @@ from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
 BLOCK = 128  # words among which `top_k` looks for the largest first
+_take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Hypotheses:
+class Hypotheses(NamedTuple):
     """The translations of each sentence, best first.
 
     Attributes:
@@ -69,9 +68,7 @@ class SearchOptions:
     processors: tuple[LogitProcessor, ...] = ()
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Beams:
+class Beams(NamedTuple):
     """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
 
     Attributes:
@@ -157,14 +154,14 @@ def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beam
     empty = jax.tree.map(lambda x: jnp.repeat(x, W, 0), model.start(params, memory, T))
     carry = jax.tree.map(lambda new, old: jax.lax.dynamic_update_slice(new, old, (0,) * old.ndim), empty, beams.carry)
     longer = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2])))  # noqa: E731
-    done = dataclasses.replace(beams.done, tokens_BWT=longer(beams.done.tokens_BWT))
-    return dataclasses.replace(beams, carry=carry, live_BWT=longer(beams.live_BWT), done=done)
+    done = beams.done._replace(tokens_BWT=longer(beams.done.tokens_BWT))
+    return beams._replace(carry=carry, live_BWT=longer(beams.live_BWT), done=done)
 
 
 def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
     last_BW = jax.lax.dynamic_index_in_dim(beams.live_BWT, beams.t - 1, axis=2, keepdims=False)
     logits_RV, carry = model.step(params, memory, beams.carry, last_BW.reshape(-1))
-    return _choose(options, logits_RV, limits_B, dataclasses.replace(beams, carry=carry))
+    return _choose(options, logits_RV, limits_B, beams._replace(carry=carry))
 
 
 def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
@@ -174,18 +171,17 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     ended_BC = tokens_BC == EOS
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
     counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
-    history_BCT = jnp.take_along_axis(beams.live_BWT, parents_BC[..., None], 1).at[:, :, t].set(tokens_BC)
+    history_BCT = _take(beams.live_BWT, parents_BC).at[:, :, t].set(tokens_BC)
     done = _merge(beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), length_penalty(t + 1, options.length_penalty))
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
-    live_BWT = jnp.take_along_axis(history_BCT, keep_BW[..., None], 1)
+    live_BWT = _take(history_BCT, keep_BW)
     carry = beams.carry
     if beams.live_BWT.shape[1] > 1:
-        kept_BW = jnp.take_along_axis(parents_BC, keep_BW, 1)
-        rows_R = (jnp.arange(B)[:, None] * W + kept_BW).reshape(-1)
+        rows_R = (jnp.arange(B)[:, None] * W + _take(parents_BC, keep_BW)).reshape(-1)
         carry = jax.tree.map(lambda x: x[rows_R], carry)
     ended_B = beams.ended_B + counts_BC.sum(1)
     after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B)
-    return dataclasses.replace(after, open_B=beams.open_B & _goes_on(options, limits_B, after))
+    return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
 def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
@@ -228,7 +224,7 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
     values_BC, best = jax.lax.top_k(values, C)
-    return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), jnp.take_along_axis(jnp.pad(tokens.reshape(B, -1), short), best, 1)
+    return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -244,8 +240,8 @@ def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
-    scores = jnp.concatenate([done.scores_BW, jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)], 1)
-    scores_BW, best = jax.lax.top_k(scores, done.scores_BW.shape[1])
-    tokens = jnp.concatenate([done.tokens_BWT, history_BCT], 1)
-    log_probs = jnp.concatenate([done.log_probs_BW, log_probs_BC], 1)
-    return Hypotheses(jnp.take_along_axis(tokens, best[..., None], 1), scores_BW, jnp.take_along_axis(log_probs, best, 1))
+    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)
+    new = Hypotheses(history_BCT, scores_BC, log_probs_BC)
+    both = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), done, new)
+    _, best_BW = jax.lax.top_k(both.scores_BW, done.scores_BW.shape[1])
+    return jax.tree.map(lambda x: _take(x, best_BW), both)

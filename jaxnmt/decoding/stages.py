@@ -17,8 +17,8 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 SMALLEST = 8
 """Rows below which a batch is not halved: a step of fewer takes as long."""
-ROOM = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-"""Tokens that the caches have room for."""
+ROOM = 16
+"""Tokens that the smallest caches have room for. Others have room for twice, four times, ... as many."""
 
 
 class StagedSearch:
@@ -61,7 +61,10 @@ class StagedSearch:
 
 
 def _with_room(options: SearchOptions, tokens: int) -> SearchOptions:
-    return dataclasses.replace(options, max_length=next(room for room in ROOM if room >= tokens))
+    room = ROOM
+    while room < tokens:
+        room *= 2
+    return dataclasses.replace(options, max_length=room)
 
 
 def _select(memory: Any, limits_B: jax.Array, beams: Beams, sentences: int, keep: jax.Array) -> Any:

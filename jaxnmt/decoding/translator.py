@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +21,8 @@ from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 
-LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)  # source positions that searches are compiled for
+LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Source positions that searches are compiled for."""
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
@@ -47,14 +49,7 @@ class Translator:
     length limit are arguments of the program.
     """
 
-    def __init__(
-        self,
-        model: Seq2Seq,
-        params: Any,
-        tokenizer: Tokenizer,
-        max_length: int,
-        warn: Callable[[str], None] = log.warn,
-    ):
+    def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, max_length: int, warn: Callable[[str], None] = log.warn) -> None:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
         Args:
@@ -66,7 +61,7 @@ class Translator:
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.warn = warn
-        self._processors: dict[cfg.Decoding, tuple[LogitProcessor, ...]] = {}
+        self.processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
         if self.mesh is None:
             self._search: Callable[..., Hypotheses] = StagedSearch(model)
@@ -89,12 +84,10 @@ class Translator:
             found[row].append(translations)
         return [_joined(parts) for parts in found]
 
-    def processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
-        """Return the logit processors of the user's own `Decoding` class; made once, so that a search is compiled once."""
-        if decoding not in self._processors:
-            make = getattr(decoding, "processors", None)
-            self._processors[decoding] = tuple(make(self.tokenizer)) if make else ()
-        return self._processors[decoding]
+    def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
+        """Return the logit processors of the user's own `Decoding` class."""
+        make = getattr(decoding, "processors", None)
+        return tuple(make(self.tokenizer)) if make else ()
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         """Return the tokens of a line, in as many parts as the model needs to read it."""
@@ -113,36 +106,23 @@ class Translator:
     def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]
-        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
-        for start in range(0, len(order), decoding.batch_size):
-            group = order[start : start + decoding.batch_size]
-            length = bucket(max(len(sentences[i]) for i in group) + 1)
+        for group in groups(list(map(len, sentences)), decoding.batch_size):
             rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
-            tokens: np.ndarray = np.full((rows, length), PAD, np.int32)
+            tokens = pad([[*sentences[i], EOS] for i in group], rows, EOS)
             limits: np.ndarray = np.ones(rows, np.int32)
-            for row, i in enumerate(group):
-                tokens[row, : len(sentences[i]) + 1] = [*sentences[i], EOS]
-                limits[row] = output_limit(len(sentences[i]), decoding)
-            tokens[len(group) :, 0] = EOS  # rows to fill the shape: empty sentences that end at once
-            options = SearchOptions(
-                decoding.beam_size,
-                target_length(length, decoding),
-                float(decoding.length_penalty),
-                float(decoding.patience),
-                decoding.n_best,
-                self.processors(decoding),
-            )
-            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, *self._laid_out(tokens, limits)))
+            limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
+            batch = {"encoder_input_tokens": tokens, "limits": limits}
+            if self.mesh is not None:
+                batch = to_mesh(batch, self.mesh)
+            limits_B, room = batch.pop("limits"), target_length(tokens.shape[1], decoding)
+            numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
+            options = SearchOptions(decoding.beam_size, room, *numbers, self.processors(decoding))
+            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, limits_B))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
-
-    def _laid_out(self, tokens: np.ndarray, limits: np.ndarray):
-        arrays = {"encoder_input_tokens": tokens, "limits": limits}
-        batch = arrays if self.mesh is None else to_mesh(arrays, self.mesh)
-        return batch, batch.pop("limits")
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
@@ -158,6 +138,22 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, par
         return search(model, options, params, batch, limits_B, mesh)
 
     return per_device(find, mesh)((options, params), batch, limits_B)
+
+
+def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
+    """Yield the indices of the lengths, similar ones together, at most `size` at a time."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray:
+    """Return the ids of sentences as int32 (rows, `bucket` of the longest). Further rows have only the token `first`."""
+    tokens: np.ndarray = np.full((rows, bucket(max(map(len, sentences)))), PAD, np.int32)
+    tokens[len(sentences) :, 0] = first
+    for row, ids in enumerate(sentences):
+        tokens[row, : len(ids)] = ids
+    return tokens
 
 
 def padded_rows(count: int, most: int, devices: int = 1) -> int:
@@ -195,14 +191,7 @@ def _joined(parts: list[list[Translation]]) -> list[Translation]:
     """Return the translations of a line from those of its parts: the k-th best of each, one after the other."""
     if not parts:
         return [Translation("", 0.0)]
-    if len(parts) == 1:
-        return parts[0]
     return [
-        Translation(
-            " ".join(part.text for part in chosen),
-            sum(part.score for part in chosen),
-            tuple(token for part in chosen for token in part.tokens),
-            tuple(pair for part in chosen for pair in part.parts),
-        )
-        for chosen in zip(*parts, strict=False)
+        Translation(" ".join(texts), sum(scores), tuple(itertools.chain(*tokens)), tuple(itertools.chain(*pairs)))
+        for texts, scores, tokens, pairs in (zip(*chosen, strict=True) for chosen in zip(*parts, strict=False))
     ]

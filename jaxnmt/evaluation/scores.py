@@ -1,16 +1,23 @@
-"""Compute BLEU, chrF++ and TER with sacreBLEU, each with the signature that makes it reproducible.
+"""Score one system, or several on one test set with their 95 % intervals and paired tests against the first.
 
-References are lists of lines, one list for each reference translation, as sacreBLEU takes them.
+BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible. The command
+`sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits. References are lists of lines, one list for
+each reference translation, as sacreBLEU takes them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
 
 from jaxnmt.errors import UserError
 
 References = Sequence[Sequence[str]]
+MetricName = Literal["bleu", "chrf", "chrf++", "ter"]
+TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +48,33 @@ class Scores:
         return "\n".join([*rows, f"{self.sentences} sentences", *([self.note] if self.note else [])])
 
 
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """One system's score by one metric.
+
+    Attributes:
+        score: of the whole test set.
+        mean, ci: of bootstrap resamples of its sentences: their mean, and half the width of the interval that holds 95 % of them.
+        p: how likely a difference from the baseline as large as this one is by chance; None for the baseline itself.
+        p_holm: p corrected for the number of systems that are compared (Holm 1979).
+    """
+
+    score: float
+    mean: float
+    ci: float
+    p: float | None = None
+    p_holm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricResult:
+    """One metric for every system, the baseline first; `signature` as sacreBLEU writes it."""
+
+    name: str
+    signature: str
+    estimates: tuple[Estimate, ...]
+
+
 def score(hypotheses: Sequence[str], references: References, tokenize: str, note: str = "") -> Scores:
     """Return corpus scores of detokenised translations.
 
@@ -53,12 +87,8 @@ def score(hypotheses: Sequence[str], references: References, tokenize: str, note
     Raises:
         UserError: there is nothing to score, or the numbers differ.
     """
-    from sacrebleu.metrics.chrf import CHRF
-    from sacrebleu.metrics.ter import TER
-
-    check(hypotheses, references)
-    metrics = {"BLEU": bleu_metric(tokenize), "chrF++": CHRF(word_order=2), "TER": TER()}
-    return Scores(tuple(_score(name, metric, hypotheses, references) for name, metric in metrics.items()), len(hypotheses), note)
+    metrics = [_score(name, hypotheses, references, tokenize) for name in ("BLEU", "chrF++", "TER")]
+    return Scores(tuple(metrics), len(hypotheses), note)
 
 
 def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
@@ -67,21 +97,29 @@ def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Sc
     Raises:
         UserError: as `score`.
     """
+    return _score("BLEU", hypotheses, references, tokenize)
+
+
+def _score(name: str, hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
     check(hypotheses, references)
-    return _score("BLEU", bleu_metric(tokenize), hypotheses, references)
+    found = metric(name.lower(), tokenize)
+    value = found.corpus_score(hypotheses, references).score
+    return Score(name, value, str(found.get_signature()))
 
 
-def _score(name: str, metric, hypotheses: Sequence[str], references: References) -> Score:
-    value = metric.corpus_score(hypotheses, references).score
-    return Score(name, value, str(metric.get_signature()))
+def metric(name: str, tokenize: str, references: References | None = None) -> Any:
+    """Return one of sacreBLEU's metrics.
 
+    Args:
+        name: "bleu", "chrf", "chrf++" or "ter".
+        tokenize: sacreBLEU's name of BLEU's tokenizer.
+        references: they are counted once for several systems. None: each score takes its own.
+    """
+    from sacrebleu import BLEU, CHRF, TER
 
-def bleu_metric(tokenize: str, references: References | None = None):
-    """Return sacreBLEU's BLEU with one of its tokenizers. If `references` are given, they are counted once for several systems."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    # force: no warning that the text looks tokenized; the note already says so
-    return BLEU(tokenize=tokenize, force=True, references=references)
+    if name == "bleu":  # force: no warning that the text looks tokenized; the note already says so
+        return BLEU(tokenize=tokenize, force=True, references=references)
+    return TER(references=references) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=references)
 
 
 def check(hypotheses: Sequence[str], references: References) -> None:
@@ -95,3 +133,78 @@ def check(hypotheses: Sequence[str], references: References) -> None:
             raise UserError(f"{len(hypotheses)} translations cannot be scored against {len(each)} references: one for each is needed")
     if not hypotheses or not references:
         raise UserError("there is nothing to score: no sentences")
+
+
+def paired(
+    hypotheses: Sequence[Sequence[str]],
+    references: References,
+    metrics: Sequence[MetricName],
+    test: TestName,
+    tokenize: str,
+    samples: int = 0,
+) -> tuple[MetricResult, ...]:
+    """Score systems and test each against the first.
+
+    The tests are paired bootstrap resampling (Koehn 2004) and approximate randomisation (Riezler and Maxwell 2005). The seed is
+    sacreBLEU's: 12345, or $SACREBLEU_SEED.
+
+    Args:
+        hypotheses: each system's translations, one for each sentence; the baseline's first.
+        references: one or several translations of each sentence.
+        metrics: which metrics, in this order.
+        test: which paired test.
+        tokenize: sacreBLEU's name of BLEU's tokenizer.
+        samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
+
+    Raises:
+        UserError: there is nothing to score, or the numbers of sentences differ.
+    """
+    for translations in hypotheses:
+        check(translations, references)
+    return _tested(hypotheses, {name: metric(name, tokenize, references) for name in metrics}, test, samples)
+
+
+def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References, tokenize: str) -> MetricResult:
+    """Score systems of several runs each by BLEU over all their translations, and test each against the first as `paired` does.
+
+    Sentences are resampled, each with every run's translation of it: more runs measure a system better, but do not add sentences.
+
+    Args:
+        systems: for each system and each of its runs a translation of each sentence; the baseline first.
+        references: one or several translations of each sentence.
+        tokenize: sacreBLEU's name of BLEU's tokenizer.
+    """
+    bleu = metric("bleu", tokenize, references)
+    counts = bleu._extract_corpus_statistics
+
+    def added_up(sentences, references):
+        return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
+
+    bleu._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
+    return _tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": bleu}, "paired-bootstrap", 0)[0]
+
+
+def _tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:
+    from sacrebleu.significance import PairedTest
+
+    named = [(str(number), translations) for number, translations in enumerate(systems)]
+    kind = "bs" if test == "paired-bootstrap" else "ar"
+    # approximate randomisation gives no interval of its own: sacreBLEU then draws 1,000 resamples besides
+    run = PairedTest(named, metrics, references=None, test_type=kind, n_samples=samples, n_ar_confidence=0 if kind == "ar" else -1)
+    signatures, results = run()
+    return tuple(MetricResult(name, str(signature), _estimates(results[name])) for name, signature in signatures.items())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the k-th smallest of m is multiplied by m - k + 1; none falls below a smaller one's, none exceeds 1."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
+        corrected[place] = largest
+    return corrected
+
+
+def _estimates(results: Sequence) -> tuple[Estimate, ...]:
+    corrected = [None, *holm([result.p_value for result in results[1:]])]  # the baseline has no p
+    pairs = zip(results, corrected, strict=True)
+    return tuple(Estimate(float(r.score), float(r.mean), float(r.ci), r.p_value, p) for r, p in pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import pathlib
@@ -13,10 +12,10 @@ from jaxnmt.config import Experiment
 from jaxnmt.data import identity
 from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
-from jaxnmt.data.vocabulary import check_joiner, split
+from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import Scores, score
-from jaxnmt.evaluation.tokenization import choose, of_split_text
+from jaxnmt.evaluation.tokenization import choose
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
 _SPLIT_NOTE = {
@@ -33,12 +32,12 @@ class TestSet:
         name: the sources, as the user named them.
         sources: the sentences.
         references: one list of lines for each reference, a line for each sentence; pieces of words are joined.
-        pretokenized: the text was already split, into words or pieces.
         languages: codes of source and target, "" if unknown.
+        pretokenized: the text was already split, into words or pieces.
         tokenize, source_tokenize: sacreBLEU's names of the tokenizers for BLEU and for the words of the sources.
         note: lines for people about how the text is scored.
         targets: the first reference as a model writes it, pieces of words not joined.
-        normalization: the Unicode form of the references, and of translations that are scored against them; see `lines.canonical`.
+        normalization: the Unicode form of the references, and of translations that are scored against them; see `text.canonical`.
     """
 
     __test__ = False  # pytest would collect it
@@ -46,57 +45,37 @@ class TestSet:
     name: str
     sources: list[str]
     references: list[list[str]]
-    pretokenized: bool
     languages: tuple[str, str]
-    tokenize: str
-    source_tokenize: str
-    note: str
+    pretokenized: bool = False
+    tokenize: str = ""
+    source_tokenize: str = ""
+    note: str = ""
     targets: Sequence[str] = ()
     normalization: str = "none"
+
+    def with_tokenizers(self, wanted: str = "", words_split: bool = False) -> TestSet:
+        """Return the test set with its tokenizers, and with notes about them before its own.
+
+        Args:
+            wanted: sacreBLEU's tokenizer that the user wants; "" to choose one.
+            words_split: words are already split from punctuation, so BLEU must not split them again.
+
+        Raises:
+            UserError: every reference is empty, or there is no such tokenizer.
+        """
+        lines = list(itertools.chain.from_iterable(self.references))
+        if not any(line.strip() for line in lines):
+            raise UserError(f"{self.name}: all references are empty, so there is nothing to score against")
+        split_text = "none" if words_split else ""
+        chosen = choose(self.languages[1], lines, wanted or split_text)
+        split_note = _SPLIT_NOTE[chosen.name == "none"] if self.pretokenized else ""
+        note = "\n".join(filter(None, [split_note, chosen.note, chosen.other_metrics, self.note]))
+        source_tokenize = choose(self.languages[0], self.sources, split_text).name
+        return dataclasses.replace(self, tokenize=chosen.name, source_tokenize=source_tokenize, note=note)
 
     def score(self, translations: Sequence[str]) -> Scores:
         """Return BLEU, chrF++ and TER of a translation of each sentence."""
         return score(translations, self.references, self.tokenize, self.note)
-
-
-def make(
-    name: str,
-    sources: list[str],
-    references: list[list[str]],
-    languages: tuple[str, str],
-    *,
-    pretokenized: bool = False,
-    words_split: bool = False,
-    tokenize: str = "",
-    notes: Sequence[str] = (),
-    targets: Sequence[str] = (),
-    normalization: str = "none",
-) -> TestSet:
-    """Return a test set with its tokenizers.
-
-    Args:
-        name: the sources, as the user named them.
-        sources: the sentences.
-        references: one list of lines for each reference.
-        languages: codes of source and target, "" if unknown.
-        pretokenized: the text was already split, into words or pieces.
-        words_split: words are already split from punctuation, so BLEU must not split them again.
-        tokenize: sacreBLEU's tokenizer that the user wants; "" to choose one.
-        notes: lines for people.
-        targets: the first reference as a model writes it.
-        normalization: the Unicode form of the references.
-
-    Raises:
-        UserError: every reference is empty, or there is no such tokenizer.
-    """
-    if not any(line.strip() for lines in references for line in lines):
-        raise UserError(f"{name}: all references are empty, so there is nothing to score against")
-    split_text = "none" if words_split else ""
-    chosen = choose(languages[1], list(itertools.chain.from_iterable(references)), tokenize or split_text)
-    split_note = [_SPLIT_NOTE[chosen.name == "none"]] if pretokenized else []
-    note = "\n".join(filter(None, [*split_note, chosen.note, chosen.other_metrics, *notes]))
-    source_tokenize = choose(languages[0], sources, split_text).name
-    return TestSet(name, sources, references, pretokenized, languages, chosen.name, source_tokenize, note, targets, normalization)
 
 
 def open_test_set(
@@ -128,27 +107,25 @@ def open_test_set(
     """
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
-    targets = [[target for _, target in pairs], *(_further(file, name, len(pairs)) for file in references)]
+    sources, targets = [source for source, _ in pairs], [[target for _, target in pairs]]
+    targets += [_further(file, name, len(pairs)) for file in references]
     joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
     pretokenized = experiment.tokenizer.kind == "words"
     if pretokenized:
-        for text, lines in zip((name, name, *references), ([source for source, _ in pairs], *targets), strict=True):
+        for text, lines in zip((name, name, *references), (sources, *targets), strict=True):
             check_joiner(count_tokens(lines), joiner, text)
-    notes = []
-    if form == "nfc" and not all(unicodedata.is_normalized("NFC", line) for lines in targets for line in lines):
-        notes.append("the references are scored in Unicode NFC, as the run writes text")
-    return make(
+    composed = form == "nfc" and not all(unicodedata.is_normalized("NFC", line) for lines in targets for line in lines)
+    test = TestSet(
         name,
-        [source for source, _ in pairs],
+        sources,
         [[readable(line, joiner, form) for line in lines] for lines in targets],
         (languages[0], target_language or languages[1]),
-        pretokenized=pretokenized,
-        words_split=of_split_text(pretokenized, joiner) == "none",
-        tokenize=tokenize,
-        notes=notes,
+        pretokenized,
+        note="the references are scored in Unicode NFC, as the run writes text" if composed else "",
         targets=[canonical(target, form) for target in targets[0]],
         normalization=form,
     )
+    return test.with_tokenizers(tokenize, stays_split(pretokenized, joiner))
 
 
 def _pairs(
@@ -181,8 +158,3 @@ def _further(file: str, name: str, sentences: int) -> list[str]:
             f"--references: {file} has {len(lines):,} lines, but {name} has {sentences:,} sentences: one line for each is needed"
         )
     return lines
-
-
-def count_tokens(lines: Sequence[str]) -> collections.Counter[str]:
-    """Return how often each token occurs in split text."""
-    return collections.Counter(token for line in lines for token in split(line))

@@ -7,10 +7,12 @@ import importlib.util
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from jaxnmt.data.vocabulary import restores_text
 from jaxnmt.errors import UserError
+
+Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]
+"""A tokenizer of sacreBLEU, by its name; "": chosen by the text."""
 
 
 class Tokenization(NamedTuple):
@@ -68,11 +70,6 @@ def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization
         label = f"labelled {language}" if language else "not named"
         notes.insert(0, f"the text is in {script} script and its language is {label}: BLEU's tokenizer is {name}, by the script")
     return Tokenization(name, "\n".join(notes), others)
-
-
-def of_split_text(pretokenized: bool, joiner: str) -> str:
-    """Return "none" if the text is pre-tokenized and stays so after its subwords are joined, otherwise ""."""
-    return "none" if pretokenized and not restores_text(joiner) else ""
 
 
 def base(language: str) -> str:

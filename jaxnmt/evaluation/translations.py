@@ -7,6 +7,7 @@ KEY is a fingerprint of the sentences, the checkpoint, the decoding settings and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -26,7 +27,8 @@ def kept(run: Path, found: Found, sources: Sequence[str], decoding: Decoding, tr
     ingredients = [__version__, found.name, found.checksum, settings, *sources]
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
     file = run / "translations" / f"{key}.json"
-    if (lines := _read(file, len(sources))) is not None:
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged
+        lines = json.loads(file.read_text(encoding="utf-8"))["translations"]
         say(f"{run}: translations of {found.name} found in {file}")
         return lines
     say(f"{run}: translating {len(sources):,} sentences")
@@ -38,12 +40,3 @@ def kept(run: Path, found: Found, sources: Sequence[str], decoding: Decoding, tr
     except OSError as error:  # it may be somebody else's run
         say(f"the translations are not kept: {file} cannot be written ({error.strerror})")
     return lines
-
-
-def _read(file: Path, count: int) -> list[str] | None:
-    """Return the translations in a file, or None if it is missing or incomplete."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))["translations"]
-    except (OSError, ValueError, KeyError):
-        return None
-    return found if len(found) == count else None

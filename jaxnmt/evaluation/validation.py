@@ -3,68 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxnmt.config import Experiment
-from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.vocabulary import stays_split
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
-from jaxnmt.evaluation.tokenization import choose, of_split_text
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.evaluation.tokenization import choose
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, replicated
+from jaxnmt.training.loop import Trainer
 
 
 class ValidationTranslator:
     """Translates with one translator for a whole run, so that its searches are compiled once.
 
-    Args:
-        say: is called with a line for people, once, if the script of the references decides how BLEU splits them.
+    If the script of the references decides how BLEU splits them, it says so once.
 
     Attributes:
         signature: sacreBLEU's signature of the last validation's BLEU.
     """
 
-    def __init__(self, say: Callable[[str], None] = log.say) -> None:
-        self.signature = ""
-        self._say, self._tokenize = say, ""
+    def __init__(self) -> None:
+        self.signature = self._tokenize = ""
         self._translator: Translator | None = None
         self._lay_out: Callable[[Any], Any] | None = None
 
-    def __call__(
-        self,
-        experiment: Experiment,
-        model: Seq2Seq,
-        tokenizer: Tokenizer,
-        params: Any,
-        pairs: Sequence[tuple[str, str]],
-        languages: tuple[str, str],
-    ) -> tuple[list[str], float]:
-        """Return translations of the source sides, and their BLEU against the target sides, as `jaxnmt evaluate --split validation` does
-        it, with validation.beam_size.
+    def __call__(self, trainer: Trainer, params: Any) -> tuple[list[str], float]:
+        """Return translations of the validation sentences, and their BLEU, as `jaxnmt evaluate --split validation` computes it, but with
+        validation.beam_size.
 
         Args:
+            trainer: its experiment, its unstacked model and its data are used.
             params: layers unstacked.
-            pairs: validation sentences and their references.
-            languages: codes of source and target.
         """
+        config, data, tokenizer = trainer.config, trainer.data, trainer.data.tokenizer
         if self._translator is None:
             quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
-            self._translator = Translator(model, params, tokenizer, experiment.data.max_length, warn=quiet)
+            self._translator = Translator(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
         self._translator.params = self._whole(params)
-        decoding = dataclasses.replace(experiment.decoding, beam_size=experiment.validation.beam_size, n_best=1)
-        candidates = self._translator.translate([source for source, _ in pairs], decoding)
+        decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1)
+        candidates = self._translator.translate([source for source, _ in data.validation], decoding)
         self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]
-        references = [tokenizer.readable(target) for _, target in pairs]
+        references = [tokenizer.readable(target) for _, target in data.validation]
         if not self._tokenize:
-            chosen = choose(languages[1], references, of_split_text(tokenizer.pretokenized, tokenizer.joiner))
+            split_text = "none" if stays_split(tokenizer.pretokenized, tokenizer.joiner) else ""
+            chosen = choose(data.languages[1], references, split_text)
             self._tokenize = chosen.name
             if chosen.note:
-                self._say(chosen.note)
+                log.say(chosen.note)
         score = bleu(hypotheses, [references], self._tokenize)
         self.signature = score.signature
         return hypotheses, score.value

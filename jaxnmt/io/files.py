@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import pathlib
@@ -62,17 +61,10 @@ def open_atomic(path: pathlib.Path) -> Iterator[IO[bytes]]:
 def replace(source: pathlib.Path, target: pathlib.Path) -> None:
     """Rename a file or a folder and sync the parent folder, so that a power cut does not undo the rename."""
     os.replace(source, target)
-    try:
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:  # not every folder can be opened and synced
         folder = os.open(target.parent, os.O_RDONLY)
-    except PermissionError:  # the folder may be writable but not readable
-        return
-    try:
+        stack.callback(os.close, folder)
         os.fsync(folder)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 import pathlib
 import select
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,16 +35,8 @@ def line_batches(name: str, size: int) -> Iterator[list[str]]:
     except OSError as error:
         raise UserError(f"--input {name} cannot be read: {error.strerror or error}") from None
     shown = "stdin" if name in STANDARD else name
-    batches = _stream_batches(file, shown, size) if _is_stream(file) else _file_batches(text.decompressed(file, shown, "--input"), size)
+    batches = _file_batches(text.decompressed(file, shown, "--input"), size) if file.seekable() else _stream_batches(file, shown, size)
     return ([text.decode(line) for line in batch] for batch in batches)
-
-
-def _is_stream(file: Any) -> bool:
-    """Return whether a file is a terminal, a pipe or a socket."""
-    try:
-        return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    except (AttributeError, OSError):  # an object in memory, or a file in a bucket
-        return False
 
 
 def _file_batches(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
@@ -56,9 +46,8 @@ def _file_batches(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
 
 
 def _stream_batches(stream: Any, name: str, size: int) -> Iterator[list[bytes]]:
-    if stream.peek(1):  # waits for the first bytes
-        content = text.decompressed(stream, name, "--input")
-        yield from _arriving(stream, size) if content is stream else _file_batches(content, size)
+    content = text.decompressed(stream, name, "--input")  # waits for the first bytes
+    yield from _arriving(stream, size) if content is stream else _file_batches(content, size)
 
 
 def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
@@ -66,25 +55,22 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     unfinished: list[bytes] = []  # blocks of a line whose end has not arrived; joined once, when it has
     deadline = 0.0
-    buffered = file.read1(1 << 16)  # Python's buffer, which `select` does not see; nothing is put there from here on
-    while True:
-        timeout = max(0.0, deadline - time.monotonic()) if lines else None
-        if not buffered and (len(lines) >= size or not select.select([file], [], [], timeout)[0]):
+    while block := file.read1():  # at most one read of the pipe, and nothing stays in Python's buffer, which `select` does not see
+        if not lines:
+            deadline = time.monotonic() + GATHER
+        first, *others = block.split(b"\n")
+        unfinished.append(first)
+        if others:
+            *whole, rest = others
+            lines += [b"".join(unfinished), *whole]
+            unfinished = [rest]
+        while len(lines) >= size or (lines and not select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]):
             yield lines[:size]
             lines, deadline = lines[size:], time.monotonic() + GATHER
-        elif block := buffered or os.read(file.fileno(), 1 << 16):
-            buffered = b""
-            if not lines:
-                deadline = time.monotonic() + GATHER
-            *ends, rest = block.split(b"\n")
-            if ends:
-                lines += [b"".join([*unfinished, ends[0]]), *ends[1:]]
-                unfinished = []
-            unfinished += [rest] if rest else []
-        else:
-            break
-    if last := [*lines, b"".join(unfinished)] if unfinished else lines:
-        yield last
+    if last := b"".join(unfinished):
+        lines.append(last)
+    if lines:
+        yield lines
 
 
 @contextlib.contextmanager
@@ -119,7 +105,7 @@ def _write_stdout(line: str) -> None:
 
 def discard(stream: TextIO) -> None:
     """Redirect a stream to /dev/null. Otherwise Python's flush at exit fails and changes the exit status."""
-    with contextlib.suppress(io.UnsupportedOperation, ValueError):  # not a file, or closed
+    with contextlib.suppress(ValueError):  # not a file, or closed
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
@@ -127,13 +113,9 @@ def discard(stream: TextIO) -> None:
 
 def is_closed_pipe(stream: TextIO) -> bool:
     """Return whether a stream is a pipe that nobody reads any more, without writing to it."""
-    try:
-        if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
-            return False
-    except (io.UnsupportedOperation, ValueError):  # not a file, or closed
-        return False
     poll = select.poll()
-    poll.register(stream, 0)
+    with contextlib.suppress(ValueError):  # not a file, or closed
+        poll.register(stream, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
@@ -141,7 +123,7 @@ class TolerantStream:
     """A text stream that never raises OSError: it calls `on_error` with the first one, and discards what is written later."""
 
     def __init__(self, stream: TextIO, on_error: Callable[[OSError], None]):
-        self._stream, self._on_error, self._failed = stream, on_error, False
+        self._stream, self._on_error = stream, on_error
 
     def write(self, text: str) -> int:
         """Write text."""
@@ -153,12 +135,9 @@ class TolerantStream:
         self._try(self._stream.flush)
 
     def _try(self, call: Callable[..., Any], *arguments: str) -> None:
-        if self._failed:
-            return
         try:
             call(*arguments)
         except OSError as error:
-            self._failed = True
             discard(self._stream)
             self._on_error(error)
 

@@ -7,9 +7,7 @@ grow with the file. Only b"\\n" ends a line, so that no other character can shif
 from __future__ import annotations
 
 import bz2
-import contextlib
 import difflib
-import functools
 import gzip
 import importlib
 import io
@@ -58,10 +56,11 @@ class _Compression(NamedTuple):
 
 def _open_zstandard(raw: BinaryIO) -> Any:
     # The package `zstandard` is no alternative: it accepts a truncated file as complete.
-    for module in ("compression.zstd", "backports.zstd"):  # the standard library from Python 3.14 on, and its backport
-        with contextlib.suppress(ImportError):
-            return importlib.import_module(module).open(raw)
-    raise UserError("reading Zstandard files needs the package backports.zstd: pip install backports.zstd")
+    try:
+        module = importlib.import_module("compression.zstd")  # from Python 3.14 on
+    except ImportError:
+        module = importlib.import_module("backports.zstd")
+    return module.open(raw)
 
 
 _COMPRESSIONS = {
@@ -99,8 +98,6 @@ def existing_file(name: str, field: str) -> pathlib.Path:
             raise UserError(f"{field}: {name} is a folder, not a file: name the files in it")
         if file.exists():
             raise UserError(f"{field}: {name} is not a regular file, and it must be read more than once: write it to a file first")
-        if not file.parent.is_dir():
-            raise UserError(f"{field}: there is no file {name} (nor a folder {file.parent})")
         near = difflib.get_close_matches(file.name, [other.name for other in file.parent.iterdir()], n=1)
     except OSError as error:
         raise UserError(f"{field}: {name} cannot be opened ({error.strerror}): check the path") from None
@@ -127,45 +124,40 @@ def decompressed(raw: Any, name: str, field: str) -> BinaryIO:
         UserError: as `open_text`.
     """
     raw = raw if hasattr(raw, "peek") else io.BufferedReader(raw)  # files in buckets lack `peek`
-    try:
+    head = raw.peek(_HEAD)[:_HEAD]
+    if compression := _compression_of(head):
+        raw = io.BufferedReader(_Decompressed(compression, raw, f"{field}: {name}"), _BLOCK)
         head = raw.peek(_HEAD)[:_HEAD]
-        compression = next((each for each in _COMPRESSIONS.values() if each.magic.match(head)), None)
-        if compression is None:
-            if named := _COMPRESSIONS.get(pathlib.PurePath(name).suffix):
-                raise UserError(f"{field}: {name} is not {named.name} data, as its name says: fetch it again, or rename it if it is text")
-            _refuse_other_than_text(head, name, field)
-            return raw
-        text = io.BufferedReader(_Decompressed(compression, raw, name, field), _BLOCK)
-        head = text.peek(_HEAD)[:_HEAD]
-        if any(each.magic.match(head) for each in _COMPRESSIONS.values()):
+        if _compression_of(head):
             raise UserError(f"{field}: {name} is compressed twice: decompress it once")
-        _refuse_other_than_text(head, name, field)
-        return text
-    except UserError:
-        raw.close()
-        raise
+    elif named := _COMPRESSIONS.get(pathlib.PurePath(name).suffix):
+        raise UserError(f"{field}: {name} is not {named.name} data, as its name says: fetch it again, or rename it if it is text")
+    _refuse_other_than_text(head, name, field)
+    return raw
+
+
+def _compression_of(head: bytes) -> _Compression | None:
+    return next((each for each in _COMPRESSIONS.values() if each.magic.match(head)), None)
 
 
 class _Decompressed(io.RawIOBase):
     """The content of a compressed file. Reading raises UserError if the file is damaged."""
 
-    def __init__(self, compression: _Compression, raw: BinaryIO, name: str, field: str) -> None:
-        self._raw, self._compression, self._where = raw, compression.name, f"{field}: {name}"
-        self._file = self._try(functools.partial(compression.open, raw))
-
-    def _try(self, read: Callable[[], Any]) -> Any:
+    def __init__(self, compression: _Compression, raw: BinaryIO, where: str) -> None:
+        self._raw, self._compression, self._where = raw, compression.name, where
         try:
-            return read()
-        except UserError as error:
-            raise UserError(f"{self._where}: {error}") from None
-        except Exception as error:  # each library raises its own
-            raise UserError(f"{self._where} is not a whole {self._compression} file ({error}): fetch or compress it again") from error
+            self._file = compression.open(raw)
+        except ImportError:
+            raise UserError(f"{where} is {compression.name} data, which needs a package: pip install backports.zstd") from None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._try(functools.partial(self._file.readinto, buffer))
+        try:
+            return self._file.readinto(buffer)
+        except Exception as error:  # each library raises its own
+            raise UserError(f"{self._where} is not a whole {self._compression} file ({error}): fetch or compress it again") from error
 
     def close(self) -> None:
         self._raw.close()

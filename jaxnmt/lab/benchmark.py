@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -11,29 +12,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from jaxnmt import __version__, errors
-from jaxnmt import config as cfg
+from jaxnmt import Experiment, Hook, UserError, __version__
 from jaxnmt.config.fields import leaves
-from jaxnmt.models.accounting import parameter_count, training_flops
+from jaxnmt.models.seq2seq import parameter_count, training_flops
 from jaxnmt.parallel import compiler
-from jaxnmt.training.hooks import FinishedStep, Hook, SkippedSteps, Stop
+from jaxnmt.training.hooks import FinishedStep, SkippedSteps, Stop
 from jaxnmt.training.loop import Trainer
 from jaxnmt.training.metrics import peak_flops
 
 IMPORTED = time.perf_counter()
-
-
-class Step(NamedTuple):
-    """One optimizer step: when the host received its result, and the contents of its batch."""
-
-    finished: float
-    positions: int
-    source_tokens: int
-    target_tokens: int
 
 
 class Timer(Hook):
@@ -41,25 +32,23 @@ class Timer(Hook):
 
     Attributes:
         begun: when the training began, after compiling.
-        done: each step's results, in order.
+        done: each step, in order, and when the host received its results.
     """
 
     def __init__(self, seconds: float):
         self.seconds = seconds
-        self.done: list[Step] = []
+        self.done: list[tuple[float, FinishedStep]] = []
 
     def start(self, trainer: Trainer) -> None:
         self.begun = time.perf_counter()
 
     def record(self, trainer: Trainer, finished: FinishedStep) -> None:
-        shape, metrics = finished.batch.shape, finished.metrics
-        source, target = int(metrics.source_tokens), int(metrics.sums.tokens)
-        self.done.append(Step(time.perf_counter(), shape.rows * (shape.source + shape.target), source, target))
+        self.done.append((time.perf_counter(), finished))
         if len(self.done) == 1:
             trainer.clock.take_window()  # the first batch and the first step are start-up
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
-        if self.done and time.perf_counter() - self.done[0].finished > self.seconds:
+        if self.done and time.perf_counter() - self.done[0][0] > self.seconds:
             trainer.stop("measured")
         return False
 
@@ -72,7 +61,7 @@ class Measurement(Trainer):
             self.signals.leave("the measurement is not finished", self.display.say)
 
 
-def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
+def benchmark(experiment: Experiment, seconds: float) -> dict[str, Any]:
     """Train for some time in a temporary folder.
 
     The first step counts as start-up; speed, padding and waiting are those of the later steps.
@@ -94,38 +83,46 @@ def benchmark(experiment: cfg.Experiment, seconds: float) -> dict[str, Any]:
         trainer = Measurement(experiment, Path(folder), [Stop(), SkippedSteps(), timer], progress=True, signals=True)
         trainer.run()
     if len(timer.done) < 3:
-        raise errors.UserError(f"{len(timer.done)} steps are too few to tell a speed: allow more --run-time or more --training.steps")
+        raise UserError(f"{len(timer.done)} steps are too few to tell a speed: allow more --run-time or more --training.steps")
     return {
         **_speed(trainer, timer.done),
         "first_step_begun_s": timer.begun - process_began,
-        "first_step_finished_s": timer.done[0].finished - process_began,
+        "first_step_finished_s": timer.done[0][0] - process_began,
         "compile_s": trainer.programs.seconds,
         **_memory(),
         "shapes": [list(shape) for shape in trainer.plan.shapes],
-        "parameters": parameter_count(trainer.abstract.params),
-        **environment(),
+        "parameters": parameter_count(trainer.programs.abstract.params),
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxnmt": __version__,
     }
 
 
-def _speed(trainer: Trainer, done: list[Step]) -> dict[str, Any]:
+def _speed(trainer: Trainer, done: list[tuple[float, FinishedStep]]) -> dict[str, Any]:
     """Return speed, padding and waiting of all steps but the first."""
-    starts, steps = [step.finished for step in done], done[1:]
-    seconds = starts[-1] - starts[0]
-    source, target = sum(step.source_tokens for step in steps), sum(step.target_tokens for step in steps)
-    rates = [step.target_tokens / (step.finished - start) for start, step in zip(starts, steps, strict=False)]
+    times, steps = [at for at, _ in done], [step for _, step in done[1:]]
+    shapes, targets = [step.batch.shape for step in steps], [int(step.metrics.sums.tokens) for step in steps]
+    seconds, source, target = times[-1] - times[0], sum(int(step.metrics.source_tokens) for step in steps), sum(targets)
+    rates = [tokens / (after - before) for tokens, (before, after) in zip(targets, itertools.pairwise(times), strict=True)]
+    positions = sum(shape.rows * (shape.source + shape.target) for shape in shapes)
     peak = peak_flops()
     return {
         "target_tokens_per_s": target / seconds,
         "target_tokens_per_s_median": statistics.median(rates),
         "source_tokens_per_s": source / seconds,
-        "steps": len(steps),
+        "steps": len(rates),
         "seconds": seconds,
         "target_tokens": target,
         "source_tokens": source,
         "utilisation": training_flops(trainer.model, source, target) / seconds / peak,
         "peak_flops": peak,
-        "padding": 1 - (source + target) / sum(step.positions for step in steps),
-        "input_wait": min(trainer.clock.take_window().waited / seconds, 1.0),
+        "padding": 1 - (source + target) / positions,
+        "input_wait": min(trainer.clock.take_window()[1] / seconds, 1.0),
     }
 
 
@@ -137,21 +134,6 @@ def _memory() -> dict[str, int]:
     return record | ({"peak_device_memory_bytes": max(device)} if device else {})
 
 
-def environment() -> dict[str, Any]:
-    """Describe the machine, the versions and the time."""
-    devices = jax.devices()
-    return {
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "devices": f"{len(devices)} {devices[0].device_kind}",
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxnmt": __version__,
-    }
-
-
 def process_age() -> float:
     """Return the seconds since this process started; without /proc, since this module was imported."""
     try:
@@ -161,7 +143,7 @@ def process_age() -> float:
         return time.perf_counter() - IMPORTED
 
 
-def append(record: dict[str, Any], experiment: cfg.Experiment, name: str, path: Path) -> None:
+def append(record: dict[str, Any], experiment: Experiment, name: str, path: Path) -> None:
     """Append a line to a JSON Lines file: the record, the config's name and every setting."""
     path.parent.mkdir(parents=True, exist_ok=True)
     settings = {field: value for field, _, value in leaves(experiment)}

@@ -1,8 +1,10 @@
-"""Line charts with bands, scatter plots and heat maps, as SVG; and their numbers, as CSV."""
+"""Figures and tables: line charts with bands, scatter plots and heat maps, as SVG; their numbers, as CSV; tables on the terminal."""
 
 from __future__ import annotations
 
 import csv
+import dataclasses
+import html
 import io
 import re
 import statistics
@@ -32,21 +34,16 @@ def line(points: Sequence[Sequence[float]]) -> Line:
 
 def over_seeds(curves: Sequence[Mapping[float, float]]) -> Line:
     """Return the mean of several {x: y}, at the x that all have, with a band of one standard deviation."""
-    shared = sorted(set.intersection(*(set(curve) for curve in curves)))
     points = []
-    for x in shared:
-        values = [curve[x] for curve in curves]
-        mean, width = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    for x in sorted(set.intersection(*map(set, curves))):
+        mean, width = mean_and_deviation([curve[x] for curve in curves])
         points.append((x, mean, mean - width, mean + width))
     return line(points)
 
 
-class Point(NamedTuple):
-    """A point of a scatter plot and its label."""
-
-    name: str
-    x: float
-    y: float
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation, which is 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 class Grid(NamedTuple):
@@ -66,9 +63,8 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # a dashed line leaves a line beneath it visible
-            axes.plot(
-                line.x, line.y, linestyle=dash, color=colour, label=_plain(name), marker="o" if len(line.x) < 30 else "", markersize=3
-            )
+            marker = "o" if len(line.x) < 30 else ""
+            axes.plot(line.x, line.y, linestyle=dash, color=colour, label=_plain(name), marker=marker, markersize=3)
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=_plain(title), xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         values = sorted({value for line in lines.values() for value in line.x})
@@ -83,15 +79,15 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
     return _drawn(title, 4.2, draw)
 
 
-def scatter(groups: Mapping[str, Sequence[Point]], title: str, x: str, y: str) -> str:
-    """Return labelled points in two dimensions, one colour per group, as one SVG."""
+def scatter(groups: Mapping[str, Mapping[str, Sequence[float]]], title: str, x: str, y: str) -> str:
+    """Return points (x, y), each with a label, as one SVG: one colour per group."""
 
     def draw(figure) -> None:
         axes = figure.subplots()
         for colour, (group, points) in zip(COLOURS, groups.items(), strict=False):
-            axes.scatter([point.x for point in points], [point.y for point in points], s=8, color=colour, label=_plain(group))
-            for point in points:
-                axes.annotate(_plain(point.name), (point.x, point.y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=colour)
+            axes.scatter([x for x, _ in points.values()], [y for _, y in points.values()], s=8, color=colour, label=_plain(group))
+            for name, point in points.items():
+                axes.annotate(_plain(name), point, xytext=(3, 3), textcoords="offset points", fontsize=8, color=colour)
         axes.set(title=_plain(title), xlabel=x, ylabel=y)
         axes.margins(0.08)
         axes.grid(alpha=0.25)
@@ -111,9 +107,8 @@ def heat_maps(grids: Mapping[str, Grid], title: str, x: str, y: str, low: float,
         figure.suptitle(_plain(title), fontsize="large")
         panels = figure.subplots(len(grids), squeeze=False, height_ratios=[max(3, len(grid.values)) for grid in grids.values()])[:, 0]
         for axes, (name, grid) in zip(panels, grids.items(), strict=True):
-            shown = axes.imshow(
-                grid.values, vmin=low, vmax=high, cmap="RdBu_r" if low < 0 else "Blues", aspect="auto", interpolation="none"
-            )
+            colours = "RdBu_r" if low < 0 else "Blues"
+            shown = axes.imshow(grid.values, vmin=low, vmax=high, cmap=colours, aspect="auto", interpolation="none")
             axes.set_title(_plain(name), fontsize="medium", loc="left")
             axes.set(ylabel=y)
             axes.spines[:].set_visible(False)
@@ -141,31 +136,28 @@ def _write_in(axes, grid: Grid, low: float, high: float) -> None:
 
 
 def _drawn(title: str, height: float, draw: Callable[[Any], None]) -> str:
-    """Return a matplotlib figure as SVG, 7.5 inches wide and `height` inches high."""
+    """Return a matplotlib figure as SVG without an XML header, as wide as its container, with a label for screen readers.
+
+    `height` is that of a figure 7.5 inches wide.
+    """
     import matplotlib
     from matplotlib.figure import Figure  # pyplot would set a backend for the whole process
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
-    with matplotlib.rc_context(style):
+    settings = {"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 11, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(settings):
         figure = Figure(figsize=(7.5, height), layout="constrained")
         draw(figure)
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
-    return _scaling(out.getvalue(), title)
+    svg = out.getvalue()
+    svg = re.sub(r' width="[^"]*" height="[^"]*"', "", svg[svg.index("<svg") :], count=1)
+    style = "max-width: 46rem; width: 100%; background: #fff"
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}" style="{style}"', 1)
 
 
 def _plain(text: str) -> str:
     """Return text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
-
-
-def _scaling(svg: str, title: str) -> str:
-    """Return an SVG without its XML header, as wide as its container, with a label for screen readers."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    label = title.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{label}" style="max-width: 46rem; width: 100%; background: #fff"', 1)
 
 
 def lines_csv(lines: Mapping[str, Line]) -> str:
@@ -178,3 +170,51 @@ def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([header, *rows])
     return out.getvalue()
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text. The first column names the rows, the others are numbers; `note` is printed below."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def __str__(self) -> str:
+        widths = [max(map(len, column)) for column in zip(self.header, *self.rows, strict=True)]
+        lines = []
+        for first, *rest in (self.header, *self.rows):
+            numbers = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([f"{first:<{widths[0]}}", *numbers]).rstrip())
+        lines.insert(1, "-" * max(map(len, lines)))
+        return "\n".join(filter(None, [self.title, *lines, self.note]))
+
+
+Report = tuple[dict[str, str], Table]
+"""Figures and numbers, by the suffix or name of the file, and a table for the terminal."""
+
+
+def span(first: int, last: int) -> str:
+    """Return "4–7", or "4" if both are equal."""
+    return f"{first}" if first == last else f"{first}–{last}"
+
+
+def show(tables: Iterable[Table]) -> None:
+    """Print tables to stdout: with rich on a terminal, else as plain text."""
+    from rich import box, console, table
+    from rich.text import Text  # rich must not read [brackets] as markup
+
+    terminal = console.Console(highlight=False)
+    for each in tables:
+        if not terminal.is_terminal:
+            print(f"{each}\n")
+            continue
+        drawn = table.Table(box=box.SIMPLE_HEAD, title=Text(each.title), title_justify="left", title_style="bold", pad_edge=False)
+        for number, name in enumerate(each.header):
+            drawn.add_column(Text(name), justify="right" if number else "left", overflow="fold")
+        for row in each.rows:
+            drawn.add_row(*map(Text, row))
+        terminal.print(drawn)
+        if each.note:
+            terminal.print(Text(f"{each.note}\n", style="dim"))

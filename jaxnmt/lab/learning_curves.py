@@ -5,41 +5,45 @@ from __future__ import annotations
 import itertools
 import math
 import pathlib
-from typing import Literal
+from collections.abc import Mapping
 
 import numpy as np
 
-from jaxnmt.errors import UserError
-from jaxnmt.lab.figures import Line, line
+from jaxnmt import UserError
+from jaxnmt.lab import figures
+from jaxnmt.lab.options import Curves
 from jaxnmt.runs.directory import read_metrics
 
-Against = Literal["epoch", "step", "tokens", "minutes"]
-Metric = Literal["bleu", "loss"]
 X = {"epoch": "epoch", "step": "step", "tokens": "target tokens trained on", "minutes": "minutes of training"}
 Y = {"bleu": "validation BLEU", "loss": "validation loss, nats a token"}
 
 
-def curve(run: pathlib.Path, against: Against, metric: Metric) -> Line:
-    """Return a run's validation scores against the training done until then. Minutes exclude compiling, validating and saving.
+def report(runs: Mapping[str, pathlib.Path], options: Curves) -> dict[str, str]:
+    """Return a chart of runs and its numbers, by the suffix of their files: validation scores against the training done until then.
+
+    Minutes exclude compiling, validating and saving.
 
     Raises:
-        UserError: the run has no validation with this metric yet.
+        UserError: a run has no validation with this metric yet.
     """
-    trained, records = _trained(run, against), read_metrics(run, "validation")
-    scores = [(trained(record["step"]), y) for record in records if (y := record.get(metric)) is not None and math.isfinite(y)]
-    if not scores:
-        raise UserError(f"{run} has no validation with a {metric} yet, so there is no curve: train on, or choose another --metric")
-    return line([(x, y, y, y) for x, y in scores])
+    lines = {label: _curve(run, options) for label, run in runs.items()}
+    chart = figures.chart(lines, "Learning curves", X[options.against], Y[options.metric])
+    return {".svg": chart, ".csv": figures.lines_csv(lines)}
 
 
-def _trained(run: pathlib.Path, against: Against):
-    """Return a function from a step to the training done until then, interpolated between logged steps."""
+def _curve(run: pathlib.Path, options: Curves) -> figures.Line:
+    """Return a run's curve. What was trained until a validation is interpolated between logged steps."""
     records = read_metrics(run, "train")
-    steps = [0, *(record["step"] for record in records)]
-    values = {
+    steps = [record["step"] for record in records]
+    trained = {
         "epoch": [record["epoch"] for record in records],
-        "step": steps[1:],
+        "step": steps,
         "tokens": [record["target_tokens"] for record in records],
-        "minutes": list(itertools.accumulate(record["timing"]["seconds"] / 60 for record in records)),
-    }[against]
-    return lambda step: float(np.interp(step, steps, [0, *values]))
+        "minutes": itertools.accumulate(record["timing"]["seconds"] / 60 for record in records),
+    }[options.against]
+    validations = [(record["step"], record.get(options.metric)) for record in read_metrics(run, "validation")]
+    scores = [(step, y) for step, y in validations if y is not None and math.isfinite(y)]
+    if not scores:
+        raise UserError(f"{run} has no validation with a {options.metric} yet, so there is no curve: train on, or choose another --metric")
+    at = np.interp([step for step, _ in scores], [0, *steps], [0, *trained])
+    return figures.line([(float(x), y, y, y) for x, (_, y) in zip(at, scores, strict=True)])

@@ -11,7 +11,7 @@ import pathlib
 import re
 from collections.abc import Mapping, Sequence
 
-from jaxnmt.lab.tables import Table
+from jaxnmt.lab.figures import Table
 
 _TEMPLATE = pathlib.Path(__file__).with_suffix(".html")
 _PIECES = re.compile(r"\s+|[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")  # Han and kana one by one

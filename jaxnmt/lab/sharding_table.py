@@ -6,8 +6,8 @@ import math
 
 import jax
 
-from jaxnmt import config as cfg
-from jaxnmt.lab.tables import Table
+from jaxnmt import Experiment
+from jaxnmt.lab.figures import Table
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import make_mesh, owner_of
@@ -22,7 +22,7 @@ def bytes_per_device(x: jax.ShapeDtypeStruct) -> int:
     return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
-def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
+def explain(experiment: Experiment, vocabularies: tuple[int, int]) -> Table:
     """Return each parameter's shape, its layout, and the bytes that each device holds of it, and of its optimizer state and EMA.
 
     Args:
@@ -38,20 +38,16 @@ def explain(experiment: cfg.Experiment, vocabularies: tuple[int, int]) -> Table:
     beside = dict.fromkeys([*params, _REST], 0)
     for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):
         beside[owner_of(path_name(path), params) or _REST] += bytes_per_device(x)
-    rows = [
-        (name, " x ".join(map(str, x.shape)), _spec(x.sharding.spec, x.ndim), f"{bytes_per_device(x):,}", f"{beside[name]:,}")
-        for name, x in params.items()
-    ]
+    rows = []
+    for name, x in params.items():
+        shape, layout = " x ".join(map(str, x.shape)), _spec(x.sharding.spec, x.ndim)
+        rows.append((name, shape, layout, f"{bytes_per_device(x):,}", f"{beside[name]:,}"))
     held = sum(map(bytes_per_device, params.values()))
     numbers = f"{sum(math.prod(x.shape) for x in params.values()):,}"
     rows += [(_REST, "", "", "", f"{beside[_REST]:,}"), ("all", numbers, "", f"{held:,}", f"{sum(beside.values()):,}")]
-    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    return Table(
-        f"{mesh.size} device(s): {axes}",
-        ("parameter", "shape", "laid over", "bytes", "optimizer, average"),
-        tuple(rows),
-        f"Bytes on each device, {(held + sum(beside.values())) / 2**20:,.1f} MiB in all. A batch's rows lie over data and fsdp.",
-    )
+    title = f"{mesh.size} device(s): {', '.join(f'{axis} {size}' for axis, size in mesh.shape.items())}"
+    note = f"Bytes on each device, {(held + sum(beside.values())) / 2**20:,.1f} MiB in all. A batch's rows lie over data and fsdp."
+    return Table(title, ("parameter", "shape", "laid over", "bytes", "optimizer, average"), rows, note)
 
 
 def _spec(spec: jax.sharding.PartitionSpec, rank: int) -> str:

@@ -1,132 +1,247 @@
-"""Multi-head scaled dot-product attention (Vaswani et al. 2017, section 3.2)."""
+"""Attention: multi-head scaled dot-product (Vaswani et al. 2017, section 3.2), and that of recurrent decoders.
+
+On TPUs the former is one kernel, JAX's splash attention (a Pallas kernel), which never holds all scores of a head. The latter is additive
+(Bahdanau et al. 2015), or multiplicative, concatenated, located and windowed (Luong et al. 2015). It takes Q queries of each sentence: one
+in a step of a scan, all at once in teacher forcing without feedback, one for each hypothesis of a beam. The source is never repeated.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxnmt.models import fused
-from jaxnmt.models.layers import Dense, DropoutKey, at_least_float32, dropout, rotate
-from jaxnmt.parallel.sharding import constrain
+from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32, dropout, rotate
+from jaxnmt.parallel.axes import declare
+from jaxnmt.parallel.sharding import activation_spec, constrain
+
+LANES = 128
+BLOCKS = (512, 256, LANES)  # positions at a time
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """Which keys a query sees: as a boolean array, and as the rule that made it, which is all that a fused kernel needs.
+    """Which keys a query sees, as a rule: a fused kernel needs no more, and others make an array of it.
 
     Attributes:
-        dense_BTS: boolean, broadcastable.
         query_segments_BT, key_segments_BS: int32; a query sees only the keys of its own segment.
         causal: whether a query sees no key after its own position.
     """
 
-    dense_BTS: jax.Array
     query_segments_BT: jax.Array
     key_segments_BS: jax.Array
     causal: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def dense(self) -> jax.Array:
+        """Return booleans (B, T, S)."""
+        seen_BTS = self.query_segments_BT[:, :, None] == self.key_segments_BS[:, None, :]
+        return seen_BTS & jnp.tril(jnp.ones(seen_BTS.shape[1:], bool)) if self.causal else seen_BTS
 
 
 def attend(
     module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask: Mask | jax.Array, rate: float, noise: DropoutKey | None, mesh: Mesh | None = None
 ) -> jax.Array:
-    """Return `dot_product_attention`; on TPUs by a fused kernel, unless weights are dropped or asked for, which the kernel never holds."""
-    if isinstance(mask, Mask):
-        needs_weights = (noise is not None and rate > 0) or module.is_mutable_collection("intermediates")
-        if not needs_weights and fused.fits(q_BTHK, k_BSHK, mesh):
-            return fused.attend(q_BTHK, k_BSHK, v_BSHK, mask.query_segments_BT, mask.key_segments_BS, mask.causal, mesh)
-        mask = mask.dense_BTS
-    return dot_product_attention(module, q_BTHK, k_BSHK, v_BSHK, mask, rate, noise, mesh)
+    """Return softmax(q k / sqrt(K)) v over the keys that the mask lets a query see: (B, T, H, K).
 
+    Scores and softmax are at least float32. The weights are sown as `attention` (B, H, T, S) into the module's intermediates. On a mesh of
+    TPUs, the fused kernel computes it for a Mask, if lengths are multiples of 128 and no weights are dropped or asked for. Outputs for
+    padding queries are undefined; the caller must mask them.
 
-def dot_product_attention(
-    module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask_BTS, rate: float, noise: DropoutKey | None, mesh: Mesh | None = None
-) -> jax.Array:
-    """Return softmax(q k / sqrt(K)) v over the keys for which the mask (boolean, broadcastable) is true: (B, T, H, K).
-
-    Scores and softmax are at least float32. The weights are sown as `attention` (B, H, T, S) into the module's intermediates.
+    Args:
+        mask: a Mask, or booleans, broadcastable to (B, T, S).
     """
     q_BTHK = q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1]))
+    if isinstance(mask, Mask):
+        on_tpus = mesh is not None and mesh.devices.flat[0].platform == "tpu"
+        needs_weights = (noise is not None and rate > 0) or module.is_mutable_collection("intermediates")
+        if on_tpus and not needs_weights and q_BTHK.shape[1] % LANES == k_BSHK.shape[1] % LANES == 0:
+            return fused(q_BTHK, k_BSHK, v_BSHK, mask, mesh)
+        mask = mask.dense()
     scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=at_least_float32(q_BTHK.dtype))
-    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, -1e9)
+    scores_BHTS = jnp.where(mask[:, None], scores_BHTS, -1e9)
     weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BSHK.dtype)
     module.sow("intermediates", "attention", weights_BHTS)
     weights_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
     return constrain(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK), "BTHK", mesh)
 
 
-class SelfAttention(nn.Module):
+def fused(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh | None, interpret: bool = False) -> jax.Array:
+    """Return softmax(q k) v by the kernel: (B, T, H, K). Each device computes its own rows and heads.
+
+    Args:
+        interpret: run the kernel as Python, on any device.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash  # a second to import, and seldom needed
+
+    def one_device(q, k, v, query_segments, key_segments):
+        lengths = q.shape[1], k.shape[1]
+        seen = (splash.CausalMask if mask.causal else splash.FullMask)(lengths)
+        query, key = (next(size for size in BLOCKS if length % size == 0) for length in lengths)
+        forward = {"block_q": query, "block_kv": key, "block_kv_compute": key}
+        backward = {"block_q_dkv": query, "block_kv_dkv": key, "block_kv_dkv_compute": key, "block_q_dq": query, "block_kv_dq": key}
+        kernel = splash.make_splash_mha(
+            splash.MultiHeadMask([seen] * q.shape[2]),
+            block_sizes=splash.BlockSizes(**forward, **backward),
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+        y = jax.vmap(kernel)(q, k, v, segment_ids=splash.SegmentIds(query_segments, key_segments))
+        return y.swapaxes(1, 2).astype(v.dtype)
+
+    if mesh is not None:
+        layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
+        one_device = jax.shard_map(one_device, mesh=mesh, in_specs=layouts, out_specs=layouts[0], check_vma=False)
+    return one_device(q_BTHK, k_BSHK, v_BSHK, mask.query_segments_BT, mask.key_segments_BS)
+
+
+class _Heads(nn.Module):
+    """What both kinds of attention have: heads, and the projection of their joined outputs."""
+
+    num_heads: int
+    head_dim: int
+    width: int
+    dropout: float
+    mesh: Mesh | None = None
+
+    def setup(self):
+        self.out = Dense((self.width,), inputs=2, axes="HKD", mesh=self.mesh)
+
+    def _split(self, x_BT3HK: jax.Array, letters: str) -> tuple[jax.Array, ...]:
+        """Return the queries, keys or values of one matrix product."""
+        parts = jnp.split(x_BT3HK, x_BT3HK.shape[-3], -3)
+        return tuple(constrain(x.squeeze(-3), letters, self.mesh) for x in parts)
+
+
+class SelfAttention(_Heads):
     """Attention of a sequence to itself; queries, keys and values are one matrix product."""
 
-    num_heads: int
-    head_dim: int
-    width: int
-    dropout: float
-    rotary: bool
-    mesh: Mesh | None = None
+    rotary: bool = False
 
     def setup(self):
+        super().setup()
         self.qkv = Dense((3, self.num_heads, self.head_dim), axes="D3HK", mesh=self.mesh)
-        self.out = Dense((self.width,), inputs=2, axes="HKD", mesh=self.mesh)
 
-    def _project(self, x_BTD, positions_BT):
-        q, k, v = (constrain(y.squeeze(-3), "BTHK", self.mesh) for y in jnp.split(self.qkv(x_BTD), 3, -3))
-        return (rotate(q, positions_BT), rotate(k, positions_BT), v) if self.rotary else (q, k, v)
-
-    def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: DropoutKey | None):
-        """Return (B, T, D); `mask` is a Mask, or booleans (B, T, T)."""
-        q, k, v = self._project(x_BTD, positions_BT)
-        return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh))
-
-    def step(self, x_BD, cache, position):
-        """Attend from one position of a decoder to it and those before it.
+    def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: DropoutKey | None, cache=None):
+        """Return (B, T, D), and the cache.
 
         Args:
-            cache: {"k", "v"}, (B, T, H, K) each, filled before `position`.
-            position: int32 scalar.
-
-        Returns:
-            (B, D), and the cache with this position's keys and values.
+            mask: a Mask, or booleans (B, T, T); not read with a cache.
+            cache: of a decoder that reads one position at a time: {"k", "v"}, (B, S, H, K) each, filled before `positions_BT` (B, 1).
         """
-        x_B1D = x_BD[:, None]
-        q, k, v = self._project(x_B1D, jnp.full((x_BD.shape[0], 1), position, jnp.int32))
-        cache = {name: jax.lax.dynamic_update_slice_in_dim(cache[name], y, position, axis=1) for name, y in (("k", k), ("v", v))}
-        seen_11T = (jnp.arange(cache["k"].shape[1]) <= position)[None, None]
-        return self.out(dot_product_attention(self, q, cache["k"], cache["v"], seen_11T, 0.0, None, self.mesh))[:, 0], cache
+        q, k, v = self._split(self.qkv(x_BTD), "BTHK")
+        if self.rotary:
+            q, k = rotate(q, positions_BT), rotate(k, positions_BT)
+        if cache is not None:
+            place = positions_BT[0, 0]
+            k, v = (jax.lax.dynamic_update_slice_in_dim(cache[name], y, place, axis=1) for name, y in (("k", k), ("v", v)))
+            cache, mask = {"k": k, "v": v}, (jnp.arange(k.shape[1]) <= place)[None, None]
+        return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(_Heads):
     """Attention of a decoder to the encoder's states."""
 
-    num_heads: int
-    head_dim: int
-    width: int
-    dropout: float
-    mesh: Mesh | None = None
-
     def setup(self):
+        super().setup()
         self.q = Dense((self.num_heads, self.head_dim), axes="DHK", mesh=self.mesh)
         self.kv = Dense((2, self.num_heads, self.head_dim), axes="D2HK", mesh=self.mesh)
-        self.out = Dense((self.width,), inputs=2, axes="HKD", mesh=self.mesh)
 
     def project(self, states_BSD):
         """Return keys and values (B, S, H, K) of the encoder's states, computed once for a sentence."""
-        k, v = (constrain(y.squeeze(-3), "BSHK", self.mesh) for y in jnp.split(self.kv(states_BSD), 2, -3))
-        return k, v
+        return self._split(self.kv(states_BSD), "BSHK")
 
     def __call__(self, x_BTD, keys_values, mask: Mask | jax.Array, noise: DropoutKey | None):
         """Return (rows, T, D). x may have several rows for each row of the memory (adjacent beams); they share its keys and values."""
         k, v = keys_values
-        rows, beams = k.shape[0], x_BTD.shape[0] // k.shape[0]
         q = constrain(self.q(x_BTD), "BTHK", self.mesh)
-        if beams == 1:
-            return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh))
-        q = q.reshape(rows, beams * q.shape[1], *q.shape[2:])
-        dense = mask.dense_BTS if isinstance(mask, Mask) else mask
-        y = dot_product_attention(self, q, k, v, dense, self.dropout, noise, self.mesh)
-        return self.out(y.reshape(rows * beams, -1, *y.shape[2:]))
+        y = attend(self, q.reshape(len(k), -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh)
+        return self.out(y.reshape(q.shape))
+
+
+# ---- recurrent decoders
+
+
+class SourceAttention(nn.Module):
+    """One form of a recurrent decoder's attention.
+
+    Attributes:
+        score: additive (v·tanh(W q + U h), Bahdanau's and Luong's concat), dot, general or location.
+        query, states: widths of a query and of an encoder state.
+        width: of the space in which additive scores compare them.
+        window: positions to each side of the predicted one that are seen (local-p); 0: all.
+    """
+
+    score: str
+    query: int
+    states: int
+    width: int
+    window: int
+    max_positions: int
+    dtype: Any
+
+    def setup(self):
+        if self.score == "additive":
+            self.query_kernel = Matrix((self.query, self.width), "DA")
+            self.keys_dense = Dense((self.width,), axes="DA")
+            self.scorer = self.param("scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
+        elif self.score == "general":
+            self.keys_dense = Dense((self.query,), use_bias=False, axes="DA")
+        elif self.score == "location":
+            self.location_kernel = Matrix((self.query, self.max_positions), "DP")
+        if self.window:
+            self.place_kernel = Matrix((self.query, self.query), "DA")
+            self.place_scorer = self.param("place_scorer", declare(nn.initializers.normal(self.query**-0.5), "A"), (self.query,))
+
+    def keys(self, states_BSD: jax.Array) -> jax.Array:
+        """Return what queries are compared with, (B, S, A)."""
+        return self.keys_dense(states_BSD) if self.score in ("additive", "general") else states_BSD
+
+    def weights(self, keys_BSA: jax.Array, states_BSD: jax.Array, mask_BS: jax.Array) -> dict[str, jax.Array]:
+        """Return the arrays that `scores` and `attend` need, for use inside a scan; the mask is true for words."""
+        found = {"keys": keys_BSA, "values": states_BSD, "mask": mask_BS}
+        if self.score == "additive":
+            found |= {"query": self.query_kernel.kernel.astype(self.dtype), "scorer": self.scorer.astype(self.dtype)}
+        elif self.score == "location":
+            found["locations"] = self.location_kernel.kernel.astype(self.dtype)
+        if self.window:
+            found |= {"place": self.place_kernel.kernel.astype(self.dtype), "place_scorer": self.place_scorer.astype(self.dtype)}
+        return found
+
+    def scores(self, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
+        """Return the score of each query with each source state, before padding is masked: (B, Q, S), at least float32."""
+        if self.score == "additive":  # Bahdanau et al. 2015, section A.1.2
+            return _product(jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]), weights["scorer"])
+        if self.score != "location":
+            keys_BSA = weights["keys"]
+            return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
+        located, length = _product(query_BQD, weights["locations"]), weights["mask"].shape[-1]
+        missing = max(0, length - located.shape[-1])  # words beyond max_positions are never seen
+        return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
+
+    def attend(self, weights: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the context of each query (B, Q, states) and its attention weights (B, Q, S), float32."""
+        scores_BQS = self.scores(weights, query_BQD)
+        seen_BQS = weights["mask"][:, None]
+        if self.window:
+            length_B1 = weights["mask"].sum(-1, keepdims=True)
+            place_BQ = _product(jnp.tanh(query_BQD @ weights["place"]), weights["place_scorer"])
+            place_BQ = length_B1 * jax.nn.sigmoid(place_BQ)  # Luong et al. 2015, equation 9
+            distance_BQS = jnp.arange(scores_BQS.shape[-1]) - place_BQ[..., None]
+            seen_BQS = seen_BQS & (jnp.abs(distance_BQS) <= self.window)
+        weights_BQS = jax.nn.softmax(jnp.where(seen_BQS, scores_BQS, -1e9), -1)
+        if self.window:
+            weights_BQS = weights_BQS * jnp.exp(-2.0 * jnp.square(distance_BQS / self.window))  # equation 10, sigma = window / 2
+        return jnp.einsum("BQS,BSD->BQD", weights_BQS.astype(query_BQD.dtype), weights["values"]), weights_BQS
+
+
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Multiply to at least float32, so that scores are not rounded before the softmax."""
+    return jnp.matmul(x, y, preferred_element_type=at_least_float32(x.dtype))

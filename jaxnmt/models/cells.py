@@ -7,53 +7,31 @@ recurrent model lead with time (T or S), then the batch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental import rnn
 
-from jaxnmt.models import cudnn
-from jaxnmt.models.layers import normalise
+from jaxnmt.models.layers import Matrix, normalise
 from jaxnmt.parallel.axes import declare
 
 State = tuple[jax.Array, ...]
 """What a cell hands from step to step: (h,), or (h, c) of an LSTM; (B, U) each."""
 
-
-class Form(NamedTuple):
-    """Number of gates in a cell's kernels, and of arrays in its state."""
-
-    gates: int
-    states: int
-
-
-FORMS = {"rnn": Form(1, 1), "gru": Form(3, 1), "lstm": Form(4, 2), "layernorm_lstm": Form(4, 2)}
+GATES = {"rnn": 1, "gru": 3, "lstm": 4, "layernorm_lstm": 4}
+STATES = {"rnn": 1, "gru": 1, "lstm": 2, "layernorm_lstm": 2}
 _ACTIVATIONS: dict[str, Callable] = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
-def gates(kind: str, weights: dict[str, jax.Array], z_BZ: jax.Array, h_BU: jax.Array) -> dict[str, jax.Array]:
-    """Return the gates of an LSTM or a GRU in one step, between 0 and 1, and the candidate for the new state: (B, U) each.
+def advance(
+    kind: str, activation: str, weights: dict[str, jax.Array], z_BZ, state: State, recurrent_dropout_mask=None
+) -> tuple[State, dict[str, jax.Array]]:
+    """Return the state after one step of a cell, and what it computed of it: (B, U) each.
 
-    Args:
-        weights, z_BZ: as in `advance`.
-        h_BU: the state that is read.
-    """
-    r_BZ = h_BU @ weights["recurrent"]
-    if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
-        (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
-        reset, update = jax.nn.sigmoid(z_reset + r_reset), jax.nn.sigmoid(z_update + r_update)
-        return {"reset": reset, "update": update, "candidate": jnp.tanh(z_new + reset * (r_new + weights["candidate_bias"]))}
-    if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
-        z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
-        r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
-    input_gate, forget_gate, candidate, output_gate = jnp.split(z_BZ + r_BZ, 4, -1)
-    found = {"input": input_gate, "forget": forget_gate, "output": output_gate}
-    return {name: jax.nn.sigmoid(x) for name, x in found.items()} | {"candidate": jnp.tanh(candidate)}
-
-
-def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ, state: State, recurrent_dropout_mask=None) -> State:
-    """Return the state after one step of a cell.
+    An LSTM and a GRU have gates, between 0 and 1, and the candidate for the new state; an LSTM also has `cell`, which its output gate
+    multiplies.
 
     Args:
         weights: of `RecurrentLayer.weights`.
@@ -61,44 +39,46 @@ def advance(kind: str, activation: str, weights: dict[str, jax.Array], z_BZ, sta
         recurrent_dropout_mask: (B, U), multiplied with the state that is read (variational dropout).
     """
     h_BU = state[0] if recurrent_dropout_mask is None else state[0] * recurrent_dropout_mask
+    r_BZ = h_BU @ weights["recurrent"]
     if kind == "rnn":  # Elman 1990
-        return (_ACTIVATIONS[activation](z_BZ + h_BU @ weights["recurrent"]),)
-    gate = gates(kind, weights, z_BZ, h_BU)
-    if kind == "gru":
-        return (gate["candidate"] + gate["update"] * (state[0] - gate["candidate"]),)
-    c = gate["forget"] * state[1] + gate["input"] * gate["candidate"]
-    return gate["output"] * jnp.tanh(cell_output(kind, weights, c)), c
+        return (_ACTIVATIONS[activation](z_BZ + r_BZ),), {}
+    if kind == "gru":  # Cho et al. 2014, with the reset gate after the product, as in cuDNN and torch
+        (z_reset, z_update, z_new), (r_reset, r_update, r_new) = (jnp.split(x, 3, -1) for x in (z_BZ, r_BZ))
+        reset, update = jax.nn.sigmoid(z_reset + r_reset), jax.nn.sigmoid(z_update + r_update)
+        candidate = jnp.tanh(z_new + reset * (r_new + weights["candidate_bias"]))
+        return (candidate + update * (state[0] - candidate),), {"reset": reset, "update": update, "candidate": candidate}
+    if kind == "layernorm_lstm":  # Ba et al. 2016, equations 20-22
+        z_BZ = normalise(z_BZ, weights["input_scale"], weights["input_bias"])
+        r_BZ = normalise(r_BZ, weights["recurrent_scale"], weights["recurrent_bias"])
+    input_gate, forget_gate, candidate, output_gate = jnp.split(z_BZ + r_BZ, 4, -1)
+    gates = {"input": input_gate, "forget": forget_gate, "output": output_gate}
+    gates = {name: jax.nn.sigmoid(x) for name, x in gates.items()} | {"candidate": jnp.tanh(candidate)}
+    c_BU = gates["forget"] * state[1] + gates["input"] * gates["candidate"]
+    read_BU = normalise(c_BU, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c_BU
+    gates["cell"] = jnp.tanh(read_BU)
+    return (gates["output"] * gates["cell"], c_BU), gates
 
 
-def cell_output(kind: str, weights: dict[str, jax.Array], c_BU: jax.Array) -> jax.Array:
-    """Return what an LSTM's output gate reads of its cell, before the tanh."""
-    return normalise(c_BU, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c_BU
+def reverse(x_TBD: jax.Array, length_B: jax.Array) -> jax.Array:
+    """Reverse the first `length_B` steps of each row and leave the others in place; its own inverse."""
+    step_T1 = jnp.arange(x_TBD.shape[0])[:, None]
+    index_TB = jnp.where(step_T1 < length_B, length_B - 1 - step_T1, step_T1)
+    return jnp.take_along_axis(x_TBD, index_TB.reshape(index_TB.shape + (1,) * (x_TBD.ndim - 2)), 0)
 
 
-class Affine(nn.Module):
-    """A kernel (inputs, gates, width), and with `use_bias` a bias (gates, width), for others to multiply by and add."""
+def _for_each_gate(init: Callable) -> Callable:
+    """Return an initializer of (inputs, gates, width) that draws each gate's matrix separately."""
 
-    inputs: int
-    gates: int
-    width: int
-    use_bias: bool = False
-    recurrent: bool = False
+    def stacked(key, shape):
+        inputs, gates, width = shape
+        return jnp.stack([init(k, (inputs, width), jnp.float32) for k in jax.random.split(key, gates)], 1)
 
-    @nn.compact
-    def __call__(self, dtype) -> tuple[jax.Array, jax.Array | None]:
-        """Return the kernel (inputs, Z), and the bias (Z,) or None."""
+    return stacked
 
-        def init(key, shape):  # each gate's matrix separately: orthogonal (Saxe et al. 2014), or Glorot and Bengio 2010
-            one = nn.initializers.orthogonal() if self.recurrent else nn.initializers.glorot_uniform()
-            return jnp.stack([one(k, (self.inputs, self.width), jnp.float32) for k in jax.random.split(key, self.gates)], 1)
 
-        def bias_init(_, shape):  # an LSTM begins by remembering (Gers et al. 2000)
-            return jnp.zeros(shape).at[1].set(1.0) if self.gates == FORMS["lstm"].gates else jnp.zeros(shape)
-
-        kernel = self.param("kernel", declare(init, "DGU"), (self.inputs, self.gates, self.width)).astype(dtype).reshape(self.inputs, -1)
-        if not self.use_bias:
-            return kernel, None
-        return kernel, self.param("bias", declare(bias_init, "GU"), (self.gates, self.width)).astype(dtype).reshape(-1)
+def _remembering(_, shape) -> jax.Array:
+    """Initialize a bias (gates, width): an LSTM begins by remembering (Gers et al. 2000)."""
+    return jnp.zeros(shape).at[1].set(1.0) if shape[0] == GATES["lstm"] else jnp.zeros(shape)
 
 
 class RecurrentLayer(nn.Module):
@@ -118,11 +98,12 @@ class RecurrentLayer(nn.Module):
     dtype: Any
 
     def setup(self):
-        gates = FORMS[self.kind].gates
-        self.input = Affine(self.inputs, gates, self.width, use_bias=True)
-        self.recurrent = Affine(self.width, gates, self.width, recurrent=True)
+        gates, glorot = GATES[self.kind], _for_each_gate(nn.initializers.glorot_uniform())
+        orthogonal = _for_each_gate(nn.initializers.orthogonal())  # Saxe et al. 2014
+        self.input = Matrix((self.inputs, gates, self.width), "DGU", glorot, _remembering)
+        self.recurrent = Matrix((self.width, gates, self.width), "DGU", orthogonal)
         if self.context:
-            self.context_input = Affine(self.context, gates, self.width)
+            self.context_input = Matrix((self.context, gates, self.width), "DGU", glorot)
         if self.kind == "gru":
             self.candidate_bias = self.param("candidate_bias", declare(nn.initializers.zeros, "U"), (self.width,))
         if self.kind == "layernorm_lstm":
@@ -133,20 +114,20 @@ class RecurrentLayer(nn.Module):
 
     def weights(self) -> dict[str, jax.Array]:
         """Return kernels (..., Z) and the other parameters, for use inside a scan."""
-        kernel, bias = self.input(self.dtype)
-        found = {"input": kernel, "bias": bias, "recurrent": self.recurrent(self.dtype)[0]}
+        found = {"input": self.input.kernel, "bias": self.input.bias, "recurrent": self.recurrent.kernel}
         if self.context:
-            found["context"] = self.context_input(self.dtype)[0]
+            found["context"] = self.context_input.kernel
+        found = {name: x.astype(self.dtype).reshape(*x.shape[:-2], -1) for name, x in found.items()}
         if self.kind == "gru":
             found["candidate_bias"] = self.candidate_bias.astype(self.dtype)
         if self.kind == "layernorm_lstm":  # its bias is added after the norm
             found |= {f"{name}_scale": x for name, x in self.scales.items()} | {f"{name}_bias": x for name, x in self.biases.items()}
-            found |= {"input_bias": bias, "bias": jnp.zeros_like(bias)}
+            found |= {"input_bias": found["bias"], "bias": jnp.zeros_like(found["bias"])}
         return found
 
     def zeros(self, rows: int) -> State:
         """Return the state before anything is read."""
-        return (jnp.zeros((rows, self.width), self.dtype),) * FORMS[self.kind].states
+        return (jnp.zeros((rows, self.width), self.dtype),) * STATES[self.kind]
 
     def __call__(self, x_TBD, state: State, mask_TB1=None, reverse: bool = False, context_TBD=None, recurrent_dropout_mask=None):
         """Return h (T, B, U) of every step, and the last state. Where the mask is false, h is zero and the state stays as it was.
@@ -156,22 +137,48 @@ class RecurrentLayer(nn.Module):
             recurrent_dropout_mask: (B, U), multiplied with the recurrent state at each step (variational dropout).
         """
         weights = self.weights()
-        if recurrent_dropout_mask is None and cudnn.fits(self.kind, self.dtype):
+        if recurrent_dropout_mask is None and fits_cudnn(self.kind, self.dtype):
             if context_TBD is not None:
                 context_TBD = jnp.broadcast_to(context_TBD, (*x_TBD.shape[:2], self.context))
                 x_TBD = jnp.concatenate([x_TBD, context_TBD], -1)
                 weights["input"] = jnp.concatenate([weights["input"], weights["context"]])
-            return cudnn.lstm(weights, x_TBD, state, mask_TB1, reverse)
+            return cudnn_lstm(weights, x_TBD, state, mask_TB1, reverse)
         z_TBZ = x_TBD @ weights["input"] + weights["bias"]
         if context_TBD is not None:
             z_TBZ = z_TBZ + context_TBD @ weights["context"]
 
         def step(state: State, x):
             z_BZ, mask_B1 = x
-            new = advance(self.kind, self.activation, weights, z_BZ, state, recurrent_dropout_mask)
+            new, _ = advance(self.kind, self.activation, weights, z_BZ, state, recurrent_dropout_mask)
             if mask_B1 is None:
                 return new, new[0]
             return tuple(jnp.where(mask_B1, a, b) for a, b in zip(new, state, strict=True)), jnp.where(mask_B1, new[0], 0)
 
         state, h_TBU = jax.lax.scan(step, state, (z_TBZ, mask_TB1), reverse=reverse)
         return h_TBU, state
+
+
+def fits_cudnn(kind: str, dtype) -> bool:
+    """Return whether cuDNN can be used: for an LSTM in float32 on one GPU (it neither takes bfloat16 nor can be split over a mesh)."""
+    return kind == "lstm" and dtype == jnp.float32 and jax.default_backend() == "gpu" and jax.device_count() == 1
+
+
+def cudnn_lstm(weights: dict[str, jax.Array], x_TBD: jax.Array, state: State, mask_TB1, backwards: bool) -> tuple[jax.Array, State]:
+    """Return what an LSTM's `RecurrentLayer` does, by NVIDIA's kernel for a whole sequence instead of a scan.
+
+    Args:
+        weights: of `RecurrentLayer.weights`; `input` has a row for each number of x.
+        mask_TB1: true for words, which padding follows; None: every step counts.
+    """
+    steps, rows, inputs = x_TBD.shape
+    width = weights["recurrent"].shape[0]
+    length_B = jnp.full((rows,), steps, jnp.int32) if mask_TB1 is None else mask_TB1[..., 0].sum(0, dtype=jnp.int32)
+    x_TBD = reverse(x_TBD, length_B) if backwards else x_TBD
+    bias = weights["bias"]
+    flat = jnp.concatenate([weights["input"].T.ravel(), weights["recurrent"].T.ravel(), bias, jnp.zeros_like(bias)])
+    first_h, first_c = (x[None] for x in state)
+    at_least_one = jnp.maximum(length_B, 1)  # cuDNN refuses empty sequences
+    h_BTU, *last = rnn.lstm(jnp.moveaxis(x_TBD, 1, 0), first_h, first_c, flat, at_least_one, inputs, width, 1, 0.0, False)
+    h_TBU = jnp.where((jnp.arange(steps)[:, None] < length_B)[..., None], jnp.moveaxis(h_BTU, 0, 1), 0)
+    last = tuple(jnp.where((length_B > 0)[:, None], new[0], old) for new, old in zip(last, state, strict=True))
+    return (reverse(h_TBU, length_B) if backwards else h_TBU), last

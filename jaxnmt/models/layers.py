@@ -5,11 +5,11 @@ The letters at the end of names are axes; `parallel/axes.py` has the legend.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -35,9 +35,7 @@ def mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class DropoutKey:
+class DropoutKey(NamedTuple):
     """The source of dropout's random bits: a hash of (seed, step, layer, place, element).
 
     A mask therefore depends neither on the mesh nor on how a batch is split into parts.
@@ -60,7 +58,9 @@ class DropoutKey:
         number = jnp.uint32(zlib.crc32(place.encode())) if isinstance(place, str) else jnp.asarray(place, jnp.uint32)
         return DropoutKey(mix(self.key ^ mix(number + jnp.uint32(0x9E3779B9))), self.rows_B)
 
-    at = fold_in  # the name in earlier versions: runs keep the code of a user's own model
+    def at(self, place: str | jax.Array | int) -> DropoutKey:  # the name in earlier versions: runs keep the code of a user's own model
+        """Return `fold_in(place)`."""
+        return self.fold_in(place)
 
     def bits(self, shape: Sequence[int], batch_axis: int = 0) -> jax.Array:
         """Return one uniform uint32 for each element of an array.
@@ -103,7 +103,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         input_shape = x.shape[x.ndim - self.inputs :]
-        fan_in, fan_out = math.prod(input_shape), self.shape[-1] * (self.shape[-2] if len(self.shape) > 1 else 1)
+        fan_in, fan_out = math.prod(input_shape), math.prod(self.shape[-2:])
 
         def init(key, shape):  # Glorot and Bengio 2010, for each matrix of a fused kernel separately
             bound = math.sqrt(6.0 / (fan_in + fan_out))
@@ -113,12 +113,30 @@ class Dense(nn.Module):
         if is_replicated("H", self.mesh):  # one plain matrix product is fastest, but a head axis that is split must stay an axis
             y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
         else:
-            y = jax.lax.dot_general(x, kernel, ((tuple(range(x.ndim - self.inputs, x.ndim)), tuple(range(self.inputs))), ((), ())))
+            y = jnp.tensordot(x, kernel, self.inputs)
         if self.use_bias:
             bias = self.param("bias", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape)
             # In float32, so that its gradient is: a sum over all positions in bfloat16 would lose most of them.
             y = (y.astype(at_least_float32(y.dtype)) + bias).astype(x.dtype)
         return y
+
+
+class Matrix(nn.Module):
+    """A kernel, and with `bias_init` a bias, for others to multiply by and add, inside a scan for example.
+
+    Attributes:
+        axes: letters of the kernel's axes; the bias has all but the first.
+    """
+
+    shape: tuple[int, ...]
+    axes: str
+    init: Callable = nn.initializers.glorot_uniform()
+    bias_init: Callable | None = None
+
+    def setup(self):
+        self.kernel = self.param("kernel", declare(self.init, self.axes), self.shape)
+        if self.bias_init:
+            self.bias = self.param("bias", declare(self.bias_init, self.axes[1:]), self.shape[1:])
 
 
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:

@@ -6,26 +6,23 @@ and attention that is not fed back are computed for all steps at once.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
-from jaxnmt.models import alignment, cells
-from jaxnmt.models.alignment import SourceAttention, attend
-from jaxnmt.models.cells import FORMS, RecurrentLayer, State
-from jaxnmt.models.layers import Dense, DropoutKey, dropout
+from jaxnmt.models import cells
+from jaxnmt.models.attention import SourceAttention
+from jaxnmt.models.cells import STATES, RecurrentLayer, State
+from jaxnmt.models.layers import Dense, DropoutKey, Matrix, dropout
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder
 from jaxnmt.parallel.sharding import constrain
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class RecurrentMemory:
+class RecurrentMemory(NamedTuple):
     """What a decoder reads of the source: one row for each sentence, never repeated over beams.
 
     Attributes:
@@ -45,26 +42,22 @@ class RecurrentMemory:
 
 def reverse_sequence(x_SBD: jax.Array, mask_SB: jax.Array) -> jax.Array:
     """Reverse each sentence's words and leave its end token and padding in place; its own inverse."""
-    words_B, place_S1 = mask_SB.sum(0) - 1, jnp.arange(mask_SB.shape[0])[:, None]
-    index_SB = jnp.where(place_S1 < words_B, words_B - 1 - place_S1, place_S1)
-    return jnp.take_along_axis(x_SBD, index_SB.reshape(index_SB.shape + (1,) * (x_SBD.ndim - 2)), 0)
+    return cells.reverse(x_SBD, mask_SB.sum(0) - 1)
 
 
 def drop(x_TBD: jax.Array, config: cfg.Recurrent, noise: DropoutKey | None, place: str) -> jax.Array:
     """Apply dropout to a sequence: with one mask for each step, or one for all steps (variational)."""
-    if noise is None or config.dropout == 0.0:
-        return x_TBD
-    noise = noise.fold_in(place)
-    if config.variational:
+    noise = noise and noise.fold_in(place)
+    if noise and config.variational:
         return x_TBD * dropout(jnp.ones_like(x_TBD[:1]), config.dropout, noise, batch_axis=1)
     return dropout(x_TBD, config.dropout, noise, batch_axis=1)
 
 
-def recurrent_dropout(config: cfg.Recurrent, rows: int, width: int, noise: DropoutKey | None, place: str, dtype) -> jax.Array | None:
-    """Return the mask (B, U) that a layer's recurrent state is multiplied by at every step; None without variational dropout."""
+def recurrent_dropout(x_TBD: jax.Array, width: int, config: cfg.Recurrent, noise: DropoutKey | None, place: str) -> jax.Array | None:
+    """Return the mask (B, U) that the state of a layer that reads x is multiplied by at every step; None without variational dropout."""
     if noise is None or not config.variational or config.dropout == 0.0:
         return None
-    return dropout(jnp.ones((rows, width), dtype), config.dropout, noise.fold_in(place).fold_in("recurrent"))
+    return dropout(jnp.ones((x_TBD.shape[1], width), x_TBD.dtype), config.dropout, noise.fold_in(place).fold_in("recurrent"))
 
 
 class Encoder(nn.Module):
@@ -73,33 +66,29 @@ class Encoder(nn.Module):
     config: cfg.Recurrent
 
     def setup(self):
-        c, width, dtype = self.config, self.config.encoder_dim or self.config.hidden_dim, jnp.dtype(self.config.dtype)
+        c, width = self.config, self.config.encoder_dim or self.config.hidden_dim
+        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=jnp.dtype(c.dtype))
         both = [c.bidirectional == "all" or (c.bidirectional == "first" and i == 0) for i in range(c.num_encoder_layers)]
         inputs = [c.emb_dim] + [width] * (c.num_encoder_layers - 1)
-        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=dtype)
         self.layer = [layer(inputs=n, width=width // 2 if two else width) for n, two in zip(inputs, both, strict=True)]
         self.backward_layer = [layer(inputs=n, width=width // 2) if two else None for n, two in zip(inputs, both, strict=True)]
 
     def __call__(self, x_SBD, mask_SB1, noise: DropoutKey | None) -> tuple[jax.Array, list[State]]:
         """Return the top layer's states (S, B, D), and each layer's last state."""
-        last = []
-        for i, (layer, backward) in enumerate(zip(self.layer, self.backward_layer, strict=True)):
-            place = f"layer_{i}"
-            h_SBD, state = self._run(layer, x_SBD, mask_SB1, noise, place, False)
-            if backward is not None:
-                h_back, state_back = self._run(backward, x_SBD, mask_SB1, noise, f"{place}_backward", True)
-                h_SBD = jnp.concatenate([h_SBD, h_back], -1)
-                state = tuple(jnp.concatenate(pair, -1) for pair in zip(state, state_back, strict=True))
+        c, last = self.config, []
+        for i, (forward, backward) in enumerate(zip(self.layer, self.backward_layer, strict=True)):
+            directions = []
+            for layer, place in ((forward, f"layer_{i}"), (backward, f"layer_{i}_backward")):
+                if layer is not None:
+                    mask = recurrent_dropout(x_SBD, layer.width, c, noise, place)
+                    zeros = layer.zeros(x_SBD.shape[1])
+                    directions.append(layer(x_SBD, zeros, mask_SB1, layer is backward, recurrent_dropout_mask=mask))
+            h_SBD, state = jax.tree.map(lambda *both: jnp.concatenate(both, -1), *directions)
             last.append(state)
-            x_SBD = h_SBD + x_SBD if self.config.residual and i > 0 else h_SBD
+            x_SBD = h_SBD + x_SBD if c.residual and i > 0 else h_SBD
             if i + 1 < len(self.layer):
-                x_SBD = drop(x_SBD, self.config, noise, place)
+                x_SBD = drop(x_SBD, c, noise, f"layer_{i}")
         return x_SBD, last
-
-    def _run(self, layer: RecurrentLayer, x_SBD, mask_SB1, noise, place, reverse):
-        rows = x_SBD.shape[1]
-        mask = recurrent_dropout(self.config, rows, layer.width, noise, place, x_SBD.dtype)
-        return layer(x_SBD, layer.zeros(rows), mask_SB1, reverse, recurrent_dropout_mask=mask)
 
 
 class Bag(nn.Module):
@@ -122,19 +111,16 @@ class Decoder(nn.Module):
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         states = c.encoder_dim or c.hidden_dim
-        every = states if c.reads_context else 0
-        fed = c.hidden_dim if c.feeds_back else 0
+        every, fed = states if c.reads_context else 0, c.hidden_dim if c.feeds_back else 0
         layer = functools.partial(RecurrentLayer, c.cell, c.activation, width=c.hidden_dim, dtype=dtype)
-        self.layer = [
-            layer(inputs=c.hidden_dim if i else c.emb_dim, context=every if every or i else fed) for i in range(c.num_decoder_layers)
-        ]
+        above = [layer(inputs=c.hidden_dim, context=every) for _ in range(c.num_decoder_layers - 1)]
+        self.layer = [layer(inputs=c.emb_dim, context=every or fed), *above]
         if c.context != "fixed":
             score = "additive" if c.context == "bahdanau" or c.score == "concat" else c.score
-            self.cross_attention = SourceAttention(
-                score, c.hidden_dim, states, c.hidden_dim, c.window if c.context == "luong" else 0, c.max_positions, dtype
-            )
+            window = c.window if c.context == "luong" else 0
+            self.cross_attention = SourceAttention(score, c.hidden_dim, states, c.hidden_dim, window, c.max_positions, dtype)
         if c.context == "luong":
-            self.combine = alignment.Matrix((states + c.hidden_dim, c.hidden_dim), "DU")
+            self.combine = Matrix((states + c.hidden_dim, c.hidden_dim), "DU")
         if c.reads_context:
             self.readout = Dense((2 * c.emb_dim,), axes="DU")
 
@@ -149,21 +135,25 @@ class Decoder(nn.Module):
         found: dict[str, Any] = {f"layer_{i}": self.layer[i].weights() for i in range(layers)}
         if self.config.context == "fixed":
             return found | {"vector": memory.vector_BD}
-        found["attention"] = self.cross_attention.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)
-        return found | ({"combine": self.combine(memory.states_BSD.dtype)} if self.config.context == "luong" else {})
+        if self.config.context == "luong":
+            found["combine"] = self.combine.kernel.astype(memory.states_BSD.dtype)
+        return found | {"attention": self.cross_attention.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)}
 
     def _attend(self, weights, query_RD):
         """Return context (R, D) and attention weights (R, S); a sentence may have several adjacent rows (beams)."""
-        form, sentences = self.cross_attention, weights["attention"]["mask"].shape[0]
-        found = attend(form.score, form.window, weights["attention"], query_RD.reshape(sentences, -1, query_RD.shape[-1]))
-        context, attention_weights = (x.reshape(query_RD.shape[0], x.shape[-1]) for x in found)
-        return context, attention_weights
+        sentences = weights["attention"]["mask"].shape[0]
+        found = self.cross_attention.attend(weights["attention"], query_RD.reshape(sentences, -1, query_RD.shape[-1]))
+        return [x.reshape(query_RD.shape[0], x.shape[-1]) for x in found]
 
-    def _advance(self, weights, before: tuple[State, ...], fed, z_BZ, noise: DropoutKey | None, masks: dict[str, Any]):
-        """Take one step with the first `len(before)` layers.
+    def _combine(self, weights, context_TBD, h_TBD, noise: DropoutKey | None):
+        """Return the attentional vector (Luong et al. 2015, equation 5)."""
+        h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ weights["combine"])
+        return drop(h_TBD, self.config, noise, "features")
+
+    def _advance(self, weights, states: tuple[State, ...], fed, z_BZ, noise: DropoutKey | None, masks: dict[str, Any]):
+        """Take one step with the first `len(states)` layers.
 
         Args:
-            before: their states.
             fed: the attentional vector of the last step, if it is fed back.
             z_BZ: the input word's part of the bottom layer's gates.
             masks: `recurrent_dropout` by layer.
@@ -171,33 +161,32 @@ class Decoder(nn.Module):
         Returns:
             (states, the top h or the attentional vector, context, attention weights or None).
         """
-        c, states, context, attention_weights = self.config, list(before), fed, None
+        c, after, context, attention_weights = self.config, [], fed, None
         if c.context == "bahdanau":
             context, attention_weights = self._attend(weights, states[0][0])
         elif c.context == "fixed" and c.reads_context:
             context = jnp.repeat(weights["vector"], len(z_BZ) // len(weights["vector"]), 0)
-        x_BD = None
-        for i in range(len(states)):
-            place = f"layer_{i}"
-            own = weights[place]
+        x_BD: Any = None
+        for i, state in enumerate(states):
+            own = weights[f"layer_{i}"]
             z = z_BZ if i == 0 else x_BD @ own["input"] + own["bias"]
             if self.layer[i].context:
                 z = z + context @ own["context"]
-            states[i] = cells.advance(c.cell, c.activation, own, z, states[i], masks.get(place))
-            x_BD = states[i][0] + x_BD if c.residual and i > 0 else states[i][0]
+            state, _ = cells.advance(c.cell, c.activation, own, z, state, masks.get(f"layer_{i}"))
+            after.append(state)
+            x_BD = state[0] + x_BD if c.residual and i > 0 else state[0]
             if i + 1 < len(self.layer):
-                x_BD = drop(x_BD[None], c, noise, place)[0]
-        if c.context == "luong" and len(states) == len(self.layer):
+                x_BD = drop(x_BD[None], c, noise, f"layer_{i}")[0]
+        if c.context == "luong":
             context, attention_weights = self._attend(weights, x_BD)
-            x_BD = jnp.tanh(jnp.concatenate([context, x_BD], -1) @ weights["combine"])  # Luong et al. 2015, equation 5
-            x_BD = drop(x_BD[None], c, noise, "features")[0]
-        return tuple(states), x_BD, context, attention_weights
+            x_BD = self._combine(weights, context[None], x_BD[None], noise)[0]
+        return tuple(after), x_BD, context, attention_weights
 
     # ---- all steps
 
     def __call__(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None) -> jax.Array:
         """Return what the output layer reads after each input word, (T, B, D)."""
-        c, rows = self.config, x_TBD.shape[1]
+        c = self.config
         stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if c.feeds_back else 0}[c.context]
         h_TBD, context_TBD, weights_TBS = x_TBD, None, None
         if c.context == "fixed" and c.reads_context:
@@ -205,22 +194,24 @@ class Decoder(nn.Module):
         if stepped:
             h_TBD, context_TBD, weights_TBS = self._scan(memory, x_TBD, noise, stepped)
         for i in range(stepped, len(self.layer)):
-            layer, place = self.layer[i], f"layer_{i}"
-            below = drop(h_TBD, c, noise, f"layer_{i - 1}") if i and i > stepped else h_TBD
-            mask = recurrent_dropout(c, rows, c.hidden_dim, noise, place, x_TBD.dtype)
-            h_TBD, _ = layer(below, memory.initial[i], context_TBD=context_TBD, recurrent_dropout_mask=mask)
+            below = drop(h_TBD, c, noise, f"layer_{i - 1}") if i > stepped else h_TBD
+            mask = recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}")
+            h_TBD, _ = self.layer[i](below, memory.initial[i], context_TBD=context_TBD, recurrent_dropout_mask=mask)
             h_TBD = h_TBD + below if c.residual and i > 0 else h_TBD
         if c.context == "luong" and not stepped:
-            h_TBD, weights_TBS = self._attend_all(memory, h_TBD, noise)
+            weights = self._weights(memory, 0)
+            found = self.cross_attention.attend(weights["attention"], jnp.moveaxis(h_TBD, 0, 1))
+            read_TBD, weights_TBS = (jnp.moveaxis(x, 1, 0) for x in found)
+            h_TBD = self._combine(weights, read_TBD, h_TBD, noise)
         if weights_TBS is not None:
             self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(weights_TBS, 1, 0)[:, None])
         return self.output(h_TBD, x_TBD, context_TBD, noise)
 
     def _scan(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None, layers: int):
         """Return h, contexts and attention weights of all steps, of the first layers and the attention that they read."""
-        c, rows, wanted = self.config, x_TBD.shape[1], self.is_mutable_collection("intermediates")
+        c, wanted = self.config, self.is_mutable_collection("intermediates")
         weights = self._weights(memory, layers)
-        masks = {f"layer_{i}": recurrent_dropout(c, rows, c.hidden_dim, noise, f"layer_{i}", x_TBD.dtype) for i in range(layers)}
+        masks = {f"layer_{i}": recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}") for i in range(layers)}
 
         def step(carry, x):
             (states, fed), (z_BZ, t) = carry, x
@@ -229,16 +220,8 @@ class Decoder(nn.Module):
             return (states, h if c.feeds_back else fed), (h, None if c.feeds_back else context, attention_weights if wanted else None)
 
         z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
-        fed = jnp.zeros((rows, c.hidden_dim), x_TBD.dtype) if c.feeds_back else None
+        fed = self.start(memory).get("fed")
         return jax.lax.scan(step, (memory.initial[:layers], fed), (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
-
-    def _attend_all(self, memory: RecurrentMemory, h_TBD, noise: DropoutKey | None):
-        """Apply Luong's attention without feedback to all steps at once; return (T, B, D) and the weights (T, B, S)."""
-        weights, form = self._weights(memory, 0), self.cross_attention
-        found = attend(form.score, form.window, weights["attention"], jnp.moveaxis(h_TBD, 0, 1))
-        context_TBD, weights_TBS = (jnp.moveaxis(x, 1, 0) for x in found)
-        h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ weights["combine"])
-        return drop(h_TBD, self.config, noise, "features"), weights_TBS
 
     def output(self, h, x, context, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, for (T, B, D) or for one step's (B, D)."""
@@ -251,10 +234,11 @@ class Decoder(nn.Module):
     # ---- decoding
 
     def start(self, memory: RecurrentMemory) -> dict[str, Any]:
-        """Return the carry before the first word."""
-        rows, dtype = memory.vector_BD.shape[0], memory.vector_BD.dtype
-        fed = {"fed": jnp.zeros((rows, self.config.hidden_dim), dtype)} if self.config.feeds_back else {}
-        return {"states": memory.initial} | fed
+        """Return the carry before the first word: the states, and `fed`, the attentional vector, if it is fed back."""
+        carry: dict[str, Any] = {"states": memory.initial}
+        if self.config.feeds_back:
+            carry["fed"] = jnp.zeros((len(memory.vector_BD), self.config.hidden_dim), memory.vector_BD.dtype)
+        return carry
 
     def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[jax.Array, dict[str, Any]]:
         """Return what the output layer reads after one word's vector, and the carry."""
@@ -277,15 +261,12 @@ class RecurrentModule(EncoderDecoder):
         self.make_embeddings(c.emb_dim if c.reads_context else c.hidden_dim)
         self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c)
         self.decoder = Decoder(c)
-        self.form = FORMS[c.cell]
         if c.bridge == "dense":
-            self.bridge = Dense((c.num_decoder_layers, self.form.states, c.hidden_dim), axes="DNNU")
+            self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU")
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> RecurrentMemory:
         """Return encoder states, what attention compares queries with, and the decoder's first state."""
         c, noise = self.config, noise and noise.fold_in("encoder")
-        if "encoder_segment_ids" in batch:
-            raise ValueError("a recurrent model reads one sentence a row, not packed rows: batching.layout buckets")
         tokens_SB = batch["encoder_input_tokens"].T
         mask_SB = tokens_SB > 0
         x_SBD = self.embed_source(reverse_sequence(tokens_SB, mask_SB) if c.reverse_source else tokens_SB, self.dtype)
@@ -294,13 +275,10 @@ class RecurrentModule(EncoderDecoder):
             states_SBD = reverse_sequence(states_SBD, mask_SB)
         states_BSD = constrain(jnp.moveaxis(states_SBD, 1, 0), "BSD", self.mesh)
         vector_BD = last[-1][0]
-        return RecurrentMemory(states_BSD, mask_SB.T, self.decoder.keys(states_BSD), vector_BD, self._initial(last))
-
-    def _initial(self, last: list[State]) -> tuple[State, ...]:
-        if self.config.bridge == "copy":
-            return tuple(last)
-        first_BNNU = jnp.tanh(self.bridge(last[-1][0]))  # Bahdanau et al. 2015, section A.2.2
-        return tuple(tuple(first_BNNU[:, i, n] for n in range(self.form.states)) for i in range(self.config.num_decoder_layers))
+        if c.bridge == "dense":  # Bahdanau et al. 2015, section A.2.2
+            last_BNNU = jnp.tanh(self.bridge(vector_BD))
+            last = [tuple(last_BNNU[:, i, n] for n in range(STATES[c.cell])) for i in range(c.num_decoder_layers)]
+        return RecurrentMemory(states_BSD, mask_SB.T, self.decoder.keys(states_BSD), vector_BD, tuple(last))
 
     def features(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""

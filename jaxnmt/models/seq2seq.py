@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from typing import Any, ClassVar
+import math
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import Mesh
 
 from jaxnmt import errors
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
-from jaxnmt.parallel.axes import declared
+from jaxnmt.parallel.axes import declared, is_kernel, path_name
 from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -22,9 +23,7 @@ VOCABULARY_MULTIPLE = 128
 FUNCTIONS = ("encode", "decode", "start", "step")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """What a decoder reads of the source: one row for each sentence (packed: each row of sentences), never repeated over beams.
 
     Attributes:
@@ -61,7 +60,7 @@ class EncoderDecoder(nn.Module):
 
     def make_embeddings(self, features_width: int) -> None:
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
-        width, tie = self.config.emb_dim, self.tie_embeddings
+        width, tie = self.config.emb_dim, getattr(self.config, "tie_embeddings", "none")
         if tie == "all":
             self.shared_embedding = Embedding(self.target_size, width)
             self.embed_source = self.embed_target = self.shared_embedding
@@ -70,16 +69,12 @@ class EncoderDecoder(nn.Module):
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width)
+        self.embed_output = self.output_embedding if tie == "none" else self.embed_target
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
-
-    @property
-    def tie_embeddings(self) -> str:
-        """Which embeddings share a table: "all", "decoder" or "none"."""
-        return getattr(self.config, "tie_embeddings", "none")
 
     def output_table(self) -> jax.Array:
         """Return the output layer's matrix (V, D)."""
-        return (self.output_embedding if self.tie_embeddings == "none" else self.embed_target).table
+        return self.embed_output.table
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
@@ -121,7 +116,7 @@ class Seq2Seq:
     def _init(self, key: jax.Array) -> Any:
         tokens = jnp.ones((1, 4), jnp.int32)
         batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
-        return self.module.init(key, batch, method=lambda module, batch: module.decode(module.encode(batch), batch))["params"]
+        return self.module.init(key, batch, method=_teacher_forced)["params"]
 
     def init(self, key: jax.Array) -> Any:
         """Return fresh parameters."""
@@ -162,7 +157,7 @@ class Seq2Seq:
 
     def start(self, params, memory, max_length: int):
         """Return the carry before the first token; every leaf leads with one row for each sentence."""
-        return self.module.apply({"params": params}, memory, max_length, method="start")
+        return self._apply(params, "start", memory, max_length)
 
     def step(self, params, memory, carry, token_B: jax.Array):
         """Return logits (B, V) of the next token, and the carry."""
@@ -170,8 +165,12 @@ class Seq2Seq:
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
-        both = lambda module, batch: module.decode(module.encode(batch), batch)  # noqa: E731
-        return self.module.apply({"params": params}, batch, method=both, mutable=["intermediates"])[1].get("intermediates", {})
+        _, found = self.module.apply({"params": params}, batch, method=_teacher_forced, mutable=["intermediates"])
+        return found.get("intermediates", {})
+
+
+def _teacher_forced(module: nn.Module, batch: Batch) -> jax.Array:
+    return module.decode(module.encode(batch), batch)
 
 
 def padded(vocab_size: int) -> int:
@@ -196,3 +195,70 @@ def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
             f"a model has the methods {', '.join(FUNCTIONS)}"
         )
     return Seq2Seq(module, target_vocab)
+
+
+# ---- parameters
+
+
+def parameter_count(params: Any) -> int:
+    """Return the number of numbers in a tree of arrays or ShapeDtypeStructs."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
+
+
+def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float) -> float:
+    """Return the floating-point operations of a training step's products with weights: 6 for each weight and token.
+
+    Kernels of the model's `source_side` multiply source tokens, all other kernels and the output layer's table target tokens. Attention's
+    own products (1-2 % at a sentence's length) are left out.
+    """
+    operations = math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens if model.has_features else 0
+    for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True):
+        if is_kernel(path, axes):
+            reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in model.source_side)
+            operations += math.prod(x.shape) * (source_tokens if reads_source else target_tokens)
+    return 6.0 * operations
+
+
+def is_scanned(config: Any) -> bool:
+    """Return whether a model's layers are stacked: its setting `scan_layers`, if it has one."""
+    return getattr(config, "scan_layers", False)
+
+
+def unscanned(config: Any) -> Any:
+    """Return the same model with its layers one by one and without rematerialization: what checkpoints hold and decoding runs."""
+    plain = {"scan_layers": False, "remat": "none"}
+    return dataclasses.replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
+
+
+def stack_layers(tree: Any) -> Any:
+    """Replace the `layer_0`, `layer_1`, ... of each dict in a pytree by one `layers`, whose leaves have the layer axis first.
+
+    Checkpoints hold layers one by one; a model that scans its layers wants them stacked.
+    """
+
+    def stack(node: dict) -> dict:
+        layers = [f"layer_{i}" for i in range(len(node)) if f"layer_{i}" in node]
+        rest = {name: value for name, value in node.items() if name not in layers}
+        return rest | {"layers": jax.tree.map(lambda *x: jnp.stack(x), *(node[name] for name in layers))} if layers else rest
+
+    return _map_dicts(stack, tree)
+
+
+def unstack_layers(tree: Any) -> Any:
+    """Undo `stack_layers`."""
+
+    def unstack(node: dict) -> dict:
+        rest = {name: value for name, value in node.items() if name != "layers"}
+        depth = len(jax.tree.leaves(node["layers"])[0]) if "layers" in node else 0
+        return rest | {f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
+
+    return _map_dicts(unstack, tree)
+
+
+def _map_dicts(function, tree):
+    """Apply `function` to every dict of a pytree, the inner ones first."""
+
+    def mapped(node):
+        return function({name: _map_dicts(function, value) for name, value in node.items()}) if isinstance(node, dict) else node
+
+    return jax.tree.map(mapped, tree, is_leaf=lambda node: isinstance(node, dict))

@@ -25,61 +25,44 @@ class Block(nn.Module):
 
     def setup(self):
         c = self.config
-        heads = {
-            "num_heads": c.num_heads,
-            "head_dim": c.head_dim or c.emb_dim // c.num_heads,
-            "width": c.emb_dim,
-            "dropout": c.attention_dropout,
-            "mesh": self.mesh,
-        }
-        self.self_attention = SelfAttention(**heads, rotary=c.positions == "rotary")
+        heads = (c.num_heads, c.head_dim or c.emb_dim // c.num_heads, c.emb_dim, c.attention_dropout, self.mesh)
+        self.self_attention = SelfAttention(*heads, rotary=c.positions == "rotary")
         self.self_attention_norm = Norm(c.norm)
         if self.cross:
-            self.cross_attention = CrossAttention(**heads)
+            self.cross_attention = CrossAttention(*heads)
             self.cross_attention_norm = Norm(c.norm)
         self.mlp = FeedForward(c.emb_dim, c.mlp_dim, c.activation, c.activation_dropout, self.mesh)
         self.mlp_norm = Norm(c.norm)
 
-    def _sublayer(self, x, norm, function, noise):
-        """Return x + f(norm(x)), or norm(x + f(x)), and the second value if `function` returns two (else None)."""
-        y = function(norm(x) if self.config.norm_order == "pre" else x)
-        y, extra = y if isinstance(y, tuple) else (y, None)
-        x = x + dropout(y, self.config.dropout, noise and noise.fold_in("residual"))
-        return (x if self.config.norm_order == "pre" else norm(x)), extra
+    def _before(self, norm, x):
+        """Return what a sublayer reads."""
+        return norm(x) if self.config.norm_order == "pre" else x
 
-    def __call__(self, x_BTD, layer, self_mask, positions_BT, noise: DropoutKey | None, memory=None, cross_mask=None):
-        """Return (B, T, D), and None, as `nn.scan` wants it.
+    def _after(self, norm, x, y, noise: DropoutKey | None):
+        """Return the residual sum of x and a sublayer's output y."""
+        x = x + dropout(y, self.config.dropout, noise and noise.fold_in("residual"))
+        return x if self.config.norm_order == "pre" else norm(x)
+
+    def __call__(self, x_BTD, layer, self_mask, positions_BT, noise: DropoutKey | None, memory=None, cross_mask=None, cache=None):
+        """Return (B, T, D), and the cache.
 
         Args:
             layer: its index.
             self_mask, cross_mask: a Mask, or booleans (B, T, S).
             memory: the encoder's states, or keys and values that are projected already.
+            cache: as in SelfAttention.
         """
         noise = noise and noise.fold_in(layer)
-        at = lambda name: noise and noise.fold_in(name)  # noqa: E731
-        x, _ = self._sublayer(
-            x_BTD, self.self_attention_norm, lambda y: self.self_attention(y, self_mask, positions_BT, at("self")), at("self")
-        )
+        own, cross, mlp = (noise and noise.fold_in(name) for name in ("self", "cross", "mlp"))
+        x = x_BTD
+        y, cache = self.self_attention(self._before(self.self_attention_norm, x), self_mask, positions_BT, own, cache)
+        x = self._after(self.self_attention_norm, x, y, own)
         if self.cross:
             keys_values = memory if isinstance(memory, tuple) else self.cross_attention.project(memory)
-            x, _ = self._sublayer(
-                x, self.cross_attention_norm, lambda y: self.cross_attention(y, keys_values, cross_mask, at("cross")), at("cross")
-            )
-        x, _ = self._sublayer(x, self.mlp_norm, lambda y: self.mlp(y, at("mlp")), at("mlp"))
-        return constrain(x, "BTD", self.mesh), None
-
-    def project(self, states_BSD):
-        """Return cross-attention keys and values of the encoder's states."""
-        return self.cross_attention.project(states_BSD)
-
-    def step(self, x_BD, cache, position, keys_values, mask_B1S):
-        """Return (B, D) of one decoder position, and the cache; `cache` as in SelfAttention.step."""
-        x, cache = self._sublayer(x_BD, self.self_attention_norm, lambda y: self.self_attention.step(y, cache, position), None)
-        x, _ = self._sublayer(
-            x, self.cross_attention_norm, lambda y: self.cross_attention(y[:, None], keys_values, mask_B1S, None)[:, 0], None
-        )
-        x, _ = self._sublayer(x, self.mlp_norm, lambda y: self.mlp(y, None), None)
-        return x, cache
+            y = self.cross_attention(self._before(self.cross_attention_norm, x), keys_values, cross_mask, cross)
+            x = self._after(self.cross_attention_norm, x, y, cross)
+        x = self._after(self.mlp_norm, x, self.mlp(self._before(self.mlp_norm, x), mlp), mlp)
+        return constrain(x, "BTD", self.mesh), cache
 
 
 class Stack(nn.Module):
@@ -91,7 +74,7 @@ class Stack(nn.Module):
 
     def setup(self):
         c = self.config
-        depth = c.num_decoder_layers if self.cross else c.num_encoder_layers
+        self.depth = c.num_decoder_layers if self.cross else c.num_encoder_layers
         block = Block if c.remat == "none" else nn.remat(Block, policy=_POLICIES[c.remat])
         if c.scan_layers:
             scanned = nn.scan(
@@ -99,28 +82,30 @@ class Stack(nn.Module):
                 variable_axes={"params": 0, "intermediates": 0},
                 split_rngs={"params": True},
                 in_axes=(0,) + (nn.broadcast,) * 5,
-                length=depth,
+                length=self.depth,
                 metadata_params={nn.PARTITION_NAME: "L"},
             )
             self.layers = scanned(c, self.cross, self.mesh)
         else:
-            self.layer = [block(c, self.cross, self.mesh) for _ in range(depth)]
-        self.depth = depth
+            self.layer = [block(c, self.cross, self.mesh) for _ in range(self.depth)]
         if c.norm_order == "pre":
             self.final_norm = Norm(c.norm)
 
-    def __call__(self, x_BTD, self_mask, positions, noise, memory=None, cross_mask=None):
-        """Return (B, T, D); `memory` is the encoder's states, or a tuple of (keys, values) for each layer."""
-        if self.config.scan_layers:
-            x_BTD, _ = self.layers(x_BTD, jnp.arange(self.depth, dtype=jnp.uint32), self_mask, positions, noise, memory, cross_mask)
-        else:
-            for i, layer in enumerate(self.layer):
-                x_BTD, _ = layer(x_BTD, i, self_mask, positions, noise, memory[i] if isinstance(memory, tuple) else memory, cross_mask)
-        return self.close(x_BTD)
+    def __call__(self, x_BTD, self_mask, positions_BT, noise, memory=None, cross_mask=None, cache=None):
+        """Return (B, T, D), and the cache.
 
-    def close(self, x):
-        """Apply the final norm, if there is one."""
-        return self.final_norm(x) if self.config.norm_order == "pre" else x
+        Args:
+            memory: the encoder's states, or a tuple of (keys, values) for each layer.
+            cache: that of each layer; None: all positions are read at once.
+        """
+        if self.config.scan_layers:
+            x_BTD, _ = self.layers(x_BTD, jnp.arange(self.depth, dtype=jnp.uint32), self_mask, positions_BT, noise, memory, cross_mask)
+        else:
+            before, cache = cache or {}, {}
+            for i, layer in enumerate(self.layer):
+                read, name = memory[i] if isinstance(memory, tuple) else memory, f"layer_{i}"
+                x_BTD, cache[name] = layer(x_BTD, i, self_mask, positions_BT, noise, read, cross_mask, before.get(name))
+        return (self.final_norm(x_BTD) if self.config.norm_order == "pre" else x_BTD), cache
 
 
 class TransformerModule(EncoderDecoder):
@@ -134,52 +119,48 @@ class TransformerModule(EncoderDecoder):
         self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
         self.encoder, self.decoder = Stack(c, mesh=self.mesh), Stack(c, cross=True, mesh=self.mesh)
 
+    def _begin(self, side: str, batch: Batch, segments_BT, noise: DropoutKey | None):
+        """Return what the layers of the encoder or the decoder read: vectors (B, T, D), segments, positions, and the noise of that side."""
+        tokens_BT = batch[f"{side}_input_tokens"]
+        embed, add_positions = (
+            (self.embed_source, self.encoder_positions) if side == "encoder" else (self.embed_target, self.decoder_positions)
+        )
+        segments_BT = batch.get(f"{side}_segment_ids", segments_BT)
+        positions_BT = batch.get(f"{side}_positions", jnp.broadcast_to(jnp.arange(tokens_BT.shape[1]), tokens_BT.shape))
+        noise = noise and noise.fold_in(side)
+        x_BTD = add_positions(embed(tokens_BT, self.dtype), positions_BT, tokens_BT.shape[1])
+        x_BTD = dropout(x_BTD, self.config.dropout, noise and noise.fold_in("embedding"))
+        return constrain(x_BTD, "BTD", self.mesh), segments_BT, positions_BT, noise
+
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Memory:
         """Return encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
-        tokens_BS, c = batch["encoder_input_tokens"], self.config
-        segments_BS = batch.get("encoder_segment_ids", (tokens_BS > 0).astype(jnp.int32))
-        positions_BS = batch.get("encoder_positions", jnp.broadcast_to(jnp.arange(tokens_BS.shape[1]), tokens_BS.shape))
-        noise = noise and noise.fold_in("encoder")
-        x_BSD = self.encoder_positions(self.embed_source(tokens_BS, self.dtype), positions_BS, tokens_BS.shape[1])
-        x_BSD = constrain(dropout(x_BSD, c.dropout, noise and noise.fold_in("embedding")), "BSD", self.mesh)
-        mask_BSS = (segments_BS[:, :, None] == segments_BS[:, None, :]) & (segments_BS > 0)[:, None, :]
-        states_BSD = self.encoder(x_BSD, Mask(mask_BSS, segments_BS, segments_BS), positions_BS, noise)
-        keys_values = None if c.scan_layers else tuple(layer.project(states_BSD) for layer in self.decoder.layer)
-        return Memory(states_BSD, segments_BS, keys_values)
+        words_BS = (batch["encoder_input_tokens"] > 0).astype(jnp.int32)
+        x_BSD, segments_BS, positions_BS, noise = self._begin("encoder", batch, words_BS, noise)
+        states_BSD, _ = self.encoder(x_BSD, Mask(segments_BS, segments_BS), positions_BS, noise)
+        if self.config.scan_layers:
+            return Memory(states_BSD, segments_BS, None)
+        return Memory(states_BSD, segments_BS, tuple(layer.cross_attention.project(states_BSD) for layer in self.decoder.layer))
 
     def features(self, memory: Memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""
-        tokens_BT, c = batch["decoder_input_tokens"], self.config
-        length = tokens_BT.shape[1]
-        segments_BT = batch.get("decoder_segment_ids", jnp.ones_like(tokens_BT))
-        positions_BT = batch.get("decoder_positions", jnp.broadcast_to(jnp.arange(length), tokens_BT.shape))
-        noise = noise and noise.fold_in("decoder")
-        x_BTD = self.decoder_positions(self.embed_target(tokens_BT, self.dtype), positions_BT, length)
-        x_BTD = constrain(dropout(x_BTD, c.dropout, noise and noise.fold_in("embedding")), "BTD", self.mesh)
-        seen_TT = jnp.ones((length, length), bool)
-        self_mask_BTT = (jnp.tril(seen_TT) if c.causal else seen_TT) & (segments_BT[:, :, None] == segments_BT[:, None, :])
-        cross_mask_BTS = (memory.segments_BS > 0)[:, None, :]
-        if "decoder_segment_ids" in batch:
-            cross_mask_BTS = cross_mask_BTS & (segments_BT[:, :, None] == memory.segments_BS[:, None, :])
-        keys_values = memory.states_BSD if memory.keys_values is None else memory.keys_values
-        self_mask = Mask(self_mask_BTT, segments_BT, segments_BT, c.causal)
-        cross_mask = Mask(cross_mask_BTS, segments_BT, memory.segments_BS)
-        return self.decoder(x_BTD, self_mask, positions_BT, noise, keys_values, cross_mask)
+        ones_BT = jnp.ones_like(batch["decoder_input_tokens"])
+        x_BTD, segments_BT, positions_BT, noise = self._begin("decoder", batch, ones_BT, noise)
+        read = memory.states_BSD if memory.keys_values is None else memory.keys_values
+        masks = Mask(segments_BT, segments_BT, self.config.causal), Mask(segments_BT, memory.segments_BS)
+        return self.decoder(x_BTD, masks[0], positions_BT, noise, read, masks[1])[0]
 
     def start(self, memory: Memory, max_length: int):
         """Return an empty key-value cache with one row for each sentence, at position 0."""
         c, rows = self.config, memory.states_BSD.shape[0]
         shape = (rows, max_length, c.num_heads, c.head_dim or c.emb_dim // c.num_heads)
-        cache = {f"layer_{i}": {"k": jnp.zeros(shape, self.dtype), "v": jnp.zeros(shape, self.dtype)} for i in range(c.num_decoder_layers)}
+        cache = {f"layer_{i}": {name: jnp.zeros(shape, self.dtype) for name in ("k", "v")} for i in range(c.num_decoder_layers)}
         return {"cache": cache, "position": jnp.zeros((rows,), jnp.int32)}
 
     def step(self, memory: Memory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
-        position = carry["position"][0]
+        place_B1 = carry["position"][:, None]
         bound = carry["cache"]["layer_0"]["k"].shape[1]
-        x_BD = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), carry["position"][:, None], bound)[:, 0]
-        mask_B1S, cache = (memory.segments_BS > 0)[:, None, :], {}
-        for i, layer in enumerate(self.decoder.layer):
-            name = f"layer_{i}"
-            x_BD, cache[name] = layer.step(x_BD, carry["cache"][name], position, memory.keys_values[i], mask_B1S)
-        return self.logits(self.decoder.close(x_BD)), {"cache": cache, "position": carry["position"] + 1}
+        x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), place_B1, bound)
+        mask_B1S = (memory.segments_BS > 0)[:, None]
+        x_B1D, cache = self.decoder(x_B1D, None, place_B1, None, memory.keys_values, mask_B1S, carry["cache"])
+        return self.logits(x_B1D[:, 0]), {"cache": cache, "position": carry["position"] + 1}

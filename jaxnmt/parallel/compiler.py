@@ -1,4 +1,4 @@
-"""Configure XLA: keep compiled programs between processes, and avoid fusions that compute wrong numbers.
+"""Configure XLA: keep compiled programs between processes, avoid fusions that compute wrong numbers, and give it large pages of memory.
 
 On CPUs, jaxlib 0.10.2 and later compute matrix products and sums with a library, YNNPACK. Its products alone are right. Its fused sums
 are wrong in some versions (docs/trust.md). Here only products use YNNPACK. Without YNNPACK, the last bits of a row's product would depend
@@ -7,11 +7,10 @@ on the place of the row in the batch.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
+import sys
 from pathlib import Path
-from typing import Any
 
 from jaxnmt.errors import UserError, first_line
 
@@ -19,6 +18,7 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 DOTS_ONLY = f"{FLAG}=individual_dot"
 TOLERANCE = 1e-3
 """Relative to the largest number. The known wrong results are off by 0.002 to 0.4."""
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
 def use_right_fusions() -> None:
@@ -34,10 +34,7 @@ def use_right_fusions() -> None:
 def _flags() -> str:
     """Return XLA's flags. If $XLA_FLAGS names a file, read them from it, as XLA does."""
     flags = os.environ.get("XLA_FLAGS", "").strip()
-    if flags and not flags.startswith("-"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):  # XLA reports the error
-            return " ".join(Path(flags).read_text(encoding="utf-8").split())
-    return flags
+    return " ".join(Path(flags).read_text(encoding="utf-8").split()) if os.path.isfile(flags) else flags
 
 
 def enable_compilation_cache() -> None:
@@ -45,15 +42,27 @@ def enable_compilation_cache() -> None:
 
     Call it before JAX is imported, which reads these variables. If the folder cannot be written, nothing is kept.
     """
-    try:
-        folder = Path(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt").expanduser().absolute() / "xla"
-    except RuntimeError:  # there is no home folder
-        return
+    folder = Path(os.path.expanduser(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"), "xla").absolute()
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
-    if os.path.isdir(there) and os.access(there, os.W_OK):
+    if os.path.isdir(there) and os.access(there, os.W_OK) and "~" not in folder.parts:  # it is, if there is no home folder
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def enable_huge_pages() -> None:
+    """Restart this process with huge pages, unless it has them, Linux does not give them on request, or the user has tuned glibc.
+
+    XLA on CPU allocates a step's temporary memory with malloc, half a GiB and more, and frees it after the step. The kernel then maps it
+    again each time, 4 KiB at a time. For a small Transformer that is a seventh of the step's CPU time; with pages of 2 MiB it is a
+    twentieth, and no more memory is used. glibc reads this setting only when a process starts.
+
+    Call it before anything is read or written: only the process id, the arguments and open files survive.
+    """
+    is_offered = HUGE_PAGES.exists() and "[madvise]" in HUGE_PAGES.read_text()
+    if is_offered and "GLIBC_TUNABLES" not in os.environ:
+        tuned = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], tuned)
 
 
 def check() -> None:
@@ -64,26 +73,11 @@ def check() -> None:
     Raises:
         UserError: JAX has no device, or computes wrong numbers.
     """
-    flags = os.environ.get("XLA_FLAGS")
-    use_right_fusions()
-    try:
-        _check_devices()
-    finally:
-        if flags is None:
-            del os.environ["XLA_FLAGS"]
-        else:
-            os.environ["XLA_FLAGS"] = flags
-    if wrong := miscompilations():
-        import jaxlib
-
-        raise UserError(
-            f"jaxlib {jaxlib.__version__} computes wrong numbers on this CPU ({'; '.join(wrong)}): {_remedy()}; docs/trust.md has more"
-        )
-
-
-def _check_devices() -> None:
     import jax
+    import jaxlib
 
+    before = os.environ.get("XLA_FLAGS")
+    use_right_fusions()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # AssertionError, without a message, for a missing GPU
@@ -93,29 +87,38 @@ def _check_devices() -> None:
             f"JAX finds no device{f' of JAX_PLATFORMS={wanted}' if wanted else ''}{why}: "
             f"install JAX for that device, or {'unset JAX_PLATFORMS' if wanted else 'set JAX_PLATFORMS=cpu'}"
         ) from error
+    finally:
+        del os.environ["XLA_FLAGS"]
+        if before is not None:
+            os.environ["XLA_FLAGS"] = before
+    if wrong := miscompilations():
+        flags = _flags()
+        remedy = f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={DOTS_ONLY} before JAX starts"
+        if DOTS_ONLY in flags.split():
+            remedy = "install another version of jax (pyproject.toml names the range)"
+        raise UserError(
+            f"jaxlib {jaxlib.__version__} computes wrong numbers on this CPU ({'; '.join(wrong)}): {remedy}; docs/trust.md has more"
+        )
 
 
 @functools.cache
 def miscompilations() -> tuple[str, ...]:
-    """Run the smallest programs that some versions compile wrongly on CPUs, in less than a second. Return what is wrong, in words."""
-    import jax
+    """Run the smallest programs that some versions compile wrongly on CPUs, in less than a second. Return what is wrong, in words.
 
-    if jax.default_backend() != "cpu":
-        return ()
-    errors = {"a gradient through a norm": _gradient_through_a_norm(), "a sum after a product of matrix and vector": _sum_of_squares()}
-    return tuple(f"{what} is off by {error:.1%}" for what, error in errors.items() if not error < TOLERANCE)
-
-
-def _gradient_through_a_norm() -> float:
-    """Return the error of the gradient of x alone through normalise(x @ w), wrong in jaxlib 0.11.2 to 0.12.0.1 from 4,096 rows on."""
+    The gradient of x alone through normalise(x @ w) is wrong in jaxlib 0.11.2 to 0.12.0.1 from 4,096 rows on, and a sum after a vmapped
+    matrix-vector product in jaxlib 0.10.2 over 32,768 rows (jax-ml/jax#39103).
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
 
+    if jax.default_backend() != "cpu":
+        return ()
     random = np.random.default_rng(0)
     x, w, t = (random.standard_normal(shape).astype(np.float32) for shape in ((4096, 8), (8, 8), (4096, 8)))
+    rows = np.arange(3 * 32_769, dtype=np.float32).reshape(-1, 3) / 100
 
-    def f(x):
+    def through_a_norm(x):
         y = x @ w
         return (jnp.sin(y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True))) * t).sum()
 
@@ -123,26 +126,10 @@ def _gradient_through_a_norm() -> float:
     scale = 1 / np.sqrt(np.square(y).mean(-1, keepdims=True))
     d_norm = np.cos(y * scale) * t
     d_y = scale * (d_norm - y * scale * (d_norm * y * scale).mean(-1, keepdims=True))
-    return _error(jax.jit(jax.grad(f))(x), d_y @ w.T)
-
-
-def _sum_of_squares() -> float:
-    """Return the error of a sum after a vmapped matrix-vector product, wrong in jaxlib 0.10.2 over 32,768 rows (jax-ml/jax#39103)."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    x = np.arange(3 * 32_769, dtype=np.float32).reshape(-1, 3) / 100
-    found = jax.jit(jax.vmap(lambda row: jnp.square(jnp.eye(3) @ row).sum()))(x)
-    return _error(found, np.square(x.astype(np.float64)).sum(-1))
-
-
-def _error(found: Any, expected: Any) -> float:
-    return float(abs(found - expected).max() / abs(expected).max())
-
-
-def _remedy() -> str:
-    flags = _flags()
-    if DOTS_ONLY in flags.split():
-        return "install another version of jax (pyproject.toml names the range)"
-    return f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={DOTS_ONLY} before JAX starts"
+    sums_of_squares = jax.vmap(lambda row: jnp.square(jnp.eye(3) @ row).sum())
+    pairs = {
+        "a gradient through a norm": (jax.jit(jax.grad(through_a_norm))(x), d_y @ w.T),
+        "a sum after a product of matrix and vector": (jax.jit(sums_of_squares)(rows), np.square(rows.astype(np.float64)).sum(-1)),
+    }
+    errors = {what: float(abs(found - expected).max() / abs(expected).max()) for what, (found, expected) in pairs.items()}
+    return tuple(f"{what} is off by {error:.1%}" for what, error in errors.items() if not error < TOLERANCE)

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from jaxnmt.errors import SAVED, Unreachable, UserError, first_line
@@ -50,29 +50,25 @@ def initialize(share_preemption: bool = False) -> None:
         UserError: the environment is incomplete.
         Unreachable: the processes cannot connect.
     """
+    global _process
     if is_distributed() or not peers.are_expected():
         return
     found = peers.read_environment()
     if found.count == 1:
         return
-    with peers.connect_timeout(found):
-        _connect(found, share_preemption)
-    _register()
-
-
-def _connect(found: peers.Peers, share_preemption: bool) -> None:
     import jax
+    from jax._src import distributed as runtime  # the store and the barriers have no public name
 
-    method = {"cluster_detection_method": "deactivate"} if found.is_complete else {}
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", share_preemption)
     try:
-        jax.distributed.initialize(
-            *(found.address, found.count, found.index, found.devices),
-            initialization_timeout=round(peers.WAIT_SECONDS) + 60,  # `connect_timeout` comes first
-            shutdown_timeout_seconds=30,
-            **method,
-        )
+        with peers.connect_timeout(found):
+            jax.distributed.initialize(
+                *(found.address, found.count, found.index, found.devices),
+                initialization_timeout=round(peers.WAIT_SECONDS) + 60,  # `connect_timeout` comes first
+                shutdown_timeout_seconds=30,
+                cluster_detection_method="deactivate" if found.is_complete else None,
+            )
     except (ValueError, RuntimeError) as error:
         at = f" at {found.address}" if found.address else ""
         kind = UserError if isinstance(error, ValueError) else Unreachable  # JAX raises ValueError if something is missing
@@ -80,34 +76,24 @@ def _connect(found: peers.Peers, share_preemption: bool) -> None:
             f"the environment describes several processes, and they cannot connect{at} ({first_line(error)}): set "
             "JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID in each"
         ) from error
-
-
-def _register() -> None:
-    """Remember which process this is, and wait for the others for the first time."""
-    global _process
-    from jax._src import distributed as runtime  # the store and the barriers have no public name
-    from jax.experimental import multihost_utils
-
     state = runtime.global_state
     if state.num_processes > 1:
         _process = _Process(state.process_id, state.num_processes, state.client)
         sys.excepthook = _shut_down_on_error
-        with _silent_stdout():
-            multihost_utils.sync_global_devices("jaxnmt")
+        _connect_devices()
 
 
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Keep Gloo's messages out of stdout, which is for results."""
+def _connect_devices() -> None:
+    """Wait for the other processes for the first time, and keep Gloo's messages about it out of stdout, which is for results."""
+    from jax.experimental import multihost_utils
+
     sys.stdout.flush()
-    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(null)
+    stdout = os.dup(1)
+    with open(os.devnull, "w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    multihost_utils.sync_global_devices("jaxnmt")
+    os.dup2(stdout, 1)
+    os.close(stdout)
 
 
 def is_distributed() -> bool:
@@ -136,11 +122,8 @@ def broadcast_decision(name: str, value: Any) -> Any:
         return value
     key = _key(name)
     if is_leader():
-        text = json.dumps(value)
-        _process.client.key_value_set(key, text)
-    else:
-        text = _process.client.blocking_key_value_get(key, _DAY * 1000)
-    return json.loads(text)
+        _process.client.key_value_set(key, json.dumps(value))
+    return json.loads(_process.client.blocking_key_value_get(key, _DAY * 1000))
 
 
 def barrier(name: str, seconds: float = _DAY) -> None:
@@ -159,20 +142,18 @@ def leader_first(name: str) -> Iterator[None]:
     Raises:
         UserError: in the other processes, if the block failed in process 0; it has the same exit status. They do not run the block then.
     """
-    if not is_distributed():
-        yield
-    elif is_leader():
+    if is_leader():
         try:
             yield
         except BaseException as error:
             broadcast_decision(name, (str(error) or type(error).__name__, error.status if isinstance(error, UserError) else 1))
             raise
         broadcast_decision(name, None)
+    elif failed := broadcast_decision(name, None):
+        refused = UserError(f"process 0 could not {name}: {failed[0]}")
+        refused.status = failed[1]
+        raise refused
     else:
-        if failed := broadcast_decision(name, None):
-            refused = UserError(f"process 0 could not {name}: {failed[0]}")
-            refused.status = failed[1]
-            raise refused
         yield
 
 
@@ -205,8 +186,7 @@ def shutdown(status: int) -> int:
         import jax
 
         barrier("leave")
-        with contextlib.suppress(ValueError):  # not in the main thread
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # srun sends it to all as soon as one has left with `SAVED`
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # srun sends it to all as soon as one has left with `SAVED`
         jax.distributed.shutdown()
         return status
     with contextlib.suppress(Exception):
@@ -229,11 +209,11 @@ def _key(name: str) -> str:
 class Watchdog:
     """Exits this process if no step begins for too long. A process that hangs would block all others in a collective for ever."""
 
-    def __init__(self, minutes: float, say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)):
+    def __init__(self, minutes: float):
         """`minutes` is the longest time between calls of `at`, pauses aside; 0: no limit. A single process is not watched."""
-        self._limit, self._say = 60 * minutes, say
-        self._step, self._since = 0, time.monotonic()
+        self._limit = 60 * minutes
         self._stopped = threading.Event()
+        self.at(0)
         if is_distributed() and minutes:
             threading.Thread(target=self._watch, daemon=True).start()
 
@@ -245,10 +225,8 @@ class Watchdog:
     def paused(self) -> Iterator[None]:
         """Stop the clock while the block runs."""
         self._since = math.inf
-        try:
-            yield
-        finally:
-            self._since = time.monotonic()
+        yield
+        self._since = time.monotonic()
 
     def stop(self) -> None:
         """Stop watching."""
@@ -256,20 +234,21 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._stopped.wait(min(5.0, self._limit / 4)):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception):  # the coordinator may be gone
                 _process.client.key_value_set(f"jaxnmt/at/{_process.index}", str(self._step), allow_overwrite=True)
-            if time.monotonic() - self._since > self._limit and not self._stopped.is_set():
-                line = f"{prefix()}nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun{self._behind()}"
+            if time.monotonic() - self._since > self._limit:
                 with contextlib.suppress(OSError):  # stderr may be closed
-                    self._say(line)
+                    waited = f"nothing done for {self._limit / 60:g} minutes since step {self._step:,} was begun"
+                    print(f"{prefix()}{waited}{_behind()}", file=sys.stderr, flush=True)
                 os._exit(Unreachable.status)
 
-    def _behind(self) -> str:
-        """Return which processes have begun fewer steps than others."""
-        with contextlib.suppress(Exception):
-            at = dict.fromkeys(range(_process.count), 0)
-            at |= {int(key.rpartition("/")[2]): int(step) for key, step in _process.client.key_value_dir_get("jaxnmt/at/")}
-            late = sorted(index for index, step in at.items() if step < max(at.values()))
-            if late:
-                return f"; stuck is process {', '.join(map(str, late))}, at step {min(at.values()):,}: start all of them again"
-        return ": one of the processes is stuck; start all of them again"
+
+def _behind() -> str:
+    """Return which processes have begun fewer steps than others."""
+    at = dict.fromkeys(range(_process.count), 0)
+    with contextlib.suppress(Exception):
+        at |= {int(key.rpartition("/")[2]): int(step) for key, step in _process.client.key_value_dir_get("jaxnmt/at/")}
+    late = [str(index) for index, step in at.items() if step < max(at.values())]
+    if late:
+        return f"; stuck is process {', '.join(late)}, at step {min(at.values()):,}: start all of them again"
+    return ": one of the processes is stuck; start all of them again"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from jaxnmt.errors import Unreachable, UserError
 
@@ -45,6 +44,11 @@ class Peers:
         """Return whether JAX has nothing left to detect."""
         return None not in (self.address, self.count, self.index)
 
+    @property
+    def prefix(self) -> str:
+        """Return the beginning of a message of this process."""
+        return "" if self.index is None or self.count is None else f"process {self.index} of {self.count}: "
+
 
 def are_expected() -> bool:
     """Return whether the environment describes several processes.
@@ -73,12 +77,8 @@ def read_environment() -> Peers:
     Raises:
         UserError: a variable is not a number, or the address is not host:port.
     """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS") or None
-    if address and not (re.fullmatch(r".+:\d+", address) and _is_port(address.rpartition(":")[2])):
-        raise UserError(f"JAX_COORDINATOR_ADDRESS is {address!r} in the environment; it must be host:port of process 0")
-    port = os.environ.get("JAX_COORDINATOR_PORT")
-    if port and not _is_port(port):
-        raise UserError(f"JAX_COORDINATOR_PORT is {port!r} in the environment; it must be a number from 1 to 65535")
+    address = _variable("JAX_COORDINATOR_ADDRESS", _is_address, "host:port of process 0")
+    port = _variable("JAX_COORDINATOR_PORT", _is_port, "a number from 1 to 65535")
     found = Peers(address, _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID"))
     if found.is_complete or found.count == 1 or not _is_slurm_step():
         return found
@@ -86,39 +86,53 @@ def read_environment() -> Peers:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("ROCR_VISIBLE_DEVICES") or ""
     # Each task uses one GPU: its own among those that all tasks of the node see, or the only one that SLURM shows it.
     devices = None if os.environ.get("JAX_LOCAL_DEVICE_IDS") else [local % (visible.count(",") + 1)] if visible else [local]
-    return Peers(
-        found.address or _slurm_address(),
-        _number("SLURM_STEP_NUM_TASKS") if found.count is None else found.count,
-        _number("SLURM_PROCID") if found.index is None else found.index,
-        devices,
-        is_fixed=True,
-    )
-
-
-def _is_port(text: str) -> bool:
-    return text.isdecimal() and 0 < int(text) < 65536
+    index = _number("SLURM_PROCID") if found.index is None else found.index
+    return Peers(address or _slurm_address(port), found.count or _number("SLURM_STEP_NUM_TASKS"), index, devices, is_fixed=True)
 
 
 def _is_slurm_step() -> bool:
     return os.environ.get("SLURM_STEP_NUM_TASKS", "1") not in ("", "1")
 
 
-def _slurm_address() -> str | None:
-    """Return the first node of the step, where process 0 runs, and a port that differs from those of other steps and neighbouring jobs."""
-    nodes, job, step = (os.environ.get(f"SLURM_{name}", "") for name in ("STEP_NODELIST", "JOB_ID", "STEP_ID"))
-    if not nodes or not job.isdecimal():
+def _slurm_address(port: str | None) -> str | None:
+    """Return the first node of the step, where process 0 runs, and a port.
+
+    Args:
+        port: None: one that differs from those of other steps and neighbouring jobs.
+    """
+    nodes = os.environ.get("SLURM_STEP_NODELIST")
+    if not nodes:
         return None
     first = re.match(r"([^,\[]|\[[^\]]*\])*", nodes)[0]  # type: ignore[index]
     host = re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first)  # node[001-015,020] -> node001
-    port = _FIRST_PORT + (int(job) + 1021 * (int(step) if step.isdecimal() else 0)) % _PORTS
-    return f"{host}:{os.environ.get('JAX_COORDINATOR_PORT') or port}"
+    own = (_number("SLURM_JOB_ID") or 0) + 1021 * (_number("SLURM_STEP_ID") or 0)
+    return f"{host}:{port or _FIRST_PORT + own % _PORTS}"
 
 
 def _number(name: str) -> int | None:
-    value = os.environ.get(name)
-    if value is not None and not value.isdecimal():
-        raise UserError(f"{name} is {value!r} in the environment; it must be a whole number")
+    value = _variable(name, str.isdecimal, "a whole number")
     return None if value is None else int(value)
+
+
+def _variable(name: str, is_valid: Callable[[str], bool], what: str) -> str | None:
+    """Return a variable of the environment; None if it is not set, or empty.
+
+    Raises:
+        UserError: its value is not valid, which `what` says in words.
+    """
+    value = os.environ.get(name)
+    if value and not is_valid(value):
+        raise UserError(f"{name} is {value!r} in the environment; it must be {what}")
+    return value or None
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65536
+
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host) and _is_port(port)
 
 
 @contextlib.contextmanager
@@ -135,72 +149,59 @@ def connect_timeout(peers: Peers) -> Iterator[None]:
     give_up.start()
     try:
         if peers.address:
-            _resolve(peers, _RESOLVE_SECONDS if peers.is_fixed else WAIT_SECONDS)
-        if peers.address and peers.index == 0 and peers.count:
-            _check_port(peers.address)
-            _say(f"process 0 at {peers.address}, waiting for {peers.count - 1} other{'s' if peers.count > 2 else ''}")
+            _resolve(peers, peers.address)
+            if peers.index == 0 and peers.count:
+                _check_port(peers.address)
+                _say(f"process 0 at {peers.address}, waiting for {peers.count - 1} other{'s' if peers.count > 2 else ''}")
         yield
     finally:
         give_up.cancel()
 
 
-def _resolve(peers: Peers, seconds: float) -> None:
+def _resolve(peers: Peers, address: str) -> None:
     """Wait until the host name of process 0 resolves. On Kubernetes it does once the pod of that process has a host."""
-    assert peers.address
-    host, _, port = peers.address.rpartition(":")
-    end = time.monotonic() + seconds
-    is_waiting = False
+    host, _, port = address.rpartition(":")
+    seconds = _RESOLVE_SECONDS if peers.is_fixed else WAIT_SECONDS
+    end, is_waiting = time.monotonic() + seconds, False
     while True:
         try:
             socket.getaddrinfo(host.strip("[]"), int(port))
             return
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            is_temporary = getattr(error, "errno", None) == socket.EAI_AGAIN
-        if (peers.is_fixed and not is_temporary) or time.monotonic() > end - 2:
+            may_come = not peers.is_fixed or getattr(error, "errno", None) == socket.EAI_AGAIN
+        where = f"{peers.prefix}process 0 is at {address}, and {host} does not resolve"
+        if not may_come or time.monotonic() > end - 2:
             raise Unreachable(
-                f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve on {socket.gethostname()} ({why}): "
+                f"{where} on {socket.gethostname()} ({why}): "
                 "give its name to this host, or set JAX_COORDINATOR_ADDRESS to host:port of process 0 as this host knows it"
             )
         if not is_waiting:
-            _say(f"{_who(peers)}process 0 is at {peers.address}, and {host} does not resolve ({why}); trying for {_minutes(seconds)}")
+            _say(f"{where} ({why}); trying for {seconds / 60:g} min")
         is_waiting = True
         time.sleep(1)
 
 
 def _check_port(address: str) -> None:
     """Check that no other program uses a port of this host, because some versions of jaxlib crash on it."""
-    with socket.socket() as ours:
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a connection that has just ended does not count
-        try:
-            ours.bind(("", int(address.rpartition(":")[2])))
-        except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EACCES):  # such as a host without IPv4
-                return
-            raise Unreachable(
-                f"process 0 cannot take its port of {address} ({error.strerror}): "
-                "end the program that uses it, or set another port in JAX_COORDINATOR_ADDRESS, in a SLURM step in JAX_COORDINATOR_PORT"
-            ) from error
+    try:
+        socket.create_server(("", int(address.rpartition(":")[2]))).close()
+    except OSError as error:
+        raise Unreachable(
+            f"process 0 cannot take its port of {address} ({os.strerror(error.errno or 0)}): "
+            "end the program that uses it, or set another port in JAX_COORDINATOR_ADDRESS, in a SLURM step in JAX_COORDINATOR_PORT"
+        ) from error
 
 
 def _give_up(peers: Peers) -> None:
-    at = f" at {peers.address}" if peers.address else ""
+    found = f"process 0 at {peers.address or 'an unknown address'} cannot be reached, or waits for others"
     if peers.index == 0 and peers.count:
-        found = f"not all of the {peers.count - 1} others have connected to process 0{at}"
-    else:
-        found = f"process 0{at} cannot be reached, or waits for others"
-    waited = _minutes(WAIT_SECONDS)
-    with contextlib.suppress(OSError):
-        _say(f"error: {_who(peers)}{found} after {waited}: see whether all have started and reach that port, then start all again")
+        found = f"not all of the {peers.count - 1} others have connected to process 0 at {peers.address}"
+    _say(
+        f"error: {peers.prefix}{found} after {WAIT_SECONDS / 60:g} min: "
+        "see whether all have started and reach that port, then start all again"
+    )
     os._exit(Unreachable.status)
-
-
-def _who(peers: Peers) -> str:
-    return "" if peers.index is None or peers.count is None else f"process {peers.index} of {peers.count}: "
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:g} minute{'' if seconds == 60 else 's'}"
 
 
 def _say(line: str) -> None:

@@ -26,7 +26,7 @@ BATCH_AXES = ("data", "fsdp")
 # A letter that is not in a table is kept whole on each device. The kernels of recurrent layers (D, G, U) therefore stay off `tensor`:
 # they are gathered once before the scan, not at each of its steps.
 PARAMETERS = {"D": "fsdp", "H": "tensor", "F": "tensor", "V": "tensor"}
-ACTIVATIONS = {"B": BATCH_AXES, "H": "tensor", "F": "tensor", "V": "tensor"}
+ACTIVATIONS = {"B": BATCH_AXES, "H": ("tensor",), "F": ("tensor",), "V": ("tensor",)}
 
 
 def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) -> Mesh:
@@ -42,20 +42,19 @@ def make_mesh(config: cfg.Mesh, topology: Sequence[jax.Device] | None = None) ->
         UserError: the axes do not multiply to the number of devices, or the slices do not divide `data`.
     """
     devices = list(topology or jax.devices())
-    sizes = [config.data, config.fsdp, config.tensor]
-    known = int(np.prod([n for n in sizes if n != -1]))
-    if sizes.count(-1) > 1 or known < 1 or len(devices) % known or (-1 not in sizes and known != len(devices)):
+    try:
+        data, fsdp, tensor = np.arange(len(devices)).reshape(config.data, config.fsdp, config.tensor).shape
+    except ValueError:
         raise errors.UserError(
-            f"mesh.data {sizes[0]} x mesh.fsdp {sizes[1]} x mesh.tensor {sizes[2]} does not fit {len(devices)} device(s): "
+            f"mesh.data {config.data} x mesh.fsdp {config.fsdp} x mesh.tensor {config.tensor} does not fit {len(devices)} device(s): "
             "their product must be that number; write -1 for one axis to let it fill up"
-        )
-    sizes = [len(devices) // known if n == -1 else n for n in sizes]
+        ) from None
     slices = _slices(config, devices)
-    if sizes[0] % len(slices):
+    if data % len(slices):
         if config.slices != -1 or devices[0].platform != "gpu":
-            raise errors.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {sizes[0]}: choose a multiple")
+            raise errors.UserError(f"the devices are in {len(slices)} slices, which do not divide mesh.data {data}: choose a multiple")
         slices = [devices]
-    inner = (sizes[0] // len(slices), *sizes[1:])
+    inner = (data // len(slices), fsdp, tensor)
     # `jax.make_mesh` calls this too, but refuses grids that split an axis of a TPU's torus, and GPUs of several hosts.
     grids = [mesh_utils.create_device_mesh(inner, part, allow_split_physical_axes=True) for part in slices]
     return Mesh(np.concatenate(grids), AXES, axis_types=(AxisType.Auto,) * len(AXES))
@@ -71,8 +70,7 @@ def _slices(config: cfg.Mesh, devices: list[jax.Device]) -> list[list[jax.Device
         raise errors.UserError(f"mesh.slices is {config.slices}, but these TPUs are in {len(own)} slices: leave it out")
     if len(devices) % config.slices:
         raise errors.UserError(f"mesh.slices {config.slices} does not divide {len(devices)} devices")
-    size = len(devices) // config.slices
-    return [devices[start : start + size] for start in range(0, len(devices), size)]
+    return np.asarray(devices, object).reshape(config.slices, -1).tolist()
 
 
 def mesh_of(tree: Any) -> Mesh | None:
@@ -96,8 +94,7 @@ def constrain(x: jax.Array, axes: str, mesh: Mesh | None) -> jax.Array:
 
 def num_shards(letter: str, mesh: Mesh | None) -> int:
     """Return the number of parts that an activation's axis is split into."""
-    axes = ACTIVATIONS.get(letter, ())
-    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in ((axes,) if isinstance(axes, str) else axes))
+    return 1 if mesh is None else math.prod(mesh.shape[axis] for axis in ACTIVATIONS.get(letter, ()))
 
 
 def is_replicated(letter: str, mesh: Mesh | None) -> bool:
@@ -193,11 +190,10 @@ def owner_of(path: str, params: Container[str]) -> str | None:
 
 
 def _inherit(shape: tuple[int, ...], param_shape: tuple[int, ...], spec: PartitionSpec) -> PartitionSpec:
-    axes = tuple(spec) + (None,) * (len(param_shape) - len(spec))
     if shape == param_shape:
-        return PartitionSpec(*axes)
-    dropped = [i for i in range(len(param_shape)) if param_shape[:i] + param_shape[i + 1 :] == shape]
-    return PartitionSpec(*(axes[: dropped[0]] + axes[dropped[0] + 1 :])) if dropped else PartitionSpec()
+        return spec
+    without = (tuple(spec[:i]) + tuple(spec[i + 1 :]) for i in range(len(spec)) if param_shape[:i] + param_shape[i + 1 :] == shape)
+    return PartitionSpec(*next(without, ()))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -231,12 +227,11 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh, rows: int | None = None) -
         rows: of the whole batch, if the arrays have only `local_rows` of it; None: they have all rows.
     """
     sharding = batch_sharding(mesh)
-    held = None if rows is None else local_rows(mesh, rows)
 
     def put(x: np.ndarray) -> jax.Array:
-        if held is None or rows == len(x):
-            return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-        place = lambda index: np.searchsorted(held, range(*index[0].indices(rows)))  # noqa: E731
-        return jax.make_array_from_callback((rows, *x.shape[1:]), sharding, lambda index: x[place(index)])
+        every = np.arange(rows or len(x))
+        held = local_rows(mesh, rows) if rows else every
+        part = lambda index: x[np.searchsorted(held, every[index[0]])]  # noqa: E731
+        return jax.make_array_from_callback((len(every), *x.shape[1:]), sharding, part)
 
     return {name: put(x) for name, x in batch.items()}

@@ -1,4 +1,4 @@
-"""A run's folder: made, resumed, locked and read; changed settings that would change the training are refused."""
+"""A run's folder: made, resumed, locked, read and shown; changed settings that would change the training are refused."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import json
 import os
 import pathlib
 import re
-import typing
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any
 
 from jaxnmt.config import Experiment, model_code
-from jaxnmt.config.files import changed_fields, read_config, read_config_json, save_config
+from jaxnmt.config.files import changed_fields, read_config, read_config_json, save_config, tupled
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 
@@ -25,21 +24,10 @@ _LOG = re.compile(r"log(\.\w+)?|.+\.(log|out|err)(\.\d+)?")  # what a shell, tee
 COMMITTED = "commit_success.txt"  # Orbax writes it last into a checkpoint in a bucket
 
 HARMLESS = (
-    "training.max_minutes",
-    "training.max_bad_steps",
-    "training.stuck_minutes",
-    "validation.samples",
-    "validation.patience",
-    "checkpoints.",
-    "logging.",
-    "decoding.",
-    "data.source_language",
-    "data.target_language",
-    "data.test",
-    "data.cache",
-    "data.workers",
-    "model.remat",
-    "mesh.",
+    *("training.max_minutes", "training.max_bad_steps", "training.stuck_minutes"),
+    *("data.source_language", "data.target_language", "data.test", "data.cache", "data.workers"),
+    *("validation.samples", "validation.patience", "model.remat"),
+    *("checkpoints.", "logging.", "decoding.", "mesh."),
 )
 """Fields that may change within a run: the parameters after step n do not depend on them (on the mesh only by rounding)."""
 
@@ -55,19 +43,14 @@ def folder(run: str | pathlib.PurePath) -> pathlib.Path:
         name.encode()
     except UnicodeEncodeError:
         raise UserError(f"the folder {os.fsencode(name)!r} is not named in UTF-8, and a run cannot be kept there: choose another") from None
-    if isinstance(run, pathlib.PurePath) or "://" not in run:
-        return pathlib.Path(run) if isinstance(run, str) else typing.cast(pathlib.Path, run)
-    if not run.startswith("gs://"):
-        raise UserError(f"{run}: of remote folders, only gs:// ones are supported")
-    if set("*?[") & set(run):
-        raise UserError(
-            f"{run}: the name of a run in a bucket cannot contain *, ? or [, which gcsfs takes for a pattern: choose another name"
-        )
-    if importlib.util.find_spec("gcsfs") is None:
-        raise UserError(f"{run}: folders in a bucket need gcsfs (the extra gcs): pip install gcsfs")
-    from jaxnmt.io.literal_paths import LiteralPath  # etils takes a quarter of a second to import
-
-    return typing.cast(pathlib.Path, LiteralPath(run))
+    if files.in_bucket(name):
+        if not name.startswith("gs://"):
+            raise UserError(f"{name}: of remote folders, only gs:// ones are supported")
+        if set("*?[") & set(name):
+            raise UserError(f"{name}: a run's name in a bucket cannot contain *, ? or [, which gcsfs takes for a pattern: choose another")
+        if importlib.util.find_spec("gcsfs") is None:
+            raise UserError(f"{name}: folders in a bucket need gcsfs (the extra gcs): pip install gcsfs")
+    return files.to_path(run)
 
 
 def read(run: str | pathlib.Path) -> Experiment:
@@ -90,8 +73,8 @@ def settings(run: pathlib.Path) -> dict[str, Any]:
 
 def _config(run: pathlib.Path) -> pathlib.Path:
     if not (run / CONFIG).is_file():
-        runs = [str(found) for found in find_runs(run)] if run.is_dir() else []
-        inside = f"; the runs in it are {', '.join(runs[:5])}" if runs else ""
+        runs = find_runs(run)
+        inside = f"; the runs in it are {', '.join(map(str, runs[:5]))}" if runs else ""
         raise UserError(f"{run} {f'is not a run: it has no {CONFIG}' if run.exists() else 'does not exist'}{inside}")
     return run / CONFIG
 
@@ -137,8 +120,7 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
     return [record for record in records if kind in ("", record["kind"])]
 
 
-@contextlib.contextmanager
-def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(run: pathlib.Path, say: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
     """Lock a run's folder, which is made if it does not exist, so that no other process trains the run. A run in a bucket is not locked.
 
     The system removes the lock when this process ends, however it ends.
@@ -148,17 +130,14 @@ def locked(run: pathlib.Path, say: Callable[[str], None]) -> Iterator[None]:
         say: is called with a line for people if the file system has no locks.
 
     Raises:
-        UserError: another process has locked it; or the folder holds something else, or cannot be written.
+        UserError: another process has locked it, or the folder holds something else.
+        OSError: the folder cannot be written.
     """
     if files.in_bucket(run):
-        yield
-        return
-    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
+        return contextlib.nullcontext()
     _refuse_something_else(run)
-    with contextlib.ExitStack() as stack:
-        with _writing(run):
-            stack.enter_context(files.lock(run / LOCK, say, when_held=refusal))
-        yield
+    refusal = UserError(f"another process is training {run}, or preparing its data: wait until it ends, stop it, or train another run")
+    return files.lock(run / LOCK, say, when_held=refusal)
 
 
 def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()) -> bool:
@@ -177,19 +156,18 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         True if the run has a checkpoint.
 
     Raises:
-        UserError: the folder holds something else or cannot be written, or a changed field would change the training.
+        UserError: the folder holds something else, or a changed field would change the training.
+        OSError: the folder cannot be written.
     """
     _refuse_something_else(run)
     begun = bool(checkpoints(run))
-    if not begun:
-        _refuse_lost_checkpoints(run)
+    if begun:
+        _refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     else:
-        refuse_changes(run, read_config(run / CONFIG), experiment, moved)
-    with _writing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        if not begun:
-            _remove_traces(run)
-        save_config(experiment, run / CONFIG)
+        _refuse_lost_checkpoints(run)
+        _remove_traces(run)
+    run.mkdir(parents=True, exist_ok=True)
+    save_config(experiment, run / CONFIG)
     return begun
 
 
@@ -199,9 +177,7 @@ def _refuse_lost_checkpoints(run: pathlib.Path) -> None:
     if not files.in_bucket(run) and place.is_symlink() and not place.exists():
         raise UserError(f"{place} is a link to {os.readlink(place)}, which does not exist: mount or create it, then repeat the command")
     if (run / AVERAGE).exists():
-        raise UserError(
-            f"{run} has an average of checkpoints and no checkpoints: put them back to resume, or choose another folder with --run"
-        )
+        raise UserError(f"{run} has an average of checkpoints and no checkpoints: put them back, or choose another folder with --run")
 
 
 def _remove_traces(run: pathlib.Path) -> None:
@@ -213,47 +189,34 @@ def _remove_traces(run: pathlib.Path) -> None:
 
 
 def _refuse_something_else(run: pathlib.Path) -> None:
-    if run.exists() and not run.is_dir():
+    if run.is_file():
         raise UserError(f"{run} is a file; --run takes a folder")
-    if (run / CONFIG).is_file() or not run.is_dir():
-        return
-    killed = f".{CONFIG}."  # what `start` leaves
-    if any(path.name != LOCK and not path.name.startswith(killed) and not is_log(path) for path in run.iterdir()):
+    ours = (LOCK, f".{CONFIG}.")  # the second is what `start` leaves if it is killed
+    found = run.iterdir() if run.is_dir() and not (run / CONFIG).is_file() else ()
+    if any(not path.name.startswith(ours) and not is_log(path) for path in found):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
 
 
 def is_log(path: pathlib.Path) -> bool:
     """Return whether a file is a log of the command: by its name, or because this process writes its stdout or stderr there."""
-    if not path.is_file():
-        return False
-    if _LOG.fullmatch(path.name) or files.in_bucket(path):
-        return bool(_LOG.fullmatch(path.name))
+    if files.in_bucket(path) or _LOG.fullmatch(path.name):
+        return path.is_file() and bool(_LOG.fullmatch(path.name))
     with contextlib.suppress(OSError):  # one of them is closed
         return any(os.path.samestat(path.stat(), os.fstat(number)) for number in (1, 2))
     return False
 
 
-@contextlib.contextmanager
-def _writing(run: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{run} cannot be written ({error.strerror}): repair that, or choose another folder with --run") from error
-
-
-def refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: Collection[str] = ()) -> None:
-    """Compare an existing run's settings with new ones; `moved` as in `start`.
-
-    Raises:
-        UserError: a difference would change the training. Each one is listed as `field: old → new`.
-    """
-    changed = changed_fields(old, new)
-    harmful = {name: values for name, values in changed.items() if name not in moved and not _harmless(name, old, new, *values)}
-    if harmful:
-        listed = "".join(f"\n  {name}: {_shown(before)} → {_shown(after)}" for name, (before, after) in harmful.items())
+def _refuse_changes(run: pathlib.Path, old: Experiment, new: Experiment, moved: Collection[str]) -> None:
+    """Refuse changed settings that would change the training. Each one is listed as `field: old → new`."""
+    listed = [
+        f"\n  {name}: {_shown(before)} → {_shown(after)}"
+        for name, (before, after) in changed_fields(old, new).items()
+        if name not in moved and not _harmless(name, old, new, before, after)
+    ]
+    if listed:
         raise UserError(
             f"{run} was started with other settings, which would change the training: choose another folder with --run, "
-            f"or resume it as it is with `jaxnmt resume {run}`{listed}"
+            f"or resume it as it is with `jaxnmt resume {run}`{''.join(listed)}"
         )
 
 
@@ -282,4 +245,58 @@ def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return (" ".join(map(str, value)) or "(none)") if isinstance(value, tuple) else str(value) if value != "" else "(none)"
+    return (" ".join(map(str, value)) if isinstance(value, tuple) else str(value)) or "(none)"
+
+
+# ---- shown
+
+
+def show(path: pathlib.Path) -> str:
+    """Return what `jaxnmt runs show` prints: a run's summary, or a table of the runs in a folder. No code of a run is executed.
+
+    Raises:
+        UserError: the path is not a run and holds none.
+    """
+    runs = find_runs(path)
+    if not runs or (path / CONFIG).exists():
+        return _summary(path)
+    width = max(len(run.name) for run in runs)
+    return "\n".join(f"{run.name:<{width}}  {_progress(run)}" for run in runs)
+
+
+def _summary(run: pathlib.Path) -> str:
+    values = {name: value for name, value in _flat(settings(run)).items() if value not in ((), "")}
+    model = values.pop("model.type").rpartition(":")[2]
+    lines = [f"{run}: {model}, {_progress(run)}", f"checkpoints: {', '.join(map(str, checkpoints(run))) or 'none'}"]
+    if validations := read_metrics(run, "validation"):
+        lines += ["validations:", *(f"  step {record['step']:,}: {_numbers(record)}" for record in validations)]
+    width = max(map(len, values))
+    return "\n".join([*lines, "settings:", *(f"  {name:<{width}}  {_shown(value)}" for name, value in values.items())])
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested objects by their dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": tupled(value)}
+    return found
+
+
+def _progress(run: pathlib.Path) -> str:
+    """Return the steps done, the last training figures and the best validation, in one line."""
+    records, steps = read_metrics(run), settings(run)["training"]["steps"]
+    step = max([0, *checkpoints(run), *(record["step"] for record in records)])
+    parts = [f"step {step:,} of {steps:,}"]
+    if training := [record for record in records if record["kind"] == "train"]:
+        parts.append(f"loss {_number(training[-1]['loss'])}")
+    if best := [record for record in records if record["kind"] == "validation" and record["best"]]:
+        parts.append(f"best validation at step {best[-1]['step']:,}: {_numbers(best[-1])}")
+    return ", ".join(parts)
+
+
+def _numbers(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {_number(record[name])}" for name in ("bleu", "loss", "perplexity") if name in record)
+
+
+def _number(value: float | None) -> str:
+    return "NaN" if value is None else f"{value:.4g}"

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import tree as orbax_tree
 
@@ -38,9 +39,8 @@ from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.parallel import distributed
 from jaxnmt.runs import directory
-from jaxnmt.training.checksum import checksum
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import TrainState, cast_like
+from jaxnmt.training.state import TrainState, checksum
 
 _FILES = {"progress": "metadata", "metrics": "metrics"}  # as Orbax names them
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
@@ -60,37 +60,30 @@ class Found(NamedTuple):
     checksum: int | None
 
 
-class _Saved(NamedTuple):
-    """A checkpoint that Orbax is writing, and what must be read back of each item."""
-
-    step: int
-    items: dict[str, Any]
-
-
 def _with_orbax(method: Callable) -> Callable:
-    """Let a method call Orbax without side effects on the process.
+    """Let a method of `Checkpoints` call Orbax without side effects on the process, and name the disk if it is full.
 
     Orbax's log lines are dropped: what fails is raised. If this thread runs an event loop, as a notebook's does, the method runs in another
     one: there Orbax would need nest_asyncio, which changes asyncio for the whole process.
     """
 
     @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        not_orbax = lambda record: "orbax" not in record.pathname  # noqa: E731  an object of this call alone, removed below
+    def call(self: Checkpoints, *args: Any) -> Any:
+        not_orbax = lambda record: "orbax" not in record.pathname  # noqa: E731
         logger = logging.getLogger("absl")
         logger.addFilter(not_orbax)
         try:
-            if asyncio._get_running_loop() is None:
-                return method(*args, **kwargs)
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                return pool.submit(method, *args, **kwargs).result()
+            with disk_errors(self._run), concurrent.futures.ThreadPoolExecutor(1) as pool:
+                if asyncio._get_running_loop() is None:
+                    return method(self, *args)
+                return pool.submit(method, self, *args).result()
         finally:
             logger.removeFilter(not_orbax)
 
     return call
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager):
     """Finds, restores, saves and averages the checkpoints of a run.
 
     With several processes, all of them call the methods that read or write arrays, in the same order.
@@ -99,24 +92,26 @@ class Checkpoints:
         UserError: a checkpoint is missing, damaged, or cannot be written. Every method raises it.
     """
 
-    @_with_orbax
     def __init__(self, run: Path, keep: cfg.Checkpoints | None = None):
         """Open the checkpoints of a run's folder; `keep` says which ones stay when one is saved, None that none will be saved."""
-        self._run, self._keep = run, keep
-        self._saved: _Saved | None = None
+        self._run, self._keep = run, keep or cfg.Checkpoints()
         self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
+        self._average = self.folder.with_name(directory.AVERAGE)
+        # The step that is being saved, and the shapes that must be read back.
+        self._unproven: tuple[int, dict[str, Any]] | None = None
         if keep:
             self.scores()  # reports damage in our words before Orbax reads them
-            options = {"cleanup_tmp_directories": True, "best_fn": lambda metrics: metrics["score"]}  # without best_fn no metrics are saved
-            self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(**options))
+            self._manager = self._open()
 
-    def __enter__(self) -> Checkpoints:
-        return self
+    @_with_orbax
+    def _open(self) -> ocp.CheckpointManager:
+        # Without best_fn no metrics are saved.
+        options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, best_fn=lambda metrics: metrics["score"])
+        return ocp.CheckpointManager(self.folder, options=options)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind:  # another process may not be on its way here: agree on nothing
-            with disk_errors(self._run):
-                self._manager.close()
+            self._manager.close()
         else:
             self.close()
 
@@ -138,10 +133,11 @@ class Checkpoints:
         """Return the finite validation scores that can be compared with the newest one, by step."""
         found, unnamed = {}, self._unnamed_metric()
         for step in self.steps():
-            with contextlib.suppress(FileNotFoundError), self._readable(step, (FileNotFoundError,)):
-                saved = self._json(step, "metrics")
+            if (self.folder / str(step) / "metrics" / _FILES["metrics"]).exists():
+                saved = self._record(step, "metrics")
                 found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
-        found = {step: score for step, score in found.items() if math.isfinite(score.value)}  # earlier versions wrote -inf for NaN
+        # Earlier versions wrote -inf for NaN.
+        found = {step: score for step, score in found.items() if math.isfinite(score.value)}
         return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
 
     def _ranked(self) -> list[int]:
@@ -155,17 +151,19 @@ class Checkpoints:
         if not steps:
             raise UserError(f"{self._run} has no checkpoint yet: train it first, or wait for the first one to be written")
         if which == "average":
-            record = self._average_record()
+            if not self._average.is_dir():
+                raise UserError(f"{self._run} has no average: make one with `jaxnmt runs average {self._run}`")
+            record = self._json(self._average, "average.json")
             return Found(f"average of checkpoints {', '.join(map(str, record['steps']))}", which, record["checksum"])
-        step = {"best": self.best, "latest": self.latest}[which]() if which in ("best", "latest") else which
+        step = self.best() if which == "best" else self.latest() if which == "latest" else which
         if step not in steps:
             raise UserError(f"{self._run} has no checkpoint {step}; it has {', '.join(map(str, steps))}")
-        sums = self._progress_record(step).get("checksums", {})
+        sums = self._sums(step)
         return Found(f"checkpoint {step}", step, sums.get("ema", sums.get("params")))
 
     def progress(self, step: int) -> Progress:
         """Return what training knew at a step besides the arrays."""
-        return Progress.read(self._progress_record(step), self._unnamed_metric())
+        return Progress.read(self._record(step, "progress"), self._unnamed_metric())
 
     # ---- reading
 
@@ -178,60 +176,60 @@ class Checkpoints:
             like: ShapeDtypeStructs of the parameters, layers unstacked.
         """
         if found.which == "average":
-            return self._read(self._average_folder() / "params", like, found.checksum, self._make_average_anew())
-        step = int(found.which)
-        if "ema" not in self._progress_record(step).get("checksums", {}):
-            return self._read(self.folder / str(step) / "params", like, found.checksum, self._use_older(step))
-        wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
-        return cast_like(like, self._read(self.folder / str(step) / "ema", wide, found.checksum, self._use_older(step)))
+            return self._read(self._average / "params", like, found.checksum)
+        item, saved = "params", like
+        if "ema" in self._sums(found.which):
+            item = "ema"
+            saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
+        return optax.tree.cast_like(self._read(self.folder / str(found.which) / item, saved, found.checksum), like)
 
     @_with_orbax
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Progress]:
         """Return the training state (layers unstacked) and the progress of a step; `like`: ShapeDtypeStructs of the state."""
-        sums = self._progress_record(step).get("checksums", {})
-        place, remedy = self.folder / str(step), self._use_older(step)
-        found = {name: self._read(place / name, item, sums.get(name), remedy) for name, item in _items(like).items()}
+        sums = self._sums(step)
+        found = {name: self._read(self.folder / str(step) / name, item, sums.get(name)) for name, item in _items(like).items()}
         return TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"]), self.progress(step)
 
-    def _read(self, place: LiteralPath, like: Any, expected: int | None, remedy: str) -> Any:
-        what = f"{f'checkpoint {place.parent.name}' if place.parent.name.isdigit() else 'the average'} of {self._run}"
+    def _read(self, place: LiteralPath, like: Any, expected: int | None) -> Any:
         try:
             with ocp.StandardCheckpointer() as reader:
                 found = reader.restore(place, like)
         except Exception as error:  # Orbax's and TensorStore's have no class in common
-            raise UserError(f"{what} cannot be read ({first_line(error)[:200]}); {remedy}") from error
+            raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
         if int(checksum(found)) != expected:
-            raise UserError(f"{what} is damaged: its {place.name} are not what was written; {remedy}")
+            raise self._unusable(place.parent, f"is damaged: its {place.name} are not what was written")
         return found
 
-    def _progress_record(self, step: int) -> dict[str, Any]:
-        with self._readable(step):
-            return self._json(step, "progress")
+    def _sums(self, step: int | str) -> dict[str, int]:
+        """Return the checksums of a checkpoint's arrays."""
+        return self._record(step, "progress").get("checksums", {})
 
-    def _json(self, step: int, item: str) -> dict[str, Any]:
-        record = json.loads((self.folder / str(step) / item / _FILES[item]).read_text())
+    def _record(self, step: int | str, item: str) -> dict[str, Any]:
+        """Return an item that is JSON."""
+        folder = self.folder / str(step)
+        record = self._json(folder, f"{item}/{_FILES[item]}")
         if record.get("checksums", {}).get(item) not in (None, _crc(record)):  # earlier versions had none
-            raise UserError(f"checkpoint {step} of {self._run} is damaged: its {item} are not what was written; {self._use_older(step)}")
+            raise self._unusable(folder, f"is damaged: its {item} are not what was written")
         return record
 
-    @contextlib.contextmanager
-    def _readable(self, step: int, besides: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Raise UserError for what damaged JSON raises, `besides` some errors."""
+    def _json(self, folder: LiteralPath, file: str) -> dict[str, Any]:
         try:
-            yield
-        except besides:
-            raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            why = first_line(error)[:200]
-            raise UserError(f"checkpoint {step} of {self._run} cannot be read ({why}); {self._use_older(step)}") from error
+            return json.loads((folder / file).read_text())
+        except (OSError, ValueError) as error:
+            raise self._unusable(folder, f"cannot be read ({first_line(error)[:200]})") from error
 
-    def _use_older(self, step: int) -> str:
-        return f"remove the folder {self.folder / str(step)} to use an older one"
+    def _unusable(self, folder: LiteralPath, why: str) -> UserError:
+        """Return the error that a checkpoint or the average is damaged, and what to do."""
+        if folder.name == directory.AVERAGE:
+            return UserError(f"the average of {self._run} {why}; make it anew with `jaxnmt runs average {self._run}`")
+        return UserError(f"checkpoint {folder.name} of {self._run} {why}; remove the folder {folder} to use an older one")
 
     def _unnamed_metric(self) -> str:
         """Return the metric of scores that name none, which earlier versions saved."""
         path = self._run / directory.CONFIG
-        return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"] if path.exists() else cfg.Validation().metric
+        if not path.exists():
+            return cfg.Validation().metric
+        return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"]
 
     # ---- writing
 
@@ -239,35 +237,29 @@ class Checkpoints:
     def save(self, state: TrainState, progress: Progress, score: Score | None) -> None:
         """Wait for the last save, then start to write a checkpoint in the background. The layers of `state` are unstacked."""
         self.wait()
-        step = int(state.step)
-        if step in self.steps():
-            return
-        items = _items(state)
+        step, items = int(state.step), _items(state)
         with distributed.leader_first("save a checkpoint"):
             self._check_space(items)
         sums = {name: int(checksum(item)) for name, item in items.items()}
         record = _summed("progress", dataclasses.asdict(progress) | {"step": step}, sums)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        metrics = score and _summed("metrics", dataclasses.asdict(score) | {"score": score.value, "step": step})
-        with disk_errors(self._run):
-            begun = self._manager.save(step, args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(record)), metrics=metrics)
+        metrics = score and _summed("metrics", dataclasses.asdict(score) | {"score": score.value, "step": step}, {})
+        begun = self._manager.save(step, args=ocp.args.Composite(**arrays, progress=ocp.args.JsonSave(record)), metrics=metrics)
         if not begun:  # Orbax refuses without an error
             raise UserError(f"{self._run} has a checkpoint after step {step}: another process trains it, or its folder was changed")
-        self._saved = _Saved(step, {"progress": _text(record)} | {name: _shapes(item) for name, item in items.items()})
+        self._unproven = step, {name: _shapes(item) for name, item in items.items()}
 
     @_with_orbax
     def wait(self) -> None:
         """Wait until the last save is on disk, read it back, then remove the checkpoints that are no longer kept."""
-        with disk_errors(self._run):
-            self._manager.wait_until_finished()
-        saved, self._saved = self._saved, None
-        if saved is None:
+        self._manager.wait_until_finished()
+        if self._unproven is None:
             return
+        (step, shapes), self._unproven = self._unproven, None
         with distributed.leader_first("read the new checkpoint back"):
             if distributed.is_leader():
-                self._prove(saved)
-                with disk_errors(self._run):
-                    self._remove_old()
+                self._prove(step, shapes)
+                self._remove_old()
 
     @_with_orbax
     def close(self) -> None:
@@ -286,32 +278,26 @@ class Checkpoints:
                 f"free some space, then `jaxnmt resume {self._run}` resumes from the last checkpoint"
             )
 
-    def _prove(self, saved: _Saved) -> None:
+    def _prove(self, step: int, shapes: dict[str, Any]) -> None:
         """Read back what makes a checkpoint complete, as another process would: Orbax was seen to finish one that nobody can read."""
-        problem = "" if saved.step in self.steps() else "it is not listed as complete"
-        for item, expected in saved.items.items():
-            try:
-                if not problem and self._read_back(saved.step, item) != expected:
-                    problem = f"its {item} is not what was saved"
-            except Exception as error:  # Orbax's and TensorStore's have no class in common
-                problem = f"its {item} cannot be read: {first_line(error)[:200]}"
-        if problem:
+        folder = self.folder / str(step)
+        try:
+            if step not in self.steps():
+                raise FileNotFoundError("it is not listed as complete")
+            self._record(step, "progress")
+            for item, expected in shapes.items():
+                if _shapes(ocp.StandardCheckpointHandler().metadata(folder / item).tree) != expected:
+                    raise ValueError(f"its {item} are not what was saved")
+        except Exception as error:  # Orbax's and TensorStore's have no class in common
             raise UserError(
-                f"checkpoint {saved.step} of {self._run} was written and cannot be read back ({problem}): the older ones are kept; "
-                f"check the disk and remove {self.folder / str(saved.step)}, then `jaxnmt resume {self._run}` resumes from the one before"
-            )
-
-    def _read_back(self, step: int, item: str) -> Any:
-        """Return the shapes and dtypes of an item's arrays, or the progress as text. Nothing here waits for another process."""
-        if item == "progress":
-            return _text(self._json(step, item))
-        return _shapes(ocp.StandardCheckpointHandler().metadata(self.folder / str(step) / item).tree)
+                f"checkpoint {step} of {self._run} was written and cannot be read back ({first_line(error)[:200]}): the older ones are "
+                f"kept; check the disk and remove {folder}, then `jaxnmt resume {self._run}` resumes from the one before"
+            ) from error
 
     def _remove_old(self) -> None:
         """Remove the checkpoints that are neither among the latest nor among the best."""
-        assert self._keep
         best = self._ranked()[: self._keep.keep_best]
-        for step in self.steps()[: -max(self._keep.keep_latest, 1)]:
+        for step in self.steps()[: -self._keep.keep_latest]:
             if step not in best:
                 _remove(self.folder / str(step))
 
@@ -325,68 +311,43 @@ class Checkpoints:
             last: how many of the newest checkpoints.
             like: ShapeDtypeStructs of the parameters, layers unstacked.
         """
-        steps = self.steps()
+        steps = self.steps()[-last:]
         if len(steps) < last:
-            kept = f"keeps {len(steps)} checkpoint{'s' * (len(steps) != 1)}" if steps else "has no checkpoint yet"
-            less = f", or average --last {len(steps)}" if len(steps) > 1 else ""
-            raise UserError(f"{self._run} {kept}, fewer than --last {last}: train with --checkpoints.keep-latest {last}{less}")
+            more = f"train with --checkpoints.keep-latest {last}, or average fewer"
+            raise UserError(f"{self._run} keeps {len(steps)} checkpoints, fewer than --last {last}: {more}")
         total = jax.tree.map(lambda x: np.zeros(x.shape, np.float64), like)
-        for step in steps[-last:]:
+        for step in steps:
             total = jax.tree.map(lambda sum, x: sum + np.asarray(x, np.float64), total, self.params(self.find(step), like))
         mean = jax.tree.map(lambda sum, x: jax.device_put((sum / last).astype(x.dtype), x.sharding), total, like)
-        with disk_errors(self._run):
-            self._write_average(mean, {"steps": steps[-last:], "checksum": int(checksum(mean))})
-        return steps[-last:]
+        self._write_average(mean, {"steps": steps, "checksum": int(checksum(mean))})
+        return steps
 
     def _write_average(self, params: Any, record: dict[str, Any]) -> None:
         """Write an average beside the old one and rename it when it is whole; in a bucket, where no folder can be renamed, in its place."""
-        place = self._average_folder()
-        new, old = (place if files.in_bucket(place) else place.with_name("average.new")), place.with_name("average.old")
-        for left_over in (new, old):
-            left_over.rmtree(missing_ok=True)
+        place = self._average
+        new = place if files.in_bucket(place) else place.with_name("average.new")
+        new.rmtree(missing_ok=True)
         try:
             with ocp.StandardCheckpointer() as writer:
                 writer.save(new / "params", params)
             files.write(new / "average.json", json.dumps(record))
             if new != place:
-                if place.exists():
-                    place.rename(old)
+                place.rmtree(missing_ok=True)
                 files.replace(new, place)
         finally:
-            for left_over in {new, old} - {place}:
-                left_over.rmtree(missing_ok=True)
-
-    def _average_record(self) -> dict[str, Any]:
-        """Return the steps that went in, and the checksum."""
-        place = self._average_folder()
-        if not place.is_dir():
-            raise UserError(f"{self._run} has no average: make one with `jaxnmt runs average {self._run}`")
-        try:
-            record = json.loads((place / "average.json").read_text())
-            return {"steps": record["steps"], "checksum": record["checksum"]}
-        except (ValueError, KeyError, OSError) as error:
-            raise UserError(f"{place} cannot be read ({first_line(error)[:200]}); {self._make_average_anew()}") from error
-
-    def _average_folder(self) -> LiteralPath:
-        return self.folder.with_name(directory.AVERAGE)
-
-    def _make_average_anew(self) -> str:
-        return f"make it anew with `jaxnmt runs average {self._run}`"
+            if new != place:
+                new.rmtree(missing_ok=True)
 
 
-def _summed(item: str, record: dict[str, Any], arrays: dict[str, int] | None = None) -> dict[str, Any]:
+def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[str, Any]:
     """Return a JSON record with the checksums of the arrays and its own."""
-    return record | {"checksums": (arrays or {}) | {item: _crc(record)}}
-
-
-def _text(record: dict[str, Any]) -> str:
-    """Return JSON that is the same before and after a record was saved."""
-    return json.dumps(record, sort_keys=True)
+    return record | {"checksums": arrays | {item: _crc(record)}}
 
 
 def _crc(record: dict[str, Any]) -> int:
     """Return the checksum of a JSON record without its checksums."""
-    return zlib.crc32(_text({name: value for name, value in record.items() if name != "checksums"}).encode())
+    bare = {name: value for name, value in record.items() if name != "checksums"}
+    return zlib.crc32(json.dumps(bare, sort_keys=True).encode())
 
 
 def _items(state: TrainState) -> dict[str, Any]:

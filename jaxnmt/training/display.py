@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import sys
-import typing
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -33,19 +33,8 @@ def validation_line(values: dict) -> str:
     return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
 
 
-class _Bar(Progress):
-    """A progress bar below the last log record, which is wrapped and never cut."""
-
-    record = ""
-
-    def get_renderables(self) -> Iterable[RenderableType]:
-        """Return what is drawn (Rich asks for it)."""
-        yield Text(self.record)
-        yield self.make_tasks_table(self.tasks)
-
-
-class Display:
-    """Prints lines, above a progress bar if stderr is a terminal. Only process 0 prints."""
+class Display(Progress):
+    """Prints lines, above a progress bar and the last log record if stderr is a terminal. Only process 0 prints."""
 
     def __init__(self, total: int, step: int, lost: Callable[[OSError], None], shown: bool):
         """Prepare the display of a session.
@@ -56,41 +45,38 @@ class Display:
             lost: called once if stderr cannot be written; nothing is shown after that.
             shown: write to stderr; otherwise lines only go to the log.
         """
-        self._shown = shown
-        stderr = typing.cast(typing.TextIO, TolerantStream(sys.stderr, lost))
-        self._console = Console(file=stderr, highlight=False, quiet=not is_leader())
-        self._bar = None
-        self.total = total
-        if shown and stderr.isatty() and not self._console.is_dumb_terminal and is_leader():
-            self._bar = _Bar(TextColumn("step"), MofNCompleteColumn(), BarColumn(), console=self._console)
-            self._task = self._bar.add_task("", total=total, completed=step)
+        stderr: Any = TolerantStream(sys.stderr, lost)
+        console = Console(file=stderr, highlight=False, quiet=not is_leader())
+        self._record, self._shown, self._total = "", shown, total
+        bar = shown and stderr.isatty() and not console.is_dumb_terminal and is_leader()
+        super().__init__(TextColumn("step"), MofNCompleteColumn(), BarColumn(), console=console, disable=not bar)
+        self._task = self.add_task("", total=total, completed=step)
 
-    def start(self) -> None:
-        """Show the bar."""
-        if self._bar:
-            self._bar.start()
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return what is drawn (Rich asks for it): the record is wrapped and never cut."""
+        yield Text(self._record)
+        yield self.make_tasks_table(self.tasks)
 
     def say(self, line: str) -> None:
         """Print a line that stays."""
-        if not self._shown:
+        if self._shown:
+            # As it is: no markup, no emoji, no line ends within.
+            self.console.print(Segments([Segment(line + "\n")]), end="", crop=False)
+        else:
             log.say(line)
-            return
-        self._console.print(Segments([Segment(line + "\n")]), end="", crop=False)  # as it is: no markup, no emoji, no line ends within
 
     def step(self, step: int) -> None:
         """Move the bar."""
-        if self._bar:
-            self._bar.update(self._task, completed=step)
+        self.update(self._task, completed=step)
 
-    def log(self, step: int, line: str) -> None:
+    def show(self, step: int, line: str) -> None:
         """Show a log record: above the bar, or as a line of its own."""
-        if self._bar:
-            self._bar.record = line
-            self._bar.update(self._task, completed=step)
-        else:
-            self.say(f"step {step:,}/{self.total:,}  {line}")
+        self._record = line
+        self.step(step)
+        if self.disable:
+            self.say(f"step {step:,}/{self._total:,}  {line}")
 
     def stop(self) -> None:
         """Remove the bar."""
-        if self._bar:
-            self._bar.stop()
+        if not self.disable:  # Rich 13 prints an empty line otherwise
+            super().stop()

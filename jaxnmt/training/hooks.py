@@ -11,24 +11,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.data.batching import PlannedBatch
-from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.data.loader import evaluation_batches
+from jaxnmt.io import files
+from jaxnmt.models.seq2seq import training_flops
 from jaxnmt.parallel import distributed
+from jaxnmt.parallel.sharding import num_shards, to_mesh
 from jaxnmt.training.display import train_line, validation_line
 from jaxnmt.training.metrics import peak_flops, perplexity
 from jaxnmt.training.progress import Score
 from jaxnmt.training.step import StepMetrics
-from jaxnmt.training.validation import remove_samples_after, validation_loss, write_samples
 
 if TYPE_CHECKING:
     from jaxnmt.training.loop import Trainer
 
-# (experiment, model, tokenizer, params with layers unstacked, pairs, languages) -> (translations, BLEU)
-TranslateAndScore = Callable[[cfg.Experiment, Seq2Seq, Tokenizer, Any, Sequence[tuple[str, str]], tuple[str, str]], tuple[list[str], float]]
+# (trainer, params with layers unstacked) -> (translations of the validation sentences, BLEU)
+TranslateAndScore = Callable[["Trainer", Any], tuple[list[str], float]]
 
 
 class FinishedStep(NamedTuple):
@@ -85,7 +84,7 @@ class Stop(Hook):
         minutes = trainer.config.training.max_minutes
         if not minutes or (distributed.is_distributed() and step % trainer.config.logging.every):
             return  # with several processes, the clock of process 0 decides, and is read at logging steps only
-        if distributed.broadcast_decision("time", trainer.clock.is_over):
+        if distributed.broadcast_decision("time", trainer.clock.trained >= 60 * minutes):
             trainer.stop(f"training.max_minutes = {minutes:g} are over")
 
 
@@ -98,8 +97,7 @@ class SkippedSteps(Hook):
             return
         pairs = trainer.data.longest(batch.corpus, batch.index)
         listed = f"the longest of its {len(batch.index):,} pairs:" + "".join(f"\n  {pair}" for pair in pairs)
-        norm = float(metrics.gradient_norm)
-        trainer.display.say(f"step {finished.step:,} skipped, its gradient is not finite ({norm}); {listed}")
+        trainer.display.say(f"step {finished.step:,} skipped, its gradient is not finite ({metrics.gradient_norm}); {listed}")
         trainer.log.write("skipped", finished.step, {"pairs": pairs})
         if metrics.bad_steps < trainer.config.training.max_bad_steps:
             return
@@ -118,43 +116,41 @@ class Log(Hook):
 
     def record(self, trainer: Trainer, finished: FinishedStep) -> None:
         metrics, shape, progress = finished.metrics, finished.batch.shape, trainer.progress
-        source, target = int(metrics.source_tokens), int(metrics.sums.tokens)
-        add = {"steps": 1.0, "positions": shape.rows * (shape.source + shape.target), "source_tokens": source, "target_tokens": target}
-        if metrics.finite:
-            add |= {"good_steps": 1, "loss": float(metrics.sums.loss), "nll": float(metrics.sums.nll), "tokens": float(metrics.sums.tokens)}
-            add["gradient_norm"] = float(metrics.gradient_norm)
-        window = progress.window
-        window.update({name: window.get(name, 0) + value for name, value in add.items()}, learning_rate=float(metrics.learning_rate))
-        progress.source_tokens += source
-        progress.target_tokens += target
-        trainer.clock.count(source, target)
+        target_tokens = int(metrics.sums.tokens)
+        means = metrics.sums._asdict() | {"gradient_norm": metrics.gradient_norm}
+        add = {name: float(value) if metrics.finite else 0.0 for name, value in means.items()}
+        add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": shape.rows * (shape.source + shape.target)}
+        add |= {"source_tokens": int(metrics.source_tokens), "target_tokens": target_tokens}
+        progress.window = {name: progress.window.get(name, 0) + value for name, value in add.items()}
+        progress.window["learning_rate"] = float(metrics.learning_rate)
+        progress.target_tokens += target_tokens
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         return step % trainer.config.logging.every == 0 or trainer.is_last(step)
 
     def run(self, trainer: Trainer, step: int) -> None:
         window, trainer.progress.window = trainer.progress.window, {}
-        tokens, good = window.get("tokens", 0) or math.nan, window.get("good_steps", 0) or math.nan
+        tokens, good_steps = window["tokens"] or math.nan, window["good_steps"] or math.nan
         values = {
             "epoch": trainer.plan.epoch(step),
-            "loss": window.get("loss", 0) / tokens,
-            "perplexity": perplexity(window.get("nll", 0) / tokens),
+            "loss": window["loss"] / tokens,
+            "perplexity": perplexity(window["nll"] / tokens),
             "learning_rate": window["learning_rate"],
-            "gradient_norm": window.get("gradient_norm", 0) / good,
+            "gradient_norm": window["gradient_norm"] / good_steps,
             "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
             "target_tokens": trainer.progress.target_tokens,
         }
-        spent = trainer.clock.take_window()
-        flops = training_flops(trainer.model, spent.source_tokens, spent.target_tokens)
+        seconds, waited = trainer.clock.take_window()
+        flops = training_flops(trainer.model, window["source_tokens"], window["target_tokens"])
         timing = {
-            "seconds": spent.trained,
-            "target_tokens_per_second": spent.target_tokens / spent.seconds,
-            "utilisation": flops / spent.seconds / peak_flops(),
-            "input_wait": spent.waited / spent.seconds,
-            "seconds_left": trainer.clock.seconds_left((trainer.config.training.steps - step) * spent.seconds / max(spent.steps, 1)),
+            "seconds": seconds,
+            "target_tokens_per_second": window["target_tokens"] / seconds,
+            "utilisation": flops / seconds / peak_flops(),
+            "input_wait": waited / seconds,
+            "seconds_left": trainer.clock.seconds_left((trainer.config.training.steps - step) * seconds / window["steps"]),
         }
         trainer.log.write("train", step, values, timing)
-        trainer.display.log(step, train_line(values, timing))
+        trainer.display.show(step, train_line(values, timing))
 
 
 class Validate(Hook):
@@ -168,25 +164,24 @@ class Validate(Hook):
         self._translate = translate
 
     def start(self, trainer: Trainer) -> None:
-        if distributed.is_leader():
-            remove_samples_after(trainer.folder, trainer.step)
+        for path in (trainer.folder / "samples").glob("*.txt"):  # those of later steps are written again
+            if distributed.is_leader() and path.stem.isdigit() and int(path.stem) > trainer.step:
+                path.unlink()
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
         return bool(trainer.data.validation) and (trainer.is_last(step) or self._is_scheduled(trainer, step))
 
     def _is_scheduled(self, trainer: Trainer, step: int) -> bool:
-        every = trainer.config.validation.every
-        return bool(every) and step % every == 0
+        return trainer.config.validation.every > 0 and step % trainer.config.validation.every == 0
 
     def run(self, trainer: Trainer, step: int) -> None:
         with trainer.not_training():
             start = time.perf_counter()
             params = trainer.unstacked(trainer.state.eval_params)
-            values = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
+            values = validation_loss(trainer, params)
             hypotheses: list[str] = []
             if self._translate is not None:
-                data, model = trainer.data, trainer.flat_model
-                hypotheses, values["bleu"] = self._translate(trainer.config, model, data.tokenizer, params, data.validation, data.languages)
+                hypotheses, values["bleu"] = self._translate(trainer, params)
             signature = getattr(self._translate, "signature", None)  # sacreBLEU's
             score = self._score(trainer, values, signature)
             trainer.validated = step, score
@@ -194,9 +189,17 @@ class Validate(Hook):
             trainer.log.write("validation", step, {**values, "signature": signature}, {"seconds": time.perf_counter() - start})
             trainer.display.say(f"step {step:,}  {validation_line(values)}")
             if hypotheses and distributed.is_leader():
-                samples = write_samples(trainer.folder, step, trainer.data.validation, hypotheses)
-                if count := min(trainer.config.validation.samples, len(samples)):
-                    trainer.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
+                self._write_samples(trainer, step, hypotheses)
+
+    def _write_samples(self, trainer: Trainer, step: int, hypotheses: Sequence[str]) -> None:
+        """Write all validation sentences with reference and translation to samples/STEP.txt, and show some."""
+        pairs = zip(trainer.data.validation, hypotheses, strict=True)
+        samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in pairs]
+        folder = trainer.folder / "samples"
+        folder.mkdir(exist_ok=True)
+        files.write(folder / f"{step}.txt", "\n".join(samples))
+        if count := min(trainer.config.validation.samples, len(samples)):
+            trainer.display.say("\n".join(samples[i * len(samples) // count] for i in range(count)))
 
     def _score(self, trainer: Trainer, values: dict[str, float], signature: str | None) -> Score | None:
         """Return the score of a validation, the same in all processes; None if it is NaN or infinite."""
@@ -217,6 +220,17 @@ class Validate(Hook):
         if scheduled and 0 < config.validation.patience <= progress.stale:
             trainer.stop(f"no better {config.validation.metric} in {progress.stale} validations")
         return best
+
+
+def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
+    """Return mean loss and perplexity of the validation pairs. A side longer than data.max_length tokens is cut."""
+    config, tokenizer = trainer.config, trainer.data.tokenizer
+    sources, targets = map(list, zip(*trainer.data.validation, strict=True))
+    ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
+    batches = evaluation_batches(ids, config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh))
+    sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
+    loss, nll, tokens = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
+    return {"loss": loss / tokens, "perplexity": perplexity(nll / tokens)}
 
 
 class Save(Hook):
@@ -247,27 +261,25 @@ class Profile(Hook):
         self._first, self._last, self._folder, self._tracing = first, last, folder, False
 
     def start(self, trainer: Trainer) -> None:
-        if self._first <= trainer.step or self._last > trainer.config.training.steps:
+        if not trainer.step < self._first <= self._last <= trainer.config.training.steps:
             steps = f"{trainer.step + 1:,} to {trainer.config.training.steps:,}"
             raise errors.UserError(f"--profile {self._first}:{self._last}: this session trains steps {steps}; choose among these")
         if self._first == trainer.step + 1:
-            self._begin()
+            self.run(trainer, trainer.step)
 
     def is_due(self, trainer: Trainer, step: int) -> bool:
-        return step == self._first - 1 or (self._tracing and (step == self._last or bool(trainer.stopped)))
+        return step in (self._first - 1, self._last) or (self._tracing and bool(trainer.stopped))
 
     def run(self, trainer: Trainer, step: int) -> None:
-        if not self._tracing:
-            return self._begin()
+        if step == self._first - 1:
+            jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
+            self._tracing = True
+            return
         self.close()
         trainer.display.say(
             f"traced steps {self._first:,} to {step:,}: {self._folder} "
             "(open it with `tensorboard --logdir`, or the file perfetto_trace.json.gz in it at ui.perfetto.dev)"
         )
-
-    def _begin(self) -> None:
-        jax.profiler.start_trace(str(self._folder), create_perfetto_trace=True)
-        self._tracing = True
 
     def close(self) -> None:
         if self._tracing:

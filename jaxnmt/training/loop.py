@@ -14,26 +14,20 @@ import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt.data import identity
-from jaxnmt.data.batching import BatchPlan, PlannedBatch
+from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import batches
 from jaxnmt.data.prepared import prepare
-from jaxnmt.models.accounting import parameter_count
-from jaxnmt.models.layout import is_scanned, stack_layers, unscanned, unstack_layers
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
-from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoints import Checkpoints, disk_errors
-from jaxnmt.training.clock import Clock
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
 from jaxnmt.training.metrics import MetricsLog
-from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import TrainPrograms, evaluation_program, fresh_state
-from jaxnmt.training.progress import Progress, Score
+from jaxnmt.training.progress import Clock, Progress, Score
 from jaxnmt.training.signals import Signals
-from jaxnmt.training.state import TrainState, abstract_state, shardings_of
-from jaxnmt.training.step import StepMetrics
+from jaxnmt.training.state import TrainState, shardings_of
+from jaxnmt.training.step import TrainPrograms, evaluation_program
 
 
 def train(
@@ -86,7 +80,8 @@ class Trainer:
 
     Attributes for hooks:
         config, folder: the experiment, and the run's folder.
-        mesh, model, flat_model, evaluate: the model as it is trained, and with its layers unstacked; the compiled validation loss.
+        mesh, model, flat_model: the model as it is trained, and with its layers unstacked.
+        programs, evaluate: the compiled training step of each shape, and the validation loss.
         data, plan: the prepared text, and which pairs form which batch.
         state, step, progress: the training state on the devices, the steps done, counters and best scores.
         validated: the last step of this session that was validated (0: none), and its score.
@@ -96,7 +91,6 @@ class Trainer:
 
     INTERRUPTED = "interrupted"
     state: TrainState
-    programs: TrainPrograms
 
     def __init__(self, experiment: cfg.Experiment, run: Path, hooks: Sequence[Hook] = (), progress: bool = False, signals: bool = False):
         self.config, self.folder, self.hooks = experiment, run, tuple(hooks)
@@ -112,23 +106,19 @@ class Trainer:
         self.plan = BatchPlan(
             [corpus.lengths for corpus in self.data.train],
             self.data.weights,
-            experiment.batching,
-            experiment.training.seed,
-            experiment.data.max_length,
-            row_multiple=experiment.training.accumulation,
-            row_padding=experiment.training.accumulation * num_shards("B", self.mesh),
+            experiment,
+            parts=num_shards("B", self.mesh),
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )
         self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        self.optimizer = make_optimizer(experiment.optimizer, self.model.axes)
-        self.abstract = abstract_state(self.model, self.optimizer, experiment.training, self.mesh)
+        self.programs = TrainPrograms(self.model, experiment, self.mesh)
         self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
         self.validated: tuple[int, Score | None] = 0, None
         self.stopped = ""
-        self._pending: tuple[int, PlannedBatch, StepMetrics] | None = None
+        self._pending: FinishedStep | None = None  # a step that the device may not have finished yet
 
     def run(self) -> None:
         """Compile, then train until the last step, a stop or a signal. What was trained is always saved."""
@@ -140,10 +130,8 @@ class Trainer:
             closing.enter_context(self.store)
             self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
             closing.callback(self.watchdog.stop)
-            self.log = MetricsLog(self.folder, self.step, self.config.logging.tensorboard)
-            closing.callback(self.log.close)
-            self.display.start()
-            closing.callback(self.display.stop)
+            self.log = closing.enter_context(MetricsLog(self.folder, self.step, self.config.logging.tensorboard))
+            closing.enter_context(self.display)
             for hook in self.hooks:
                 closing.callback(hook.close)
                 hook.start(self)
@@ -159,7 +147,7 @@ class Trainer:
                 self.watchdog.at(step)
                 self.state, metrics = self.programs(self.state, planned.shape, to_mesh(arrays, self.mesh, planned.shape.rows))
                 self._record()  # one step late: the device is already at work on this one
-                self._pending, self.step = (step + 1, planned, metrics), step + 1
+                self._pending, self.step = FinishedStep(step + 1, planned, metrics), step + 1
                 self.display.step(self.step)
                 for hook in self.hooks:
                     if hook.is_due(self, self.step):
@@ -172,8 +160,8 @@ class Trainer:
     def _record(self) -> None:
         """Fetch the metrics of the last step and hand them to the hooks, unless that is done."""
         if self._pending:
-            (step, planned, metrics), self._pending = self._pending, None
-            finished = FinishedStep(step, planned, jax.device_get(metrics))
+            finished = self._pending._replace(metrics=jax.device_get(self._pending.metrics))
+            self._pending = None
             for hook in self.hooks:
                 hook.record(self, finished)
 
@@ -199,34 +187,35 @@ class Trainer:
 
     # ---- set-up and end
 
-    def _restore(self, step: int) -> TrainState:
-        """Return the state of a checkpoint; its progress becomes the run's."""
-        optimizer = make_optimizer(self.config.optimizer, self.flat_model.axes)
-        flat = abstract_state(self.flat_model, optimizer, self.config.training, self.mesh)
-        state, self.progress = self.store.restore(step, flat)
-        self.display.say(f"resuming from checkpoint {step:,}")
-        if is_scanned(self.config.model):
-            state = jax.jit(stack_layers, out_shardings=shardings_of(self.abstract))(state)
-        if jax.default_backend() != "cpu":
-            return state
-        # a fresh copy: donating buffers that came from the checkpoint reader is not safe on CPU
-        return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
-
     def _load_and_compile(self) -> None:
         """Read the newest checkpoint, so that a damaged one is reported before compiling; a fresh state is made beside the compilation."""
-        step = self.store.latest()
+        step, training = self.store.latest(), self.config.training
         if step is not None:
             self.state = self._restore(step)
         devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
-        self.display.say(f"{parameter_count(self.abstract.params):,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
+        parameters = parameter_count(self.programs.abstract.params)
+        self.display.say(f"{parameters:,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
         pool = concurrent.futures.ThreadPoolExecutor(1)
-        beginning = (self.model, self.optimizer, self.config.training, self.abstract, self.mesh)
-        fresh = pool.submit(fresh_state, *beginning) if step is None else None
+        fresh = pool.submit(self.programs.fresh, training) if step is None else None
         pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order
-        self.programs = TrainPrograms(self.model, self.optimizer, self.config, self.abstract, self.mesh, self.plan.shapes, self.plan.packed)
-        self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *self.programs.describe()]))
+        lines = self.programs.compile(self.plan.shapes, self.plan.packed)
+        self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *lines]))
         if fresh:
             self.state = fresh.result()
+
+    def _restore(self, step: int) -> TrainState:
+        """Return the state of a checkpoint; its progress becomes the run's."""
+        flat = TrainPrograms(self.flat_model, self.config, self.mesh).abstract
+        state, self.progress = self.store.restore(step, flat)
+        self.display.say(f"resuming from checkpoint {step:,}")
+        scanned = is_scanned(self.config.model)
+        if not scanned and jax.default_backend() != "cpu":
+            return state
+
+        def arrange(state: TrainState) -> TrainState:  # a copy: donating buffers that came from the checkpoint reader is not safe on CPU
+            return jax.tree.map(jnp.copy, stack_layers(state) if scanned else state)
+
+        return jax.jit(arrange, out_shardings=shardings_of(self.programs.abstract))(state)
 
     def _say_goodbye(self) -> None:
         done = f"step {int(self.state.step):,} of {self.config.training.steps:,}"
@@ -235,7 +224,7 @@ class Trainer:
         best = ""
         if self.progress.best:
             best = f"; best {self.progress.best.metric} at step {self.progress.best_step:,}"
-        elif read_metrics(self.folder, "validation"):
+        elif self.validated[0]:
             best = f"; every validation {self.config.validation.metric} was NaN, so the latest checkpoint is used instead of the best one"
         why = f" ({self.stopped})" if self.stopped else ""
         self.display.say(f"{'stopped' if self.stopped else 'finished'} at {done}{why}{best}: {self.folder}")

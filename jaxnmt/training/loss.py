@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -18,9 +17,7 @@ CHUNK_TOKENS = 512
 """Tokens of a device that go through the output layer at a time: their logits fit into a CPU's cache and fill the units of a GPU."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class LossSums:
+class LossSums(NamedTuple):
     """Sums over the target tokens of a batch, float32 scalars.
 
     Attributes:
@@ -68,101 +65,74 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
         vocab: rows of the table from here on are padding.
         mesh: that the arrays lie on; None: one device.
     """
-    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT, mesh)
-
-    def body(i, sums):
-        loss, nll, _ = _chunk(chunks.at(i), table_VD, vocab, label_smoothing)
-        return sums[0] + loss, sums[1] + nll
-
-    zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    return jax.lax.fori_loop(0, chunks.used, body, (zero, zero))
+    # The compiler removes the gradient.
+    return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh)[0]
 
 
-class _Chunks(NamedTuple):
-    """The positions of a batch in chunks. The first axis of each array counts chunks.
+def _split(features_BTD, targets_BT, weights_BT, mesh: Mesh | None):
+    """Split the positions of a batch into chunks.
 
     If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
     they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
 
-    Attributes:
-        used: number of chunks that have positions with weight.
-        ranks: index in the chunks of each position of the batch (row by row); None if the target axis is split.
+    Returns:
+        The three arrays in chunks, which their first axis counts; the number of chunks that have positions with weight; and a function that
+        returns an array in chunks, such as the features, in the shape (B, T, D) of the batch.
     """
-
-    features: jax.Array
-    targets: jax.Array
-    weights: jax.Array
-    used: int | jax.Array
-    ranks: jax.Array | None
-
-    @staticmethod
-    def of(features_BTD, targets_BT, weights_BT, mesh: Mesh | None) -> _Chunks:
-        rows, length = targets_BT.shape
-        if not is_replicated("B", mesh):
-            count = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
-            size = -(-length // count)
-
-            def split(x):
-                x = jnp.pad(x, ((0, 0), (0, count * size - length)) + ((0, 0),) * (x.ndim - 2))
-                return jnp.moveaxis(x.reshape(rows, count, size, *x.shape[2:]), 1, 0)
-
-            return _Chunks(split(features_BTD), split(targets_BT), split(weights_BT), count, None)
+    rows, length = targets_BT.shape
+    if is_replicated("B", mesh):
         total = rows * length
         size = min(CHUNK_TOKENS, total)
         counts_N = jnp.asarray(weights_BT).reshape(-1) != 0
         number = counts_N.sum()
         ranks_N = jnp.where(counts_N, counts_N.cumsum() - 1, number + (~counts_N).cumsum() - 1)
         places = jnp.full(-(-total // size) * size, total).at[ranks_N].set(jnp.arange(total)).reshape(-1, 1, size)
-        pick = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
-        return _Chunks(pick(features_BTD), pick(targets_BT), pick(weights_BT), (number + size - 1) // size, ranks_N)
-
-    def at(self, i):
-        """Return features, targets and weights of chunk i."""
-        return self.features[i], self.targets[i], self.weights[i]
-
-    def together(self, chunked: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """Return an array in chunks, such as `features`, in the shape (B, T, D) of the batch."""
-        if self.ranks is None:
-            return jnp.moveaxis(chunked, 0, 1).reshape(shape[0], -1, shape[2])[:, : shape[1]]
-        return chunked.reshape(-1, *shape[2:])[self.ranks].reshape(shape)
+        used = (number + size - 1) // size
+        split = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
+        join = lambda x: x.reshape(-1, x.shape[-1])[ranks_N].reshape(rows, length, -1)  # noqa: E731
+    else:
+        used = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
+        size = -(-length // used)
+        pad = lambda x: jnp.pad(x, ((0, 0), (0, used * size - length)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
+        split = lambda x: jnp.moveaxis(pad(x).reshape(rows, used, size, *x.shape[2:]), 1, 0)  # noqa: E731
+        join = lambda x: jnp.moveaxis(x, 0, 1).reshape(rows, -1, x.shape[-1])[:, :length]  # noqa: E731
+    return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(chunk, table_VD, vocab: int, label_smoothing: float):
-    """Return loss sum, nll sum, and for the gradient the unnormalised softmax and its sum."""
-    x_BTD, targets_BT, weights_BT = chunk
-    real_V = jnp.arange(table_VD.shape[0]) < vocab
-    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=at_least_float32(x_BTD.dtype))
-    logits_BTV = jnp.where(real_V, logits_BTV, -1e9)
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float):
+    """Return the sums of loss and nll of a chunk, and the gradients of its features and of the table."""
+    dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
+    logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
+    logits_BTV = jnp.where(ids_V < vocab, logits_BTV, -1e9)
     top_BT1 = logits_BTV.max(-1, keepdims=True)
     exp_BTV = jnp.exp(logits_BTV - top_BT1)
     total_BT1 = exp_BTV.sum(-1, keepdims=True)
     log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
     nll_BT = log_z_BT - jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
-    even_BT = log_z_BT - jnp.where(real_V, logits_BTV, 0).sum(-1) / vocab
+    even_BT = log_z_BT - jnp.where(ids_V < vocab, logits_BTV, 0).sum(-1) / vocab
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
-    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), (exp_BTV, total_BT1)
+    reference_BTV = ids_V == targets_BT[..., None]
+    wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(ids_V < vocab, label_smoothing / vocab, 0.0)
+    d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]).astype(x_BTD.dtype)
+    d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
+    d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
+    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), d_x_BTD, d_table_VD
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
-    real_V, dtype = jnp.arange(table_VD.shape[0]) < vocab, at_least_float32(features_BTD.dtype)
-    chunks = _Chunks.of(features_BTD, targets_BT, weights_BT, mesh)
+    chunks, used, join = _split(features_BTD, targets_BT, weights_BT, mesh)
 
     def body(i, sums):
-        chunk = chunks.at(i)
-        x_BTD, targets, weights = chunk
-        loss, nll, (exp_BTV, total_BT1) = _chunk(chunk, table_VD, vocab, label_smoothing)
-        reference_BTV = jnp.arange(table_VD.shape[0]) == targets[..., None]
-        wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(real_V, label_smoothing / vocab, 0.0)
-        d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights[..., None]).astype(x_BTD.dtype)
-        d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
-        d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
-        # Sharded like this, it is summed over devices once after the loop; sharded like the table, in each iteration.
-        return sums[0] + loss, sums[1] + nll, sums[2] + constrain(d_table_VD, "VD", mesh), sums[3].at[i].set(d_x_BTD)
+        loss, nll, d_table_VD, d_x = sums
+        x_BTD, targets, weights = (x[i] for x in chunks)
+        chunk = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing)
+        # Sharded like this, the table's gradient is summed over devices once after the loop; sharded like the table, in each iteration.
+        return loss + chunk[0], nll + chunk[1], d_table_VD + constrain(chunk[3], "VD", mesh), d_x.at[i].set(chunk[2])
 
-    zero = jnp.zeros((), dtype)
-    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, dtype), "VD", mesh), jnp.zeros_like(chunks.features))
-    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, chunks.used, body, start)
-    return (loss, nll), (chunks.together(d_x, features_BTD.shape), d_table_VD.astype(table_VD.dtype))
+    zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
+    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks[0]))
+    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, used, body, start)
+    return (loss, nll), (join(d_x), d_table_VD.astype(table_VD.dtype))
 
 
 def _backward(vocab, label_smoothing, mesh, residuals, cotangents):

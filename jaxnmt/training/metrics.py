@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
-import shutil
 import tempfile
 import time
+import timeit
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxnmt.io import files
 from jaxnmt.parallel.distributed import is_leader
-from jaxnmt.runs import directory as run_directory
+from jaxnmt.runs import directory
 
 # Dense bf16 matrix-product rates of one device, FLOP/s, from the makers' data sheets.
 _PEAK = {
@@ -37,14 +38,10 @@ def peak_flops() -> float:
     if known := max((name for name in _PEAK if name in kind), key=len, default=""):  # "A100", which "A10" is in too
         return _PEAK[known] * jax.device_count()
     x = jnp.ones((1024, 1024), jnp.float32)
-    product = jax.jit(lambda a, b: a @ b).lower(x, x).compile()
+    product = jax.jit(jnp.matmul)
     product(x, x).block_until_ready()
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        product(x, x).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * 1024**3 / min(times) * (1 if jax.default_backend() == "cpu" else jax.device_count())
+    seconds = min(timeit.repeat(lambda: product(x, x).block_until_ready(), number=1, repeat=5))
+    return 2 * 1024**3 / seconds * (1 if jax.default_backend() == "cpu" else jax.device_count())
 
 
 def perplexity(nll: float) -> float:
@@ -52,7 +49,7 @@ def perplexity(nll: float) -> float:
     return math.inf if nll >= 700 else math.exp(nll)
 
 
-class MetricsLog:
+class MetricsLog(contextlib.ExitStack):
     """Writes `metrics.jsonl`, one record a line, and TensorBoard events. Both are cut back to the step that training resumes from.
 
     The field `timing` of a record holds what differs between machines and sessions; all other fields are exact. Non-finite values (the
@@ -63,26 +60,27 @@ class MetricsLog:
     """
 
     def __init__(self, run: Path, step: int, tensorboard: bool):
-        self.path = run / run_directory.METRICS
-        self._file, self._writer = None, None
+        super().__init__()  # what is entered last is closed first
+        self._run = self._folder = run
         if not is_leader():
             return
-        _cut_back(self.path, step)
-        self._run = self._folder = run
+        kept = "".join(json.dumps(record) + "\n" for record in directory.read_metrics(run) if record["step"] <= step)
+        files.write(run / directory.METRICS, kept)
         if files.in_bucket(run):
-            self._folder = Path(tempfile.mkdtemp(prefix="jaxnmt-"))
-            if self.path.exists():
-                (self._folder / self.path.name).write_text(self.path.read_text(encoding="utf-8"), encoding="utf-8")
+            self._folder = Path(self.enter_context(tempfile.TemporaryDirectory(prefix="jaxnmt-")))
+            self.callback(self.publish)
+            (self._folder / directory.METRICS).write_text(kept, encoding="utf-8")
         self._published = time.monotonic()
-        self._file = (self._folder / self.path.name).open("a", encoding="utf-8")
+        self._file = self.enter_context((self._folder / directory.METRICS).open("a", encoding="utf-8"))
+        self._writer = None
         if tensorboard:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+            self._writer = self.enter_context(SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1))
 
     def write(self, kind: str, step: int, values: dict, timing: dict | None = None) -> None:
         """Write one record. It is on disk when this returns (in a bucket: with the next copy)."""
-        if not self._file:
+        if not is_leader():
             return
         values, timing = _finite(values), _finite(timing or {})
         record = {"kind": kind, "step": step} | values | ({"timing": timing} if timing else {})
@@ -98,7 +96,7 @@ class MetricsLog:
 
     def publish(self) -> None:
         """Copy the local folder to the bucket, if the run is in one."""
-        if not self._file or self._folder == self._run:
+        if self._folder == self._run:
             return
         for file in self._folder.rglob("*"):
             if file.is_file():
@@ -107,24 +105,8 @@ class MetricsLog:
                 there.write_bytes(file.read_bytes())
         self._published = time.monotonic()
 
-    def close(self) -> None:
-        """Close the files."""
-        for file in filter(None, (self._file, self._writer)):
-            file.close()
-        self.publish()
-        if self._file and self._folder != self._run:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
 
 def _finite(values: dict) -> dict:
     """Return the values with None for non-finite numbers and Python numbers for NumPy scalars."""
     numbers = {name: float(value) for name, value in values.items() if not isinstance(value, str | list | bool | int | None)}
     return values | {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-
-
-def _cut_back(path: Path, step: int) -> None:
-    """Drop the records after a step, and a truncated last line. The file is replaced atomically."""
-    if not path.exists():
-        return
-    kept = [json.dumps(record) + "\n" for record in run_directory.read_metrics(path.parent) if record["step"] <= step]
-    files.write(path, "".join(kept))

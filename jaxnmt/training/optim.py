@@ -36,11 +36,10 @@ def make_optimizer(config: cfg.Optimizer, axes: Any) -> optax.GradientTransforma
             return optax.adafactor(1.0, weight_decay_rate=config.weight_decay or None, weight_decay_mask=matrices)
         case "muon":
             dimensions = jax.tree_util.tree_map_with_path(_muon_dimensions, axes)
-            muon = contrib.muon(
-                1.0, beta=config.beta1, adam_b1=config.beta1, adam_b2=config.beta2, muon_weight_dimension_numbers=dimensions
-            )
-            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))  # its own would miss the embeddings
-    raise ValueError(config.name)
+            betas = {"beta": config.beta1, "adam_b1": config.beta1, "adam_b2": config.beta2}
+            muon = contrib.muon(1.0, **betas, muon_weight_dimension_numbers=dimensions)
+            # Muon's own weight decay would miss the embeddings.
+            return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))
 
 
 def _muon_dimensions(path: Any, axes: str) -> contrib.MuonDimensionNumbers | None:

@@ -1,9 +1,12 @@
-"""The part of the training state that is not arrays: counters and the best validation score."""
+"""The part of the training state that is not arrays: counters, the best validation score, and the time."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import time
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -49,7 +52,7 @@ class Progress:
         plateau_stale: scheduled validations since then or since the learning rate was last cut.
         seconds: of training, in all sessions.
         unlogged: seconds of training since the last log line.
-        target_tokens, source_tokens: trained on so far.
+        target_tokens: trained on so far.
         window: running sums of the next log line.
     """
 
@@ -61,7 +64,6 @@ class Progress:
     seconds: float = 0.0
     unlogged: float = 0.0
     target_tokens: int = 0
-    source_tokens: int = 0
     window: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def count_validation(self, step: int, score: Score | None, scheduled: bool) -> bool:
@@ -90,13 +92,59 @@ class Progress:
         Args:
             metric: what a score is of that names no metric: earlier versions saved the value alone, as `best_score` and `bar`.
         """
-        old = {"best": record.get("best_score"), "best_scheduled": record.get("bar", record.get("best_score"))}
-        record = old | record
-        scores = {name: _as_score(record[name], metric) for name in old}
-        fields = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{name: value for name, value in (record | scores).items() if name in fields})
+        values = {field.name: record[field.name] for field in dataclasses.fields(cls) if field.name in record}
+        for name, old_name in {"best": "best_score", "best_scheduled": "bar"}.items():
+            score = record.get(name, record.get(old_name, record.get("best_score")))
+            values[name] = Score(metric, score) if isinstance(score, float) else score and Score(**score)
+        return cls(**values)
 
 
-def _as_score(saved: dict[str, Any] | float | None, metric: str) -> Score | None:
-    """Return a score that was read from JSON: an object with its fields, or from earlier versions a value of `metric`."""
-    return Score(**saved) if isinstance(saved, dict) else None if saved is None else Score(metric, saved)
+class Clock:
+    """Measures the time of training, without validating and saving, and the time spent waiting for input."""
+
+    def __init__(self, before: float = 0.0, unlogged: float = 0.0, most: float = 0.0) -> None:
+        """Start the clock of a session.
+
+        Args:
+            before: seconds of training in earlier sessions.
+            unlogged: the part of `before` since the last log line.
+            most: limit on the seconds of all sessions together; 0: no limit.
+        """
+        self._start = time.perf_counter() - before
+        self._logged, self._most, self._waited = before - unlogged, most, 0.0
+
+    def waiting(self, stream: Iterator) -> Iterator:
+        """Yield the items of a stream and count the time that each takes to arrive."""
+        start = time.perf_counter()
+        for item in stream:
+            self._waited += time.perf_counter() - start
+            yield item
+            start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock within the block."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def take_window(self) -> tuple[float, float]:
+        """Return the seconds of training since the last call, earlier sessions included, and the seconds spent waiting in this session."""
+        trained = self.trained
+        window = trained - self._logged, self._waited
+        self._logged, self._waited = trained, 0.0
+        return window
+
+    @property
+    def trained(self) -> float:
+        """Seconds of training in all sessions."""
+        return time.perf_counter() - self._start
+
+    @property
+    def unlogged(self) -> float:
+        """Seconds of training since the last call of `take_window`, which may have been in an earlier session."""
+        return self.trained - self._logged
+
+    def seconds_left(self, by_steps: float) -> float:
+        """Return the remaining training time in seconds: `by_steps`, or less if the limit comes first."""
+        return min(by_steps, max(self._most - self.trained, 0.0)) if self._most else by_steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import signal
@@ -29,17 +28,14 @@ class Signals:
         """Make the object; `catch` says whether it handles signals at all. A call from Python does not."""
         self._catch = catch
         self.received: int | OSError = 0  # the number of a signal, or the error of writing to stderr
-        self._old: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
-        numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGTERM} if self._catch else set()
-        if distributed.is_distributed():
-            numbers.discard(signal.SIGTERM)
-        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-            numbers.discard(signal.SIGHUP)
-        for number in numbers:
-            with contextlib.suppress(ValueError):  # Python allows signal handlers in the main thread only
-                self._old[number] = signal.signal(number, self._handle)
+        numbers = [signal.SIGINT] if self._catch else []
+        if self._catch and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        if self._catch and not distributed.is_distributed():
+            numbers.append(signal.SIGTERM)
+        self._old = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -47,11 +43,11 @@ class Signals:
             signal.signal(number, handler)
 
     def stderr_lost(self, error: OSError) -> None:
-        """Stop because stderr cannot be written. A closed pipe counts as SIGPIPE, a closed terminal as SIGHUP."""
+        """Stop because stderr cannot be written. A closed pipe or terminal counts as SIGHUP; of a terminal, SIGHUP may be ignored."""
         if error.errno == errno.EIO and self._catch:
             os.kill(os.getpid(), signal.SIGHUP)
         else:
-            self._ask({errno.EPIPE: signal.SIGPIPE, errno.EIO: signal.SIGHUP}.get(error.errno or 0, error))
+            self._ask(signal.SIGHUP if error.errno in (errno.EPIPE, errno.EIO) else error)
 
     def stop_after(self, step: int) -> bool:
         """Return whether training must stop after this step. Call it after each step."""

@@ -1,4 +1,4 @@
-"""The state of training that lives on the devices."""
+"""The state of training that lives on the devices, and checksums of its arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optax
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.models.layers import at_least_float32
+from jaxnmt.models.layers import at_least_float32, mix
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
@@ -41,7 +41,7 @@ class TrainState:
     @property
     def eval_params(self):
         """The parameters that validation and decoding use."""
-        return self.params if self.ema is None else cast_like(self.params, self.ema)
+        return self.params if self.ema is None else optax.tree.cast_like(self.ema, self.params)
 
 
 def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training) -> TrainState:
@@ -51,15 +51,15 @@ def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, confi
         UserError: a parameter is not a float.
     """
     params = model.init(jax.random.key(config.seed))
-    _refuse_integers(params)
-    return TrainState(
-        step=jnp.int32(0),
-        params=params,
-        opt_state=optimizer.init(widen(params)),
-        ema=jax.tree.map(jnp.copy, widen(params)) if config.ema_decay else None,
-        lr_scale=jnp.float32(1),
-        bad_steps=jnp.int32(0),
-    )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise errors.UserError(
+                f"the model's parameter {path_name(path)} is {leaf.dtype}, and only floats can be trained: "
+                "compute it in the module instead, or give it a float dtype"
+            )
+    opt_state = optimizer.init(widen(params))
+    ema = jax.tree.map(jnp.copy, widen(params)) if config.ema_decay else None
+    return TrainState(jnp.int32(0), params, opt_state, ema, lr_scale=jnp.float32(1), bad_steps=jnp.int32(0))
 
 
 def widen(tree: Any) -> Any:
@@ -67,31 +67,15 @@ def widen(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
 
 
-def cast_like(old: Any, new: Any) -> Any:
-    """Return the arrays of `new` with the dtypes of `old`."""
-    return jax.tree.map(lambda before, now: now.astype(before.dtype), old, new)
-
-
-def _refuse_integers(params: Any) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise errors.UserError(
-                f"the model's parameter {path_name(path)} is {leaf.dtype}, and only floats can be trained: "
-                "compute it in the module instead, or give it a float dtype"
-            )
-
-
 def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh) -> TrainState:
     """Return the state's shapes, types and shardings, without computing it."""
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
     like_params = param_shardings(state.params, model.axes, mesh)
-    shardings = TrainState(
-        step=replicated(mesh),
+    shardings = dataclasses.replace(
+        jax.tree.map(lambda _: replicated(mesh), state),
         params=like_params,
         opt_state=state_shardings(state.opt_state, state.params, like_params),
         ema=None if state.ema is None else like_params,
-        lr_scale=replicated(mesh),
-        bad_steps=replicated(mesh),
     )
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
 
@@ -99,3 +83,33 @@ def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, conf
 def shardings_of(tree):
     """Return the shardings of a tree of ShapeDtypeStructs."""
     return jax.tree.map(lambda x: x.sharding, tree)
+
+
+@jax.jit
+def checksum(tree: Any) -> jax.Array:
+    """Return a uint32 that changes when any bit of any leaf changes: Orbax does not notice a bit that flips on disk.
+
+    It is computed on the devices and is the same on every mesh. Leaves may have any real dtype.
+    """
+    total = jnp.uint32(0)
+    for number, leaf in enumerate(jax.tree.leaves(tree)):
+        # The place of each number in its leaf, row by row. The leaf keeps its shape, and so its layout on the devices.
+        place = jnp.uint32(0)
+        for axis, length in enumerate(leaf.shape):
+            place = place * jnp.uint32(length) + jax.lax.broadcasted_iota(jnp.uint32, leaf.shape, axis)
+        factor = mix(place + jnp.uint32(number * 0x9E3779B1 % 2**32)) | jnp.uint32(1)
+        for bits in _words(leaf):
+            total += (bits * factor).sum(dtype=jnp.uint32)
+            factor = mix(factor) | jnp.uint32(1)
+    return total
+
+
+def _words(leaf: jax.Array) -> list[jax.Array]:
+    """Return the bits of an array as uint32 arrays of its shape: two if its numbers have 64 bits, else one."""
+    size = leaf.dtype.itemsize
+    if size < 4 and jnp.issubdtype(leaf.dtype, jnp.floating):
+        leaf = jax.lax.bitcast_convert_type(leaf, jnp.uint16 if size == 2 else jnp.uint8)
+    if size < 4:
+        leaf = leaf.astype(jnp.int32 if jnp.issubdtype(leaf.dtype, jnp.signedinteger) else jnp.uint32)
+    words = jax.lax.bitcast_convert_type(leaf, jnp.uint32)
+    return [words[..., 0], words[..., 1]] if size == 8 else [words]

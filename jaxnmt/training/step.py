@@ -1,19 +1,27 @@
-"""One optimizer step, and one evaluation step: pure functions, compiled by the loop."""
+"""One optimizer step and one evaluation step: pure functions, and the programs that they are compiled to before the first step."""
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxnmt import config as cfg
+from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.sharding import batch_sharding
 from jaxnmt.training.loss import LossSums, batch_loss
-from jaxnmt.training.optim import learning_rate
-from jaxnmt.training.state import TrainState, cast_like, widen
+from jaxnmt.training.optim import learning_rate, make_optimizer
+from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
 
 
 class StepMetrics(NamedTuple):
@@ -39,37 +47,24 @@ def train_step(
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
-    kept = (state.params, state.opt_state, state.ema)
+
+    def update():
+        clipped = gradient
+        if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
+            clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
+        updates, opt_state = optimizer.update(clipped, state.opt_state, widen(state.params))
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
+        ema = state.ema
+        if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
+            decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.tree.cast_like(jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params), ema)
+        return params, optax.tree.cast_like(opt_state, state.opt_state), ema
+
     # A branch, not a choice between two values for each number: XLA then updates the donated arrays where they lie.
-    params, opt_state, ema = jax.lax.cond(finite, lambda: _update(optimizer, config, state, gradient, norm, rate), lambda: kept)
+    params, opt_state, ema = jax.lax.cond(finite, update, lambda: (state.params, state.opt_state, state.ema))
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
-    source_tokens = (batch["encoder_input_tokens"] > 0).sum()
-    return (
-        TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps),
-        StepMetrics(sums, source_tokens, norm, rate, finite, bad_steps),
-    )
-
-
-def _update(optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, gradient, norm, rate):
-    """Clip the gradient, apply the optimizer update and update the EMA.
-
-    Args:
-        gradient: float32, or wider.
-        norm: its global norm.
-        rate: learning rate.
-
-    Returns:
-        (params, opt_state, ema), each array with the dtype that it has in `state`.
-    """
-    if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
-        gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, widen(state.params))
-    params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
-    ema = state.ema
-    if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
-        decay = jnp.minimum(config.training.ema_decay, (1.0 + state.step) / (10.0 + state.step))
-        ema = cast_like(ema, jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params))
-    return params, cast_like(state.opt_state, opt_state), ema
+    metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
+    return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
@@ -98,6 +93,73 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
     return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(jnp.arange(rows))))[0]
 
 
-def evaluation_step(model: Seq2Seq, label_smoothing: float, params, batch: Batch) -> LossSums:
-    """Return the loss of a batch without dropout."""
-    return batch_loss(model, params, batch, None, label_smoothing)
+def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable[..., LossSums]:
+    """Return `(params, batch) -> LossSums`, the loss without dropout, compiled for each shape when it first occurs."""
+
+    def evaluation_step(params, batch: Batch) -> LossSums:
+        return batch_loss(model.on(mesh), params, batch, None, label_smoothing)
+
+    return jax.jit(evaluation_step)
+
+
+def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return names, shapes and types of a batch's arrays, as `loader.assemble` makes them."""
+
+    def struct(length: int, dtype: type) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((shape.rows, length), dtype, sharding=batch_sharding(mesh))
+
+    source, target = struct(shape.source, np.int32), struct(shape.target, np.int32)
+    batch = {"encoder_input_tokens": source, "decoder_input_tokens": target, "decoder_target_tokens": target}
+    batch["decoder_loss_weights"] = struct(shape.target, np.float32)
+    if packed:
+        batch |= {"encoder_segment_ids": source, "encoder_positions": source}
+        batch |= {"decoder_segment_ids": target, "decoder_positions": target}
+    return batch
+
+
+class TrainPrograms:
+    """The training step of a model on a mesh, compiled ahead of time for each shape.
+
+    Attributes:
+        abstract: shapes, types and layout of the state.
+        step: `(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout.
+        seconds: that `compile` took.
+    """
+
+    def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
+        self._model, self._mesh = model.on(mesh), mesh
+        self._optimizer = make_optimizer(config.optimizer, model.axes)
+        self.abstract = abstract_state(model, self._optimizer, config.training, mesh)
+        step = functools.partial(train_step, self._model, self._optimizer, config)
+        self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
+
+    def fresh(self, config: cfg.Training) -> TrainState:
+        """Return the state before the first step, laid out like `abstract`."""
+        make = functools.partial(initial_state, self._model, self._optimizer, config)
+        return jax.jit(make, out_shardings=shardings_of(self.abstract))()
+
+    def compile(self, shapes: Sequence[Shape], packed: bool) -> list[str]:
+        """Trace the step for one shape after the other and compile them side by side. Returns a line for people about each shape.
+
+        Ctrl-C does not wait for a compilation.
+        """
+        start = time.perf_counter()
+        lowered = [self.step.lower(self.abstract, batch_struct(shape, packed, self._mesh)) for shape in shapes]
+        pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+        try:
+            self._compiled = dict(zip(shapes, pool.map(lambda program: program.compile(), lowered), strict=True))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        self.seconds = time.perf_counter() - start
+        return [self._describe(shape) for shape in shapes]
+
+    def _describe(self, shape: Shape) -> str:
+        memory = self._compiled[shape].memory_analysis()
+        size = ""
+        if memory is not None:  # None: the compiler does not report it
+            size = f", {(memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**20:,.0f} MiB on a device"
+        return f"  {shape.rows} rows x {shape.source} source x {shape.target} target positions{size}"
+
+    def __call__(self, state: TrainState, shape: Shape, batch: dict[str, jax.Array]) -> tuple[TrainState, StepMetrics]:
+        """Take a step. A shape that was not compiled is an error, never a compilation."""
+        return self._compiled[shape](state, batch)

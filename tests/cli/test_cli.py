@@ -18,7 +18,7 @@ from evaluation.sacrebleu_command import corpora, sacrebleu
 
 from jaxnmt import cli
 from jaxnmt.cli import command
-from jaxnmt.cli.verbs import training
+from jaxnmt.cli.verbs import runs
 from jaxnmt.cli.words import divide, parse
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config.fields import leaves, unannotated
@@ -438,12 +438,12 @@ def test_runs_show_tells_progress_and_best_of_one_run_and_of_all(run, tmp_path, 
 
 @pytest.mark.parametrize("word", ["quickstart", "transformer-small", "mine.py"])
 def test_data_check_takes_configs(word):
-    assert not training.is_text(word)
+    assert not runs.is_text(word)
 
 
 @pytest.mark.parametrize("word", ["a.en", "pairs.tsv.gz", "a.en,a.de", "phrases/en-fr:train", "wmt14_translate/de-en"])
 def test_data_check_takes_text(word):
-    assert training.is_text(word)
+    assert runs.is_text(word)
 
 
 def test_data_check_refuses_what_training_refuses(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -12,8 +11,7 @@ import pytest
 
 from jaxnmt.config import Experiment, Positive, Recurrent, Transformer, constraint, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.constraints import constraints
-from jaxnmt.config.fields import leaves
+from jaxnmt.config.fields import constraints, leaves
 from jaxnmt.config.files import changed_fields, find_config, load_config, read_config, save_config, shipped_configs, with_absolute_paths
 from jaxnmt.config.model_code import load_module
 from jaxnmt.errors import UserError
@@ -79,7 +77,7 @@ def test_a_broken_config_file_is_named_with_its_line(text, line, says, tmp_path)
 
 
 def test_an_unknown_config_is_answered_with_the_nearest_and_all():
-    with pytest.raises(UserError, match="Did you mean multi30k_tiny") as error:
+    with pytest.raises(UserError, match="did you mean multi30k_tiny") as error:
         load_config("multi30k_tyni")
     assert all(name in str(error.value) for name in SHIPPED)
 
@@ -248,16 +246,6 @@ def test_a_run_whose_checkpoints_are_somewhere_else_is_not_begun_anew(tmp_path):
     assert (run / "metrics.jsonl").read_text() == "{}\n"
 
 
-@pytest.mark.parametrize("type_", [5, None, ["Transformer"]])
-def test_a_models_type_that_is_no_name_is_refused(tmp_path, type_):
-    save_config(Experiment(), tmp_path / "config.json")
-    written = json.loads((tmp_path / "config.json").read_text())
-    written["model"]["type"] = type_
-    (tmp_path / "config.json").write_text(json.dumps(written))
-    with pytest.raises(UserError, match="model.type is .*; it should be a name"):
-        read_config(tmp_path / "config.json")
-
-
 TAKEN = [
     *({"training.steps": 20_000}, {"logging.every": 7}, {"checkpoints.keep_latest": 9}, {"decoding.beam_size": 2}),
     *({"mesh.fsdp": 2}, {"model.remat": "full"}, {"data.workers": 2}),
@@ -403,8 +391,3 @@ def test_what_a_config_file_sets_is_of_its_fields_type(change, says):
 
 def test_a_whole_number_is_a_number_too():
     config_checks.validate(replace(Experiment(), **{"optimizer.clip_norm": 1, "schedule.learning_rate": 1}))
-
-
-def test_a_name_that_is_no_utf_8_is_refused_before_it_is_written():
-    with pytest.raises(UserError, match=r"caf\\xe9.en' is not UTF-8"):
-        with_absolute_paths(replace(Experiment(), **{"data.train": (os.fsdecode(b"caf\xe9.en"), "a.de")}))

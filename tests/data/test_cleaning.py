@@ -5,8 +5,7 @@ import pytest
 
 from jaxnmt.config import Cleaning
 from jaxnmt.data import cleaning
-from jaxnmt.data.check import EXAMPLES, check
-from jaxnmt.data.cleaning import Reason, clean
+from jaxnmt.data.cleaning import EXAMPLES, Reason, check, clean
 from jaxnmt.data.sources import open_sources
 from jaxnmt.io.text import decode
 

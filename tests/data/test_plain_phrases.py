@@ -21,11 +21,11 @@ TRAINING = range(4000)
 
 
 def alone(part, kind="", **values):
-    return m.Clause(m.Form("alone", extras=(part,), time=kind), **values)
+    return m.Clause(m.Form("alone", extras=(part,), time=kind), "", values)
 
 
-def clause(frame, tense="present", omits=(), **values):
-    return m.Clause(m.Form(frame, tense == "future", present=tense == "present", omits=tuple(omits)), **values)
+def clause(frame, tense="present", omits=(), who="", **values):
+    return m.Clause(m.Form(frame, tense == "future", present=tense == "present", omits=tuple(omits)), who, values)
 
 
 ALONE = [
@@ -104,7 +104,7 @@ CLAUSES = [
         " | Mi abuela nació en Polonia. | Büyükannem Polonya'da doğdu.",
     ),
     (
-        m.Clause(m.Form("leave", time="clock", omits=("route",)), "train", time=(5, 0)),
+        m.Clause(m.Form("leave", time="clock", omits=("route",)), "train", {"time": (5, 0)}),
         "The train leaves at five o'clock. | Le train part à cinq heures. | Der Zug fährt um fünf Uhr ab. | El tren sale a las cinco."
         " | Tren saat beşte kalkıyor.",
     ),
@@ -152,13 +152,15 @@ def test_training_has_long_and_plain_sentences(meanings):
 
 
 def test_every_verb_is_taught_in_every_tense_and_number(meanings):
-    taught = {(c.form.frame, c.form.present, c.form.future, c.plural) for said in meanings for c in said.clauses if c.who in m.PERSONS}
+    taught = {
+        (c.form.frame, c.form.present, c.form.future, c.who in m.PLURAL) for said in meanings for c in said.clauses if c.who in m.PERSONS
+    }
     verbs = set(itertools.product(m.PERSONAL, ((True, False), (False, True), (False, False)), (True, False)))
     assert {(frame, *tense, plural) for frame, tense, plural in verbs if frame != "be born"} <= taught
 
 
 def test_numbers_alone_are_taught_over_their_whole_range(meanings):
-    taught = {c.number for said in meanings for c in said.clauses if c.form.extras == ("number",)}
+    taught = {c.values["number"] for said in meanings for c in said.clauses if c.form.extras == ("number",)}
     assert {n // 10 for n in taught if n < 100} == {n // 100 for n in taught if n < 1000} == set(range(10))
     assert {n // 1000 for n in taught} >= set(range(10))
     assert all(m.split_of_lone_number(n) == "train" for n in [*range(21), *range(30, 100, 10), *range(100, 1000, 100), 1000])

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, replace
-from jaxnmt.data import cleaning, merge, prepared, shards
-from jaxnmt.data.check import check
-from jaxnmt.data.cleaning import Reason
-from jaxnmt.data.prepared import prepare
+from jaxnmt.data import cleaning, prepared, shards
+from jaxnmt.data.cleaning import Reason, check
+from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.data.tokenizer import load_tokenizer
 from jaxnmt.errors import UserError
@@ -52,6 +51,10 @@ def experiment(tmp_path, monkeypatch):
     return Experiment(data=data, tokenizer=Tokenizer(kind="words", vocab_size=0, joint=False))
 
 
+def key(result: Prepared) -> str:
+    return result.fingerprints["fingerprint"]
+
+
 def contents(corpus) -> list[bytes]:
     return [a.tobytes() for a in (corpus.source.ids, corpus.source.offsets, corpus.target.ids, corpus.target.offsets)]
 
@@ -77,7 +80,6 @@ def test_ids_are_those_of_the_text_in_order(experiment, tmp_path):
         assert corpus.target[i].tolist() == result.tokenizer.encode_target([pairs[i][1]])[0]
         assert (corpus.source.lengths[i], corpus.target.lengths[i]) == (len(pairs[i][0].split()), len(pairs[i][1].split()))
     assert result.languages == ("en", "de")
-    assert result.fingerprint == result.fingerprints["fingerprint"]
     assert not corpus.source.ids.flags.writeable
 
 
@@ -180,7 +182,7 @@ def test_composed_and_decomposed_text_is_the_same_text(experiment, tmp_path):
     trained = {result.tokenizer.decode_source(result.train[0].source[i]) for i in range(len(result.train[0]))}
     assert not held_out & trained and all(unicodedata.is_normalized("NFC", text) for text in held_out | trained)
     as_it_is = prepare(replace(experiment, **changes, **{"tokenizer.normalization": "none"}), tmp_path / "none", SILENT)
-    assert as_it_is.report["duplicate"] == 0 and as_it_is.fingerprint != result.fingerprint
+    assert as_it_is.report["duplicate"] == 0 and key(as_it_is) != key(result)
 
 
 def test_text_that_is_split_otherwise_than_the_joiner_says_is_refused_before_anything_is_made(experiment, tmp_path):
@@ -198,7 +200,8 @@ def test_first_of_equal_pairs_stays_however_the_hashes_are_cut(tmp_path, monkeyp
     expected = [value not in hashes[:i] for i, value in enumerate(hashes)]
     for size in (1000, 50, 7):
         monkeypatch.setattr(cleaning, "SLICE", size)
-        assert merge._fresh(paths, drop_duplicates=True).tolist() == expected
+        masks = [keep for _, keep in shards._without_duplicates(paths, drop_duplicates=True)]
+        assert np.concatenate(masks).tolist() == expected
 
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch):
@@ -227,7 +230,7 @@ def test_two_workers_equal_one(experiment, tmp_path):
     one = prepare(experiment, tmp_path / "t", SILENT)
     two = prepare(replace(experiment, **{"data.workers": 2, "data.cache": str(tmp_path / "two")}), tmp_path / "t", SILENT)
     assert contents(one.train[0]) == contents(two.train[0]) and one.validation == two.validation
-    first, second = (files(tmp_path / cache / one.fingerprint) for cache in ("cache", "two"))
+    first, second = (files(tmp_path / cache / key(one)) for cache in ("cache", "two"))
     assert first == second and len(first) == 5
 
 
@@ -247,7 +250,8 @@ def test_workers_import_no_jax(tmp_path):
     script.write_text(
         "import jax, probe\nfrom jaxnmt.data import shards\n"
         "jobs = iter([('a', []), ('b', []), ('c', [])])\n"
-        "print(probe.modules(0, 0, 0), list(shards._in_parallel(jobs, None, 2, work=probe.modules)))\n"
+        "shards.write_shard = probe.modules\n"
+        "print(probe.modules(0, 0, 0), list(shards._in_parallel(jobs, None, 2)))\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(prepared.__file__).parents[2])])}
     done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
@@ -258,9 +262,10 @@ def die(path, pairs, recipe):
     os._exit(9)
 
 
-def test_a_worker_that_dies_is_reported(tmp_path):
+def test_a_worker_that_dies_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "write_shard", die)
     with pytest.raises(UserError, match="process that tokenises died.*data.workers"):
-        list(shards._in_parallel(iter([(tmp_path, []), (tmp_path, [])]), None, 2, work=die))
+        list(shards._in_parallel(iter([(tmp_path, []), (tmp_path, [])]), None, 2))
 
 
 class Stop(Exception):
@@ -279,18 +284,18 @@ def test_interrupted_preparation_goes_on_where_it_was(experiment, tmp_path, monk
         calls.append(len(pairs))
         return real(pairs, recipe)
 
-    def merging(*arguments, real=prepared.merge):
+    def merging(*arguments, real=shards.merge):
         real(*arguments)
         if fail_at == "merge":
             raise Stop
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "tokenise", tokenise)
-        patch.setattr(prepared, "merge", merging)
+        patch.setattr(shards, "merge", merging)
         with pytest.raises(Stop):
             prepare(again, tmp_path / "t", SILENT)
     done = len(calls)
-    assert not (tmp_path / "again" / undisturbed.fingerprint).exists()
+    assert not (tmp_path / "again" / key(undisturbed)).exists()
     fail_at = None
     calls.clear()
     monkeypatch.setattr(shards, "tokenise", tokenise)
@@ -298,7 +303,7 @@ def test_interrupted_preparation_goes_on_where_it_was(experiment, tmp_path, monk
     assert len(calls) == 9 - done  # 430 pairs are 9 chunks
     assert contents(result.train[0]) == contents(undisturbed.train[0]) and result.validation == undisturbed.validation
     assert result.report == undisturbed.report
-    assert {p.name for p in (tmp_path / "again").iterdir()} - {"texts"} == {result.fingerprint, f"{result.fingerprint}.lock"}
+    assert {p.name for p in (tmp_path / "again").iterdir()} - {"texts"} == {key(result), f"{key(result)}.lock"}
 
 
 SCRIPT = """
@@ -332,11 +337,11 @@ def test_kill_9_then_again_equals_undisturbed(experiment, tmp_path):
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     left = len(list(cache.glob("*.parts/[0-9]*.npz")))
-    assert 5 <= left < 400 and not (cache / undisturbed.fingerprint).exists(), "killed too late to show anything"
+    assert 5 <= left < 400 and not (cache / key(undisturbed)).exists(), "killed too late to show anything"
     said: list[str] = []
     result = prepare(replace(experiment, **{"data.cache": str(cache)}), tmp_path / "t", said.append)
     assert any("resumed" in line for line in said)
-    assert files(cache / result.fingerprint) == files(tmp_path / "cache" / undisturbed.fingerprint)
+    assert files(cache / key(result)) == files(tmp_path / "cache" / key(undisturbed))
 
 
 def test_two_processes_at_once(experiment, tmp_path):
@@ -345,7 +350,7 @@ def test_two_processes_at_once(experiment, tmp_path):
     outputs = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert sum("prepared 430 pairs" in output for output in outputs) == 1
-    assert files(tmp_path / "both" / undisturbed.fingerprint) == files(tmp_path / "cache" / undisturbed.fingerprint)
+    assert files(tmp_path / "both" / key(undisturbed)) == files(tmp_path / "cache" / key(undisturbed))
 
 
 def test_a_second_call_reads_no_tokens_anew(experiment, tmp_path, monkeypatch):
@@ -357,14 +362,14 @@ def test_a_second_call_reads_no_tokens_anew(experiment, tmp_path, monkeypatch):
     assert load_tokenizer(tmp_path / "other run").fingerprint() == first.tokenizer.fingerprint()
 
 
-def test_a_damaged_cache_is_made_again(experiment, tmp_path):
-    first = prepare(experiment, tmp_path / "t", SILENT)
-    before = files(tmp_path / "cache" / first.fingerprint)
-    for name in ("0.source.ids", "meta.json"):
-        path = tmp_path / "cache" / first.fingerprint / name
-        path.write_bytes(path.read_bytes()[:-2])
-        prepare(experiment, tmp_path / "t", SILENT)
-        assert files(tmp_path / "cache" / first.fingerprint) == before
+def test_an_emptied_cache_is_made_again(experiment, tmp_path):
+    """As a cluster leaves it that deletes files by their age."""
+    folder = tmp_path / "cache" / key(prepare(experiment, tmp_path / "t", SILENT))
+    before = files(folder)
+    for path in folder.iterdir():
+        path.unlink()
+    prepare(experiment, tmp_path / "t", SILENT)
+    assert files(folder) == before
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_believed(experiment, tmp_path, monkeypatch):
@@ -379,15 +384,15 @@ def test_a_full_disk_is_said_and_leaves_nothing_believed(experiment, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", savez)
-        with pytest.raises(UserError, match="disk is full.*data.cache"):
+        with pytest.raises(UserError, match="data.cache.*No space left"):
             prepare(experiment, tmp_path / "t", SILENT)
     result = prepare(experiment, tmp_path / "t", SILENT)
-    assert files(tmp_path / "full" / result.fingerprint) == files(tmp_path / "cache" / undisturbed.fingerprint)
+    assert files(tmp_path / "full" / key(result)) == files(tmp_path / "cache" / key(undisturbed))
 
 
 def test_fingerprint_follows_what_is_prepared_and_nothing_else(experiment, tmp_path):
     def fingerprint(folder="t", **changes):
-        return prepare(replace(experiment, **changes), tmp_path / folder, SILENT).fingerprint
+        return key(prepare(replace(experiment, **changes), tmp_path / folder, SILENT))
 
     same = fingerprint()
     copy = shutil.copy(experiment.data.train[0], tmp_path / "copy.tsv")

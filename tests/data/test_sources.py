@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from jaxnmt.data.sources import open_sources
-from jaxnmt.data.text_files import language_of, languages_of_tsv
+from jaxnmt.data.sources import language_of, languages_of_tsv, open_sources
 from jaxnmt.errors import UserError
 
 ODD = ["\ufeffbom\u2028x", "nul\x00y", "cr\r", "a\x85b\x0cc\x1dd", "", "last\u2029"]
@@ -121,7 +120,7 @@ def test_languages_of_a_tsv():
     assert languages_of_tsv("en-zh-Hans.tsv.xz") == ("en", "zh-Hans") and languages_of_tsv("pt_BR-en.tsv.bz2") == ("pt_BR", "en")
     assert languages_of_tsv("dev.eng_Latn-zho_Hans.tsv.zst") == ("eng_Latn", "zho_Hans")
     (source,) = open_sources(("a.en.gz", "a.de"), "data.train")
-    assert (source.source_language, source.target_language) == ("en", "de")
+    assert source.languages == ("en", "de")
 
 
 def test_no_words_no_sources():
@@ -148,7 +147,7 @@ def test_no_words_no_sources():
         (("p.tsv@",), ["''"]),
         (("folder.en", "a.de"), ["folder.en is a folder"]),
         (("folder.tsv",), ["folder.tsv is a folder"]),
-        (("a.en", "empty.de"), ["empty.de is empty"]),
+        (("a.en", "empty.de"), ["a.en has 3 lines", "empty.de has 0"]),
         (("empty.tsv",), ["empty.tsv is empty"]),
         (("a.en", "four.de"), ["a.en has 3 lines", "four.de has 4"]),
         (("holes.tsv",), ["holes.tsv:2", "no tab"]),

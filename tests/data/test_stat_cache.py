@@ -9,7 +9,7 @@ import types
 import pytest
 
 from jaxnmt.config import Data, Experiment, Tokenizer, replace
-from jaxnmt.data import identity, stat_cache, text_files
+from jaxnmt.data import identity, source, sources
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
@@ -24,7 +24,7 @@ NAMES = ("train.en", "train.de", "more.tsv", "test.tsv")
 @pytest.fixture(autouse=True)
 def a_minute_later(monkeypatch):
     """What a test writes was written a minute ago: no other clock can be set back than a file's time of change."""
-    monkeypatch.setattr(stat_cache, "time", types.SimpleNamespace(time=lambda: time.time() + 60))
+    monkeypatch.setattr(source, "time", types.SimpleNamespace(time=lambda: time.time() + 60))
 
 
 def age(path, seconds=60.0):
@@ -59,7 +59,7 @@ def opened(monkeypatch):
         names.append(os.path.basename(file))
         return open_text(file, field)
 
-    monkeypatch.setattr(text_files, "open_text", recorded)
+    monkeypatch.setattr(sources, "open_text", recorded)
     return names
 
 
@@ -115,7 +115,7 @@ def test_changed_text_is_found_whatever_its_size_and_time_say(name, change, expe
     before = prepare(experiment, tmp_path / "run", SILENT)
     change(tmp_path / name)
     again, after = opens(opened, lambda: prepare(experiment, tmp_path / "run", SILENT))
-    assert name in again and after.fingerprint != before.fingerprint
+    assert name in again and after.fingerprints["fingerprint"] != before.fingerprints["fingerprint"]
     assert not identity.same(before.fingerprints, after.fingerprints)
 
 
@@ -150,7 +150,7 @@ def test_text_that_may_change_within_its_time_stamp_is_read_again(seconds, exper
 
 def test_text_that_was_written_just_now_with_an_older_time_is_read_again(experiment, tmp_path, opened, monkeypatch):
     """As `cp -p` and `tar x` do; where times of change are coarse, a second copy may leave the same ones."""
-    monkeypatch.setattr(stat_cache, "time", time)
+    monkeypatch.setattr(source, "time", time)
     prepare(experiment, tmp_path / "run", SILENT)
     assert opens(opened, lambda: prepare(experiment, tmp_path / "run", SILENT))[0] == set(NAMES[:3])
 
@@ -169,8 +169,8 @@ def test_a_damaged_cache_is_not_believed(experiment, tmp_path, opened):
 def test_a_cache_that_cannot_be_written_costs_time_alone(text, tmp_path, opened):
     (tmp_path / "file").write_text("")
     for _ in range(2):
-        again, (source,) = opens(opened, lambda: open_sources((text[2],), "data.train", tmp_path / "file"))
-        assert again == {"more.tsv"} and len(source) == 50 and source.fingerprint()
+        again, (text_file,) = opens(opened, lambda: open_sources((text[2],), "data.train", tmp_path / "file"))
+        assert again == {"more.tsv"} and len(text_file) == 50 and text_file.fingerprint()
 
 
 def test_what_is_wrong_with_text_is_said_at_each_start(tmp_path):
@@ -198,9 +198,9 @@ def test_a_file_in_a_bucket_is_known_by_its_size_and_time_and_read_where_the_buc
     then, reads = int(time.time()) - 60, []
 
     def digest(*stat):
-        return stat_cache.StatCache(tmp_path, "aligned", [InBucket(*stat)]).get("digest", lambda: reads.append(stat) or len(reads))
+        return source.StatCache(tmp_path, "aligned", [InBucket(*stat)]).get("digest", lambda: reads.append(stat) or len(reads))
 
     assert [digest(then, 5), digest(then, 5), digest(then + 1, 5), digest(then + 1, 6)] == [1, 1, 2, 3]
     assert [digest(0, 5), digest(0, 5), digest(then, None), digest(then, None)] == [4, 5, 6, 7]
-    now = int(stat_cache.time.time())
+    now = int(source.time.time())
     assert [digest(now, 5), digest(now, 5)] == [8, 9]

@@ -21,12 +21,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
-from jaxnmt.data import (  # noqa: E402
-    builders,
-    datasets,
-    phrases,
-    stat_cache,  # noqa: E402
-)
+from jaxnmt.data import builders, datasets, phrases, source  # noqa: E402
 from jaxnmt.data.sources import open_sources  # noqa: E402
 from jaxnmt.errors import UserError  # noqa: E402
 
@@ -105,12 +100,12 @@ def test_the_real_wmt_code_prepares_and_reads(wmt14):
     assert sorted(decoded) == sorted(NC + CRAWL) and len(train) == len(NC) + len(CRAWL)
     assert sorted(validation.pairs()) == sorted((a.encode(), b.encode()) for a, b in DEV) and validation.weight == 2
     assert len(test) == len(TEST) - 1 and set(test.pairs()) < {(a.encode(), b.encode()) for a, b in TEST}
-    assert (train.source_language, train.target_language) == ("de", "en")
+    assert train.languages == ("de", "en")
     assert list(train.pairs(30)) == list(train.pairs())[30:]
 
     (reverse,) = open_sources(("wmt14_translate/en-de",), "data.train")
     assert list(reverse.pairs()) == [(b, a) for a, b in train.pairs()]
-    assert (reverse.source_language, reverse.target_language) == ("en", "de")
+    assert reverse.languages == ("en", "de")
 
     ten, rest, both = open_sources(
         tuple(f"wmt14_translate/de-en:{split}" for split in ("train[:25%]", "train[25%:]", "train[:8]+validation")), "data.train"
@@ -124,22 +119,20 @@ def test_the_real_wmt_code_prepares_and_reads(wmt14):
 def test_the_shim_is_off_where_tensorflow_is(monkeypatch):
     from tensorflow_datasets.core.download import extractor
 
-    from jaxnmt.data import tfds_shim
-
     monkeypatch.setattr(extractor, "tf", "untouched")
     monkeypatch.setattr(shuffle, "tf", "untouched")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert not tfds_shim.install()
+    datasets._replace_tensorflow()
     assert extractor.tf == shuffle.tf == "untouched"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert tfds_shim.install()
+    datasets._replace_tensorflow()
     assert extractor.tf.compat.as_text(b"a") == "a"
 
 
 def test_text_files_do_not_import_tfds_or_jax(tmp_path):
     (tmp_path / "p.tsv").write_bytes(b"a\tb\n")
     code = (
-        "import sys; from jaxnmt.data.sources import open_sources; import jaxnmt.data.check;"
+        "import sys; from jaxnmt.data.sources import open_sources; import jaxnmt.data.cleaning;"
         "open_sources(('p.tsv',), 'x'); print([m for m in ('tensorflow_datasets', 'jax', 'grain') if m in sys.modules])"
     )
     path = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"]
@@ -185,7 +178,7 @@ def test_multi30k_from_a_folder(data_dir, multi30k, monkeypatch):
     "change, part",
     [
         (lambda folder: (folder / "val.de").write_bytes(b"else\n"), "SHA-256"),
-        (lambda folder: (folder / "val.de").write_bytes(gzip.compress(b"cut short")[:-4]), "damaged"),
+        (lambda folder: (folder / "val.de").write_bytes(gzip.compress(b"cut short")[:-4]), "not a whole gzip file"),
         (lambda folder: (folder / "val.de").unlink(), "val.de"),
     ],
 )
@@ -207,7 +200,7 @@ def test_phrases_are_the_generators_sentences_in_order(data_dir):
     train, tail = open_sources(("phrases/en-fr-120:train", "phrases/en-fr-120:train[100:]"), "data.train")
     own = [(a.encode(), b.encode()) for a, b in phrases.generate("en", "fr", "train", 120)]
     assert list(train.pairs()) == own and list(tail.pairs()) == own[100:]
-    assert (train.source_language, train.target_language) == ("en", "fr")
+    assert train.languages == ("en", "fr")
     (test,) = open_sources(("phrases/en-fr-120:test",), "data.test")
     first = itertools.islice(phrases.generate("en", "fr", "test", 1000), 5)
     assert len(test) == 1000 and list(test.pairs())[:5] == [(a.encode(), b.encode()) for a, b in first]
@@ -261,7 +254,7 @@ def test_records_that_lack_a_language_are_left_out(data_dir):
     german, french = open_sources(("variable_languages/en-de", "variable_languages/fr-en:train"), "data.train")
     assert list(german.pairs()) == [(b"one 0", b"eins 0"), (b"one 3", b"eins 3")]  # the line end inside a text is gone
     assert german.where(1) == "variable_languages/en-de:train example 4"
-    assert len(french) == 6 and (french.source_language, french.target_language) == ("fr", "en")
+    assert len(french) == 6 and french.languages == ("fr", "en")
     assert "no language tr" in failure("variable_languages/en-tr")
     assert "name two of its languages" in failure("variable_languages:train")
 
@@ -274,7 +267,7 @@ def age(folder):
 
 @pytest.mark.parametrize("word", ["variable_languages/en-de", "phrases/en-de-30:train"])
 def test_prepared_files_that_have_not_changed_are_not_read_to_know_them(word, data_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(stat_cache, "time", types.SimpleNamespace(time=lambda: time.time() + 60))  # what is written here is a minute old
+    monkeypatch.setattr(source, "time", types.SimpleNamespace(time=lambda: time.time() + 60))  # what is written here is a minute old
     open_sources((word,), "data.train")
     age(data_dir)
     (first,) = open_sources((word,), "data.train", tmp_path / "cache")
@@ -307,11 +300,11 @@ def failure(word):
         ("multi30/en-de:train", ["did you mean multi30k"]),
         ("train", ["there is no file and no TFDS dataset train"]),
         ("wmt14_translate/de-fi", ["no config 'de-fi'", "de-en"]),
-        ("wmt14_translate", ["needs a config", "cs-en"]),
+        ("wmt14_translate", ["no config", "cs-en"]),
         ("phrases/en-en", ["no config 'en-en'"]),
         ("phrases/en-fr-0", ["no config 'en-fr-0'"]),
-        ("phrases/en-fr-9:trian", ["no such split", "train, validation, test"]),
-        ("phrases/en-fr-9:train[:x]", ["no such split"]),
+        ("phrases/en-fr-9:trian", ["trian", "train, validation, test"]),
+        ("phrases/en-fr-9:train[:x]", ["train[:x]", "train, validation, test"]),
         ("phrases/en-fr-9:train[:0]", ["has no pairs"]),
         ("phrases/en-fr-9:train@0", ["'0'", "above 0"]),
         ("wmt14_translate/de-en", ["could not be downloaded", "no network in tests"]),

@@ -35,9 +35,9 @@ class Translations:
     do = staticmethod(lambda: None)
     bleu = staticmethod(lambda: 0.0)
 
-    def __call__(self, experiment, model, tokenizer, params, pairs, languages):
+    def __call__(self, trainer, params):
         Translations.do()
-        return [source for source, _ in pairs], Translations.bleu()
+        return [source for source, _ in trainer.data.validation], Translations.bleu()
 
 
 @pytest.fixture(scope="module")

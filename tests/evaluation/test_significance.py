@@ -4,7 +4,7 @@ import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.significance import holm, over_runs, paired
+from jaxnmt.evaluation.scores import holm, over_runs, paired
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from jaxnmt.config import Data, Experiment, Tokenizer, replace
 from jaxnmt.data import identity
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.test_sets import make, open_test_set
+from jaxnmt.evaluation.test_sets import TestSet, open_test_set
 
 
 @pytest.fixture
@@ -122,6 +122,7 @@ def test_references_are_in_the_unicode_form_of_the_runs_tokenizer(tmp_path):
 
 
 def test_the_words_of_sources_are_split_by_their_own_script():
-    made = make("t", ["一个男人"], [["ein Mann"]], ("", ""))
+    made = TestSet("t", ["一个男人"], [["ein Mann"]], ("", "")).with_tokenizers()
     assert (made.source_tokenize, made.tokenize) == ("zh", "13a")
-    assert make("t", ["一个 男人"], [["ein Mann"]], ("", ""), words_split=True).source_tokenize == "none"
+    split = TestSet("t", ["一个 男人"], [["ein Mann"]], ("", "")).with_tokenizers(words_split=True)
+    assert split.source_tokenize == "none"

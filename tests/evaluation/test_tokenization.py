@@ -7,10 +7,11 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers import tokenizer_spm
 
 from jaxnmt.cli.verbs.common import Tokenize
+from jaxnmt.data.vocabulary import stays_split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation import tokenization
-from jaxnmt.evaluation.scores import bleu, bleu_metric
-from jaxnmt.evaluation.tokenization import choose, of_split_text, script_of
+from jaxnmt.evaluation.scores import bleu, metric
+from jaxnmt.evaluation.tokenization import choose, script_of
 
 TEXT = {
     "Latin": "Ein Mann sieht zwei Hunde im Park.",
@@ -133,12 +134,12 @@ def test_a_model_is_used_where_it_is_at_hand_and_never_downloaded(name, monkeypa
 
 
 def test_words_that_stay_split_are_counted_as_they_stand():
-    assert [of_split_text(True, joiner) for joiner in ("@@ ", "", "▁", "￭")] == ["none", "none", "", ""]
-    assert of_split_text(False, "@@ ") == ""
+    assert [stays_split(True, joiner) for joiner in ("@@ ", "", "▁", "￭")] == [True, True, False, False]
+    assert not stays_split(False, "@@ ")
 
 
 def test_every_name_that_is_chosen_is_a_tokenizer():
     for script, text in TEXT.items():
         name = choose("", [text]).name
         if not name.endswith("mecab"):
-            assert len(bleu_metric(name).tokenizer(text).split()) > 5, script
+            assert len(metric("bleu", name).tokenizer(text).split()) > 5, script

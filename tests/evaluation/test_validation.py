@@ -1,5 +1,6 @@
 """The validation's translations and score."""
 
+import types
 import unicodedata
 
 import pytest
@@ -27,13 +28,19 @@ class Echo:
 TOKENIZER = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [("ein@@ fach", "so")])
 
 
+def trainer(config, tokenizer, pairs, languages):
+    """What the validation reads of a trainer."""
+    data = types.SimpleNamespace(tokenizer=tokenizer, validation=pairs, languages=languages)
+    return types.SimpleNamespace(config=config, flat_model=None, data=data)
+
+
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
     monkeypatch.setattr(validation, "Translator", Echo)
     experiment = replace(Experiment(), **{"validation.beam_size": 3, "decoding.n_best": 2})
     score = validation.ValidationTranslator()
-    pairs = [("ein@@ fach so ja", "ein@@ fach so ja new 3")]
-    first, worse = score(experiment, None, TOKENIZER, "old", pairs, ("en", "de"))
-    second, best = score(experiment, None, TOKENIZER, "new", pairs, ("en", "de"))
+    of = trainer(experiment, TOKENIZER, [("ein@@ fach so ja", "ein@@ fach so ja new 3")], ("en", "de"))
+    first, worse = score(of, "old")
+    second, best = score(of, "new")
     assert (first, second) == (["einfach so ja old 3"], ["einfach so ja new 3"])
     assert best == pytest.approx(100) and worse < best
     assert len(Echo.made) == 1
@@ -43,11 +50,12 @@ def validated(monkeypatch, pairs, languages, options=None):
     """What two validations say, and the signature of the second's BLEU; translations are the sources."""
     monkeypatch.setattr(validation, "Translator", Echo)
     said = []
-    score = validation.ValidationTranslator(said.append)
+    monkeypatch.setattr(validation.log, "say", said.append)
+    score = validation.ValidationTranslator()
     assert score.signature == ""
     tokenizer = train_tokenizer(options or Tokenizer(vocab_size=600), [(source, target) for source, target in pairs])
     for _ in range(2):
-        hypotheses, value = score(replace(Experiment(), **{"validation.beam_size": 1}), None, tokenizer, "", pairs, languages)
+        hypotheses, value = score(trainer(replace(Experiment(), **{"validation.beam_size": 1}), tokenizer, pairs, languages), "")
     return said, score.signature, value
 
 

@@ -73,7 +73,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_a_folder_that_is_put_in_its_place_stays_there(order, tmp_path):
     Checkpoints(tmp_path)._write_average({"a": jnp.ones(3)}, {"steps": [1]})
     prepared = prepare(tiny.experiment(tmp_path), tmp_path / "tokenizer", say=lambda line: None)
-    for old, new, parent in (("average.new", "average", tmp_path.name), (f".{prepared.fingerprint}", prepared.fingerprint, "cache")):
+    for old, new, parent in (("average.new", "average", tmp_path.name), ("merged", prepared.fingerprints["fingerprint"], "cache")):
         assert order[order.index(("rename", old, new)) + 1] == ("sync", parent)
 
 

@@ -18,7 +18,7 @@ from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
 from jaxnmt.io import streams
 from jaxnmt.io.text import decompressed, read_lines
-from jaxnmt.lab.probes import contrast_pairs
+from jaxnmt.lab.probes import contrast
 
 LINES = [f"Zeile {i} ä€ {i * i}" for i in range(3000)]
 TEXT = "".join(f"{line}\n" for line in LINES).encode()
@@ -63,9 +63,9 @@ def test_a_compressed_tsv_is_a_tsv(tmp_path, kind):
     path = tmp_path / f"en-tr.tsv.{kind}"
     path.write_bytes(PACK[kind](b"one\tbir\ntwo\tiki\n"))
     (source,) = open_sources((str(path),), "data.train")
-    assert list(source.pairs(1)) == [(b"two", b"iki")] and (source.source_language, source.target_language) == ("en", "tr")
+    assert list(source.pairs(1)) == [(b"two", b"iki")] and source.languages == ("en", "tr")
     path.write_bytes(PACK[kind](b"one\teins\tein\t1\n"))
-    assert contrast_pairs.read(str(path)) == [("one", "eins", "ein", 1)]
+    assert contrast.read(str(path)) == [("one", "eins", "ein", 1)]
 
 
 @pytest.mark.parametrize("read", READ.values(), ids=READ)

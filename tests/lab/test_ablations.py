@@ -21,8 +21,8 @@ from jaxnmt.config import replace
 from jaxnmt.config.files import save_config, shipped_studies, write_json
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import SAVED, UserError
-from jaxnmt.evaluation.significance import holm, over_runs
-from jaxnmt.lab.ablations import budgets, results, worker
+from jaxnmt.evaluation.scores import holm, over_runs
+from jaxnmt.lab.ablations import budgets, report, worker
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Budget, Job, Study
 from jaxnmt.parallel import peers
@@ -116,8 +116,8 @@ def test_a_study_killed_again_and_again_is_the_undisturbed_one(tmp_path):
 def check_table(study, folder, table):
     """The table is what the runs say, and they trained with the rate that their trials found best."""
     results_of = [worker.read_result(folder, Job("dropout", seed)) for seed in study.seeds]
-    assert str(results.mean([result["test"]["metrics"][1]["value"] for result in results_of])) in table
-    assert list(results.significance(study, folder)) == ["dropout"]
+    assert str(report.mean([result["test"]["metrics"][1]["value"] for result in results_of])) in table
+    assert list(report.significance(study, folder)) == ["dropout"]
     page, lengths = (folder / "report.html").read_text(), (folder / "length.svg").read_text()
     curves = (folder / "curves.svg").read_text()
     assert curves and curves in page
@@ -185,7 +185,7 @@ def test_p_is_corrected_for_all_variants_and_waits_for_every_seed(tmp_path):
             write_json({}, folder / worker.RESULT)
             made.setdefault(name, []).append(lines)
     plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], [references], "none").estimates[1:]]
-    assert results.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
+    assert report.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
 
 
 def test_steps_of_unequal_size_are_refused_unless_asked_for(tmp_path):
@@ -214,13 +214,14 @@ def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
     parent = tiny.experiment(tmp_path, **{"schedule.name": "noam", "validation.patience": 3})
     smoother = replace(parent, **{"training.label_smoothing": 0.2})
     study = Study({"a": parent, "b": smoother}, Budget(30, "minutes"), tuning=Budget(2, "minutes"))
-    run = studies.experiment_of(study, Job("a", 1), budgets.UNLIMITED, None)
-    assert (run.training.max_minutes, run.validation.patience) == (30, 0)
-    assert studies.experiment_of(study, Job("a", 1, 1e-3), budgets.UNLIMITED, None).training.max_minutes == 2
-    [unfinished, _] = results.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
-    assert unfinished.steps == 0 and results.cells(unfinished, 3)[8:10] == ["–", "–"]
+    size = budgets.Size(1, 1.0, 1, 1)
+    run = studies.experiment_of(study, Job("a", 1), size, None)
+    assert (run.training.max_minutes, run.validation.patience, run.training.steps) == (30, 0, budgets.UNLIMITED)
+    assert studies.experiment_of(study, Job("a", 1, 1e-3), size, None).training.max_minutes == 2
+    rows = report.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
+    assert rows[0]["steps"] == 0 and report.table_of(study, rows).rows[0][8:10] == ["–", "–"]
     with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):
-        worker.reproduce(study, tmp_path, lambda job: 1, "a", print)
+        worker.reproduce(study, tmp_path, {"a": size}, "a")
 
 
 @pytest.mark.parametrize("part", ["validations", "test"])
@@ -228,7 +229,7 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
     study = Study({"a": tiny.experiment(tmp_path), "b": tiny.experiment(tmp_path)}, Budget(5), seeds=(1, 2))
     found, result = [], {"validations": [1], "test": {"BLEU": 2}}
 
-    def train(experiment, folder, kind, claim):
+    def train(experiment, folder, is_trial, claim):
         found.append((folder / "run").exists())
         (folder / "run").mkdir(exist_ok=True)
         return result if len(found) < 3 else {**result, part: "another"}
@@ -237,45 +238,49 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
         (tmp_path / f"runs/a/seed-{seed}").mkdir(parents=True)
         write_json(result, tmp_path / f"runs/a/seed-{seed}/result.json")
     monkeypatch.setattr(worker, "_train_and_score", train)
-    steps, said = (lambda job: 5), []
-    assert worker.reproduce(study, tmp_path, steps, "runs/a/seed-2", said.append)
-    assert worker.reproduce(study, tmp_path, steps, str(tmp_path / "runs/a/seed-2"), said.append)
-    assert not worker.reproduce(study, tmp_path, steps, "a", said.append) and f"{part} differ" in said[-3]
+    sizes, said = {"a": budgets.Size(1, 1.0, 1, 1)}, []
+    monkeypatch.setattr(worker, "say", said.append)
+    assert worker.reproduce(study, tmp_path, sizes, "runs/a/seed-2")
+    assert worker.reproduce(study, tmp_path, sizes, str(tmp_path / "runs/a/seed-2"))
+    assert not worker.reproduce(study, tmp_path, sizes, "a") and f"{part} differ" in said[-3]
     assert found == [False] * 4 and len(said) == 6
 
 
 def test_mean_and_deviation_by_hand():
-    assert results.mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5), 3)
-    assert str(results.mean([4.0])) == "4.00" and results.mean([]) is None
+    assert report.mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5), 3)
+    assert str(report.mean([4.0])) == "4.00" and report.mean([]) is None
 
 
 ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX takes for its own
-    results.Row("parent", "", 1_234_567, 3.21e12, 1e-3, 1000, (), None, None, None, None, 0.0, 0.0, None),
-    results.Row(
-        variant="tie_all & 50 %, #2 {a} $b \\c ~d ^e <f>",
-        differs='tie_embeddings all, "quoted"',
-        parameters=1_200_000,
-        flops=3.2123456789e12,
-        learning_rate=0.1 + 0.2,
-        steps=1000,
-        runs=(pathlib.Path("runs/a/seed-1"), pathlib.Path("runs/a/seed-2")),
-        bleu=results.Mean(34.5678901234, 1 / 3, 2),
-        chrf=results.Mean(55.25, 0.0, 2),
-        ter=results.Mean(48.125, 0.5, 2),
-        perplexity=results.Mean(1.5, 0.25, 2),
-        target_tokens=1e6,
-        seconds=400.0,
-        p=0.0123456,
-    ),
+    {
+        **{"variant": "parent", "differs": "", "parameters": 1_234_567, "flops": 3.21e12, "learning_rate": 1e-3, "steps": 1000},
+        **{"target_tokens": 0.0, "seconds": 0.0, "p": None, "bleu": None, "chrf": None, "ter": None, "perplexity": None, "runs": ()},
+    },
+    {
+        "variant": "tie_all & 50 %, #2 {a} $b \\c ~d ^e <f>",
+        "differs": 'tie_embeddings all, "quoted"',
+        "parameters": 1_200_000,
+        "flops": 3.2123456789e12,
+        "learning_rate": 0.1 + 0.2,
+        "steps": 1000,
+        "target_tokens": 1e6,
+        "seconds": 400.0,
+        "p": 0.0123456,
+        "bleu": report.Mean(34.5678901234, 1 / 3, 2),
+        "chrf": report.Mean(55.25, 0.0, 2),
+        "ter": report.Mean(48.125, 0.5, 2),
+        "perplexity": report.Mean(1.5, 0.25, 2),
+        "runs": (pathlib.Path("runs/a/seed-1"), pathlib.Path("runs/a/seed-2")),
+    },
 ]
 
 
 def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_its_own(tmp_path):
     study = Study({name: tiny.experiment(tmp_path) for name in "ab"}, Budget(1000), seeds=(1, 2, 3))
-    begin, heading, line, *rows, end = results.latex(study, ROWS).split("\n")
-    assert (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrrrr}", r"\hline", r"\end{tabular}")
+    begin, heading, line, *rows, end, nothing = report.latex(report.table_of(study, ROWS)).split("\n")
+    assert nothing == "" and (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrrrr}", r"\hline", r"\end{tabular}")
     parent, other = ([cell.strip() for cell in re.split(r"(?<!\\)&", row.removesuffix(r" \\"))] for row in rows)
-    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(results.HEADINGS) == 13
+    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(report.HEADINGS) == 13
     assert all(row.endswith(r" \\") for row in (heading, *rows))
     assert parent == ["parent", "--", "--", "--", "--", "--", "0 of 3", "1,234,567", "3.21", "1,000", "0.001", "--", "0"]
     assert other == [
@@ -290,14 +295,14 @@ def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_
 
 
 def test_csv_has_the_numbers_themselves():
-    parent, other = csv.DictReader(io.StringIO(results.table_csv(ROWS)))
+    parent, other = csv.DictReader(io.StringIO(report.table_csv(ROWS)))
     row = ROWS[1]
-    for name, value in row._asdict().items():
-        if isinstance(value, results.Mean):
+    for name, value in row.items():
+        if isinstance(value, report.Mean):
             assert [float(other[f"{name}_{part}"]) for part in ("mean", "deviation", "count")] == list(value)
         elif isinstance(value, int | float):
             assert float(other[name]) == value
-    assert (other["variant"], other["differs"], other["runs"]) == (row.variant, row.differs, "runs/a/seed-1 runs/a/seed-2")
+    assert (other["variant"], other["differs"], other["runs"]) == (row["variant"], row["differs"], "runs/a/seed-1 runs/a/seed-2")
     assert (parent["bleu_mean"], parent["bleu_count"], parent["p"], parent["runs"]) == ("", "0", "", "")
     for line in (parent, other):  # as many cells as headings
         assert None not in line and None not in line.values()
@@ -325,7 +330,8 @@ def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path):
             (tmp_path / "rate.json").replace(folder / worker.RESULT)
         else:
             with worker._claim(folder) as claim:
-                found = worker._train_and_score(studies.experiment_of(study, trial, 4, rate), folder, "trial", claim)
+                experiment = studies.experiment_of(study, trial, budgets.Size(1, 1.0, 1, 1), rate)
+                found = worker._train_and_score(experiment, folder, True, claim)
             write_json(found, folder / worker.RESULT)
     assert worker.read_result(tmp_path / "study", job)["validation_score"] == -np.inf
     assert worker.chosen_rate(study, tmp_path / "study", "a") == 1e-3
@@ -341,7 +347,7 @@ def test_held_out_sentences_are_compared_only_where_the_same_are_held_out(tmp_pa
             (folder / Job(name, 1).folder).mkdir(parents=True)
             (folder / Job(name, 1).folder / "test.txt").write_text("x\n")
             write_json({}, folder / Job(name, 1).folder / worker.RESULT)
-        assert results.translations(study, folder).keys() == comparable
+        assert report.translations(study, folder).keys() == comparable
 
 
 def test_a_changed_study_is_refused_and_more_seeds_are_taken(tmp_path):
@@ -412,7 +418,7 @@ def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, sta
 
     monkeypatch.setattr(worker, "_attempt", stopped)
     with pytest.raises(SystemExit) as left:
-        worker.work(study, tmp_path, lambda job: 5, print)
+        worker.work(study, tmp_path, {})
     assert left.value.code == status
 
 

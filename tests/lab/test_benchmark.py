@@ -10,9 +10,9 @@ import tiny
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.config.fields import leaves
+from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab import benchmark
-from jaxnmt.training.clock import Window
 
 ROWS, SOURCE, TARGET = 8, 5, 8  # a pair fills a row on the target side, and five eighths of it on the source side
 
@@ -77,9 +77,10 @@ def test_rates_are_tokens_over_seconds(record):
 
 
 def test_waiting_is_its_share_of_the_seconds():
-    window = Window(trained=9.0, seconds=8.0, waited=2.0, source_tokens=0, target_tokens=0, steps=2)
-    steps = [benchmark.Step(finished, 10, 3, 4) for finished in (0.0, 4.0, 8.0)]
-    trainer = types.SimpleNamespace(clock=types.SimpleNamespace(take_window=lambda: window), model=tiny.model_of(tiny.BASE))
+    metrics = types.SimpleNamespace(source_tokens=3, sums=types.SimpleNamespace(tokens=4))
+    step = types.SimpleNamespace(batch=types.SimpleNamespace(shape=Shape(1, 5, 5)), metrics=metrics)
+    steps = [(finished, step) for finished in (0.0, 4.0, 8.0)]
+    trainer = types.SimpleNamespace(clock=types.SimpleNamespace(take_window=lambda: (8.0, 2.0)), model=tiny.model_of(tiny.BASE))
     assert benchmark._speed(trainer, steps)["input_wait"] == 0.25
 
 

@@ -12,10 +12,10 @@ from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.data import identity
-from jaxnmt.evaluation.significance import Estimate
-from jaxnmt.lab import compare, comparison_report, pages, tables
-from jaxnmt.lab.comparison_report import labels, ranked
-from jaxnmt.lab.systems import Systems
+from jaxnmt.evaluation.scores import Estimate
+from jaxnmt.lab import compare, comparison_report, figures, pages
+from jaxnmt.lab.comparison_report import ranked
+from jaxnmt.lab.options import Systems, labels
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 from jaxnmt.training.checkpoints import Found
@@ -318,9 +318,9 @@ def test_words_that_the_reference_lacks_are_marked():
 
 
 def test_a_table_in_plain_text_is_aligned(capsys):
-    table = tables.Table("T", ("name", "n"), (("[bold]", "1"), ("b", "100")), "note")
+    table = figures.Table("T", ("name", "n"), (("[bold]", "1"), ("b", "100")), "note")
     assert str(table) == "T\nname      n\n-----------\n[bold]    1\nb       100\nnote"
-    tables.show([table])
+    figures.show([table])
     assert capsys.readouterr().out == f"{table}\n\n"
 
 

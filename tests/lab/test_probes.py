@@ -1,6 +1,7 @@
 """`jaxnmt probe gradients`, `recall` and `steptime` measure what they say."""
 
 import csv
+import dataclasses
 import functools
 import types
 from pathlib import Path
@@ -18,8 +19,8 @@ from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.errors import UserError
 from jaxnmt.lab import figures
 from jaxnmt.lab.laws.subject import FIRST_WORD
+from jaxnmt.lab.options import Recall, Subject, resized, subjects
 from jaxnmt.lab.probes import gradients, recall, steptime
-from jaxnmt.lab.probes.subjects import Subject, resized, subjects
 from jaxnmt.models import cells
 from jaxnmt.models.recurrent import RecurrentMemory, reverse_sequence
 from jaxnmt.models.seq2seq import build_model
@@ -70,7 +71,7 @@ def test_the_gradient_of_a_state_is_the_slope_of_the_loss(cell):
             weights, state, states = layer.weights(), layer.zeros(1), []
             for t, x in enumerate(below):
                 z = x[None] @ weights["input"] + weights["bias"]
-                state = cells.advance(cell, "tanh", weights, z, state)
+                state, _ = cells.advance(cell, "tanh", weights, z, state)
                 state = (state[0] + nudge_SH[t], *state[1:]) if i == 0 else state
                 states.append(state[0][0])
             below = jnp.stack(states)
@@ -210,7 +211,7 @@ def test_the_command_draws_every_model_and_writes_its_numbers(tmp_path, monkeypa
         (["quickstart", "--distance", "0"], "--distance"),
         (["quickstart", "--width", "-1"], "--width"),
         (["quickstart", "--width", "6"], "model.num_heads"),
-        (["quickstrat"], "Did you mean quickstart"),
+        (["quickstrat"], "did you mean quickstart"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(words, said, tmp_path, monkeypatch, capsys):
@@ -241,7 +242,13 @@ def test_a_width_reaches_every_model():
 # ---- recall
 
 BAG = replace(tiny.RECURRENT["bag"], emb_dim=16)
-BUDGET = recall.Budget(steps=3, rows=8, learning_rate=1e-2)
+BUDGET = Recall(steps=3, batch_size=8, learning_rate=1e-2)
+
+
+def recalled(models, path, **changes):
+    """Measure configs by label; the CSV is at `path`."""
+    subjects = {label: Subject(config) for label, config in models.items()}
+    return recall.measure(subjects, dataclasses.replace(BUDGET, output=str(path.with_suffix(".svg")), **changes))
 
 
 @pytest.mark.parametrize("distance", [1, 2, 9])
@@ -260,21 +267,22 @@ def test_the_key_was_read_so_many_steps_ago_whichever_way_the_model_reads(name, 
 
 
 def test_recall_trains_without_dropout():
-    tasks = [recall.Task(replace(BAG, dropout=rate), (2,), BUDGET) for rate in (0.0, 0.5)]
-    losses = [task.practice.run(task._fresh(1), task._batches(1))[1] for task in tasks]
+    tasks = [recall.Task("bag", replace(BAG, dropout=rate), (2,), BUDGET) for rate in (0.0, 0.5)]
+    losses = [task.train(1)[1] for task in tasks]
     assert losses[0] == losses[1]
 
 
 def test_what_can_be_recalled_is_learnt_and_what_was_not_taught_is_guessed():
-    taught = recall.Task(BAG, (1, 4), recall.Budget(150, 16, 1e-2))
+    taught = recall.Task("bag", BAG, (1, 4), Recall(steps=150, batch_size=16, learning_rate=1e-2))
     assert min(taught.accuracies(1).values()) > 0.9
-    assert max(recall.Task(BAG, (1, 4), recall.Budget(1, 16, 1e-6)).accuracies(1).values()) < 0.3
+    untaught = recall.Task("bag", BAG, (1, 4), Recall(steps=1, batch_size=16, learning_rate=1e-6))
+    assert max(untaught.accuracies(1).values()) < 0.3
 
 
 @pytest.mark.parametrize("together", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(together, tmp_path, monkeypatch):
     models = {"bag": BAG, "wide": replace(BAG, hidden_dim=24)}
-    measure = functools.partial(recall.measure, models, (1, 3), together, BUDGET, 2)
+    measure = functools.partial(recalled, models, distances=(3, 1, 3), apart=not together, seeds=2)
     whole = measure(tmp_path / "whole.csv")
     assert len(whole) == len(set(whole)) == 2 * 2 * 2
     assert {(cell.model, cell.seed, cell.distance) for cell in whole} == {(m, s, n) for m in models for s in (1, 2) for n in (1, 3)}
@@ -302,27 +310,27 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(together, tmp_path, m
 def test_a_chart_has_one_budget_and_takes_more_models(tmp_path, monkeypatch):
     monkeypatch.setattr(recall.Task, "accuracies", lambda task, seed: dict.fromkeys(task.distances, 0.5 * seed))
     path = tmp_path / "a.csv"
-    recall.measure({"bag": BAG}, (1, 3), True, BUDGET, 2, path)
-    cells = recall.measure({"other": tiny.BASE}, (1, 3), True, BUDGET, 1, path)
+    recalled({"bag": BAG}, path, distances=(1, 3), seeds=2)
+    cells = recalled({"other": tiny.BASE}, path, distances=(1, 3), seeds=1)
     drawn = recall.lines(cells)
     assert list(drawn) == ["bag", "other", "guessing"]
     assert drawn["bag"].x == [1, 3] and drawn["bag"].y == [0.75, 0.75] and drawn["bag"].high[0] == pytest.approx(0.75 + 0.125**0.5)
     assert drawn["guessing"].y == [1 / recall.KEYS] * 2
-    assert ["bag", "75", "±", "35", "75", "±", "35"] in [row.split() for row in str(recall.table(cells)).splitlines()]
-    assert "one model for all n" in recall.title(cells)
+    assert ["bag", "75", "±", "35", "75", "±", "35"] in [row.split() for row in str(recall.report(cells)[1]).splitlines()]
+    assert "one model for all n" in recall.report(cells)[0][".svg"]
     apart = tmp_path / "apart.csv"
-    recall.measure({"bag": BAG}, (1, 3), False, BUDGET, 1, apart)
-    cells = recall.measure({"other": tiny.BASE}, (3, 5), False, BUDGET, 1, apart)
-    assert [row[1:] for row in recall.table(cells).rows] == [("50 ± 0", "50 ± 0", "–"), ("–", "50 ± 0", "50 ± 0"), ("6 ± 0",) * 3]
+    recalled({"bag": BAG}, apart, distances=(1, 3), apart=True, seeds=1)
+    cells = recalled({"other": tiny.BASE}, apart, distances=(3, 5), apart=True, seeds=1)
+    assert [row[1:] for row in recall.report(cells)[1].rows] == [("50 ± 0", "50 ± 0", "–"), ("–", "50 ± 0", "50 ± 0"), ("6 ± 0",) * 3]
     different = {
-        "steps 3, not 4": ({"bag": BAG}, (1, 3), True, BUDGET._replace(steps=4)),
-        "trained on 1 3, not 1": ({"bag": BAG}, (1, 3), False, BUDGET),
-        "trained on 1 3, not 1 3 5": ({"new": BAG}, (1, 3, 5), True, BUDGET),
-        "parameters": ({"bag": replace(BAG, hidden_dim=24)}, (1, 3), True, BUDGET),
+        "steps 3, not 4": ({"bag": BAG}, {"distances": (1, 3), "steps": 4}),
+        "trained on 1 3, not 1": ({"bag": BAG}, {"distances": (1, 3), "apart": True}),
+        "trained on 1 3, not 1 3 5": ({"new": BAG}, {"distances": (1, 3, 5)}),
+        "parameters": ({"bag": replace(BAG, hidden_dim=24)}, {"distances": (1, 3)}),
     }
-    for said, arguments in different.items():
+    for said, (models, changes) in different.items():
         with pytest.raises(UserError, match=said):
-            recall.measure(*arguments, 1, path)
+            recalled(models, path, seeds=1, **changes)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a table of this probe"):
         recall.read(path)
@@ -367,10 +375,12 @@ def test_a_row_for_each_model_and_length_at_equal_tokens(tmp_path, monkeypatch, 
     assert "rnn_fixed, 16" in capsys.readouterr().out
 
 
-def test_a_band_is_from_quartile_to_quartile():
+def test_a_band_is_from_quartile_to_quartile(monkeypatch):
     timing = steptime.Timing("a", 16, 4, step_s=2.0, low_s=1.0, high_s=4.0, target_tokens_per_s=32.0, utilisation=0.4, steps=3)
-    assert steptime.lines([timing], "time") == {"a": ([16.0], [2.0], [1.0], [4.0])}
-    assert steptime.lines([timing], "utilisation") == {"a": ([16.0], [0.4], [0.2], [0.8])}
+    drawn = []
+    monkeypatch.setattr(figures, "chart", lambda lines, *titles, **axes: drawn.append(lines))
+    steptime.report([timing])
+    assert drawn == [{"a": ([16], [2.0], [1.0], [4.0])}, {"a": ([16], [0.4], [0.2], [0.8])}]
 
 
 def test_too_few_tokens_for_a_row_are_refused(capsys):

@@ -16,9 +16,9 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import bleu, bleu_metric
-from jaxnmt.evaluation.test_sets import make
-from jaxnmt.lab.probes import contrast, contrast_pairs, embeddings, gates, length
+from jaxnmt.evaluation.scores import bleu, metric
+from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.lab.probes import contrast, embeddings, gates, length
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.run import Run
@@ -39,7 +39,11 @@ def damaged(lines, seed):
 
 def corpus(count=60):
     references = sentences(count, 1)
-    return make("test", sentences(count, 2), [references], ("en", "de"))
+    return TestSet("test", sentences(count, 2), [references], ("en", "de")).with_tokenizers()
+
+
+def bins_of(test, count):
+    return length.bins([len(source.split()) for source in test.sources], count)
 
 
 # ---- length
@@ -60,8 +64,8 @@ def test_bins_by_hand():
 def test_one_bin_is_what_evaluate_says_and_its_band_is_near_sacrebleus_other_bootstrap():
     test = corpus()
     translations = damaged(test.references[0], 3)
-    line = length.curves(test, {"a": [translations]}, length.bins_of(test, 1))["a"]
-    theirs = bleu_metric("13a").corpus_score(translations, test.references, n_bootstrap=1000)
+    line = length.curves(test, {"a": [translations]}, bins_of(test, 1))["a"]
+    theirs = metric("bleu", "13a").corpus_score(translations, test.references, n_bootstrap=1000)
     assert line.y == [bleu(translations, test.references, "13a").value] == [pytest.approx(theirs.score)]
     assert (line.low[0], line.high[0]) == pytest.approx((theirs._mean - theirs._ci, theirs._mean + theirs._ci), abs=0.7)  # drawn otherwise
     assert line.x == [pytest.approx(statistics.fmean(len(source.split()) for source in test.sources))]
@@ -70,7 +74,7 @@ def test_one_bin_is_what_evaluate_says_and_its_band_is_near_sacrebleus_other_boo
 def test_several_runs_are_their_mean_and_deviation_bin_by_bin():
     test = corpus()
     runs = [damaged(test.references[0], seed) for seed in (3, 4, 5)]
-    bins = length.bins_of(test, 3)
+    bins = bins_of(test, 3)
     line = length.curves(test, {"a": runs}, bins)["a"]
     for place, each in enumerate(bins):
         references = [[test.references[0][i] for i in each.members]]
@@ -165,7 +169,7 @@ def test_gates_are_the_papers_equations(name):
     table = np.asarray(model.module.apply({"params": params}, method=lambda module: module.embed_source.table), np.float64)
     turn = (lambda x: np.concatenate([x[-2::-1], x[-1:]])) if config.reverse_source else (lambda x: x)
     x_SD = turn(table[SOURCE] * np.sqrt(config.emb_dim))
-    found = {layer.name: layer.gates for layer in gates.read(config, model, params, SOURCE)}
+    found = gates.read(config, model, params, SOURCE)
     expected, states = {}, None
     for i in range(config.num_encoder_layers):
         forth = by_hand(config.cell, encoder[f"layer_{i}"], x_SD)
@@ -187,15 +191,16 @@ def test_gates_are_drawn_with_their_numbers():
     model = tiny.model_of(config)
     layers = gates.read(config, model, tiny.params_of(model, 3), SOURCE)
     pieces = [f"w{i}" for i in range(len(SOURCE))]
-    rows = list(csv.DictReader(gates.numbers(layers, pieces, gates.LSTM).splitlines()))
+    files, _ = gates.report(layers, pieces, gates.LSTM)
+    rows = list(csv.DictReader(files[".csv"].splitlines()))
     assert len(rows) == 4 * 4 * len(SOURCE)
     for row in rows:
-        [layer] = [layer for layer in layers if layer.name == row["layer"]]
-        assert float(row["mean"]) == pytest.approx(layer.gates[row["gate"]][int(row["position"])].mean()) and row["piece"] in pieces
-    svg = gates.drawn(layers, pieces, gates.LSTM)
-    assert all(f">{text}<" in svg for text in ("layer 2, backwards", "forget", "w6"))
-    state = layers[0].mean("state")
-    np.testing.assert_allclose(state, np.abs(layers[0].gates["h"]).mean(-1))
+        layer = layers[row["layer"]]
+        assert float(row["mean"]) == pytest.approx(layer[row["gate"]][int(row["position"])].mean()) and row["piece"] in pieces
+    assert all(f">{text}<" in files[".svg"] for text in ("layer 2, backwards", "forget", "w6"))
+    files, _ = gates.report(layers, pieces, ["state"])
+    state = [float(row["mean"]) for row in csv.DictReader(files[".csv"].splitlines()) if row["layer"] == "layer 1"]
+    np.testing.assert_allclose(state, np.abs(layers["layer 1"]["h"]).mean(-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize("config", [tiny.BASE, tiny.RECURRENT["bag"], tiny.RECURRENT["elman"]])
@@ -228,7 +233,7 @@ antecedents = ["leute"]
 
 def rules_of(tmp_path, only=()):
     (tmp_path / "rules.toml").write_text(AGREE)
-    return contrast_pairs.load_rules(str(tmp_path / "rules.toml"), only)
+    return contrast.load_rules(str(tmp_path / "rules.toml"), only)
 
 
 @pytest.mark.parametrize(
@@ -246,17 +251,17 @@ def rules_of(tmp_path, only=()):
     ],
 )
 def test_pairs_by_hand(tmp_path, target, wrong):
-    made = contrast_pairs.make(rules_of(tmp_path), ["source"], [target])
-    assert made == [contrast_pairs.Pair("source", target, *each) for each in wrong]
+    made = contrast.make(rules_of(tmp_path), ["source"], [target])
+    assert made == [contrast.Pair("source", target, *each) for each in wrong]
 
 
 def test_split_words_are_words(tmp_path):
-    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein m@@ ann mit lang@@ em haar hebt sei@@ ne hand"], "@@ ")
+    [pair] = contrast.make(rules_of(tmp_path), ["s"], ["ein m@@ ann mit lang@@ em haar hebt sei@@ ne hand"], "@@ ")
     assert pair.wrong == "ein m@@ ann mit lang@@ em haar hebt ihre hand" and pair.distance == 4
-    assert contrast_pairs.make(rules_of(tmp_path), ["s"], ["ein frau@@ chen hebt ihre hand"], "@@ ") == []
-    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁sei ne ▁hand ."], "▁")
+    assert contrast.make(rules_of(tmp_path), ["s"], ["ein frau@@ chen hebt ihre hand"], "@@ ") == []
+    [pair] = contrast.make(rules_of(tmp_path), ["s"], ["▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁sei ne ▁hand ."], "▁")
     assert pair.wrong == "▁Ein ▁m ann ▁mit ▁lang em ▁haar , ▁hebt ▁ihre ▁hand ." and pair.distance == 4
-    [pair] = contrast_pairs.make(rules_of(tmp_path), ["s"], ["Ein m￭ ann mit lang ￭em haar ￭, hebt sei ￭ ne hand ￭."], "￭")
+    [pair] = contrast.make(rules_of(tmp_path), ["s"], ["Ein m￭ ann mit lang ￭em haar ￭, hebt sei ￭ ne hand ￭."], "￭")
     assert pair.wrong == "Ein m￭ ann mit lang ￭em haar ￭, hebt ihre hand ￭." and pair.distance == 4
 
 
@@ -267,14 +272,14 @@ def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):
     data = {f"data.{split}": (f"{tmp_path}/{n}.en", f"{tmp_path}/{n}.de") for split, n in (("test", "t"), ("validation", "v"))}
     (tmp_path / "run").mkdir()
     save_config(cfg.replace(cfg.Experiment(), **data), tmp_path / "run" / "config.json")
-    pairs = contrast_pairs.of_runs([Run(tmp_path / "run")], str(tmp_path / "rules.toml"), [], ())
+    pairs = contrast.of_runs([Run(tmp_path / "run")], str(tmp_path / "rules.toml"), [], ())
     assert [pair.right.split()[0] for pair in pairs] == ["Der", "Ein"]
 
 
 def test_rules_that_are_wanted_shipped_or_wrong(tmp_path):
     assert [rule.name for rule in rules_of(tmp_path, ["who"])] == ["who"]
-    for file in contrast_pairs.RULES.glob("*.toml"):
-        for rule in contrast_pairs.load_rules(file.stem):
+    for file in contrast.RULES.glob("*.toml"):
+        for rule in contrast.load_rules(file.stem):
             assert all(wrong not in swaps for swaps in rule.swaps.values() for wrong in swaps.values())
     (tmp_path / "bad.toml").write_text("[[rules]]\nname = 'x'\n")
     for name, only, says in (
@@ -283,17 +288,17 @@ def test_rules_that_are_wanted_shipped_or_wrong(tmp_path):
         ("de", ["whose"], "possessive, relative"),
     ):
         with pytest.raises(UserError, match=says):
-            contrast_pairs.load_rules(name, only)
+            contrast.load_rules(name, only)
 
 
 def test_pairs_are_read_as_they_were_written(tmp_path):
-    pairs = [contrast_pairs.Pair("a b", "c", "d", 3), contrast_pairs.Pair("é", "f g", "f h", 0)]
+    pairs = [contrast.Pair("a b", "c", "d", 3), contrast.Pair("é", "f g", "f h", 0)]
     file = tmp_path / "pairs.tsv"
-    file.write_text(contrast_pairs.as_text(pairs))
-    assert contrast_pairs.read(str(file)) == pairs
+    file.write_text(contrast.as_text(pairs))
+    assert contrast.read(str(file)) == pairs
     file.write_text("a\tb\tc\t1\na\tb\tc\n")
     with pytest.raises(UserError, match="line 2"):
-        contrast_pairs.read(str(file))
+        contrast.read(str(file))
 
 
 def test_wilson_by_the_book():
@@ -304,7 +309,7 @@ def test_wilson_by_the_book():
 
 def test_shares_by_distance():
     distances, right = [0, 1, 2, 3, 3, 9, 4], [True, True, False, True, True, False, False]
-    found = contrast.by_distance([contrast_pairs.Pair("", "", "", d) for d in distances], right)
+    found = contrast.by_distance([contrast.Pair("", "", "", d) for d in distances], right)
     assert [(s.nearest, s.furthest, s.pairs, s.right) for s in found] == [
         (0, 0, 1, 1),
         (1, 1, 1, 1),
@@ -334,7 +339,7 @@ def test_a_model_whose_preference_is_known():
     for power, word in enumerate("uvwxyz"):
         likes[TOKENIZER.encode_target([word])[0]] = -power * np.log(2)
     texts = [("u v", "u w"), ("x", "w"), ("u z", "u z"), ("u u y v", "u u x v"), ("v", "v v")]
-    pairs = [contrast_pairs.Pair("a b c", right, wrong, 1) for right, wrong in texts]
+    pairs = [contrast.Pair("a b c", right, wrong, 1) for right, wrong in texts]
     assert contrast.preferred(Unmoved(), jnp.asarray(likes), TOKENIZER, pairs) == [True, False, False, False, True]
 
 
@@ -355,9 +360,9 @@ def test_the_scores_are_the_searchs_whatever_stands_beside(name):
 
 
 def test_pairs_that_a_run_cannot_score_are_left_out():
-    pairs = [contrast_pairs.Pair("a b", "u v", wrong, 1) for wrong in ("u w", "u nowhere", "u " * 9)]
-    assert contrast_pairs.usable(pairs, TOKENIZER, 8) == pairs[:1]
-    assert contrast_pairs.usable([pairs[1]._replace(right="nowhere v")], TOKENIZER, 8) != []
+    pairs = [contrast.Pair("a b", "u v", wrong, 1) for wrong in ("u w", "u nowhere", "u " * 9)]
+    assert contrast.usable(pairs, TOKENIZER, 8) == pairs[:1]
+    assert contrast.usable([pairs[1]._replace(right="nowhere v")], TOKENIZER, 8) != []
 
 
 # ---- embeddings

@@ -14,7 +14,7 @@ from jaxnmt.config.files import save_config
 from jaxnmt.data.special_tokens import BOS, PAD
 from jaxnmt.errors import UserError
 from jaxnmt.lab.visualize import record as records
-from jaxnmt.lab.visualize.page import page
+from jaxnmt.lab.visualize.record import page
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loop import train
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lab import seen
 
-from jaxnmt.lab.visualize.page import page
+from jaxnmt.lab.visualize.record import page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives Chromium: pip install -e '.[browser]'")
 axe_package = pytest.importorskip("axe_playwright_python", reason="brings axe-core: pip install -e '.[browser]'")

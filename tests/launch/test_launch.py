@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from jaxnmt import __version__, cli
-from jaxnmt.cli import launchers
+from jaxnmt.cli.verbs import launching
 from jaxnmt.config.files import save_config
 from jaxnmt.errors import SAVED
 
@@ -105,7 +105,7 @@ def test_a_slice_has_a_host_for_each_four_chips(on, hosts, capsys):
     [
         (["slurm"], "after `--`"),
         (["slurm", "--", "trian", "x"], "did you mean train"),
-        (["slurm", "--", "train", "wmt14_bg"], "Did you mean wmt14_big"),
+        (["slurm", "--", "train", "wmt14_bg"], "did you mean wmt14_big"),
         (["slurm", "--", "train", "wmt14_big", "--model.emb-dmi", "3"], "did you mean --model.emb-dim"),
         (["slurm", "x", "--", "train", "wmt14_big"], "unexpected argument x (usage: jaxnmt launch slurm [settings] -- VERB ...)"),
         (["slurm", "--nodes", "0", "--", "train", "wmt14_big"], "--nodes is 0"),
@@ -161,7 +161,7 @@ def in_the_job_script(tmp_path, setup, status):
     for name, text in {"srun": f"exit {status}", "scontrol": f'echo "$@" >> {tmp_path}/asked'}.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    script = launchers.slurm(["jaxnmt", "resume", "x"], "jaxnmt", 1, 1, 0, 1, 1, setup)
+    script = launching.job_script(launching.Slurm(nodes=1, gpus=0, cpus=1, hours=1, setup=setup), ["resume", "x"], tasks=1)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     done = subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True)
     queued = (tmp_path / "asked").exists() and (tmp_path / "asked").read_text() == "requeue 7\n"

@@ -31,8 +31,8 @@ def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
     save_config(experiment, run / "config.json")
     trainer = Trainer(experiment, run, default_hooks())
     trainer.run()
-    planned = [trainer.plan.batch(step).rows for step in range(experiment.training.steps)]
-    (run / "batches.txt").write_text(json.dumps(planned))
+    planned = [trainer.plan.batch(step) for step in range(experiment.training.steps)]
+    (run / "batches.txt").write_text(json.dumps([(batch.row.tolist(), batch.corpus.tolist(), batch.index.tolist()) for batch in planned]))
     return trainer
 
 

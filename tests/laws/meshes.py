@@ -8,6 +8,8 @@ import math
 import pathlib
 import re
 import sys
+import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,8 +25,7 @@ from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.validation import ValidationTranslator
-from jaxnmt.lab.laws.practice import Practice, batch
-from jaxnmt.lab.laws.subject import Subject
+from jaxnmt.lab.laws.subject import Practice, Subject, batch_of_step
 from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, param_shardings
@@ -56,11 +57,11 @@ def subject_of(name: str) -> Subject:
 def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.Path | None) -> tuple[list[float], float | None]:
     """-> the loss of each of the first steps, whose end is saved in `folder`, and that of the step after what `before` holds."""
     practice = Practice(subject.model, cfg.replace(subject.experiment, mesh=mesh))
-    state, found = practice.run(practice.fresh(), [batch(step) for step in range(STEPS)])
+    state, found = practice.run(practice.fresh(), [batch_of_step(step) for step in range(STEPS)])
     save(subject, state, folder)
     if before is None:
         return found, None
-    _, on = practice.run(restore(subject, practice, before, STEPS), [batch(STEPS)])
+    _, on = practice.run(restore(subject, practice, before, STEPS), [batch_of_step(STEPS)])
     return found, on[0]
 
 
@@ -88,8 +89,10 @@ def validated(mesh: Mesh | None) -> list[str]:
     """What validations translate, the second time, with parameters as training has them on a mesh."""
     trained, validate = translator_of("transformer", mesh), ValidationTranslator()
     pairs = [(line, line) for line in ("a b c", "d e", "f g h i")]
+    data = types.SimpleNamespace(tokenizer=trained.tokenizer, validation=pairs, languages=("", ""))
+    trainer: Any = types.SimpleNamespace(config=cfg.Experiment(), flat_model=trained.model, data=data)
     for _ in range(2):
-        found, _ = validate(cfg.Experiment(), trained.model, trained.tokenizer, trained.params, pairs, ("", ""))
+        found, _ = validate(trainer, trained.params)
     return found
 
 

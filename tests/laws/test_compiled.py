@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from jaxnmt.errors import UserError
-from jaxnmt.lab.laws import Subject, ask, compiled
+from jaxnmt.lab.laws import Subject, ask, gradients
 from jaxnmt.models.recurrent import RecurrentModule
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler
@@ -96,14 +96,14 @@ class _Planted:
 
 
 def test_a_program_that_is_compiled_wrongly_is_found(monkeypatch):
-    monkeypatch.setattr(compiled, "ROWS", 8)
+    monkeypatch.setattr(gradients, "ROWS", 8)
     assert build_model(_Planted(), 23, 29)
     verdict = ask("compiled", Subject(_Planted()))
     assert verdict.holds is False and "the loss and all gradients at 576 positions" in verdict.measured
 
 
 def test_each_parameters_gradient_is_asked_for_alone_or_one_of_each_kind():
-    loss = compiled._Loss(Subject(tiny.RUNGS["pre"]))
+    loss = gradients._Loss(Subject(tiny.RUNGS["pre"]))
     alone = [{what.split()[3] for what, *_ in loss.programs(every) if what.startswith("the gradient of")} for every in (True, False)]
     assert alone[0] == set(loss.names)
     assert {name.rsplit("/", 1)[-1] for name in alone[1]} == {name.rsplit("/", 1)[-1] for name in loss.names}
@@ -113,5 +113,5 @@ def test_each_parameters_gradient_is_asked_for_alone_or_one_of_each_kind():
 @pytest.mark.slow
 @pytest.mark.parametrize("rung", tiny.RUNGS)
 def test_every_parameters_gradient_is_right(rung):
-    verdict = compiled.compiled(Subject(tiny.RUNGS[rung]), every=True)
+    verdict = gradients.compiled(Subject(tiny.RUNGS[rung]), every=True)
     assert verdict.holds, verdict.measured

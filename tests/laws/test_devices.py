@@ -9,7 +9,7 @@ from laws import devices
 import jaxnmt
 from jaxnmt.runs.directory import read_metrics
 from jaxnmt.training.checkpoints import Checkpoints
-from jaxnmt.training.validation import validation_loss
+from jaxnmt.training.hooks import validation_loss
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,11 @@ def test_one_device_and_eight_train_on_the_same_sentences_to_the_same_loss(runs)
 def test_a_checkpoint_of_eight_devices_is_restored_on_one(runs):
     folder, one, eight = runs
     store = Checkpoints(eight, one.config.checkpoints)
-    state, progress = store.restore(5, one.abstract)
+    state, progress = store.restore(5, one.programs.abstract)
     store.close()
     assert {len(x.sharding.device_set) for x in jax.tree.leaves(state)} == {1}
     assert progress.target_tokens == one.progress.target_tokens
-    loss = validation_loss(one.evaluate, state.eval_params, one.data, one.config, one.mesh)["loss"]
+    loss = validation_loss(one, state.eval_params)["loss"]
     assert loss == pytest.approx(read_metrics(eight, "validation")[-1]["loss"], abs=1e-6)
     assert int(state.step) == 5
 

@@ -8,8 +8,8 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.lab.laws.layouts import SINGLE, gradient_of
-from jaxnmt.models.layout import stack_layers, unstack_layers
+from jaxnmt.lab.laws.gradients import SINGLE, gradient_of
+from jaxnmt.models.seq2seq import stack_layers, unstack_layers
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import TrainState, initial_state
 from jaxnmt.training.step import accumulate_gradient

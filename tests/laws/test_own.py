@@ -10,8 +10,7 @@ import pytest
 from jaxnmt import cli
 from jaxnmt.config import files as config_files
 from jaxnmt.lab.laws import LAWS
-from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models.seq2seq import build_model, training_flops
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import is_matrix, path_name
 

@@ -19,10 +19,10 @@ class Crash(Exception):
     pass
 
 
-def fake_scores(experiment, model, tokenizer, params, pairs, languages):
+def fake_scores(trainer, params):
     """Translations and a score that depend on every bit of the parameters."""
     total = float(sum(np.abs(np.asarray(x, np.float64)).sum() for x in jax.tree.leaves(params)))
-    return [f"{total!r}"] * len(pairs), total
+    return [f"{total!r}"] * len(trainer.data.validation), total
 
 
 def session(folder, run):

@@ -164,20 +164,25 @@ def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
     assert translators.padded_rows(count, most, devices) == rows
 
 
+def programs(translator):
+    """How many programs its search has compiled."""
+    return sum(program._cache_size() for program in vars(translator._search).values())
+
+
 def test_numbers_among_the_options_compile_nothing(translate):
     lines = some_lines(10, 3)
 
     def compiled(**changes):
-        before = translate.translator._search._cache_size()
+        before = programs(translate.translator)
         found = translate(lines, **changes)
-        return translate.translator._search._cache_size() - before, found
+        return programs(translate.translator) - before, found
 
+    assert compiled(max_length_ratio=2.0, max_length_extra=20)[0] > 0  # the caches grow twice
     _, expected = compiled()
     for changes in ({"length_penalty": 0.6}, {"length_penalty": 0}, {"max_length_ratio": 0.5}, {"max_length_extra": 20}, {"n_best": 3}):
         count, found = compiled(**changes)
         assert count == 0 and found != expected, changes
-    assert compiled(max_length_ratio=2.0, max_length_extra=20)[0] > 0  # more room than the default limits need: twice as much, ...
-    assert compiled(max_length_ratio=3.0, max_length_extra=30)[0] == 0  # ... which is room for other limits, too
+    assert compiled(patience=1.0)[0] == compiled(patience=2.5)[0] == 0
     assert compiled(beam_size=2)[0] > 0
 
 
@@ -191,7 +196,7 @@ def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_muc
 def test_searches_compile_once_a_shape(translate):
     lines = some_lines(10, 3)
     translate(lines + [" ".join(LETTERS[:n]) for n in (1, 7, 8, 11)])
-    before = translate.translator._search._cache_size()
+    before = programs(translate.translator)
     translate(lines[::-1])
     translate(some_lines(30, 4))
-    assert translate.translator._search._cache_size() == before > 0
+    assert programs(translate.translator) == before > 0

@@ -6,8 +6,6 @@ never sees padding. Kernels are ours, so a paper's W x is x @ W here. Where ours
 
 from __future__ import annotations
 
-import dataclasses
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -125,12 +123,12 @@ def decoder_and_memory(config: cfg.Recurrent, x_TBD: np.ndarray):
     memory = RecurrentMemory(states_BSD, mask_BS, states_BSD, normal((rows, WIDTH)), initial)
 
     def whole(decoder, memory, x_TBD):
-        return decoder(dataclasses.replace(memory, keys_BSA=decoder.keys(memory.states_BSD)), x_TBD, None)
+        return decoder(memory._replace(keys_BSA=decoder.keys(memory.states_BSD)), x_TBD, None)
 
     shapes = nn.unbox(jax.eval_shape(lambda *args: decoder.init(jax.random.key(0), *args, method=whole), memory, x_TBD)["params"])
     params = jax.tree.map(lambda x: normal(x.shape, 0.5), shapes)
     keys_BSA = decoder.apply({"params": params}, states_BSD, method="keys")
-    return decoder, params, dataclasses.replace(memory, keys_BSA=keys_BSA)
+    return decoder, params, memory._replace(keys_BSA=keys_BSA)
 
 
 @pytest.mark.parametrize("case", CASES)

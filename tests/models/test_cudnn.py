@@ -7,7 +7,7 @@ import pytest
 import tiny
 from jax.experimental import rnn
 
-from jaxnmt.models import cudnn
+from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
 
 
@@ -35,7 +35,7 @@ def test_the_fused_lstm_is_the_scan(reverse, context, monkeypatch):
 
     both = []
     for fused in (False, True):
-        monkeypatch.setattr(cudnn, "fits", lambda *_, fused=fused: fused)
+        monkeypatch.setattr(cells, "fits_cudnn", lambda *_, fused=fused: fused)
         monkeypatch.setattr(rnn, "lstm", played)
         both.append(jax.jit(lambda *a: jax.value_and_grad(results, argnums=(0, 1, 2), has_aux=True)(*a))(params, x, state))
     tiny.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)

@@ -11,8 +11,7 @@ import tiny
 from jax.extend.core import jaxprs_in_params
 
 from jaxnmt import config as cfg
-from jaxnmt.models.alignment import attend
-from jaxnmt.models.attention import dot_product_attention
+from jaxnmt.models.attention import SourceAttention, attend
 from jaxnmt.models.layers import rotate
 from jaxnmt.training.loss import batch_loss
 
@@ -84,7 +83,7 @@ SCORES = {  # weights of two source states whose scores are 256 and 257; bfloat1
 
 class _Attention(nn.Module):
     def __call__(self, q, k, v):
-        return dot_product_attention(self, q, k, v, jnp.ones((1, 1, 2), bool), 0.0, None)
+        return attend(self, q, k, v, jnp.ones((1, 1, 2), bool), 0.0, None)
 
 
 def softmax_of_256_and_257(score):
@@ -96,7 +95,7 @@ def softmax_of_256_and_257(score):
         return _Attention().apply({}, q, k, values)[0, 0, 0, :2]
     weights = {name: bf16(x) for name, x in SCORES[score].items()}
     weights |= {"values": jnp.zeros((1, 2, 2), jnp.bfloat16), "mask": jnp.ones((1, 2), bool)}
-    return attend(score, 0, weights, bf16([QUERY]))[1][0, 0]
+    return SourceAttention(score, 2, 2, 2, 0, 2, jnp.bfloat16).attend(weights, bf16([QUERY]))[1][0, 0]
 
 
 @pytest.mark.parametrize("score", ["dot_product", *SCORES])
@@ -113,7 +112,7 @@ def test_the_place_of_local_attention_is_not_rounded_to_bfloat16():
         "place_scorer": jnp.array([1.0, 1 / 128 + 1 / 256]),
     }  # the sum has nine digits, bfloat16 eight
     weights = {name: x if x.dtype == bool else x.astype(jnp.bfloat16) for name, x in weights.items()}
-    _, shares = attend("dot", 3, weights, jnp.asarray([[[1.0, 1.0]]], jnp.bfloat16))
+    _, shares = SourceAttention("dot", 2, 2, 2, 3, 2, jnp.bfloat16).attend(weights, jnp.asarray([[[1.0, 1.0]]], jnp.bfloat16))
     place = 1000 / (1 + math.exp(-1 - 1 / 128 - 1 / 256))
     near = np.abs(np.arange(1000) - place) <= 3
     expected = np.where(near, np.exp(-2 * np.square((np.arange(1000) - place) / 3)), 0) / near.sum()

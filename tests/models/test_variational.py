@@ -5,7 +5,6 @@ identities, all others zero, and the cell is Elman's with a ReLU. At a rate of o
 word's mask) after the first word and m + k h (the state's mask, and the state before) from then on: 0 0 0 0, or 2 2 2 2, or 2 6 14 30.
 """
 
-import dataclasses
 import itertools
 
 import jax
@@ -78,7 +77,7 @@ def decoded(config, noise):
     """What the decoder's output layer reads (B, T, D); it begins at zero."""
     model, params = model_and_params(config)
     memory = model.encode(params, TOKENS)
-    memory = dataclasses.replace(memory, initial=jax.tree.map(jnp.zeros_like, memory.initial))
+    memory = memory._replace(initial=jax.tree.map(jnp.zeros_like, memory.initial))
     features = np.asarray(model.features(params, memory, TOKENS, noise), np.float64)
     return 2 * np.arctanh(features / 2) / SCALE if config.context == "luong" else features  # masked by 0 or 2 after the tanh
 

@@ -157,13 +157,13 @@ class Store:
         return list(self.at.items())
 
 
-def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
-    left, said = [], []
+def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch, capsys):
+    left = []
     monkeypatch.setattr(distributed, "_process", distributed._Process(1, 3, Store(p0=7, p1=7, p2=5)))
     monkeypatch.setattr(os, "_exit", left.append)
     now = [0.0]
     monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    dog = distributed.Watchdog(0.002, said.append)
+    dog = distributed.Watchdog(0.002)
     for _ in range(10):
         now[0] += 0.1  # less than the limit each time, more in all
         dog.at(7)
@@ -175,15 +175,16 @@ def test_the_watchdog_names_the_process_that_is_behind_and_leaves(monkeypatch):
         time.sleep(0.02)
     dog.stop()
     assert left[0] == 75
-    assert said[0].startswith("process 1 of 3: nothing done for 0.002 minutes since step 7 was begun; stuck is process 2, at step 5")
+    said = capsys.readouterr().err
+    assert said.startswith("process 1 of 3: nothing done for 0.002 minutes since step 7 was begun; stuck is process 2, at step 5")
 
 
 def test_the_watchdog_is_paused_while_validating_and_saving(monkeypatch):
-    left, said, now = [], [], [0.0]
+    left, now = [], [0.0]
     monkeypatch.setattr(distributed, "_process", distributed._Process(0, 2, Store(p0=7, p1=7)))
     monkeypatch.setattr(os, "_exit", left.append)
     monkeypatch.setattr(distributed, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    dog = distributed.Watchdog(0.002, said.append)
+    dog = distributed.Watchdog(0.002)
     dog.at(7)
     with dog.paused():
         now[0] += 100

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from jaxnmt.parallel import huge_pages
+from jaxnmt.parallel import compiler
 
 PROGRAM = """
 import os, resource, sys
 before = os.getpid()
-from jaxnmt.parallel import huge_pages
-huge_pages.enable()
+from jaxnmt.parallel import compiler
+compiler.enable_huge_pages()
 start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 buffer = bytearray(1 << 26)
 for place in range(0, len(buffer), 4096):
@@ -23,7 +23,7 @@ print(os.getpid(), faults, os.environ["GLIBC_TUNABLES"], sys.argv[1:], sys.stdin
 
 
 def run(*arguments, **environment):
-    settings = {name: value for name, value in os.environ.items() if name != huge_pages.VARIABLE} | environment
+    settings = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"} | environment
     command = [sys.executable, "-c", PROGRAM, *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=settings)
     out, _ = process.communicate("input")
@@ -32,14 +32,14 @@ def run(*arguments, **environment):
 
 
 def asks():
-    return huge_pages.SETTING.exists() and "[madvise]" in huge_pages.SETTING.read_text()
+    return compiler.HUGE_PAGES.exists() and "[madvise]" in compiler.HUGE_PAGES.read_text()
 
 
 @pytest.mark.skipif(not asks(), reason="huge pages are not given to those who ask here: nothing is done")
 def test_the_process_goes_on_as_it_was_with_huge_pages():
     process, pid, faults, rest = run("a b", "--c")
     assert pid == process.pid
-    assert rest == f"{huge_pages.VALUE} ['a b', '--c'] input"
+    assert rest == "glibc.malloc.hugetlb=1 ['a b', '--c'] input"
     assert faults < 16384 / 4  # 64 MiB are 16384 small pages
 
 
@@ -55,8 +55,8 @@ def test_a_process_is_started_again_only_where_huge_pages_are_to_be_had(setting,
     path, calls = tmp_path / "enabled", []
     if setting:
         path.write_text(setting)
-    monkeypatch.delenv(huge_pages.VARIABLE, raising=False)
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(os, "execve", lambda *words: calls.append(words))
-    monkeypatch.setattr(huge_pages, "SETTING", path)
-    huge_pages.enable()
+    monkeypatch.setattr(compiler, "HUGE_PAGES", path)
+    compiler.enable_huge_pages()
     assert len(calls) == started

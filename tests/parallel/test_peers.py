@@ -122,7 +122,7 @@ def test_a_name_that_does_not_resolve_is_waited_for_only_where_it_may_come(monke
     with peers.connect_timeout(peers.Peers("pod-0.set:8476", 2, 0)):  # on Kubernetes
         assert tries[-1] == ("pod-0.set", 8476) and clock.now == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and "pod-0.set does not resolve (Name or service not known); trying for 5 minutes" in said[0]
+    assert len(said) == 2 and "pod-0.set does not resolve (Name or service not known); trying for 5 min" in said[0]
     assert said[1] == "process 0 at pod-0.set:8476, waiting for 1 other"
     tries[:] = [("", 0)] * 2
     failure = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")  # as a busy name server answers

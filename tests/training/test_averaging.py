@@ -14,10 +14,9 @@ from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 from jaxnmt.training.checkpoints import Checkpoints
-from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import abstract_state
+from jaxnmt.training.state import abstract_state, checksum
 
 
 def filled(x, value):

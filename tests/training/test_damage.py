@@ -14,10 +14,9 @@ from jaxnmt.config import Mesh, Optimizer, Training
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.checkpoints import Checkpoints
-from jaxnmt.training.checksum import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import abstract_state, initial_state
+from jaxnmt.training.state import abstract_state, checksum, initial_state
 
 MODEL = tiny.model_of(tiny.RECURRENT["bag"])
 RULE = make_optimizer(Optimizer(), MODEL.axes)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from jaxnmt.training import clock, display
+from jaxnmt.training import display, progress
 
 VALUES = {"epoch": 1.5, "loss": 4.2345, "perplexity": 68.123, "learning_rate": 1e-3, "gradient_norm": 0.512, "padding": 0.1}
 TIMING = {"target_tokens_per_second": 12345.0, "utilisation": 0.35, "input_wait": 0.01, "seconds_left": 136456}
@@ -28,7 +28,7 @@ def shown(monkeypatch, stream, width=80, term="xterm"):
     made.start()
     made.say("phrases/en-fr:train: :smile: [bold]x[/bold] " + "a long line " * 20 + "ends")
     made.step(200)
-    made.log(200, display.train_line(VALUES, TIMING))
+    made.show(200, display.train_line(VALUES, TIMING))
     made.stop()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
@@ -60,5 +60,5 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines_too(monkeypatch):
 @pytest.mark.parametrize(("minutes", "left"), [(0, 9950.0), (14, 600.0), (1000, 9950.0), (3, 0.0)])
 def test_the_time_left_ends_with_the_steps_or_with_the_minutes(minutes, left, monkeypatch):
     """After 240 s of training, 995 steps of 10 s are to come; 14 minutes are 840 s."""
-    monkeypatch.setattr(clock.time, "perf_counter", lambda: 1000.0)
-    assert clock.Clock(before=240.0, most=60 * minutes).seconds_left(995 * 10.0) == left
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: 1000.0)
+    assert progress.Clock(before=240.0, most=60 * minutes).seconds_left(995 * 10.0) == left

@@ -20,17 +20,15 @@ from jaxnmt.data.loader import assemble
 from jaxnmt.errors import Diverged, UserError
 from jaxnmt.lab.ablations import worker
 from jaxnmt.parallel import distributed, log
-from jaxnmt.runs import summary as run_summary
+from jaxnmt.runs import directory as run_directory
 from jaxnmt.runs.directory import read_metrics
-from jaxnmt.training import clock, hooks, loop
+from jaxnmt.training import hooks, progress
 from jaxnmt.training import step as steps
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer, default_hooks
 from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
-from jaxnmt.training.state import initial_state
-from jaxnmt.training.validation import validation_loss
 
 PLAIN = {  # and of the models the one that is traced soonest
     "training.accumulation": 1,
@@ -54,7 +52,7 @@ def trained(folder, scores=None, **changes):
     given = iter(scores or [])
     run = folder / "run"
     run.mkdir(parents=True, exist_ok=True)
-    translate = (lambda experiment, model, tokenizer, params, pairs, languages: (["x"] * len(pairs), next(given))) if scores else None
+    translate = (lambda trainer, params: (["x"] * len(trainer.data.validation), next(given))) if scores else None
     trainer = Trainer(tiny.experiment(folder, **(PLAIN | changes)), run, default_hooks(translate), signals=True)
     trainer.run()
     return trainer
@@ -177,7 +175,7 @@ def test_the_seed_reaches_parameters_and_batches(tmp_path):
         (tmp_path / str(seed)).mkdir()
         trainer = Trainer(tiny.experiment(tmp_path, **{"training.seed": seed}), tmp_path / str(seed), default_hooks())
         trainer.store.close()
-        return trainer.plan.batch(0).index.tolist(), initial_state(trainer.model, trainer.optimizer, trainer.config.training).params
+        return trainer.plan.batch(0).index.tolist(), trainer.programs.fresh(trainer.config.training).params
 
     (first, params), (second, others) = begun(1), begun(2)
     assert first != second
@@ -203,7 +201,7 @@ def test_a_run_without_a_best_says_so_and_its_newest_checkpoint_is_taken(tmp_pat
     with log.printed():
         assert jaxnmt.load(run).params
     assert capsys.readouterr().err == f"checkpoint 8 of {run} (the newest: no checkpoint has a validation score)\n"
-    assert "best validation" not in run_summary.show(run)
+    assert "best validation" not in run_directory.show(run)
     result = worker._training_record(run)
     assert result["validation_score"] == -math.inf and result["best_step"] is None
 
@@ -224,7 +222,7 @@ def test_a_damaged_checkpoint_is_reported_before_anything_is_compiled(tmp_path, 
     trained(tmp_path, **{"training.steps": 4})
     (damaged,) = (tmp_path / "run" / "checkpoints" / "4" / "progress").glob("metadata")
     damaged.write_text(damaged.read_text().replace('"stale": 0', '"stale": 1'))
-    monkeypatch.setattr(loop, "TrainPrograms", None)  # whoever compiles fails
+    monkeypatch.setattr(steps.TrainPrograms, "compile", None)  # whoever compiles fails
     with pytest.raises(UserError, match="checkpoint 4 of .* is damaged: its progress are not what was written; remove the folder"):
         trained(tmp_path)
 
@@ -260,7 +258,7 @@ def test_validation_counts_every_pair_once(tmp_path):
         tiny.experiment(tmp_path, **(PLAIN | {"batching.tokens": 24})), tmp_path / "run", default_hooks()
     )  # three pairs a batch
     params = tiny.params_of(trainer.model)
-    found = validation_loss(trainer.evaluate, params, trainer.data, trainer.config, trainer.mesh)
+    found = hooks.validation_loss(trainer, params)
     tokenizer, pairs = trainer.data.tokenizer, trainer.data.validation
     assert len(pairs) == 11
     ids = list(zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True))
@@ -278,7 +276,7 @@ def test_the_perplexity_of_no_number_is_none():
 
 def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validation(tmp_path, monkeypatch, said):
     now = [0.0]
-    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
 
     def a_minute(*arguments):
         now[0] += 60
@@ -311,7 +309,7 @@ def test_a_clock_counts_the_training_of_all_sessions_and_ends_it_with_a_validati
 
 def test_the_seconds_of_all_log_lines_are_those_of_training_however_often_it_stops(tmp_path, monkeypatch, said):
     now = [0.0]
-    monkeypatch.setattr(clock, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(progress, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
     one_step = hooks.Log.record
 
     def a_minute(log, trainer, finished):
@@ -340,6 +338,6 @@ def test_the_last_validation_of_a_run_that_could_go_on_cuts_no_rate_and_uses_up_
     rates = [[record["learning_rate"] for record in read_metrics(tmp_path / name / "run", "train")] for name in ("whole", "parts")]
     assert rates[0] == rates[1] and rates[0][-1] < rates[0][0]
     tiny.assert_same(whole.state.params, part.state.params)
-    for progress in (whole.progress, part.progress):
-        assert (progress.best_scheduled.value, progress.stale) == (6.0, 0)
+    for kept in (whole.progress, part.progress):
+        assert (kept.best_scheduled.value, kept.stale) == (6.0, 0)
     assert (part.progress.best.value, part.progress.best_step) == (9.0, 3) and Checkpoints(tmp_path / "parts" / "run").best() == 3

@@ -8,21 +8,19 @@ import tiny
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.parallel.sharding import make_mesh
-from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.programs import batch_struct, evaluation_program, jitted_step
-from jaxnmt.training.state import abstract_state
+from jaxnmt.training.step import TrainPrograms, batch_struct, evaluation_program
 
 
 def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     """The laws call these programs as training does, outside every mesh, and must run the ones that training runs."""
     config, mesh = cfg.Experiment(model=tiny.BASE), make_mesh(cfg.Mesh())
-    model, optimizer = tiny.model_of(tiny.BASE), make_optimizer(config.optimizer, tiny.model_of(tiny.BASE).axes)
-    state = abstract_state(model, optimizer, config.training, mesh)
+    model = tiny.model_of(tiny.BASE)
+    state = TrainPrograms(model, config, mesh).abstract
     batch = batch_struct(Shape(4, 8, 8), False, mesh)
 
     def programs():
         jax.clear_caches()
-        step, evaluate = jitted_step(model, optimizer, config, state, mesh), evaluation_program(model, 0.1, mesh)
+        step, evaluate = TrainPrograms(model, config, mesh).step, evaluation_program(model, 0.1, mesh)
         texts = step.lower(state, batch).as_text(), evaluate.lower(state.params, batch).as_text()
         # JAX shares its private functions, such as _where_3, between calls in one context: their numbers, and copies of them, may differ
         return [{re.sub(r"@_where(_\d+)?", "@_where", line) for line in text.splitlines()} for text in texts]

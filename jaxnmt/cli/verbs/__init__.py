@@ -8,10 +8,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt.cli.verbs import analysis, launching, pictures, planning, probes, studies, training, translation
-from jaxnmt.config import checks, replace
+from jaxnmt.cli.verbs import analysis, drawing, launching, planning, runs, studies
+from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
-from jaxnmt.run import trainable
 from jaxnmt.runs import directory as run_directory
 
 
@@ -56,38 +55,31 @@ class Verb:
         """
         options = typing.get_type_hints(self.function)["options"]()
         settings = [field.name for field in dataclasses.fields(options) if dataclasses.is_dataclass(getattr(options, field.name))]
-        if not name or not settings or (self.usage.startswith("SOURCE") and training.is_text(name)):
+        if not name or not settings or (self.usage.startswith("SOURCE") and runs.is_text(name)):
             return options
         experiment = run_directory.read(name) if self.usage.startswith("RUN") else load_config(name)
         return replace(options, **{part: experiment if part == "experiment" else getattr(experiment, part) for part in settings})
 
 
-def _check_experiment(name: str, options: Any) -> None:
-    if getattr(options, "explain_sharding", False):  # which needs no training data
-        checks.validate(options.experiment)
-    else:
-        trainable(name, options.experiment)
-
-
 VERBS = {
-    "train": Verb(training.train, "CONFIG", "train a model; resume it if the run exists", _check_experiment, makes_runs=True),
-    "resume": Verb(training.resume, "RUN", "resume a run from its latest checkpoint", _check_experiment),
-    "translate": Verb(translation.translate, "RUN", "translate lines from stdin to stdout", translation.checked),
-    "evaluate": Verb(translation.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", translation.checked),
+    "train": Verb(runs.train, "CONFIG", "train a model; resume it if the run exists", runs.check_training, makes_runs=True),
+    "resume": Verb(runs.resume, "RUN", "resume a run from its latest checkpoint", runs.check_training),
+    "translate": Verb(runs.translate, "RUN", "translate lines from stdin to stdout", runs.checked),
+    "evaluate": Verb(runs.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", runs.checked),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
-    "visualize": Verb(pictures.visualize, 'RUN "SENTENCE"', "draw step by step how a sentence is translated: an HTML file"),
-    "data prepare": Verb(training.data_prepare, "CONFIG", "clean and tokenise now, train later", _check_experiment, makes_runs=True),
-    "data check": Verb(training.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
-    "runs show": Verb(training.runs_show, "RUN|FOLDER", "show settings, progress and scores"),
-    "runs curves": Verb(pictures.runs_curves, "RUN [RUN...]", "draw learning curves"),
-    "runs average": Verb(training.runs_average, "RUN", "average the latest checkpoints into one"),
-    "probe length": Verb(pictures.probe_length, "RUN|FILE [RUN|FILE...]", "draw BLEU against source length"),
-    "probe contrast": Verb(pictures.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
-    "probe embeddings": Verb(pictures.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
-    "probe gates": Verb(pictures.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
-    "probe gradients": Verb(probes.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),
-    "probe recall": Verb(probes.recall, "CONFIG [CONFIG...]", "draw how well a word seen n steps ago is recalled"),
-    "probe steptime": Verb(probes.steptime, "CONFIG [CONFIG...]", "draw a training step's time and utilisation by length"),
+    "visualize": Verb(analysis.visualize, 'RUN "SENTENCE"', "draw step by step how a sentence is translated: an HTML file"),
+    "data prepare": Verb(runs.data_prepare, "CONFIG", "clean and tokenise now, train later", runs.check_training, makes_runs=True),
+    "data check": Verb(runs.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
+    "runs show": Verb(runs.runs_show, "RUN|FOLDER", "show settings, progress and scores"),
+    "runs curves": Verb(drawing.runs_curves, "RUN [RUN...]", "draw learning curves"),
+    "runs average": Verb(runs.runs_average, "RUN", "average the latest checkpoints into one"),
+    "probe length": Verb(drawing.probe_length, "RUN|FILE [RUN|FILE...]", "draw BLEU against source length"),
+    "probe contrast": Verb(drawing.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
+    "probe embeddings": Verb(drawing.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
+    "probe gates": Verb(drawing.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
+    "probe gradients": Verb(drawing.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),
+    "probe recall": Verb(drawing.recall, "CONFIG [CONFIG...]", "draw how well a word seen n steps ago is recalled"),
+    "probe steptime": Verb(drawing.steptime, "CONFIG [CONFIG...]", "draw a training step's time and utilisation by length"),
     "bench": Verb(analysis.bench, "CONFIG", "measure training speed on this computer"),
     "plan": Verb(planning.plan, "CONFIG", "predict memory and speed on devices that need not be here"),
     "ablate": Verb(studies.ablate, "STUDY", "train every variant of a study with every seed: a table", makes_runs=True),

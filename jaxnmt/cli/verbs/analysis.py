@@ -1,21 +1,22 @@
-"""Verbs that measure models and their translations: bench, laws, compare."""
+"""Verbs that look at models and their translations: bench, laws, compare, visualize."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
-from typing import Annotated, Literal
+import webbrowser
+from typing import Annotated
 
+from jaxnmt import Decoding, Experiment, Run, Transformer, UserError, load_config, replace
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
-from jaxnmt.config import Experiment, Model, NonNegative, Positive, Transformer
+from jaxnmt.config import Model, Positive
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.files import load_config
-from jaxnmt.errors import UserError
-from jaxnmt.lab.systems import Systems
+from jaxnmt.lab.options import Compare
 from jaxnmt.parallel.log import say
-from jaxnmt.run import trainable
+from jaxnmt.run import Checkpoint, trainable
+from jaxnmt.runs import directory
 
 PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 
@@ -37,21 +38,16 @@ class Laws:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Systems):
-    test: Literal["paired-bootstrap", "approximate-randomisation"] = "paired-bootstrap"
-    """Paired test against the baseline."""
-    samples: NonNegative[int] = 0
-    """Resamples or trials; 0: sacreBLEU's 1,000 resamples or 10,000 trials."""
-    metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
-    """Metrics with intervals and tests."""
-    html: str = ""
-    """File for a page with the tables and the sentences that differ most."""
+class Visualize:
+    output: str = "translation.html"
+    """File for the page."""
+    open: bool = False
+    """Show the page in the browser."""
     json: str = ""
-    """File for all numbers."""
-    other: str = ""
-    """System whose sentences the page shows beside the baseline's; when empty, the first after the baseline."""
-    examples: NonNegative[int] = 50
-    """Maximum number of losses, and of gains, on the page."""
+    """File for the page's numbers, as JSON."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
 def bench(config: str, options: Bench) -> None:
@@ -68,7 +64,7 @@ def bench(config: str, options: Bench) -> None:
         writable("--json", options.json)
     if not experiment.data.train:
         say(f"{config} has no training data: measuring on {PHRASES[0]}")
-        experiment = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, train=PHRASES))
+        experiment = replace(experiment, **{"data.train": PHRASES})
     experiment = trainable(config, experiment)
     from jaxnmt.lab import benchmark
 
@@ -120,17 +116,41 @@ def compare(first: str, others: list[str], options: Compare) -> None:
         raise UserError("--metrics expects at least one of bleu, chrf, chrf++, ter")
     writable("--html", options.html)
     writable("--json", options.json)
-    from jaxnmt.lab import comparison_report, tables
-    from jaxnmt.lab.compare import compare as compared
-    from jaxnmt.lab.compare import gather
+    from jaxnmt.lab import compare as comparison
+    from jaxnmt.lab import comparison_report, figures
 
     names = [first, *others]
     comparison_report.other_system(names, options.other)
-    test, systems, trained = gather(names, options)
-    found = compared(test, systems, options.metrics, options.test, options.samples, trained, say)
+    test, systems, trained = comparison.gather(names, options)
+    found = comparison.compare(test, systems, options, trained)
     if options.json:
-        write(options.json, json.dumps(dataclasses.asdict(found), indent=1, ensure_ascii=False), "--json")
+        write(options.json, json.dumps(found, indent=1, ensure_ascii=False, default=dataclasses.asdict), "--json")
     if options.html:
-        write(options.html, comparison_report.page(found, test, systems, options.other, options.examples), "--html")
+        write(options.html, comparison_report.page(found, test, systems, options), "--html")
     print(comparison_report.heading(found), end="\n\n")
-    tables.show(comparison_report.tables(found))
+    figures.show(comparison_report.tables(found))
+
+
+def visualize(run: str, sentence: str, options: Visualize) -> None:
+    """Translate one sentence and draw how, as one self-contained HTML file.
+
+    The page has a player that goes through encoder and decoder step by step, the alignment, every layer and head, and the beam as a tree.
+
+    Examples:
+      jaxnmt visualize runs/quickstart "one hundred and two" --open
+      jaxnmt visualize runs/quickstart "one hundred and two" --output numbers.html --json numbers.json --beam-size 3
+    """
+    config_checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
+    if not sentence.strip():
+        raise UserError("the sentence has no word: give one to translate, in quotes")
+    writable("--output", options.output)
+    writable("--json", options.json)
+    from jaxnmt.lab.visualize.record import of_run, page
+
+    record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
+    write(options.output, page(record))
+    if options.json:
+        write(options.json, json.dumps(record, ensure_ascii=False), "--json")
+    print(record["translation"])
+    if options.open:
+        webbrowser.open(pathlib.Path(options.output).absolute().as_uri())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -12,8 +12,6 @@ from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
 
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
-Checkpoint = int | Literal["best", "latest", "average"]
-Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]  # of sacreBLEU
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,10 +1,15 @@
-"""Verbs that start a command on several hosts: launch local, launch slurm, launch jobset, launch tpu_vm."""
+"""Verbs that start a command on several hosts: launch local, launch slurm, launch jobset, launch tpu_vm.
+
+They fill in the files of launch/, and pass them to the program that queues them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
+import json
+import math
+import pathlib
 import re
 import shlex
 import shutil
@@ -12,10 +17,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from jaxnmt.cli import launchers
 from jaxnmt.config import NonNegative, Positive
-from jaxnmt.errors import UserError
+from jaxnmt.errors import SAVED, Diverged, UserError
+from jaxnmt.lab.plan.topology import CHIPS_PER_HOST, slice_of
+
+_SAVE_MINUTES = 5  # before a SLURM job's time limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +42,12 @@ def local(options: Local, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch local --processes 2 -- train quickstart --run runs/two
     """
-    environment = {"JAXNMT_PYTHON": sys.executable}  # this Python, whatever PATH contains
-    script = ["bash", str(launchers.launcher("local.sh")), str(options.processes), *command]
+    python = f"JAXNMT_PYTHON={sys.executable}"  # this Python, whatever PATH contains
+    script = ["env", python, "bash", str(launcher("local.sh")), str(options.processes), *command]
     if options.print:
-        print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *script]))
+        print(shlex.join(script))
         return 0
-    with subprocess.Popen(script, env=os.environ | environment) as processes:
+    with subprocess.Popen(script) as processes:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup
                 signal.signal(number, lambda number, _: processes.send_signal(number))
@@ -76,9 +84,24 @@ def slurm(options: Slurm, command: Sequence[str]) -> int:
       SBATCH_PARTITION=a100 jaxnmt launch slurm --nodes 4 --setup "source .venv/bin/activate" -- train wmt14_big --run /shared/runs/big
     """
     _check(options.name, command)
-    words, tasks = ["jaxnmt", *command], max(options.gpus, 1)
-    job = launchers.slurm(words, options.name, options.nodes, tasks, options.gpus, options.cpus, options.hours, options.setup)
-    return hand_over(job, ["sbatch"], options.print)
+    return hand_over(job_script(options, command, tasks=max(options.gpus, 1)), ["sbatch"], options.print)
+
+
+def job_script(options: Slurm, command: Sequence[str], tasks: int) -> str:
+    """Return a job script for `sbatch` that runs a command of `jaxnmt`; `tasks`: processes on each node.
+
+    Raises:
+        UserError: the time limit leaves too little time to save.
+    """
+    minutes, least = math.ceil(options.hours * 60) if math.isfinite(options.hours) else 0, 2 * _SAVE_MINUTES
+    if minutes < least:
+        raise UserError(
+            f"--hours {options.hours:g} is too short: the job saves the run {_SAVE_MINUTES} minutes before the limit; give at least "
+            f"{least / 60:.2g} hours ({least} minutes)"
+        )
+    setup = options.setup or "# (commands that make jaxnmt available)"
+    times = {"minutes": minutes, "save_seconds": 60 * _SAVE_MINUTES}
+    return _filled("slurm.sbatch", options, **times, setup=setup, tasks=tasks, saved=SAVED, command=shlex.join(["jaxnmt", *command]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +134,30 @@ def jobset(options: Jobset, command: Sequence[str]) -> int:
     if not options.image:
         raise UserError("--image is missing: give a container image with jaxnmt installed")
     _check(options.name, command)
-    words = ["jaxnmt", *command]
-    text = launchers.jobset(words, options.name, options.image, options.on, options.hosts, options.slices, options.restarts)
-    return hand_over(text, ["kubectl", "apply", "-f", "-"], options.print)
+    hosts, selector, annotations, env = options.hosts, {}, {}, []
+    if gpus := re.fullmatch(r"gpu:([1-9]\d*)", options.on):
+        if options.slices != 1:
+            raise UserError(f"--slices {options.slices}: only TPUs come in slices; give the number of GPU machines with --hosts")
+        limits = {"nvidia.com/gpu": int(gpus[1])}
+        # JAX cannot ask Kubernetes for the other processes, but the first pod's name and each pod's index are known.
+        index = {"fieldRef": {"fieldPath": "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
+        env = [
+            {"name": "JAX_COORDINATOR_ADDRESS", "value": f"{options.name}-workers-0-0.{options.name}:8476"},
+            {"name": "JAX_NUM_PROCESSES", "value": str(hosts)},
+            {"name": "JAX_PROCESS_ID", "valueFrom": index},
+        ]
+    else:
+        wanted = slice_of(options.on, "; gpu:N (N in each host)")
+        hosts = -(-wanted.chips // CHIPS_PER_HOST)
+        if options.hosts not in (1, hosts):
+            raise UserError(f"--hosts {options.hosts}: a slice {options.on} has {hosts} hosts; leave --hosts out")
+        limits, topology = {"google.com/tpu": wanted.chips // hosts}, options.on.partition(":")[2]
+        annotations = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}  # one job per slice
+        selector = {"cloud.google.com/gke-tpu-accelerator": wanted.tpu.label, "cloud.google.com/gke-tpu-topology": topology}
+    lists = {"command": ["jaxnmt", *command], "lasting_failures": [UserError.status, Diverged.status], "env": env}
+    lists |= {"limits": limits, "node_selector": selector, "annotations": annotations}
+    as_yaml = {name: json.dumps(value) for name, value in lists.items()}  # JSON is YAML
+    return hand_over(_filled("jobset.yaml", options, hosts=hosts, **as_yaml), ["kubectl", "apply", "-f", "-"], options.print)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,13 +186,29 @@ def tpu_vm(options: TpuVm, command: Sequence[str]) -> int:
     Examples:
       jaxnmt launch tpu_vm --on v5p:4x4x8 --zone us-east5-a --project mine --print -- train wmt14_big --run gs://bucket/runs/big
     """
-    missing = [flag for flag in ("zone", "project") if not getattr(options, flag)]
-    if missing:
-        raise UserError(f"--{missing[0]} is missing: give the Google Cloud zone and project")
+    for flag in ("zone", "project"):
+        if not getattr(options, flag):
+            raise UserError(f"--{flag} is missing: give the Google Cloud zone and project")
     _check(options.name, command)
-    words = ["jaxnmt", *command]
-    script = launchers.tpu_vm(words, options.name, options.on, options.slices, options.zone, options.project, options.setup)
-    return hand_over(script, ["bash", "-c"], options.print, as_word=True)
+    wanted = slice_of(options.on)
+    path = 'export PATH="$HOME/.local/bin:$PATH" JAXNMT_DISTRIBUTED=auto'
+    lines = ["set -e", path, options.setup, "(exit $?)", shlex.join(["jaxnmt", *command])]
+    words = {"name": options.name, "zone": options.zone, "project": options.project, "on_each_host": "\n".join(lines)}
+    quoted = {name: shlex.quote(word) for name, word in words.items()}
+    nodes = f"--node-id={options.name}" if options.slices == 1 else f"--node-count={options.slices} --node-prefix={options.name}"
+    machine = {"accelerator_type": f"{wanted.tpu.type}-{wanted.chips * wanted.tpu.units}", "runtime": wanted.tpu.runtime}
+    return hand_over(_filled("tpu_vm.sh", options, **quoted, **machine, nodes=nodes), ["bash", "-c"], options.print, as_word=True)
+
+
+def launcher(name: str) -> pathlib.Path:
+    """Return a file of launch/, in the installed package or in the source tree."""
+    package = pathlib.Path(__file__).parents[2]
+    return next(path for path in (package / "_launch" / name, package.parent / "launch" / name) if path.is_file())
+
+
+def _filled(file: str, options: Any, **values: object) -> str:
+    """Return a file of launch/ with its placeholders `@{name}` replaced: by `values`, or by the options."""
+    return re.sub(r"@\{(\w+)\}", lambda place: str((vars(options) | values)[place[1]]), launcher(file).read_text(encoding="utf-8"))
 
 
 def _check(name: str, command: Sequence[str]) -> None:

@@ -47,28 +47,28 @@ def plan(config: str, options: Plan) -> int:
         raise UserError("--on is missing: give the devices to plan for, such as --on v5p:2x2x2, --on cpu:8, --on gpu")
     writable("--json", options.json)
     config_checks.validate(options.experiment)
-    from jaxnmt.lab import tables
-    from jaxnmt.lab.plan import kernel, prediction, report, search, topology, workload
+    from jaxnmt.lab import figures
+    from jaxnmt.lab.plan import compiled, prediction, report, topology, workload
 
     target = topology.target(options.on)
     lengths = workload.Lengths(options.experiment, run_folder(config, options.run), say)
     if options.decoding:
-        program, time = prediction.decoding(options.experiment, target, lengths)
-        tables.show([report.decoding_table(program, time, target, config)])
+        program = compiled.decoding(options.experiment, target, lengths.vocabularies)
+        figures.show([report.decoding_table(program, target, config)])
         return int(not program.fits)
     if options.search:
-        ranked = search.search(options.experiment, target, lengths, say)
+        ranked = prediction.search(options.experiment, target, lengths, say)
         if not ranked:
             print(f"none of the settings tried fits {target.name}: raise mesh.fsdp by hand, or choose more devices", file=sys.stderr)
             return 1
-        tables.show([report.search_table(ranked, config, target)])
+        figures.show([report.search_table(ranked, config, target)])
         return 0
     found = prediction.predict(options.experiment, target, lengths, say)
     if options.json:
         write(options.json, json.dumps(report.record(found, config), indent=1), "--json")
     used = found.fits and found.largest.work.kernel_flops > 0
-    saved = kernel.saving(options.experiment, target, found.largest.shape) if used else None
-    tables.show(report.tables(found, config, saved))
+    saved = compiled.kernel_saving(options.experiment, target, found.largest.shape) if used else None
+    figures.show(report.tables(found, config, saved))
     if not found.fits:
         print(report.refusal(found, config), file=sys.stderr)
     return int(not found.fits)

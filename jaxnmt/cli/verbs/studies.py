@@ -8,12 +8,10 @@ import signal
 import sys
 from typing import Any, Literal
 
-from jaxnmt.cli import launchers
-from jaxnmt.cli.verbs.launching import hand_over
+from jaxnmt import UserError
+from jaxnmt.cli.verbs.launching import Slurm, hand_over, job_script
 from jaxnmt.config import NonNegative, Positive
-from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
-from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory as run_directory
 
 
@@ -69,15 +67,11 @@ def ablate(name: str, options: Ablate) -> int:
 
     compiler.check()
     sizes = budgets.measure(study, folder)
-
-    def steps(job: studies.Job) -> int:
-        return sizes[job.variant].steps(study.budget_of(job))
-
     if options.reproduce:
-        same = worker.reproduce(study, folder, steps, options.reproduce, say)
+        same = worker.reproduce(study, folder, sizes, options.reproduce)
         print("the same to the digit" if same else "not the same")
         return int(not same)
-    failed = [] if options.report else worker.work(study, folder, steps, say)
+    failed = [] if options.report else worker.work(study, folder, sizes)
     report.write(study, folder, sizes)
     return int(bool(failed))
 
@@ -96,7 +90,7 @@ def _leave(number: int, _frame: Any) -> None:
 
 def _submit(name: str, folder: pathlib.Path, options: Ablate) -> int:
     """Submit an array of workers to SLURM; each ends when no job is left."""
-    work = ["jaxnmt", "ablate", name, "--folder", str(folder.absolute())]
-    job = launchers.slurm(work, "study", 1, 1, options.gpus, options.cpus, options.hours, options.setup)
+    worker = Slurm(name="study", nodes=1, gpus=options.gpus, cpus=options.cpus, hours=options.hours, setup=options.setup)
+    job = job_script(worker, ["ablate", name, "--folder", str(folder.absolute())], tasks=1)
     array = [f"--array=1-{options.workers}", f"--job-name={folder.name}", f"--output={folder.absolute()}/slurm-%a.txt"]
     return hand_over(job, ["sbatch", *array])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxnmt.data.phrases import meaning as m
-from jaxnmt.data.phrases.meaning import FRAMES, Clause, Form, Meaning, Template, held_out_pieces, split_of_pair
+from jaxnmt.data.phrases.meaning import FRAMES, Clause, Form, Meaning, is_held_out, split_of_pair
 
-Item = TypeVar("Item")
 PLAIN = 0.4  # share of plain sentences in training and validation
 ALONE = 0.4  # share of plain sentences that are a number, an amount or a time alone
 
@@ -24,7 +24,7 @@ class _Random:
     def __init__(self, seed: str) -> None:
         self.random = random.Random(seed).random
 
-    def one(self, items: Sequence[Item]) -> Item:
+    def one(self, items: Sequence[Any]) -> Any:
         return items[int(self.random() * len(items))]
 
     def chance(self, probability: float) -> bool:
@@ -43,21 +43,21 @@ def draw(split: str, index: int, seed: int) -> Meaning:
     # Report and size come first, so that test sentences are not longer because more pieces can be held out of them.
     report = rng.one(m.REPORTS) if rng.chance(0.2) else ""
     size = rng.one((1, 1, 1, 1, 2) if report else (1, 1, 1, 1, 2, 2, 2, 3))
-    template = _template(rng, report, size)
-    while bool(held_out_pieces(template)) != (split == "test"):
-        template = _template(rng, report, size)
+    forms, joins = _template(rng, report, size)
+    while is_held_out(report, forms, joins) != (split == "test"):
+        forms, joins = _template(rng, report, size)
     reporter = rng.one(m.PERSONS) if report else ""
     people, clauses = [reporter], []
-    for form in template.forms:
+    for form in forms:
         clauses.append(_clause(form, split, rng, people))
         people.append(clauses[-1].who)
-    return Meaning(report, reporter, tuple(clauses), template.joins)
+    return Meaning(report, reporter, tuple(clauses), tuple(joins))
 
 
 def _plain(rng: _Random, split: str) -> Meaning:
     """Draw one short clause: its required parts, and at most one more. Clauses without a value of one split are for training."""
     form = _plain_form(rng)
-    while held_out_pieces(Template("", (form,), ())) or (split != "train" and not _has_value_of_a_split(form)):
+    while is_held_out("", [form], []) or (split != "train" and not _has_value_of_a_split(form)):
         form = _plain_form(rng)
     capital, stop = (True, True) if rng.chance(0.7) else rng.one(((True, False), (False, False)))
     return Meaning("", "", (_clause(form, split, rng),), (), capital, stop)
@@ -78,18 +78,12 @@ def _plain_form(rng: _Random) -> Form:
     if more and rng.chance(0.5):
         parts += (rng.one(more),)
     time = rng.one(frame.times) if "time" in parts else ""
-    tense = "past"
-    if frame.who == "person" and name != "be born" and "year" not in time:
-        tense = rng.one(("past", "present", "present", "future"))
-    return Form(
-        name,
-        future=tense == "future",
-        fronted=bool(time) and name != "clock" and rng.chance(0.25),
-        extras=tuple(part for part in frame.may if part in parts),
-        time=time,
-        present=tense == "present",
-        omits=tuple(part for part in frame.needs if part not in parts),
-    )
+    has_tenses = frame.who == "person" and name != "be born" and "year" not in time
+    tense = rng.one(("past", "present", "present", "future")) if has_tenses else "past"
+    fronted = bool(time) and name != "clock" and rng.chance(0.25)
+    extras = tuple(part for part in frame.may if part in parts)
+    omits = tuple(part for part in frame.needs if part not in parts)
+    return Form(name, tense == "future", fronted, extras, time, tense == "present", omits)
 
 
 def _alone(rng: _Random, split: str) -> Meaning:
@@ -106,8 +100,8 @@ def _alone(rng: _Random, split: str) -> Meaning:
     return Meaning("", "", (clause,), (), *rng.one(styles))
 
 
-def _template(rng: _Random, report: str, size: int) -> Template:
-    """Draw a template of one to three clauses, the first perhaps reported."""
+def _template(rng: _Random, report: str, size: int) -> tuple[list[Form], list[str]]:
+    """Draw the forms of one to three clauses, the first perhaps reported, and the joins between them."""
     joins: list[str] = []
     while len(joins) < size - 1:  # each join once, and "when" only right after a main clause
         joins.append(rng.one([join for join in m.JOINS if join not in joins and (join != "when" or not (report or joins))]))
@@ -117,7 +111,7 @@ def _template(rng: _Random, report: str, size: int) -> Template:
         embedded = join in ("because", "while", "when")
         frames = m.ACTIONS if join == "when" else m.EMBEDDED if embedded else m.CLAUSES
         forms.append(_form(rng, frames, size, embedded, past=join == "when"))
-    return Template(report, tuple(forms), tuple(joins))
+    return forms, joins
 
 
 def _form(rng: _Random, frames: tuple[str, ...], size: int, embedded: bool, past: bool) -> Form:
@@ -141,7 +135,7 @@ def _clause(form: Form, split: str, rng: _Random, mentioned: Sequence[str] = ())
     while who and who in mentioned:
         who = rng.one(people)
     parts = [*(part for part in frame.needs if part not in form.omits), *form.extras]
-    return Clause(form, who, **{"number" if part == "ordinal" else part: _value(part, form, who, split, rng) for part in parts})
+    return Clause(form, who, {"number" if part == "ordinal" else part: _value(part, form, who, split, rng) for part in parts})
 
 
 def _value(part: str, form: Form, who: str, split: str, rng: _Random) -> Any:
@@ -209,13 +203,13 @@ def _amount(split: str, rng: _Random, items: tuple[str, ...], sizes: tuple[float
 def _times(kind: str, split: str) -> tuple[tuple[int, ...], ...]:
     """Return the split's values of a kind of time: pairs by `split_of_pair`, years by their range of ten."""
     if kind == "day":
-        return tuple((day,) for day in range(7))
+        return tuple(itertools.product(range(7)))
     if kind == "year":
         return tuple((year,) for year in range(1850, 2020) if m.split_of_number(year) == split)
-    pairs = {
-        "date": [(day, month) for day in range(1, 29) for month in range(1, 13)],
-        "weekday": [(day, part) for day in range(7) for part in range(3)],
-        "clock": [(hour, place) for hour in range(1, 13) for place in range(len(m.MINUTES))],
-    }
-    fitting = tuple(pair for pair in pairs[kind] if split_of_pair(*pair) == split)
+    first, second = {
+        "date": (range(1, 29), range(1, 13)),
+        "weekday": (range(7), range(3)),
+        "clock": (range(1, 13), range(len(m.MINUTES))),
+    }[kind]
+    fitting = tuple(pair for pair in itertools.product(first, second) if split_of_pair(*pair) == split)
     return tuple((hour, m.MINUTES[place]) for hour, place in fitting) if kind == "clock" else fitting

@@ -8,16 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnmt.config import Experiment
+from jaxnmt import Budget, Experiment, Study, UserError
 from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.prepared import Prepared, cache_folder, prepare
 from jaxnmt.data.sources import sources_of
-from jaxnmt.errors import UserError
 from jaxnmt.io import files
-from jaxnmt.lab.ablations.study import Budget, Job, Study
-from jaxnmt.models.accounting import parameter_count, training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.lab.ablations.study import Job
+from jaxnmt.models.seq2seq import build_model, parameter_count, training_flops
 
 TOLERANCE = 1 / 20  # of numbers that should be equal
 UNLIMITED = 1_000_000_000  # steps of a run with a budget in minutes
@@ -42,13 +40,8 @@ class Size(NamedTuple):
         """Return the steps that a budget pays for, at least one; `UNLIMITED` for a budget in minutes."""
         if budget.unit == "minutes":
             return UNLIMITED
-        epochs = {
-            "steps": budget.amount / self.epoch_steps,
-            "epochs": budget.amount,
-            "tokens": budget.amount / self.tokens,
-            "flops": budget.amount / (self.flops * self.tokens),
-        }[budget.unit]
-        return max(1, round(epochs * self.epoch_steps))
+        of_an_epoch = {"steps": self.epoch_steps, "epochs": 1, "tokens": self.tokens, "flops": self.flops * self.tokens}
+        return max(1, round(budget.amount / of_an_epoch[budget.unit] * self.epoch_steps))
 
 
 def measure(study: Study, folder: pathlib.Path) -> dict[str, Size]:
@@ -79,10 +72,9 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     _same_text(experiment, data, tokenizer_folder)
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
     model = build_model(experiment.model, source, target)
-    plan = _plan(experiment, data)
     source_tokens, target_tokens = _epoch_tokens(data)
     flops = training_flops(model, source_tokens / target_tokens, 1)
-    return Size(parameter_count(model.shapes), flops, target_tokens, plan.steps_per_epoch)
+    return Size(parameter_count(model.shapes), flops, target_tokens, _plan(experiment, data).steps_per_epoch)
 
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
@@ -90,10 +82,7 @@ def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> 
     tests = [source.fingerprint() for source in sources_of(experiment.data, "test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
-        raise UserError(
-            f"the text, tokenizer or test sentences of this study are not what its runs began with ({folder / identity.RECORD}): "
-            "restore the files, or choose another folder with --folder"
-        )
+        raise UserError(f"{folder}: text or tokenizer is not what its runs began with: restore it, or choose another folder with --folder")
     files.write(folder / identity.RECORD, json.dumps(now, indent=2, sort_keys=True))
 
 
@@ -106,11 +95,4 @@ def _epoch_tokens(data: Prepared) -> tuple[int, int]:
 
 
 def _plan(experiment: Experiment, data: Prepared) -> BatchPlan:
-    return BatchPlan(
-        [corpus.lengths for corpus in data.train],
-        data.weights,
-        experiment.batching,
-        experiment.training.seed,
-        experiment.data.max_length,
-        row_multiple=experiment.training.accumulation,
-    )
+    return BatchPlan([corpus.lengths for corpus in data.train], data.weights, experiment)

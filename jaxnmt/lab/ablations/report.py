@@ -1,73 +1,226 @@
-"""A study's report: the table on the terminal; the same as Markdown, CSV and LaTeX; learning curves, and BLEU against the source's
-length; all of it on one HTML page."""
+"""A study's report, at any time: means and deviations over its finished runs, as a table on the terminal, Markdown, CSV and LaTeX; learning
+curves, and BLEU against the source's length; all of it on one HTML page."""
 
 from __future__ import annotations
 
 import html
 import pathlib
+import statistics
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+from jaxnmt import Study, TestSet
+from jaxnmt.config.files import changed_fields
+from jaxnmt.evaluation.scores import over_runs
+from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.io import files
 from jaxnmt.lab import figures, pages
-from jaxnmt.lab.ablations import results
-from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.budgets import Size
-from jaxnmt.lab.ablations.results import Row
-from jaxnmt.lab.ablations.study import Study
-from jaxnmt.lab.ablations.worker import read_result
+from jaxnmt.lab.ablations.study import Job, trials
+from jaxnmt.lab.ablations.worker import chosen_rate, read_result
+from jaxnmt.lab.compare import as_read
 from jaxnmt.lab.probes import length
-from jaxnmt.lab.tables import Table, show
 
 LEARNING = "Learning curves"
 CURVES = "Validation BLEU, mean over seeds ± standard deviation"
+MEANS = ("bleu", "chrf", "ter", "perplexity")
+HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "training ppl", "runs", "parameters", "TFLOP", "steps", "rate", "minutes", "tokens/s")
+
+Row = dict[str, Any]
+"""A variant's results, as `report.csv` has them:
+
+variant; differs: its differences from the parent; parameters; flops, steps: mean of its finished runs, the planned ones while none is
+finished (0: unknown); learning_rate: of its runs, None while it is not chosen; target_tokens, seconds: of all its runs together; p: p-value
+of its difference from the parent in BLEU, corrected for the number of variants (Holm 1979), None for the parent and while runs are missing;
+bleu, chrf, ter: a `Mean` on the test sentences, None while no run is finished; perplexity: of reference words in the last training steps,
+with dropout, near 1 if the model sees what it is to predict; runs: folders of its finished runs.
+"""
+
+
+class Mean(NamedTuple):
+    """Mean and sample standard deviation over `runs` values."""
+
+    mean: float
+    deviation: float
+    runs: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" if self.runs == 1 else f"{self.mean:.2f} ± {self.deviation:.2f}"
 
 
 def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     """Write the report's files, each atomically, and print the table."""
-    rows = results.gather(study, folder, sizes)
+    rows = gather(study, folder, sizes)
     lines = learning_curves(study, folder, sizes)
-    table = Table(_budget(study), results.HEADINGS, tuple(tuple(results.cells(row, len(study.seeds))) for row in rows))
+    table = table_of(study, rows)
     drawn = {LEARNING: figures.chart(lines, CURVES, "epoch", "BLEU")} if lines else {}
-    by_length = {}
-    if made := results.translations(study, folder):
-        test = results.test_set(study, folder)
-        bins = length.bins_of(test)
-        curves = length.curves(test, made, bins)
-        by_length = {"length.svg": length.drawn(curves, length.band(made)), "length.csv": length.numbers(curves, bins)}
-        drawn[length.TITLE] = by_length["length.svg"]
     contents = {
-        "report.md": results.markdown(study, rows) + "\n",
-        "report.csv": results.table_csv(rows),
-        "report.tex": results.latex(study, rows) + "\n",
+        "report.md": markdown(table),
+        "report.csv": table_csv(rows),
+        "report.tex": latex(table),
         "curves.csv": figures.lines_csv(lines),
         "curves.svg": drawn.get(LEARNING, ""),
-        **by_length,
-        "report.html": pages.page(folder.name, _body(study, folder, rows, table, drawn)),
     }
+    if made := translations(study, folder):
+        by_length, _ = length.report(test_set(study, folder), made)
+        contents |= {f"length{suffix}": text for suffix, text in by_length.items()}
+        drawn[length.TITLE] = by_length[".svg"]
+    contents["report.html"] = pages.page(folder.name, _body(study, folder, rows, table, drawn))
     for name, text in contents.items():
         files.write(folder / name, text)  # several workers may finish at the same time
-    show([table])
+    figures.show([table])
+
+
+def finished(study: Study, folder: pathlib.Path, variant: str) -> dict[pathlib.Path, dict[str, Any]]:
+    """Return the results of a variant's finished runs, by the job's folder."""
+    jobs = (Job(variant, seed) for seed in study.seeds)
+    return {folder / job.folder: result for job in jobs if (result := read_result(folder, job)) is not None}
+
+
+def gather(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> list[Row]:
+    """Return a row for each variant, in the study's order; `sizes` are those of `budgets.measure`."""
+    p_values = significance(study, folder)
+    return [_row(study, folder, variant, sizes[variant], p_values.get(variant)) for variant in study.variants]
+
+
+def _row(study: Study, folder: pathlib.Path, variant: str, size: Size, p: float | None) -> Row:
+    runs = finished(study, folder, variant)
+    results = list(runs.values())
+    planned = 0 if study.budget.unit == "minutes" else size.steps(study.budget)
+    steps = round(statistics.fmean(result["steps"] for result in results)) if results else planned
+    differences = changed_fields(study.variants[study.parent], study.variants[variant])
+    own = study.variants[variant].schedule.learning_rate
+    return {
+        "variant": variant,
+        "differs": ", ".join(f"{field.removeprefix('model.')} {new}" for field, (_, new) in differences.items()),
+        "parameters": size.parameters,
+        "flops": size.flops * size.tokens * steps / size.epoch_steps,
+        "learning_rate": chosen_rate(study, folder, variant) if study.learning_rates else own,
+        "steps": steps,
+        "target_tokens": sum(result["target_tokens"] for result in results),
+        "seconds": sum(result["seconds"] for result in results),
+        "p": p,
+        **{name: mean([result["test"]["metrics"][i]["value"] for result in results]) for i, name in enumerate(MEANS[:3])},
+        "perplexity": mean([found for result in results if (found := result["training_perplexity"]) is not None]),
+        "runs": tuple(runs),
+    }
+
+
+def mean(values: Sequence[float]) -> Mean | None:
+    """Return mean and deviation; None of no values."""
+    return Mean(*figures.mean_and_deviation(values), len(values)) if values else None
+
+
+def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
+    """Test each variant against the parent: paired bootstrap of BLEU (Koehn 2004) with Holm's correction.
+
+    A sentence is resampled with all seeds' translations of it. Variants with a run missing, or with other test sentences than the
+    parent's, are left out.
+    """
+    complete = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
+    if study.parent not in complete or len(complete) == 1:
+        return {}
+    test = test_set(study, folder)
+    bleu = over_runs(list(complete.values()), test.references, test.tokenize)
+    return {name: e.p_holm for name, e in zip(complete, bleu.estimates, strict=True) if e.p_holm is not None}
+
+
+def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]]]:
+    """Return each variant's translations of the test sentences, one list per finished run.
+
+    Variants without a finished run, or with other test sentences than the parent's, are left out.
+    """
+    parent = study.variants[study.parent]
+    tested = ["data.test", "data.validation", "data.train", "data.held_out", "data.source_language", "data.target_language"]
+    if not parent.data.test and not parent.data.validation:  # then cleaning changes the held-out sentences
+        tested += ["data.max_length", "data.cleaning", "tokenizer"]
+    found = {}
+    for name, experiment in study.variants.items():
+        if not any(field.startswith(tuple(tested)) for field in changed_fields(parent, experiment)):
+            runs = finished(study, folder, name)
+            found[name] = [(run / "test.txt").read_text(encoding="utf-8").split("\n")[:-1] for run in runs]
+    return {name: made for name, made in found.items() if made}
+
+
+def test_set(study: Study, folder: pathlib.Path) -> TestSet:
+    """Return the parent's test sentences as plain text; at least one run that has them must be finished."""
+    name = next(iter(translations(study, folder)))
+    run = next(iter(finished(study, folder, name))) / "run"
+    test = open_test_set(study.variants[name], run, "test")
+    return as_read(test, study.variants[name], test.normalization)
 
 
 def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> dict[str, figures.Line]:
     """Return each variant's validation BLEU by epoch, over its finished seeds."""
     lines = {}
     for variant in study.variants:
-        steps, found = sizes[variant].epoch_steps, results.finished(study, folder, variant).values()
+        steps, found = sizes[variant].epoch_steps, finished(study, folder, variant).values()
         curves = [{record["step"] / steps: record["bleu"] for record in result["validations"] if "bleu" in record} for result in found]
         if curves and all(curves):
             lines[variant] = figures.over_seeds(curves)
     return lines
 
 
-def _budget(study: Study) -> str:
-    trials = f"; learning rates {', '.join(f'{rate:g}' for rate in study.learning_rates)} tried for each" if study.learning_rates else ""
-    tuning = study.tuning or study.budget
-    tried = f"{trials} for {tuning.amount:,g} {tuning.unit}" if len(study.learning_rates) > 1 else trials
-    return f"{study.budget.amount:,g} {study.budget.unit} a run, {len(study.seeds)} seeds{tried}"
+def table_of(study: Study, rows: Sequence[Row]) -> figures.Table:
+    """Return the table for readers; its title is the budget."""
+    tried = f"; learning rates {', '.join(f'{rate:g}' for rate in study.learning_rates)} tried for each" if study.learning_rates else ""
+    if len(study.learning_rates) > 1:
+        tuning = study.tuning or study.budget
+        tried += f" for {tuning.amount:,g} {tuning.unit}"
+    title = f"{study.budget.amount:,g} {study.budget.unit} a run, {len(study.seeds)} seeds{tried}"
+    return figures.Table(title, HEADINGS, [_cells(row, len(study.seeds)) for row in rows])
 
 
-def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table, drawn: dict[str, str]) -> str:
+def _cells(row: Row, seeds: int) -> list[str]:
+    runs, seconds = len(row["runs"]), row["seconds"]
+    return [
+        row["variant"],
+        str(row["bleu"] or "–"),
+        "–" if row["p"] is None else f"{row['p']:.3f}",
+        *(str(row[name] or "–") for name in ("chrf", "ter", "perplexity")),
+        f"{runs} of {seeds}",
+        f"{row['parameters']:,}",
+        f"{row['flops'] / 1e12:,.3g}" if row["steps"] else "–",
+        f"{row['steps']:,}" if row["steps"] else "–",
+        f"{row['learning_rate']:g}" if row["learning_rate"] else "–",
+        f"{seconds / 60 / runs:.1f}" if runs else "–",
+        f"{row['target_tokens'] / seconds if seconds else 0:,.0f}",
+    ]
+
+
+def markdown(table: figures.Table) -> str:
+    """Return a table as Markdown."""
+    lines = (table.header, ["---"] * len(table.header), *table.rows)
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex(table: figures.Table) -> str:
+    """Return a table as a LaTeX tabular."""
+    heading, *rows = (" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in (table.header, *table.rows))
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}"
+    return "\n".join([begin, heading, r"\hline", *rows, r"\end{tabular}", ""])
+
+
+_LATEX = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {letter: f"${letter}$" for letter in "<>|"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+)
+
+
+def table_csv(rows: Sequence[Row]) -> str:
+    """Return the numbers at full precision as CSV, one row per variant; a mean has three columns, and `runs` are folders."""
+    lines = []
+    for row in rows:
+        line: Row = {}
+        for name, value in row.items():
+            parts = zip(("mean", "deviation", "count"), value or ("", "", 0), strict=True) if name in MEANS else ()
+            line |= {f"{name}_{part}": number for part, number in parts} or {name: value}
+        lines.append(line | {"runs": " ".join(map(str, row["runs"]))})
+    return figures.to_csv(list(lines[0]), [list(line.values()) for line in lines])
+
+
+def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: figures.Table, drawn: dict[str, str]) -> str:
     intro = (
         f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of its difference in "
         "BLEU, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
@@ -75,7 +228,7 @@ def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table,
     parts = [pages.paragraph(intro), pages.table(table)]
     parts += [f"<h2>{name}</h2>\n<figure>{figure}</figure>" for name, figure in drawn.items()]
     parts.append("<h2>Differences from the parent, and the runs of each row</h2>")
-    parts.append(pages.definitions([(row.variant, _runs(row)) for row in rows]))
+    parts.append(pages.definitions([(row["variant"], _runs(row)) for row in rows]))
     if study.learning_rates:
         parts.append("<h2>Learning rates tried</h2>")
         parts.append(pages.table(_trials(study, folder)))
@@ -83,14 +236,15 @@ def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: Table,
 
 
 def _runs(row: Row) -> str:
-    runs = ", ".join(f"<code>{html.escape(str(run))}</code>" for run in row.runs) or "none finished"
-    return f"{html.escape(row.differs or 'the parent')}. Runs: {runs}"
+    runs = ", ".join(f"<code>{html.escape(str(run))}</code>" for run in row["runs"]) or "none finished"
+    return f"{html.escape(row['differs'] or 'the parent')}. Runs: {runs}"
 
 
-def _trials(study: Study, folder: pathlib.Path) -> Table:
+def _trials(study: Study, folder: pathlib.Path) -> figures.Table:
     rows = []
     for variant in study.variants:
-        if trials := [read_result(folder, trial) for trial in studies.trials(study, variant)]:
-            rows.append((variant, *(f"{result['validation_score']:.4g}" if result else "–" for result in trials)))
+        results = [read_result(folder, trial) for trial in trials(study, variant)]
+        scores = [f"{result['validation_score']:.4g}" if result else "–" for result in results]
+        rows += [(variant, *scores)] if scores else []
     heading = ("variant", *(f"{rate:g}" for rate in study.learning_rates))
-    return Table("Validation score with each rate", heading, tuple(rows), "BLEU, or the negative loss: higher is better.")
+    return figures.Table("Validation score with each rate", heading, rows, "BLEU, or the negative loss: higher is better.")

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxnmt.config import Experiment, replace
+from jaxnmt import Experiment, UserError, replace
 from jaxnmt.config import checks as config_checks
-from jaxnmt.config.files import call_function, find_study, to_json, with_absolute_paths, write_json
-from jaxnmt.errors import UserError
+from jaxnmt.config.files import call_function, find_config, to_json, with_absolute_paths, write_json
 from jaxnmt.runs import directory as run_directory
 
 
@@ -61,7 +60,7 @@ class Study:
 
     def budget_of(self, job: Job) -> Budget:
         """Return the budget of a job."""
-        return self.budget if job.learning_rate is None else self.tuning or self.budget
+        return self.tuning or self.budget if job.is_trial else self.budget
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,11 @@ class Job:
     learning_rate: float | None = None
 
     @property
+    def is_trial(self) -> bool:
+        """Whether it tries a learning rate."""
+        return self.learning_rate is not None
+
+    @property
     def name(self) -> str:
         """The variant's name, fit for a folder."""
         return re.sub(r"[^\w.+-]+", "_", self.variant).strip("_")
@@ -84,27 +88,17 @@ class Job:
     @property
     def folder(self) -> str:
         """Its folder, relative to the study's."""
-        return f"runs/{self.name}/seed-{self.seed}" if self.learning_rate is None else f"trials/{self.name}/rate-{self.learning_rate:g}"
+        return f"trials/{self.name}/rate-{self.learning_rate:g}" if self.is_trial else f"runs/{self.name}/seed-{self.seed}"
 
 
 def load(name: str) -> Study:
     """Return the study of a config file, by shipped name (`heads`) or path.
 
     Raises:
-        UserError: there is no such file, or the study is invalid.
+        UserError: there is no such file, or the study is invalid; the message names the variant or field.
     """
-    path = find_study(name)
-    study = call_function(path, "study", Study)
-    check(study, str(path))
-    return study
-
-
-def check(study: Study, where: str) -> None:
-    """Validate a study of the file `where`.
-
-    Raises:
-        UserError: the study is invalid; the message names the variant or field.
-    """
+    where = find_config(name, "study")
+    study = call_function(where, "study", Study)
     if len(study.variants) < 2:
         raise UserError(f"{where}: a study compares at least two variants, not {len(study.variants)}")
     if not study.seeds or len(set(study.seeds)) < len(study.seeds):
@@ -120,11 +114,10 @@ def check(study: Study, where: str) -> None:
             config_checks.validate(experiment)
         except UserError as error:
             raise UserError(f"{where}: variant {name}: {error}") from None
-        if experiment.schedule.name in ("cosine", "linear") and "minutes" in study.units:
-            raise UserError(
-                f"{where}: variant {name}: schedule.name {experiment.schedule.name} ends at a fixed step, "
-                "and a budget in minutes has none; choose noam, constant or plateau"
-            )
+        if getattr(experiment.schedule, "name", "") in ("cosine", "linear") and "minutes" in study.units:
+            ends = f"schedule.name {experiment.schedule.name} ends at a fixed step, which a budget in minutes does not have"
+            raise UserError(f"{where}: variant {name}: {ends}; choose noam, constant or plateau")
+    return study
 
 
 def trials(study: Study, variant: str) -> list[Job]:
@@ -141,12 +134,19 @@ def jobs(study: Study) -> Iterator[Job]:
         yield from (Job(variant, seed) for variant in study.variants)
 
 
-def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | None) -> Experiment:
-    """Return the config of a job. `learning_rate` None keeps the variant's own. Only the budget ends the run: early stopping is off."""
+def experiment_of(study: Study, job: Job, size: Any, learning_rate: float | None) -> Experiment:
+    """Return the config of a job. Only the budget ends the run: early stopping is off.
+
+    Args:
+        study: the job's study.
+        job: a run or a trial.
+        size: the `budgets.Size` of its variant.
+        learning_rate: None keeps the variant's own.
+    """
     budget = study.budget_of(job)
     changes: dict[str, Any] = {
         "training.seed": job.seed,
-        "training.steps": steps,
+        "training.steps": size.steps(budget),
         "training.max_minutes": budget.amount if budget.unit == "minutes" else 0.0,
         "validation.patience": 0,
     }
@@ -155,30 +155,23 @@ def experiment_of(study: Study, job: Job, steps: int, learning_rate: float | Non
     return with_absolute_paths(replace(study.variants[job.variant], **changes))
 
 
-def describe(study: Study) -> dict[str, Any]:
-    """Return everything that defines a study, for JSON; equal descriptions mean equal studies."""
-    plain = dataclasses.asdict(dataclasses.replace(study, variants={}))
-    return json.loads(json.dumps(plain | {"variants": {name: to_json(e) for name, e in study.variants.items()}}))
-
-
 def begin(study: Study, folder: pathlib.Path) -> None:
     """Create a study's folder, or check that an existing one contains the same study.
 
     Raises:
         UserError: it contains another one; the message names the fields that differ.
     """
-    path, now = folder / "study.json", describe(study)
-    found = {file.name for file in folder.iterdir() if not run_directory.is_log(file)} if folder.is_dir() else set()
-    if path.name not in found:
-        if any(not name.startswith(f".{path.name}") for name in found):  # except what another worker leaves while it writes study.json
+    path = folder / "study.json"
+    variants = {name: to_json(experiment) for name, experiment in study.variants.items()}
+    now = json.loads(json.dumps(dataclasses.asdict(dataclasses.replace(study, variants={})) | {"variants": variants}))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = " and ".join(field for field in now if before.get(field) != now[field] and field != "seeds")
+        if changed:
+            raise UserError(f"{folder} contains a study with other {changed}: choose another --folder, or restore the config file")
+    elif folder.is_dir():
+        found = [file for file in folder.iterdir() if not run_directory.is_log(file)]
+        if any(not file.name.startswith((path.name, f".{path.name}")) for file in found):  # another worker may be writing study.json
             raise UserError(f"{folder} is neither empty nor a study (it has no study.json); choose another folder with --folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(now, path)
-        return
-    before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [field for field in now if before.get(field) != now[field] and field != "seeds"]
-    if changed:
-        raise UserError(
-            f"{folder} contains a study with other {' and '.join(changed)}: choose another folder with --folder, or restore the config file"
-        )
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(now, path)  # other seeds only add or omit runs

@@ -15,28 +15,28 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from jaxnmt.config import Experiment
+from jaxnmt import Diverged, Experiment, Study, UserError
 from jaxnmt.config.files import write_json
-from jaxnmt.errors import SAVED, Diverged, UserError
+from jaxnmt.errors import SAVED
 from jaxnmt.io import streams
-from jaxnmt.lab.ablations import study as studies
-from jaxnmt.lab.ablations.study import Job, Study
+from jaxnmt.lab.ablations.budgets import Size
+from jaxnmt.lab.ablations.study import Job, experiment_of, jobs, trials
 from jaxnmt.parallel import peers
+from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory as run_directory
-from jaxnmt.runs.directory import read_metrics
 
 RESULT = "result.json"
 POLL_SECONDS = 5.0  # between checks of other workers' results, and of stderr
-Say = Callable[[str], None]
-Steps = Callable[[Job], int]
-"""How many steps the job's budget pays for: `Size.steps` of its variant."""
 
 
-def work(study: Study, folder: pathlib.Path, steps: Steps, say: Say) -> list[Job]:
+def work(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size]) -> list[Job]:
     """Do every job that no other worker does, and wait for those that others do.
+
+    Args:
+        sizes: of the variants, as `budgets.measure` returns them.
 
     Returns:
         The jobs that failed; the next call tries them again.
@@ -47,47 +47,44 @@ def work(study: Study, folder: pathlib.Path, steps: Steps, say: Say) -> list[Job
     """
     before = _advance(study, folder)
     try:
-        return _work(study, folder, steps, say)
+        return _work(study, folder, sizes)
     except (SystemExit, BrokenPipeError):
         if _advance(study, folder) > before:
             raise SystemExit(SAVED) from None
         raise
 
 
-def _work(study: Study, folder: pathlib.Path, steps: Steps, say: Say) -> list[Job]:
+def _work(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size]) -> list[Job]:
     failed: list[Job] = []
     waiting = False
-    while True:
-        unfinished = [job for job in studies.jobs(study) if not (folder / job.folder / RESULT).exists()]
-        left = [job for job in unfinished if job not in failed]
-        if not left:
-            return unfinished  # other workers may have finished some of those that failed here
-        if any(_attempt(study, folder, steps, job, failed, say) for job in left):
+    while left := [job for job in _unfinished(study, folder) if job not in failed]:
+        if any(_attempt(study, folder, sizes, job, failed) for job in left):
             waiting = False
-            continue
-        if not waiting:
-            say("waiting for other workers' jobs")
-        waiting = True
-        time.sleep(POLL_SECONDS)
+        else:
+            if not waiting:
+                say("waiting for other workers' jobs")
+            waiting = True
+            time.sleep(POLL_SECONDS)
+    return _unfinished(study, folder)  # other workers may have finished some of those that failed here
 
 
-def _attempt(study: Study, folder: pathlib.Path, steps: Steps, job: Job, failed: list[Job], say: Say) -> bool:
+def _attempt(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size], job: Job, failed: list[Job]) -> bool:
     """Do a job if it is ready and not claimed. Returns whether anything was done."""
     rate = job.learning_rate
     if rate is None and study.learning_rates:
         rate = chosen_rate(study, folder, job.variant)
         if rate is None:
-            lost = any(trial in failed and read_result(folder, trial) is None for trial in studies.trials(study, job.variant))
+            lost = any(trial in failed and read_result(folder, trial) is None for trial in trials(study, job.variant))
             if lost:
                 failed.append(job)
             return lost
     with _claim(folder / job.folder) as claim:
         if not claim or (folder / job.folder / RESULT).exists():
             return False
-        experiment = studies.experiment_of(study, job, steps(job), rate)
-        done, total = _finished(study, folder), sum(1 for _ in studies.jobs(study))
-        say(f"[{done + 1}/{total}] {job.folder}")
-        result = _train_and_score(experiment, folder / job.folder, "run" if job.learning_rate is None else "trial", claim)
+        total = len(list(jobs(study)))
+        say(f"[{total - len(_unfinished(study, folder)) + 1}/{total}] {job.folder}")
+        experiment = experiment_of(study, job, sizes[job.variant], rate)
+        result = _train_and_score(experiment, folder / job.folder, job.is_trial, claim)
         if result is None:
             say(f"{job.folder} failed: see the end of {folder / job.folder / 'log.txt'}")
             failed.append(job)
@@ -96,10 +93,11 @@ def _attempt(study: Study, folder: pathlib.Path, steps: Steps, job: Job, failed:
     return True
 
 
-def reproduce(study: Study, folder: pathlib.Path, steps: Steps, name: str, say: Say) -> bool:
+def reproduce(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size], name: str) -> bool:
     """Repeat finished runs, in `reproduced/`. Returns whether validations and test scores are the same to the digit.
 
     Args:
+        sizes: of the variants, as `budgets.measure` returns them.
         name: a variant, for all its finished runs; or one run's folder within the study's, as the report names it:
             "runs/1_head/seed-2".
 
@@ -108,19 +106,18 @@ def reproduce(study: Study, folder: pathlib.Path, steps: Steps, name: str, say: 
     """
     if study.budget.unit == "minutes":
         raise UserError("a budget in minutes buys as many steps as the machine then made: its runs cannot be reproduced to the digit")
-    finished = [job for job in studies.jobs(study) if job.learning_rate is None and read_result(folder, job) is not None]
+    finished = [job for job in jobs(study) if not job.is_trial and (folder / job.folder / RESULT).exists()]
     name = name.removeprefix(f"{folder}/").strip("/")
     chosen = [job for job in finished if name in (job.variant, job.name, job.folder)]
     if not chosen:
         names = ", ".join(job.folder for job in finished) or "none"
         raise UserError(f"{name} is not a finished variant or run of {folder}; choose one of: {names}")
-    return all([_same_again(study, folder, steps(job), job, say) for job in chosen])
+    return all([_same_again(study, folder, sizes, job) for job in chosen])
 
 
-def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: Say) -> bool:
+def _same_again(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size], job: Job) -> bool:
     """Train and score a job once more, from scratch; an unfinished copy is resumed."""
-    before, again = read_result(folder, job), folder / "reproduced" / job.folder
-    assert before is not None
+    before, again = read_result(folder, job) or {}, folder / "reproduced" / job.folder
     rate = chosen_rate(study, folder, job.variant) if study.learning_rates else None
     with _claim(again) as claim:
         if not claim:
@@ -129,7 +126,7 @@ def _same_again(study: Study, folder: pathlib.Path, steps: int, job: Job, say: S
             shutil.rmtree(again / "run")
             (again / RESULT).unlink()
         say(f"again: {job.folder}")
-        now = _train_and_score(studies.experiment_of(study, job, steps, rate), again, "run", claim)
+        now = _train_and_score(experiment_of(study, job, sizes[job.variant], rate), again, False, claim)
         if now is None:
             raise UserError(f"{again} failed: see the end of {again / 'log.txt'}")
         write_json(now, again / RESULT)
@@ -143,10 +140,9 @@ def chosen_rate(study: Study, folder: pathlib.Path, variant: str) -> float | Non
     """Return the learning rate of a variant's best trial on validation (of equal ones the smaller); None while trials are missing."""
     if len(study.learning_rates) == 1:
         return study.learning_rates[0]
-    results = [read_result(folder, trial) for trial in studies.trials(study, variant)]
-    if not results or any(result is None for result in results):
-        return None
-    return min((-result["validation_score"], rate) for result, rate in zip(results, study.learning_rates, strict=True) if result)[1]
+    results = [read_result(folder, trial) for trial in trials(study, variant)]
+    scores = [(-result["validation_score"], rate) for result, rate in zip(results, study.learning_rates, strict=True) if result]
+    return min(scores)[1] if scores and len(scores) == len(results) else None
 
 
 def read_result(folder: pathlib.Path, job: Job) -> dict[str, Any] | None:
@@ -165,36 +161,28 @@ def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
         except BlockingIOError:
             yield None
         except OSError as error:
-            raise UserError(
-                f"{file.name} cannot be locked ({error.strerror}), and workers of a study share it by such locks: "
-                "use a file system with file locks, with --folder"
-            ) from error
+            raise UserError(f"{file.name} cannot be locked ({error.strerror}): choose a --folder on a file system with locks") from error
         else:
             yield file
 
 
-def _train_and_score(experiment: Experiment, folder: pathlib.Path, kind: str, claim: IO[str]) -> dict[str, Any] | None:
-    """Return a job's result, or None if a subprocess ended with an error; `kind` is "run" or "trial"."""
+def _train_and_score(experiment: Experiment, folder: pathlib.Path, is_trial: bool, claim: IO[str]) -> dict[str, Any] | None:
+    """Return a job's result, or None if a subprocess ended with an error. A trial is not scored on the test sentences."""
     run = folder / "run"
-    try:
-        run_directory.start(run, experiment)
-    except UserError as error:
-        (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
-        return None
+    run_directory.start(run, experiment)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         status = _jaxnmt(["resume", str(run), "--trust"], log, log, claim)  # `start` wrote the code that this executes
-        if status == Diverged.status and kind == "trial":
+        if status == Diverged.status and is_trial:
             return {"run": str(run), "validation_score": -math.inf}
         if status != 0:
             return None
         result = {"run": str(run), **_training_record(run)}
-        if kind == "trial":
+        if is_trial:
             return result
-        scores = folder / "scores.json"
-        with scores.open("w", encoding="utf-8") as out:
-            if _jaxnmt(["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")], out, log, claim) != 0:
-                return None
-    return result | {"test": json.loads(scores.read_text(encoding="utf-8"))}
+        with (folder / "scores.json").open("w+", encoding="utf-8") as scores:
+            status = _jaxnmt(["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")], scores, log, claim)
+            scores.seek(0)
+            return result | {"test": json.load(scores)} if status == 0 else None
 
 
 def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int:
@@ -221,13 +209,11 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
 
 def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
-    validations, training = read_metrics(run, "validation"), read_metrics(run, "train")
+    validations, training = run_directory.read_metrics(run, "validation"), run_directory.read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
     sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
-    score = sign * best[name] if best else -math.inf
     return {
-        "validation_score": score if math.isfinite(score) else -math.inf,
-        "best_step": best and best["step"],
+        "validation_score": sign * best[name] if best else -math.inf,
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
         "seconds": sum(record["timing"]["seconds"] for record in training),
@@ -238,10 +224,10 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
 
 def _advance(study: Study, folder: pathlib.Path) -> int:
     """Return a number that grows with each result and each checkpoint of a study."""
-    newest = (max(run_directory.checkpoints(folder / job.folder / "run"), default=0) for job in studies.jobs(study))
-    return _finished(study, folder) + sum(newest)
+    newest = (max(run_directory.checkpoints(folder / job.folder / "run"), default=0) for job in jobs(study))
+    return sum(newest) - len(_unfinished(study, folder))
 
 
-def _finished(study: Study, folder: pathlib.Path) -> int:
-    """Return how many jobs have a result."""
-    return sum((folder / job.folder / RESULT).exists() for job in studies.jobs(study))
+def _unfinished(study: Study, folder: pathlib.Path) -> list[Job]:
+    """Return the jobs without a result."""
+    return [job for job in jobs(study) if not (folder / job.folder / RESULT).exists()]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.lab.laws import compiled, devices, layouts, learning, masks, training, translations
+from jaxnmt.lab.laws import gradients, predictions, training
 from jaxnmt.lab.laws.subject import Subject, Verdict
 
 
@@ -25,22 +25,22 @@ class Law(NamedTuple):
 
 
 LAWS = {
-    "causal": Law("no later target word changes an earlier prediction", masks.causal),
-    "padding": Law("padding changes no prediction, and every source word changes one", masks.padding),
-    "neighbours": Law("pairs packed into one row do not see each other", masks.neighbours),
-    "cached": Law("decoding step by step gives the logits of the teacher-forced pass", translations.cached),
-    "greedy": Law("a beam of one is greedy: it takes the best word of the teacher-forced pass at each step", translations.greedy),
-    "beam": Law("a beam's scores are those of the teacher-forced pass", translations.beam),
-    "alone": Law("a translation does not depend on its batch, its shape or padding", translations.alone),
-    "scanned": Law("scanned layers have the gradients of unrolled ones", layouts.scanned),
-    "packed": Law("packed rows have the gradients of single ones", layouts.packed),
-    "accumulated": Law("a batch in parts has the gradient of the whole", layouts.accumulated),
-    "compiled": Law("compiled programs give the numbers of single operations and of float64", compiled.compiled),
+    "causal": Law("no later target word changes an earlier prediction", predictions.causal),
+    "padding": Law("padding changes no prediction, and every source word changes one", predictions.padding),
+    "neighbours": Law("pairs packed into one row do not see each other", predictions.neighbours),
+    "cached": Law("decoding step by step gives the logits of the teacher-forced pass", predictions.cached),
+    "greedy": Law("a beam of one is greedy: it takes the best word of the teacher-forced pass at each step", predictions.greedy),
+    "beam": Law("a beam's scores are those of the teacher-forced pass", predictions.beam),
+    "alone": Law("a translation does not depend on its batch, its shape or padding", predictions.alone),
+    "scanned": Law("scanned layers have the gradients of unrolled ones", gradients.scanned),
+    "packed": Law("packed rows have the gradients of single ones", gradients.packed),
+    "accumulated": Law("a batch in parts has the gradient of the whole", gradients.accumulated),
+    "compiled": Law("compiled programs give the numbers of single operations and of float64", gradients.compiled),
     "compiles": Law("every shape is compiled once for training and once for decoding", training.compiles),
     "resume": Law("N steps equal k steps, a save, a restore and N - k steps", training.resume),
-    "devices": Law("eight devices reach the loss of one, and one device restores their checkpoint", devices.devices),
-    "overfit": Law("a handful of pairs is learnt to the letter", learning.overfit),
-    "reversal": Law("reversing a sequence is learnt", learning.reversal),
+    "devices": Law("eight devices reach the loss of one, and one device restores their checkpoint", training.devices),
+    "overfit": Law("a handful of pairs is learnt to the letter", training.overfit),
+    "reversal": Law("reversing a sequence is learnt", training.reversal),
 }
 
 

@@ -1,11 +1,11 @@
-"""What the laws test: a configuration's model at its full size, over small vocabularies and random sentences."""
+"""What the laws test: a configuration's model at its full size, over small vocabularies and random sentences; and a few training steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +17,26 @@ from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.loader import assemble
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.layout import is_scanned, stack_layers, unscanned
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.models.seq2seq import Seq2Seq, build_model, is_scanned, stack_layers, unscanned
+from jaxnmt.parallel.sharding import make_mesh, to_mesh
+from jaxnmt.training.state import TrainState, shardings_of
+from jaxnmt.training.step import TrainPrograms
 
 SOURCE_VOCAB, TARGET_VOCAB = 23, 29  # of models whose embeddings are not all one
 FIRST_WORD = 4  # the ids before it are special
 ROUNDING = 1e-4
 """Largest difference between two orders of the same float32 sums, in logits, or relative to the largest gradient."""
 
+SHAPE = Shape(8, 9, 8)  # of a training step
+
 Pair = tuple[list[int], list[int]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
     """Whether a law holds (None: it does not apply), and what was measured or why it does not apply."""
 
     holds: bool | None
     measured: str
-
-
-def does_not_apply(why: str) -> Verdict:
-    """Return the verdict of a law that does not apply to a model."""
-    return Verdict(None, why)
 
 
 def close(difference: float, bound: float = ROUNDING, what: str = "largest difference") -> Verdict:
@@ -79,18 +77,6 @@ def model_of(config: Any, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:
     return build_model(config, target_vocab if shared else SOURCE_VOCAB, target_vocab)
 
 
-def some_params(model: Seq2Seq, seed: int = 0) -> Any:
-    """Return fresh parameters, each moved a little: a bias at zero, or a scale at one, would hide that the model forgets it."""
-    random = np.random.default_rng(seed)
-
-    def move(x):
-        spread = min(float(x.std()) or 0.2, 0.2)
-        return jnp.asarray(x + spread * random.standard_normal(x.shape, np.float32))
-
-    key = jax.random.key(seed, impl="unsafe_rbg")  # its bits come from one instruction: compiled in a fraction of the time
-    return jax.tree.map(move, jax.device_get(jax.jit(model.init)(key)))
-
-
 class WithoutDropout(Seq2Seq):
     """A model that ignores its dropout key."""
 
@@ -106,6 +92,8 @@ class Subject:
 
     Attributes:
         config: the model's configuration, in float32, so that rounding does not hide mistakes.
+        name: the configuration's class.
+        packs: whether a row may hold several pairs.
         model: as it trains; with params.
         flat_model: as it decodes, its layers one by one; with flat_params, the same parameters.
         experiment: a run of this model, for the laws about training.
@@ -113,7 +101,9 @@ class Subject:
 
     def __init__(self, config: Any):
         self.config = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config
+        self.name, self.packs = type(config).__name__, getattr(config, "packs", False)
         self.model, self.flat_model = model_of(self.config), model_of(unscanned(self.config))
+        self._logits = jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
         # Rounding may take a ReLU past zero, and Adam's first steps follow a gradient's sign, however small it is. At a high learning rate,
         # rounding on eight devices that differs from rounding on one would soon show in the loss.
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
@@ -121,16 +111,65 @@ class Subject:
 
     @functools.cached_property
     def flat_params(self) -> Any:
-        return some_params(self.flat_model)
+        """Return fresh parameters, each moved a little: a bias at zero, or a scale at one, would hide that the model forgets it."""
+        random = np.random.default_rng(0)
+
+        def move(x):
+            spread = min(float(x.std()) or 0.2, 0.2)
+            return jnp.asarray(x + spread * random.standard_normal(x.shape, np.float32))
+
+        key = jax.random.key(0, impl="unsafe_rbg")  # its bits come from one instruction: compiled in a fraction of the time
+        return jax.tree.map(move, jax.device_get(jax.jit(self.flat_model.init)(key)))
 
     @functools.cached_property
     def params(self) -> Any:
         return jax.jit(stack_layers)(self.flat_params) if is_scanned(self.config) else self.flat_params
 
-    @functools.cached_property
-    def _logits(self):
-        return jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
-
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
         """Return teacher-forced logits of the ids that are tokens, (B, T, V)."""
         return np.asarray(self._logits(self.params if params is None else params, batch))[..., :TARGET_VOCAB]
+
+
+def batch_of_step(step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
+    """Return the random pairs of a step; the last row is empty, as in a batch that is padded."""
+    pairs = random_pairs(shape.rows - 1, 100 + step, 1, min(shape.source, shape.target) - 2)
+    return batch_of(pairs, [*([i] for i in range(shape.rows - 1)), []], shape.source, shape.target)
+
+
+def shape_of(arrays: dict[str, np.ndarray]) -> Shape:
+    """Return the shape of a batch's arrays."""
+    (rows, source), (_, target) = arrays["encoder_input_tokens"].shape, arrays["decoder_input_tokens"].shape
+    return Shape(rows, source, target)
+
+
+class Practice:
+    """Training of a model, with its step compiled for some shapes.
+
+    Attributes:
+        abstract: shapes, types and layout of the state.
+    """
+
+    def __init__(self, model: Seq2Seq, experiment: cfg.Experiment, shapes: Sequence[Shape] = (SHAPE,)):
+        self.model, self.experiment = model, experiment
+        self.mesh = make_mesh(experiment.mesh)
+        self.programs = TrainPrograms(model, experiment, self.mesh)
+        self.programs.compile(shapes, packed=False)
+        self.abstract = self.programs.abstract
+
+    def fresh(self, lr_scale: float = 1.0) -> TrainState:
+        """Return the state before the first step; `lr_scale` multiplies the learning rate."""
+        state = self.programs.fresh(self.experiment.training)
+        scale = jax.device_put(np.float32(lr_scale), self.abstract.lr_scale.sharding)
+        return dataclasses.replace(state, lr_scale=scale)
+
+    def own(self, state: TrainState) -> TrainState:
+        """Return a copy laid out like `abstract`: a step donates its arrays, and those of a checkpoint reader must not be donated."""
+        return jax.jit(lambda s: jax.tree.map(jnp.copy, s), out_shardings=shardings_of(self.abstract))(state)
+
+    def run(self, state: TrainState, batches: Iterable[dict[str, np.ndarray]]) -> tuple[TrainState, list[float]]:
+        """Return the state after a step on each batch, and the mean loss of each."""
+        sums: list[Any] = []
+        for arrays in batches:
+            state, metrics = self.programs(state, shape_of(arrays), to_mesh(arrays, self.mesh))
+            sums.append(metrics.sums)
+        return state, [float(x.loss) / float(x.tokens) for x in jax.device_get(sums)]

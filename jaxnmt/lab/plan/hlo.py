@@ -1,4 +1,4 @@
-"""Parses a compiled program's text: its computations, how often each runs in one call, and its instructions' attributes.
+"""Reads a compiled program's text: its instructions, how often each runs in one call, and the collectives among them.
 
 XLA's own cost analysis counts the body of a loop once; here it counts once per iteration.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)$")
-_CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"\b(?:branch_computations|called_computations)=\{([^}]*)\}")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
+_CALLED = re.compile(r"\b(?:calls|to_apply|body|\w+_computations?)=\{?(%?[\w.\-]+(?:, %[\w.\-]+)*)")
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]")  # bits and lengths
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 class Instruction(NamedTuple):
@@ -28,75 +31,66 @@ class Instruction(NamedTuple):
     rest: str
 
 
-class Run(NamedTuple):
-    """An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
-
-    instruction: Instruction
-    times: int
-    caller: Instruction | None
+Run = tuple[Instruction, int, Instruction | None]
+"""An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """A program: the instructions of each computation, and the name of the entry computation."""
+def runs(text: str, unknown_trips: int) -> list[Run]:
+    """Return every instruction of a program, including those inside fusions, with how often it runs in one call.
 
-    computations: dict[str, list[Instruction]]
-    entry: str
+    Every branch of a conditional counts as taken.
 
-    def runs(self, unknown_trips: int, name: str = "", times: int = 1, caller: Instruction | None = None) -> Iterator[Run]:
-        """Yield every instruction, including those inside fusions, with how often it runs in one call of the program.
+    Args:
+        text: `compiled.as_text()`.
+        unknown_trips: number of iterations of a loop whose bound is not in the text.
+    """
+    computations: dict[str, list[Instruction]] = {}
+    entry = name = ""
+    for line in text.splitlines():
+        if header := _HEADER.match(line):
+            name = header[2]
+            computations[name] = []
+            entry = name if header[1] else entry
+        elif found := _INSTRUCTION.match(line):
+            computations[name].append(Instruction(*found.groups()))
 
-        Every branch of a conditional counts as taken.
+    def walk(name: str, times: int, caller: Instruction | None) -> Iterator[Run]:
+        for instruction in computations.get(name, ()):
+            yield instruction, times, caller
+            inside = times * (_trips(instruction, computations, unknown_trips) if instruction.opcode == "while" else 1)
+            for called in re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(instruction.rest))):
+                yield from walk(called, inside, instruction)
 
-        Args:
-            unknown_trips: number of iterations of a loop whose bound is not in the text.
-            name, times, caller: the computation to start with (default: the entry), how often it runs, and its caller.
-        """
-        for instruction in self.computations.get(name or self.entry, ()):
-            yield Run(instruction, times, caller)
-            inside = times * (self._trips(instruction, unknown_trips) if instruction.opcode == "while" else 1)
-            for called in _called(instruction):
-                yield from self.runs(unknown_trips, called, inside, instruction)
+    return list(walk(entry, 1, None))
 
-    def _trips(self, loop: Instruction, unknown: int) -> int:
-        """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
-        if known := _TRIPS.search(loop.rest):
-            return int(known[1])
-        test, body = (self.computations.get(_attribute(loop, name), []) for name in ("condition", "body"))
-        by_name = {i.name: i for i in test}
-        for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
-            counter, bound = (by_name.get(name) for name in _operands(compare)[:2])
-            if counter and bound and counter.opcode == "get-tuple-element" and bound.opcode == "constant":
-                return -(-int(bound.rest.split(")")[0]) // _increment(body, _attribute(counter, "index")))
-        return unknown
+
+def _trips(loop: Instruction, computations: dict[str, list[Instruction]], unknown: int) -> int:
+    """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
+    if known := _TRIPS.search(loop.rest):
+        return int(known[1])
+    test, body = (computations.get(_attribute(loop, name), []) for name in ("condition", "body"))
+    by_name = {i.name: i for i in test}
+    for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
+        counter, bound = (by_name.get(name) for name in _operands(compare)[:2])
+        if counter and bound and counter.opcode == "get-tuple-element" and bound.opcode == "constant":
+            return -(-_constant(bound) // _increment(body, _attribute(counter, "index")))
+    return unknown
 
 
 def _increment(body: list[Instruction], index: str) -> int:
     """Return the increment of a loop's counter, which is element `index` of the loop's carry; 1 if it is not found."""
     by_name = {i.name: i for i in body}
-    results = next((i for i in body if i.opcode == "tuple" and i is body[-1]), None)
-    at = by_name.get(_operands(results)[int(index)]) if results else None
+    at = by_name.get(_operands(body[-1])[int(index)]) if body and body[-1].opcode == "tuple" else None
     total = 0
-    while at is not None and at.opcode in ("add", "copy", "bitcast"):
+    while at and at.opcode in ("add", "copy", "bitcast"):
         operands = [by_name.get(name) for name in _operands(at)]
-        total += sum(int(i.rest.split(")")[0]) for i in operands if i is not None and i.opcode == "constant")
-        at = next((i for i in operands if i is not None and i.opcode != "constant"), None)
-    return total if total and at is not None and at.opcode == "get-tuple-element" else 1
+        total += sum(_constant(i) for i in operands if i and i.opcode == "constant")
+        at = next((i for i in operands if i and i.opcode != "constant"), None)
+    return total if total and at and at.opcode == "get-tuple-element" else 1
 
 
-def parse(text: str) -> Program:
-    """Parse `compiled.as_text()`."""
-    computations: dict[str, list[Instruction]] = {}
-    entry = name = ""
-    for line in text.splitlines():
-        if not line.startswith(" "):
-            if header := _HEADER.match(line):
-                name = header[2]
-                computations[name] = []
-                entry = name if header[1] else entry
-        elif name and (found := _INSTRUCTION.match(line)):
-            computations[name].append(Instruction(*found.groups()))
-    return Program(computations, entry)
+def _constant(instruction: Instruction) -> int:
+    return int(instruction.rest.split(")")[0])
 
 
 def _operands(instruction: Instruction) -> list[str]:
@@ -108,18 +102,92 @@ def _attribute(instruction: Instruction, name: str) -> str:
     return found[1] if found else ""
 
 
-def _called(instruction: Instruction) -> list[str]:
-    names = _CALLED.findall(instruction.rest)
-    for group in _BRANCHES.findall(instruction.rest):
-        names += [name.strip().lstrip("%") for name in group.split(",")]
-    return names
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """All collectives of one kind, over the same group, in one call.
+
+    Attributes:
+        group: devices of the first group, as positions in the mesh.
+        bytes: sum of the largest array of each: what is reduced, gathered or moved.
+        overlapped: whether the program computes meanwhile.
+    """
+
+    kind: str
+    group: tuple[int, ...]
+    count: int
+    bytes: int
+    overlapped: bool
+
+    @property
+    def sent(self) -> float:
+        """Bytes that a device sends: in a ring, the least possible (Patarasu and Yuan 2009)."""
+        n = len(self.group)
+        return self.bytes * {"all-reduce": 2 * (n - 1) / n, "collective-permute": 1.0}.get(self.kind, (n - 1) / n)
 
 
-def sizes(type_: str) -> list[int]:
-    """Return the bytes of every array in a type such as `(f32[8,16]{1,0}, bf16[4])`."""
-    return [_width(kind) * math.prod(int(n) for n in dims.split(",") if n) // 8 for kind, dims in _SHAPE.findall(type_)]
+def collectives(program: Sequence[Run], devices: int) -> list[Collective]:
+    """Return the collectives of a program, equal ones added up; those of a group of one send nothing and are left out.
+
+    Args:
+        program: what `runs` returns.
+        devices: number of devices that run it.
+    """
+    found: dict[tuple, list[int]] = {}
+    for instruction, times, caller in program:
+        kind, overlapped, whole = _kind(instruction, caller)
+        if kind is None or len(group := first_group(instruction.rest, devices)) < 2:
+            continue
+        totals = found.setdefault((kind, group, overlapped), [0, 0])
+        totals[0] += times
+        totals[1] += times * _bytes(instruction) * (1 if whole else len(group))
+    return [Collective(kind, group, count, size, overlapped) for (kind, group, overlapped), (count, size) in sorted(found.items())]
 
 
-def _width(kind: str) -> int:
-    """Return the bits of a number."""
-    return 8 if kind == "pred" else int(re.search(r"\d+", kind)[0])  # type: ignore[index]
+def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | None, bool, bool]:
+    """Return the kind of a collective, whether the program computes meanwhile, and whether its result is the whole array.
+
+    The kind is None if the instruction is no collective, or one that another line already counts: the TPU compiler writes a collective
+    that overlaps a product three times (at its start, in the product, at its end), and a reduce-scatter as an all-reduce inside a fusion
+    that keeps a part.
+    """
+    kind = instruction.opcode.removesuffix("-start")
+    if kind not in COLLECTIVES:
+        return None, False, False
+    name, calls = (caller.name, caller.rest) if caller and caller.opcode == "fusion" else ("", "")
+    if name.startswith("async-collective-done") or "calls=%async_collective_fusion" in calls:
+        return None, False, False
+    overlapped = instruction.opcode != kind or name.startswith("async-collective-start")
+    scattered = kind == "all-reduce" and "calls=%all-reduce-scatter" in calls
+    return "reduce-scatter" if scattered else kind, overlapped, scattered or kind != "reduce-scatter"
+
+
+def _bytes(instruction: Instruction) -> int:
+    """Return the bytes of a collective's results."""
+    parts = [int(bits or 8) * math.prod(int(n) for n in dims.split(",") if n) // 8 for bits, dims in _ARRAY.findall(instruction.type)]
+    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, semaphores)
+        parts = [part for part in parts if part > 8]
+        parts = parts[len(parts) // 2 :]
+    return sum(parts)
+
+
+def first_group(rest: str, devices: int) -> tuple[int, ...]:
+    """Return the first group of devices of a collective, from any of XLA's notations; of a permute its first pair.
+
+    `{{0,1},{2,3}}`, `[2,2]<=[4]`, `[2,2]<=[2,2]T(1,0)`, and `mesh['x'=2,'y'=2] {'x'}`.
+    """
+    if listed := re.search(r"(?:source_target_pairs|replica_groups)=\{\{([\d,]+)\}", rest):
+        return tuple(map(int, listed[1].split(",")))
+    if mesh := re.search(r"replica_groups=\w*mesh\[(.*?)\](?:, device_ids=\((.*?)\))? \{(.*?)\}", rest):
+        axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        grid = _iota(mesh[2] or f"[{devices}]").reshape(tuple(axes.values()))
+        kept = tuple(slice(None) if f"'{name}'" in mesh[3] else 0 for name in axes)
+        return tuple(grid[kept].ravel().tolist())
+    if iota := re.search(r"replica_groups=\[\d+,(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", rest):
+        return tuple(_iota(iota[2]).ravel()[: int(iota[1])].tolist())
+    return tuple(range(devices))
+
+
+def _iota(text: str) -> np.ndarray:
+    """Return the array that `[2,4]T(1,0)` denotes: 0 to 7 as 2 x 4, transposed."""
+    shape, axes = ([int(n) for n in re.findall(r"\d+", part)] for part in text.partition("T")[::2])
+    return np.arange(math.prod(shape)).reshape(shape).transpose(axes or None)

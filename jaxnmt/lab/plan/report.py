@@ -2,47 +2,45 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxnmt.lab.plan.collectives import Collective
+from jaxnmt.lab.figures import Table
 from jaxnmt.lab.plan.compiled import Compiled
-from jaxnmt.lab.plan.estimate import Estimate
-from jaxnmt.lab.plan.kernel import Saving
-from jaxnmt.lab.plan.prediction import Prediction
-from jaxnmt.lab.plan.search import describe
+from jaxnmt.lab.plan.prediction import Prediction, describe, estimate
 from jaxnmt.lab.plan.topology import GIB, Target
-from jaxnmt.lab.tables import Table
 
 
-def tables(prediction: Prediction, name: str, kernel: Saving | None = None) -> list[Table]:
-    """Return memory, work and time of a run, and its collectives; `kernel`: what the attention kernel saves."""
-    found = [_summary(prediction, name, kernel)]
-    if len(prediction.steps) > 1:
-        found.append(_shapes(prediction))
-    if any(step.program.collectives for step in prediction.steps):
-        found.append(collectives_table(prediction.largest))
+def tables(p: Prediction, name: str, kernel: tuple[int, int] | None = None) -> list[Table]:
+    """Return memory, work and time of a run, and its collectives; `kernel`: temporaries of an attention with the kernel, and without."""
+    found = [_summary(p, name, kernel)]
+    if len(p.steps) > 1:
+        found.append(_shapes(p))
+    if p.largest.collectives:
+        found.append(collectives_table(p.largest))
     return found
 
 
-def _summary(p: Prediction, name: str, kernel: Saving | None) -> Table:
+def _summary(p: Prediction, name: str, kernel: tuple[int, int] | None) -> Table:
     largest, chip, least = p.largest, p.target.chip, p.least_sent
-    at_least = f"; at least {_bytes(least)}" if least else ""
     rows = [
         ("parameters", f"{p.parameters:,}"),
         ("mesh", " x ".join(f"{axis} {size}" for axis, size in p.mesh.items())),
-        ("memory of a device", f"{_gib(largest.memory)}{f' of {_gib(chip.memory)}' if chip.memory else ''}"),
+        ("memory of a device", _memory(largest, p.target)),
         ("  state and batch", _gib(largest.arguments)),
         ("  activations and the rest", _gib(largest.temporaries)),
-        *([("  one attention, fused; plain", f"{_gib(kernel.fused)}; {_gib(kernel.plain)}")] if kernel else []),
-        ("FLOPs of a step", f"{_si(p.mean(lambda step: step.program.work.flops))}, {_si(p.model_flops)} of them the model's"),
-        *([("sent by a device in a step", _bytes(p.mean(lambda step: step.program.sent)) + at_least)] if p.fits else []),
-        *_times(p),
-        ("compiled in", f"{sum(step.program.seconds for step in p.steps):.0f} s"),
     ]
+    if kernel:
+        rows.append(("  one attention, fused; plain", "; ".join(map(_gib, kernel))))
+    rows.append(("FLOPs of a step", f"{_si(p.mean(lambda step: step.program.work.flops))}, {_si(p.model_flops)} of them the model's"))
+    if p.fits:
+        rows.append(("sent by a device in a step", _bytes(p.sent) + (f"; at least {_bytes(least)}" if least else "")))
+    rows += [*_times(p), ("compiled in", f"{sum(step.program.seconds for step in p.steps):.0f} s")]
     title = f"{name} on {p.target.name} ({len(p.target.devices)} x {chip.name}): compiled, not run"
     return Table(title, ("", "a step"), tuple(rows), p.batches)
 
@@ -61,58 +59,41 @@ def _times(p: Prediction) -> list[tuple[str, str]]:
         ("  matrix products at the peak", ms("arithmetic")),
         ("  collectives that are waited for", ms("waiting")),
         ("  collectives behind computing", ms("overlapped")),
-        ("target tokens/s", f"{p.tokens_per_second:,.0f}"),
+        ("target tokens/s", f"{p.target_tokens_per_s:,.0f}"),
         ("model FLOPs utilisation", f"{p.utilisation:.1%}"),
         (f"hours for {p.experiment.training.steps:,} steps", f"{p.hours:.1f}"),
     ]
 
 
 def _shapes(p: Prediction) -> Table:
-    header = ("shape", "share", "memory", "FLOPs", "time")
     rows = []
     for share, program, time in p.steps:
-        shape = f"{share.shape.rows} x {share.shape.source} x {share.shape.target}"
         ms = f"{1e3 * time.seconds:.1f} ms" if time else ""
-        rows.append((shape, f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
-    return Table("Shapes: rows x source x target positions", header, tuple(rows))
+        rows.append((" x ".join(map(str, share.shape)), f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
+    return Table("Shapes: rows x source x target positions", ("shape", "share", "memory", "FLOPs", "time"), tuple(rows))
 
 
 def collectives_table(program: Compiled) -> Table:
     """Return the collectives of one call, those over groups of equal size added up."""
-    alike: dict[tuple, list[Collective]] = {}
+    sums: dict[tuple[str, str], np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
     for c in program.collectives:
-        alike.setdefault((c.kind, len(c.group), c.overlapped), []).append(c)
-    rows = []
-    for (kind, members, overlapped), found in alike.items():
-        name = kind if kind == "collective-permute" else f"{kind} of {members}"
-        sums = [sum(getattr(c, number) for c in found) for number in ("count", "bytes", "sent")]
-        rows.append((name, f"{sums[0]:,}", _bytes(sums[1]), _bytes(sums[2]), "behind computing" if overlapped else "waited for"))
+        name = c.kind if c.kind == "collective-permute" else f"{c.kind} of {len(c.group)}"
+        sums[name, "behind computing" if c.overlapped else "waited for"] += (c.count, c.bytes, c.sent)
+    rows = [(name, f"{count:,.0f}", _bytes(size), _bytes(sent), when) for (name, when), (count, size, sent) in sums.items()]
     return Table("Collectives in a step", ("kind and devices", "times", "bytes", "sent by a device", ""), tuple(rows))
 
 
 def record(p: Prediction, name: str) -> dict[str, Any]:
     """Return all numbers, for JSON; times in seconds, memory in bytes."""
-    return {
-        "config": name,
-        "on": p.target.name,
-        "devices": len(p.target.devices),
-        "mesh": p.mesh,
-        "fits": p.fits,
-        "parameters": p.parameters,
-        "model_flops": p.model_flops,
-        "sent": p.mean(lambda step: step.program.sent),
-        "least_sent": p.least_sent,
-        "step_seconds": p.step_seconds,
-        "target_tokens_per_s": p.tokens_per_second,
-        "utilisation": p.utilisation,
-        "hours": p.hours,
-        "batches": p.batches,
-        "shapes": [
-            {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time and dataclasses.asdict(time)}
-            for share, program, time in p.steps
-        ],
-        "jax": jax.__version__,
-    }
+    sizes = ("mesh", "fits", "parameters", "model_flops", "sent", "least_sent")
+    times = ("step_seconds", "target_tokens_per_s", "utilisation", "hours", "batches")
+    found = {"config": name, "on": p.target.name, "devices": len(p.target.devices)}
+    found |= {number: getattr(p, number) for number in sizes + times}
+    found["shapes"] = [
+        {**dataclasses.asdict(program), "share": share.share, "memory": program.memory, "time": time and dataclasses.asdict(time)}
+        for share, program, time in p.steps
+    ]
+    return found | {"jax": jax.__version__}
 
 
 def refusal(p: Prediction, name: str) -> str:
@@ -125,12 +106,10 @@ def refusal(p: Prediction, name: str) -> str:
     )
 
 
-def decoding_table(program: Compiled, time: Estimate | None, target: Target, name: str) -> Table:
+def decoding_table(program: Compiled, target: Target, name: str) -> Table:
     """Return memory and time of a search for translations on one device."""
-    rows = [
-        ("memory of the device", f"{_gib(program.memory)}{f' of {_gib(target.chip.memory)}' if target.chip.memory else ''}"),
-        ("FLOPs", _si(program.work.flops)),
-    ]
+    time = estimate(program, target)
+    rows = [("memory of the device", _memory(program, target)), ("FLOPs", _si(program.work.flops))]
     if time:
         rows += [
             ("time, translations as long as may be", f"{1e3 * time.seconds:.1f} ms"),
@@ -146,10 +125,14 @@ def search_table(ranked: list[Prediction], name: str, target: Target) -> Table:
     """Return the settings that fit, best first."""
     rows = []
     for p in ranked:
-        speed = (f"{p.tokens_per_second:,.0f}", f"{p.utilisation:.1%}", f"{p.hours:.1f}") if p.tokens_per_second else ("", "", "")
+        speed = (f"{p.target_tokens_per_s:,.0f}", f"{p.utilisation:.1%}", f"{p.hours:.1f}") if p.target_tokens_per_s else ("", "", "")
         rows.append((describe(p.experiment), _gib(p.largest.memory), *speed))
     title = f"{name} on {target.name}: what fits, of a device's {_gib(target.chip.memory or 0)}: compiled, not run"
     return Table(title, ("settings", "memory", "target tokens/s", "utilisation", "hours"), tuple(rows))
+
+
+def _memory(program: Compiled, target: Target) -> str:
+    return _gib(program.memory) + (f" of {_gib(target.chip.memory)}" if target.chip.memory else "")
 
 
 def _gib(size: float) -> str:

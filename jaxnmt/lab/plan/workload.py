@@ -47,8 +47,7 @@ class Lengths:
         self.prepared = bool(experiment.data.train) and (run / "tokenizer" / "tokenizer.json").exists()
         if self.prepared:
             data = prepare(experiment, run / "tokenizer", say=say)
-            self.lengths = [corpus.lengths for corpus in data.train]
-            self.weights = list(data.weights)
+            self.lengths, self.weights = [corpus.lengths for corpus in data.train], list(data.weights)
             self.vocabularies = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
             self.origin = f"batches of the prepared data of {run}"
             return
@@ -63,20 +62,11 @@ class Lengths:
 
     def shares(self, experiment: cfg.Experiment, mesh: jax.sharding.Mesh) -> tuple[Share, ...]:
         """Return the batches of a run on a mesh."""
-        parts, training = num_shards("B", mesh), experiment.training
-        plan = BatchPlan(
-            self.lengths,
-            self.weights,
-            experiment.batching,
-            training.seed,
-            experiment.data.max_length,
-            row_multiple=training.accumulation,
-            row_padding=training.accumulation * parts,
-        )
+        plan = BatchPlan(self.lengths, self.weights, experiment, num_shards("B", mesh))
         if not self.prepared:
             return tuple(Share(shape, 1.0, shape.rows * shape.source, shape.rows * shape.target) for shape in plan.shapes)
         totals: dict[Shape, np.ndarray] = collections.defaultdict(lambda: np.zeros(3))
-        for step in range(min(_SAMPLE, training.steps)):
+        for step in range(min(_SAMPLE, experiment.training.steps)):
             batch = plan.batch(step)
             of_corpus = [batch.index[batch.corpus == c] for c in range(len(self.lengths))]
             tokens = [sum(float((side[c][rows] + 1).sum()) for c, rows in enumerate(of_corpus)) for side in zip(*self.lengths, strict=True)]

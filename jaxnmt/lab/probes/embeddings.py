@@ -12,14 +12,23 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnmt import Run, UserError
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.data.vocabulary import SPACER, SPECIAL
-from jaxnmt.errors import UserError
+from jaxnmt.lab import figures
+from jaxnmt.lab.visualize.record import readable_piece, source_ids
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.recurrent import reverse_sequence
 from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
+
+MAPPED = 40
+"""Words of a side to draw if the user names none."""
+LISTED = 10
+"""Words whose neighbours are listed if the user names none."""
+AROUND = 3
+"""Neighbours drawn around each word that the user names."""
 
 Side = Literal["source", "target"]
 _LAYER = re.compile(r"encoder/layer_(\d+)")
@@ -42,9 +51,7 @@ class Words:
 
     def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, side: Side) -> None:
         if not isinstance(model.module, EncoderDecoder):
-            raise UserError(
-                f"{type(model.module).__name__} is not an EncoderDecoder of jaxnmt.models.seq2seq: its word vectors are not found"
-            )
+            raise UserError(f"{type(model.module).__name__} is not an EncoderDecoder of jaxnmt: its word vectors are not found")
         name = f"embed_{side}"
         self.table_VD = np.asarray(model.module.apply({"params": params}, method=lambda module: getattr(module, name).table), np.float32)
         self.table_VD = self.table_VD[: getattr(tokenizer, f"{side}_vocab_size")]  # the rest is padding
@@ -111,11 +118,8 @@ def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndar
     positions = getattr(config, "positions", "none")
     if positions == "sinusoidal":
         return {"sinusoidal": sinusoids(length, config.emb_dim)}
-    if positions == "learned":
-        return {
-            f"learned, {side}": np.asarray(params[f"{side}_positions"]["table"][:length], np.float32) for side in ("encoder", "decoder")
-        }
-    return {}
+    sides = ("encoder", "decoder") if positions == "learned" else ()
+    return {f"learned, {side}": np.asarray(params[f"{side}_positions"]["table"][:length], np.float32) for side in sides}
 
 
 def layers(config: Any, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[np.ndarray]:
@@ -168,3 +172,84 @@ def likeness(first: Sequence[np.ndarray], at: Sequence[int], other: Sequence[np.
     """Return the cosine similarity of a word's vectors in two sentences, layer by layer; the vector of several pieces is their mean."""
     means = [(a[list(at)].mean(0), b[list(there)].mean(0)) for a, b in zip(first, other, strict=True)]
     return [float(cosines(a[None], b)[0]) for a, b in means]
+
+
+def vectors(run: Run, wanted: Sequence[str], side: Side, count: int) -> figures.Report:
+    """Report neighbours, principal components, and the position vectors if the model has some.
+
+    Args:
+        wanted: words; when empty, the most frequent of the run's test sentences.
+        count: neighbours of each.
+
+    Raises:
+        UserError: a word is unknown; the test sentences cannot be read; the model's vectors are not found.
+    """
+    words = Words(run.model, run.params, run.tokenizer, side)
+    chosen, listed = list(dict.fromkeys(wanted)), len(wanted)
+    if not wanted:
+        test, listed = run.test_set(), LISTED
+        chosen = frequent(test.sources if side == "source" else test.targets, words, MAPPED)
+        if len(chosen) < 2:
+            raise UserError(f"fewer than two words of {test.name} have three letters or more and are one piece: name some with --words")
+    groups = {"words": {word: words.vector(word) for word in chosen}}
+    if wanted:
+        own = {token for word in chosen for token in words.ids(word)}
+        near = [neighbour for word in chosen for neighbour in words.neighbours(word, AROUND) if neighbour.token not in own]
+        pieces = [readable_piece(each.piece, run.tokenizer.pretokenized) for each in near]
+        groups["their neighbours"] = {piece: words.table_VD[each.token] for piece, each in zip(pieces, near, strict=True)}
+    xy, shares = plane(np.stack([vector for group in groups.values() for vector in group.values()]))
+    places = iter(xy.tolist())
+    points = {name: {word: next(places) for word in group} for name, group in groups.items()}
+    axes = [f"component {i} ({100 * share:.0f} % of the variance)" for i, share in enumerate(shares, 1)]
+    mapped = ([group, word, *place] for group, each in points.items() for word, place in each.items())
+    rows, neighbours = [], []
+    for word in chosen[:listed]:
+        found = words.neighbours(word, count)
+        neighbours += [(word, near.piece, near.cosine) for near in found]
+        rows.append((word, " ".join(words.split(word)), ", ".join(f"{near.piece} {near.cosine:.2f}" for near in found)))
+    files = {
+        "map.svg": figures.scatter(points, "Word vectors on their two principal components", *axes),
+        "map.csv": figures.to_csv(["group", "word", "x", "y"], mapped),
+        "neighbours.csv": figures.to_csv(["word", "neighbour", "cosine"], neighbours),
+    }
+    note = "The vector of a word of several pieces is their mean. Neighbours are pieces, as in the vocabulary."
+    table = figures.Table("Nearest in the vocabulary, by cosine", ("word", "pieces", "neighbours"), rows, note)
+    return files | _positions(run), table
+
+
+def in_sentences(run: Run, word: str, sentences: Sequence[str]) -> figures.Report:
+    """Compare one word's vectors in the first sentence with those in each other one, layer by layer.
+
+    Raises:
+        UserError: a sentence is too long, or does not have this word.
+    """
+    found = []
+    for sentence in sentences:
+        source = source_ids(run.tokenizer, run.config.data.max_length, sentence)
+        at = occurrence(run.tokenizer, sentence, source, word)
+        found.append((layers(run.config.model, run.model, run.params, source), at))
+    alike = {sentence: likeness(*found[0], *other) for sentence, other in zip(sentences[1:], found[1:], strict=True)}
+    lines = {sentence: figures.line([(float(i), y, y, y) for i, y in enumerate(each)]) for sentence, each in alike.items()}
+    numbers = ([sentence, float(i), y] for sentence, each in alike.items() for i, y in enumerate(each))
+    title = f"“{word}” in “{sentences[0]}” and in"
+    header = ("sentence", "input", *(f"layer {i}" for i in range(1, len(found[0][0]))))
+    files = {
+        "layers.svg": figures.chart(lines, title, "encoder layer (0: its input)", "cosine of the word's two vectors"),
+        "layers.csv": figures.to_csv(["sentence", "layer", "cosine"], numbers),
+    }
+    rows = tuple((sentence, *(f"{value:.2f}" for value in each)) for sentence, each in alike.items())
+    return files, figures.Table(f"Cosine to “{word}” in “{sentences[0]}”", header, rows)
+
+
+def _positions(run: Run) -> dict[str, str]:
+    found = position_vectors(run.config.model, run.params, run.config.data.max_length)
+    if not found:
+        return {}
+    high = max(float(np.abs(x).max()) for x in found.values())
+    grids = {name: figures.Grid(x.tolist()) for name, x in found.items()}
+    width = next(iter(found.values())).shape[1]
+    rows = ([name, place, *vector] for name, x in found.items() for place, vector in enumerate(x.tolist()))
+    return {
+        "positions.svg": figures.heat_maps(grids, "Position vectors", "dimension", "position", -high, high),
+        "positions.csv": figures.to_csv(["table", "position", *range(width)], rows),
+    }

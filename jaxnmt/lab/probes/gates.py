@@ -5,19 +5,16 @@ The model's own cells compute them, from the inputs of its layers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt import config as cfg
-from jaxnmt.errors import UserError
+from jaxnmt import Recurrent, UserError
 from jaxnmt.lab import figures
-from jaxnmt.lab.tables import Table
 from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.recurrent import reverse_sequence
@@ -27,23 +24,6 @@ LSTM = ("input", "forget", "output", "cell")
 GRU = ("reset", "update", "state")
 SHOWN = {"lstm": LSTM, "layernorm_lstm": LSTM, "gru": GRU}
 TITLE = "Gates over a sentence: mean over a layer's units"
-
-
-class Layer(NamedTuple):
-    """The gates of one encoder layer over a sentence, in one direction.
-
-    Attributes:
-        name: "layer 1", "layer 1, backwards".
-        gates: (S, H) each, float32, in word order: input, forget and output, or reset and update, between 0 and 1; candidate; cell, the
-            input of an LSTM's output gate, |tanh c|; and h, the state.
-    """
-
-    name: str
-    gates: dict[str, np.ndarray]
-
-    def mean(self, gate: str) -> np.ndarray:
-        """Return the mean over units, (S,); `state` is that of |h|."""
-        return np.abs(self.gates["h"]).mean(-1) if gate == "state" else self.gates[gate].mean(-1)
 
 
 def check(config: Any) -> None:
@@ -58,8 +38,16 @@ def check(config: Any) -> None:
         raise UserError(f"a {type(config).__name__} with {what} has no gates: give a run with cell lstm, layernorm_lstm or gru")
 
 
-def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[int]) -> list[Layer]:
-    """Return the encoder's layers over one sentence; `source`: its ids, with EOS."""
+def read(config: Recurrent, model: Seq2Seq, params: Any, source: Sequence[int]) -> dict[str, dict[str, np.ndarray]]:
+    """Return the gates of each encoder layer over one sentence.
+
+    Args:
+        source: the sentence's ids, with EOS.
+
+    Returns:
+        By layer, "layer 1" or "layer 1, backwards": (S, H) each, float32, in word order: input, forget and output, or reset and update,
+        between 0 and 1; candidate; cell, the input of an LSTM's output gate, |tanh c|; and h, the state.
+    """
     found: dict[str, dict[str, jax.Array]] = {}
 
     def tap(call, args, kwargs, context):
@@ -75,10 +63,9 @@ def read(config: cfg.Recurrent, model: Seq2Seq, params: Any, source: Sequence[in
         found = jax.tree.map(lambda x_SBU: reverse_sequence(x_SBU, mask_SB), found)
     layers = {}
     for name, gates in found.items():  # layer_0, backward_layer_0
-        number, backward = int(re.findall(r"\d+", name)[0]) + 1, name.startswith("backward_")
-        shown = f"layer {number}{', backwards' if backward else ''}"
-        layers[number, backward] = Layer(shown, {gate: np.asarray(x[:, 0], np.float32) for gate, x in gates.items()})
-    return [layer for _, layer in sorted(layers.items())]
+        *backward, _, number = name.split("_")
+        layers[int(number), bool(backward)] = {gate: np.asarray(x[:, 0], np.float32) for gate, x in gates.items()}
+    return {f"layer {number + 1}{', backwards' if backward else ''}": layers[number, backward] for number, backward in sorted(layers)}
 
 
 def _gates(
@@ -88,34 +75,29 @@ def _gates(
     weights = layer.weights()
 
     def step(state, z_BZ):
-        values = cells.gates(layer.kind, weights, z_BZ, state[0])
-        state = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
+        state, values = cells.advance(layer.kind, layer.activation, weights, z_BZ, state)
         if layer.kind != "gru":
-            values["cell"] = jnp.abs(jnp.tanh(cells.cell_output(layer.kind, weights, state[1])))
+            values["cell"] = jnp.abs(values["cell"])
         return state, values | {"h": state[0]}
 
     return jax.lax.scan(step, state, x_TBD @ weights["input"] + weights["bias"], reverse=reverse)[1]
 
 
-def drawn(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]) -> str:
-    """Return a heat map for each layer, gates by source position, as SVG."""
-    grids = {layer.name: figures.Grid([layer.mean(gate).tolist() for gate in shown], shown, pieces) for layer in layers}
-    return figures.heat_maps(grids, TITLE, "", "", 0.0, 1.0)
+def report(layers: dict[str, dict[str, np.ndarray]], pieces: Sequence[str], shown: Sequence[str]) -> figures.Report:
+    """Return a heat map for each layer, gates by source position, and its numbers, by the suffix of their files, and a table of means.
 
-
-def numbers(layers: Sequence[Layer], pieces: Sequence[str], shown: Sequence[str]) -> str:
-    """Return the same as CSV, one row per gate and position."""
-    rows = (
-        [layer.name, gate, place, piece, float(value)]
-        for layer in layers
-        for gate in shown
-        for place, (piece, value) in enumerate(zip(pieces, layer.mean(gate), strict=True))
-    )
-    return figures.to_csv(["layer", "gate", "position", "piece", "mean"], rows)
-
-
-def table(layers: Sequence[Layer], shown: Sequence[str]) -> Table:
-    """Return the means over the whole sentence."""
-    rows = tuple((layer.name, *(f"{layer.mean(gate).mean():.3f}" for gate in shown)) for layer in layers)
+    A gate's value is the mean over the layer's units; `state` is that of |h|.
+    """
+    grids, numbers, rows = {}, [], []
+    for name, gates in layers.items():
+        means = [np.abs(gates["h" if gate == "state" else gate]).mean(-1) for gate in shown]
+        grids[name] = figures.Grid([mean.tolist() for mean in means], shown, pieces)
+        for gate, mean in zip(shown, means, strict=True):
+            numbers += [(name, gate, place, pieces[place], value) for place, value in enumerate(mean.tolist())]
+        rows.append((name, *(f"{mean.mean():.3f}" for mean in means)))
+    files = {
+        ".svg": figures.heat_maps(grids, TITLE, "", "", 0.0, 1.0),
+        ".csv": figures.to_csv(["layer", "gate", "position", "piece", "mean"], numbers),
+    }
     note = "0: closed, 1: open; a GRU's update gate at 1 keeps the state." if "update" in shown else "0: closed, 1: open; cell: |tanh c|."
-    return Table("Mean over the sentence", ("layer", *shown), rows, note)
+    return files, figures.Table("Mean over the sentence", ("layer", *shown), rows, note)

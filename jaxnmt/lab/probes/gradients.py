@@ -24,16 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt import errors
+from jaxnmt import Run, UserError
 from jaxnmt.data.special_tokens import BOS, EOS
-from jaxnmt.lab.figures import Line
+from jaxnmt.lab import figures
 from jaxnmt.lab.laws.subject import FIRST_WORD
-from jaxnmt.lab.probes.subjects import Subject
-from jaxnmt.lab.tables import Table
+from jaxnmt.lab.options import Subject
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import Embedding
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
-from jaxnmt.run import Run
 from jaxnmt.training.loss import batch_loss
 
 TAPPED = RecurrentLayer, Embedding, nn.Embed
@@ -60,27 +58,24 @@ class Tap:
     def __init__(self, length: int, nudges: Mapping[str, jax.Array]):
         """`length`: S; `nudges`: the perturbations, (S, width) for each tapped module."""
         self.length, self.nudges = length, nudges
-        self.recurrent: dict[str, int] = {}
-        self.words: dict[str, int] = {}
+        self.widths: dict[str, int] = {}
         self._read: Any = None
-
-    @property
-    def widths(self) -> dict[str, int]:
-        return self.recurrent or self.words
 
     def __call__(self, call, args, kwargs, context):
         layer, of_words = context.module, ((1, self.length), (self.length, 1))
         if context.method_name != "__call__" or not isinstance(layer, TAPPED) or args[0].shape[:2] not in of_words:
             return call(*args, **kwargs)
-        name = "/".join(layer.path)
-        if isinstance(layer, RecurrentLayer) and (self._read is None or self._read is args[0]):  # otherwise a layer above
-            self._read, self.recurrent[name] = args[0], layer.width
+        name, is_recurrent = "/".join(layer.path), isinstance(layer, RecurrentLayer)
+        if is_recurrent and self._read is None:  # the first one: its states, not the word vectors
+            self.widths, self._read = {}, args[0]
+        if is_recurrent and self._read is args[0]:  # otherwise a layer above
+            self.widths[name] = layer.width
             return _run(layer, self.nudges[name], *args, **kwargs) if name in self.nudges else call(*args, **kwargs)
         made = call(*args, **kwargs)
-        if not isinstance(layer, RecurrentLayer) and not self.words:  # word vectors are looked up before any others
-            self.words[name] = made.shape[-1]
-            made = made + self.nudges[name].reshape(made.shape).astype(made.dtype) if name in self.nudges else made
-        return made
+        if is_recurrent or self.widths:  # word vectors are looked up before any others
+            return made
+        self.widths[name] = made.shape[-1]
+        return made + self.nudges[name].reshape(made.shape).astype(made.dtype) if name in self.nudges else made
 
 
 def _run(layer: RecurrentLayer, nudge_SU, x_SBD, state, mask_SB1=None, reverse=False, **others):
@@ -120,10 +115,8 @@ def norms(model: Seq2Seq, params, source_S: jax.Array, target: jax.Array) -> jax
     seen, length = Tap(len(source_S), {}), len(source_S)
     jax.eval_shape(lambda: loss(seen))
     if not seen.widths:
-        raise errors.UserError(
-            f"{type(model.module).__name__} has neither a RecurrentLayer nor jaxnmt's Embedding nor flax's Embed: there is no state or "
-            "word vector to differentiate by; use one of these modules"
-        )
+        name = type(model.module).__name__
+        raise UserError(f"{name} has no state or word vector to differentiate by: use a RecurrentLayer, Embedding or flax's Embed")
     nudges = {name: jnp.zeros((length, width)) for name, width in seen.widths.items()}
     found = jax.grad(lambda nudges: loss(Tap(length, nudges)))(nudges)
     found_SD = jnp.concatenate(list(found.values()), -1)
@@ -155,22 +148,23 @@ def measure(label: str, subject: Subject, at: Sequence[int], samples: int) -> np
         norms_S = np.asarray(take(own, words, np.int32(random.integers(FIRST_WORD, target))))
         found.append(norms_S[length - 1 - np.array(at)])
     if not np.isfinite(found).all():
-        raise errors.UserError(f"{label}: the gradient is not finite for a source of {length} tokens; try a smaller --distance")
+        raise UserError(f"{label}: the gradient is not finite for a source of {length} tokens; try a smaller --distance")
     return np.array(found)
 
 
-def line(at: Sequence[int], norms_KN: np.ndarray) -> Line:
+def line(at: Sequence[int], norms_KN: np.ndarray) -> figures.Line:
     """Return the geometric mean over samples with a band of one standard deviation of the logarithm; 0 where float32 underflows."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs_KN = np.log(norms_KN.astype(np.float64))
         middle, spread = logs_KN.mean(0), logs_KN.std(0, ddof=min(1, len(logs_KN) - 1))
         y, low, high = (np.nan_to_num(np.exp(middle + sign * spread)) if sign else np.exp(middle) for sign in (0, -1, 1))
-    return Line(list(map(float, at)), y.tolist(), low.tolist(), high.tolist())
+    return figures.Line(list(map(float, at)), y.tolist(), low.tolist(), high.tolist())
 
 
-def table(lines: Mapping[str, Line]) -> Table:
-    """Return the norms at 1, 10, 100, … steps."""
+def report(lines: Mapping[str, figures.Line]) -> figures.Report:
+    """Return the chart and its numbers, by the suffix of their files, and a table of the norms at 1, 10, 100, … steps."""
+    files = {".svg": figures.chart(lines, TITLE, X, Y, log_x=True, log_y=True), ".csv": figures.lines_csv(lines)}
     at = [n for n in next(iter(lines.values())).x if math.log10(n).is_integer()]
     rows = [(label, *(f"{line.y[line.x.index(n)]:.1e}" if line.y[line.x.index(n)] else "0" for n in at)) for label, line in lines.items()]
     note = "Geometric mean over random sentences; 0: below the range of float32."
-    return Table(f"{Y}, n {X}", ("n", *(f"{n:,.0f}" for n in at)), tuple(rows), note)
+    return files, figures.Table(f"{Y}, n {X}", ("n", *(f"{n:,.0f}" for n in at)), rows, note)

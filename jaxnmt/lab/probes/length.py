@@ -12,13 +12,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jaxnmt.evaluation.scores import bleu
-from jaxnmt.evaluation.significance import paired
-from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt import TestSet
+from jaxnmt.evaluation.scores import bleu, paired
 from jaxnmt.lab import figures
 from jaxnmt.lab.breakdowns import splitter
-from jaxnmt.lab.figures import Line
-from jaxnmt.lab.tables import Table, span
 
 BINS = 8
 TITLE = "BLEU against the source's length"
@@ -49,44 +46,27 @@ def bins(lengths: Sequence[int], count: int = BINS) -> list[Bin]:
     return [Bin(each, min(own), max(own), statistics.fmean(own)) for each, own in zip(members.values(), words, strict=True)]
 
 
-def bins_of(test: TestSet, count: int = BINS) -> list[Bin]:
-    """Return the bins of a test set; words are the tokens of sacreBLEU's tokenizer for the sources."""
-    split = splitter(test.source_tokenize)
-    return bins([len(split(source)) for source in test.sources], count)
-
-
-def curves(test: TestSet, systems: Mapping[str, Translations], found: Sequence[Bin]) -> dict[str, Line]:
+def curves(test: TestSet, systems: Mapping[str, Translations], found: Sequence[Bin]) -> dict[str, figures.Line]:
     """Return BLEU of each bin, by system, at the bin's mean length.
 
     With one set of translations the band is the 95 % interval of 1,000 bootstrap resamples of a bin's sentences (Koehn 2004; sacreBLEU's,
     seeded). With several it is a standard deviation over them, around their mean.
     """
-    return {
-        name: _with_interval(test, each[0], found) if len(each) == 1 else _over_seeds(test, each, found) for name, each in systems.items()
-    }
-
-
-def _with_interval(test: TestSet, translations: Sequence[str], found: Sequence[Bin]) -> Line:
-    points = []
-    for each in found:
-        chosen, references = _of_members(test, translations, each.members)
-        [result] = paired([chosen], references, ["bleu"], "paired-bootstrap", test.tokenize)
-        estimate = result.estimates[0]
-        points.append((each.mean, estimate.score, estimate.mean - estimate.ci, estimate.mean + estimate.ci))
-    return figures.line(points)
-
-
-def _over_seeds(test: TestSet, runs: Translations, found: Sequence[Bin]) -> Line:
-    def score(translations: Sequence[str], members: Sequence[int]) -> float:
-        return bleu(*_of_members(test, translations, members), test.tokenize).value
-
-    return figures.over_seeds([{each.mean: score(translations, each.members) for each in found} for translations in runs])
-
-
-def _of_members(test: TestSet, translations: Sequence[str], members: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-    """Return translations and references of some of the sentences."""
-    chosen, *references = ([lines[index] for index in members] for lines in (translations, *test.references))
-    return chosen, references
+    lines = {}
+    for name, runs in systems.items():
+        points = []
+        for each in found:
+            chosen = [[translations[index] for index in each.members] for translations in runs]
+            references = [[reference[index] for index in each.members] for reference in test.references]
+            if len(runs) == 1:
+                estimate = paired(chosen, references, ["bleu"], "paired-bootstrap", test.tokenize)[0].estimates[0]
+                points.append((each.mean, estimate.score, estimate.mean - estimate.ci, estimate.mean + estimate.ci))
+            else:
+                scores = [bleu(translations, references, test.tokenize).value for translations in chosen]
+                mean, width = figures.mean_and_deviation(scores)
+                points.append((each.mean, mean, mean - width, mean + width))
+        lines[name] = figures.line(points)
+    return lines
 
 
 def variant_of(run: str) -> str:
@@ -94,26 +74,21 @@ def variant_of(run: str) -> str:
     return _SEED.sub("", run.rstrip("/"))
 
 
-def band(systems: Mapping[str, Translations]) -> str:
-    """Describe the bands of `curves`."""
+def report(test: TestSet, systems: Mapping[str, Translations], count: int = BINS) -> figures.Report:
+    """Return the chart and its numbers, by the suffix of their files, and a table, for up to `count` bins.
+
+    Words of the sources are the tokens of sacreBLEU's tokenizer for them.
+    """
+    split = splitter(test.source_tokenize)
+    found = bins([len(split(source)) for source in test.sources], count)
+    lines = curves(test, systems, found)
     several, single = (any((len(each) > 1) is wanted for each in systems.values()) for wanted in (True, False))
-    return " or ".join(["standard deviation over seeds"] * several + ["95 % of resamples"] * single)
-
-
-def drawn(lines: Mapping[str, Line], band: str) -> str:
-    """Return the chart as SVG."""
-    return figures.chart(lines, TITLE, f"words of the source (band: {band})", "BLEU")
-
-
-def numbers(lines: Mapping[str, Line], found: Sequence[Bin]) -> str:
-    """Return the chart's numbers as CSV."""
+    band = " or ".join(["standard deviation over seeds"] * several + ["95 % of resamples"] * single)
     header = ["line", "fewest words", "most words", "sentences", "mean words", "bleu", "low", "high"]
     points = ((name, each, point) for name, line in lines.items() for each, *point in zip(found, *line, strict=True))
-    return figures.to_csv(header, ([name, each.fewest, each.most, len(each.members), *point] for name, each, point in points))
-
-
-def table(lines: Mapping[str, Line], found: Sequence[Bin], band: str) -> Table:
-    """Return the chart's numbers as a table."""
+    numbers = ([name, each.fewest, each.most, len(each.members), *point] for name, each, point in points)
+    chart = figures.chart(lines, TITLE, f"words of the source (band: {band})", "BLEU")
     cells = [[f"{y:.1f} ({low:.1f}–{high:.1f})" for y, low, high in zip(*line[1:], strict=True)] for line in lines.values()]
-    rows = [(span(each.fewest, each.most), f"{len(each.members):,}", *row) for each, *row in zip(found, *cells, strict=True)]
-    return Table(TITLE, ("words", "sentences", *lines), tuple(rows), f"In brackets: {band}.")
+    rows = [(figures.span(each.fewest, each.most), f"{len(each.members):,}", *row) for each, *row in zip(found, *cells, strict=True)]
+    table = figures.Table(TITLE, ("words", "sentences", *lines), rows, f"In brackets: {band}.")
+    return {".svg": chart, ".csv": figures.to_csv(header, numbers)}, table

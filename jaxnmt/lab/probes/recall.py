@@ -13,44 +13,30 @@ own gradient, without nearer examples. Dropout is off: the question is what can 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import pathlib
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxnmt import config as cfg
-from jaxnmt import errors
+from jaxnmt import Experiment, Mesh, Schedule, Training, UserError, replace
 from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.io import files
 from jaxnmt.lab import figures
-from jaxnmt.lab.figures import Line
-from jaxnmt.lab.laws.practice import Practice, shape_of
-from jaxnmt.lab.laws.subject import FIRST_WORD, WithoutDropout
-from jaxnmt.lab.tables import Table
-from jaxnmt.models.accounting import parameter_count
-from jaxnmt.models.seq2seq import Seq2Seq, build_model
+from jaxnmt.lab.laws.subject import FIRST_WORD, Practice, WithoutDropout, shape_of
+from jaxnmt.lab.options import Recall, Subject
+from jaxnmt.models.seq2seq import Seq2Seq, build_model, parameter_count
+from jaxnmt.parallel.log import say
 from jaxnmt.parallel.sharding import make_mesh, num_shards
-from jaxnmt.training.programs import fresh_state
 from jaxnmt.training.state import TrainState
 
 KEYS, OTHERS = 16, 16
 VOCABULARY = FIRST_WORD + KEYS + OTHERS
 TESTED = 256
 """Test sentences per distance, rounded up to whole batches."""
-X, Y = "n", "accuracy"
-
-
-class Budget(NamedTuple):
-    """The training of every model: `steps` for each distance that it learns, batches of `rows` sentences, a peak learning rate."""
-
-    steps: int
-    rows: int
-    learning_rate: float
 
 
 class Cell(NamedTuple):
@@ -91,18 +77,20 @@ class Task:
     """Trains a model to recall at some distances. Its step is compiled once per distance, for all seeds.
 
     Attributes:
+        label: the model's name.
         parameters: number of the model's parameters.
     """
 
-    def __init__(self, config: Any, distances: Sequence[int], budget: Budget):
-        self.distances, self.budget, self.places = distances, budget, {n: around(config, n) for n in distances}
+    def __init__(self, label: str, config: Any, distances: Sequence[int], budget: Recall):
+        self.label, self.distances, self.budget = label, distances, budget
+        self.places = {n: around(config, n) for n in distances}
         steps = budget.steps * len(distances)
         changes = {
             "optimizer.clip_norm": 1.0,
-            "schedule": cfg.Schedule("cosine", budget.learning_rate, warmup_steps=min(100, steps // 10)),
-            "training": cfg.Training(steps=steps, label_smoothing=0.0),
+            "schedule": Schedule("cosine", budget.learning_rate, warmup_steps=min(100, steps // 10)),
+            "training": Training(steps=steps, label_smoothing=0.0),
         }
-        self.experiment = cfg.replace(cfg.Experiment(model=config), **changes)
+        self.experiment = replace(Experiment(model=config), **changes)
         self.model: Seq2Seq = WithoutDropout(build_model(config, VOCABULARY, VOCABULARY))
         self.parameters = parameter_count(self.model.shapes)
 
@@ -113,7 +101,7 @@ class Task:
 
     def accuracies(self, seed: int) -> dict[int, float]:
         """Train with a seed. Returns the share of keys recalled, by distance."""
-        state, _ = self.practice.run(self._fresh(seed), self._batches(seed))
+        state, _ = self.train(seed)
 
         @jax.jit
         def hits(params, batch):
@@ -122,13 +110,14 @@ class Task:
 
         found = {}
         for n in self.distances:
-            random, batches = np.random.default_rng([1, n]), -(-TESTED // self.budget.rows)
+            random, batches = np.random.default_rng([1, n]), -(-TESTED // self.budget.batch_size)
             found[n] = float(np.mean([np.asarray(hits(state.eval_params, self._batch(n, random))) for _ in range(batches)]))
         return found
 
-    def _fresh(self, seed: int) -> TrainState:
-        training = dataclasses.replace(self.experiment.training, seed=seed)
-        return fresh_state(self.model, self.practice.optimizer, training, self.practice.abstract, self.practice.mesh)
+    def train(self, seed: int) -> tuple[TrainState, list[float]]:
+        """Train with a seed. Returns the state, and the loss of each step."""
+        self.practice.experiment = replace(self.experiment, **{"training.seed": seed})
+        return self.practice.run(self.practice.fresh(), self._batches(seed))
 
     def _batches(self, seed: int) -> Iterator[dict[str, np.ndarray]]:
         """Yield rounds of one batch per distance, each in a random order."""
@@ -138,24 +127,20 @@ class Task:
                 yield self._batch(int(n), random)
 
     def _batch(self, distance: int, random: np.random.Generator) -> dict[str, np.ndarray]:
-        return sentences(self.places[distance], self.budget.rows, random)
+        return sentences(self.places[distance], self.budget.batch_size, random)
+
+    def cell(self, seed: int, distance: int, accuracy: float) -> Cell:
+        """Return a row of the CSV."""
+        budget = self.budget.steps, self.budget.batch_size, self.budget.learning_rate
+        return Cell(self.label, seed, distance, accuracy, self.parameters, " ".join(map(str, self.distances)), *budget)
 
 
-def measure(
-    models: Mapping[str, Any],
-    distances: Sequence[int],
-    together: bool,
-    budget: Budget,
-    seeds: int,
-    path: pathlib.Path,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[Cell]:
+def measure(models: Mapping[str, Subject], options: Recall) -> list[Cell]:
     """Train every model for every distance with every seed. Results are kept in a CSV file; those that it already has are not repeated.
 
     Args:
-        models: configurations, by label.
-        together: train one model on all distances instead of one on each.
-        path: of the CSV; other models' cells in it, of the same budget, are kept.
+        models: by label.
+        options: the CSV is beside its `output`; other models' cells in it, of the same budget, are kept.
 
     Returns:
         Every cell of the CSV.
@@ -163,44 +148,41 @@ def measure(
     Raises:
         UserError: the file is not such a CSV, or has another budget; the batch size is not a multiple of the device count.
     """
-    parts = num_shards("B", make_mesh(cfg.Mesh()))
-    if budget.rows % parts:
-        raise errors.UserError(f"--batch-size {budget.rows} cannot be spread over {parts} devices; choose a multiple of {parts}")
-    groups = [tuple(distances)] if together else [(n,) for n in distances]
+    parts = num_shards("B", make_mesh(Mesh()))
+    if options.batch_size % parts:
+        raise UserError(f"--batch-size {options.batch_size} cannot be spread over {parts} devices; choose a multiple of {parts}")
+    distances = tuple(sorted(set(options.distances)))
+    groups = [(n,) for n in distances] if options.apart else [distances]
+    path = pathlib.Path(options.output).with_suffix(".csv")
     cells = read(path)
-    tasks = [(label, Task(model, group, budget)) for label, model in models.items() for group in groups]
-    for label, task in tasks:
-        _check(path, cells, label, task, together)
-    for label, task in tasks:
-        for seed in range(1, seeds + 1):
-            done = {cell.distance for cell in cells if (cell.model, cell.seed) == (label, seed)}
+    tasks = [Task(label, subject.model, group, options) for label, subject in models.items() for group in groups]
+    for task in tasks:
+        _check(path, cells, task)
+    while tasks:
+        task = tasks.pop(0)  # the one before it goes, and its compiled programs with it
+        for seed in range(1, options.seeds + 1):
+            done = {cell.distance for cell in cells if (cell.model, cell.seed) == (task.label, seed)}
             if done.issuperset(task.distances):
                 continue
             found = task.accuracies(seed)
-            cells += [_cell(label, task, seed, n, accuracy) for n, accuracy in found.items()]
+            cells += [task.cell(seed, n, accuracy) for n, accuracy in found.items()]
             files.write(path, figures.to_csv(Cell._fields, cells))
-            say(f"{label}, seed {seed}: " + ", ".join(f"{accuracy:.0%} at {n}" for n, accuracy in found.items()))
-        task.__dict__.pop("practice", None)  # frees its compiled programs
+            say(f"{task.label}, seed {seed}: " + ", ".join(f"{accuracy:.0%} at {n}" for n, accuracy in found.items()))
     return cells
 
 
-def _cell(label: str, task: Task, seed: int, distance: int, accuracy: float) -> Cell:
-    return Cell(label, seed, distance, accuracy, task.parameters, " ".join(map(str, task.distances)), *task.budget)
-
-
-def _check(path: pathlib.Path, cells: Sequence[Cell], label: str, task: Task, together: bool) -> None:
+def _check(path: pathlib.Path, cells: Sequence[Cell], task: Task) -> None:
     """Raise UserError if the cells of a file are of another budget."""
-    wanted = _cell(label, task, 0, 0, 0.0)
+    wanted = task.cell(0, 0, 0.0)
     for cell in cells:
         fields = ["steps", "rows", "learning_rate"]
-        fields += ["parameters"] if cell.model == label else []
-        fields += ["trained_on"] if together or cell.distance in task.distances else []
+        fields += ["parameters"] if cell.model == task.label else []
+        fields += ["trained_on"] if not task.budget.apart or cell.distance in task.distances else []
         for field in fields:
-            if getattr(cell, field) != getattr(wanted, field):
-                raise errors.UserError(
-                    f"{path} has {cell.model} with {field.replace('_', ' ')} {getattr(cell, field)}, not {getattr(wanted, field)}, "
-                    "and one chart has one budget: give another --output, or remove that file"
-                )
+            has, needs = getattr(cell, field), getattr(wanted, field)
+            if has != needs:
+                difference = f"{cell.model} with {field.replace('_', ' ')} {has}, not {needs}"
+                raise UserError(f"{path} has {difference}: give another --output, or remove that file")
 
 
 def read(path: pathlib.Path) -> list[Cell]:
@@ -213,22 +195,13 @@ def read(path: pathlib.Path) -> list[Cell]:
         return []
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file)) or [[]]
+    if header != list(Cell._fields):
+        raise UserError(f"{path} is not a table of this probe: give another --output, or remove it")
     kinds = typing.get_type_hints(Cell).values()
-    try:
-        if header == list(Cell._fields):
-            return [Cell(*(kind(text) for kind, text in zip(kinds, row, strict=True))) for row in rows]
-    except ValueError:
-        pass
-    raise errors.UserError(f"{path} is not a table of this probe: give another --output, or remove it")
+    return [Cell(*(kind(text) for kind, text in zip(kinds, row, strict=True))) for row in rows]
 
 
-def title(cells: Sequence[Cell]) -> str:
-    """Return the chart's title, which names the kind of training."""
-    apart = all(cell.trained_on == str(cell.distance) for cell in cells)
-    return f"Recall of a word seen n steps ago, {'a model for each n' if apart else 'one model for all n'}"
-
-
-def lines(cells: Sequence[Cell]) -> dict[str, Line]:
+def lines(cells: Sequence[Cell]) -> dict[str, figures.Line]:
     """Return each model's accuracy, the mean over seeds with a band of one standard deviation, and that of guessing."""
     curves: dict[str, dict[int, dict[float, float]]] = {}
     for cell in cells:
@@ -237,12 +210,15 @@ def lines(cells: Sequence[Cell]) -> dict[str, Line]:
     return {label: figures.over_seeds(list(each.values())) for label, each in curves.items()}
 
 
-def table(cells: Sequence[Cell]) -> Table:
-    """Return accuracies in percent, one row per model."""
+def report(cells: Sequence[Cell]) -> figures.Report:
+    """Return the chart, by the suffix of its file, and a table of accuracies in percent, one row per model."""
     drawn, seeds, first = lines(cells), {cell.seed for cell in cells}, cells[0]
+    apart = all(cell.trained_on == str(cell.distance) for cell in cells)
+    title = f"Recall of a word seen n steps ago, {'a model for each n' if apart else 'one model for all n'}"
+    files = {".svg": figures.chart(drawn, title, "n", "accuracy", log_x=True)}
     distances, rows = drawn["guessing"].x, []
     for label, line in drawn.items():
         shown = {n: f"{100 * y:.0f} ± {100 * (high - y):.0f}" for n, y, high in zip(line.x, line.y, line.high, strict=True)}
         rows.append((label, *(shown.get(n, "–") for n in distances)))
     title = f"Accuracy, %, n steps after the word: {first.steps:,} steps of {first.rows} sentences for each n, {len(seeds)} seed(s)"
-    return Table(title, ("n", *(f"{n:,.0f}" for n in distances)), tuple(rows), "Mean ± standard deviation over seeds.")
+    return files, figures.Table(title, ("n", *(f"{n:,.0f}" for n in distances)), rows, "Mean ± standard deviation over seeds.")

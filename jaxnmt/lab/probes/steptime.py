@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxnmt import config as cfg
+from jaxnmt import Experiment
 from jaxnmt.data.packing import Shape, rows_for
 from jaxnmt.lab import figures
-from jaxnmt.lab.laws.practice import Practice
-from jaxnmt.lab.laws.subject import FIRST_WORD
-from jaxnmt.lab.tables import Table
-from jaxnmt.models.accounting import training_flops
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.lab.laws.subject import FIRST_WORD, Practice
+from jaxnmt.lab.options import Steptime, Subject
+from jaxnmt.models.seq2seq import build_model, training_flops
+from jaxnmt.parallel.log import say
 from jaxnmt.parallel.sharding import make_mesh, num_shards, to_mesh
 from jaxnmt.training.metrics import peak_flops
 
 VOCABULARY = 8000
 LEAST = 3  # timed steps
-X = "source and target length L, tokens"
-TITLES = {"time": "Training step, by length", "utilisation": "Utilisation in training, by length"}
-Y = {"time": "seconds a step", "utilisation": "share of the device's peak rate"}
 
 
 class Timing(NamedTuple):
@@ -37,7 +33,7 @@ class Timing(NamedTuple):
 
     Attributes:
         step_s: the median step; `low_s` and `high_s` the quartiles.
-        utilisation: floating-point operations of `models.accounting.training_flops` (without attention's own products) as a share of what
+        utilisation: floating-point operations of `models.seq2seq.training_flops` (without attention's own products) as a share of what
             the device could do in that time (`training.metrics.peak_flops`).
     """
 
@@ -52,27 +48,29 @@ class Timing(NamedTuple):
     steps: int
 
 
-def measure(models: Mapping[str, Any], lengths: Sequence[int], tokens: int, seconds: float) -> Iterator[Timing]:
+def measure(models: Mapping[str, Subject], options: Steptime) -> list[Timing]:
     """Time each model at each length, with dropout, the run's own compiled step and the default optimizer.
 
     Args:
-        models: configurations, by label.
-        tokens: target tokens of a batch, approximately.
-        seconds: how long to repeat a compiled step; at least `LEAST` times.
+        models: by label.
+        options: a compiled step is repeated at least `LEAST` times.
     """
-    for label, config in models.items():
-        model = build_model(config, VOCABULARY, VOCABULARY)
-        for length in lengths:
-            times, shape = _time(model, cfg.Experiment(model=config), length, tokens, seconds)
+    timings = []
+    for label, subject in models.items():
+        model = build_model(subject.model, VOCABULARY, VOCABULARY)
+        for length in sorted(set(options.lengths)):
+            times, shape = _time(model, Experiment(model=subject.model), length, options)
             low, middle, high = statistics.quantiles(times, n=4)
             count = shape.rows * length
             share = training_flops(model, count, count) / middle / peak_flops()
-            yield Timing(label, length, shape.rows, middle, low, high, count / middle, share, len(times))
+            timings.append(Timing(label, length, shape.rows, middle, low, high, count / middle, share, len(times)))
+            say(f"{label}, length {length}: {1000 * middle:,.1f} ms a step")
+    return timings
 
 
-def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: float) -> tuple[list[float], Shape]:
+def _time(model, experiment: Experiment, length: int, options: Steptime) -> tuple[list[float], Shape]:
     """Return the duration of each step, and the batch's shape."""
-    shape = Shape(rows_for(tokens, length, num_shards("B", make_mesh(experiment.mesh))), length, length)
+    shape = Shape(rows_for(options.tokens, length, num_shards("B", make_mesh(experiment.mesh))), length, length)
     practice = Practice(model, experiment, [shape])
     words: np.ndarray = np.random.default_rng(0).integers(FIRST_WORD, VOCABULARY, (shape.rows, length), np.int32)
     names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
@@ -85,26 +83,31 @@ def _time(model, experiment: cfg.Experiment, length: int, tokens: int, seconds: 
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - begun)
         if len(times) == 1:
-            end = time.perf_counter() + seconds
+            end = time.perf_counter() + options.run_time
     return times[1:], shape  # the first step is slower: it allocates memory
 
 
-def lines(timings: Sequence[Timing], kind: str) -> dict[str, figures.Line]:
-    """Return the curves of a chart, by model; `kind`: "time" or "utilisation". The band spans the quartiles."""
-    points: dict[str, list[tuple[float, ...]]] = {}
+def report(timings: Sequence[Timing]) -> figures.Report:
+    """Return charts and numbers, by the suffix of their files, and a table with one row per model and length.
+
+    The bands span the quartiles.
+    """
+    seconds: dict[str, list[tuple[float, ...]]] = {}
+    shares: dict[str, list[tuple[float, ...]]] = {}
+    rows = []
     for t in timings:
-        values = (t.step_s, t.low_s, t.high_s)
-        if kind == "utilisation":
-            values = (t.utilisation, t.utilisation / (t.high_s / t.step_s), t.utilisation / (t.low_s / t.step_s))
-        points.setdefault(t.model, []).append((float(t.length), *values))
-    return {model: figures.line(each) for model, each in points.items()}
-
-
-def table(timings: Sequence[Timing]) -> Table:
-    """Return one row per model and length."""
-    rows = [
-        (f"{t.model}, {t.length}", f"{t.rows}", f"{1000 * t.step_s:,.1f}", f"{t.target_tokens_per_s:,.0f}", f"{t.utilisation:.1%}")
-        for t in timings
-    ]
+        seconds.setdefault(t.model, []).append((t.length, t.step_s, t.low_s, t.high_s))
+        low, high = t.utilisation / (t.high_s / t.step_s), t.utilisation / (t.low_s / t.step_s)
+        shares.setdefault(t.model, []).append((t.length, t.utilisation, low, high))
+        rate = f"{t.target_tokens_per_s:,.0f}"
+        rows.append((f"{t.model}, {t.length}", f"{t.rows}", f"{1000 * t.step_s:,.1f}", rate, f"{t.utilisation:.1%}"))
+    files = {".csv": figures.to_csv(Timing._fields, timings)}
+    for suffix, title, y, curves in (
+        (".svg", "Training step, by length", "seconds a step", seconds),
+        ("-utilisation.svg", "Utilisation in training, by length", "share of the device's peak rate", shares),
+    ):
+        lines = {model: figures.line(points) for model, points in curves.items()}
+        files[suffix] = figures.chart(lines, title, "source and target length L, tokens", y, log_x=True)
     note = f"{jax.device_count()} {jax.devices()[0].device_kind}; medians of at least {LEAST} steps."
-    return Table("Training steps, S = T = L", ("L", "rows", "ms a step", "target tokens/s", "utilisation"), tuple(rows), note)
+    header = ("L", "rows", "ms a step", "target tokens/s", "utilisation")
+    return files, figures.Table("Training steps, S = T = L", header, rows, note)

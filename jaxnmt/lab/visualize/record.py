@@ -1,8 +1,11 @@
-"""How a model translates one sentence, as plain numbers ready for JSON: the page draws them, and users can compute with them."""
+"""How a model translates one sentence, as plain numbers ready for JSON, with which users can compute; and as a page that draws them."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +18,12 @@ from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.search import SearchOptions, beam_steps
 from jaxnmt.decoding.translator import Translator, bucket, output_limit, target_length
 from jaxnmt.errors import UserError
-from jaxnmt.lab.visualize import beam, passes, recurrence
+from jaxnmt.lab.pages import fill
+from jaxnmt.lab.visualize import passes
 from jaxnmt.run import Run
 
+TEMPLATE = Path(__file__).parent / "template"
+SCRIPTS = ("common.js", "heatmap.js", "narration.js", "player.js", "heads.js", "beam.js", "page.js")
 LIKELY = 8
 STRIP = 24
 """How many numbers of a vector are drawn."""
@@ -52,28 +58,27 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
-        nodes, finished = beam.tree(_search(translator, source, decoding))
+        nodes, finished = passes.tree(_search(translator, source, decoding))
         target = finished[0]["ids"]
-        forced = passes.teacher_forced(model, params, source, target)
     else:
         best = translator.translate([sentence], decoding)[0][0]
         target = [*best.parts[0][1], EOS]
-        forced = passes.teacher_forced(model, params, source, target)
-        nodes, finished = beam.chain(target, forced.log_p_TV[np.arange(len(target)), target], best.score)
-    recurrent = None
-    if isinstance(config, cfg.Recurrent):
-        tokens = passes.batch_of(source, target)["encoder_input_tokens"]
-        recurrent = recurrence.steps(config, model, params, tokens, len(source), target)
+    log_p_TV, attention, vectors = passes.teacher_forced(model, params, source, target)
+    if decoding.beam_size == 1:
+        nodes, finished = passes.chain(target, log_p_TV[np.arange(len(target)), target], best.score)
+    recurrent = passes.steps(config, model, params, source, target) if isinstance(config, cfg.Recurrent) else None
+    kind = {cfg.Transformer: "transformer", cfg.Recurrent: "recurrent"}.get(type(config), "other")
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if isinstance(value, str | int | float | bool)}
     found = {
         "sentence": sentence,
         "translation": tokenizer.decode_target(target),
         "score": _rounded(finished[0]["score"]),
         "log_prob": _rounded(finished[0]["log_prob"]),
-        "model": _model(config),
+        "model": {"kind": kind, "name": type(config).__name__, "settings": settings},
         "source": _side(tokenizer, source, tokenizer.source_pieces(source), tokenizer.source_words(sentence, source[:-1])),
         "target": _side(tokenizer, target, tokenizer.target_pieces(target), tokenizer.target_words(target[:-1])),
-        "attention": [_attention(each) for each in forced.attention],
-        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in vectors]} for side, name, vectors in forced.vectors],
+        "attention": [_attention(each) for each in attention],
+        "vectors": [{"side": side, "name": name, "strips": [strip(x) for x in rows]} for side, name, rows in vectors],
         "recurrent": recurrent
         and {
             "states": [strip(x) for x in recurrent.states_SD],
@@ -81,7 +86,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
             "vector": strip(recurrent.vector_D),
             "initial": strip(recurrent.initial_D),
         },
-        "steps": _steps(tokenizer, target, forced.log_p_TV, recurrent),
+        "steps": _steps(tokenizer, target, log_p_TV, recurrent),
         "beam": {
             "size": decoding.beam_size,
             "length_penalty": decoding.length_penalty,
@@ -93,7 +98,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
             ],
         },
     }
-    return found | {"alignment": _alignment(found, forced.attention)}
+    return found | {"alignment": _alignment(found, attention)}
 
 
 def strip(vector: np.ndarray) -> dict[str, Any]:
@@ -118,20 +123,12 @@ def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int
 def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
     """Yield the beams of the search that `Translator.translate` makes, with its shape."""
     length = bucket(len(source))
-    tokens: np.ndarray = np.zeros((1, length), np.int32)
-    tokens[0, : len(source)] = source
     options = SearchOptions(
         decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), translator.processors(decoding)
     )
+    batch = {"encoder_input_tokens": passes.padded(source, length)}
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
-    return beam_steps(translator.model, options, translator.params, {"encoder_input_tokens": tokens}, limits)
-
-
-def _model(config: Any) -> dict[str, Any]:
-    kind = {cfg.Transformer: "transformer", cfg.Recurrent: "recurrent"}.get(type(config), "other")
-    settings = dataclasses.asdict(config) if dataclasses.is_dataclass(config) and not isinstance(config, type) else {}
-    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float | bool)}
-    return {"kind": kind, "name": type(config).__name__, "settings": plain}
+    return beam_steps(translator.model, options, translator.params, batch, limits)
 
 
 def _side(tokenizer: Tokenizer, ids: list[int], pieces: list[str], words: tuple[list[str], list[int]]) -> dict[str, Any]:
@@ -189,7 +186,7 @@ def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict
     return {"name": name, "layer": chosen.layer, "weights": _rounded(weights_TS), "words": _rounded(words)}
 
 
-def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, recurrent: recurrence.Steps | None) -> list[dict[str, Any]]:
+def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, recurrent: passes.Steps | None) -> list[dict[str, Any]]:
     found = []
     for t, token in enumerate(target):
         likely = [int(i) for i in np.argsort(-log_p_TV[t], kind="stable")[:LIKELY] if np.isfinite(log_p_TV[t, i])]
@@ -213,3 +210,22 @@ def _rounded(x: Any, digits: int = 7) -> Any:
 def _probability(log_p: Any) -> float:
     """Return a probability, to seven significant digits."""
     return float(f"{np.exp(np.float64(log_p)):.7g}")
+
+
+def page(record: dict[str, Any]) -> str:
+    """Return the page of a record of `of_run`: one HTML file with style, script and numbers inside, which loads nothing else."""
+    text = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
+    parts = {
+        "sentence": html.escape(record["sentence"]),
+        "translation": html.escape(record["translation"]),
+        "source_lang": _lang(record["languages"][0]),
+        "target_lang": _lang(record["languages"][1]),
+        "style": text["page.css"],
+        "script": "".join(text[name] for name in SCRIPTS),
+        "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
+    }
+    return fill(text["page.html"], parts)
+
+
+def _lang(code: str) -> str:
+    return f' lang="{html.escape(code.replace("_", "-"))}"' if code else ""  # zh_Hans is zh-Hans in HTML

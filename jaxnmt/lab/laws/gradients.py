@@ -1,4 +1,4 @@
-"""Law 10: a compiled program gives the numbers that its operations give one by one, and that float64 gives.
+"""Laws 8 and 10: gradients do not depend on a model's layout, nor on the compiler.
 
 A compiler may fuse operations wrongly, and only in some programs: a gradient that is asked for alone is another program than
 the same gradient among others, and a fusion may depend on the number of rows. So each parameter's gradient is asked for alone, and
@@ -19,19 +19,66 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, distance, model_of, random_pairs
+from jaxnmt import config as cfg
+from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, close, distance, model_of, random_pairs
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loss import batch_loss
+from jaxnmt.training.state import TrainState
+from jaxnmt.training.step import accumulate_gradient
 
+PAIRS = random_pairs(7)
+SINGLE = batch_of(PAIRS, [*([i] for i in range(7)), []], 9, 8)
+PACKED = batch_of(PAIRS, [[3, 0, 5], [], [6, 1], [2, 4]], 24, 24, packed=True)
 ROWS, LENGTH = 512, 8  # 4,096 positions
 COPIES = 9  # of these rows: 36,864 positions
 BOUND = 1e-3
 """How far float32 may be off, as a share of the largest number. Rounding takes a ReLU past zero, which moves a gradient by up to 3e-4."""
 QUICKLY = {"xla_backend_optimization_level": 0}
 """What LLVM does with each fusion, in half the time; XLA fuses the same operations."""
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy: bool):
+    """Return the gradient of a batch's loss, and the loss sums."""
+    noise = DropoutKey.of(3, jnp.int32(5), jnp.arange(batch["decoder_target_tokens"].shape[0])) if noisy else None
+
+    def loss(params):
+        sums = batch_loss(model, params, batch, noise, 0.1)
+        return sums.loss, sums
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
+def scanned(subject: Subject) -> Verdict:
+    """Compare scanned with unrolled layers, with dropout."""
+    if not hasattr(subject.config, "scan_layers"):
+        return Verdict(None, f"the layers of a {subject.name} are not scanned")
+    loop = model_of(cfg.replace(subject.config, scan_layers=True))
+    found, sums = gradient_of(loop, jax.jit(stack_layers)(subject.flat_params), SINGLE, True)
+    expected = gradient_of(model_of(unscanned(subject.config)), subject.flat_params, SINGLE, True)
+    return close(distance((jax.jit(unstack_layers)(found), sums), expected))
+
+
+def packed(subject: Subject) -> Verdict:
+    """Compare several pairs in a row with one pair in a row."""
+    if not subject.packs:
+        return Verdict(None, f"a {subject.name} reads one pair a row")
+    found, expected = (gradient_of(subject.model, subject.params, batch, False) for batch in (PACKED, SINGLE))
+    return close(distance(found, expected))
+
+
+def accumulated(subject: Subject) -> Verdict:
+    """Compare a batch in two parts with the whole batch, with dropout."""
+    state = TrainState(np.int32(2), subject.params, (), None, np.float32(1), np.int32(0))
+
+    def gradient(parts: int) -> Any:
+        accumulate = functools.partial(accumulate_gradient, subject.model, cfg.Training(accumulation=parts))
+        return jax.jit(accumulate)(state, jax.tree.map(jnp.asarray, SINGLE))
+
+    return close(distance(gradient(2), gradient(1)))
 
 
 def compiled(subject: Subject, every: bool = False) -> Verdict:
@@ -46,7 +93,8 @@ def compiled(subject: Subject, every: bool = False) -> Verdict:
     """
     if wrong := compiler.miscompilations():
         return Verdict(False, f"this compiler is known to be wrong, and is: {'; '.join(wrong)}")
-    loss = _Loss(Subject(_shallow(subject.config)))
+    one_each = {name: 1 for name in ("num_encoder_layers", "num_decoder_layers") if hasattr(subject.config, name)}
+    loss = _Loss(Subject(dataclasses.replace(subject.config, **one_each)))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # that compiles while the references are computed here
         pending = [(what, pool.submit(run), expected) for what, run, expected in loss.programs(every)]
         worst = 0.0
@@ -57,11 +105,6 @@ def compiled(subject: Subject, every: bool = False) -> Verdict:
                 return Verdict(False, f"{what}: off by {far:.1g} of the largest number, at most {BOUND:g} allowed")
             worst = max(worst, far)
     return Verdict(True, f"{len(pending)} programs, off by at most {worst:.1g} of the largest number, at most {BOUND:g} allowed")
-
-
-def _shallow(config: Any) -> Any:
-    """Return a model's configuration with one encoder layer and one decoder layer."""
-    return dataclasses.replace(config, **{name: 1 for name in ("num_encoder_layers", "num_decoder_layers") if hasattr(config, name)})
 
 
 def _kind(name: str) -> str:
@@ -105,26 +148,24 @@ class _Loss:
         logits_BTV = self.model.decode(params, self.model.encode(params, batch), batch)[..., : self.model.target_vocab]
         return logits_BTV.reshape(-1, ROWS, *logits_BTV.shape[1:])
 
-    @functools.cache  # noqa: B019
-    def gradients_one_by_one(self, dropout: bool = False) -> tuple[jax.Array, Any]:
-        """Return the loss and all gradients, computed operation by operation."""
-        with jax.disable_jit():
-            return jax.device_get(self.function(dropout)(self.params, self.copies(1)))
+    def one_by_one(self, function: Callable[[Any, Any], Any]) -> Callable[[], Any]:
+        """Return a function that computes another on the batch, operation by operation, when it is first called."""
 
-    def logits_one_by_one(self) -> jax.Array:
-        """Return the logits, computed operation by operation."""
-        with jax.disable_jit():
-            return self.logits(self.params, self.copies(1))
+        @functools.cache
+        def compute():
+            with jax.disable_jit():
+                return jax.device_get(function(self.params, self.copies(1)))
+
+        return compute
 
     def programs(self, every: bool) -> Iterator[tuple[str, Callable[[], Any], Callable[[], Any]]]:
         """Yield (what it computes, a function that compiles and runs it, a function that returns what is expected)."""
         few, many = f"at {ROWS * LENGTH:,} positions", f"at {ROWS * LENGTH * COPIES:,} positions"
-        all_gradients, plain, run = "the loss and all gradients", self.gradients_one_by_one, self._compiled_quickly
-        trained = jax.jit(self.function(dropout=True))
-        yield f"{all_gradients} {many}", lambda: trained(self.params, self.copies(COPIES)), lambda: self.gradients_one_by_one(dropout=True)
-        yield f"{all_gradients} {few}", lambda: run(self.function(), 1), plain
+        all_gradients, trained, plain = "the loss and all gradients", self.function(dropout=True), self.one_by_one(self.function())
+        yield f"{all_gradients} {many}", lambda: jax.jit(trained)(self.params, self.copies(COPIES)), self.one_by_one(trained)
+        yield f"{all_gradients} {few}", lambda: self._compiled_quickly(self.function(), 1), plain
         yield f"{all_gradients} in float64 {few}", self._in_float64, plain
-        yield f"the logits {many}", lambda: run(self.logits, COPIES), self.logits_one_by_one
+        yield f"the logits {many}", lambda: self._compiled_quickly(self.logits, COPIES), self.one_by_one(self.logits)
         for name in self.names if every else {_kind(name): name for name in self.names}.values():
             copies, positions = (COPIES, many) if name.endswith("embedding/table") else (1, few)
             yield f"the gradient of {name} alone {positions}", functools.partial(self._alone, name, copies), plain

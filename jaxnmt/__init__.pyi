@@ -1,0 +1,68 @@
+"""The public names and where they are defined. Type checkers, the documentation and `__init__.py` read this file."""
+
+from jaxnmt.config import (
+    Batching,
+    Checkpoints,
+    Cleaning,
+    Data,
+    Decoding,
+    Experiment,
+    Logging,
+    Mesh,
+    Optimizer,
+    Recurrent,
+    Schedule,
+    Tokenizer,
+    Training,
+    Transformer,
+    Validation,
+    replace,
+)
+from jaxnmt.decoding.alignments import Alignment
+from jaxnmt.decoding.translator import Translation
+from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
+from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
+from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.lab.ablations.study import Budget, Study
+from jaxnmt.run import Run, load, load_config, train
+from jaxnmt.training.hooks import Hook, Profile
+
+__version__: str
+
+__all__ = [
+    "Alignment",
+    "Batching",
+    "Budget",
+    "Checkpoints",
+    "Cleaning",
+    "Data",
+    "Decoding",
+    "Diverged",
+    "Estimate",
+    "Experiment",
+    "Hook",
+    "Logging",
+    "Mesh",
+    "MetricResult",
+    "Optimizer",
+    "Profile",
+    "Recurrent",
+    "Run",
+    "Schedule",
+    "Score",
+    "Scores",
+    "Stopped",
+    "Study",
+    "TestSet",
+    "Tokenizer",
+    "Training",
+    "Transformer",
+    "Translation",
+    "Unreachable",
+    "UserError",
+    "Validation",
+    "load",
+    "load_config",
+    "replace",
+    "train",
+]
