@@ -7,7 +7,6 @@ prints it with the field's constraint. The method `problems` of a dataclass says
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -239,7 +238,7 @@ class Decoding:
     """Beam size (1: greedy)."""
     length_penalty: NonNegative[float] = 1.0
     """GNMT's alpha: scores are divided by ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
-    patience: Positive[float] = math.inf
+    patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"
     """Finish a sentence once this many times beam_size hypotheses have ended (Kasai et al. 2022; 1: as other toolkits do).
     inf: once no other hypothesis of the beam can be better."""
     max_length_ratio: NonNegative[float] = 1.5
