@@ -61,7 +61,7 @@ class Translator:
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.warn = warn
-        self.processors = functools.cache(self._make_processors)  # so that a search is compiled once
+        self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
         if self.mesh is None:
             self._search: Callable[..., Hypotheses] = StagedSearch(model)
@@ -83,6 +83,11 @@ class Translator:
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
+
+    def options(self, decoding: cfg.Decoding, source_length: int) -> SearchOptions:
+        """Return the options of a search for sentences that are padded to a source length."""
+        numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
+        return SearchOptions(decoding.beam_size, target_length(source_length, decoding), *numbers, self._processors(decoding))
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -114,10 +119,8 @@ class Translator:
             batch = {"encoder_input_tokens": tokens, "limits": limits}
             if self.mesh is not None:
                 batch = to_mesh(batch, self.mesh)
-            limits_B, room = batch.pop("limits"), target_length(tokens.shape[1], decoding)
-            numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-            options = SearchOptions(decoding.beam_size, room, *numbers, self.processors(decoding))
-            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, limits_B))
+            options = self.options(decoding, tokens.shape[1])
+            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, batch.pop("limits")))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]

@@ -15,8 +15,8 @@ from jaxnmt.data import identity
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
-from jaxnmt.decoding.search import SearchOptions, beam_steps
-from jaxnmt.decoding.translator import Translator, bucket, output_limit, target_length
+from jaxnmt.decoding.search import beam_steps
+from jaxnmt.decoding.translator import Translator, bucket, output_limit
 from jaxnmt.errors import UserError
 from jaxnmt.lab.pages import fill
 from jaxnmt.lab.visualize import passes
@@ -123,9 +123,7 @@ def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int
 def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
     """Yield the beams of the search that `Translator.translate` makes, with its shape."""
     length = bucket(len(source))
-    options = SearchOptions(
-        decoding.beam_size, target_length(length, decoding), float(decoding.length_penalty), translator.processors(decoding)
-    )
+    options = translator.options(decoding, length)
     batch = {"encoder_input_tokens": passes.padded(source, length)}
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
     return beam_steps(translator.model, options, translator.params, batch, limits)
