@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -80,8 +81,8 @@ def private_names(path):
     """What a module uses of others though its name begins with `_`; a named tuple's methods do, too, and are public."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            yield from (alias.name for alias in node.names if alias.name.startswith("_"))
-        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+            yield from (alias.name for alias in node.names if re.match("_[^_]", alias.name))
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
             if ast.unparse(node.value) not in ("self", "cls") and node.attr not in ("_fields", "_replace", "_asdict"):
                 yield ast.unparse(node)
 
