@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import sys
 
 import pytest
@@ -74,6 +75,27 @@ def test_the_laboratory_imports_public_names_from_the_package(path):
     found = {(node.module, alias.name) for node in nodes for alias in node.names if (node.module or "").startswith("jaxnmt.")}
     found -= {("jaxnmt.data.tokenizer", "Tokenizer")}  # the public one is the config's
     assert {name for _, name in found}.isdisjoint(jaxnmt.__all__)
+
+
+def private_names(path):
+    """What a module uses of others though its name begins with `_`; a named tuple's methods do, too, and are public."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names if re.match("_[^_]", alias.name))
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            if ast.unparse(node.value) not in ("self", "cls") and node.attr not in ("_fields", "_replace", "_asdict"):
+                yield ast.unparse(node)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "lab").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT / "lab")))
+def test_the_laboratory_uses_nothing_private_of_the_trainer(path):
+    assert list(private_names(path)) == []
+
+
+def test_what_is_private_is_found(tmp_path):
+    path = tmp_path / "bad.py"
+    path.write_text("from jaxnmt.run import _words, Run\nrun = Run('x')\nrun._found\nself._own\nrun.pair._replace(a=1)\n")
+    assert list(private_names(path)) == ["_words", "run._found"]
 
 
 def test_a_violation_is_found(tmp_path, monkeypatch):

@@ -123,7 +123,7 @@ class TolerantStream:
     """A text stream that never raises OSError: it calls `on_error` with the first one, and discards what is written later."""
 
     def __init__(self, stream: TextIO, on_error: Callable[[OSError], None]):
-        self._stream, self._on_error = stream, on_error
+        self._stream, self._on_error, self._failed = stream, on_error, False
 
     def write(self, text: str) -> int:
         """Write text."""
@@ -135,9 +135,12 @@ class TolerantStream:
         self._try(self._stream.flush)
 
     def _try(self, call: Callable[..., Any], *arguments: str) -> None:
+        if self._failed:
+            return
         try:
             call(*arguments)
         except OSError as error:
+            self._failed = True
             discard(self._stream)
             self._on_error(error)
 

@@ -136,32 +136,33 @@ class Seq2Seq:
         """The letters of each parameter's axes, as `parallel.axes.declared` returns them."""
         return declared(self._boxed_shapes)
 
-    def _apply(self, params, method, *args):
+    def apply(self, params, method: str, *args):
+        """Call one of the module's methods."""
         return self.module.apply({"params": params}, *args, method=method)
 
     def encode(self, params, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S)."""
-        return self._apply(params, "encode", batch, noise)
+        return self.apply(params, "encode", batch, noise)
 
     def decode(self, params, memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return float32 logits (B, T, V) of the token after each of `decoder_input_tokens` (B, T)."""
-        return self._apply(params, "decode", memory, batch, noise)
+        return self.apply(params, "decode", memory, batch, noise)
 
     def features(self, params, memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D)."""
-        return self._apply(params, "features", memory, batch, noise)
+        return self.apply(params, "features", memory, batch, noise)
 
     def output_table(self, params) -> jax.Array:
         """Return the output layer's matrix (V, D)."""
-        return self._apply(params, "output_table")
+        return self.apply(params, "output_table")
 
     def start(self, params, memory, max_length: int):
         """Return the carry before the first token; every leaf leads with one row for each sentence."""
-        return self._apply(params, "start", memory, max_length)
+        return self.apply(params, "start", memory, max_length)
 
     def step(self, params, memory, carry, token_B: jax.Array):
         """Return logits (B, V) of the next token, and the carry."""
-        return self._apply(params, "step", memory, carry, token_B)
+        return self.apply(params, "step", memory, carry, token_B)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""

@@ -133,7 +133,7 @@ def test_no_words_no_sources():
         (("a.en", "b.de"), ["no file b.de", "did you mean a.de?"]),
         (("q.tsv",), ["no file q.tsv", "p.tsv?"]),
         ((f"{'x' * 300}.en", "a.de"), ["x.en"]),
-        (("nowhere/a.en", "a.de"), ["no file nowhere/a.en", "folder"]),
+        (("nowhere/a.en", "a.de"), ["nowhere/a.en", "No such file"]),
         (("a.en", "a.de", "a.en"), ["a.en has no partner"]),
         (("a.en", "p.tsv"), ["a.en has no partner"]),
         (("a.en,a.de,a.en",), ["3 file(s)", "two are needed"]),

@@ -310,7 +310,7 @@ def test_a_given_model_is_used_and_checked(tmp_path):
         train_tokenizer(Options(model=(str(tmp_path / "foreign.model"),)), iter(()))
     with pytest.raises(UserError, match="no file"):
         train_tokenizer(Options(model=(str(tmp_path / "none.model"),)), iter(()))
-    with pytest.raises(UserError, match="names 1 file.*two files"):
+    with pytest.raises(UserError, match="names 1 file.*joint.*two"):
         validate(Experiment(tokenizer=Options(model=(model,), joint=False)))
 
 

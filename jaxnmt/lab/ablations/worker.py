@@ -214,6 +214,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
     return {
         "validation_score": sign * best[name] if best else -math.inf,
+        "best_step": best and best["step"],
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
         "seconds": sum(record["timing"]["seconds"] for record in training),

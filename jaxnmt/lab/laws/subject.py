@@ -83,8 +83,9 @@ class WithoutDropout(Seq2Seq):
     def __init__(self, model: Seq2Seq):
         super().__init__(model.module, model.target_vocab)
 
-    def _apply(self, params, method, *args):
-        return super()._apply(params, method, *(None if isinstance(x, DropoutKey) else x for x in args))
+    def apply(self, params, method: str, *args):
+        """Call one of the module's methods, without the key."""
+        return super().apply(params, method, *(None if isinstance(x, DropoutKey) else x for x in args))
 
 
 class Subject:
