@@ -7,23 +7,16 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.decoding import stages
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
-ROWS, LIMIT = 16, 13
-
-
-@pytest.fixture
-def sizes(monkeypatch):
-    """A batch of 16 shrinks to 8, and caches of 6 tokens grow to 13."""
-    monkeypatch.setattr(stages, "SMALLEST", 8)
+ROWS, LIMIT = 16, 13  # such a batch shrinks to 8 rows, and caches for 6 tokens grow to 13
 
 
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("rung", ["pre", "rotary", "bahdanau", "luong", "cho"])
-def test_stages_change_nothing(rung, beam, sizes):
+def test_stages_change_nothing(rung, beam):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, random = tiny.params_of(model, 3), np.random.default_rng(0)
     batch = {"encoder_input_tokens": random.integers(3, 9, (ROWS, 3), np.int32)}
