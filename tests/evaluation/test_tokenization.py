@@ -6,12 +6,11 @@ import pytest
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.tokenizers import tokenizer_spm
 
-from jaxnmt.cli.verbs.common import Tokenize
 from jaxnmt.data.vocabulary import stays_split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation import tokenization
 from jaxnmt.evaluation.scores import bleu, metric
-from jaxnmt.evaluation.tokenization import choose, script_of
+from jaxnmt.evaluation.tokenization import Tokenize, choose, script_of
 
 TEXT = {
     "Latin": "Ein Mann sieht zwei Hunde im Park.",
