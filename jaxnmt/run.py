@@ -414,12 +414,12 @@ def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:
     """
     from jaxnmt.data import identity
 
-    if not directory.checkpoints(run):
+    if not directory.checkpoints(run) or not (known := identity.read(run)):
         return []
     before = directory.read(run)
     changed = changed_fields(before, experiment)
     parts = [part for part in ("train", "validation") if f"data.{part}" in changed]
-    fields = identity.moved(experiment, identity.read(run), parts)
+    fields = identity.moved(experiment, known, parts)
     if "data.target_language" in changed and directory.bleu_decides(before, experiment):
         from jaxnmt.evaluation.test_sets import open_test_set
 

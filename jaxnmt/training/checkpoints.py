@@ -133,9 +133,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Return the finite validation scores that can be compared with the newest one, by step."""
         found, unnamed = {}, self._unnamed_metric()
         for step in self.steps():
-            if (self.folder / str(step) / "metrics" / _FILES["metrics"]).exists():
+            try:
                 saved = self._record(step, "metrics")
-                found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
+            except UserError as error:
+                if isinstance(error.__cause__, FileNotFoundError):  # it was not validated, or training has just removed it
+                    continue
+                raise
+            found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
         # Earlier versions wrote -inf for NaN.
         found = {step: score for step, score in found.items() if math.isfinite(score.value)}
         return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
@@ -325,18 +329,21 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _write_average(self, params: Any, record: dict[str, Any]) -> None:
         """Write an average beside the old one and rename it when it is whole; in a bucket, where no folder can be renamed, in its place."""
         place = self._average
-        new = place if files.in_bucket(place) else place.with_name("average.new")
+        new, old = (place if files.in_bucket(place) else place.with_name("average.new")), place.with_name("average.old")
         new.rmtree(missing_ok=True)
+        old.rmtree(missing_ok=True)
         try:
             with ocp.StandardCheckpointer() as writer:
                 writer.save(new / "params", params)
             files.write(new / "average.json", json.dumps(record))
             if new != place:
-                place.rmtree(missing_ok=True)
+                if place.exists():  # which takes no time, unlike removing it
+                    place.rename(old)
                 files.replace(new, place)
         finally:
             if new != place:
                 new.rmtree(missing_ok=True)
+                old.rmtree(missing_ok=True)
 
 
 def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[str, Any]:
