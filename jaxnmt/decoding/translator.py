@@ -112,8 +112,8 @@ class Translator:
             batch = {"encoder_input_tokens": tokens, "limits": limits}
             if self.mesh is not None:
                 batch = to_mesh(batch, self.mesh)
-            limits_B, room = batch.pop("limits"), target_length(tokens.shape[1], decoding)
-            options = SearchOptions(decoding.beam_size, room, float(decoding.length_penalty), self.processors(decoding))
+            limits_B, max_length = batch.pop("limits"), target_length(tokens.shape[1], decoding)
+            options = SearchOptions(decoding.beam_size, max_length, float(decoding.length_penalty), self.processors(decoding))
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, limits_B))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
