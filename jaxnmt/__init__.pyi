@@ -18,14 +18,16 @@ from jaxnmt.config import (
     Validation,
     replace,
 )
+from jaxnmt.config.files import load_config
 from jaxnmt.decoding.alignments import Alignment
 from jaxnmt.decoding.translator import Translation
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.lab.ablations.study import Budget, Study
-from jaxnmt.run import Run, load, load_config, train
+from jaxnmt.run import Run, load
 from jaxnmt.training.hooks import Hook, Profile
+from jaxnmt.training_run import train
 
 __version__: str
 

@@ -30,7 +30,7 @@ SAVED = 85
 
 
 class Stopped(Exception):
-    """Training was asked to stop, by a signal or a closed pipe; it has made at least one step since it began or resumed, and has saved.
+    """Training was stopped by a signal or a closed pipe; it has made at least one step since it began or resumed, and has saved.
 
     The same call or command resumes.
     """

@@ -1,4 +1,7 @@
-"""Imports run downwards: `cli → lab → run → evaluation → decoding → training → models → parallel → config → io`; `data, runs → config`."""
+"""Imports run downwards, and `data, runs → config`.
+
+`cli → lab → training_run → run → evaluation → decoding → training → models → parallel → config → io`
+"""
 
 import ast
 import pathlib
@@ -19,7 +22,8 @@ BELOW["training"] = BELOW["models"] | {"models", "data", "runs"}
 BELOW["decoding"] = BELOW["training"] | {"training"}  # to read checkpoints; training never imports decoding
 BELOW["evaluation"] = BELOW["decoding"] | {"decoding"}
 BELOW["run"] = BELOW["evaluation"] | {"evaluation"}  # the Python interface
-BELOW["lab"] = BELOW["run"] | {"run"}
+BELOW["training_run"] = BELOW["run"] | {"run"}
+BELOW["lab"] = BELOW["training_run"] | {"training_run"}
 BELOW["cli"] = BELOW["lab"] | {"lab"}
 
 

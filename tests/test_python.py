@@ -109,6 +109,7 @@ def test_attention_is_an_array(run):
 
 def test_scores_and_comparison_are_of_the_same_translations(run):
     scores = run.evaluate()
+    assert run.evaluate(run.test_set()).bleu == scores.bleu
     assert isinstance(scores, jaxnmt.Scores) and scores.sentences == 11 and scores.bleu == scores.metrics[0].value
     latest = jaxnmt.load(run.folder, checkpoint="latest")
     bleu, ter = run.compare(latest, metrics=("bleu", "ter"), samples=20)
@@ -241,7 +242,7 @@ def test_training_that_is_stopped_has_saved_and_raises_an_exception_of_its_own(e
         (lambda run: run.translate("a", beam_sise=2), "decoding.beam_sise; did you mean decoding.beam_size"),
         (lambda run: run.translate("a", beam_size=2.5), r"decoding\.beam_size.*2\.5"),
         (lambda run: run.translate("a", n_best=9, beam_size=2), "decoding.n_best"),
-        (lambda run: run.evaluate(data=("nowhere.en", "nowhere.de")), "nowhere.en"),
+        (lambda run: run.test_set(data=("nowhere.en", "nowhere.de")), "nowhere.en"),
         (lambda run: jaxnmt.load_config("quickstar"), "quickstart"),
         (lambda run: jaxnmt.train("transformer_smal"), "transformer_small"),
         (lambda run: jaxnmt.train("transformer_small", folder="x"), 'data=\\("a.en", "a.de"\\)'),

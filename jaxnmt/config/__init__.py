@@ -101,6 +101,8 @@ class Tokenizer:
             yield f"tokenizer.model {' '.join(self.model)} is a SentencePiece model, which tokenizer.kind words cannot use"
         if self.model and len(self.model) != 2 - self.joint:
             yield f"tokenizer.model names {len(self.model)} file(s); it takes one if tokenizer.joint is True, else two, source and target"
+        if self.kind == "words" and 0 < self.vocab_size <= 4:
+            yield f"tokenizer.vocab_size is {self.vocab_size}; it must be above 4 (the special tokens), or 0 for all words"
         if self.kind == "words" or self.model:
             return
         if self.character_coverage < 0.98:

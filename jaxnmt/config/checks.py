@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Experiment, Recurrent, Schedule
-from jaxnmt.config.fields import Constraint, OnlyFor, constraints, leaves, markers, type_constraint
+from jaxnmt.config import Experiment, Recurrent, Schedule, replace
+from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
+from jaxnmt.config.files import tupled
 from jaxnmt.errors import UserError
 
 _OURS: tuple[type, ...] = (Recurrent, *(type(section) for section in vars(Experiment()).values()))
@@ -100,3 +101,18 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield f"schedule.warmup_steps {schedule.warmup_steps} leaves no step for schedule.name {name}: training.steps is {training.steps}"
     if name == "plateau" and experiment.validation.every == 0:
         yield "schedule.name plateau needs validations: validation.every is 0"
+
+
+def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:
+    """Return an experiment with other values of some fields, given by their dotted names; a list counts as a tuple.
+
+    Raises:
+        UserError: a field does not exist, or its value is invalid.
+    """
+    known = {name for name, _, _ in leaves(experiment)}
+    for name in settings:
+        if name not in known:
+            raise UserError(f"there is no setting {name}{did_you_mean(name, known)}")
+    experiment = replace(experiment, **{name: tupled(value) for name, value in settings.items()})
+    validate(experiment)
+    return experiment

@@ -193,6 +193,6 @@ class BatchPlan:
         """Return the windows' ends that the file knows; [] if it is missing, unreadable or of another plan."""
         try:
             kept = json.loads(file.read_text())
-        except (OSError, ValueError):
+            return kept["ends"] if kept["key"] == self._key else []
+        except (OSError, ValueError, KeyError, TypeError):
             return []
-        return kept["ends"] if kept["key"] == self._key else []

@@ -142,7 +142,9 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
     builder = make()
     try:
         return Dataset(word, sides, builder, split, cache)
-    except (ValueError, KeyError, NotImplementedError) as error:
+    except NotImplementedError as error:
+        raise UserError(f"{where} was prepared in a format that needs TensorFlow: delete {builder.data_path} and try again") from error
+    except (ValueError, KeyError) as error:
         splits = ", ".join([*builder.info.splits, "slices such as train[:90%]"])
         raise UserError(f"{where} cannot be read: {first_line(error)} (there are {splits})") from error
 

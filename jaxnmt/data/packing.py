@@ -144,24 +144,24 @@ def even(rows: np.ndarray, limit: int) -> list[np.ndarray]:
 
 
 class _Bins:
-    """Open rows by the room left on each side. Rows that hold the same lengths are one entry with a count."""
+    """Open rows by the space left on each side. Rows that hold the same lengths are one entry with a count."""
 
     def __init__(self, limit: int):
         self.limit = limit
-        self.masks = [0] * (limit + 1)  # masks[source room]: bit t set where rows with target room t are open
-        self.cells: dict[tuple[int, int], list[tuple[int, int]]] = {}  # room -> [(pattern, rows)]
+        self.masks = [0] * (limit + 1)  # masks[source space]: bit t set where rows with target space t are open
+        self.cells: dict[tuple[int, int], list[tuple[int, int]]] = {}  # space -> [(pattern, rows)]
 
-    def add(self, room: tuple[int, int], pattern: int, rows: int) -> None:
-        self.cells.setdefault(room, []).append((pattern, rows))
-        self.masks[room[0]] |= 1 << room[1]
+    def add(self, space: tuple[int, int], pattern: int, rows: int) -> None:
+        self.cells.setdefault(space, []).append((pattern, rows))
+        self.masks[space[0]] |= 1 << space[1]
 
     def take(self, source: int, target: int, most: int) -> tuple[tuple[int, int], int, int] | None:
-        """Remove up to `most` equal rows that have room for (source, target), with the least room to spare.
+        """Remove up to `most` equal rows that have space for (source, target), with the least space to spare.
 
         Returns:
-            (room, pattern, rows), or None if no open row has room.
+            (space, pattern, rows), or None if no open row has space.
         """
-        best, room = 2 * self.limit + 1, None
+        best, space = 2 * self.limit + 1, None
         for left in range(source, self.limit + 1):
             if left - source >= best:
                 break
@@ -169,17 +169,17 @@ class _Bins:
             if mask:
                 spare = left - source + (mask & -mask).bit_length() - 1
                 if spare < best:
-                    best, room = spare, (left, target + spare - left + source)
-        if room is None:
+                    best, space = spare, (left, target + spare - left + source)
+        if space is None:
             return None
-        entries = self.cells[room]
+        entries = self.cells[space]
         pattern, rows = entries.pop()
         taken = min(rows, most)
         if rows > taken:
             entries.append((pattern, rows - taken))
         if not entries:
-            self.masks[room[0]] &= ~(1 << room[1])
-        return room, pattern, taken
+            self.masks[space[0]] &= ~(1 << space[1])
+        return space, pattern, taken
 
 
 def pack(source: np.ndarray, target: np.ndarray, limit: int) -> np.ndarray:
@@ -204,14 +204,14 @@ def pack(source: np.ndarray, target: np.ndarray, limit: int) -> np.ndarray:
             found = bins.take(s, t, left)
             if found is None:  # open new rows: as many of this kind in each as fit
                 copies = min(limit // s, limit // t, left)
-                (room_s, room_t), pattern, rows = (limit, limit), 0, left // copies
+                (space_s, space_t), pattern, rows = (limit, limit), 0, left // copies
             else:
-                (room_s, room_t), pattern, rows = found
-                copies = min(room_s // s, room_t // t, left // rows)
+                (space_s, space_t), pattern, rows = found
+                copies = min(space_s // s, space_t // t, left // rows)
             for _ in range(copies):
                 parents.append((pattern, kind))
                 pattern = len(parents) - 1
-            bins.add((room_s - s * copies, room_t - t * copies), pattern, rows)
+            bins.add((space_s - s * copies, space_t - t * copies), pattern, rows)
             left -= rows * copies
     return _expand(code, types, parents, [entry for entries in bins.cells.values() for entry in entries])
 

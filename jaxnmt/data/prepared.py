@@ -20,8 +20,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -127,14 +128,15 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
         key = _key(data, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out)
         recipe = shards.Recipe(tokenizer, data.cleaning, data.max_length, held_out, min(1.0, 8 * held_out / sum(map(len, sources))))
-        made = cache / key / "meta.json"
-        if not made.exists():
+        opened = _open(cache / key, sources, recipe.dtype)
+        if opened is None:
             with files.lock(cache / f"{key}.lock", say, WAITING):
                 # Another process may have made it meanwhile.
-                if not made.exists():
+                if _open(cache / key, sources, recipe.dtype) is None:
                     _make(cache / key, sources, recipe, data.workers, say)
-        corpora = [_open(cache / key, number, source.name, recipe.dtype) for number, source in enumerate(sources)]
-        meta = json.loads(made.read_bytes())
+            opened = _open(cache / key, sources, recipe.dtype)
+        assert opened is not None
+        corpora, meta = opened
     if not is_given:
         tokenizer.save(folder)
     languages = languages_of(data, [*validation, *sources])
@@ -231,13 +233,24 @@ def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tu
                 yield cleaned
 
 
-def _open(folder: Path, number: int, name: str, dtype: type) -> Corpus:
-    def read(file: str, dtype: type) -> np.ndarray:
-        # Slices of a memmap are ten times slower.
-        return np.memmap(folder / f"{number}.{file}", dtype, "r").view(np.ndarray)
+def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Corpus], dict[str, Any]] | None:
+    """Return the corpora of a cache folder and its `meta.json`; None if files are missing or cut off, as on a cleaned scratch disk."""
 
-    source, target = (Side(read(f"{side}.ids", dtype), read(f"{side}.offsets", np.int64)) for side in shards.SIDES)
-    return Corpus(source, target, name)
+    def mapped(file: str, dtype: type) -> np.ndarray:
+        # Slices of a memmap are ten times slower.
+        return np.memmap(folder / file, dtype, "r").view(np.ndarray)
+
+    def side(name: str) -> Side:
+        found = Side(mapped(f"{name}.ids", dtype), mapped(f"{name}.offsets", np.int64))
+        if found.offsets[-1] != len(found.ids):
+            raise ValueError(f"{folder}: {name} was cut off")
+        return found
+
+    try:
+        meta = json.loads((folder / "meta.json").read_bytes())
+        return [Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name) for i, source in enumerate(sources)], meta
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, workers: int, say: Say) -> None:

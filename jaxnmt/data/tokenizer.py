@@ -124,7 +124,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         description = _description(folder)
         vocabularies = [_load_vocabulary(folder / name, description["joiner"]) for name in description["files"]]
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"the tokenizer in {folder} is incomplete or damaged ({error}): restore the folder, or remove it to train the tokenizer again"
         ) from error
@@ -151,6 +151,8 @@ def normalization_of(options: config.Tokenizer, folder: Path) -> str:
         return _description(folder)["normalization"]
     except FileNotFoundError:
         return options.normalization
+    except (ValueError, TypeError):
+        return load_tokenizer(folder).normalization  # which reports the damage
 
 
 def readable(text: str, joiner: str, normalization: str) -> str:

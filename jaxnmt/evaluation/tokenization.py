@@ -44,13 +44,13 @@ _ENOUGH = 0.2  # a script without spaces decides from this share of letters on: 
 _JAPANESE = 0.1  # text is Japanese from this share of kana among kana and Han on
 
 
-def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization:
+def choose(language: str, lines: Sequence[str], named: str = "") -> Tokenization:
     """Choose a tokenizer by the script of the text; if several languages share the script, or there are no letters, by the language code.
 
     Args:
         language: code of the text's language, "" if unknown.
         lines: the text to split, such as the references.
-        asked: the tokenizer that the user chose, "" if none.
+        named: the tokenizer that the user chose, "" if none.
 
     Raises:
         UserError: sacreBLEU does not have this tokenizer, or it is not installed.
@@ -58,8 +58,8 @@ def choose(language: str, lines: Sequence[str], asked: str = "") -> Tokenization
     script, notes = script_of(lines), []
     spaceless = script in _BY_SCRIPT and script != "Hangul"
     others = f"{script} script has no spaces between words: TER and chrF++'s word n-grams treat text between spaces as a word" * spaceless
-    if asked:
-        return Tokenization(_available(asked), other_metrics=others if asked != "none" else "")
+    if named:
+        return Tokenization(_available(named), other_metrics=others if named != "none" else "")
     by_code = _BY_CODE.get(base(language), _SPACED)
     shared = not script or (script == "Han" and by_code in _MECAB)  # Japanese and Korean are written in Han too
     name = wanted = by_code if shared else _BY_SCRIPT.get(script, _SPACED)

@@ -27,7 +27,7 @@ def kept(run: Path, found: Found, sources: Sequence[str], decoding: Decoding, tr
     ingredients = [__version__, found.name, found.checksum, settings, *sources]
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
     file = run / "translations" / f"{key}.json"
-    with contextlib.suppress(OSError, ValueError):  # missing or damaged
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged
         lines = json.loads(file.read_text(encoding="utf-8"))["translations"]
         say(f"{run}: translations of {found.name} found in {file}")
         return lines

@@ -21,7 +21,7 @@ def to_path(name: str | os.PathLike[str]) -> pathlib.Path:
     if isinstance(name, pathlib.PurePath):
         return name  # type: ignore[return-value]
     if not in_bucket(name):
-        return pathlib.Path(name).expanduser()
+        return pathlib.Path(os.path.expanduser(name))
     from jaxnmt.io.literal_paths import LiteralPath  # etils takes a quarter of a second to import
 
     return LiteralPath(name)  # type: ignore[return-value]

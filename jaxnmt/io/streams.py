@@ -55,7 +55,8 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     unfinished: list[bytes] = []  # blocks of a line whose end has not arrived; joined once, when it has
     deadline = 0.0
-    while block := file.read1():  # at most one read of the pipe, and nothing stays in Python's buffer, which `select` does not see
+    block = file.read1()  # at most one read of the pipe, and nothing stays in Python's buffer, which `select` does not see
+    while block:
         if not lines:
             deadline = time.monotonic() + GATHER
         first, *others = block.split(b"\n")
@@ -67,6 +68,8 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
         while len(lines) >= size or (lines and not select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]):
             yield lines[:size]
             lines, deadline = lines[size:], time.monotonic() + GATHER
+        select.select([file], [], [])  # a pipe that does not block has nothing to read before its end, too
+        block = file.read1()
     if last := b"".join(unfinished):
         lines.append(last)
     if lines:

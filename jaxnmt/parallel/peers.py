@@ -197,10 +197,11 @@ def _give_up(peers: Peers) -> None:
     found = f"process 0 at {peers.address or 'an unknown address'} cannot be reached, or waits for others"
     if peers.index == 0 and peers.count:
         found = f"not all of the {peers.count - 1} others have connected to process 0 at {peers.address}"
-    _say(
-        f"error: {peers.prefix}{found} after {WAIT_SECONDS / 60:g} min: "
-        "see whether all have started and reach that port, then start all again"
-    )
+    with contextlib.suppress(OSError):  # stderr is closed
+        _say(
+            f"error: {peers.prefix}{found} after {WAIT_SECONDS / 60:g} min: "
+            "see whether all have started and reach that port, then start all again"
+        )
     os._exit(Unreachable.status)
 
 

@@ -191,9 +191,9 @@ def _remove_traces(run: pathlib.Path) -> None:
 def _refuse_something_else(run: pathlib.Path) -> None:
     if run.is_file():
         raise UserError(f"{run} is a file; --run takes a folder")
-    ours = (LOCK, f".{CONFIG}.")  # the second is what `start` leaves if it is killed
     found = run.iterdir() if run.is_dir() and not (run / CONFIG).is_file() else ()
-    if any(not path.name.startswith(ours) and not is_log(path) for path in found):
+    killed = f".{CONFIG}."  # what `start` leaves
+    if any(path.name != LOCK and not path.name.startswith(killed) and not is_log(path) for path in found):
         raise UserError(f"{run} is neither empty nor a run (it has no {CONFIG}); choose another folder with --run")
 
 

@@ -9,20 +9,12 @@ checkpoint after it has read a newer one back.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import contextlib
 import dataclasses
-import errno
-import functools
 import json
-import logging
 import math
-import os
-import re
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,9 +33,9 @@ from jaxnmt.parallel import distributed
 from jaxnmt.runs import directory
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import TrainState, checksum
+from jaxnmt.training.storage import remove, with_orbax
 
 _FILES = {"progress": "metadata", "metrics": "metrics"}  # as Orbax names them
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 class Found(NamedTuple):
@@ -58,29 +50,6 @@ class Found(NamedTuple):
     name: str
     which: int | str
     checksum: int | None
-
-
-def _with_orbax(method: Callable) -> Callable:
-    """Let a method of `Checkpoints` call Orbax without side effects on the process, and name the disk if it is full.
-
-    Orbax's log lines are dropped: what fails is raised. If this thread runs an event loop, as a notebook's does, the method runs in another
-    one: there Orbax would need nest_asyncio, which changes asyncio for the whole process.
-    """
-
-    @functools.wraps(method)
-    def call(self: Checkpoints, *args: Any) -> Any:
-        not_orbax = lambda record: "orbax" not in record.pathname  # noqa: E731
-        logger = logging.getLogger("absl")
-        logger.addFilter(not_orbax)
-        try:
-            with disk_errors(self._run), concurrent.futures.ThreadPoolExecutor(1) as pool:
-                if asyncio._get_running_loop() is None:
-                    return method(self, *args)
-                return pool.submit(method, self, *args).result()
-        finally:
-            logger.removeFilter(not_orbax)
-
-    return call
 
 
 class Checkpoints(contextlib.AbstractContextManager):
@@ -103,7 +72,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             self.scores()  # reports damage in our words before Orbax reads them
             self._manager = self._open()
 
-    @_with_orbax
+    @with_orbax
     def _open(self) -> ocp.CheckpointManager:
         # Without best_fn no metrics are saved.
         options = ocp.CheckpointManagerOptions(cleanup_tmp_directories=True, best_fn=lambda metrics: metrics["score"])
@@ -133,9 +102,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Return the finite validation scores that can be compared with the newest one, by step."""
         found, unnamed = {}, self._unnamed_metric()
         for step in self.steps():
-            if (self.folder / str(step) / "metrics" / _FILES["metrics"]).exists():
+            try:
                 saved = self._record(step, "metrics")
-                found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
+            except UserError as error:
+                if isinstance(error.__cause__, FileNotFoundError):  # it was not validated, or training has just removed it
+                    continue
+                raise
+            found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
         # Earlier versions wrote -inf for NaN.
         found = {step: score for step, score in found.items() if math.isfinite(score.value)}
         return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
@@ -167,7 +140,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     # ---- reading
 
-    @_with_orbax
+    @with_orbax
     def params(self, found: Found, like: Any) -> Any:
         """Return the parameters that decoding uses: the EMA if the run keeps one.
 
@@ -183,7 +156,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
         return optax.tree.cast_like(self._read(self.folder / str(found.which) / item, saved, found.checksum), like)
 
-    @_with_orbax
+    @with_orbax
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Progress]:
         """Return the training state (layers unstacked) and the progress of a step; `like`: ShapeDtypeStructs of the state."""
         sums = self._sums(step)
@@ -233,7 +206,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     # ---- writing
 
-    @_with_orbax
+    @with_orbax
     def save(self, state: TrainState, progress: Progress, score: Score | None) -> None:
         """Wait for the last save, then start to write a checkpoint in the background. The layers of `state` are unstacked."""
         self.wait()
@@ -249,7 +222,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             raise UserError(f"{self._run} has a checkpoint after step {step}: another process trains it, or its folder was changed")
         self._unproven = step, {name: _shapes(item) for name, item in items.items()}
 
-    @_with_orbax
+    @with_orbax
     def wait(self) -> None:
         """Wait until the last save is on disk, read it back, then remove the checkpoints that are no longer kept."""
         self._manager.wait_until_finished()
@@ -261,7 +234,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 self._prove(step, shapes)
                 self._remove_old()
 
-    @_with_orbax
+    @with_orbax
     def close(self) -> None:
         """Finish the last save, as `wait` does, and close the files."""
         self.wait()
@@ -299,11 +272,11 @@ class Checkpoints(contextlib.AbstractContextManager):
         best = self._ranked()[: self._keep.keep_best]
         for step in self.steps()[: -self._keep.keep_latest]:
             if step not in best:
-                _remove(self.folder / str(step))
+                remove(self.folder / str(step))
 
     # ---- the average
 
-    @_with_orbax
+    @with_orbax
     def average(self, last: int, like: Any) -> list[int]:
         """Write the mean of the parameters that decoding uses, summed in float64. Returns the steps that went in.
 
@@ -325,18 +298,21 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _write_average(self, params: Any, record: dict[str, Any]) -> None:
         """Write an average beside the old one and rename it when it is whole; in a bucket, where no folder can be renamed, in its place."""
         place = self._average
-        new = place if files.in_bucket(place) else place.with_name("average.new")
+        new, old = (place if files.in_bucket(place) else place.with_name("average.new")), place.with_name("average.old")
         new.rmtree(missing_ok=True)
+        old.rmtree(missing_ok=True)
         try:
             with ocp.StandardCheckpointer() as writer:
                 writer.save(new / "params", params)
             files.write(new / "average.json", json.dumps(record))
             if new != place:
-                place.rmtree(missing_ok=True)
+                if place.exists():  # which takes no time, unlike removing it
+                    place.rename(old)
                 files.replace(new, place)
         finally:
             if new != place:
                 new.rmtree(missing_ok=True)
+                old.rmtree(missing_ok=True)
 
 
 def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[str, Any]:
@@ -360,29 +336,3 @@ def _shapes(tree: Any) -> dict[Any, Any]:
     """Return shape and dtype of each array of a tree, or of its metadata on disk."""
     leaves = orbax_tree.to_flat_dict(tree).items()
     return {path: (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves if hasattr(leaf, "shape")}
-
-
-def _remove(place: LiteralPath) -> None:
-    """Remove a checkpoint so that no part of it passes for a whole one. If this process is killed, the next session removes the rest."""
-    if files.in_bucket(place):
-        (place / directory.COMMITTED).unlink()
-    else:
-        place = place.rename(place.with_name(f"{place.name}{ocp.utils.TMP_DIR_SUFFIX}removed"))
-    with contextlib.suppress(OSError):  # an NFS server may hold a file back
-        place.rmtree()
-
-
-@contextlib.contextmanager
-def disk_errors(run: Path) -> Iterator[None]:
-    """Raise UserError for a full or read-only disk. TensorStore hides the system's error number in a ValueError's text."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        hidden = re.search(r"os_error_code='(\d+)'", str(error))
-        number = int(hidden[1]) if hidden else getattr(error, "errno", None)
-        if number not in _DISK:
-            raise
-        raise UserError(
-            f"{getattr(error, 'filename', None) or run} cannot be written ({os.strerror(number)}): free or repair the disk, "
-            f"then `jaxnmt resume {run}` resumes from the last complete checkpoint"
-        ) from error

@@ -20,7 +20,7 @@ from jaxnmt.data.prepared import prepare
 from jaxnmt.models.seq2seq import build_model, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
-from jaxnmt.training.checkpoints import Checkpoints, disk_errors
+from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
 from jaxnmt.training.metrics import MetricsLog
@@ -28,6 +28,7 @@ from jaxnmt.training.progress import Clock, Progress, Score
 from jaxnmt.training.signals import Signals
 from jaxnmt.training.state import TrainState, shardings_of
 from jaxnmt.training.step import TrainPrograms, evaluation_program
+from jaxnmt.training.storage import disk_errors
 
 
 def train(

@@ -362,14 +362,15 @@ def test_a_second_call_reads_no_tokens_anew(experiment, tmp_path, monkeypatch):
     assert load_tokenizer(tmp_path / "other run").fingerprint() == first.tokenizer.fingerprint()
 
 
-def test_an_emptied_cache_is_made_again(experiment, tmp_path):
-    """As a cluster leaves it that deletes files by their age."""
+def test_a_damaged_cache_is_made_again(experiment, tmp_path):
+    """As a cluster leaves it that deletes files by their age, or a copy that was cut off."""
     folder = tmp_path / "cache" / key(prepare(experiment, tmp_path / "t", SILENT))
     before = files(folder)
-    for path in folder.iterdir():
-        path.unlink()
-    prepare(experiment, tmp_path / "t", SILENT)
-    assert files(folder) == before
+    for name in before:
+        for damage in (pathlib.Path.unlink, lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 16 * 8])):
+            damage(folder / name)
+            prepare(experiment, tmp_path / "t", SILENT)
+            assert files(folder) == before
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_believed(experiment, tmp_path, monkeypatch):

@@ -35,6 +35,21 @@ def test_a_line_of_a_pipe_is_not_kept_waiting_for_the_next(pipe):
     assert list(lines) == [["no line end"]]
 
 
+def test_a_pipe_that_does_not_block_is_read_to_its_end(pipe):
+    """A parent may have left it so; without data it looks like the end."""
+    os.set_blocking(sys.stdin.fileno(), False)
+
+    def bring():
+        for line in (b"two\n", b"three\n"):
+            time.sleep(0.3)
+            os.write(pipe, line)
+        os.close(pipe)
+
+    os.write(pipe, b"one\n")
+    threading.Thread(target=bring).start()
+    assert sum(streams.line_batches("", 1000), []) == ["one", "two", "three"]
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.002])
 def test_however_a_pipe_brings_its_lines_they_are_the_files(pipe, tmp_path, monkeypatch, pause):
     monkeypatch.setattr(streams, "GATHER", 0.001)

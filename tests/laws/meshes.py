@@ -28,7 +28,7 @@ from jaxnmt.evaluation.validation import ValidationTranslator
 from jaxnmt.lab.laws.subject import Practice, Subject, batch_of_step
 from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.models.seq2seq import build_model
-from jaxnmt.parallel.sharding import make_mesh, param_shardings
+from jaxnmt.parallel.sharding import make_mesh, param_shardings, to_mesh
 
 STEPS = 3
 MESHES = {
@@ -101,8 +101,8 @@ def largest_exchange(name: str) -> tuple[int, int]:
     translator = translator_of(name, Mesh(data=8))
     rows, beams, length = 16, 3, 10
     options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
-    arrays = translator._laid_out(tokens, np.full(rows, length, np.int32))
-    text = translator._search.lower(options, translator.params, *arrays).compile().as_text()
+    arrays = to_mesh({"encoder_input_tokens": tokens, "limits": np.full(rows, length, np.int32)}, translator.mesh)
+    text = translator._search.lower(options, translator.params, arrays, arrays.pop("limits")).compile().as_text()
     exchanged = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
     shapes = [shape for results in exchanged for shape in re.findall(r"\w\[([\d,]*)\]", results)]
     return max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), rows * beams * length

@@ -15,8 +15,9 @@ from jaxnmt.config import Model, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.lab.options import Compare
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint, trainable
+from jaxnmt.run import Checkpoint
 from jaxnmt.runs import directory
+from jaxnmt.training_run import trainable
 
 PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 

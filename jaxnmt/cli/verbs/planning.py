@@ -13,7 +13,7 @@ from jaxnmt.config import Experiment
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.log import say
-from jaxnmt.run import run_folder
+from jaxnmt.training_run import run_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ from jaxnmt.evaluation.tokenization import Tokenize
 from jaxnmt.io import streams
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint, Run, begun, run_folder, train_folder, trainable
+from jaxnmt.run import Checkpoint, Run
 from jaxnmt.runs import directory
+from jaxnmt.training_run import begun, run_folder, train_folder, trainable
 
 if TYPE_CHECKING:
     from jaxnmt.training.hooks import Hook

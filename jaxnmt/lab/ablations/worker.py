@@ -169,7 +169,11 @@ def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
 def _train_and_score(experiment: Experiment, folder: pathlib.Path, is_trial: bool, claim: IO[str]) -> dict[str, Any] | None:
     """Return a job's result, or None if a subprocess ended with an error. A trial is not scored on the test sentences."""
     run = folder / "run"
-    run_directory.start(run, experiment)
+    try:
+        run_directory.start(run, experiment)
+    except UserError as error:
+        (folder / "log.txt").write_text(f"error: {error}\n", encoding="utf-8")
+        return None
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         status = _jaxnmt(["resume", str(run), "--trust"], log, log, claim)  # `start` wrote the code that this executes
         if status == Diverged.status and is_trial:

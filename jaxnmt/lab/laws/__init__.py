@@ -48,7 +48,7 @@ def ask(law: str, subject: Subject) -> Verdict:
     """Test one law. It fails if the module raises an error.
 
     Raises:
-        UserError: the model cannot be built, or there is no room for a checkpoint.
+        UserError: the model cannot be built, or the disk has no space for a checkpoint.
     """
     try:
         with jax.default_matmul_precision("float32"):

@@ -124,14 +124,16 @@ def devices(subject: Subject) -> Verdict:
     """Compare the loss of each of a few steps with dropout, on eight devices and on one; then the loss with the checkpoint of the eight."""
     practice = Practice(subject.model, subject.experiment)
     with tempfile.TemporaryDirectory(prefix="jaxnmt-laws-") as name:
-        told = _on_eight(subject, Path(name))
+        theirs = _on_eight(subject, Path(name))
         state = restore(subject, practice, Path(name), DEVICE_STEPS)
     _, losses = practice.run(practice.fresh(), map(batch_of_step, range(DEVICE_STEPS)))
-    apart = np.abs(np.subtract(told["losses"], losses)).max()
-    restored = abs(told["evaluation"] - _evaluation(subject, practice, state))
+    apart = np.abs(np.subtract(theirs["losses"], losses)).max()
+    restored = abs(theirs["evaluation"] - _evaluation(subject, practice, state))
     if not restored <= 1e-5:
-        return Verdict(False, f"the checkpoint of {told['mesh']} devices, restored on {practice.mesh.size}, has a loss {restored:.1g} away")
-    return close(apart, 1e-4, f"{told['mesh']} devices, their checkpoint restored here, largest difference of a loss")
+        return Verdict(
+            False, f"the checkpoint of {theirs['mesh']} devices, restored on {practice.mesh.size}, has a loss {restored:.1g} away"
+        )
+    return close(apart, 1e-4, f"{theirs['mesh']} devices, restored here, largest difference of a loss")
 
 
 def _on_eight(subject: Subject, folder: Path) -> dict:
@@ -143,11 +145,11 @@ def _on_eight(subject: Subject, folder: Path) -> dict:
     done = subprocess.run([sys.executable, "-P", "-c", code, str(folder)], env=environment, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"on {DEVICES} devices: {(done.stderr.strip() or 'it ended without a message').splitlines()[-1]}")
-    return json.loads((folder / "told.json").read_text())
+    return json.loads((folder / "result.json").read_text())
 
 
 def worker(folder: str) -> None:
-    """Train on all devices of this process; write a checkpoint and `told.json` into a folder that holds `config.json`."""
+    """Train on all devices of this process; write a checkpoint and `result.json` into a folder that holds `config.json`."""
     run = Path(folder)
     with model_code.all_trusted():  # the parent has written it
         experiment = read_config(run / "config.json")
@@ -159,7 +161,7 @@ def worker(folder: str) -> None:
     state, losses = practice.run(practice.fresh(), map(batch_of_step, range(DEVICE_STEPS)))
     save(subject, state, run)
     named = " x ".join(str(n) for n in practice.mesh.devices.shape if n > 1)
-    (run / "told.json").write_text(json.dumps({"losses": losses, "evaluation": _evaluation(subject, practice, state), "mesh": named}))
+    (run / "result.json").write_text(json.dumps({"losses": losses, "evaluation": _evaluation(subject, practice, state), "mesh": named}))
 
 
 def _evaluation(subject: Subject, practice: Practice, state: TrainState) -> float:
@@ -199,9 +201,9 @@ def reversal(subject: Subject) -> Verdict:
 
 
 def _learn(
-    subject: Subject, shape: Shape, asked: list[Pair], draw: Callable[[], list[Pair]], every: int, most: int, needed: float
+    subject: Subject, shape: Shape, tested: list[Pair], draw: Callable[[], list[Pair]], every: int, most: int, needed: float
 ) -> Verdict:
-    """Train on batches of drawn pairs until the share `needed` of the pairs `asked` is translated to the letter.
+    """Train on batches of drawn pairs until the share `needed` of the pairs `tested` is translated to the letter.
 
     Args:
         every, most: steps between translations, and in all at each learning rate.
@@ -214,7 +216,7 @@ def _learn(
     practice = Practice(subjects.WithoutDropout(subject.model), cfg.replace(subject.experiment, **changes), [shape])
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(1, shape.target + 2)))
     limits: np.ndarray = np.full(shape.rows, shape.target + 2, np.int32)
-    sources = {"encoder_input_tokens": batch(asked)["encoder_input_tokens"]}
+    sources = {"encoder_input_tokens": batch(tested)["encoder_input_tokens"]}
     best = 0.0
     for rate in RATES:
         state = practice.fresh(rate)
@@ -223,7 +225,7 @@ def _learn(
             params = jax.jit(unstack_layers)(state.params) if is_scanned(subject.config) else state.params
             tokens = np.asarray(find(params, sources, limits).tokens_BWT[:, 0])
             words = [[int(token) for token in row if token not in (PAD, EOS)] for row in tokens]
-            right = float(np.mean([found == target for found, (_, target) in zip(words, asked, strict=True)]))
+            right = float(np.mean([found == target for found, (_, target) in zip(words, tested, strict=True)]))
             best = max(best, right)
             if right >= needed:
                 return Verdict(True, f"{right:.0%} right after {step} steps at learning rate {rate:g}")
