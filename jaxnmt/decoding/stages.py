@@ -1,6 +1,8 @@
-"""A search in stages, on one device: sentences that are finished leave the batch, and the decoder's caches grow as they fill.
+"""A search on one device, in two programs: whole batches until few sentences are open, and then these alone.
 
-Both happen between compiled loops, at two sizes each, so that few programs are compiled. No sentence's translation depends on it.
+A step costs what its rows cost, finished or not, and as many copies as the decoder's caches have places. So the first program stops when a
+quarter of the sentences are open, or when its caches, which have room for the usual translation, are full. The second goes on with the open
+ones, a quarter of the batch at a time, and has room for the longest translation. No sentence's translation depends on it.
 """
 
 from __future__ import annotations
@@ -10,55 +12,51 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, advance, begin, lengthen, select
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
-FEWER = 4
-"""A batch shrinks to this fraction of its rows, once it has no more open sentences."""
-SMALLEST = 8
-"""Rows below which a batch does not shrink: a step of fewer takes as long."""
+FEWEST = 16
+"""Rows of the second program at least; a smaller batch is searched whole until its caches are full."""
+USUAL = 8
+"""How many tokens longer than its padded source a translation may be before it needs the second program."""
 
 
 class StagedSearch:
     """`search.search` for one model on one device."""
 
     def __init__(self, model: Seq2Seq) -> None:
-        self._begin = jax.jit(functools.partial(begin, model))
-        self._advance = jax.jit(functools.partial(advance, model))
-        self._lengthen = jax.jit(functools.partial(lengthen, model))
-        self._select = jax.jit(_select, static_argnums=3)
+        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "usual"))
+        self._rest = jax.jit(functools.partial(_rest, model))
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
-        B, W = len(limits_B), options.beam_size
-        fewer, longest = max(SMALLEST, B // FEWER), options.max_length
-        found = Hypotheses(np.zeros((B, W, longest), np.int32), *np.zeros((2, B, W), np.float32))
-        # Most translations are shorter than twice their source. The others get room for the longest at once.
-        options = dataclasses.replace(options, max_length=min(longest, 2 * batch["encoder_input_tokens"].shape[1]))
-        memory, beams = self._begin(options, params, batch, limits_B)
-        rows = np.arange(B)  # the sentence of each row; -1: none
-        while True:
-            size = len(rows)
-            beams = self._advance(options, params, memory, limits_B, beams, at_most=fewer if size > fewer else 0)
-            done, open_B, t = jax.device_get((beams.done, beams.open_B, beams.t))
-            closed_B = ~open_B & (rows >= 0)
-            found.tokens_BWT[rows[closed_B], :, : options.max_length] = done.tokens_BWT[closed_B]
-            found.scores_BW[rows[closed_B]] = done.scores_BW[closed_B]
-            found.log_probs_BW[rows[closed_B]] = done.log_probs_BW[closed_B]
-            rows = np.where(open_B, rows, -1)
-            if not open_B.any():
-                return found
-            still = np.flatnonzero(open_B)
-            if len(still) <= fewer < size:
-                keep = np.concatenate([still, np.flatnonzero(~open_B)[: fewer - len(still)]])
-                memory, limits_B, beams = self._select(memory, limits_B, beams, size, keep)
-                rows = rows[keep]
-            if t == options.max_length:
-                options = dataclasses.replace(options, max_length=longest)
-                beams = self._lengthen(options, params, memory, beams)
+        B, S = batch["encoder_input_tokens"].shape
+        few = max(FEWEST, B // 4)
+        memory, beams = self._first(options, params, batch, limits_B, few=few if B > few else 0, usual=min(S + USUAL, options.max_length))
+        found, open_B = jax.tree.map(np.array, jax.device_get((beams.done, beams.open_B)))
+        places = np.flatnonzero(open_B)
+        for start in range(0, len(places), few):
+            rows = places[start : start + few]
+            keep = np.resize(rows, min(B, few))  # the last rows may be repeated, so that there is one size
+            done = jax.device_get(self._rest(options, params, memory, limits_B, beams, keep))
+            for all_B, some_K in zip(found, done, strict=True):
+                all_B[rows] = some_K[: len(rows)]
+        return found
 
 
-def _select(memory: Any, limits_B: jax.Array, beams: Beams, sentences: int, keep: jax.Array) -> Any:
-    return select((memory, limits_B, beams), keep, sentences)
+def _first(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, usual: int) -> tuple[Any, Beams]:
+    """Search until `few` sentences are open or hypotheses have `usual` tokens. `done` has room for the longest translation."""
+    short = dataclasses.replace(options, max_length=usual)
+    memory, beams = begin(model, short, params, batch, limits_B)
+    beams = advance(model, short, params, memory, limits_B, beams, at_most=few)
+    room = ((0, 0), (0, 0), (0, options.max_length - usual))
+    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, room)))
+
+
+def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, keep_K) -> Hypotheses:
+    """Finish the search of the sentences `keep_K`."""
+    memory, limits_K, beams = select((memory, limits_B, beams), keep_K, len(limits_B))
+    return advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done

@@ -21,8 +21,8 @@ from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 
-LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""Source positions that searches are compiled for."""
+LENGTHS = (16, 32, 64, 128, 256, 512)
+"""Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
 _SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
@@ -111,8 +111,8 @@ class Translator:
     def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]
+        rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), decoding.batch_size):
-            rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
             tokens = pad([[*sentences[i], EOS] for i in group], rows, EOS)
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
@@ -162,10 +162,10 @@ def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray
 def padded_rows(count: int, most: int, devices: int = 1) -> int:
     """Return the number of rows that a batch of `count` sentences is padded to: few sizes, so that few programs are compiled.
 
-    Each device gets a power of two, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
+    Each device gets a power of four, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
     """
     needed, share = -(-count // devices), -(-most // devices)
-    return devices * min(1 << (needed - 1).bit_length(), share)
+    return devices * min(4 ** -(-(needed - 1).bit_length() // 2), share)
 
 
 def bucket(length: int) -> int:

@@ -148,14 +148,14 @@ def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size(translate
     ("count", "most", "devices", "rows"),
     [
         (1, 64, 1, 1),
-        (5, 64, 1, 8),
+        (5, 64, 1, 16),
         (33, 64, 1, 64),
         (40, 48, 1, 48),  # 64 is beyond the batch size
         (64, 64, 1, 64),
         (1, 64, 8, 8),
-        (12, 64, 8, 16),
+        (12, 64, 8, 32),
         (33, 64, 8, 64),
-        (7, 64, 6, 12),  # a multiple of six devices: two sentences on each
+        (7, 64, 6, 24),  # a multiple of six devices: room for four sentences on each
         (64, 64, 6, 66),
         (1, 4, 8, 8),
     ],
