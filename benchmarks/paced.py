@@ -3,7 +3,8 @@
     python paced.py opennmt ARGUMENTS OF onmt_train
     python paced.py jaxnmt transformer|lstm SOURCE TARGET [settings]
 
-Each line read from stdin is a number of steps; after them one line `BURST {"tokens": .., "seconds": ..}` is written.
+Each line read from stdin is a number of steps; after them one line `BURST {"units": .., "seconds": ..}` is written; its
+units are target tokens.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Pace:
 
     def report(self) -> None:
         """The burst is over."""
-        record = {"tokens": self.tokens, "seconds": time.perf_counter() - self.began}
+        record = {"units": self.tokens, "seconds": time.perf_counter() - self.began}
         print("BURST " + json.dumps(record), flush=True)
 
 
@@ -65,17 +66,19 @@ def opennmt(words: list[str]) -> None:
     train.main()
 
 
-def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
-    """Our training loop, its milestones made the places where it waits."""
+def jaxnmt(model: str, source: str, target: str, settings: list[str]) -> None:
+    """Our training loop, with a hook that waits."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from jaxnmt.config import overrides
     from jaxnmt.parallel import compiler
 
     compiler.use_right_fusions()  # as the command does, and before JAX is imported
     compiler.enable_huge_pages()
     compiler.enable_compilation_cache()
+    import tyro
+
     from jaxnmt.config import Batching, Experiment, Recurrent, Transformer, replace
-    from jaxnmt.lab.benchmark import TimedTrainer
+    from jaxnmt.lab.benchmark import Measurement
+    from jaxnmt.training.hooks import Hook
 
     same_models = {
         "transformer": Transformer(attention_dropout=0.1, activation_dropout=0.1),
@@ -94,27 +97,29 @@ def jaxnmt(model: str, source: str, target: str, words: list[str]) -> None:
         "schedule.learning_rate": 5e-4,
         "training.steps": 1_000_000,
     }
-    experiment = overrides.apply(words, replace(Experiment(), **same), "--help")
-    pace = Pace()
+    experiment = tyro.cli(Experiment, args=settings, default=replace(Experiment(), **same))
 
-    class Paced(TimedTrainer):
-        def _record(self, pending):
-            super()._record(pending)
-            pace.tokens += self.done[-1].target_tokens
+    class Paced(Hook):
+        def __init__(self):
+            self.pace = Pace()
 
-        def _is_milestone(self, step):
-            pace.left -= 1
-            return super()._is_milestone(step) or pace.left <= 0
+        def start(self, trainer):
+            self.pace.wait()
 
-        def _milestone(self, step):
-            if pace.left <= 0:
-                pace.report()
-                pace.wait()
+        def record(self, trainer, finished):
+            self.pace.tokens += int(finished.metrics.sums.tokens)
 
-    pace.wait()
+        def is_due(self, trainer, step):
+            self.pace.left -= 1
+            return self.pace.left <= 0
+
+        def run(self, trainer, step):
+            self.pace.report()
+            self.pace.wait()
+
     compiler.check()
     with tempfile.TemporaryDirectory() as folder:
-        Paced(experiment, Path(folder), seconds=1e9).run()
+        Measurement(experiment, Path(folder), [Paced()]).run()
 
 
 if __name__ == "__main__":
