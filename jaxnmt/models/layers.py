@@ -9,7 +9,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -28,10 +28,10 @@ def at_least_float32(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-def mix(x: jax.Array) -> jax.Array:
-    """Hash uint32 by a bijection in which every input bit moves every output bit (xor-shift and multiply, twice)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+def mix(x: Any) -> Any:
+    """Hash uint32, NumPy's or JAX's, by a bijection in which every input bit moves every output bit (xor-shift and multiply, twice)."""
+    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)
 
 

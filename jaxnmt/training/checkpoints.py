@@ -169,7 +169,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 found = reader.restore(place, like)
         except Exception as error:  # Orbax's and TensorStore's have no class in common
             raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
-        if int(checksum(found)) != expected:
+        if checksum(found) != expected:
             raise self._unusable(place.parent, f"is damaged: its {place.name} are not what was written")
         return found
 
@@ -213,7 +213,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         step, items = int(state.step), _items(state)
         with distributed.leader_first("save a checkpoint"):
             self._check_space(items)
-        sums = {name: int(checksum(item)) for name, item in items.items()}
+        sums = {name: checksum(item) for name, item in items.items()}
         record = _summed("progress", dataclasses.asdict(progress) | {"step": step}, sums)
         arrays = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         metrics = score and _summed("metrics", dataclasses.asdict(score) | {"score": score.value, "step": step}, {})
@@ -292,7 +292,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         for step in steps:
             total = jax.tree.map(lambda sum, x: sum + np.asarray(x, np.float64), total, self.params(self.find(step), like))
         mean = jax.tree.map(lambda sum, x: jax.device_put((sum / last).astype(x.dtype), x.sharding), total, like)
-        self._write_average(mean, {"steps": steps, "checksum": int(checksum(mean))})
+        self._write_average(mean, {"steps": steps, "checksum": checksum(mean)})
         return steps
 
     def _write_average(self, params: Any, record: dict[str, Any]) -> None:
