@@ -20,6 +20,7 @@ from jaxnmt.config import (
 )
 from jaxnmt.config.files import load_config
 from jaxnmt.decoding.alignments import Alignment
+from jaxnmt.decoding.scoring import ScoredPair
 from jaxnmt.decoding.translator import Translation
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
@@ -52,6 +53,7 @@ __all__ = [
     "Run",
     "Schedule",
     "Score",
+    "ScoredPair",
     "Scores",
     "Stopped",
     "Study",

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, checks, model_code
+from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, log
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.decoding.alignments import Aligner, Alignment
+    from jaxnmt.decoding.scoring import ScoredPair, Scorer
     from jaxnmt.decoding.translator import Translation, Translator
     from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
@@ -144,6 +146,13 @@ class Run:
 
         return Aligner(self.translator)
 
+    @functools.cached_property
+    def scorer(self) -> Scorer:
+        """Scores given translations of many lines."""
+        from jaxnmt.decoding.scoring import Scorer
+
+        return Scorer(self.translator, self.config.decoding)
+
     @overload
     def translate(self, text: str, **decoding: Any) -> Translation: ...
     @overload
@@ -184,6 +193,33 @@ class Run:
         candidates = [[best] for best in self.translate(lines, **decoding | {"n_best": 1})]
         found = [best for (best,) in self.aligner.align(lines, candidates, self.decoding(decoding).batch_size)]
         return found[0] if isinstance(text, str) else found
+
+    @overload
+    def score(  # type: ignore[overload-overlap]  # a str is a Sequence[str], too
+        self, sources: str, targets: str, reverse: Run | None = None, batch_size: int = 64
+    ) -> ScoredPair: ...
+    @overload
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], reverse: Run | None = None, batch_size: int = 64
+    ) -> list[ScoredPair]: ...
+    def score(self, sources: Any, targets: Any, reverse: Run | None = None, batch_size: int = 64) -> Any:
+        """Return the log-probabilities of given translations, by a teacher-forced pass.
+
+        Args:
+            sources: a sentence, or several.
+            targets: its translation, or theirs.
+            reverse: a run of the other direction, for the dual conditional cross-entropy score.
+            batch_size: pairs scored together; no score depends on it.
+
+        Raises:
+            UserError: there are not as many targets as sources.
+        """
+        if isinstance(sources, str) and isinstance(targets, str):
+            return self.score([sources], [targets], reverse, batch_size)[0]
+        if isinstance(sources, str) or isinstance(targets, str) or len(sources) != len(targets):
+            sides = ("a sentence" if isinstance(side, str) else f"{len(side):,} sentences" for side in (sources, targets))
+            raise UserError("sources are {} and targets are {}: give one target for each source".format(*sides))
+        return self.scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None)
 
     def decoding(self, changes: Mapping[str, Any]) -> Decoding:
         """Return the run's decoding settings with other values for some fields.

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt.cli.verbs import analysis, drawing, launching, planning, runs, studies
+from jaxnmt.cli.verbs import analysis, drawing, launching, planning, runs, scoring, studies
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
@@ -66,6 +66,7 @@ VERBS = {
     "resume": Verb(runs.resume, "RUN", "resume a run from its latest checkpoint", runs.check_training),
     "translate": Verb(runs.translate, "RUN", "translate lines from stdin to stdout", runs.checked),
     "evaluate": Verb(runs.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", runs.checked),
+    "score": Verb(scoring.score, "RUN SOURCE [TARGET]", "write log-probabilities of given translations; filter by them"),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
     "visualize": Verb(analysis.visualize, 'RUN "SENTENCE"', "draw step by step how a sentence is translated: an HTML file"),
     "data prepare": Verb(runs.data_prepare, "CONFIG", "clean and tokenise now, train later", runs.check_training, makes_runs=True),

@@ -7,7 +7,6 @@ Pairs of translations are read from a file, or made from any sentences by rules 
 from __future__ import annotations
 
 import collections
-import functools
 import math
 import pathlib
 import re
@@ -16,19 +15,15 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from jaxnmt import Run, UserError
-from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer, joiner_of
 from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
-from jaxnmt.decoding.translator import bucket, padded_rows
+from jaxnmt.decoding.scoring import TokenScorer
 from jaxnmt.evaluation.tokenization import base
 from jaxnmt.io.text import read_lines
 from jaxnmt.lab import figures
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 
 RULES = pathlib.Path(__file__).parent / "rules"
 TITLE = "The right translation preferred to one with a wrong word"
@@ -210,39 +205,9 @@ def _encoded(pairs: Sequence[Pair], tokenizer: Tokenizer) -> tuple[list[list[int
 def preferred(model: Seq2Seq, params: Any, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[bool]:
     """Return for each pair whether the right translation has the higher probability, by teacher forcing; False if they are equal."""
     sources, right, wrong = _encoded(pairs, tokenizer)
-    scores = log_probabilities(model, params, sources + sources, right + wrong)
-    return (scores[: len(pairs)] > scores[len(pairs) :]).tolist()
-
-
-def log_probabilities(model: Seq2Seq, params: Any, sources: Sequence[list[int]], targets: Sequence[list[int]]) -> np.ndarray:
-    """Return log p(target with EOS | source) of each pair, float32; ids come without EOS.
-
-    PAD and BOS have probability 0, as in the search.
-    """
-    score = jax.jit(functools.partial(_score, model))
-    found: np.ndarray = np.zeros(len(sources), np.float32)
-    order = sorted(range(len(sources)), key=lambda i: (len(sources[i]), len(targets[i])))
-    for start in range(0, len(order), ROWS):
-        group = order[start : start + ROWS]
-        padding: list[list[int]] = [[]] * (padded_rows(len(group), ROWS) - len(group))
-        source, target = (_padded([*([*side[i], EOS] for i in group), *padding]) for side in (sources, targets))
-        source[len(group) :, 0] = EOS  # rows that only fill the shape
-        read = np.concatenate([np.full((len(target), 1), BOS, np.int32), np.where(target == EOS, PAD, target)[:, :-1]], 1)
-        scores = score(params, {"encoder_input_tokens": source, "decoder_input_tokens": read}, target)
-        found[group] = np.asarray(scores)[: len(group)]
-    return found
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """Return int32 rows, padded to one of few lengths."""
-    width = bucket(max(map(len, rows)))
-    return np.array([[*row, *[PAD] * (width - len(row))] for row in rows], np.int32)
-
-
-def _score(model: Seq2Seq, params, batch: Batch, target_BT: jax.Array) -> jax.Array:
-    logits_BTV = model.decode(params, model.encode(params, batch), batch).at[:, :, jnp.array([PAD, BOS])].set(-jnp.inf)
-    log_p_BT = jnp.take_along_axis(jax.nn.log_softmax(logits_BTV), target_BT[..., None], -1)[..., 0]
-    return jnp.where(target_BT == PAD, 0.0, log_p_BT).sum(-1)
+    found = TokenScorer(model, params)(list(zip(sources + sources, right + wrong, strict=True)), ROWS)
+    scores = [log_probs.sum() for log_probs in found]
+    return [bool(ours > other) for ours, other in zip(scores[: len(pairs)], scores[len(pairs) :], strict=True)]
 
 
 def by_distance(pairs: Sequence[Pair], right: Sequence[bool]) -> list[Share]:
