@@ -238,8 +238,11 @@ class Decoding:
 
     beam_size: Positive[int] = 5
     """Beam size (1: greedy)."""
+    length_normalization: Literal["gnmt", "average", "reward"] = "gnmt"
+    """How a score weighs the length. gnmt: log-probability divided by ((5 + length) / 6) ** alpha, EOS counted (Wu et al. 2016,
+    equation 14); average: divided by length ** alpha, EOS not counted, as CTranslate2 does; reward: plus alpha for each token."""
     length_penalty: NonNegative[float] = 1.0
-    """GNMT's alpha: scores are divided by ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
+    """alpha of length_normalization; 0: scores are log-probabilities."""
     patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"
     """Finish a sentence once this many times beam_size hypotheses have ended (Kasai et al. 2022; 1: as other toolkits do).
     inf: once no other hypothesis of the beam can be better."""

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding import lengths
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -32,7 +33,7 @@ class Hypotheses(NamedTuple):
 
     Attributes:
         tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
-        scores_BW: float32, log-probability divided by the length penalty; NEVER for places that no hypothesis took.
+        scores_BW: float32, log-probability weighed with the length (`lengths.score`); NEVER for places that no hypothesis took.
         log_probs_BW: float32, log-probability, EOS included.
     """
 
@@ -44,7 +45,7 @@ class Hypotheses(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["length_penalty", "patience", "n_best"],
-    meta_fields=["beam_size", "max_length", "processors"],
+    meta_fields=["beam_size", "max_length", "processors", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
@@ -53,11 +54,12 @@ class SearchOptions:
     Attributes:
         beam_size: W.
         max_length: T, the maximum length of a hypothesis in tokens, EOS included. No sentence's limit may exceed it.
-        length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
+        length_penalty: alpha of `lengths.score`. Not static.
         patience: a sentence is finished once `patience` x W hypotheses have ended (Kasai et al. 2022); inf: once no live hypothesis can
             be among the `n_best`. Not static.
         n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
         processors: change log-probabilities before each choice.
+        length_normalization: the kind of `lengths.score`.
     """
 
     beam_size: int
@@ -66,6 +68,7 @@ class SearchOptions:
     patience: float | jax.Array = float("inf")
     n_best: int | jax.Array = 0
     processors: tuple[LogitProcessor, ...] = ()
+    length_normalization: str = "gnmt"
 
 
 class Beams(NamedTuple):
@@ -84,11 +87,6 @@ class Beams(NamedTuple):
     done: Hypotheses
     ended_B: jax.Array
     open_B: jax.Array
-
-
-def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
-    """Return GNMT's length penalty, ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
-    return ((5.0 + length) / 6.0) ** alpha
 
 
 def search(
@@ -172,7 +170,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
     counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
     history_BCT = _take(beams.live_BWT, parents_BC).at[:, :, t].set(tokens_BC)
-    done = _merge(beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), length_penalty(t + 1, options.length_penalty))
+    done = _merge(options, beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), t + 1)
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
     live_BWT = _take(history_BCT, keep_BW)
     carry = beams.carry
@@ -188,11 +186,11 @@ def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
     """Return whether a sentence's search must go on.
 
     It ends at the limit; when enough hypotheses have ended; or when no live one can still be among the n best: log-probabilities only
-    fall, and the penalty is largest at the limit (for alpha < 0, at the next step).
+    fall, and no length is better for a live one than `lengths.best_length`.
     """
     alpha, W = jnp.asarray(options.length_penalty), options.beam_size
-    longest_B = jnp.where(alpha >= 0, limits_B, beams.t + 1)
-    bound_B = beams.live_log_probs_BW[:, 0] / length_penalty(longest_B, alpha)
+    length_B = lengths.best_length(beams.t + 1, limits_B, alpha)
+    bound_B = lengths.score(options.length_normalization, beams.live_log_probs_BW[:, 0], length_B, alpha)
     worst_B = jnp.take(beams.done.scores_BW, options.n_best - 1, axis=1)
     impatient_B = beams.ended_B >= jnp.maximum(1, jnp.round(_patience(options) * W))
     return (beams.t < limits_B) & (bound_B > worst_B) & ~impatient_B
@@ -238,9 +236,10 @@ def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return values, jnp.take_along_axis(chosen_Rk, places // BLOCK, 1) * BLOCK + places % BLOCK
 
 
-def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
+def _merge(options: SearchOptions, done: Hypotheses, history_BCT, log_probs_BC, length) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
-    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)
+    scores_BC = lengths.score(options.length_normalization, log_probs_BC, length, options.length_penalty)
+    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, scores_BC)
     new = Hypotheses(history_BCT, scores_BC, log_probs_BC)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), done, new)
     _, best_BW = jax.lax.top_k(both.scores_BW, done.scores_BW.shape[1])

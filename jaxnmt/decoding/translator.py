@@ -31,7 +31,8 @@ class Translation(NamedTuple):
 
     Attributes:
         text: the translation, detokenised.
-        score: log-probability divided by the length penalty. A line that was translated in parts has the sum of their scores.
+        score: log-probability weighed with the length (`decoding.length_normalization`). A line that was translated in parts has the sum of
+            their scores.
         tokens: the target tokens as the vocabulary has them, without the end token.
         parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
     """
@@ -86,8 +87,7 @@ class Translator:
 
     def options(self, decoding: cfg.Decoding, source_length: int) -> SearchOptions:
         """Return the options of a search for sentences that are padded to a source length."""
-        numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-        return SearchOptions(decoding.beam_size, target_length(source_length, decoding), *numbers, self._processors(decoding))
+        return search_options(decoding, source_length, self._processors(decoding))
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -141,6 +141,13 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, par
         return search(model, options, params, batch, limits_B, mesh)
 
     return per_device(find, mesh)((options, params), batch, limits_B)
+
+
+def search_options(decoding: cfg.Decoding, source_length: int, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
+    """Return the options of a search for sentences that are padded to a source length; `processors` are the user's own."""
+    numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
+    length = target_length(source_length, decoding)
+    return SearchOptions(decoding.beam_size, length, *numbers, processors, decoding.length_normalization)
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
