@@ -246,10 +246,18 @@ class Decoding:
     patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"
     """Finish a sentence once this many times beam_size hypotheses have ended (Kasai et al. 2022; 1: as other toolkits do).
     inf: once no other hypothesis of the beam can be better."""
+    min_length: NonNegative[int] = 0
+    """Least number of tokens in a translation, EOS not counted."""
     max_length_ratio: NonNegative[float] = 1.5
     """Limit a translation to this many times the source's tokens ..."""
     max_length_extra: NonNegative[int] = 20
     """... plus this many tokens."""
+    no_repeat_ngram_size: NonNegative[int] = 0
+    """No sequence of this many tokens occurs twice in a translation; 0: any may."""
+    repetition_penalty: Annotated[float, constraint("1 or more", lambda value: value >= 1)] = 1.0
+    """Multiply the log-probability of each token that the translation already has by this (after Keskar et al. 2019); 1: no penalty."""
+    unk: Literal["write", "forbid"] = "write"
+    """forbid: never write the unknown word."""
     n_best: Positive[int] = 1
     """Translations to return for each sentence."""
     batch_size: Positive[int] = 64
@@ -258,6 +266,12 @@ class Decoding:
     def problems(self) -> Iterator[str]:
         if self.n_best > self.beam_size:
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
+        least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS
+        if self.min_length > least:
+            yield (
+                f"decoding.min_length {self.min_length} is more than the {least} tokens that a translation of one token may have: "
+                "set decoding.max_length_extra higher"
+            )
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ NEVER = -1e9
 BLOCK = 128  # words among which `top_k` looks for the largest first
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
-# (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
+# (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -44,8 +44,8 @@ class Hypotheses(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["length_penalty", "patience", "n_best"],
-    meta_fields=["beam_size", "max_length", "processors", "length_normalization"],
+    data_fields=["length_penalty", "patience", "n_best", "processors"],
+    meta_fields=["beam_size", "max_length", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
@@ -58,7 +58,7 @@ class SearchOptions:
         patience: a sentence is finished once `patience` x W hypotheses have ended (Kasai et al. 2022); inf: once no live hypothesis can
             be among the `n_best`. Not static.
         n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
-        processors: change log-probabilities before each choice.
+        processors: change log-probabilities before each choice. The functions are static, and the numbers that `Partial` binds are not.
         length_normalization: the kind of `lengths.score`.
     """
 
@@ -67,7 +67,7 @@ class SearchOptions:
     length_penalty: float | jax.Array = 1.0
     patience: float | jax.Array = float("inf")
     n_best: int | jax.Array = 0
-    processors: tuple[LogitProcessor, ...] = ()
+    processors: tuple[jax.tree_util.Partial, ...] = ()
     length_normalization: str = "gnmt"
 
 

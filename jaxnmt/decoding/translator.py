@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.decoding import penalties
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.io.text import normalise
@@ -146,8 +148,8 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, par
 def search_options(decoding: cfg.Decoding, source_length: int, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
     """Return the options of a search for sentences that are padded to a source length; `processors` are the user's own."""
     numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-    length = target_length(source_length, decoding)
-    return SearchOptions(decoding.beam_size, length, *numbers, processors, decoding.length_normalization)
+    length, processes = target_length(source_length, decoding), (*penalties.of(decoding), *map(Partial, processors))
+    return SearchOptions(decoding.beam_size, length, *numbers, processes, decoding.length_normalization)
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from decoding.test_search import CHAIN, VOCAB, chain_log_probs, decode, table, words
 
+from jaxnmt.config import Decoding
 from jaxnmt.data.special_tokens import BOS, EOS
-from jaxnmt.decoding import lengths
-from jaxnmt.decoding.search import SearchOptions, advance, begin
+from jaxnmt.decoding import lengths, penalties
+from jaxnmt.decoding.search import NEVER, SearchOptions, advance, begin
 
 KINDS = {
     "gnmt": lambda log_p, length, alpha: log_p / ((5 + length) / 6) ** alpha,
@@ -80,6 +81,22 @@ def test_no_search_stops_before_its_best_is_found(kind, alpha, seed):
         expected = by_the_book(params, 3, limit, lambda p, t: KINDS[kind](p, t, alpha))[:2]
         assert [words(tokens) for tokens in found.tokens_BWT[row, :2]] == [tokens for _, tokens in expected]
         np.testing.assert_allclose(found.scores_BW[row, :2], [score for score, _ in expected], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("beam", [2, 4])
+def test_ctranslate2s_rule(beam, seed, alpha):
+    """The average without EOS, K hypotheses among the K best, and one token at least: the defaults of its translator."""
+    params, limits = table(seed).at[:, EOS].add(0.5), [9, 5]
+    decoding = Decoding(min_length=1)
+    options = SearchOptions(beam, 9, alpha, 1.0, beam, penalties.of(decoding), "average")
+    found = decode(params, options, limits)
+    for row, limit in enumerate(limits):
+        expected = by_the_book(params, beam, limit, lambda p, t: p / (t - 1) ** alpha, rank=1, enough=beam, shortest=1)[:beam]
+        count = int((found.scores_BW[row] > NEVER).sum())
+        assert [words(tokens) for tokens in found.tokens_BWT[row, :count]] == [tokens for _, tokens in expected]
+        np.testing.assert_allclose(found.scores_BW[row, :count], [score for score, _ in expected], rtol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.2, -0.2])
