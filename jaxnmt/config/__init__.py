@@ -259,12 +259,26 @@ class Decoding:
     unk: Literal["write", "forbid"] = "write"
     """forbid: never write the unknown word."""
     n_best: Positive[int] = 1
-    """Translations to return for each sentence."""
+    """Translations to return for each sentence; with a temperature, the number of samples."""
+    temperature: NonNegative[float] = 0.0
+    """Draw translations at random at this temperature (1: with the model's probabilities); 0: search for the best with a beam."""
+    top_k: NonNegative[int] = 0
+    """Draw each token from this many of the likeliest ones only; 0: from all."""
+    top_p: Annotated[float, constraint("above 0 and at most 1", lambda value: 0 < value <= 1)] = 1.0
+    """Draw each token from the fewest of the likeliest ones whose probabilities sum to this (Holtzman et al. 2020); 1: from all."""
+    epsilon: Rate[float] = 0.0
+    """Draw each token from those of at least this probability (Hewitt et al. 2022); 0: from all."""
+    seed: Annotated[int, constraint("from 0 to 2147483647", lambda value: 0 <= value < 2**31)] = 0
+    """Seed of the samples."""
     batch_size: Positive[int] = 64
     """Sentences translated together."""
 
     def problems(self) -> Iterator[str]:
-        if self.n_best > self.beam_size:
+        if not self.temperature:
+            for name in ("top_k", "top_p", "epsilon", "seed"):
+                if getattr(self, name) != getattr(Decoding, name):
+                    yield f"decoding.{name} {getattr(self, name):g} has no effect without sampling: set decoding.temperature, such as 1"
+        if self.n_best > self.beam_size and not self.temperature:
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
         least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS
         if self.min_length > least:

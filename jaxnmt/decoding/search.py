@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding import lengths
+from jaxnmt.decoding import lengths, sampling
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -29,11 +29,12 @@ LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Hypotheses(NamedTuple):
-    """The translations of each sentence, best first.
+    """The translations of each sentence, best first; samples in the order of their numbers.
 
     Attributes:
         tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
-        scores_BW: float32, log-probability weighed with the length (`lengths.score`); NEVER for places that no hypothesis took.
+        scores_BW: float32, log-probability weighed with the length (`lengths.score`), of a sample the log-probability; NEVER for places
+            that no hypothesis took.
         log_probs_BW: float32, log-probability, EOS included.
     """
 
@@ -44,7 +45,7 @@ class Hypotheses(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["length_penalty", "patience", "n_best", "processors"],
+    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling"],
     meta_fields=["beam_size", "max_length", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,7 @@ class SearchOptions:
         n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
         processors: change log-probabilities before each choice. The functions are static, and the numbers that `Partial` binds are not.
         length_normalization: the kind of `lengths.score`.
+        sampling: how W translations of each sentence are drawn; None: they are searched for.
     """
 
     beam_size: int
@@ -69,6 +71,7 @@ class SearchOptions:
     n_best: int | jax.Array = 0
     processors: tuple[jax.tree_util.Partial, ...] = ()
     length_normalization: str = "gnmt"
+    sampling: sampling.Sampling | None = None
 
 
 class Beams(NamedTuple):
@@ -78,6 +81,7 @@ class Beams(NamedTuple):
         live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
+        keys_BW: of the random numbers of each sample.
     """
 
     t: jax.Array
@@ -87,6 +91,7 @@ class Beams(NamedTuple):
     done: Hypotheses
     ended_B: jax.Array
     open_B: jax.Array
+    keys_BW: jax.Array | None = None
 
 
 def search(
@@ -113,6 +118,8 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
+    if options.sampling is not None:
+        before = before._replace(keys_BW=sampling.keys(options.sampling, batch["encoder_input_tokens"], W))
     return memory, _choose(options, logits_BV, limits_B, before)
 
 
@@ -164,6 +171,8 @@ def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
 
 def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after the next token; the first token is chosen from one live hypothesis a sentence, others from W."""
+    if options.sampling is not None:
+        return _draw(options, options.sampling, logits_RV, limits_B, beams)
     B, W, t = len(limits_B), options.beam_size, beams.t
     values_BC, parents_BC, tokens_BC = _candidates(options, logits_RV, limits_B, beams)
     ended_BC = tokens_BC == EOS
@@ -180,6 +189,33 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     ended_B = beams.ended_B + counts_BC.sum(1)
     after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B)
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
+
+
+def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, beams: Beams) -> Beams:
+    """Return the beams after each live hypothesis has drawn its next token, by itself. Its place stays the same."""
+    B, W, t = len(limits_B), options.beam_size, beams.t
+    words_V = jnp.arange(logits_RV.shape[-1])
+    logits_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
+    log_p_BWV = jax.nn.log_softmax(logits_RV).reshape(B, -1, len(words_V))
+    allowed_BWV = functools.reduce(lambda log_p, process: process(beams.live_BWT, t, log_p), options.processors, log_p_BWV)
+    tokens_BW = jnp.where(t + 1 >= limits_B[:, None], EOS, sampling.draw(how, beams.keys_BW, t, allowed_BWV))
+    of_tokens = lambda x_BWV: jnp.take_along_axis(jnp.broadcast_to(x_BWV, (B, W, len(words_V))), tokens_BW[..., None], -1)[..., 0]  # noqa: E731
+    log_probs_BW = beams.live_log_probs_BW + of_tokens(log_p_BWV)
+    is_live_BW = (log_probs_BW > NEVER / 2) & (of_tokens(allowed_BWV) > NEVER / 2)
+    ends_BW = is_live_BW & (tokens_BW == EOS)
+    live_BWT = jnp.broadcast_to(beams.live_BWT, (B, W, beams.live_BWT.shape[-1])).at[:, :, t].set(jnp.where(is_live_BW, tokens_BW, PAD))
+    new = Hypotheses(live_BWT, log_probs_BW, log_probs_BW)
+    done = jax.tree.map(lambda new, old: jnp.where(ends_BW.reshape(B, W, *(1,) * (new.ndim - 2)), new, old), new, beams.done)
+    goes_on_BW = is_live_BW & ~ends_BW
+    log_probs_BW = jnp.where(goes_on_BW, log_probs_BW, NEVER)
+    return beams._replace(
+        t=t + 1,
+        live_BWT=live_BWT,
+        live_log_probs_BW=log_probs_BW,
+        done=done,
+        ended_B=beams.ended_B + ends_BW.sum(1),
+        open_B=goes_on_BW.any(1),
+    )
 
 
 def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:

@@ -56,6 +56,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     Raises:
         UserError: the sentence is empty, or longer than the model reads.
     """
+    if decoding.temperature:
+        raise UserError(f"decoding.temperature {decoding.temperature:g} draws samples, and the page shows a search: set it to 0")
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
