@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding import lengths, sampling
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -23,16 +24,17 @@ NEVER = -1e9
 BLOCK = 128  # words among which `top_k` looks for the largest first
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
-# (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities
+# (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher
 LogitProcessor = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Hypotheses(NamedTuple):
-    """The translations of each sentence, best first.
+    """The translations of each sentence, best first; samples in the order of their numbers.
 
     Attributes:
         tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
-        scores_BW: float32, log-probability divided by the length penalty; NEVER for places that no hypothesis took.
+        scores_BW: float32, log-probability weighed with the length (`lengths.score`), of a sample the log-probability; NEVER for places
+            that no hypothesis took.
         log_probs_BW: float32, log-probability, EOS included.
     """
 
@@ -43,8 +45,8 @@ class Hypotheses(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["length_penalty", "patience", "n_best"],
-    meta_fields=["beam_size", "max_length", "processors"],
+    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling"],
+    meta_fields=["beam_size", "max_length", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
@@ -53,11 +55,13 @@ class SearchOptions:
     Attributes:
         beam_size: W.
         max_length: T, the maximum length of a hypothesis in tokens, EOS included. No sentence's limit may exceed it.
-        length_penalty: alpha of ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14). Not static.
+        length_penalty: alpha of `lengths.score`. Not static.
         patience: a sentence is finished once `patience` x W hypotheses have ended (Kasai et al. 2022); inf: once no live hypothesis can
             be among the `n_best`. Not static.
         n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
-        processors: change log-probabilities before each choice.
+        processors: change log-probabilities before each choice. The functions are static, and the numbers that `Partial` binds are not.
+        length_normalization: the kind of `lengths.score`.
+        sampling: how W translations of each sentence are drawn; None: they are searched for.
     """
 
     beam_size: int
@@ -65,7 +69,9 @@ class SearchOptions:
     length_penalty: float | jax.Array = 1.0
     patience: float | jax.Array = float("inf")
     n_best: int | jax.Array = 0
-    processors: tuple[LogitProcessor, ...] = ()
+    processors: tuple[jax.tree_util.Partial, ...] = ()
+    length_normalization: str = "gnmt"
+    sampling: sampling.Sampling | None = None
 
 
 class Beams(NamedTuple):
@@ -75,6 +81,7 @@ class Beams(NamedTuple):
         live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
+        keys_BW: of the random numbers of each sample.
     """
 
     t: jax.Array
@@ -84,11 +91,7 @@ class Beams(NamedTuple):
     done: Hypotheses
     ended_B: jax.Array
     open_B: jax.Array
-
-
-def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
-    """Return GNMT's length penalty, ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14)."""
-    return ((5.0 + length) / 6.0) ** alpha
+    keys_BW: jax.Array | None = None
 
 
 def search(
@@ -115,6 +118,8 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
+    if options.sampling is not None:
+        before = before._replace(keys_BW=sampling.keys(options.sampling, batch["encoder_input_tokens"], W))
     return memory, _choose(options, logits_BV, limits_B, before)
 
 
@@ -166,13 +171,15 @@ def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
 
 def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after the next token; the first token is chosen from one live hypothesis a sentence, others from W."""
+    if options.sampling is not None:
+        return _draw(options, options.sampling, logits_RV, limits_B, beams)
     B, W, t = len(limits_B), options.beam_size, beams.t
     values_BC, parents_BC, tokens_BC = _candidates(options, logits_RV, limits_B, beams)
     ended_BC = tokens_BC == EOS
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
     counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
     history_BCT = _take(beams.live_BWT, parents_BC).at[:, :, t].set(tokens_BC)
-    done = _merge(beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), length_penalty(t + 1, options.length_penalty))
+    done = _merge(options, beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), t + 1)
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
     live_BWT = _take(history_BCT, keep_BW)
     carry = beams.carry
@@ -184,15 +191,42 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
+def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, beams: Beams) -> Beams:
+    """Return the beams after each live hypothesis has drawn its next token, by itself. Its place stays the same."""
+    B, W, t = len(limits_B), options.beam_size, beams.t
+    words_V = jnp.arange(logits_RV.shape[-1])
+    logits_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
+    log_p_BWV = jax.nn.log_softmax(logits_RV).reshape(B, -1, len(words_V))
+    allowed_BWV = functools.reduce(lambda log_p, process: process(beams.live_BWT, t, log_p), options.processors, log_p_BWV)
+    tokens_BW = jnp.where(t + 1 >= limits_B[:, None], EOS, sampling.draw(how, beams.keys_BW, t, allowed_BWV))
+    of_tokens = lambda x_BWV: jnp.take_along_axis(jnp.broadcast_to(x_BWV, (B, W, len(words_V))), tokens_BW[..., None], -1)[..., 0]  # noqa: E731
+    log_probs_BW = beams.live_log_probs_BW + of_tokens(log_p_BWV)
+    is_live_BW = (log_probs_BW > NEVER / 2) & (of_tokens(allowed_BWV) > NEVER / 2)
+    ends_BW = is_live_BW & (tokens_BW == EOS)
+    live_BWT = jnp.broadcast_to(beams.live_BWT, (B, W, beams.live_BWT.shape[-1])).at[:, :, t].set(jnp.where(is_live_BW, tokens_BW, PAD))
+    new = Hypotheses(live_BWT, log_probs_BW, log_probs_BW)
+    done = jax.tree.map(lambda new, old: jnp.where(ends_BW.reshape(B, W, *(1,) * (new.ndim - 2)), new, old), new, beams.done)
+    goes_on_BW = is_live_BW & ~ends_BW
+    log_probs_BW = jnp.where(goes_on_BW, log_probs_BW, NEVER)
+    return beams._replace(
+        t=t + 1,
+        live_BWT=live_BWT,
+        live_log_probs_BW=log_probs_BW,
+        done=done,
+        ended_B=beams.ended_B + ends_BW.sum(1),
+        open_B=goes_on_BW.any(1),
+    )
+
+
 def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
     """Return whether a sentence's search must go on.
 
     It ends at the limit; when enough hypotheses have ended; or when no live one can still be among the n best: log-probabilities only
-    fall, and the penalty is largest at the limit (for alpha < 0, at the next step).
+    fall, and no length is better for a live one than `lengths.best_length`.
     """
     alpha, W = jnp.asarray(options.length_penalty), options.beam_size
-    longest_B = jnp.where(alpha >= 0, limits_B, beams.t + 1)
-    bound_B = beams.live_log_probs_BW[:, 0] / length_penalty(longest_B, alpha)
+    length_B = lengths.best_length(beams.t + 1, limits_B, alpha)
+    bound_B = lengths.score(options.length_normalization, beams.live_log_probs_BW[:, 0], length_B, alpha)
     worst_B = jnp.take(beams.done.scores_BW, options.n_best - 1, axis=1)
     impatient_B = beams.ended_B >= jnp.maximum(1, jnp.round(_patience(options) * W))
     return (beams.t < limits_B) & (bound_B > worst_B) & ~impatient_B
@@ -238,9 +272,10 @@ def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return values, jnp.take_along_axis(chosen_Rk, places // BLOCK, 1) * BLOCK + places % BLOCK
 
 
-def _merge(done: Hypotheses, history_BCT, log_probs_BC, penalty) -> Hypotheses:
+def _merge(options: SearchOptions, done: Hypotheses, history_BCT, log_probs_BC, length) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
-    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, log_probs_BC / penalty)
+    scores_BC = lengths.score(options.length_normalization, log_probs_BC, length, options.length_penalty)
+    scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, scores_BC)
     new = Hypotheses(history_BCT, scores_BC, log_probs_BC)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), done, new)
     _, best_BW = jax.lax.top_k(both.scores_BW, done.scores_BW.shape[1])

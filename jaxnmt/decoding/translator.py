@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.decoding import penalties, sampling
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.io.text import normalise
@@ -31,7 +33,8 @@ class Translation(NamedTuple):
 
     Attributes:
         text: the translation, detokenised.
-        score: log-probability divided by the length penalty. A line that was translated in parts has the sum of their scores.
+        score: log-probability weighed with the length (`decoding.length_normalization`), of a sample the log-probability. A line that was
+            translated in parts has the sum of their scores.
         tokens: the target tokens as the vocabulary has them, without the end token.
         parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
     """
@@ -69,9 +72,10 @@ class Translator:
             self._search = jax.jit(functools.partial(_search, model, self.mesh), out_shardings=replicated(self.mesh))
 
     def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
-        """Return up to `decoding.n_best` translations of each line, best first. The translation of an empty line is empty.
+        """Return up to `decoding.n_best` translations of each line, best first; with a temperature, samples in the order of their numbers.
 
-        A line longer than the model can read is split at sentence ends, or else anywhere, with a warning.
+        The translation of an empty line is empty. A line longer than the model can read is split at sentence ends, or else anywhere, with a
+        warning.
 
         Args:
             lines: the sentences.
@@ -86,8 +90,7 @@ class Translator:
 
     def options(self, decoding: cfg.Decoding, source_length: int) -> SearchOptions:
         """Return the options of a search for sentences that are padded to a source length."""
-        numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-        return SearchOptions(decoding.beam_size, target_length(source_length, decoding), *numbers, self._processors(decoding))
+        return search_options(decoding, source_length, self._processors(decoding))
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -141,6 +144,15 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, par
         return search(model, options, params, batch, limits_B, mesh)
 
     return per_device(find, mesh)((options, params), batch, limits_B)
+
+
+def search_options(decoding: cfg.Decoding, source_length: int, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
+    """Return the options of a search for sentences that are padded to a source length; `processors` are the user's own."""
+    numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
+    length, processes = target_length(source_length, decoding), (*penalties.of(decoding), *map(Partial, processors))
+    how = sampling.of(decoding)
+    places = decoding.n_best if how else decoding.beam_size
+    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:

@@ -241,7 +241,8 @@ def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:
         return True
     if not name.startswith("decoding.") or name in ("decoding.beam_size", "decoding.n_best", "decoding.batch_size"):
         return False  # validation has its own beam size, and a translation does not depend on its batch
-    return name != "decoding.length_penalty" or experiment.validation.beam_size > 1  # greedy search compares no lengths
+    of_length = name in ("decoding.length_penalty", "decoding.length_normalization")
+    return not of_length or experiment.validation.beam_size > 1  # greedy search compares no lengths
 
 
 def _shown(value: Any) -> str:

@@ -269,6 +269,8 @@ def test_a_change_that_does_not_touch_the_training_is_taken(changes, tmp_path):
         (1, "loss", {"decoding.max_length_extra": 4}, True),
         (1, "bleu", {"decoding.length_penalty": 0.5}, True),  # of a beam of one it changes no word
         (2, "bleu", {"decoding.length_penalty": 0.5}, False),
+        (1, "bleu", {"decoding.length_normalization": "average"}, True),
+        (2, "bleu", {"decoding.length_normalization": "average"}, False),
         (1, "bleu", {"data.target_language": "zh"}, False),  # which may choose BLEU's tokenizer
         (1, "bleu", {"data.source_language": "zh"}, True),
         (1, "loss", {"data.target_language": "zh"}, True),

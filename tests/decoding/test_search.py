@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.tree_util import Partial
 
 from jaxnmt.config import replace
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
@@ -263,10 +264,10 @@ def no_token_twice(tokens_BWT, written, log_p_BWV):
 def test_processors_change_what_may_be_said(beam):
     params = table(5).at[:, 4].add(4.0).at[:, EOS].add(-4.0)
     assert 4 in decode(params, SearchOptions(beam, 6), [6]).tokens_BWT[0, 0]
-    without = decode(params, SearchOptions(beam, 6, processors=(forbid_four,)), [6])
+    without = decode(params, SearchOptions(beam, 6, processors=(Partial(forbid_four),)), [6])
     real = without.tokens_BWT[0][without.scores_BW[0] > NEVER]
     assert len(real) and 4 not in real
-    once = decode(params, SearchOptions(beam, 6, processors=(no_token_twice,)), [6])
+    once = decode(params, SearchOptions(beam, 6, processors=(Partial(no_token_twice),)), [6])
     for row, score in zip(once.tokens_BWT[0], once.scores_BW[0], strict=True):
         assert score <= NEVER / 2 or len(set(words(row))) == len(words(row))
 

@@ -232,7 +232,7 @@ class Evaluate:
 def translate(run: str, options: Translate) -> None:
     """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
 
-    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first.
+    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first, or samples as they are numbered.
 
     With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
     source and target words, and weights: one row per target word, with its attention on each source word.
@@ -242,6 +242,7 @@ def translate(run: str, options: Translate) -> None:
       echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
+      jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
     """
     decoding = options.decoding
     checked(run, options)

@@ -16,8 +16,8 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
-from jaxnmt.decoding.search import SearchOptions, search
-from jaxnmt.decoding.translator import output_limit, target_length
+from jaxnmt.decoding.search import search
+from jaxnmt.decoding.translator import output_limit, search_options
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.hlo import Collective
@@ -109,7 +109,7 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     model = build_model(unscanned(experiment.model), *vocabularies)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
-    options = SearchOptions(settings.beam_size, target_length(source, settings), settings.length_penalty)
+    options = search_options(settings, source)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)

@@ -50,11 +50,14 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         sentence, translation, score, log_prob; model; source and target {pieces, ids, words, word_of: the word of each token but the
         last, which is EOS}; attention [{part, layer, name, heads (H, T, S), itself (H,), previous (H,): `shares`}]; alignment {name,
         weights (T, S), words} or None; vectors; recurrent: {states, readers, vector, initial} or None; steps, one per target token: {read,
-        chosen, p, likely, and for recurrent models query, scores, weights, context, state, joined}; beam {size, nodes, finished}.
+        chosen, p, likely, and for recurrent models query, scores, weights, context, state, joined}; beam {size,
+        length_penalty, length_normalization, nodes, finished}.
 
     Raises:
         UserError: the sentence is empty, or longer than the model reads.
     """
+    if decoding.temperature:
+        raise UserError(f"decoding.temperature {decoding.temperature:g} draws samples, and the page shows a search: set it to 0")
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
@@ -90,6 +93,7 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
         "beam": {
             "size": decoding.beam_size,
             "length_penalty": decoding.length_penalty,
+            "length_normalization": decoding.length_normalization,
             "nodes": [{**node, "log_prob": _rounded(node["log_prob"]), "piece": _piece(tokenizer, node["token"])} for node in nodes],
             "finished": [
                 {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}

@@ -1,6 +1,7 @@
 /** The search as a tree from left to right: every hypothesis that was in the beam at some step. */
 function drawBeam(section) {
-  const { size, nodes, finished, length_penalty: alpha } = record.beam;
+  const { size, nodes, finished, length_penalty: alpha, length_normalization: kind } = record.beam;
+  const formula = { gnmt: `divided by ((5 + length) / 6) to the power of ${alpha}`, average: `divided by length to the power of ${alpha}`, reward: `plus ${alpha} for each token` }[kind];
   section.append(el("p", { class: "lead" }, size > 1
     ? `The decoder kept the ${size} likeliest beginnings at each step (a beam of ${size}). Under a word stands its log-probability with all before it; grey ones were given up.`
     : "The decoder took the likeliest word at each step (greedy search). Under a word stands its log-probability with all before it."));
@@ -10,7 +11,7 @@ function drawBeam(section) {
   section.append(scrolling("Translations found", el("table", { class: "finished" }, el("caption", { class: "vh" }, "Translations found, best first"),
     el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "Rank"), el("th", { scope: "col" }, "Translation"), el("th", { scope: "col", class: "num" }, "log-probability"), el("th", { scope: "col", class: "num" }, "score"))),
     el("tbody", {}, ...rows))));
-  section.append(el("p", { class: "note" }, `The score is the log-probability divided by ((5 + length) / 6) to the power of ${alpha}, so that longer translations are not at a disadvantage.`));
+  section.append(el("p", { class: "note" }, `The score is the log-probability ${formula}, so that longer translations are not at a disadvantage.`));
   section.append(stepsInWords(nodes));
 }
 

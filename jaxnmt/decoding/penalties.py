@@ -1,0 +1,62 @@
+"""What a translation may not say, or says at a price: functions that lower the log-probabilities of the next token.
+
+Each is a logit processor after its first argument, a number (`jax.tree_util.Partial` binds it as an argument of the compiled search):
+tokens_BWT are the tokens so far, of which `written` exist. What remains is not normalised again. A hypothesis that may not say what
+the model wants to say thus pays for it, and the score is the log-probability under the model but for `penalize_repetition`.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from jaxnmt import config as cfg
+from jaxnmt.data.special_tokens import EOS, UNK
+
+
+def of(decoding: cfg.Decoding) -> tuple[Partial, ...]:
+    """Return the logit processors that are asked for. Those that are not cost nothing."""
+    return (
+        *([Partial(no_end_before, decoding.min_length)] if decoding.min_length else []),
+        *([Partial(no_unknown_word)] if decoding.unk == "forbid" else []),
+        *([Partial(no_repeated_ngram, decoding.no_repeat_ngram_size)] if decoding.no_repeat_ngram_size else []),
+        *([Partial(penalize_repetition, float(decoding.repetition_penalty))] if decoding.repetition_penalty != 1 else []),
+    )
+
+
+def no_end_before(min_length: int | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+    """Forbid EOS before `min_length` other tokens."""
+    return log_probs_BWV.at[..., EOS].add(jnp.where(written < min_length, -jnp.inf, 0.0))
+
+
+def no_unknown_word(tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+    """Forbid UNK."""
+    return log_probs_BWV.at[..., UNK].set(-jnp.inf)
+
+
+def no_repeated_ngram(n: int | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+    """Forbid what would end an n-gram that the hypothesis already has: each token that followed its last n - 1 tokens before."""
+    place_T = jnp.arange(tokens_BWT.shape[-1])
+
+    def compare(back, same_BWT):
+        """The token `back` places before each place, and before the next one."""
+        last_BW1 = jax.lax.dynamic_index_in_dim(tokens_BWT, written - back, axis=-1)
+        return same_BWT & (jnp.roll(tokens_BWT, back, -1) == last_BW1)
+
+    whole_BWT = jnp.broadcast_to((place_T >= n - 1) & (place_T < written), tokens_BWT.shape)
+    same_BWT = jax.lax.fori_loop(1, n, compare, whole_BWT)
+    return _lower(log_probs_BWV, tokens_BWT, jnp.where(same_BWT, -jnp.inf, jnp.inf))
+
+
+def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+    """Multiply the log-probability of each token that the hypothesis already has by `penalty`, at least 1 (after Keskar et al. 2019)."""
+    is_written_T = jnp.arange(tokens_BWT.shape[-1]) < written
+    penalized_BWT = penalty * jnp.take_along_axis(log_probs_BWV, tokens_BWT, -1)
+    return _lower(log_probs_BWV, tokens_BWT, jnp.where(is_written_T, penalized_BWT, jnp.inf))
+
+
+def _lower(log_probs_BWV: jax.Array, tokens_BWT: jax.Array, most_BWT: jax.Array) -> jax.Array:
+    """Return the log-probabilities, those of these tokens at most so high."""
+    B, W = tokens_BWT.shape[:2]
+    return log_probs_BWV.at[jnp.arange(B)[:, None, None], jnp.arange(W)[:, None], tokens_BWT].min(most_BWT)
