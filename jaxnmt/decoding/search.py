@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding import constraints
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -75,6 +76,7 @@ class Beams(NamedTuple):
         live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
+        rules: what each sentence's translation must and must not contain; None: no sentence has rules.
     """
 
     t: jax.Array
@@ -84,6 +86,7 @@ class Beams(NamedTuple):
     done: Hypotheses
     ended_B: jax.Array
     open_B: jax.Array
+    rules: constraints.TargetRules | None = None
 
 
 def length_penalty(length: jax.Array, alpha: float | jax.Array) -> jax.Array:
@@ -97,7 +100,7 @@ def search(
     """Return the best translations of each sentence of a batch.
 
     Args:
-        batch: `encoder_input_tokens` (B, S), one sentence a row.
+        batch: `encoder_input_tokens` (B, S), one sentence a row; and the fields of `constraints.TargetRules` that are used.
         limits_B: int32, the longest translation of each sentence, EOS included, at most `options.max_length`. A limit depends on its
             sentence alone, and so a translation does not depend on its batch.
         mesh: that `per_device` runs this search on; None: one device.
@@ -115,7 +118,7 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
-    return memory, _choose(options, logits_BV, limits_B, before)
+    return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch)))
 
 
 def advance(
@@ -180,7 +183,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
         rows_R = (jnp.arange(B)[:, None] * W + _take(parents_BC, keep_BW)).reshape(-1)
         carry = jax.tree.map(lambda x: x[rows_R], carry)
     ended_B = beams.ended_B + counts_BC.sum(1)
-    after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B)
+    after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B, beams.rules)
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
@@ -210,21 +213,36 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
     words_V = jnp.arange(V)
     log_p_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
+    plain_RV = None
     if options.processors:
-        log_p_BWV = jax.nn.log_softmax(log_p_RV).reshape(B, W, V)
+        plain_RV = jax.nn.log_softmax(log_p_RV)
+        log_p_BWV = plain_RV.reshape(B, W, V)
         for process in options.processors:
             log_p_BWV = process(beams.live_BWT, beams.t, log_p_BWV)
         log_p_RV, total_R1 = log_p_BWV.reshape(B * W, V), 0.0
     else:
         total_R1 = jax.nn.logsumexp(log_p_RV, -1, keepdims=True)
+    if beams.rules is not None:
+        log_p_RV = constraints.restrict(beams.rules, beams.t, beams.live_BWT, log_p_RV, plain_RV)
     at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
     C = 2 * options.beam_size
-    values, tokens = top_k(jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, log_p_RV), min(C, V))
-    values = (jnp.maximum(values - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
+    log_p_RV = jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, log_p_RV)
+    values, tokens = top_k(log_p_RV, min(C, V))
+    price = lambda log_p: (jnp.maximum(log_p - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)  # noqa: E731
+    values = price(values)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
     values_BC, best = jax.lax.top_k(values, C)
-    return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+    found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+    if beams.rules is None or beams.rules.required is None:
+        return found
+    required = beams.rules.required
+    asked_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
+    parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), asked_RN.shape[1]), (B, W * asked_RN.shape[1]))
+    asked = price(jnp.take_along_axis(log_p_RV, asked_RN, 1)), parents_BC, asked_RN.reshape(B, -1)
+    values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, asked, strict=True))
+    alive_BC = values_BC > NEVER / 2
+    return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
