@@ -154,24 +154,42 @@ class Run:
         return Scorer(self.translator, self.config.decoding)
 
     @overload
-    def translate(self, text: str, **decoding: Any) -> Translation: ...
+    def translate(self, text: str, **options: Any) -> Translation: ...
     @overload
-    def translate(self, text: Sequence[str], **decoding: Any) -> list[Translation]: ...
-    def translate(self, text: str | Sequence[str], **decoding: Any) -> Any:
+    def translate(self, text: Sequence[str], **options: Any) -> list[Translation]: ...
+    def translate(
+        self,
+        text: str | Sequence[str],
+        *,
+        prefix: str | Sequence[str] = "",
+        constraints: Sequence[str] | Sequence[Sequence[str]] = (),
+        forbidden: Sequence[str] | Sequence[Sequence[str]] = (),
+        terminology: str | pathlib.Path = "",
+        **decoding: Any,
+    ) -> Any:
         """Translate a sentence or a list of sentences.
 
         Args:
             text: a sentence, or several.
+            prefix: text that the translation begins with; one for all sentences, or a list with one for each.
+            constraints: phrases that must occur in the translation; of "a|b", one must. For all sentences, or a list of phrases for each.
+            forbidden: phrases that must not occur in the translation, given likewise.
+            terminology: a file of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first.
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
             A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
 
         Raises:
-            UserError: a field does not exist, or its value is invalid.
+            UserError: a field does not exist, its value is invalid, or what is asked of a translation cannot be met.
         """
-        settings = self.decoding(decoding)
-        found = self.translator.translate([text] if isinstance(text, str) else text, settings)
+        from jaxnmt.decoding.rules import rules_of_lines
+        from jaxnmt.decoding.terminology import read_terminology
+
+        settings, lines = self.decoding(decoding), [text] if isinstance(text, str) else text
+        rules = rules_of_lines(len(lines), prefix, constraints, forbidden)
+        terms = read_terminology(str(terminology), "terminology") if terminology else None
+        found = self.translator.translate(lines, settings, rules=rules, terminology=terms)
         best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
 

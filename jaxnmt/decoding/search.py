@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding import lengths, sampling
+from jaxnmt.decoding import constraints, lengths, sampling
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -82,6 +82,7 @@ class Beams(NamedTuple):
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
         keys_BW: of the random numbers of each sample.
+        rules: what each sentence's translation must and must not contain; None: no sentence has rules.
     """
 
     t: jax.Array
@@ -92,6 +93,7 @@ class Beams(NamedTuple):
     ended_B: jax.Array
     open_B: jax.Array
     keys_BW: jax.Array | None = None
+    rules: constraints.TargetRules | None = None
 
 
 def search(
@@ -100,7 +102,7 @@ def search(
     """Return the best translations of each sentence of a batch.
 
     Args:
-        batch: `encoder_input_tokens` (B, S), one sentence a row.
+        batch: `encoder_input_tokens` (B, S), one sentence a row; and the fields of `constraints.TargetRules` that are used.
         limits_B: int32, the longest translation of each sentence, EOS included, at most `options.max_length`. A limit depends on its
             sentence alone, and so a translation does not depend on its batch.
         mesh: that `per_device` runs this search on; None: one device.
@@ -120,7 +122,7 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
     if options.sampling is not None:
         before = before._replace(keys_BW=sampling.keys(options.sampling, batch["encoder_input_tokens"], W))
-    return memory, _choose(options, logits_BV, limits_B, before)
+    return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch)))
 
 
 def advance(
@@ -187,7 +189,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
         rows_R = (jnp.arange(B)[:, None] * W + _take(parents_BC, keep_BW)).reshape(-1)
         carry = jax.tree.map(lambda x: x[rows_R], carry)
     ended_B = beams.ended_B + counts_BC.sum(1)
-    after = Beams(t + 1, carry, live_BWT, values_BW, done, ended_B, beams.open_B)
+    after = beams._replace(t=t + 1, carry=carry, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
@@ -197,7 +199,10 @@ def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, b
     words_V = jnp.arange(logits_RV.shape[-1])
     logits_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
     log_p_BWV = jax.nn.log_softmax(logits_RV).reshape(B, -1, len(words_V))
-    allowed_BWV = functools.reduce(lambda log_p, process: process(beams.live_BWT, t, log_p), options.processors, log_p_BWV)
+    allowed_BWV = _processed(options, log_p_BWV, beams)
+    if beams.rules is not None:
+        flat = (x.reshape(-1, len(words_V)) for x in (allowed_BWV, log_p_BWV))
+        allowed_BWV = constraints.restrict(beams.rules, t, beams.live_BWT, *flat).reshape(log_p_BWV.shape)
     tokens_BW = jnp.where(t + 1 >= limits_B[:, None], EOS, sampling.draw(how, beams.keys_BW, t, allowed_BWV))
     of_tokens = lambda x_BWV: jnp.take_along_axis(jnp.broadcast_to(x_BWV, (B, W, len(words_V))), tokens_BW[..., None], -1)[..., 0]  # noqa: E731
     log_probs_BW = beams.live_log_probs_BW + of_tokens(log_p_BWV)
@@ -241,24 +246,49 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
 
     The best of each hypothesis and then the best of these are the same, and are found by sorting far less.
     """
-    B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
-    words_V = jnp.arange(V)
-    log_p_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
-    if options.processors:
-        log_p_BWV = jax.nn.log_softmax(log_p_RV).reshape(B, W, V)
-        for process in options.processors:
-            log_p_BWV = process(beams.live_BWT, beams.t, log_p_BWV)
-        log_p_RV, total_R1 = log_p_BWV.reshape(B * W, V), 0.0
-    else:
-        total_R1 = jax.nn.logsumexp(log_p_RV, -1, keepdims=True)
-    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
-    C = 2 * options.beam_size
-    values, tokens = top_k(jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, log_p_RV), min(C, V))
-    values = (jnp.maximum(values - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
+    B, W, C = len(limits_B), beams.live_BWT.shape[1], 2 * options.beam_size
+    scores_RV, total_R1 = _allowed(options, logits_RV, limits_B, beams)
+    values, tokens = top_k(scores_RV, min(C, scores_RV.shape[-1]))
+
+    def price(scores: jax.Array) -> jax.Array:
+        return (jnp.maximum(scores - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
+
+    values = price(values)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
     values_BC, best = jax.lax.top_k(values, C)
-    return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+    found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+    if beams.rules is None or beams.rules.required is None:
+        return found
+    required = beams.rules.required
+    asked_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
+    parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), asked_RN.shape[1]), (B, W * asked_RN.shape[1]))
+    asked = price(jnp.take_along_axis(scores_RV, asked_RN, 1)), parents_BC, asked_RN.reshape(B, -1)
+    values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, asked, strict=True))
+    alive_BC = values_BC > NEVER / 2
+    return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
+
+
+def _allowed(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> tuple[jax.Array, Any]:
+    """Return a score of each token (R, V), minus infinity if it may not follow, and what to subtract for its log-probability (R, 1)."""
+    B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
+    words_V = jnp.arange(V)
+    scores_RV, total_R1, plain_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV), 0.0, None
+    if options.processors:
+        plain_RV = jax.nn.log_softmax(scores_RV)
+        scores_RV = _processed(options, plain_RV.reshape(B, W, V), beams).reshape(B * W, V)
+    else:
+        total_R1 = jax.nn.logsumexp(scores_RV, -1, keepdims=True)
+    if beams.rules is not None:
+        scores_RV = constraints.restrict(beams.rules, beams.t, beams.live_BWT, scores_RV, plain_RV)
+    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
+    return jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, scores_RV), total_R1
+
+
+def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -> jax.Array:
+    for process in options.processors:
+        log_probs_BWV = process(beams.live_BWT, beams.t, log_probs_BWV)
+    return log_probs_BWV
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

@@ -16,8 +16,12 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import penalties, sampling
+from jaxnmt.decoding import rules as target_rules
+from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
 from jaxnmt.decoding.stages import StagedSearch
+from jaxnmt.decoding.terminology import Terminology
+from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
@@ -71,7 +75,14 @@ class Translator:
         else:  # the layout lets every process have every translation
             self._search = jax.jit(functools.partial(_search, model, self.mesh), out_shardings=replicated(self.mesh))
 
-    def translate(self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1) -> list[list[Translation]]:
+    def translate(
+        self,
+        lines: Sequence[str],
+        decoding: cfg.Decoding,
+        first: int = 1,
+        rules: Sequence[Rules] = (),
+        terminology: Terminology | None = None,
+    ) -> list[list[Translation]]:
         """Return up to `decoding.n_best` translations of each line, best first; with a temperature, samples in the order of their numbers.
 
         The translation of an empty line is empty. A line longer than the model can read is split at sentence ends, or else anywhere, with a
@@ -81,16 +92,29 @@ class Translator:
             lines: the sentences.
             decoding: how to search, and how many translations to return.
             first: number of the first line, for warnings.
+            rules: what each line's translation must and must not contain; empty: nothing.
+            terminology: the terms whose translations must occur.
+
+        Raises:
+            UserError: a line's rules cannot be met, or samples are asked to have constraints.
         """
+        if decoding.temperature and (terminology or any(each.constraints for each in rules)):
+            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
+        sentences = [ids for _, ids in pieces]
+        if terminology or any(each != Rules() for each in rules):
+            of_parts = self._rules_of_parts(lines, pieces, rules or [Rules()] * len(lines), terminology, first)
+            translated = self._search_by_rules(sentences, decoding, of_parts)
+        else:
+            translated = self._search_all(sentences, decoding)
         found: list[list[list[Translation]]] = [[] for _ in lines]
-        for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
+        for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
 
-    def options(self, decoding: cfg.Decoding, source_length: int) -> SearchOptions:
-        """Return the options of a search for sentences that are padded to a source length."""
-        return search_options(decoding, source_length, self._processors(decoding))
+    def options(self, decoding: cfg.Decoding, source_length: int, room: int = 0) -> SearchOptions:
+        """Return the options of a search for sentences that are padded to a source length, and whose limits are raised by up to `room`."""
+        return search_options(decoding, source_length, room, self._processors(decoding))
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -111,8 +135,31 @@ class Translator:
                 parts += [sentence[start : start + limit] for start in range(0, len(sentence), limit)]
         return parts
 
-    def _search_all(self, sentences: Sequence[list[int]], decoding: cfg.Decoding) -> list[list[Translation]]:
+    def _rules_of_parts(self, lines, pieces, rules: Sequence[Rules], terminology: Terminology | None, first: int) -> list[TokenRules]:
+        """Return the rules of each piece of the lines."""
+        found = []
+        for row, parts in itertools.groupby(pieces, key=lambda piece: piece[0]):
+            texts = [self.tokenizer.decode_source(ids) for _, ids in parts]
+            texts = texts if len(texts) > 1 else [lines[row]]
+            found += target_rules.tokenised(rules[row], terminology, texts, self.tokenizer, first + row)
+        return found
+
+    def _search_by_rules(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: list[TokenRules]) -> list[list[Translation]]:
+        """Translate sentences by their rules: again if a translation spells a forbidden phrase with tokens that were not forbidden yet."""
+        results = self._search_all(sentences, decoding, rules)
+        while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, self.tokenizer))}:
+            for i, more in respelled.items():
+                rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
+            again = self._search_all([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
+            for i, translations in zip(respelled, again, strict=True):
+                results[i] = translations
+        return results
+
+    def _search_all(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
+    ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
+        room = max((each.room for each in rules), default=0)
         results: list[list[Translation]] = [[] for _ in sentences]
         rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), decoding.batch_size):
@@ -120,9 +167,12 @@ class Translator:
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
             batch = {"encoder_input_tokens": tokens, "limits": limits}
+            if rules:
+                limits[: len(group)] += [rules[i].room for i in group]
+                batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
             if self.mesh is not None:
                 batch = to_mesh(batch, self.mesh)
-            options = self.options(decoding, tokens.shape[1])
+            options = self.options(decoding, tokens.shape[1], room)
             hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, batch.pop("limits")))
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
@@ -146,10 +196,17 @@ def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, par
     return per_device(find, mesh)((options, params), batch, limits_B)
 
 
-def search_options(decoding: cfg.Decoding, source_length: int, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
-    """Return the options of a search for sentences that are padded to a source length; `processors` are the user's own."""
+def search_options(decoding: cfg.Decoding, source_length: int, room: int = 0, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
+    """Return the options of a search.
+
+    Args:
+        decoding: the settings.
+        source_length: that the sentences are padded to.
+        room: by how much their limits may be raised.
+        processors: the user's own.
+    """
     numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-    length, processes = target_length(source_length, decoding), (*penalties.of(decoding), *map(Partial, processors))
+    length, processes = target_length(source_length, decoding, room), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
     return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
@@ -190,13 +247,13 @@ def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
     return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
 
 
-def target_length(source_length: int, decoding: cfg.Decoding) -> int:
-    """Return the target length that the search of a source length is compiled for.
+def target_length(source_length: int, decoding: cfg.Decoding, room: int = 0) -> int:
+    """Return the target length that the search of a source length is compiled for, with limits that are raised by up to `room`.
 
     This is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
     defaults, which cost memory and time at each step, get no more than they need.
     """
-    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding)
+    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + room
     while tokens < needed:
         tokens *= 2
     return tokens

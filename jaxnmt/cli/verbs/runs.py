@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, writable
 from jaxnmt.config import Decoding, Experiment, NonNegative, Positive, checks
 from jaxnmt.config.files import shipped_configs
+from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import Tokenize
 from jaxnmt.io import streams
@@ -203,6 +205,16 @@ class Translate:
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     alignments: Literal["none", "hard", "soft"] = "none"
     """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
+    format: Literal["text", "json"] = "text"
+    """json: a line of input is an object with text, and optionally prefix, constraints and forbidden for this sentence."""
+    prefix: str = ""
+    """Text that every translation begins with."""
+    constraints: tuple[str, ...] = ()
+    """Phrases that must occur in every translation; of "a|b", one must."""
+    forbidden: tuple[str, ...] = ()
+    """Phrases that must not occur in a translation."""
+    terminology: str = ""
+    """File of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -243,9 +255,15 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
+      jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
+      echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --format json
     """
     decoding = options.decoding
     checked(run, options)
+    terminology = read_terminology(options.terminology) if options.terminology else None
+    from jaxnmt.decoding import rules
+
+    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden)
     distributed.initialize()
     with distributed.leader_first("read the input"):
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
@@ -254,7 +272,11 @@ def translate(run: str, options: Translate) -> None:
         opened, done = Run(run, options.checkpoint), 0
         translator, aligner = opened.translator, opened.aligner if options.alignments != "none" else None  # before a line is waited for
         for lines in windows:
-            found = translator.translate(lines, decoding, done + 1)
+            of_lines = [for_all] * len(lines)
+            if options.format == "json":
+                lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(done + 1))), strict=True)
+                of_lines = [for_all.with_own(each) for each in own]
+            found = translator.translate(lines, decoding, done + 1, of_lines, terminology)
             alignments: Any = aligner.align(lines, found, decoding.batch_size) if aligner else found
             for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), done + 1):
                 for candidate, alignment in zip(candidates, aligned, strict=True):

@@ -1,0 +1,210 @@
+"""What users ask of a sentence's translation, as text: the prefix that it begins with, and phrases that must or must not occur in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnmt.config.fields import did_you_mean
+from jaxnmt.data.special_tokens import PAD, UNK
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.decoding.terminology import Terminology
+from jaxnmt.errors import UserError
+from jaxnmt.io.text import normalise
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules for one sentence.
+
+    Attributes:
+        prefix: text that the translation begins with.
+        constraints: phrases that must occur in the translation; of `a|b`, one must.
+        forbidden: phrases that must not occur in it.
+    """
+
+    prefix: str = ""
+    constraints: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+
+    def with_own(self, own: Rules) -> Rules:
+        """Return these rules and a sentence's own, whose prefix takes the place of this one."""
+        return Rules(own.prefix or self.prefix, self.constraints + own.constraints, self.forbidden + own.forbidden)
+
+
+def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any) -> list[Rules]:
+    """Return the rules of `count` lines.
+
+    Args:
+        prefix: a text for all lines, or one for each.
+        constraints, forbidden: phrases for all lines, or a list of phrases for each.
+
+    Raises:
+        UserError: there are more or fewer of them than lines.
+    """
+
+    def spread(name: str, values: Any, is_for_all: bool) -> Sequence[Any]:
+        if not is_for_all and len(values) != count:
+            raise UserError(f"{name} has {len(values)} entries for {count} lines: give one for each line, or the same for all")
+        return [values] * count if is_for_all else values
+
+    prefixes = spread("prefix", prefix, isinstance(prefix, str))
+    phrases = {
+        name: spread(name, [values] if isinstance(values, str) else values, all(isinstance(value, str) for value in values))
+        for name, values in (("constraints", constraints), ("forbidden", forbidden))
+    }
+    return [Rules(own, *map(tuple, both)) for own, *both in zip(prefixes, *phrases.values(), strict=True)]
+
+
+def from_json(line: str, number: int) -> tuple[str, Rules]:
+    """Return the text and the rules in a line `{"text": "...", "prefix": "...", "constraints": [...], "forbidden": [...]}`.
+
+    All but the text may be missing. An empty line is an empty text.
+
+    Raises:
+        UserError: it is not such an object.
+    """
+    if not line:
+        return "", Rules()
+    example = '{"text": "...", "prefix": "...", "constraints": ["..."], "forbidden": ["..."]}'
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"line {number} is not JSON ({error}): write it as {example}") from None
+    expected = {"text": str, "prefix": str, "constraints": list, "forbidden": list}
+    if not isinstance(values, dict) or "text" not in values:
+        raise UserError(f"line {number} is not an object with a text: write it as {example}")
+    for name, value in values.items():
+        if name not in expected:
+            raise UserError(f"line {number} has an unknown field {name}{did_you_mean(name, expected)}: write it as {example}")
+        if not isinstance(value, expected[name]) or (isinstance(value, list) and not all(isinstance(phrase, str) for phrase in value)):
+            raise UserError(f"line {number} has a {name} of another type: write it as {example}")
+    phrases = (tuple(values.get(name, ())) for name in ("constraints", "forbidden"))
+    return normalise(values["text"]), Rules(values.get("prefix", ""), *phrases)
+
+
+class TokenRules(NamedTuple):
+    """The rules for one source that the model reads whole, as target tokens.
+
+    Attributes:
+        required: of each constraint, its alternatives.
+        forbidden_text: the forbidden phrases as text.
+    """
+
+    prefix: list[int]
+    required: list[list[list[int]]]
+    forbidden: list[list[int]]
+    forbidden_text: tuple[str, ...]
+
+    @property
+    def room(self) -> int:
+        """How many tokens the sentence's limit is raised by.
+
+        Each constraint has one more, because a forbidden phrase may part two of them.
+        """
+        return len(self.prefix) + sum(max(map(len, alternatives)) + 1 for alternatives in self.required)
+
+    def respelled(self, translations: Iterable[Any], tokenizer: Tokenizer) -> list[list[int]]:
+        """Return the tokens with which a sentence's translations spell forbidden phrases: others than the tokenizer's own."""
+        return [
+            _shortest_span(translation.parts[0][1], phrase, tokenizer)
+            for translation in translations
+            for phrase in self.forbidden_text
+            if _occurs(phrase, translation.text)
+        ]
+
+
+def tokenised(rules: Rules, terminology: Terminology | None, parts: Sequence[str], tokenizer: Tokenizer, number: int) -> list[TokenRules]:
+    """Return the rules of a line as tokens, for each part of it that the model reads.
+
+    The first part has the prefix, every part the forbidden phrases, and each the terms that it contains.
+
+    Args:
+        number: of the line, for messages.
+
+    Raises:
+        UserError: the vocabulary cannot spell a constraint, a forbidden phrase is part of what is required, or a line with constraints is
+            translated in parts.
+    """
+    if rules.constraints and len(parts) > 1:
+        raise UserError(f"line {number} is translated in parts, so its constraints have no place: split the line, or shorten it")
+    forbidden_text = tuple(" ".join(phrase.split()) for phrase in rules.forbidden if phrase.strip())
+    forbidden = tokenizer.encode_target(forbidden_text)
+    found = []
+    for part, text in enumerate(parts):
+        prefix = tokenizer.encode_target([rules.prefix if part == 0 else ""])[0]
+        if excluded := _contained(prefix, forbidden):
+            raise UserError(
+                f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {forbidden_text[excluded[0]]!r}: drop one of them"
+            )
+        phrases = dict.fromkeys([*rules.constraints, *(terminology.constraints(text) if terminology else ())])
+        required = [list(_alternatives(phrase, forbidden, tokenizer, number)) for phrase in phrases if phrase.strip()]
+        found.append(TokenRules(prefix, required, forbidden, forbidden_text))
+    return found
+
+
+def _alternatives(constraint: str, forbidden: Sequence[list[int]], tokenizer: Tokenizer, number: int) -> Iterator[list[int]]:
+    """Yield the tokens of those alternatives that no forbidden phrase excludes."""
+    encoded = tokenizer.encode_target([phrase for phrase in constraint.split("|") if phrase.strip()])
+    possible = [ids for ids in encoded if not _contained(ids, forbidden)]
+    if not possible:
+        raise UserError(f"line {number}: the constraint {constraint!r} cannot occur without a forbidden phrase: drop one of them")
+    for ids in possible:
+        if UNK in ids:
+            raise UserError(f"line {number}: the vocabulary has no tokens for the constraint {constraint!r}: correct it, or drop it")
+        yield ids
+
+
+def _contained(ids: Sequence[int], phrases: Sequence[Sequence[int]]) -> list[int]:
+    """Return the numbers of the phrases that occur in a text."""
+    starts = range(len(ids))
+    return [n for n, phrase in enumerate(phrases) if any(list(ids[start : start + len(phrase)]) == list(phrase) for start in starts)]
+
+
+def _occurs(phrase: str, text: str) -> bool:
+    """Return whether a phrase occurs in a text as whole words."""
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None
+
+
+def _shortest_span(ids: Sequence[int], phrase: str, tokenizer: Tokenizer) -> list[int]:
+    spans = (list(ids[start : start + length]) for length in range(1, len(ids) + 1) for start in range(len(ids) - length + 1))
+    return next(span for span in spans if _occurs(phrase, tokenizer.decode_target(span)))
+
+
+def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -> dict[str, np.ndarray]:
+    """Return the rules as the fields of a batch, `constraints.TargetRules`; rows beyond them have none.
+
+    Args:
+        like: the rules whose sizes the arrays must hold. They are padded to powers of two, so that few programs are compiled.
+    """
+    constraints = [constraint for each in like for constraint in each.required]
+    phrases = [phrase for constraint in constraints for phrase in constraint]
+    forbidden = [phrase for each in like for phrase in each.forbidden]
+    found: dict[str, np.ndarray] = {}
+    if any(each.prefix for each in like):
+        found["prefix"] = _filled([each.prefix for each in rules], (rows, _room((each.prefix for each in like), 8)))
+    if constraints:
+        sizes = _room((each.required for each in like), 4), _room(constraints, 1), _room(phrases, 4)
+        found["required"] = _filled([each.required for each in rules], (rows, *sizes))
+    if forbidden:
+        sizes_of_two = _room((each.forbidden for each in like), 4), _room(forbidden, 4)
+        found["forbidden"] = _filled([each.forbidden for each in rules], (rows, *sizes_of_two))
+    return found
+
+
+def _room(lists: Iterable[Sequence[Any]], least: int) -> int:
+    """Return the power of two, from `least` on, that holds the longest."""
+    return max(least, 1 << (max(map(len, lists)) - 1).bit_length())
+
+
+def _filled(nested: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return nested lists as an array, padded with PAD."""
+    array: np.ndarray = np.full(shape, PAD, np.int32)
+    for index, each in enumerate(nested):
+        array[index] = _filled(each, shape[1:]) if isinstance(each, list) else each
+    return array

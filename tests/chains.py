@@ -1,0 +1,56 @@
+"""A model whose next token depends on the last alone, and every translation of it with its log-probability."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.decoding.search import NEVER
+
+
+class Chain:
+    """The next token's logits are the row of a table (V, V) that the last token names; the source counts for nothing."""
+
+    def __init__(self, vocab: int = 6):
+        self.target_vocab = vocab
+
+    def encode(self, params, batch, noise=None):
+        return jnp.asarray(batch["encoder_input_tokens"])
+
+    def start(self, params, memory, max_length):
+        return {"steps": jnp.zeros((memory.shape[0],), jnp.int32)}
+
+    def step(self, params, memory, carry, token_B):
+        return params[token_B], {"steps": carry["steps"] + 1}
+
+
+def table(seed: int, vocab: int = 6, scale: float = 1.5):
+    """Return the logits of each token after each other one."""
+    return jnp.asarray(np.random.default_rng(seed).standard_normal((vocab, vocab)) * scale, jnp.float32)
+
+
+def every_translation(params, limit: int, alpha: float = 1.0) -> list[tuple[float, list[int]]]:
+    """Return (score, tokens) of every translation of up to `limit` tokens, EOS included, best first."""
+    logits = np.asarray(params, np.float64).copy()
+    logits[:, [PAD, BOS]] = -np.inf
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    found = []
+    for length in range(limit):
+        for body in itertools.product(range(UNK, len(logits)), repeat=length):
+            tokens = [*body, EOS]
+            total = sum(log_p[before, token] for before, token in itertools.pairwise([BOS, *tokens]))
+            found.append((total / ((5 + len(tokens)) / 6) ** alpha, tokens))
+    return sorted(found, key=lambda pair: -pair[0])
+
+
+def assert_are(found, row: int, expected: list[tuple[float, list[int]]]) -> None:
+    """A sentence's hypotheses are these translations, with their scores, best first. (Equal ones may stand in any order.)"""
+    scores = [float(score) for score in found.scores_BW[row] if score > NEVER]
+    tokens = [tuple(int(token) for token in tokens if token != PAD) for tokens in found.tokens_BWT[row][: len(scores)]]
+    of = {tuple(tokens): score for score, tokens in expected}
+    assert set(tokens) == set(of) and len(tokens) == len(of)
+    np.testing.assert_allclose(scores, [of[each] for each in tokens], rtol=1e-5)
+    assert scores == sorted(scores, reverse=True)
