@@ -209,7 +209,7 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     """
     B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
     words_V = jnp.arange(V)
-    log_p_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
+    log_p_RV = without_special(logits_RV)
     if options.processors:
         log_p_BWV = jax.nn.log_softmax(log_p_RV).reshape(B, W, V)
         for process in options.processors:
@@ -225,6 +225,12 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     values = jnp.pad(values, short, constant_values=2 * NEVER)
     values_BC, best = jax.lax.top_k(values, C)
     return values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+
+
+def without_special(logits: jax.Array) -> jax.Array:
+    """Return logits (..., V) with minus infinity at PAD and BOS, which no translation has."""
+    words_V = jnp.arange(logits.shape[-1])
+    return jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits)
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

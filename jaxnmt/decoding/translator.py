@@ -23,7 +23,7 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated
 
 LENGTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Source positions that searches are compiled for."""
-_SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
+SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
 class Translation(NamedTuple):
@@ -101,7 +101,7 @@ class Translator:
             return [ids] if ids else []
         self.warn(f"line {number} has {len(ids)} tokens; the model reads {limit} (data.max_length): translated in parts")
         parts: list[list[int]] = []
-        for sentence in self.tokenizer.encode_source(_SENTENCE_END.split(line)):
+        for sentence in self.tokenizer.encode_source(SENTENCE_END.split(line)):
             if parts and len(parts[-1]) + len(sentence) <= limit:
                 parts[-1] = parts[-1] + sentence
             else:
@@ -113,7 +113,7 @@ class Translator:
         results: list[list[Translation]] = [[] for _ in sentences]
         for group in groups(list(map(len, sentences)), decoding.batch_size):
             rows = padded_rows(len(group), decoding.batch_size, num_shards("B", self.mesh))
-            tokens = pad([[*sentences[i], EOS] for i in group], rows, EOS)
+            tokens = self._source([sentences[i] for i in group], rows)
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
             batch = {"encoder_input_tokens": tokens, "limits": limits}
@@ -126,6 +126,10 @@ class Translator:
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
+
+    def _source(self, sentences: Sequence[list[int]], rows: int) -> np.ndarray:
+        """Return what the model reads of some sentences, one a row; further rows are empty sentences."""
+        return pad([[*ids, EOS] for ids in sentences], rows, EOS)
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
