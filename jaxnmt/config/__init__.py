@@ -249,12 +249,16 @@ class Decoding:
     """... plus this many tokens."""
     n_best: Positive[int] = 1
     """Translations to return for each sentence."""
+    mbr: Literal["none", "chrf", "bleu"] = "none"
+    """Minimum Bayes risk: of the beam_size hypotheses choose the one with the largest mean chrF (or BLEU) against all of them."""
     batch_size: Positive[int] = 64
     """Sentences translated together."""
 
     def problems(self) -> Iterator[str]:
         if self.n_best > self.beam_size:
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
+        if self.mbr != "none" and self.beam_size == 1:
+            yield f"decoding.mbr {self.mbr} chooses among several hypotheses, and decoding.beam_size is 1: raise it, such as to 20"
 
 
 @dataclass(frozen=True)

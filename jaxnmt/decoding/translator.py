@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -78,6 +79,9 @@ class Translator:
             decoding: how to search, and how many translations to return.
             first: number of the first line, for warnings.
         """
+        if decoding.mbr != "none":
+            candidates = self.translate(lines, dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size), first)
+            return [_by_risk(each, decoding) for each in candidates]
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, self._search_all([ids for _, ids in pieces], decoding), strict=True):
@@ -192,6 +196,14 @@ def target_length(source_length: int, decoding: cfg.Decoding) -> int:
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:
+    """Return the n best of a sentence's translations by minimum Bayes risk."""
+    from jaxnmt.decoding import mbr  # sacreBLEU is imported if it is needed
+
+    order = mbr.ranking([candidate.text for candidate in candidates], decoding.mbr)
+    return [candidates[i] for i in order[: decoding.n_best]]
 
 
 def _joined(parts: list[list[Translation]]) -> list[Translation]:
