@@ -250,7 +250,7 @@ class Decoding:
     n_best: Positive[int] = 1
     """Translations to return for each sentence."""
     mbr: Literal["none", "chrf", "bleu"] = "none"
-    """Minimum Bayes risk: of the beam_size hypotheses choose the one with the largest mean chrF (or BLEU) against all of them."""
+    """Minimum Bayes risk: of the beam_size hypotheses choose the one with the largest expected chrF (or BLEU) against all of them."""
     batch_size: Positive[int] = 64
     """Sentences translated together."""
 

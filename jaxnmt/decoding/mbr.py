@@ -20,7 +20,7 @@ _BETA = 2
 """chrF: weight of recall relative to precision."""
 
 
-def ranking(candidates: Sequence[str], utility: str) -> list[int]:
+def ranking(candidates: Sequence[str], utility: str, scores: Sequence[float] | None = None) -> list[int]:
     """Return the numbers of the candidates, the one with the largest expected utility first.
 
     A text that occurs k times counts k times as a pseudo-reference. Candidates with equal utilities keep their order.
@@ -28,12 +28,16 @@ def ranking(candidates: Sequence[str], utility: str) -> list[int]:
     Args:
         candidates: translations of one sentence: an n-best list, or samples.
         utility: "chrf" or "bleu".
+        scores: log-probabilities of the candidates, by which they are weighted as pseudo-references; None: all weigh the same, as samples
+            must, which are drawn by their probability already.
     """
-    counts = Counter(candidates)
-    texts = list(counts)
+    weights = np.exp(np.subtract(scores, max(scores))) if scores else np.ones(len(candidates))
+    total: dict[str, float] = {}
+    for text, weight in zip(candidates, (weights / weights.sum()).tolist(), strict=True):
+        total[text] = total.get(text, 0.0) + weight
     # Rounded, so that the order of the candidates, and so of the sum, decides nothing but ties.
-    expected = UTILITIES[utility](texts) @ np.array([counts[text] for text in texts]) / len(candidates)
-    value = dict(zip(texts, np.round(expected, 6).tolist(), strict=True))
+    expected = np.round(UTILITIES[utility](list(total)) @ np.array(list(total.values())), 6)
+    value = dict(zip(total, expected.tolist(), strict=True))
     return sorted(range(len(candidates)), key=lambda i: -value[candidates[i]])
 
 

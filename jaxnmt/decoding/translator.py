@@ -199,10 +199,11 @@ def target_length(source_length: int, decoding: cfg.Decoding) -> int:
 
 
 def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:
-    """Return the n best of a sentence's translations by minimum Bayes risk."""
+    """Return the n best of a sentence's hypotheses by minimum Bayes risk, each weighted by its score."""
     from jaxnmt.decoding import mbr  # sacreBLEU is imported if it is needed
 
-    order = mbr.ranking([candidate.text for candidate in candidates], decoding.mbr)
+    texts, scores = zip(*((candidate.text, candidate.score) for candidate in candidates), strict=True)
+    order = mbr.ranking(texts, decoding.mbr, scores)
     return [candidates[i] for i in order[: decoding.n_best]]
 
 

@@ -30,6 +30,12 @@ def test_the_largest_mean_utility_wins_and_copies_count():
     assert mbr.ranking(["cd", "ab", "abc", "cd", "cd"], "chrf") == [0, 3, 4, 2, 1]  # means 63.6, 32.7, 51.1
 
 
+def test_candidates_weigh_as_their_probabilities():
+    # With probabilities 0.8, 0.1, 0.1 the means are 81.8 (cd: 80 + 0.1 · 17.9), 16.4 (ab: 10 + 0.1 · 63.6) and 36.9 (abc).
+    assert mbr.ranking(["cd", "ab", "abc"], "chrf", np.log([0.8, 0.1, 0.1]).tolist()) == [0, 2, 1]
+    assert mbr.ranking(["cd", "ab", "abc"], "chrf", [-1000.0, -1000.0, -1000.0]) == [2, 1, 0]
+
+
 def test_the_example_of_the_page():
     assert mbr.ranking(["the dog", "a big cat", "the big cat"], "chrf")[0] == 2
 
@@ -69,8 +75,8 @@ def test_translations_are_the_beams_in_another_order():
     beams = translator.translate(lines, decoding)
     chosen = translator.translate(lines, replace(decoding, mbr="chrf", n_best=2))
     for beam, best in zip(beams, chosen, strict=True):
-        texts = [candidate.text for candidate in beam]
-        assert best == [beam[i] for i in mbr.ranking(texts, "chrf")[:2]]
+        texts, scores = zip(*[(candidate.text, candidate.score) for candidate in beam], strict=True)
+        assert best == [beam[i] for i in mbr.ranking(texts, "chrf", scores)[:2]]
     assert [best[0] for best in chosen] != [beam[0] for beam in beams]
 
 
