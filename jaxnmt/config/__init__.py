@@ -270,6 +270,8 @@ class Decoding:
     """Draw each token from those of at least this probability (Hewitt et al. 2022); 0: from all."""
     seed: Annotated[int, constraint("from 0 to 2147483647", lambda value: 0 <= value < 2**31)] = 0
     """Seed of the samples."""
+    mbr: Literal["none", "chrf", "bleu"] = "none"
+    """Minimum Bayes risk: of beam_size hypotheses, or samples, choose the one with the largest expected chrF (or BLEU) against all."""
     batch_size: Positive[int] = 64
     """Sentences translated together."""
 
@@ -286,6 +288,8 @@ class Decoding:
                 f"decoding.min_length {self.min_length} is more than the {least} tokens that a translation of one token may have: "
                 "set decoding.max_length_extra higher"
             )
+        if self.mbr != "none" and self.beam_size == 1:
+            yield f"decoding.mbr {self.mbr} chooses among several hypotheses, and decoding.beam_size is 1: raise it, such as to 20"
 
 
 @dataclass(frozen=True)

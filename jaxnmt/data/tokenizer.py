@@ -63,6 +63,12 @@ class Tokenizer:
         """Return each token as the target vocabulary spells it."""
         return [self._target.piece(int(index)) for index in ids]
 
+    def target_difference(self, other: Tokenizer) -> tuple[int, str, str] | None:
+        """Return the first id that means another token in another target vocabulary, and both tokens ("": none); None if all are equal."""
+        own, others = (each.target_pieces(range(each.target_vocab_size)) for each in (self, other))
+        pairs = enumerate(itertools.zip_longest(own, others, fillvalue=""))
+        return next(((index, one, another) for index, (one, another) in pairs if one != another), None)
+
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the words of a source text (between spaces, U+0020), and for each token the number of its word."""
         words, numbers = self._source.words(canonical(normalise(text), self.normalization))

@@ -45,8 +45,15 @@ def of(decoding: cfg.Decoding) -> Sampling | None:
     return Sampling(decoding.seed, float(decoding.temperature), decoding.top_k or None, top_p, float(decoding.epsilon) or None)
 
 
-def keys(sampling: Sampling, source_BS: jax.Array, samples: int) -> jax.Array:
-    """Return the key of each sample of each sentence, (B, samples): the seed with the sentence's tokens and the sample's number."""
+def keys(sampling: Sampling, source: jax.Array, samples: int) -> jax.Array:
+    """Return the key of each sample of each sentence, (B, samples): the seed with the sentence's tokens and the sample's number.
+
+    Args:
+        sampling: has the seed.
+        source: the tokens (B, S); of an ensemble's (B, S, M) the first member's count.
+        samples: how many of each sentence.
+    """
+    source_BS = source if source.ndim == 2 else source[..., 0]
     fold = jax.vmap(jax.random.fold_in)
 
     def read(keys_B, token_B):

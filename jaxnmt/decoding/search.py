@@ -197,8 +197,7 @@ def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, b
     """Return the beams after each live hypothesis has drawn its next token, by itself. Its place stays the same."""
     B, W, t = len(limits_B), options.beam_size, beams.t
     words_V = jnp.arange(logits_RV.shape[-1])
-    logits_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV)
-    log_p_BWV = jax.nn.log_softmax(logits_RV).reshape(B, -1, len(words_V))
+    log_p_BWV = jax.nn.log_softmax(without_special(logits_RV)).reshape(B, -1, len(words_V))
     allowed_BWV = _processed(options, log_p_BWV, beams)
     if beams.rules is not None:
         flat = (x.reshape(-1, len(words_V)) for x in (allowed_BWV, log_p_BWV))
@@ -273,7 +272,7 @@ def _allowed(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> tuple
     """Return a score of each token (R, V), minus infinity if it may not follow, and what to subtract for its log-probability (R, 1)."""
     B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
     words_V = jnp.arange(V)
-    scores_RV, total_R1, plain_RV = jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits_RV), 0.0, None
+    scores_RV, total_R1, plain_RV = without_special(logits_RV), 0.0, None
     if options.processors:
         plain_RV = jax.nn.log_softmax(scores_RV)
         scores_RV = _processed(options, plain_RV.reshape(B, W, V), beams).reshape(B * W, V)
@@ -289,6 +288,12 @@ def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -
     for process in options.processors:
         log_probs_BWV = process(beams.live_BWT, beams.t, log_probs_BWV)
     return log_probs_BWV
+
+
+def without_special(logits: jax.Array) -> jax.Array:
+    """Return logits (..., V) with minus infinity at PAD and BOS, which no translation has."""
+    words_V = jnp.arange(logits.shape[-1])
+    return jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits)
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:

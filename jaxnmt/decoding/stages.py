@@ -33,7 +33,7 @@ class StagedSearch:
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
-        B, S = batch["encoder_input_tokens"].shape
+        B, S = batch["encoder_input_tokens"].shape[:2]
         few = max(FEWEST, B // 4)
         memory, beams = self._first(options, params, batch, limits_B, few=few if B > few else 0, usual=min(S + USUAL, options.max_length))
         found, open_B = jax.tree.map(np.array, jax.device_get((beams.done, beams.open_B)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import re
@@ -29,7 +30,7 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
-_SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
+SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
 class Translation(NamedTuple):
@@ -100,6 +101,11 @@ class Translator:
         """
         if decoding.temperature and (terminology or any(each.constraints for each in rules)):
             raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+        if decoding.mbr != "none":
+            candidates = self.translate(
+                lines, dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size), first, rules, terminology
+            )
+            return [_by_risk(each, decoding) for each in candidates]
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         sentences = [ids for _, ids in pieces]
         if terminology or any(each != Rules() for each in rules):
@@ -128,7 +134,7 @@ class Translator:
             return [ids] if ids else []
         self.warn(f"line {number} has {len(ids)} tokens; the model reads {limit} (data.max_length): translated in parts")
         parts: list[list[int]] = []
-        for sentence in self.tokenizer.encode_source(_SENTENCE_END.split(line)):
+        for sentence in self.tokenizer.encode_source(SENTENCE_END.split(line)):
             if parts and len(parts[-1]) + len(sentence) <= limit:
                 parts[-1] = parts[-1] + sentence
             else:
@@ -163,7 +169,7 @@ class Translator:
         results: list[list[Translation]] = [[] for _ in sentences]
         rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), decoding.batch_size):
-            tokens = pad([[*sentences[i], EOS] for i in group], rows, EOS)
+            tokens = self._source([sentences[i] for i in group], rows)
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
             batch = {"encoder_input_tokens": tokens, "limits": limits}
@@ -179,6 +185,10 @@ class Translator:
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
+
+    def _source(self, sentences: Sequence[list[int]], rows: int) -> np.ndarray:
+        """Return what the model reads of some sentences, one a row; further rows are empty sentences."""
+        return pad([[*ids, EOS] for ids in sentences], rows, EOS)
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
@@ -257,6 +267,15 @@ def target_length(source_length: int, decoding: cfg.Decoding, room: int = 0) -> 
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:
+    """Return the n best of a sentence's hypotheses by minimum Bayes risk, each weighted by its score."""
+    from jaxnmt.decoding import mbr  # sacreBLEU is imported if it is needed
+
+    texts, scores = zip(*((candidate.text, candidate.score) for candidate in candidates), strict=True)
+    order = mbr.ranking(texts, decoding.mbr, scores)
+    return [candidates[i] for i in order[: decoding.n_best]]
 
 
 def _joined(parts: list[list[Translation]]) -> list[Translation]:

@@ -81,7 +81,7 @@ def test_n_best_are_different_and_sorted_and_the_first_is_the_best(translate):
     ],
 )
 def test_sentences_end_where_their_language_ends_them(line, sentences):
-    assert translators._SENTENCE_END.split(line) == sentences
+    assert translators.SENTENCE_END.split(line) == sentences
 
 
 def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(translate):

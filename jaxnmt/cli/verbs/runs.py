@@ -196,7 +196,17 @@ def is_text(name: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Translate:
+class Members:
+    ensemble: tuple[str, ...] = ()
+    """Folders of further runs with the same target vocabulary, of any models: all predict each word together."""
+    ensemble_weights: tuple[float, ...] = ()
+    """Weights of RUN and of the runs of --ensemble, in this order; when empty, all are equal."""
+    ensemble_space: Literal["probability", "log"] = "probability"
+    """What is averaged: probabilities, or log-probabilities."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Translate(Members):
     input: str = ""
     """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
     output: str = ""
@@ -219,7 +229,7 @@ class Translate:
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Members):
     split: Literal["test", "validation"] = "test"
     """Which of the run's own sentences."""
     data: tuple[str, ...] = ()
@@ -257,6 +267,7 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --format json
+      jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
     """
     decoding = options.decoding
     checked(run, options)
@@ -269,7 +280,7 @@ def translate(run: str, options: Translate) -> None:
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
-        opened, done = Run(run, options.checkpoint), 0
+        opened, done = _opened(run, options), 0
         translator, aligner = opened.translator, opened.aligner if options.alignments != "none" else None  # before a line is waited for
         for lines in windows:
             of_lines = [for_all] * len(lines)
@@ -289,9 +300,20 @@ def checked(run: str, options: Translate | Evaluate) -> None:
     """Check the run and the decoding options of this command.
 
     Raises:
-        UserError: it is not a run, or settings contradict each other.
+        UserError: it is not a run, settings contradict each other, or the runs of --ensemble do not go with it.
     """
     checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
+    if options.ensemble_weights and not options.ensemble:
+        raise UserError("--ensemble-weights has no effect without --ensemble: name the other runs with --ensemble")
+    if options.ensemble:
+        _opened(run, options)
+
+
+def _opened(run: str, options: Translate | Evaluate) -> Run:
+    """Open the run of a command, with those of --ensemble."""
+    opened = Run(run, options.checkpoint)
+    others = [Run(name, options.checkpoint) for name in options.ensemble]
+    return opened.ensemble(*others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
 
 
 def evaluate(run: str, options: Evaluate) -> None:
@@ -301,12 +323,13 @@ def evaluate(run: str, options: Evaluate) -> None:
       jaxnmt evaluate runs/quickstart
       jaxnmt evaluate runs/quickstart --split validation --beam-size 1
       jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
+      jaxnmt evaluate runs/one --ensemble runs/two
       jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
     checked(run, options)
     writable("--output", options.output)
     distributed.initialize()
-    opened = Run(run, options.checkpoint)
+    opened = _opened(run, options)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
     translator = opened.translator
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
