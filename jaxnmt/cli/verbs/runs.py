@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, writable
-from jaxnmt.config import Decoding, Experiment, NonNegative, Positive, checks
+from jaxnmt.config import Decoding, Experiment, Input, NonNegative, Positive, checks
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import Tokenize
@@ -194,7 +194,7 @@ def is_text(name: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Translate:
+class Translate(Input):
     input: str = ""
     """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
     output: str = ""
@@ -242,16 +242,22 @@ def translate(run: str, options: Translate) -> None:
       echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
+      echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
     """
     decoding = options.decoding
     checked(run, options)
+    if options.alignments != "none" and (options.format == "html" or options.protect):
+        raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     distributed.initialize()
     with distributed.leader_first("read the input"):
         lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
     windows = distributed.from_leader("lines", lines_at_hand)
     with _writer(options.output) as write:
         opened, done = Run(run, options.checkpoint), 0
-        translator, aligner = opened.translator, opened.aligner if options.alignments != "none" else None  # before a line is waited for
+        translator, aligner = (
+            opened.translator_of(options),
+            opened.aligner if options.alignments != "none" else None,
+        )  # before a line is waited for
         for lines in windows:
             found = translator.translate(lines, decoding, done + 1)
             alignments: Any = aligner.align(lines, found, decoding.batch_size) if aligner else found
