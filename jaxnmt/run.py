@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, checks, model_code
+from jaxnmt.config import Decoding, Input, checks, model_code
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, log
 from jaxnmt.runs import directory
@@ -16,7 +17,8 @@ from jaxnmt.runs import directory
 if TYPE_CHECKING:
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.decoding.alignments import Aligner, Alignment
-    from jaxnmt.decoding.scoring import ScoredPair, Scorer
+    from jaxnmt.decoding.marked_translator import MarkedTranslator
+    from jaxnmt.decoding.scoring import ScoredPair
     from jaxnmt.decoding.translator import Translation, Translator
     from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
@@ -154,6 +156,29 @@ class Run:
 
         return Scorer(self.translator, self.config.decoding)
 
+    def translator_of(self, given: Input) -> Translator | MarkedTranslator:
+        """Return what translates such lines.
+
+        Raises:
+            UserError: the model has no attention, and `given.format` is html.
+        """
+        translator = self.translator
+        if given.max_input:
+            trained = self.config.data.max_length
+            translator = copy.copy(translator)  # shares the compiled searches
+            translator.max_length = int(min(given.max_input, max(trained, getattr(self.config.model, "longest_input", given.max_input))))
+        if given.format == "text" and not given.protect:
+            return translator
+        from jaxnmt.decoding.marked_translator import MarkedTranslator
+
+        try:
+            aligner = self.aligner
+        except UserError:
+            if given.format == "html":
+                raise
+            aligner = None
+        return MarkedTranslator(translator, aligner, given.format, given.protect)
+
     @overload
     def translate(self, text: str, **options: Any) -> Translation: ...
     @overload
@@ -166,6 +191,9 @@ class Run:
         constraints: Sequence[str] | Sequence[Sequence[str]] = (),
         forbidden: Sequence[str] | Sequence[Sequence[str]] = (),
         terminology: str | pathlib.Path = "",
+        format: Literal["text", "html"] = "text",  # noqa: A002  the flag's name
+        protect: bool = False,
+        max_input: int = 0,
         **decoding: Any,
     ) -> Any:
         """Translate a sentence or a list of sentences.
@@ -176,21 +204,26 @@ class Run:
             constraints: phrases that must occur in the translation; of "a|b", one must. For all sentences, or a list of phrases for each.
             forbidden: phrases that must not occur in the translation, given likewise.
             terminology: a file of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first.
+            format: "html" carries inline tags over to the words of the translation by word alignment.
+            protect: keep placeholders (`%s`, `{name}`), URLs and e-mail addresses.
+            max_input: translate a sentence in parts if it has more than this many tokens; 0: as many as `data.max_length`.
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
             A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
 
         Raises:
-            UserError: a field does not exist, its value is invalid, or what is asked of a translation cannot be met.
+            UserError: a field does not exist, its value is invalid, what is asked of a translation cannot be met; or `format` is "html" and
+                the model has no attention.
         """
         from jaxnmt.decoding.rules import rules_of_lines
         from jaxnmt.decoding.terminology import read_terminology
 
-        settings, lines = self.decoding(decoding), [text] if isinstance(text, str) else text
+        settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
+        checks.check_input(given)
         rules = rules_of_lines(len(lines), prefix, constraints, forbidden)
         terms = read_terminology(str(terminology), "terminology") if terminology else None
-        found = self.translator.translate(lines, settings, rules=rules, terminology=terms)
+        found = self.translator_of(given).translate(lines, settings, rules=rules, terminology=terms)
         best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
 
@@ -208,9 +241,9 @@ class Run:
         Raises:
             UserError: as `translate`; or the model has no attention over the source.
         """
-        lines = [text] if isinstance(text, str) else text
+        lines, settings = [text] if isinstance(text, str) else text, self.decoding(decoding)
         candidates = [[best] for best in self.translate(lines, **decoding | {"n_best": 1})]
-        found = [best for (best,) in self.aligner.align(lines, candidates, self.decoding(decoding).batch_size)]
+        found = [best for (best,) in self.aligner.align(lines, candidates, settings.batch_size)]
         return found[0] if isinstance(text, str) else found
 
     @overload

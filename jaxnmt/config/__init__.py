@@ -293,6 +293,19 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class Input:
+    """What a line to translate is, besides a sentence."""
+
+    format: Literal["text", "html"] = "text"
+    """html: lines have inline tags, which are put around the words of the translation by word alignment, and entities (&amp;)."""
+    protect: bool = False
+    """Keep placeholders (%s, %(name)s, %1$d, {name}), URLs and e-mail addresses as they are, each as often as in the source."""
+    max_input: Annotated[int, constraint("0, or at least 2", lambda value: value == 0 or value >= 2)] = 0
+    """Translate a line in parts if it has more than this many tokens, including the end token, or more than the model can read;
+    0: data.max_length."""
+
+
+@dataclass(frozen=True)
 class Mesh:
     """The mesh of devices. One axis may be -1: it takes all devices that are left."""
 

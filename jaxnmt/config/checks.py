@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Experiment, Recurrent, Schedule, replace
+from jaxnmt.config import Experiment, Input, Recurrent, Schedule, replace
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
 from jaxnmt.config.files import tupled
 from jaxnmt.errors import UserError
@@ -46,6 +46,17 @@ def value_problem(name: str, hint: Any, value: Any) -> str:
             instead = f": write {(value,) if isinstance(value, str) else tuple(value)!r}" if sequence else ""
             return f"{name} is {value!r}; it must be {constraint.words}{instead}"
     return ""
+
+
+def check_input(given: Input) -> None:
+    """Check the values of `Input`.
+
+    Raises:
+        UserError: the first problem; names the field and its value.
+    """
+    for problem in (value_problem(name, hint, value) for name, hint, value in leaves(given)):
+        if problem:
+            raise UserError(problem)
 
 
 def _values(experiment: Experiment) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +72,11 @@ class Transformer(Shipped):
     """Loop over the layers in the compiled program (nn.scan) instead of unrolling them: compiles faster, runs slower on CPU."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes instead of storing: nothing; all but matrix products; whole layers."""
+
+    @property
+    def longest_input(self) -> float:
+        """The number of source tokens that the model tells apart by their place."""
+        return self.max_positions if self.positions == "learned" else math.inf
 
     def problems(self) -> Iterator[str]:
         if not self.head_dim and self.emb_dim % self.num_heads:
@@ -149,6 +155,11 @@ class Recurrent(Shipped):
     def feeds_back(self) -> bool:
         """Whether the next step reads the attentional vector."""
         return self.context == "luong" and self.input_feeding
+
+    @property
+    def longest_input(self) -> float:
+        """The number of source tokens that attention can reach."""
+        return self.max_positions if self.context == "luong" and self.score == "location" else math.inf
 
     def problems(self) -> Iterator[str]:
         states, named = (self.encoder_dim, "encoder_dim") if self.encoder_dim else (self.hidden_dim, "hidden_dim")

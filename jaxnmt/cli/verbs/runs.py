@@ -1,25 +1,18 @@
-"""Verbs of one run: train, resume, data prepare, data check, runs show, runs average, translate, evaluate."""
+"""Verbs of one run: train, resume, data prepare, data check, runs show, runs average."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
-import json
 import pathlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
-from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings, writable
-from jaxnmt.config import Decoding, Experiment, NonNegative, Positive, checks
+from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
+from jaxnmt.config import Experiment, Positive, checks
 from jaxnmt.config.files import shipped_configs
-from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.tokenization import Tokenize
-from jaxnmt.io import streams
 from jaxnmt.parallel import compiler, distributed
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint, Run
+from jaxnmt.run import Run
 from jaxnmt.runs import directory
 from jaxnmt.training_run import begun, run_folder, train_folder, trainable
 
@@ -190,169 +183,3 @@ def is_text(name: str) -> bool:
     """Return whether a word of `data check` names text, a file or a dataset, and not a config."""
     is_config = name.endswith(".py") or name.replace("-", "_") in shipped_configs()
     return not is_config and (any(mark in name for mark in "./,:") or pathlib.Path(name).is_file())
-
-
-# ---- translate, evaluate
-
-
-@dataclasses.dataclass(frozen=True)
-class Members:
-    ensemble: tuple[str, ...] = ()
-    """Folders of further runs with the same target vocabulary, of any models: all predict each word together."""
-    ensemble_weights: tuple[float, ...] = ()
-    """Weights of RUN and of the runs of --ensemble, in this order; when empty, all are equal."""
-    ensemble_space: Literal["probability", "log"] = "probability"
-    """What is averaged: probabilities, or log-probabilities."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Translate(Members):
-    input: str = ""
-    """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
-    output: str = ""
-    """File to write, whole or not at all; stdout if empty or -."""
-    checkpoint: Checkpoint = "best"
-    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    alignments: Literal["none", "hard", "soft"] = "none"
-    """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
-    format: Literal["text", "json"] = "text"
-    """json: a line of input is an object with text, and optionally prefix, constraints and forbidden for this sentence."""
-    prefix: str = ""
-    """Text that every translation begins with."""
-    constraints: tuple[str, ...] = ()
-    """Phrases that must occur in every translation; of "a|b", one must."""
-    forbidden: tuple[str, ...] = ()
-    """Phrases that must not occur in a translation."""
-    terminology: str = ""
-    """File of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first."""
-    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluate(Members):
-    split: Literal["test", "validation"] = "test"
-    """Which of the run's own sentences."""
-    data: tuple[str, ...] = ()
-    """Other sentences to score on: sources, written as for data.test."""
-    references: tuple[str, ...] = ()
-    """Files of further reference translations of the same sentences; all are scored together."""
-    target_language: str = ""
-    """Code of the references' language; when empty, the run's."""
-    tokenize: Tokenize = ""
-    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
-    checkpoint: Checkpoint = "best"
-    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    output: str = ""
-    """File to write the translations to."""
-    json: bool = False
-    """Print the scores as JSON."""
-    samples: NonNegative[int] = 0
-    """Show this many sentences, the first ones, with reference and translation."""
-    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
-
-
-def translate(run: str, options: Translate) -> None:
-    """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
-
-    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first, or samples as they are numbered.
-
-    With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
-    source and target words, and weights: one row per target word, with its attention on each source word.
-
-    Examples:
-      echo "one hundred and two" | jaxnmt translate runs/quickstart
-      echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
-      jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
-      jaxnmt translate runs/quickstart --n-best 3 < a.en
-      jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
-      jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
-      echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --format json
-      jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
-    """
-    decoding = options.decoding
-    checked(run, options)
-    terminology = read_terminology(options.terminology) if options.terminology else None
-    from jaxnmt.decoding import rules
-
-    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden)
-    distributed.initialize()
-    with distributed.leader_first("read the input"):
-        lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
-    windows = distributed.from_leader("lines", lines_at_hand)
-    with _writer(options.output) as write:
-        opened, done = _opened(run, options), 0
-        translator, aligner = opened.translator, opened.aligner if options.alignments != "none" else None  # before a line is waited for
-        for lines in windows:
-            of_lines = [for_all] * len(lines)
-            if options.format == "json":
-                lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(done + 1))), strict=True)
-                of_lines = [for_all.with_own(each) for each in own]
-            found = translator.translate(lines, decoding, done + 1, of_lines, terminology)
-            alignments: Any = aligner.align(lines, found, decoding.batch_size) if aligner else found
-            for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), done + 1):
-                for candidate, alignment in zip(candidates, aligned, strict=True):
-                    write(_translation_line(number, candidate, alignment, options))
-            done += len(lines)
-            say(f"{done:,} sentences translated")
-
-
-def checked(run: str, options: Translate | Evaluate) -> None:
-    """Check the run and the decoding options of this command.
-
-    Raises:
-        UserError: it is not a run, settings contradict each other, or the runs of --ensemble do not go with it.
-    """
-    checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
-    if options.ensemble_weights and not options.ensemble:
-        raise UserError("--ensemble-weights has no effect without --ensemble: name the other runs with --ensemble")
-    if options.ensemble:
-        _opened(run, options)
-
-
-def _opened(run: str, options: Translate | Evaluate) -> Run:
-    """Open the run of a command, with those of --ensemble."""
-    opened = Run(run, options.checkpoint)
-    others = [Run(name, options.checkpoint) for name in options.ensemble]
-    return opened.ensemble(*others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
-
-
-def evaluate(run: str, options: Evaluate) -> None:
-    """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
-
-    Examples:
-      jaxnmt evaluate runs/quickstart
-      jaxnmt evaluate runs/quickstart --split validation --beam-size 1
-      jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
-      jaxnmt evaluate runs/one --ensemble runs/two
-      jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
-    """
-    checked(run, options)
-    writable("--output", options.output)
-    distributed.initialize()
-    opened = _opened(run, options)
-    test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
-    translator = opened.translator
-    with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
-        say(f"translating {len(test.sources):,} sentences of {test.name}")
-        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
-        for hypothesis in hypotheses:
-            write(hypothesis)
-    if not distributed.is_leader():
-        return
-    names = ("source", *["reference"] * len(test.references), "translation")
-    for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
-        print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
-    scores = test.score(hypotheses)
-    print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
-
-
-def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
-    """Return what writes lines in process 0; the other processes write nothing."""
-    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
-
-
-def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
-    if options.alignments == "soft":
-        return alignment.soft(number, translation)
-    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
-    return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line

@@ -1,0 +1,173 @@
+"""Take the tags out of a line of HTML or XML."""
+
+from __future__ import annotations
+
+import html
+import html.parser
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from jaxnmt.io.text import normalise
+
+_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_BREAKS = frozenset(
+    "address article aside blockquote br dd div dl dt figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table "
+    "tbody td tfoot th thead tr ul".split()
+)
+"""Tags that separate words: the text before and after them never forms one word."""
+
+
+class Element(NamedTuple):
+    """A pair of tags around text[at:end].
+
+    Attributes:
+        order: its place among all elements and points of the line, by the start tag.
+        inside: the numbers of the elements around it, outermost first.
+        open, close: its tags as they are written.
+    """
+
+    at: int
+    end: int
+    order: int
+    inside: tuple[int, ...]
+    open: str
+    close: str
+
+
+class Point(NamedTuple):
+    """What stands between two letters of the text: an empty tag, a tag whose partner is missing, a comment, a placeholder.
+
+    Attributes:
+        at: the index of the next letter of the text.
+        order: its place among all elements and points of the line.
+        text: how it is written.
+        inside: the numbers of the elements around it, outermost first.
+        before, after: whether a space or the end of the line is on that side.
+        lone: it is a tag whose partner is missing, and keeps its order with others of its kind.
+    """
+
+    at: int
+    order: int
+    text: str
+    inside: tuple[int, ...]
+    before: bool = False
+    after: bool = False
+    lone: bool = False
+
+
+class Marked(NamedTuple):
+    """The text of a line, and its markup: elements in the order of their start tags, points in the order of the line."""
+
+    text: str
+    elements: tuple[Element, ...] = ()
+    points: tuple[Point, ...] = ()
+
+    def is_plain(self) -> bool:
+        """Return whether there is text alone."""
+        return not self.elements and not self.points
+
+
+def parse(line: str) -> Marked:
+    """Return the text of a line of HTML or XML with its entities decoded, and its tags as they are written.
+
+    A tag whose partner is not on the line is a `Point`: the partner may be on another line.
+    """
+    line = normalise(line)
+    events = _Reader(line).events
+    bounds = [*(event.offset for event in events), len(line)]
+    raw = [line[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    end_of = _pairs(events)
+    number = {start: k for k, start in enumerate(sorted(end_of))}  # of the element that a start tag opens
+    start_of = {end: start for start, end in end_of.items()}
+    texts: list[str] = []
+    starts: list[tuple[int, tuple[int, ...]]] = []
+    ends = [0] * len(number)
+    points: list[Point] = []
+    inside: list[int] = []
+    length = 0
+    for i, (kind, _, name) in enumerate(events):
+        if kind == "text" or name in _BREAKS:
+            texts.append(normalise(f"|{html.unescape(raw[i])}|")[1:-1] if kind == "text" else " ")
+            length += len(texts[-1])
+        if i in end_of:
+            starts.append((length, tuple(inside)))
+            inside.append(number[i])
+        elif i in start_of:
+            ends[number[start_of[i]]] = length
+            inside.pop()
+        elif kind != "text":
+            points.append(Point(length, i, raw[i], tuple(inside), lone=kind != "point"))
+    elements = [
+        Element(at, ends[k], start, around, raw[start], raw[end_of[start]])
+        for (start, k), (at, around) in zip(number.items(), starts, strict=True)
+    ]
+    text = "".join(texts)
+    return Marked(text, tuple(elements), tuple(_spaced(text, points)))
+
+
+def _spaced(text: str, points: Sequence[Point]) -> Iterable[Point]:
+    """Yield points with the spaces around them. Of points that touch, the outermost have spaces."""
+    places = [-1, *(point.at for point in points), -1]
+    for point, last, following in zip(points, places, places[2:], strict=False):
+        yield point._replace(
+            before=last != point.at and text[max(0, point.at - 1) : point.at] in " ",
+            after=following != point.at and text[point.at : point.at + 1] in " ",
+        )
+
+
+def _pairs(events: Sequence[_Event]) -> dict[int, int]:
+    """Return the index of the end tag of each start tag that has one. A start tag that another element's end tag passes over has none."""
+    pairs: dict[int, int] = {}
+    unclosed: list[int] = []
+    for i, (kind, _, name) in enumerate(events):
+        if kind == "open":
+            unclosed.append(i)
+        elif kind == "close":
+            start = next((j for j in reversed(unclosed) if events[j].name == name), None)
+            if start is not None:
+                pairs[start] = i
+                del unclosed[unclosed.index(start) :]
+    return pairs
+
+
+class _Event(NamedTuple):
+    kind: str  # text, open, close, or point
+    offset: int
+    name: str
+
+
+class _Reader(html.parser.HTMLParser):
+    """Lists what a line consists of. Text stays as it is written."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.events: list[_Event] = []
+        self.feed(line)
+        self.close()
+
+    def _add(self, kind: str, name: str = "") -> None:
+        self.events.append(_Event(kind, self.getpos()[1], name))
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self._add("point" if tag in _VOID else "open", tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None:
+        self._add("point", tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._add("close", tag)
+
+    def handle_data(self, data: str) -> None:
+        self._add("point" if self.cdata_elem in ("script", "style") else "text")
+
+    def handle_comment(self, data: str) -> None:
+        self._add("point")
+
+    def handle_decl(self, decl: str) -> None:
+        self._add("point")
+
+    def handle_pi(self, data: str) -> None:
+        self._add("point")
+
+    def unknown_decl(self, data: str) -> None:
+        self._add("point")
