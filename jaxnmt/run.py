@@ -74,6 +74,11 @@ class Run:
         """Name of the checkpoint that is used: "checkpoint 4000" or "average of checkpoints 3000, 4000"."""
         return self._found.name
 
+    @property
+    def pinned(self) -> Checkpoint:
+        """The checkpoint that is used, as `load` takes it: a step or "average", although training may write a better one meanwhile."""
+        return self._found.which
+
     @functools.cached_property
     def _found(self) -> Any:
         """The checkpoint that is used, although training may write a better one meanwhile."""

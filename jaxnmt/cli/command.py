@@ -25,7 +25,6 @@ import errno
 import functools
 import inspect
 import io
-import logging
 import os
 import pathlib
 import re
@@ -222,9 +221,9 @@ def _as_a_process() -> None:
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
     compiler.enable_compilation_cache()
-    for name in ("absl", "asyncio"):  # what fails in Orbax's threads is raised again in ours, as one error instead of thirty
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    if sys.argv[1:2] and sys.argv[1] in ("train", "resume", "bench"):
+    log.silence_libraries()
+    verb, *words = sys.argv[1:] or [""]
+    if verb in ("train", "resume") or (verb == "bench" and not any(map(run_directory.is_run, words))):
         compiler.enable_huge_pages()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))

@@ -9,19 +9,12 @@ Memory is bounded: a few chunks are under way at a time, merging holds one shard
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 import time
-import types
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +25,7 @@ from jaxnmt.data.source import Source
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
+from jaxnmt.io.workers import cores, in_order
 
 CHUNK = 20_000
 """Pairs in a shard."""
@@ -168,8 +162,7 @@ def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers
     total, todo = sum(map(len, sources)), sum(stop - start for _, _, start, stop in missing)
     if todo < total:
         say(f"resumed an interrupted preparation: {total - todo:,} of {total:,} pairs are done")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or cores, len(missing))
+    workers = min(workers or len(cores()), len(missing))
     if workers <= 1 or len(missing) < WORTH_WORKERS:
         counts: Iterator[int] = (write_shard(path, pairs, recipe) for path, pairs in _jobs(missing))
     else:
@@ -184,36 +177,9 @@ def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers
 
 def _in_parallel(jobs: Iterator[_Job], recipe: Recipe, workers: int) -> Iterator[int]:
     """Write shards in worker processes, with one more chunk waiting for each, and yield the numbers of their pairs."""
-    # Forking a process that has JAX's threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker)
-    pending: deque[Future[int]] = deque()
-    main = sys.modules["__main__"]
-    try:
-        for path, pairs in jobs:
-            # A worker that is spawned would import the script in __main__, and with it JAX, or start it again.
-            sys.modules["__main__"] = types.ModuleType("__main__")
-            pending.append(pool.submit(write_shard, path, pairs, recipe))
-            sys.modules["__main__"] = main
-            if len(pending) >= 2 * workers:
-                yield pending.popleft().result()
-        yield from (future.result() for future in pending)
-    except BrokenProcessPool as error:
-        raise UserError("a process that tokenises died (out of memory?): lower data.workers, and start again to resume") from error
-    finally:
-        sys.modules["__main__"] = main
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and exit when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    multiprocessing.parent_process().join()  # type: ignore[union-attr]
-    os._exit(1)
+    died = "a process that tokenises died (out of memory?): lower data.workers, and start again to resume"
+    write = functools.partial(functools.partial, write_shard, recipe=recipe)  # a worker gets the recipe once
+    return in_order(write, jobs, workers, died)
 
 
 def merge(folder: Path, sources: list[Source], parts: Path, recipe: Recipe) -> None:

@@ -21,10 +21,15 @@ GATHER = 0.1
 """Seconds to wait for more lines of a pipe after the first one."""
 
 
-def line_batches(name: str, size: int) -> Iterator[list[str]]:
+def line_batches(name: str, size: int, pauses: bool = False) -> Iterator[list[str]]:
     """Yield the lines of a file, plain or compressed, or of stdin if `name` is in `STANDARD`, up to `size` at a time.
 
     A terminal, or a pipe that pauses, yields fewer: its writer may be waiting for an answer.
+
+    Args:
+        name: the file.
+        size: the most lines of a batch.
+        pauses: yield an empty batch whenever a pipe has brought nothing for `GATHER` seconds, so that the caller can do something else.
 
     Raises:
         UserError: the file cannot be read, or is not text. A file raises at once, a pipe when the first batch is taken, a damaged file when
@@ -35,7 +40,10 @@ def line_batches(name: str, size: int) -> Iterator[list[str]]:
     except OSError as error:
         raise UserError(f"--input {name} cannot be read: {error.strerror or error}") from None
     shown = "stdin" if name in STANDARD else name
-    batches = _file_batches(text.decompressed(file, shown, "--input"), size) if file.seekable() else _stream_batches(file, shown, size)
+    if file.seekable():
+        batches = _file_batches(text.decompressed(file, shown, "--input"), size)
+    else:
+        batches = _stream_batches(file, shown, size, pauses)
     return ([text.decode(line) for line in batch] for batch in batches)
 
 
@@ -45,12 +53,19 @@ def _file_batches(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
         yield [line.removesuffix(b"\n") for line in lines]
 
 
-def _stream_batches(stream: Any, name: str, size: int) -> Iterator[list[bytes]]:
+def _stream_batches(stream: Any, name: str, size: int, pauses: bool) -> Iterator[list[bytes]]:
+    yield from _until_readable(stream, pauses)
     content = text.decompressed(stream, name, "--input")  # waits for the first bytes
-    yield from _arriving(stream, size) if content is stream else _file_batches(content, size)
+    yield from _arriving(stream, size, pauses) if content is stream else _file_batches(content, size)
 
 
-def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
+def _until_readable(file: Any, pauses: bool) -> Iterator[list[bytes]]:
+    """Wait until a file has something to read, or has ended. Yield an empty batch every `GATHER` seconds, if `pauses`."""
+    while not select.select([file], [], [], GATHER if pauses else None)[0]:
+        yield []
+
+
+def _arriving(file: Any, size: int, pauses: bool) -> Iterator[list[bytes]]:
     """Yield batches of lines. A batch ends when it is full, or `GATHER` seconds after its first line arrived."""
     lines: list[bytes] = []
     unfinished: list[bytes] = []  # blocks of a line whose end has not arrived; joined once, when it has
@@ -68,7 +83,7 @@ def _arriving(file: Any, size: int) -> Iterator[list[bytes]]:
         while len(lines) >= size or (lines and not select.select([file], [], [], max(0.0, deadline - time.monotonic()))[0]):
             yield lines[:size]
             lines, deadline = lines[size:], time.monotonic() + GATHER
-        select.select([file], [], [])  # a pipe that does not block has nothing to read before its end, too
+        yield from _until_readable(file, pauses)  # a pipe that does not block has nothing to read before its end, too
         block = file.read1()
     if last := b"".join(unfinished):
         lines.append(last)

@@ -89,17 +89,10 @@ def benchmark(experiment: Experiment, seconds: float) -> dict[str, Any]:
         "first_step_begun_s": timer.begun - process_began,
         "first_step_finished_s": timer.done[0][0] - process_began,
         "compile_s": trainer.programs.seconds,
-        **_memory(),
+        **memory(),
         "shapes": [list(shape) for shape in trainer.plan.shapes],
         "parameters": parameter_count(trainer.programs.abstract.params),
-        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "jaxnmt": __version__,
+        **circumstances(),
     }
 
 
@@ -126,7 +119,21 @@ def _speed(trainer: Trainer, done: list[tuple[float, FinishedStep]]) -> dict[str
     }
 
 
-def _memory() -> dict[str, int]:
+def circumstances() -> dict[str, Any]:
+    """Return when, on what and with which versions something is measured."""
+    return {
+        "when": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "devices": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxnmt": __version__,
+    }
+
+
+def memory() -> dict[str, int]:
     """Return the peak memory of the process, and of a device if its backend reports it, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     record = {"peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
@@ -155,7 +162,7 @@ def describe(record: dict[str, Any], name: str) -> str:
     """Return the record as text; the first line can be a row of a table."""
     rate, median, gib = record["target_tokens_per_s"], record["target_tokens_per_s_median"], 2**30
     begun, finished = record["first_step_begun_s"], record["first_step_finished_s"]
-    memory, device = record["peak_memory_bytes"] / gib, record.get("peak_device_memory_bytes")
+    peak_memory = record["peak_memory_bytes"] / gib
     row = f"{name:<22}{rate:>9,.0f} target tokens/s {record['utilisation']:>5.0%} of the peak {record['padding']:>5.0%} padding"
     rows = {
         "speed": f"{rate:,.0f} target tokens/s over {record['steps']} steps, the median step {median:,.0f}; without padding",
@@ -164,9 +171,21 @@ def describe(record: dict[str, Any], name: str) -> str:
         "input wait": f"{record['input_wait']:.1%} of the time",
         "compilation": f"{record['compile_s']:.1f} s for {len(record['shapes'])} shape(s)",
         "first step": f"started {begun:.1f} s after the process, finished after {finished:.1f} s",
-        "memory": f"{memory:.2f} GiB" + (f", {device / gib:.2f} GiB on a device" if device else ""),
+        **described_circumstances(record),
+    }
+    return "\n".join([f"{row} {finished:>6.1f} s to the first step {peak_memory:>6.2f} GiB", *lines_of(rows)])
+
+
+def described_circumstances(record: dict[str, Any]) -> dict[str, str]:
+    """Return memory, model and machine of a record in words."""
+    gib, device = 2**30, record.get("peak_device_memory_bytes")
+    return {
+        "memory": f"{record['peak_memory_bytes'] / gib:.2f} GiB" + (f", {device / gib:.2f} GiB on a device" if device else ""),
         "model": f"{record['parameters']:,} parameters",
         "on": f"{record['devices']}, {record['cores']} cores (load {record['load']:.1f}), JAX {record['jax']}, Python {record['python']}",
     }
-    lines = (f"  {what:<16}{value}" for what, value in rows.items())
-    return "\n".join([f"{row} {finished:>6.1f} s to the first step {memory:>6.2f} GiB", *lines])
+
+
+def lines_of(rows: dict[str, str]) -> list[str]:
+    """Return the lines of a table of names and values."""
+    return [f"  {what:<18}{value}" for what, value in rows.items()]

@@ -32,6 +32,12 @@ def warn(line: str) -> None:
         _logger.warning("%s", line)
 
 
+def silence_libraries() -> None:
+    """Print nothing of what fails in Orbax's threads: it is raised again in ours, as one error instead of thirty."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def printed(wanted: bool = True) -> Iterator[None]:
     """Print the log to stderr within the block, if `wanted` and if no block around it does."""

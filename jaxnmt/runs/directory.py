@@ -53,6 +53,11 @@ def folder(run: str | pathlib.PurePath) -> pathlib.Path:
     return files.to_path(run)
 
 
+def is_run(name: str) -> bool:
+    """Return whether a name is that of a run's folder, such as one that may also name a config."""
+    return (folder(name) / CONFIG).is_file()
+
+
 def read(run: str | pathlib.Path) -> Experiment:
     """Return the experiment of an existing run. The code of a user's own model is executed.
 

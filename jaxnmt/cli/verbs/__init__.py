@@ -57,7 +57,8 @@ class Verb:
         settings = [field.name for field in dataclasses.fields(options) if dataclasses.is_dataclass(getattr(options, field.name))]
         if not name or not settings or (self.usage.startswith("SOURCE") and runs.is_text(name)):
             return options
-        experiment = run_directory.read(name) if self.usage.startswith("RUN") else load_config(name)
+        opens = self.usage.startswith("RUN") or (self.usage == "CONFIG|RUN" and run_directory.is_run(name))
+        experiment = run_directory.read(name) if opens else load_config(name)
         return replace(options, **{part: experiment if part == "experiment" else getattr(experiment, part) for part in settings})
 
 
@@ -81,7 +82,7 @@ VERBS = {
     "probe gradients": Verb(drawing.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),
     "probe recall": Verb(drawing.recall, "CONFIG [CONFIG...]", "draw how well a word seen n steps ago is recalled"),
     "probe steptime": Verb(drawing.steptime, "CONFIG [CONFIG...]", "draw a training step's time and utilisation by length"),
-    "bench": Verb(analysis.bench, "CONFIG", "measure training speed on this computer"),
+    "bench": Verb(analysis.bench, "CONFIG|RUN", "measure the speed of training, or of a run's decoding"),
     "plan": Verb(planning.plan, "CONFIG", "predict memory and speed on devices that need not be here"),
     "ablate": Verb(studies.ablate, "STUDY", "train every variant of a study with every seed: a table", makes_runs=True),
     "laws": Verb(analysis.laws, "CONFIG", "check what must be true of every model"),

@@ -13,6 +13,7 @@ from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Model, Positive
 from jaxnmt.config import checks as config_checks
+from jaxnmt.config.fields import PositiveIntegers
 from jaxnmt.lab.options import Compare
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint
@@ -25,9 +26,13 @@ PHRASES = ("phrases/en-fr:train",)  # training data of `bench` if none is given
 @dataclasses.dataclass(frozen=True)
 class Bench:
     run_time: Positive[float] = 30.0
-    """Seconds of training steps to measure, without start-up."""
+    """Seconds to measure: training steps without start-up, or of a run each batch size and the latency."""
     json: str = "benchmarks/results.jsonl"
     """File to append the record to, as one line."""
+    batch_sizes: PositiveIntegers = (1, 8, 64)
+    """Of a run: sentences translated together, one measurement for each."""
+    checkpoint: Checkpoint = "best"
+    """Of a run: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -52,17 +57,25 @@ class Visualize:
 
 
 def bench(config: str, options: Bench) -> None:
-    """Measure training: tokens per second, utilisation, padding, waiting for input, start-up, memory. Only the record is kept.
+    """Measure training or decoding on this computer. Only the record is kept.
 
-    A config without training data is measured on the embedded phrases.
+    Of a config: tokens per second, utilisation, padding, waiting for input, start-up, memory. A config without training data is measured on
+    the embedded phrases.
+
+    Of a run, which translates its test sentences: sentences and tokens per second at some batch sizes, latency, the first translation,
+    memory.
 
     Examples:
       jaxnmt bench transformer_small
       jaxnmt bench transformer_small --data.train a.en a.de --run-time 60 --json mine.jsonl
+      jaxnmt bench runs/quickstart
+      jaxnmt bench runs/quickstart --decoding.beam-size 1 --batch-sizes 1 64
     """
     experiment = options.experiment
     if options.json == "-":  # for other names the folder is created with the record
         writable("--json", options.json)
+    if directory.is_run(config):
+        return _bench_run(config, options)
     if not experiment.data.train:
         say(f"{config} has no training data: measuring on {PHRASES[0]}")
         experiment = replace(experiment, **{"data.train": PHRASES})
@@ -72,6 +85,18 @@ def bench(config: str, options: Bench) -> None:
     record = benchmark.benchmark(experiment, options.run_time)
     benchmark.append(record, experiment, config, pathlib.Path(options.json))
     print(benchmark.describe(record, config))
+
+
+def _bench_run(name: str, options: Bench) -> None:
+    config_checks.validate(options.experiment)
+    run = Run(name, options.checkpoint)
+    if dataclasses.replace(options.experiment, decoding=run.config.decoding) != run.config:
+        raise UserError(f"jaxnmt bench {name} measures decoding: of the run's settings, only those of --decoding can be changed")
+    from jaxnmt.lab import benchmark, decoding_benchmark
+
+    record = decoding_benchmark.benchmark(run, options.experiment.decoding, options.batch_sizes, options.run_time)
+    benchmark.append(record, options.experiment, name, pathlib.Path(options.json))
+    print(decoding_benchmark.describe(record, name))
 
 
 def laws(config: str, options: Laws) -> int:

@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Annotated, Any, Literal
 
+from jaxnmt.cli.verbs import workers
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
 from jaxnmt.decoding.terminology import read_terminology
@@ -19,6 +20,9 @@ from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run
 from jaxnmt.runs import directory
+
+WINDOW = 16
+"""Batches of lines that are read at a time: the more, the more similar are the lengths within a batch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +55,8 @@ class Translate(Input, Members):
     """Phrases that must not occur in a translation."""
     terminology: str = ""
     """File of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first."""
+    workers: NonNegative[int] = 1
+    """Processes that translate, each on its share of this computer's cores; 0: one per core."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -74,6 +80,8 @@ class Evaluate(Members):
     """Print the scores as JSON."""
     samples: NonNegative[int] = 0
     """Show this many sentences, the first ones, with reference and translation."""
+    workers: NonNegative[int] = 1
+    """Processes that translate, each on its share of this computer's cores; 0: one per core."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
@@ -96,34 +104,64 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
     """
-    decoding = options.decoding
     checked(run, options)
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
-    terminology = read_terminology(options.terminology) if options.terminology else None
+    distributed.initialize()
+    processes = workers.number(options.workers)
+    size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
+    with distributed.leader_first("read the input"):
+        lines_at_hand = streams.line_batches(options.input, size, processes > 1) if distributed.is_leader() else iter(())
+    windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
+    with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
+        for lines, done in translated:
+            for line in lines:
+                write(line)
+            say(f"{done:,} sentences translated")
+
+
+def _translated(run: str, options: Translate, windows: Iterator[Any], processes: int) -> Generator[tuple[list[str], int]]:
+    """Yield the lines of output of each window, and the number of its last sentence. The run is opened before a window is waited for."""
+    if processes == 1:
+        yield from itertools.starmap(line_translator(run, options), windows)
+    else:
+        folders = (run, *options.ensemble)
+        yield from workers.translated(line_translator, folders, options, windows, processes)
+
+
+def line_translator(
+    run: str, options: Translate, checkpoints: Sequence[Checkpoint] = ()
+) -> Callable[[Sequence[str], int], tuple[list[str], int]]:
+    """Open a run, and return a function of lines of input and the number of the first one.
+
+    It returns the lines of output and the number of the last line of input.
+
+    Args:
+        checkpoints: of the run and of those of --ensemble; empty: as the options say.
+    """
     from jaxnmt.decoding import rules
 
+    terminology = read_terminology(options.terminology) if options.terminology else None
     for_all = rules.Rules(options.prefix, options.constraints, options.forbidden)
-    distributed.initialize()
-    with distributed.leader_first("read the input"):
-        lines_at_hand = streams.line_batches(options.input, decoding.batch_size * 16) if distributed.is_leader() else iter(())
-    windows = distributed.from_leader("lines", lines_at_hand)
-    with _writer(options.output) as write:
-        opened, done = _opened(run, options), 0
-        translator = opened.translator_of(options)  # before a line is waited for
-        aligner = opened.aligner if options.alignments != "none" else None
-        for lines in windows:
-            of_lines = [for_all] * len(lines)
-            if options.json_lines:
-                lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(done + 1))), strict=True)
-                of_lines = [for_all.with_own(each) for each in own]
-            found = translator.translate(lines, decoding, done + 1, of_lines, terminology)
-            alignments: Any = aligner.align(lines, found, decoding.batch_size) if aligner else found
-            for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), done + 1):
-                for candidate, alignment in zip(candidates, aligned, strict=True):
-                    write(_translation_line(number, candidate, alignment, options))
-            done += len(lines)
-            say(f"{done:,} sentences translated")
+    opened = _opened(run, options, checkpoints)
+    translator = opened.translator_of(options)
+    aligner = opened.aligner if options.alignments != "none" else None
+
+    def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
+        of_lines = [for_all] * len(lines)
+        if options.json_lines and lines:
+            lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(first))), strict=True)
+            of_lines = [for_all.with_own(each) for each in own]
+        found = translator.translate(lines, options.decoding, first, of_lines, terminology)
+        alignments: Any = aligner.align(lines, found, options.decoding.batch_size) if aligner else found
+        made = [
+            _translation_line(number, candidate, alignment, options)
+            for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), first)
+            for candidate, alignment in zip(candidates, aligned, strict=True)
+        ]
+        return made, first + len(lines) - 1
+
+    return translated
 
 
 def checked(run: str, options: Translate | Evaluate) -> None:
@@ -139,10 +177,10 @@ def checked(run: str, options: Translate | Evaluate) -> None:
         _opened(run, options)
 
 
-def _opened(run: str, options: Translate | Evaluate) -> Run:
-    """Open the run of a command, with those of --ensemble."""
-    opened = Run(run, options.checkpoint)
-    others = [Run(name, options.checkpoint) for name in options.ensemble]
+def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Checkpoint] = ()) -> Run:
+    """Open the run of a command, with those of --ensemble, at these checkpoints or as the options say."""
+    folders = (run, *options.ensemble)
+    opened, *others = map(Run, folders, checkpoints or [options.checkpoint] * len(folders))
     return opened.ensemble(*others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
 
 
@@ -159,12 +197,17 @@ def evaluate(run: str, options: Evaluate) -> None:
     checked(run, options)
     writable("--output", options.output)
     distributed.initialize()
+    processes = workers.number(options.workers)
     opened = _opened(run, options)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
-    translator = opened.translator
+    if processes == 1:
+        translator = opened.translator
     with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
         say(f"translating {len(test.sources):,} sentences of {test.name}")
-        hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+        if processes == 1:
+            hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+        else:
+            hypotheses = _in_processes(run, options, test.sources, processes)
         for hypothesis in hypotheses:
             write(hypothesis)
     if not distributed.is_leader():
@@ -174,6 +217,16 @@ def evaluate(run: str, options: Evaluate) -> None:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
     scores = test.score(hypotheses)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes: int) -> list[str]:
+    """Return the best translation of each sentence, made by several processes."""
+    members = {field.name: getattr(options, field.name) for field in dataclasses.fields(Members)}
+    best = dataclasses.replace(options.decoding, n_best=1)
+    given, size = Translate(checkpoint=options.checkpoint, decoding=best, **members), best.batch_size * workers.WINDOW
+    windows = workers.numbered(list(sources[start : start + size]) for start in range(0, len(sources), size))
+    with contextlib.closing(_translated(run, given, windows, processes)) as translated:
+        return [line for lines, _ in translated for line in lines]
 
 
 def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
