@@ -1,10 +1,10 @@
 """The compiled programs of a search.
 
 On one device there are two: whole batches until few sentences are open, and then these alone. A step costs what its rows cost, finished or
-not, and copies as many places as the decoder's caches have. So the first program stops when a quarter of the sentences are open, or when
-its caches, which have room for the usual translation, are full. The second goes on with the open ones, a quarter of the batch at a time,
-and has room for the longest translation. On a mesh there is one program, in which each device searches for its own sentences. No
-sentence's translation depends on any of this.
+not, and copies as many places as the decoder's caches have. So the first program's caches grow, and it stops when a quarter of the
+sentences are open, or when it has no room for longer translations than usual. The second goes on with the open ones, a quarter of the batch
+at a time, and has room for the longest translation. On a mesh there is one program, in which each device searches for its own sentences.
+No sentence's translation depends on any of this.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
 
 FEWEST = 16
 """Rows of the second program at least; a smaller batch is searched whole until its caches are full."""
-USUAL = 8
-"""How many tokens longer than its padded source a translation may be before it needs the second program."""
+MORE = 8
+"""The caches of the first program have room for so many tokens more than half the padded source, and then than the whole."""
 
 
 class StagedSearch:
     """`search.search` for one model on one device."""
 
     def __init__(self, model: Seq2Seq) -> None:
-        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "usual"))
+        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "rooms"))
         self._rest = jax.jit(functools.partial(_rest, model))
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
@@ -56,8 +56,9 @@ class StagedSearch:
     def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, Any, Beams]:
         """Return how many sentences the second program takes at a time, and what the first leaves: the memory and the beams."""
         B, S = batch["encoder_input_tokens"].shape[:2]
-        few, usual = min(B, max(FEWEST, B // 4)), min(S + USUAL, options.max_length)
-        return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, usual=usual)
+        few = min(B, max(FEWEST, B // 4))
+        rooms = tuple(sorted({min(length + MORE, options.max_length) for length in (S // 2, S)}))
+        return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, rooms=rooms)
 
 
 class MeshSearch:
@@ -78,13 +79,20 @@ class MeshSearch:
         self(options, params, batch, np.ones(len(batch["encoder_input_tokens"]), np.int32))
 
 
-def _first(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, usual: int) -> tuple[Any, Beams]:
-    """Search until `few` sentences are open or hypotheses have `usual` tokens. `done` has room for the longest translation."""
-    short = dataclasses.replace(options, max_length=usual)
-    memory, beams = begin(model, short, params, batch, limits_B)
-    beams = advance(model, short, params, memory, limits_B, beams, at_most=few)
-    room = ((0, 0), (0, 0), (0, options.max_length - usual))
-    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, room)))
+def _first(
+    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, rooms: tuple[int, ...]
+) -> tuple[Any, Beams]:
+    """Search until `few` sentences are open or hypotheses have as many tokens as the last of `rooms`, to which the caches grow.
+
+    `done` has room for the longest translation.
+    """
+    room = dataclasses.replace(options, max_length=rooms[0])
+    memory, beams = begin(model, room, params, batch, limits_B)
+    for length in rooms:
+        room = dataclasses.replace(options, max_length=length)
+        beams = advance(model, room, params, memory, limits_B, lengthen(model, room, params, memory, beams), at_most=few)
+    rest = ((0, 0), (0, 0), (0, options.max_length - rooms[-1]))
+    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, rest)))
 
 
 def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, keep_K) -> Hypotheses:

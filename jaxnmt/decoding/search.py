@@ -21,7 +21,7 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
-BLOCK = 128  # words among which `top_k` looks for the largest first
+BLOCK = 32  # words among which `top_k` looks for the largest first
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher

@@ -71,6 +71,17 @@ def attend(
     return constrain(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK), "BTHK", mesh)
 
 
+def attend_to_cache(q_B1HK, cache: dict[str, jax.Array], place: jax.Array) -> jax.Array:
+    """Return what `attend` does of one query a row and the keys and values up to `place` of a cache: (B, 1, H, K).
+
+    The cache's layout, (B, H, S, K), is that of the products with it: XLA would copy any other at each step.
+    """
+    q_BHK, dtype = q_B1HK[:, 0] * (1.0 / math.sqrt(q_B1HK.shape[-1])), at_least_float32(q_B1HK.dtype)
+    scores_BHS = jnp.einsum("BHK,BHSK->BHS", q_BHK, cache["k"], preferred_element_type=dtype)
+    weights_BHS = jax.nn.softmax(jnp.where(jnp.arange(scores_BHS.shape[-1]) <= place, scores_BHS, -1e9), axis=-1)
+    return jnp.einsum("BHS,BHSK->BHK", weights_BHS.astype(q_B1HK.dtype), cache["v"])[:, None]
+
+
 def fused(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh | None, interpret: bool = False) -> jax.Array:
     """Return softmax(q k) v by the kernel: (B, T, H, K). Each device computes its own rows and heads.
 
@@ -134,15 +145,16 @@ class SelfAttention(_Heads):
 
         Args:
             mask: a Mask, or booleans (B, T, T); not read with a cache.
-            cache: of a decoder that reads one position at a time: {"k", "v"}, (B, S, H, K) each, filled before `positions_BT` (B, 1).
+            cache: of a decoder that reads one position at a time: {"k", "v"}, (B, H, S, K) each, filled before `positions_BT` (B, 1).
         """
         q, k, v = self._split(self.qkv(x_BTD), "BTHK")
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
             place = positions_BT[0, 0]
-            k, v = (jax.lax.dynamic_update_slice_in_dim(cache[name], y, place, axis=1) for name, y in (("k", k), ("v", v)))
-            cache, mask = {"k": k, "v": v}, (jnp.arange(k.shape[1]) <= place)[None, None]
+            new = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
+            cache = {name: jax.lax.dynamic_update_slice_in_dim(old, new[name], place, axis=2) for name, old in cache.items()}
+            return self.out(attend_to_cache(q, cache, place)), cache
         return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache
 
 

@@ -152,14 +152,14 @@ class TransformerModule(EncoderDecoder):
     def start(self, memory: Memory, max_length: int):
         """Return an empty key-value cache with one row for each sentence, at position 0."""
         c, rows = self.config, memory.states_BSD.shape[0]
-        shape = (rows, max_length, c.num_heads, c.head_dim or c.emb_dim // c.num_heads)
+        shape = (rows, c.num_heads, max_length, c.head_dim or c.emb_dim // c.num_heads)
         cache = {f"layer_{i}": {name: jnp.zeros(shape, self.dtype) for name in ("k", "v")} for i in range(c.num_decoder_layers)}
         return {"cache": cache, "position": jnp.zeros((rows,), jnp.int32)}
 
     def step(self, memory: Memory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
         place_B1 = carry["position"][:, None]
-        bound = carry["cache"]["layer_0"]["k"].shape[1]
+        bound = carry["cache"]["layer_0"]["k"].shape[2]
         x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), place_B1, bound)
         mask_B1S = (memory.segments_BS > 0)[:, None]
         x_B1D, cache = self.decoder(x_B1D, None, place_B1, None, memory.keys_values, mask_B1S, carry["cache"])
