@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.decoding.alignments import Aligner, Alignment
     from jaxnmt.decoding.marked_translator import MarkedTranslator
-    from jaxnmt.decoding.scoring import ScoredPair
+    from jaxnmt.decoding.scoring import ScoredPair, Scorer
     from jaxnmt.decoding.translator import Translation, Translator
     from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
@@ -412,6 +412,11 @@ class EnsembleRun(Run):
         from jaxnmt.decoding.ensemble import EnsembleTranslator
 
         return EnsembleTranslator([run.translator for run in self.runs], self._weights, self._space)
+
+    @property
+    def scorer(self) -> Scorer:
+        """Raise a UserError."""
+        raise UserError("an ensemble does not score given translations: score them with each run")
 
     def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
         """Return the best translation of each sentence. They are not kept, since they are not one run's."""

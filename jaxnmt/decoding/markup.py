@@ -84,11 +84,16 @@ def parse(line: str) -> Marked:
     ends = [0] * len(number)
     points: list[Point] = []
     inside: list[int] = []
-    length = 0
+    length, broken = 0, False  # broken: a tag that separates words came after the text
     for i, (kind, _, name) in enumerate(events):
-        if kind == "text" or name in _BREAKS:
-            texts.append(normalise(f"|{html.unescape(raw[i])}|")[1:-1] if kind == "text" else " ")
-            length += len(texts[-1])
+        broken |= name in _BREAKS
+        if kind == "text":
+            piece = normalise(f"|{html.unescape(raw[i])}|")[1:-1]
+            if broken and length and not texts[-1].endswith(" "):
+                piece = f" {piece}"
+            texts.append(piece)
+            length += len(piece)
+            broken = False
         if i in end_of:
             starts.append((length, tuple(inside)))
             inside.append(number[i])

@@ -74,7 +74,10 @@ class _Transfer:
 
     def _word(self, t: int) -> list[_Item]:
         """Return the items of a target word: punctuation, letters, punctuation; if it is the source's word, as that is marked up."""
-        word, (start, end) = self.target[t], self.spans[self.source_of[t]]
+        word = self.target[t]
+        if not self.spans:
+            return [_Item(word, ())]
+        start, end = self.spans[self.source_of[t]]
         if word == self.marked.text[start:end]:
             cuts = self._cuts(start, end)
             parts = [(self.marked.text[a:b], self._around(a, b)) for a, b in itertools.pairwise(cuts)]

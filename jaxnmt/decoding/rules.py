@@ -81,7 +81,7 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
         raise UserError(f"line {number} is not an object with a text: write it as {example}")
     for name, value in values.items():
         if name not in expected:
-            raise UserError(f"line {number} has an unknown field {name}{did_you_mean(name, expected)}: write it as {example}")
+            raise UserError(f"line {number} has an unknown field {name}{did_you_mean(name, expected) or f': write it as {example}'}")
         if not isinstance(value, expected[name]) or (isinstance(value, list) and not all(isinstance(phrase, str) for phrase in value)):
             raise UserError(f"line {number} has a {name} of another type: write it as {example}")
     phrases = (tuple(values.get(name, ())) for name in ("constraints", "forbidden"))

@@ -270,11 +270,11 @@ def target_length(source_length: int, decoding: cfg.Decoding, room: int = 0) -> 
 
 
 def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:
-    """Return the n best of a sentence's hypotheses by minimum Bayes risk, each weighted by its score."""
+    """Return the n best of a sentence's hypotheses by minimum Bayes risk, each weighted by its score; samples count equally."""
     from jaxnmt.decoding import mbr  # sacreBLEU is imported if it is needed
 
     texts, scores = zip(*((candidate.text, candidate.score) for candidate in candidates), strict=True)
-    order = mbr.ranking(texts, decoding.mbr, scores)
+    order = mbr.ranking(texts, decoding.mbr, None if decoding.temperature else scores)
     return [candidates[i] for i in order[: decoding.n_best]]
 
 

@@ -85,7 +85,7 @@ def test_pieces_become_words_padding_and_ends_are_left_out_and_rows_are_of_what_
     assert other.weights_TS.shape == (20, 9)
 
 
-def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size():
+def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size():
     shapes = []
 
     class Traced(Written):
@@ -96,7 +96,7 @@ def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size():
     model, found = Traced([product]), [[translation(("a d", "y"))]] * 5
     few = Aligner(types.SimpleNamespace(model=model, tokenizer=TOKENIZER, params={}))
     shapes.clear()
-    assert len(few.align(["a d"] * 5, found, rows=20_000)) == 5 and shapes == [(8, 8)]
+    assert len(few.align(["a d"] * 5, found, rows=20_000)) == 5 and shapes == [(16, 16)]
 
 
 def test_a_no_break_space_divides_no_words():

