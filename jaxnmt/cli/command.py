@@ -221,6 +221,8 @@ def _as_a_process() -> None:
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
     compiler.enable_compilation_cache()
+    # A process of Python's own outlives a command that is killed, and warns of what it cleans up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     log.silence_libraries()
     verb, *words = sys.argv[1:] or [""]
     opens_run = any(os.path.isfile(os.path.join(word, run_directory.CONFIG)) for word in words)
