@@ -146,6 +146,10 @@ class EnsembleTranslator(Translator):
         cut = space if space > 0 else middle
         return [*self._cut(text[:cut]), *self._cut(text[cut:].strip())]
 
+    def _as_source(self, ids: list[int]) -> Sources:
+        """Return tokens as a sentence that `_source` takes: the same for all members."""
+        return Sources([ids] * len(self.members))
+
     def _source(self, sentences: Sequence[Any], rows: int) -> np.ndarray:
         """Return the tokens of sentences for each member, int32 (rows, S, M)."""
         own = [pad([[*ids, EOS] for ids in each], rows, EOS) for each in zip(*(sources.each for sources in sentences), strict=True)]

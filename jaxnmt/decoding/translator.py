@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.tree_util import Partial
 
@@ -18,15 +17,15 @@ from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import penalties, sampling
 from jaxnmt.decoding import rules as target_rules
+from jaxnmt.decoding.programs import MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
-from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, search
-from jaxnmt.decoding.stages import StagedSearch
+from jaxnmt.decoding.search import NEVER, LogitProcessor, SearchOptions
 from jaxnmt.decoding.terminology import Terminology
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
-from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import mesh_of, num_shards
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
@@ -71,10 +70,7 @@ class Translator:
         self.warn = warn
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
-        if self.mesh is None:
-            self._search: Callable[..., Hypotheses] = StagedSearch(model)
-        else:  # the layout lets every process have every translation
-            self._search = jax.jit(functools.partial(_search, model, self.mesh), out_shardings=replicated(self.mesh))
+        self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
 
     def translate(
         self,
@@ -117,6 +113,16 @@ class Translator:
         for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
+
+    def warm(self, decoding: cfg.Decoding) -> int:
+        """Compile what sentences of every length need, one at a time or in whole batches. Returns the number of batch shapes."""
+        devices, shapes = num_shards("B", self.mesh), 0
+        for rows in sorted({padded_rows(count, decoding.batch_size, devices) for count in (1, decoding.batch_size)}):
+            for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
+                batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
+                self._search.warm(self.options(decoding, length), self.params, batch)
+                shapes += 1
+        return shapes
 
     def options(self, decoding: cfg.Decoding, source_length: int, room: int = 0) -> SearchOptions:
         """Return the options of a search for sentences that are padded to a source length, and whose limits are raised by up to `room`."""
@@ -172,19 +178,20 @@ class Translator:
             tokens = self._source([sentences[i] for i in group], rows)
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
-            batch = {"encoder_input_tokens": tokens, "limits": limits}
+            batch = {"encoder_input_tokens": tokens}
             if rules:
                 limits[: len(group)] += [rules[i].room for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            if self.mesh is not None:
-                batch = to_mesh(batch, self.mesh)
-            options = self.options(decoding, tokens.shape[1], room)
-            hypotheses: Hypotheses = jax.device_get(self._search(options, self.params, batch, batch.pop("limits")))
+            hypotheses = self._search(self.options(decoding, tokens.shape[1], room), self.params, batch, limits)
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
         return results
+
+    def _as_source(self, ids: list[int]) -> list[int]:
+        """Return tokens as a sentence that `_source` takes."""
+        return ids
 
     def _source(self, sentences: Sequence[list[int]], rows: int) -> np.ndarray:
         """Return what the model reads of some sentences, one a row; further rows are empty sentences."""
@@ -194,16 +201,6 @@ class Translator:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
         ids = ids[: ids.index(EOS)]
         return Translation(text, score, tuple(self.tokenizer.target_pieces(ids)), ((source, ids),))
-
-
-def _search(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
-    """Search on each device for its own sentences."""
-
-    def find(replicated_arguments, batch, limits_B):
-        options, params = replicated_arguments
-        return search(model, options, params, batch, limits_B, mesh)
-
-    return per_device(find, mesh)((options, params), batch, limits_B)
 
 
 def search_options(decoding: cfg.Decoding, source_length: int, room: int = 0, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:

@@ -11,8 +11,8 @@ import pytest
 import tiny
 
 from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.search import NEVER, SearchOptions, search
-from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
 VOCAB = 6  # three words

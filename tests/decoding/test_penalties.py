@@ -14,8 +14,8 @@ from jax.tree_util import Partial
 from jaxnmt.config import Decoding
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 from jaxnmt.decoding import penalties
+from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.search import NEVER, SearchOptions, search
-from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
 

@@ -13,9 +13,9 @@ from decoding.test_search import CHAIN, chain_log_probs, decode, table, words
 from jaxnmt.config import Decoding
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.decoding import penalties
+from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.sampling import Sampling, kept, of
 from jaxnmt.decoding.search import SearchOptions, search
-from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
 COUNT, LIMIT = 20_000, 4

@@ -204,6 +204,11 @@ def test_nothing_to_translate_or_too_much_is_said():
             records.record(seen.translator("own"), seen.CONFIGS["own"], sentence, Decoding())
 
 
+def test_samples_are_no_search_to_show():
+    with pytest.raises(UserError, match="decoding.temperature 1 draws samples"):
+        records.record(seen.translator("own"), seen.CONFIGS["own"], "a b", Decoding(temperature=1.0))
+
+
 def test_the_command_writes_page_and_numbers(tmp_path, capsys, monkeypatch):
     experiment = tiny.experiment(tmp_path, **{"training.steps": 1, "validation.every": 0})
     (tmp_path / "run").mkdir()

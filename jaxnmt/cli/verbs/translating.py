@@ -45,6 +45,8 @@ class Translate(Input, Members):
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     alignments: Literal["none", "hard", "soft"] = "none"
     """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
+    warm: bool = False
+    """Translate nothing: compile the programs for sentences of every length, which the cache on disk keeps for later calls."""
     json_lines: bool = False
     """A line of input is a JSON object with text, and optionally prefix, constraints and forbidden for this sentence."""
     prefix: str = ""
@@ -95,6 +97,7 @@ def translate(run: str, options: Translate) -> None:
 
     Examples:
       echo "one hundred and two" | jaxnmt translate runs/quickstart
+      jaxnmt translate runs/quickstart --warm
       echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
@@ -109,6 +112,10 @@ def translate(run: str, options: Translate) -> None:
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     distributed.initialize()
+    if options.warm:
+        shapes = _opened(run, options).translator.warm(options.decoding)
+        say(f"compiled for {shapes} batch shapes")
+        return
     processes = workers.number(options.workers)
     size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
     with distributed.leader_first("read the input"):

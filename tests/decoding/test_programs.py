@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.decoding import stages
+from jaxnmt.decoding import programs
+from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.search import SearchOptions, search
-from jaxnmt.decoding.stages import StagedSearch
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
 ROWS, LIMIT = 16, 13
@@ -19,8 +19,8 @@ ROWS, LIMIT = 16, 13
 @pytest.mark.parametrize("rung", ["pre", "rotary", "bahdanau", "luong", "cho"])
 @pytest.mark.parametrize("usual", [0, 8])  # caches full with most sentences open; or a quarter of them open
 def test_stages_change_nothing(monkeypatch, rung, beam, usual):
-    monkeypatch.setattr(stages, "FEWEST", 4)
-    monkeypatch.setattr(stages, "USUAL", usual)
+    monkeypatch.setattr(programs, "FEWEST", 4)
+    monkeypatch.setattr(programs, "USUAL", usual)
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, random = tiny.params_of(model, 3), np.random.default_rng(0)
     batch = {"encoder_input_tokens": random.integers(3, 9, (ROWS, 3), np.int32)}
