@@ -67,6 +67,7 @@ def test_every_command_is_one(line, monkeypatch, tmp_path):
         (tmp_path / name).write_text(own[0] if own else pages.read(mine.write(tmp_path)), encoding="utf-8")
     experiment = load_config("own.py") if own else Experiment()
     monkeypatch.setattr(run_directory, "read", lambda run: experiment)  # every name of a run is one of this experiment
+    monkeypatch.setattr(run_directory, "is_run", lambda name: name.lower().startswith("run"))
     assert callable(command._call(words))  # it raises UserError for a mistake
 
 

@@ -25,6 +25,7 @@ def here(monkeypatch, tmp_path):
     """An empty folder, in which every name of a run is one with the default settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run_directory, "read", lambda run: Experiment())
+    monkeypatch.setattr(run_directory, "is_run", lambda name: name.startswith("runs/"))
     return tmp_path
 
 

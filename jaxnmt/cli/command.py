@@ -221,9 +221,12 @@ def _as_a_process() -> None:
     os.environ["JAX_ENABLE_X64"] = "0"  # before JAX reads it: a run computes what its config says, wherever it goes on
     compiler.use_right_fusions()  # before JAX reads its flags
     compiler.enable_compilation_cache()
+    # A process of Python's own outlives a command that is killed, and warns of what it cleans up.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     log.silence_libraries()
     verb, *words = sys.argv[1:] or [""]
-    if verb in ("train", "resume") or (verb == "bench" and not any(map(run_directory.is_run, words))):
+    opens_run = any(os.path.isfile(os.path.join(word, run_directory.CONFIG)) for word in words)
+    if verb in ("train", "resume") or (verb == "bench" and not opens_run):  # decoding is measured as `translate` does it
         compiler.enable_huge_pages()  # before JAX takes memory
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))

@@ -32,7 +32,7 @@ def test_a_run_gives_a_record_of_its_decoding(run, tmp_path, monkeypatch, capsys
     assert 0 < record["latency_median_s"] <= record["latency_95_s"]
     assert record["first_translation_s"] > record["latency_median_s"]
     assert 0 <= record["first_programs_from_cache"] <= record["first_programs"]
-    assert record["sentences"] == 10 and record["peak_memory_bytes"] > 50e6 and record["peak_flops"] > 0
+    assert 0 < record["sentences"] <= 10 and record["peak_memory_bytes"] > 50e6 and record["peak_flops"] > 0
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 

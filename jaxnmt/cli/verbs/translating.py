@@ -101,6 +101,7 @@ def translate(run: str, options: Translate) -> None:
       echo "one hundred and two" | jaxnmt translate runs/quickstart --alignments hard
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
+      jaxnmt translate runs/quickstart --workers 2 < a.en
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --json-lines
