@@ -95,8 +95,6 @@ def _check(run: str, options: Scoring) -> None:
     data = [directory.read(folder).data for folder in folders]
     if options.minimum is not None and (options.json or options.tokens):
         raise UserError("--minimum writes the pairs that are kept, without scores: leave out --json and --tokens, or --minimum")
-    if options.minimum is not None and math.isnan(options.minimum):
-        raise UserError("--minimum expects a number, not nan")
     if options.reverse:
         from jaxnmt.data.identity import languages
 
