@@ -271,12 +271,12 @@ class Run:
         Raises:
             UserError: there are not as many targets as sources.
         """
-        if isinstance(sources, str) and isinstance(targets, str):
-            return self.score([sources], [targets], reverse, batch_size)[0]
-        if isinstance(sources, str) or isinstance(targets, str) or len(sources) != len(targets):
-            sides = ("a sentence" if isinstance(side, str) else f"{len(side):,} sentences" for side in (sources, targets))
-            raise UserError("sources are {} and targets are {}: give one target for each source".format(*sides))
-        return self.scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None)
+        single = isinstance(sources, str) and isinstance(targets, str)
+        sources, targets = ([side] if isinstance(side, str) else side for side in (sources, targets))
+        if len(sources) != len(targets):
+            raise UserError(f"there are {len(sources):,} sources and {len(targets):,} targets: give one target for each source")
+        found = self.scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None)
+        return found[0] if single else found
 
     def decoding(self, changes: Mapping[str, Any]) -> Decoding:
         """Return the run's decoding settings with other values for some fields.

@@ -242,6 +242,7 @@ def test_training_that_is_stopped_has_saved_and_raises_an_exception_of_its_own(e
         (lambda run: run.translate("a", beam_sise=2), "decoding.beam_sise; did you mean decoding.beam_size"),
         (lambda run: run.translate("a", beam_size=2.5), r"decoding\.beam_size.*2\.5"),
         (lambda run: run.translate("a", n_best=9, beam_size=2), "decoding.n_best"),
+        (lambda run: run.score(["a", "b"], ["a"]), "2 sources and 1 targets: give one target"),
         (lambda run: run.test_set(data=("nowhere.en", "nowhere.de")), "nowhere.en"),
         (lambda run: jaxnmt.load_config("quickstar"), "quickstart"),
         (lambda run: jaxnmt.train("transformer_smal"), "transformer_small"),

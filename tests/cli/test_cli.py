@@ -93,6 +93,8 @@ BEFORE_JAX = [
     ["train", "quickstart", "--model.num-heads", "3"],
     ["train", "quikstart"],
     ["translate", "no/such/run"],
+    ["score", "no/such/run", "a.en", "a.de"],
+    ["score", "runs/x"],
 ]
 ONE_BY_ONE = """
 import json, sys

@@ -35,8 +35,7 @@ class Scoring:
     tokens: bool = False
     """Write a JSON object for each pair, with the log-probability of each target token."""
     minimum: float | None = None
-    """Filter: write only the pairs whose score is at least this, `source TAB target`. The score is the mean log-probability per token,
-    with --reverse the dual score."""
+    """Filter: write `source TAB target` of the pairs whose mean log-probability (with --reverse: dual score) is at least this."""
     reverse: str = ""
     """A run of the other direction: adds its log-probabilities and the dual conditional cross-entropy score (Junczys-Dowmunt 2018)."""
 
@@ -96,8 +95,6 @@ def _check(run: str, options: Scoring) -> None:
     data = [directory.read(folder).data for folder in folders]
     if options.minimum is not None and (options.json or options.tokens):
         raise UserError("--minimum writes the pairs that are kept, without scores: leave out --json and --tokens, or --minimum")
-    if options.minimum is not None and math.isnan(options.minimum):
-        raise UserError("--minimum expects a number, not nan")
     if options.reverse:
         from jaxnmt.data.identity import languages
 
