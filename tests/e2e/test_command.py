@@ -3,12 +3,17 @@
 import io
 import json
 import pathlib
+import re
 import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 import tiny
 from training import events
 
+import jaxnmt
 from jaxnmt import cli
 from jaxnmt.data import identity
 from jaxnmt.evaluation.test_sets import open_test_set
@@ -48,6 +53,51 @@ def test_lines_are_translated_in_order_and_empty_ones_stay(run, capsys, monkeypa
     assert cli.main(["translate", str(run)]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert len(lines) == 4 and lines[1] == lines[3] == "" and lines[0] and lines[2]
+
+
+def test_a_hundred_thousand_empty_lines_are_as_many(run, tmp_path):
+    (tmp_path / "in").write_text("\n" * 100_000)
+    assert cli.main(["translate", str(run), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out").read_text() == "\n" * 100_000
+
+
+def test_a_line_of_32_mb_is_translated_in_parts_in_time(run, tmp_path, capsys):
+    (tmp_path / "in").write_text(" ".join(["x" * 2**15] * 2**10) + "\na b\n")
+    start = time.process_time()
+    assert cli.main(["translate", str(run), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert time.process_time() - start < 60
+    assert len((tmp_path / "out").read_text().split("\n")) == 3
+    assert "line 1 has 1024 tokens" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_ends_the_command_without_a_word(run, tmp_path):
+    (tmp_path / "in").write_text("a b\n" * 20_000)
+    words = [sys.executable, "-m", "jaxnmt", "translate", str(run), "--input", str(tmp_path / "in")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:  # | head -1
+        assert process.stdout and process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(100) == 141 and process.stderr
+        assert not re.search("Traceback|rror", process.stderr.read())
+
+
+def test_longer_lines_are_read_whole_if_the_model_can(run, caplog):
+    """data.max_length is 8."""
+    opened, line = jaxnmt.load(run), "a b c d e f g h i"
+    assert len(opened.translate(line).parts) == 2 and len(opened.translate(line, max_input=10).parts) == 1
+    assert len(opened.translate(line, max_input=4).parts) == 3
+    with pytest.raises(jaxnmt.UserError, match="max_input is 1; it must be 0, or at least 2"):
+        opened.translate(line, max_input=1)
+
+
+def test_markup_needs_attention_and_placeholders_do_not(run, capsys):
+    assert cli.main(["translate", str(run), "--format", "html"]) == 2
+    assert "needs attention over the source" in capsys.readouterr().err
+    assert cli.main(["translate", str(run), "--protect", "--alignments", "hard"]) == 2
+    assert "--alignments hard is for text without markup" in capsys.readouterr().err
+    opened = jaxnmt.load(run)
+    assert "%s" in opened.translate("a %s b", protect=True).text
+    with pytest.raises(jaxnmt.UserError, match="format is 'xml'"):
+        opened.translate("a", format="xml")
 
 
 def test_resuming_with_more_steps_goes_on_and_other_settings_are_refused(run, capsys):
