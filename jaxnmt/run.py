@@ -162,7 +162,7 @@ class Run:
         return Scorer(self.translator, self.config.decoding)
 
     def translator_of(self, given: Input) -> Translator | MarkedTranslator:
-        """Return what translates such lines.
+        """Return the translator for this kind of input.
 
         Raises:
             UserError: the model has no attention, and `given.format` is html.
@@ -412,6 +412,16 @@ class EnsembleRun(Run):
         from jaxnmt.decoding.ensemble import EnsembleTranslator
 
         return EnsembleTranslator([run.translator for run in self.runs], self._weights, self._space)
+
+    def translator_of(self, given: Input) -> Translator | MarkedTranslator:
+        """Return the translator for this kind of input.
+
+        Raises:
+            UserError: as for one run; or `max_input` is given.
+        """
+        if given.max_input:
+            raise UserError("max_input is for one run: an ensemble's runs read data.max_length tokens each")
+        return super().translator_of(given)
 
     @property
     def scorer(self) -> Scorer:

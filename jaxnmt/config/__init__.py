@@ -280,7 +280,7 @@ class Decoding:
             for name in ("top_k", "top_p", "epsilon", "seed"):
                 if getattr(self, name) != getattr(Decoding, name):
                     yield f"decoding.{name} {getattr(self, name):g} has no effect without sampling: set decoding.temperature, such as 1"
-        if self.n_best > self.beam_size and not self.temperature:
+        if self.n_best > self.beam_size and (not self.temperature or self.mbr != "none"):
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
         least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS
         if self.min_length > least:
@@ -294,7 +294,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Input:
-    """What a line to translate is, besides a sentence."""
+    """The format and the limits of lines to translate."""
 
     format: Literal["text", "html"] = "text"
     """html: lines have inline tags, which are put around the words of the translation by word alignment, and entities (&amp;)."""

@@ -86,7 +86,7 @@ def combine(logits: Sequence[jax.Array], weights_M: jax.Array, space: Space) -> 
     members = [(weights_M[m], jax.nn.log_softmax(without_special(x[..., :size]))) for m, x in enumerate(logits)]
     if space == "log":
         return sum((jnp.where(weight > 0, weight * log_p, 0.0) for weight, log_p in members), jnp.float32(0))
-    return functools.reduce(jnp.logaddexp, [jnp.log(weight) + log_p for weight, log_p in members])
+    return functools.reduce(jnp.logaddexp, [jnp.where(weight > 0, jnp.log(weight) + log_p, -jnp.inf) for weight, log_p in members])
 
 
 class Sources(list[int]):

@@ -11,8 +11,9 @@ from jaxnmt.io.text import normalise
 
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
 _BREAKS = frozenset(
-    "address article aside blockquote br dd div dl dt figure footer form h1 h2 h3 h4 h5 h6 header hr li main nav ol p pre section table "
-    "tbody td tfoot th thead tr ul".split()
+    "address article aside blockquote br button caption dd details dialog div dl dt fieldset figcaption figure footer form "
+    "h1 h2 h3 h4 h5 h6 header hgroup hr label legend li main nav ol optgroup option p pre section select summary table "
+    "tbody td tfoot th thead title tr ul".split()
 )
 """Tags that separate words: the text before and after them never forms one word."""
 

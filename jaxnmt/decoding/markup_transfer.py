@@ -58,19 +58,16 @@ def transfer(
 
 
 class _Transfer:
-    """One translation. `words_` has the items of each target word."""
+    """One translation. `words` has the items of each target word, and `used` the elements around them."""
 
     def __init__(self, marked: Marked, target: Sequence[str], weights_TS: np.ndarray) -> None:
         self.marked, self.target = marked, target
         self.spans = [match.span() for match in _WORD.finditer(marked.text)]
         self.source_of, self.targets_of = _links(weights_TS)
         self.words = [self._word(t) for t in range(len(target))]
+        self.used = {e for word in self.words for item in word for e in item.inside}
         for e, element in enumerate(marked.elements):
             self._keep(e, [s for s, span in enumerate(self.spans) if _overlap(element, *span)], weights_TS)
-        self.used = self._elements_of_words()
-
-    def _elements_of_words(self) -> set[int]:
-        return {e for word in self.words for item in word for e in item.inside}
 
     def _word(self, t: int) -> list[_Item]:
         """Return the items of a target word: punctuation, letters, punctuation; if it is the source's word, as that is marked up."""
@@ -100,11 +97,12 @@ class _Transfer:
 
     def _keep(self, e: int, sources: list[int], weights_TS: np.ndarray) -> None:
         """If no target word attends most to the words of an element, put it around the target word that attends to them most."""
-        if sources and self.words and e not in self._elements_of_words():
+        if sources and self.words and e not in self.used:
             attention_T = weights_TS[:, sources].sum(-1)
             t = int(attention_T.argmax())
             if attention_T[t] > 0:
                 self.words[t] = [item._replace(inside=tuple(sorted({*item.inside, e}))) for item in self.words[t]]
+                self.used.add(e)
 
     def items(self) -> list[_Item]:
         """Return all items of the output, in its order."""
@@ -212,7 +210,7 @@ def _common(left: Stack, right: Stack) -> int:
 
 
 def _overlap(element: Element, start: int, end: int) -> bool:
-    return element.at < end and start < element.end
+    return element.at < element.end and element.at < end and start < element.end  # an element without text overlaps nothing
 
 
 def _split(word: str) -> tuple[str, str, str]:

@@ -28,7 +28,7 @@ def ranking(candidates: Sequence[str], utility: str, scores: Sequence[float] | N
     Args:
         candidates: translations of one sentence: an n-best list, or samples.
         utility: "chrf" or "bleu".
-        scores: log-probabilities of the candidates, by which they are weighted as pseudo-references; None: all weigh the same, as samples
+        scores: of the candidates, by whose exponentials they are weighted as pseudo-references; None: all weigh the same, as samples
             must, which are drawn by their probability already.
     """
     weights = np.exp(np.subtract(scores, max(scores))) if scores else np.ones(len(candidates))

@@ -51,6 +51,8 @@ def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any) ->
     def spread(name: str, values: Any, is_for_all: bool) -> Sequence[Any]:
         if not is_for_all and len(values) != count:
             raise UserError(f"{name} has {len(values)} entries for {count} lines: give one for each line, or the same for all")
+        if not is_for_all and any(isinstance(value, str) != (name == "prefix") for value in values):
+            raise UserError(f"{name} mixes texts and lists: give one list for all lines, or a list for each line")
         return [values] * count if is_for_all else values
 
     prefixes = spread("prefix", prefix, isinstance(prefix, str))
@@ -74,7 +76,7 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
     example = '{"text": "...", "prefix": "...", "constraints": ["..."], "forbidden": ["..."]}'
     try:
         values = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"line {number} is not JSON ({error}): write it as {example}") from None
     expected = {"text": str, "prefix": str, "constraints": list, "forbidden": list}
     if not isinstance(values, dict) or "text" not in values:
@@ -83,7 +85,11 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
         if name not in expected:
             raise UserError(f"line {number} has an unknown field {name}{did_you_mean(name, expected) or f': write it as {example}'}")
         if not isinstance(value, expected[name]) or (isinstance(value, list) and not all(isinstance(phrase, str) for phrase in value)):
-            raise UserError(f"line {number} has a {name} of another type: write it as {example}")
+            raise UserError(
+                f"the field {name} of line {number} is not {'a text' if expected[name] is str else 'a list of texts'}: write {example}"
+            )
+        if re.search("[\ud800-\udfff]", "".join(value)):
+            raise UserError(f"the field {name} of line {number} has half of a character (a lone surrogate): correct it")
     phrases = (tuple(values.get(name, ())) for name in ("constraints", "forbidden"))
     return normalise(values["text"]), Rules(values.get("prefix", ""), *phrases)
 
@@ -134,36 +140,29 @@ def tokenised(rules: Rules, terminology: Terminology | None, parts: Sequence[str
     if rules.constraints and len(parts) > 1:
         raise UserError(f"line {number} is translated in parts, so its constraints have no place: split the line, or shorten it")
     forbidden_text = tuple(" ".join(phrase.split()) for phrase in rules.forbidden if phrase.strip())
-    forbidden = tokenizer.encode_target(forbidden_text)
+    # What the vocabulary cannot write cannot occur; UNK stands for other words too.
+    forbidden = [ids for ids in tokenizer.encode_target(forbidden_text) if UNK not in ids]
     found = []
     for part, text in enumerate(parts):
         prefix = tokenizer.encode_target([rules.prefix if part == 0 else ""])[0]
-        if excluded := _contained(prefix, forbidden):
-            raise UserError(
-                f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {forbidden_text[excluded[0]]!r}: drop one of them"
-            )
+        if part == 0 and (excluded := [phrase for phrase in forbidden_text if _occurs(phrase, rules.prefix)]):
+            raise UserError(f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {excluded[0]!r}: drop one of them")
         phrases = dict.fromkeys([*rules.constraints, *(terminology.constraints(text) if terminology else ())])
-        required = [list(_alternatives(phrase, forbidden, tokenizer, number)) for phrase in phrases if phrase.strip()]
+        required = [list(_alternatives(phrase, forbidden_text, tokenizer, number)) for phrase in phrases if phrase.strip()]
         found.append(TokenRules(prefix, required, forbidden, forbidden_text))
     return found
 
 
-def _alternatives(constraint: str, forbidden: Sequence[list[int]], tokenizer: Tokenizer, number: int) -> Iterator[list[int]]:
-    """Yield the tokens of those alternatives that no forbidden phrase excludes."""
-    encoded = tokenizer.encode_target([phrase for phrase in constraint.split("|") if phrase.strip()])
-    possible = [ids for ids in encoded if not _contained(ids, forbidden)]
+def _alternatives(constraint: str, forbidden: Sequence[str], tokenizer: Tokenizer, number: int) -> Iterator[list[int]]:
+    """Yield the tokens of those alternatives that have no forbidden phrase."""
+    alternatives = [phrase for phrase in constraint.split("|") if phrase.strip()]
+    possible = [phrase for phrase in alternatives if not any(_occurs(each, phrase) for each in forbidden)]
     if not possible:
         raise UserError(f"line {number}: the constraint {constraint!r} cannot occur without a forbidden phrase: drop one of them")
-    for ids in possible:
+    for ids in tokenizer.encode_target(possible):
         if UNK in ids:
             raise UserError(f"line {number}: the vocabulary has no tokens for the constraint {constraint!r}: correct it, or drop it")
         yield ids
-
-
-def _contained(ids: Sequence[int], phrases: Sequence[Sequence[int]]) -> list[int]:
-    """Return the numbers of the phrases that occur in a text."""
-    starts = range(len(ids))
-    return [n for n, phrase in enumerate(phrases) if any(list(ids[start : start + len(phrase)]) == list(phrase) for start in starts)]
 
 
 def _occurs(phrase: str, text: str) -> bool:
@@ -173,7 +172,7 @@ def _occurs(phrase: str, text: str) -> bool:
 
 def _shortest_span(ids: Sequence[int], phrase: str, tokenizer: Tokenizer) -> list[int]:
     spans = (list(ids[start : start + length]) for length in range(1, len(ids) + 1) for start in range(len(ids) - length + 1))
-    return next(span for span in spans if _occurs(phrase, tokenizer.decode_target(span)))
+    return next(span for span in spans if _occurs(phrase, normalise(tokenizer.decode_target(span))))
 
 
 def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -> dict[str, np.ndarray]:

@@ -232,7 +232,7 @@ def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
     length_B = lengths.best_length(beams.t + 1, limits_B, alpha)
     bound_B = lengths.score(options.length_normalization, beams.live_log_probs_BW[:, 0], length_B, alpha)
     worst_B = jnp.take(beams.done.scores_BW, options.n_best - 1, axis=1)
-    impatient_B = beams.ended_B >= jnp.maximum(1, jnp.round(_patience(options) * W))
+    impatient_B = beams.ended_B >= jnp.maximum(1, jnp.floor(_patience(options) * W + 0.5))
     return (beams.t < limits_B) & (bound_B > worst_B) & ~impatient_B
 
 

@@ -52,7 +52,7 @@ def read_terminology(name: str, field: str = "--terminology") -> Terminology:
     for number, line in enumerate(read_lines(name, field), 1):
         if not line.strip():
             continue
-        source, *targets = (cell.strip() for cell in line.split("\t"))
+        source, *targets = (cell.strip() for cell in line.removeprefix("\ufeff").split("\t"))
         if len(targets) != 1 or not _units(source) or not all(map(str.strip, targets[0].split("|"))):
             raise UserError(
                 f"{field}: {name}, line {number} is not `source phrase TAB target phrase` with `|` between alternatives: {line!r}"

@@ -98,9 +98,7 @@ class Translator:
         if decoding.temperature and (terminology or any(each.constraints for each in rules)):
             raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
         if decoding.mbr != "none":
-            candidates = self.translate(
-                lines, dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size), first, rules, terminology
-            )
+            candidates = self.translate(lines, _of_candidates(decoding), first, rules, terminology)
             return [_by_risk(each, decoding) for each in candidates]
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         sentences = [ids for _, ids in pieces]
@@ -120,7 +118,7 @@ class Translator:
         for rows in sorted({padded_rows(count, decoding.batch_size, devices) for count in (1, decoding.batch_size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
                 batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
-                self._search.warm(self.options(decoding, length), self.params, batch)
+                self._search.warm(self.options(_of_candidates(decoding), length), self.params, batch)
                 shapes += 1
         return shapes
 
@@ -161,6 +159,11 @@ class Translator:
         results = self._search_all(sentences, decoding, rules)
         while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, self.tokenizer))}:
             for i, more in respelled.items():
+                if all(phrase in rules[i].forbidden for phrase in more):
+                    phrases = ", ".join(rules[i].forbidden_text)
+                    raise UserError(
+                        f"{self.tokenizer.decode_source(sentences[i])!r} has no translation without {phrases}: allow one of them"
+                    )
                 rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
             again = self._search_all([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
             for i, translations in zip(respelled, again, strict=True):
@@ -186,7 +189,9 @@ class Translator:
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
-                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # every score is NaN
+                if rules and not some:
+                    self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
+                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
         return results
 
     def _as_source(self, ids: list[int]) -> list[int]:
@@ -264,6 +269,11 @@ def target_length(source_length: int, decoding: cfg.Decoding, room: int = 0) -> 
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:
+    """Return how the candidates of minimum Bayes risk are found, or any translations."""
+    return decoding if decoding.mbr == "none" else dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size)
 
 
 def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:

@@ -38,7 +38,8 @@ def benchmark(run: Run, decoding: Decoding, sizes: Sequence[int], seconds: float
     """
     began = process_age()
     sources = [line for line in run.test_set().sources if line.strip()]
-    sources = sources[:: max(1, len(sources) // SENTENCES)][:SENTENCES]
+    count = min(len(sources), SENTENCES)
+    sources = [sources[i * len(sources) // count] for i in range(count)]
     reading = process_age() - began
     with _counted_programs() as programs:
         run.translator.translate(sources[:1], replace(decoding, batch_size=1))

@@ -38,6 +38,9 @@ BY_HAND = [  # a line, a translation, the source word of each target word, what 
     ("<b>a</b> <b>b</b>", "A B", [0, 1], "<b>A</b> <b>B</b>"),  # two elements stay two
     ("a <b>b</b> c", "A C", [0, 2], "A <b></b> C"),  # no word attends to b
     ("a <i><b></b></i> c", "C A", [1, 0], "<i><b></b></i> C A"),
+    # an element without text is around no word
+    ("a b<script>c();</script>, d", "A B, D", [0, 1, 2], "A B<script>c();</script>, D"),
+    ("a b<i></i>.", "A B.", [0, 1], "A B<i></i>."),
     # punctuation
     ("a <b>b</b>, c", "A B, C", [0, 1, 2], "A <b>B</b>, C"),
     ("a <b>b,</b> c", "A B; C", [0, 1, 2], "A <b>B;</b> C"),

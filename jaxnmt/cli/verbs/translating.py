@@ -111,6 +111,8 @@ def translate(run: str, options: Translate) -> None:
     checked(run, options)
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
+    if options.max_input and options.ensemble:
+        raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     distributed.initialize()
     if options.warm:
         shapes = _opened(run, options).translator.warm(options.decoding)
@@ -179,8 +181,9 @@ def checked(run: str, options: Translate | Evaluate) -> None:
         UserError: it is not a run, settings contradict each other, or the runs of --ensemble do not go with it.
     """
     checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
-    if options.ensemble_weights and not options.ensemble:
-        raise UserError("--ensemble-weights has no effect without --ensemble: name the other runs with --ensemble")
+    for flag, is_given in (("weights", options.ensemble_weights), ("space", options.ensemble_space != "probability")):
+        if is_given and not options.ensemble:
+            raise UserError(f"--ensemble-{flag} has no effect without --ensemble: name the other runs with --ensemble")
     if options.ensemble:
         _opened(run, options)
 
