@@ -95,7 +95,8 @@ def test_a_sentence_gives_a_translation_a_list_gives_a_list_and_n_best_gives_lis
     assert one.score < 0 and one.text == "".join(one.tokens[:0]) + " ".join(one.tokens)
     best = run.translate(["a b c", "j"], n_best=2)
     assert [len(candidates) for candidates in best] == [2, 2] and best[0][0] == one and best[0][0].score >= best[0][1].score
-    assert run.translate("a b c", n_best=2) == best[0]
+    for alone, in_batch in zip(run.translate("a b c", n_best=2), best[0], strict=True):  # batches of other sizes round differently
+        assert alone._replace(score=0) == in_batch._replace(score=0) and alone.score == pytest.approx(in_batch.score, abs=1e-5)
     assert run.translate("a b c", beam_size=1) != one or run.translate("a b c", beam_size=1).tokens == one.tokens
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.tree_util import Partial
 
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.programs import StagedSearch
@@ -129,7 +130,7 @@ def test_constraints_are_met_beside_forbidden_phrases_and_processors(beam):
     room = np.array([sum(max(map(len, each)) + 1 for each in constraints) for constraints in required], np.int32)
     batch = batch_of(required, forbidden) | {"encoder_input_tokens": random.integers(3, 9, (64, 4), np.int32)}
     find = jax.jit(functools.partial(search, model))
-    for processors in ((), (nothing_twice,)):
+    for processors in ((), (Partial(nothing_twice),)):
         found = jax.device_get(find(SearchOptions(beam, 32, processors=processors), params, batch, room + 8))
         for row, (constraints, phrases) in enumerate(zip(required, forbidden, strict=True)):
             assert found.scores_BW[row, 0] > NEVER and meets(words(found.tokens_BWT[row, 0]), constraints, phrases)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.tree_util import Partial
 
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.programs import StagedSearch
@@ -66,7 +67,7 @@ def test_a_prefix_wins_over_processors():
     def never_four(tokens_BWT, written, log_p_BWV):
         return log_p_BWV.at[..., 4].set(-jnp.inf)
 
-    found = find(SearchOptions(2, 6, processors=(never_four,)), chains.table(5), batch_of([[4, 4]]), np.array([6]))
+    found = find(SearchOptions(2, 6, processors=(Partial(never_four),)), chains.table(5), batch_of([[4, 4]]), np.array([6]))
     assert words(found.tokens_BWT[0, 0])[:2] == [4, 4] and 4 not in found.tokens_BWT[0, 0, 2:]
     assert (found.scores_BW[0] > NEVER / 2).all()
 
