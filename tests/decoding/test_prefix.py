@@ -73,7 +73,7 @@ def test_a_prefix_wins_over_processors():
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("rung", ["pre", "rotary", "bahdanau", "luong", "cho"])
+@pytest.mark.parametrize("rung", ["pre", "luong", *(pytest.param(rung, marks=pytest.mark.slow) for rung in ("rotary", "bahdanau", "cho"))])
 def test_a_sentence_does_not_know_its_batch(rung, beam):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, random = tiny.params_of(model, 3), np.random.default_rng(0)

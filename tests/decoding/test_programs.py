@@ -16,7 +16,7 @@ ROWS, LIMIT = 16, 13
 
 
 @pytest.mark.parametrize("beam", [1, 3])
-@pytest.mark.parametrize("rung", ["pre", "rotary", "bahdanau", "luong", "cho"])
+@pytest.mark.parametrize("rung", ["pre", "luong", *(pytest.param(rung, marks=pytest.mark.slow) for rung in ("rotary", "bahdanau", "cho"))])
 @pytest.mark.parametrize("more", [0, 8])  # caches full with most sentences open; or a quarter of them open
 def test_stages_change_nothing(monkeypatch, rung, beam, more):
     monkeypatch.setattr(programs, "FEWEST", 4)
