@@ -127,7 +127,7 @@ def test_trust_goes_with_verbs_that_open_runs(capsys):
     assert cli.main(["--trust"]) == 0 and capsys.readouterr().out.startswith("jaxnmt: neural machine translation")
     assert cli.main(["launch", "local", "--print", "--", "resume", "runs/x", "--trust"]) == 0
     assert capsys.readouterr().out.rstrip().endswith("resume runs/x --trust")
-    for verb, told in (("resume", True), ("train", True), ("ablate", True), ("bench", False)):
+    for verb, told in (("resume", True), ("train", True), ("ablate", True), ("bench", True)):
         assert cli.main([*verb.split(), "--help"]) == 0
         assert ("--trust executes" in " ".join(capsys.readouterr().out.replace("│", " ").split())) is told
 

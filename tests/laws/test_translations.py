@@ -129,7 +129,7 @@ def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):
     assert max(lengths) == 2  # three more, the end among them
 
 
-def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size(translate, monkeypatch):
+def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translate, monkeypatch):
     lines, shapes, find = some_lines(12, 5), [], translate.translator._search
 
     def recorded(options, params, batch, limits_B):
@@ -138,7 +138,7 @@ def test_a_batch_is_padded_to_a_power_of_two_and_not_to_the_batch_size(translate
 
     expected = translate(lines)
     monkeypatch.setattr(translate.translator, "_search", recorded)
-    for count, batch_size, rows in ((12, 20_000, [16]), (12, 8, [8, 4]), (12, 11, [11, 1]), (3, 64, [4]), (1, 64, [1])):
+    for count, batch_size, rows in ((12, 20_000, [16]), (12, 8, [8, 8]), (12, 11, [11, 11]), (3, 64, [4]), (1, 64, [1])):
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
         assert [shape[0] for shape in shapes] == rows
