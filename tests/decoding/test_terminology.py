@@ -138,8 +138,8 @@ def test_lines_of_json():
         ('["a"]', "line 7 is not an object with a text"),
         ('{"prefix": "a"}', "line 7 is not an object with a text"),
         ('{"text": "a", "constraint": ["b"]}', "line 7 has an unknown field constraint; did you mean constraints"),
-        ('{"text": "a", "constraints": "b"}', "line 7 has a constraints of another type"),
-        ('{"text": "a", "forbidden": [1]}', "line 7 has a forbidden of another type"),
+        ('{"text": "a", "constraints": "b"}', "field constraints of line 7"),
+        ('{"text": "a", "forbidden": [1]}', "field forbidden of line 7"),
     ],
 )
 def test_a_line_that_is_not_such_json_is_refused(line, message):
