@@ -21,7 +21,8 @@ UNSET = {name: value for name, value in os.environ.items() if name not in (*KEPT
 
 IMPORT_ALL = """
 import importlib, logging, os, pathlib, pkgutil, signal, sys, warnings
-import jax, matplotlib, orbax.checkpoint, flax, optax, tensorflow_datasets, sacrebleu, sentencepiece, tyro, tensorboardX, rich, babel, scipy.sparse
+import jax, matplotlib, orbax.checkpoint, flax, optax, tensorflow_datasets, sacrebleu, sentencepiece, tyro, tensorboardX, rich, babel
+import scipy.sparse
 
 def state():
     loggers = {name: logging.getLogger(name) for name in ("", "absl", "asyncio", "jax", "jax._src", "orbax", "matplotlib", "py.warnings")}
