@@ -240,7 +240,7 @@ class Decoding:
     """Beam size (1: greedy)."""
     length_normalization: Literal["gnmt", "average", "reward"] = "gnmt"
     """How a score weighs the length. gnmt: log-probability divided by ((5 + length) / 6) ** alpha, EOS counted (Wu et al. 2016,
-    equation 14); average: divided by length ** alpha, EOS not counted, as CTranslate2 does; reward: plus alpha for each token."""
+    equation 14); average: divided by length ** alpha, EOS counted, as CTranslate2 does; reward: plus alpha for each token but EOS."""
     length_penalty: NonNegative[float] = 1.0
     """alpha of length_normalization; 0: scores are log-probabilities."""
     patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"

@@ -14,14 +14,14 @@ def score(kind: str, log_prob: jax.Array, length: jax.Array, alpha: float | jax.
 
     Args:
         kind: `gnmt`: divided by ((5 + length) / 6) ** alpha (Wu et al. 2016, equation 14);
-            `average`: divided by (length - 1) ** alpha, which does not count EOS; 1 if only EOS is written;
+            `average`: divided by length ** alpha;
             `reward`: plus alpha x (length - 1).
         log_prob: at most 0, EOS included.
         length: in tokens, EOS included.
         alpha: `length_penalty`; 0: the score is the log-probability.
     """
     if kind == "average":
-        return log_prob / jnp.maximum(length - 1.0, 1.0) ** alpha
+        return log_prob / (1.0 * length) ** alpha
     if kind == "reward":
         return log_prob + alpha * (length - 1.0)
     return log_prob / ((5.0 + length) / 6.0) ** alpha

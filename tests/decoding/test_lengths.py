@@ -14,7 +14,7 @@ from jaxnmt.decoding.search import NEVER, SearchOptions, advance, begin
 
 KINDS = {
     "gnmt": lambda log_p, length, alpha: log_p / ((5 + length) / 6) ** alpha,
-    "average": lambda log_p, length, alpha: log_p / max(length - 1, 1) ** alpha,
+    "average": lambda log_p, length, alpha: log_p / length**alpha,
     "reward": lambda log_p, length, alpha: log_p + alpha * (length - 1),
 }
 
@@ -26,8 +26,8 @@ def by_hand(kind, alpha):
 
 def test_scores_by_hand():
     assert by_hand("gnmt", 1.0) == pytest.approx([-6, -6 * 6 / 7, -4])
-    assert by_hand("average", 1.0) == pytest.approx([-6, -6, -2])
-    assert by_hand("average", 0.5) == pytest.approx([-6, -6, -6 / math.sqrt(3)])
+    assert by_hand("average", 1.0) == pytest.approx([-6, -3, -1.5])
+    assert by_hand("average", 0.5) == pytest.approx([-6, -6 / math.sqrt(2), -3])
     assert by_hand("reward", 0.5) == pytest.approx([-6, -5.5, -4.5])
     assert all(by_hand(kind, 0.0) == [-6, -6, -6] for kind in KINDS)
 
@@ -87,13 +87,13 @@ def test_no_search_stops_before_its_best_is_found(kind, alpha, seed):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("beam", [2, 4])
 def test_ctranslate2s_rule(beam, seed, alpha):
-    """The average without EOS, K hypotheses among the K best, and one token at least: the defaults of its translator."""
+    """The average, K hypotheses among the K best, and one token at least: the defaults of its translator."""
     params, limits = table(seed).at[:, EOS].add(0.5), [9, 5]
     decoding = Decoding(min_length=1)
     options = SearchOptions(beam, 9, alpha, 1.0, beam, penalties.of(decoding), "average")
     found = decode(params, options, limits)
     for row, limit in enumerate(limits):
-        expected = by_the_book(params, beam, limit, lambda p, t: p / (t - 1) ** alpha, rank=1, enough=beam, shortest=1)[:beam]
+        expected = by_the_book(params, beam, limit, lambda p, t: p / t**alpha, rank=1, enough=beam, shortest=1)[:beam]
         count = int((found.scores_BW[row] > NEVER).sum())
         assert [words(tokens) for tokens in found.tokens_BWT[row, :count]] == [tokens for _, tokens in expected]
         np.testing.assert_allclose(found.scores_BW[row, :count], [score for score, _ in expected], rtol=1e-5)
