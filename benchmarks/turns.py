@@ -1,4 +1,4 @@
-"""Two programs that live all the while and work in turn, so that start-up and compilation are in no figure, and a slow hour slows both.
+"""Measure two programs in turn. Both keep running, so start-up and compilation are not measured, and a slow machine slows both.
 
 A program reads orders from stdin, a line each, and answers a line `BURST {"units": .., "seconds": ..}`.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 class Runner:
-    """A program that does some work when it is told to."""
+    """A program that does one unit of work for each line that it reads."""
 
     def __init__(self, name: str, command: list[str], log: Path):
         self.name, self.log = name, log
@@ -68,8 +68,8 @@ def measure(runners: list[Runner], order: str, words: argparse.Namespace) -> Non
         peer, ours = (result["units"] / result["seconds"] for result in results)
         foreign = max(result["foreign"] for result in results)
         pairs.append((foreign, peer, ours))
-        told = " and ".join(f"{result['foreign']:.0%}" for result in results)
-        print(f"{peer:14.4g} {ours:8.4g} {ours / peer:7.2f}   {told}{'  disturbed' if foreign > words.foreign else ''}", flush=True)
+        shares = " and ".join(f"{result['foreign']:.0%}" for result in results)
+        print(f"{peer:14.4g} {ours:8.4g} {ours / peer:7.2f}   {shares}{'  disturbed' if foreign > words.foreign else ''}", flush=True)
         if sum(foreign <= words.foreign for foreign, *_ in pairs) == words.pairs:
             break
     quiet = [pair for pair in pairs if pair[0] <= words.foreign]

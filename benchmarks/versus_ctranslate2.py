@@ -2,10 +2,10 @@
 
     python benchmarks/versus_ctranslate2.py RUN WORK --ctranslate2 PYTHON [--batch-size 64] [--quantize int8] [--ours patience=1]
 
-RUN is a Transformer with pre-norm or post-norm, ReLU, sinusoidal positions and one vocabulary; WORK a folder for what is made on the way;
+RUN is a Transformer with pre-norm or post-norm, ReLU, sinusoidal positions and one vocabulary; WORK is a folder for intermediate files;
 PYTHON the interpreter of an environment with ctranslate2 (tried with 4.8.5). Both translate the run's test sentences, one process each with
-as many threads as there are cores. Both live all the while, so that start-up and compilation are in no figure. CTranslate2 is given pieces;
-ours is given text, and its time includes making pieces of it and text of the translation. At the end, how many translations are equal.
+as many threads as there are cores. Both keep running, so start-up and compilation are not measured. CTranslate2 reads pieces; ours reads
+text, and its time includes tokenising and detokenising. The last line says how many translations are equal.
 """
 
 from __future__ import annotations

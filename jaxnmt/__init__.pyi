@@ -22,6 +22,7 @@ from jaxnmt.config.files import load_config
 from jaxnmt.decoding.alignments import Alignment
 from jaxnmt.decoding.scoring import ScoredPair
 from jaxnmt.decoding.translator import Translation
+from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
@@ -65,6 +66,7 @@ __all__ = [
     "Unreachable",
     "UserError",
     "Validation",
+    "ensemble",
     "load",
     "load_config",
     "replace",

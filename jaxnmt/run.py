@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -218,7 +217,7 @@ class Run:
             A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
 
         Raises:
-            UserError: a field does not exist, its value is invalid, what is asked of a translation cannot be met; or `format` is "html" and
+            UserError: a field does not exist, its value is invalid, a rule of a translation cannot be met; or `format` is "html" and
                 the model has no attention.
         """
         from jaxnmt.decoding.rules import rules_of_lines
@@ -226,9 +225,9 @@ class Run:
 
         settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
         checks.check_input(given)
-        rules = rules_of_lines(len(lines), prefix, constraints, forbidden)
         terms = read_terminology(str(terminology), "terminology") if terminology else None
-        found = self.translator_of(given).translate(lines, settings, rules=rules, terminology=terms)
+        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, terms)
+        found = self.translator_of(given).translate(lines, settings, rules=rules)
         best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
 
@@ -285,19 +284,6 @@ class Run:
             UserError: a field does not exist, or its value is invalid.
         """
         return checks.with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
-
-    def ensemble(self, *others: Run, weights: Sequence[float] = (), space: Literal["probability", "log"] = "probability") -> Run:
-        """Return a run that predicts each word together with other runs. All else, such as its decoding settings, is this run's.
-
-        Args:
-            others: runs of any models. Their target vocabularies are equal to this one's; each reads the source with its own tokenizer.
-            weights: of this run and of the others, in this order, relative to each other; empty: all are equal.
-            space: "probability": the mean of probabilities; "log": of log-probabilities, normalised again.
-
-        Raises:
-            UserError: the target vocabularies differ, or the weights are not one for each run, 0 or more.
-        """
-        return EnsembleRun((self, *others), tuple(weights), space)
 
     # ---- evaluation
 
@@ -375,62 +361,6 @@ class Run:
         decoding |= {"n_best": 1}
         make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
         return translations.kept(self.folder, self._found, sources, self.decoding(decoding), make)
-
-
-class EnsembleRun(Run):
-    """Several runs that translate as one, see `Run.ensemble`. All but its translations is the first run's.
-
-    Attributes:
-        runs: the members.
-    """
-
-    def __init__(self, runs: tuple[Run, ...], weights: tuple[float, ...], space: Literal["probability", "log"]):
-        """Open the first run again, and check that the others go with it."""
-        first, *others = runs
-        super().__init__(first.folder, first._asked, trusted=True)  # it is open already
-        self.runs, self._weights, self._space = runs, weights, space
-        for run in runs:
-            if isinstance(run, EnsembleRun):
-                raise UserError(f"{run.folder} is an ensemble already: name all its runs, and the others, in one call of `ensemble`")
-        for other in others:
-            if found := first.tokenizer.target_difference(other.tokenizer):
-                index, one, another = found
-                raise UserError(
-                    f"{first.folder} and {other.folder} have different target vocabularies (token {index} is {one!r} in the first and "
-                    f"{another!r} in the second): an ensemble needs runs that were trained with the same tokenizer"
-                )
-        usable = all(math.isfinite(weight) and weight >= 0 for weight in weights) and any(weights)
-        if weights and not (usable and len(weights) == len(runs)):
-            raise UserError(
-                f"the weights of an ensemble of {len(runs)} runs are {' '.join(f'{weight:g}' for weight in weights)}: "
-                "give one for each run, the first run's first, each 0 or more and not all 0"
-            )
-
-    @functools.cached_property
-    def translator(self) -> Translator:
-        """Translates with all members."""
-        from jaxnmt.decoding.ensemble import EnsembleTranslator
-
-        return EnsembleTranslator([run.translator for run in self.runs], self._weights, self._space)
-
-    def translator_of(self, given: Input) -> Translator | MarkedTranslator:
-        """Return the translator for this kind of input.
-
-        Raises:
-            UserError: as for one run; or `max_input` is given.
-        """
-        if given.max_input:
-            raise UserError("max_input is for one run: an ensemble's runs read data.max_length tokens each")
-        return super().translator_of(given)
-
-    @property
-    def scorer(self) -> Scorer:
-        """Raise a UserError."""
-        raise UserError("an ensemble does not score given translations: score them with each run")
-
-    def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
-        """Return the best translation of each sentence. They are not kept, since they are not one run's."""
-        return [best.text for best in self.translate(sources, **decoding | {"n_best": 1})]
 
 
 def _words(words: str | Sequence[str]) -> tuple[str, ...]:

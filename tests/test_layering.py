@@ -1,6 +1,6 @@
 """Imports run downwards, and `data, runs → config`.
 
-`cli → lab → training_run → run → evaluation → decoding → training → models → parallel → config → io`
+`cli → lab → training_run, ensemble_run → run → evaluation → decoding → training → models → parallel → config → io`
 """
 
 import ast
@@ -22,8 +22,8 @@ BELOW["training"] = BELOW["models"] | {"models", "data", "runs"}
 BELOW["decoding"] = BELOW["training"] | {"training"}  # to read checkpoints; training never imports decoding
 BELOW["evaluation"] = BELOW["decoding"] | {"decoding"}
 BELOW["run"] = BELOW["evaluation"] | {"evaluation"}  # the Python interface
-BELOW["training_run"] = BELOW["run"] | {"run"}
-BELOW["lab"] = BELOW["training_run"] | {"training_run"}
+BELOW["ensemble_run"] = BELOW["training_run"] = BELOW["run"] | {"run"}
+BELOW["lab"] = BELOW["training_run"] | {"training_run", "ensemble_run"}
 BELOW["cli"] = BELOW["lab"] | {"lab"}
 
 

@@ -56,8 +56,8 @@ def restrict(rules: TargetRules, t: jax.Array, live_BWT: jax.Array, log_p_RV: ja
     if rules.required is not None:
         if plain_RV is not None:
             next_BWN = next_tokens(rules.required, t, live_BWT)
-            asked = sentences, hypotheses, next_BWN
-            log_p_BWV = log_p_BWV.at[asked].set(jnp.where(jnp.isneginf(log_p_BWV[asked]), plain_BWV[asked], log_p_BWV[asked]))
+            places = sentences, hypotheses, next_BWN
+            log_p_BWV = log_p_BWV.at[places].set(jnp.where(jnp.isneginf(log_p_BWV[places]), plain_BWV[places], log_p_BWV[places]))
         is_met_BW = _met(rules.required, live_BWT).all(-1)
         log_p_BWV = jnp.where((words_V == EOS) & ~is_met_BW[..., None], -jnp.inf, log_p_BWV)
     if rules.forbidden is not None:

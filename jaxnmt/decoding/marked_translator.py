@@ -14,7 +14,6 @@ from jaxnmt.decoding.markup import Marked
 from jaxnmt.decoding.markup_transfer import transfer, words
 from jaxnmt.decoding.placeholders import counts, taken_out, without
 from jaxnmt.decoding.rules import Rules
-from jaxnmt.decoding.terminology import Terminology
 from jaxnmt.decoding.translator import Translation, Translator
 from jaxnmt.io.text import normalise
 
@@ -35,16 +34,11 @@ class MarkedTranslator:
         self._escape: Callable[[str], str] = _escape if format == "html" else str
 
     def translate(
-        self,
-        lines: Sequence[str],
-        decoding: cfg.Decoding,
-        first: int = 1,
-        rules: Sequence[Rules] = (),
-        terminology: Terminology | None = None,
+        self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
     ) -> list[list[Translation]]:
         """Return up to `decoding.n_best` translations of each line, best first; see `Translator.translate`."""
         originals = [self._read(line) for line in lines]
-        found = self.translator.translate([original.text for original in originals], decoding, first, rules, terminology)
+        found = self.translator.translate([original.text for original in originals], decoding, first, rules)
         sources, lost = originals, set[int]()
         if self.protect:
             lost = {i for i, best in enumerate(found) if any(counts(originals[i].text) != counts(each.text) for each in best)}
@@ -52,7 +46,7 @@ class MarkedTranslator:
             for i in sorted(lost):
                 self._warn(first + i, originals[i].text, found[i][0].text)
             texts = [each.text if i in lost else "" for i, each in enumerate(sources)]
-            again = self.translator.translate(texts, decoding, first, rules, terminology)
+            again = self.translator.translate(texts, decoding, first, rules)
             found = [again[i] if i in lost else best for i, best in enumerate(found)]
         aligned = self._aligned(sources, found, decoding.batch_size)
         return [

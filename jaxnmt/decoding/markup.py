@@ -36,7 +36,7 @@ class Element(NamedTuple):
 
 
 class Point(NamedTuple):
-    """What stands between two letters of the text: an empty tag, a tag whose partner is missing, a comment, a placeholder.
+    """Markup between two letters of the text: an empty tag, a tag whose partner is missing, a comment, a placeholder.
 
     Attributes:
         at: the index of the next letter of the text.
@@ -44,7 +44,7 @@ class Point(NamedTuple):
         text: how it is written.
         inside: the numbers of the elements around it, outermost first.
         before, after: whether a space or the end of the line is on that side.
-        lone: it is a tag whose partner is missing, and keeps its order with others of its kind.
+        lone: whether it is a tag whose partner is missing. Such tags keep their order.
     """
 
     at: int
@@ -64,7 +64,7 @@ class Marked(NamedTuple):
     points: tuple[Point, ...] = ()
 
     def is_plain(self) -> bool:
-        """Return whether there is text alone."""
+        """Return whether the line has no markup."""
         return not self.elements and not self.points
 
 
@@ -143,7 +143,7 @@ class _Event(NamedTuple):
 
 
 class _Reader(html.parser.HTMLParser):
-    """Lists what a line consists of. Text stays as it is written."""
+    """Lists the text, tags and comments of a line. Text is not decoded."""
 
     def __init__(self, line: str) -> None:
         super().__init__()

@@ -142,7 +142,7 @@ class _Transfer:
         return [(place, item) for place, _, item in sorted(found, key=lambda each: each[:2])]
 
     def _place(self, at: int) -> tuple[Place, bool]:
-        """Return where something between letters comes, and whether it was moved from the middle of a word to its beginning."""
+        """Return the place of markup between letters, and whether it was moved from the middle of a word to its beginning."""
         text = self.marked.text
         following = next((s for s, (_, end) in enumerate(self.spans) if end > at), len(self.spans))
         within = following < len(self.spans) and self.spans[following][0] < at
@@ -177,7 +177,7 @@ def _links(weights_TS: np.ndarray) -> tuple[list[int], list[list[int]]]:
 
 
 def _nested(items: Sequence[_Item], used: set[int]) -> list[_Item]:
-    """Put what is between words into the elements that are open there, as far as they were around it in the source."""
+    """Put markup between words into those of its source elements that are open at its place."""
     found: list[_Item] = []
     for i, item in enumerate(items):
         if not item.is_word:

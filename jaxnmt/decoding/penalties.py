@@ -1,8 +1,8 @@
-"""What a translation may not say, or says at a price: functions that lower the log-probabilities of the next token.
+"""Penalties and bans: functions that lower the log-probabilities of the next token.
 
 Each is a logit processor after its first argument, a number (`jax.tree_util.Partial` binds it as an argument of the compiled search):
-tokens_BWT are the tokens so far, of which `written` exist. What remains is not normalised again. A hypothesis that may not say what
-the model wants to say thus pays for it, and the score is the log-probability under the model but for `penalize_repetition`.
+tokens_BWT are the tokens so far, and the first `written` of them exist. The remaining probabilities are not normalised again. So a score is
+the log-probability under the model, except with `penalize_repetition`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from jaxnmt.data.special_tokens import EOS, UNK
 
 
 def of(decoding: cfg.Decoding) -> tuple[Partial, ...]:
-    """Return the logit processors that are asked for. Those that are not cost nothing."""
+    """Return the logit processors of the settings that are set."""
     return (
         *([Partial(no_end_before, decoding.min_length)] if decoding.min_length else []),
         *([Partial(no_unknown_word)] if decoding.unk == "forbid" else []),
@@ -36,7 +36,7 @@ def no_unknown_word(tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: ja
 
 
 def no_repeated_ngram(n: int | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
-    """Forbid what would end an n-gram that the hypothesis already has: each token that followed its last n - 1 tokens before."""
+    """Forbid each token that would repeat an n-gram of the hypothesis: one that has followed its last n - 1 tokens before."""
     place_T = jnp.arange(tokens_BWT.shape[-1])
 
     def compare(back, same_BWT):
@@ -57,6 +57,6 @@ def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, writt
 
 
 def _lower(log_probs_BWV: jax.Array, tokens_BWT: jax.Array, most_BWT: jax.Array) -> jax.Array:
-    """Return the log-probabilities, those of these tokens at most so high."""
+    """Return the log-probabilities, with those of `tokens_BWT` limited to at most `most_BWT`."""
     B, W = tokens_BWT.shape[:2]
     return log_probs_BWV.at[jnp.arange(B)[:, None, None], jnp.arange(W)[:, None], tokens_BWT].min(most_BWT)

@@ -28,7 +28,7 @@ def counts(text: str) -> collections.Counter[str]:
 
 
 def without(word: str, everywhere: bool) -> str:
-    """Return a word without what is a placeholder; `everywhere`: or would be one in other surroundings."""
+    """Return a word without its placeholders; with `everywhere`, also without text that would be one in another context."""
     pattern = _ANYWHERE if everywhere else PLACEHOLDER
     while pattern.search(word):
         word = pattern.sub("", word)
@@ -36,7 +36,7 @@ def without(word: str, everywhere: bool) -> str:
 
 
 def taken_out(marked: Marked, escape: Callable[[str], str]) -> Marked:
-    """Return a line whose placeholders are no longer text but points.
+    """Return a line with its placeholders as points instead of text.
 
     Args:
         escape: writes a placeholder in the markup.

@@ -1,10 +1,10 @@
 """The compiled programs of a search.
 
-On one device there are two: whole batches until few sentences are open, and then these alone. A step costs what its rows cost, finished or
-not, and copies as many places as the decoder's caches have. So the first program's caches grow, and it stops when a quarter of the
-sentences are open, or when it has no room for longer translations than usual. The second goes on with the open ones, a quarter of the batch
-at a time, and has room for the longest translation. On a mesh there is one program, in which each device searches for its own sentences.
-No sentence's translation depends on any of this.
+On one device there are two. The first searches for whole batches; its caches grow as translations get longer. It stops when only a quarter
+of the sentences are unfinished, or when its caches are full. The second finishes these sentences, a quarter of a batch at a time, with
+caches for the longest translation. This is faster because a step computes all rows, finished or not, and copies all positions of the
+caches. On a mesh there is one program, in which each device searches for its own sentences. Translations are the same; scores agree to
+rounding.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
 
 FEWEST = 16
-"""Rows of the second program at least; a smaller batch is searched whole until its caches are full."""
-MORE = 8
-"""The caches of the first program have room for so many tokens more than half the padded source, and then than the whole."""
+"""Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
+MARGIN = 8
+"""The first program's caches hold half the padded source length plus this many tokens, then the whole length plus this many."""
 
 
 class StagedSearch:
     """`search.search` for one model on one device."""
 
     def __init__(self, model: Seq2Seq) -> None:
-        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "rooms"))
+        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
         self._rest = jax.jit(functools.partial(_rest, model))
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
@@ -54,11 +54,11 @@ class StagedSearch:
         self._rest(options, params, memory, limits_B, beams, np.arange(few))
 
     def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, Any, Beams]:
-        """Return how many sentences the second program takes at a time, and what the first leaves: the memory and the beams."""
+        """Run the first program. Returns how many sentences the second takes at a time, the memory and the beams."""
         B, S = batch["encoder_input_tokens"].shape[:2]
         few = min(B, max(FEWEST, B // 4))
-        rooms = tuple(sorted({min(length + MORE, options.max_length) for length in (S // 2, S)}))
-        return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, rooms=rooms)
+        cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in (S // 2, S)}))
+        return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
 
 
 class MeshSearch:
@@ -80,19 +80,19 @@ class MeshSearch:
 
 
 def _first(
-    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, rooms: tuple[int, ...]
+    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, cache_lengths: tuple[int, ...]
 ) -> tuple[Any, Beams]:
-    """Search until `few` sentences are open or hypotheses have as many tokens as the last of `rooms`, to which the caches grow.
+    """Search until at most `few` sentences are open, or hypotheses fill the caches of the last of `cache_lengths`.
 
-    `done` has room for the longest translation.
+    `done` is as long as the longest translation.
     """
-    room = dataclasses.replace(options, max_length=rooms[0])
-    memory, beams = begin(model, room, params, batch, limits_B)
-    for length in rooms:
-        room = dataclasses.replace(options, max_length=length)
-        beams = advance(model, room, params, memory, limits_B, lengthen(model, room, params, memory, beams), at_most=few)
-    rest = ((0, 0), (0, 0), (0, options.max_length - rooms[-1]))
-    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, rest)))
+    short = dataclasses.replace(options, max_length=cache_lengths[0])
+    memory, beams = begin(model, short, params, batch, limits_B)
+    for length in cache_lengths:
+        short = dataclasses.replace(options, max_length=length)
+        beams = advance(model, short, params, memory, limits_B, lengthen(model, short, params, memory, beams), at_most=few)
+    missing = ((0, 0), (0, 0), (0, options.max_length - cache_lengths[-1]))
+    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, missing)))
 
 
 def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, keep_K) -> Hypotheses:

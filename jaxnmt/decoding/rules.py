@@ -1,4 +1,4 @@
-"""What users ask of a sentence's translation, as text: the prefix that it begins with, and phrases that must or must not occur in it."""
+"""Rules for a sentence's translation, as users write them: a prefix, and phrases that must or must not occur."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ class Rules:
         prefix: text that the translation begins with.
         constraints: phrases that must occur in the translation; of `a|b`, one must.
         forbidden: phrases that must not occur in it.
+        terminology: terms, whose translations must occur if the sentence has them.
     """
 
     prefix: str = ""
     constraints: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    terminology: Terminology | None = None
 
     def with_own(self, own: Rules) -> Rules:
-        """Return these rules and a sentence's own, whose prefix takes the place of this one."""
-        return Rules(own.prefix or self.prefix, self.constraints + own.constraints, self.forbidden + own.forbidden)
+        """Return these rules together with a sentence's own, whose prefix replaces this one."""
+        return Rules(own.prefix or self.prefix, self.constraints + own.constraints, self.forbidden + own.forbidden, self.terminology)
 
 
-def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any) -> list[Rules]:
+def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, terminology: Terminology | None = None) -> list[Rules]:
     """Return the rules of `count` lines.
 
     Args:
@@ -60,7 +62,8 @@ def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any) ->
         name: spread(name, [values] if isinstance(values, str) else values, all(isinstance(value, str) for value in values))
         for name, values in (("constraints", constraints), ("forbidden", forbidden))
     }
-    return [Rules(own, *map(tuple, both)) for own, *both in zip(prefixes, *phrases.values(), strict=True)]
+    of_lines = zip(prefixes, phrases["constraints"], phrases["forbidden"], strict=True)
+    return [Rules(own, tuple(required), tuple(excluded), terminology) for own, required, excluded in of_lines]
 
 
 def from_json(line: str, number: int) -> tuple[str, Rules]:
@@ -90,8 +93,8 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
             )
         if re.search("[\ud800-\udfff]", "".join(value)):
             raise UserError(f"the field {name} of line {number} has half of a character (a lone surrogate): correct it")
-    phrases = (tuple(values.get(name, ())) for name in ("constraints", "forbidden"))
-    return normalise(values["text"]), Rules(values.get("prefix", ""), *phrases)
+    constraints, forbidden = (tuple(values.get(name, ())) for name in ("constraints", "forbidden"))
+    return normalise(values["text"]), Rules(values.get("prefix", ""), constraints, forbidden)
 
 
 class TokenRules(NamedTuple):
@@ -108,8 +111,8 @@ class TokenRules(NamedTuple):
     forbidden_text: tuple[str, ...]
 
     @property
-    def room(self) -> int:
-        """How many tokens the sentence's limit is raised by.
+    def extra_tokens(self) -> int:
+        """By how many tokens the sentence's length limit is raised.
 
         Each constraint has one more, because a forbidden phrase may part two of them.
         """
@@ -125,7 +128,7 @@ class TokenRules(NamedTuple):
         ]
 
 
-def tokenised(rules: Rules, terminology: Terminology | None, parts: Sequence[str], tokenizer: Tokenizer, number: int) -> list[TokenRules]:
+def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: int) -> list[TokenRules]:
     """Return the rules of a line as tokens, for each part of it that the model reads.
 
     The first part has the prefix, every part the forbidden phrases, and each the terms that it contains.
@@ -134,7 +137,7 @@ def tokenised(rules: Rules, terminology: Terminology | None, parts: Sequence[str
         number: of the line, for messages.
 
     Raises:
-        UserError: the vocabulary cannot spell a constraint, a forbidden phrase is part of what is required, or a line with constraints is
+        UserError: the vocabulary cannot spell a constraint, a constraint contains a forbidden phrase, or a line with constraints is
             translated in parts.
     """
     if rules.constraints and len(parts) > 1:
@@ -147,7 +150,7 @@ def tokenised(rules: Rules, terminology: Terminology | None, parts: Sequence[str
         prefix = tokenizer.encode_target([rules.prefix if part == 0 else ""])[0]
         if part == 0 and (excluded := [phrase for phrase in forbidden_text if _occurs(phrase, rules.prefix)]):
             raise UserError(f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {excluded[0]!r}: drop one of them")
-        phrases = dict.fromkeys([*rules.constraints, *(terminology.constraints(text) if terminology else ())])
+        phrases = dict.fromkeys([*rules.constraints, *(rules.terminology.constraints(text) if rules.terminology else ())])
         required = [list(_alternatives(phrase, forbidden_text, tokenizer, number)) for phrase in phrases if phrase.strip()]
         found.append(TokenRules(prefix, required, forbidden, forbidden_text))
     return found
@@ -186,17 +189,17 @@ def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -
     forbidden = [phrase for each in like for phrase in each.forbidden]
     found: dict[str, np.ndarray] = {}
     if any(each.prefix for each in like):
-        found["prefix"] = _filled([each.prefix for each in rules], (rows, _room((each.prefix for each in like), 8)))
+        found["prefix"] = _filled([each.prefix for each in rules], (rows, _padded_size((each.prefix for each in like), 8)))
     if constraints:
-        sizes = _room((each.required for each in like), 4), _room(constraints, 1), _room(phrases, 4)
+        sizes = _padded_size((each.required for each in like), 4), _padded_size(constraints, 1), _padded_size(phrases, 4)
         found["required"] = _filled([each.required for each in rules], (rows, *sizes))
     if forbidden:
-        sizes_of_two = _room((each.forbidden for each in like), 4), _room(forbidden, 4)
+        sizes_of_two = _padded_size((each.forbidden for each in like), 4), _padded_size(forbidden, 4)
         found["forbidden"] = _filled([each.forbidden for each in rules], (rows, *sizes_of_two))
     return found
 
 
-def _room(lists: Iterable[Sequence[Any]], least: int) -> int:
+def _padded_size(lists: Iterable[Sequence[Any]], least: int) -> int:
     """Return the power of two, from `least` on, that holds the longest."""
     return max(least, 1 << (max(map(len, lists)) - 1).bit_length())
 

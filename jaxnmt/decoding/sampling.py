@@ -17,7 +17,7 @@ from jaxnmt.data.special_tokens import PAD
 
 
 class Sampling(NamedTuple):
-    """How tokens are drawn; what is None costs nothing, and numbers are arguments of the compiled search.
+    """How tokens are drawn. Numbers are arguments of the compiled search; None leaves a rule out of it.
 
     A token must pass each of `top_k`, `top_p` and `epsilon`. They look at the probabilities before the temperature; the likeliest token
     always passes.
@@ -25,7 +25,7 @@ class Sampling(NamedTuple):
     Attributes:
         seed: of the random numbers.
         temperature: log-probabilities are divided by it.
-        top_k: only so many of the likeliest tokens are drawn, and those that are as likely as the last of them.
+        top_k: only the `top_k` likeliest tokens are drawn, and those as likely as the last of them.
         top_p: only the fewest of the likeliest tokens whose probabilities sum to at least `top_p` are drawn (Holtzman et al. 2020).
         epsilon: only tokens of at least this probability are drawn (Hewitt et al. 2022).
     """
@@ -66,7 +66,7 @@ def keys(sampling: Sampling, source: jax.Array, samples: int) -> jax.Array:
 
 def draw(sampling: Sampling, keys_BW: jax.Array, step: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
     """Return a token for each sample (B, W), from log-probabilities (B, W, V), or (B, 1, V) for all samples of a sentence."""
-    log_p_BWV = jax.nn.log_softmax(log_probs_BWV)  # of what is allowed
+    log_p_BWV = jax.nn.log_softmax(log_probs_BWV)  # of the allowed tokens
     likeliest_BW1 = log_p_BWV.max(-1, keepdims=True)  # which stays finite at any temperature
     log_p_BWV = jnp.where(kept(sampling, log_p_BWV), log_p_BWV - likeliest_BW1, -jnp.inf) / sampling.temperature
     log_p_BWV = jnp.broadcast_to(log_p_BWV, (*keys_BW.shape, log_p_BWV.shape[-1]))

@@ -58,7 +58,7 @@ class SearchOptions:
         length_penalty: alpha of `lengths.score`. Not static.
         patience: a sentence is finished once `patience` x W hypotheses have ended (Kasai et al. 2022); inf: once no live hypothesis can
             be among the `n_best`. Not static.
-        n_best: how many hypotheses of each sentence are asked for; 0: W. Not static.
+        n_best: number of hypotheses to return for each sentence; 0: W. Not static.
         processors: change log-probabilities before each choice. The functions are static, and the numbers that `Partial` binds are not.
         length_normalization: the kind of `lengths.score`.
         sampling: how W translations of each sentence are drawn; None: they are searched for.
@@ -156,7 +156,7 @@ def select(tree: Any, rows: jax.Array, sentences: int) -> Any:
 
 
 def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beams) -> Beams:
-    """Return the same beams with room for `options.max_length` tokens: a carry of that length, whose beginning is the old one."""
+    """Return the same beams with caches for `options.max_length` tokens. The carry begins with the old one."""
     W, T = options.beam_size, options.max_length
     empty = jax.tree.map(lambda x: jnp.repeat(x, W, 0), model.start(params, memory, T))
     carry = jax.tree.map(lambda new, old: jax.lax.dynamic_update_slice(new, old, (0,) * old.ndim), empty, beams.carry)
@@ -260,10 +260,10 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     if beams.rules is None or beams.rules.required is None:
         return found
     required = beams.rules.required
-    asked_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
-    parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), asked_RN.shape[1]), (B, W * asked_RN.shape[1]))
-    asked = price(jnp.take_along_axis(scores_RV, asked_RN, 1)), parents_BC, asked_RN.reshape(B, -1)
-    values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, asked, strict=True))
+    required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
+    parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), required_RN.shape[1]), (B, W * required_RN.shape[1]))
+    more = price(jnp.take_along_axis(scores_RV, required_RN, 1)), parents_BC, required_RN.reshape(B, -1)
+    values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, more, strict=True))
     alive_BC = values_BC > NEVER / 2
     return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
 

@@ -20,7 +20,6 @@ from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding.programs import MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, LogitProcessor, SearchOptions
-from jaxnmt.decoding.terminology import Terminology
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -52,8 +51,8 @@ class Translation(NamedTuple):
 class Translator:
     """Translates with given parameters.
 
-    A search is compiled once for each (rows, source length, target length, beam size); the length penalty and each sentence's
-    length limit are arguments of the program.
+    A search is compiled once for each (rows, source length, target length) and each set of options that change the program
+    (`SearchOptions`); numbers, such as the length penalty and each sentence's length limit, are arguments of the program.
     """
 
     def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, max_length: int, warn: Callable[[str], None] = log.warn) -> None:
@@ -73,12 +72,7 @@ class Translator:
         self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
 
     def translate(
-        self,
-        lines: Sequence[str],
-        decoding: cfg.Decoding,
-        first: int = 1,
-        rules: Sequence[Rules] = (),
-        terminology: Terminology | None = None,
+        self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
     ) -> list[list[Translation]]:
         """Return up to `decoding.n_best` translations of each line, best first; with a temperature, samples in the order of their numbers.
 
@@ -90,21 +84,19 @@ class Translator:
             decoding: how to search, and how many translations to return.
             first: number of the first line, for warnings.
             rules: what each line's translation must and must not contain; empty: nothing.
-            terminology: the terms whose translations must occur.
 
         Raises:
             UserError: a line's rules cannot be met, or samples are asked to have constraints.
         """
-        if decoding.temperature and (terminology or any(each.constraints for each in rules)):
+        if decoding.temperature and any(each.constraints or each.terminology for each in rules):
             raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
         if decoding.mbr != "none":
-            candidates = self.translate(lines, _of_candidates(decoding), first, rules, terminology)
+            candidates = self.translate(lines, _of_candidates(decoding), first, rules)
             return [_by_risk(each, decoding) for each in candidates]
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         sentences = [ids for _, ids in pieces]
-        if terminology or any(each != Rules() for each in rules):
-            of_parts = self._rules_of_parts(lines, pieces, rules or [Rules()] * len(lines), terminology, first)
-            translated = self._search_by_rules(sentences, decoding, of_parts)
+        if any(each != Rules() for each in rules):
+            translated = self._search_by_rules(sentences, decoding, self._rules_of_parts(lines, pieces, rules, first))
         else:
             translated = self._search_all(sentences, decoding)
         found: list[list[list[Translation]]] = [[] for _ in lines]
@@ -113,7 +105,7 @@ class Translator:
         return [_joined(parts) for parts in found]
 
     def warm(self, decoding: cfg.Decoding) -> int:
-        """Compile what sentences of every length need, one at a time or in whole batches. Returns the number of batch shapes."""
+        """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
         devices, shapes = num_shards("B", self.mesh), 0
         for rows in sorted({padded_rows(count, decoding.batch_size, devices) for count in (1, decoding.batch_size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
@@ -122,9 +114,9 @@ class Translator:
                 shapes += 1
         return shapes
 
-    def options(self, decoding: cfg.Decoding, source_length: int, room: int = 0) -> SearchOptions:
-        """Return the options of a search for sentences that are padded to a source length, and whose limits are raised by up to `room`."""
-        return search_options(decoding, source_length, room, self._processors(decoding))
+    def options(self, decoding: cfg.Decoding, source_length: int, extra: int = 0) -> SearchOptions:
+        """Return the options of a search, see `search_options`."""
+        return search_options(decoding, source_length, extra, self._processors(decoding))
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -145,13 +137,13 @@ class Translator:
                 parts += [sentence[start : start + limit] for start in range(0, len(sentence), limit)]
         return parts
 
-    def _rules_of_parts(self, lines, pieces, rules: Sequence[Rules], terminology: Terminology | None, first: int) -> list[TokenRules]:
+    def _rules_of_parts(self, lines, pieces, rules: Sequence[Rules], first: int) -> list[TokenRules]:
         """Return the rules of each piece of the lines."""
         found = []
         for row, parts in itertools.groupby(pieces, key=lambda piece: piece[0]):
             texts = [self.tokenizer.decode_source(ids) for _, ids in parts]
             texts = texts if len(texts) > 1 else [lines[row]]
-            found += target_rules.tokenised(rules[row], terminology, texts, self.tokenizer, first + row)
+            found += target_rules.tokenised(rules[row], texts, self.tokenizer, first + row)
         return found
 
     def _search_by_rules(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: list[TokenRules]) -> list[list[Translation]]:
@@ -174,7 +166,7 @@ class Translator:
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
     ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
-        room = max((each.room for each in rules), default=0)
+        extra = max((each.extra_tokens for each in rules), default=0)
         results: list[list[Translation]] = [[] for _ in sentences]
         rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), decoding.batch_size):
@@ -183,9 +175,9 @@ class Translator:
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
             batch = {"encoder_input_tokens": tokens}
             if rules:
-                limits[: len(group)] += [rules[i].room for i in group]
+                limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            hypotheses = self._search(self.options(decoding, tokens.shape[1], room), self.params, batch, limits)
+            hypotheses = self._search(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits)
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
@@ -195,11 +187,11 @@ class Translator:
         return results
 
     def _as_source(self, ids: list[int]) -> list[int]:
-        """Return tokens as a sentence that `_source` takes."""
+        """Return a sentence with these tokens, for `_source`."""
         return ids
 
     def _source(self, sentences: Sequence[list[int]], rows: int) -> np.ndarray:
-        """Return what the model reads of some sentences, one a row; further rows are empty sentences."""
+        """Return the source tokens of a batch, one sentence a row; further rows are empty sentences."""
         return pad([[*ids, EOS] for ids in sentences], rows, EOS)
 
     def _translation(self, source: list[int], ids: list[int], score: float) -> Translation:
@@ -208,17 +200,19 @@ class Translator:
         return Translation(text, score, tuple(self.tokenizer.target_pieces(ids)), ((source, ids),))
 
 
-def search_options(decoding: cfg.Decoding, source_length: int, room: int = 0, processors: tuple[LogitProcessor, ...] = ()) -> SearchOptions:
+def search_options(
+    decoding: cfg.Decoding, source_length: int, extra: int = 0, processors: tuple[LogitProcessor, ...] = ()
+) -> SearchOptions:
     """Return the options of a search.
 
     Args:
         decoding: the settings.
         source_length: that the sentences are padded to.
-        room: by how much their limits may be raised.
+        extra: tokens by which their length limits may be raised.
         processors: the user's own.
     """
     numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-    length, processes = target_length(source_length, decoding, room), (*penalties.of(decoding), *map(Partial, processors))
+    length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
     return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
@@ -259,20 +253,20 @@ def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
     return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
 
 
-def target_length(source_length: int, decoding: cfg.Decoding, room: int = 0) -> int:
-    """Return the target length that the search of a source length is compiled for, with limits that are raised by up to `room`.
+def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) -> int:
+    """Return the target length that the search of a source length is compiled for. Limits may be raised by up to `extra` tokens.
 
-    This is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
+    The length is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
     defaults, which cost memory and time at each step, get no more than they need.
     """
-    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + room
+    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + extra
     while tokens < needed:
         tokens *= 2
     return tokens
 
 
 def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:
-    """Return how the candidates of minimum Bayes risk are found, or any translations."""
+    """Return the settings with which the candidates of minimum Bayes risk are searched for; without it, the settings themselves."""
     return decoding if decoding.mbr == "none" else dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size)
 
 

@@ -34,7 +34,7 @@ def in_order(
 
     Args:
         make: returns the function; called once in each process. It must be picklable, such as a partial of a module's function.
-        arguments: a None is no call: it only lets the results that are ready be yielded.
+        arguments: one call each; at a None, results that are ready are yielded.
         died: message if a process is killed.
         divide_cores: give each process the same number of cores of its own, where the system can (Linux).
 

@@ -1,4 +1,4 @@
-"""Call Orbax without side effects, name what is wrong with a disk, and remove checkpoints."""
+"""Call Orbax without side effects, report disk errors in a sentence, and remove checkpoints."""
 
 from __future__ import annotations
 

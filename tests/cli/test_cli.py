@@ -283,7 +283,7 @@ class Shouting:
 
     asked: typing.ClassVar[list[int]] = []
 
-    def translate(self, lines, decoding, first=1, rules=(), terminology=None):
+    def translate(self, lines, decoding, first=1, rules=()):
         self.asked.append(first)
         return [[types.SimpleNamespace(text=t, score=-i) for i, t in enumerate((x.upper(), x))][: decoding.n_best] for x in lines]
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxnmt
 from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
@@ -234,9 +235,9 @@ def test_the_command_and_python_translate_and_evaluate_with_several_runs(runs, t
     (tmp_path / "in.txt").write_text("a b c\nd e\n\nf\n")
     told = ["--ensemble", runs["second_run"], "--ensemble-weights", "2", "1", "--ensemble-space", "log"]
     status, out, _ = command(capfd, "translate", runs["first"], "--input", tmp_path / "in.txt", *told)
-    ensemble = first.ensemble(second, weights=[2, 1], space="log")
+    ensemble = jaxnmt.ensemble(first, second, weights=[2, 1], space="log")
     assert status == 0 and out.split("\n")[:-1] == [each.text for each in ensemble.translate(["a b c", "d e", "", "f"])]
-    alone = first.ensemble(second, weights=[0, 1])
+    alone = jaxnmt.ensemble(first, second, weights=[0, 1])
     decoding = {"max_length_ratio": 0.0, "max_length_extra": 9}
     assert alone.translate("a b c", **decoding).text == second.translate("a b c", **decoding).text
     status, out, _ = command(capfd, "evaluate", runs["first"], *told, "--json", "true")
@@ -260,7 +261,7 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(runs, capfd):
     assert "no effect without --ensemble" in refused("--ensemble-weights", "1")
     assert "no/such/run" in refused("--ensemble", "no/such/run")
     with pytest.raises(UserError, match="is an ensemble already"):
-        Run(first).ensemble(Run(second)).ensemble(Run(second))
+        jaxnmt.ensemble(jaxnmt.ensemble(Run(first), Run(second)), Run(second))
 
 
 def test_a_vocabulary_of_another_size_differs_at_its_end():

@@ -158,7 +158,7 @@ class Upper:
     def __init__(self, tokenizer):
         self.model, self.params, self.tokenizer, self.seen = Diagonal(), {}, tokenizer, []
 
-    def translate(self, lines, decoding, first=1, rules=(), terminology=None):
+    def translate(self, lines, decoding, first=1, rules=()):
         from jaxnmt.decoding.translator import Translation
 
         self.seen += [line for line in lines if line]

@@ -62,7 +62,7 @@ class Written:
         self.write, self.seen, self.warnings = write, [], []
         self.warn = self.warnings.append
 
-    def translate(self, lines, decoding, first=1, rules=(), terminology=None):
+    def translate(self, lines, decoding, first=1, rules=()):
         self.seen += lines
         return [[Translation(text, -1.0) for text in self.write(line)] for line in lines]
 

@@ -17,10 +17,10 @@ ROWS, LIMIT = 16, 13
 
 @pytest.mark.parametrize("beam", [1, 3])
 @pytest.mark.parametrize("rung", ["pre", "luong", *(pytest.param(rung, marks=pytest.mark.slow) for rung in ("rotary", "bahdanau", "cho"))])
-@pytest.mark.parametrize("more", [0, 8])  # caches full with most sentences open; or a quarter of them open
-def test_stages_change_nothing(monkeypatch, rung, beam, more):
+@pytest.mark.parametrize("margin", [0, 8])  # caches full with most sentences open; or a quarter of them open
+def test_stages_change_nothing(monkeypatch, rung, beam, margin):
     monkeypatch.setattr(programs, "FEWEST", 4)
-    monkeypatch.setattr(programs, "MORE", more)
+    monkeypatch.setattr(programs, "MARGIN", margin)
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, random = tiny.params_of(model, 3), np.random.default_rng(0)
     batch = {"encoder_input_tokens": random.integers(3, 9, (ROWS, 3), np.int32)}
@@ -34,4 +34,4 @@ def test_stages_change_nothing(monkeypatch, rung, beam, more):
     np.testing.assert_array_equal(found.tokens_BWT, expected.tokens_BWT)
     np.testing.assert_allclose(found.scores_BW, expected.scores_BW, atol=1e-5)
     np.testing.assert_allclose(found.log_probs_BW, expected.log_probs_BW, atol=1e-5)
-    assert all(len(rows) <= 4 for rows in finished) and len(finished) == (1 if more else 3)
+    assert all(len(rows) <= 4 for rows in finished) and len(finished) == (1 if margin else 3)

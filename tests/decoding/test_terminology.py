@@ -20,7 +20,7 @@ LINES = ["haus am see", "boot", "baum im see am haus", "", "seeboot"]
 
 @pytest.fixture(scope="module")
 def translate():
-    """-> a function of (lines, rules, terminology, decoding changes) over one model with subwords."""
+    """-> a function of (lines, rules, decoding changes) over one model with subwords."""
     random = np.random.default_rng(0)
     sentences = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(200)]
     tokenizer = train_tokenizer(Tokenizer(kind="bpe", vocab_size=30, byte_fallback=False), [(line, line) for line in sentences])
@@ -29,8 +29,8 @@ def translate():
     translator = Translator(model, tiny.params_of(model, 5), tokenizer, 12, warn=warnings.append)
     basic = Decoding(beam_size=4, batch_size=4, max_length_extra=5, n_best=2)
 
-    def run(lines, rules=(), terminology=None, **changes):
-        return translator.translate(lines, replace(basic, **changes), 1, rules, terminology)
+    def run(lines, rules=(), **changes):
+        return translator.translate(lines, replace(basic, **changes), 1, rules)
 
     return run
 
@@ -97,7 +97,7 @@ def test_a_forbidden_phrase_does_not_come_back_in_other_pieces(translate):
 def test_terms_of_a_line_are_met_also_in_parts(translate):
     terms = Terminology({"see": "seeboot", "baum": "baumhaus|hausboot"})
     long = " ".join(["haus am"] * 10 + ["see"])
-    found = texts(translate(["see", "boot", "baum am see", long], terminology=terms, n_best=1))
+    found = texts(translate(["see", "boot", "baum am see", long], [Rules(terminology=terms)] * 4, n_best=1))
     assert "seeboot" in found[0][0] and found[1] == texts(translate(["boot"], n_best=1))[0]
     assert "seeboot" in found[2][0] and ("baumhaus" in found[2][0] or "hausboot" in found[2][0]) and "seeboot" in found[3][0]
     with pytest.raises(UserError, match="line 1 is translated in parts, so its constraints have no place"):

@@ -46,7 +46,7 @@ def translated(monkeypatch):
         def __init__(self, run):
             self.run = run
 
-        def translate(self, lines, decoding, first=1, rules=(), terminology=None):
+        def translate(self, lines, decoding, first=1, rules=()):
             calls.append((self.run.folder.name, len(lines), decoding.beam_size))
             return [[types.SimpleNamespace(text=line.upper())] for line in lines]
 

@@ -13,6 +13,7 @@ from jaxnmt.cli.verbs import workers
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
 from jaxnmt.decoding.terminology import read_terminology
+from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import Tokenize
 from jaxnmt.io import streams
@@ -152,7 +153,7 @@ def line_translator(
     from jaxnmt.decoding import rules
 
     terminology = read_terminology(options.terminology) if options.terminology else None
-    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden)
+    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, terminology)
     opened = _opened(run, options, checkpoints)
     translator = opened.translator_of(options)
     aligner = opened.aligner if options.alignments != "none" else None
@@ -162,7 +163,7 @@ def line_translator(
         if options.json_lines and lines:
             lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(first))), strict=True)
             of_lines = [for_all.with_own(each) for each in own]
-        found = translator.translate(lines, options.decoding, first, of_lines, terminology)
+        found = translator.translate(lines, options.decoding, first, of_lines)
         alignments: Any = aligner.align(lines, found, options.decoding.batch_size) if aligner else found
         made = [
             _translation_line(number, candidate, alignment, options)
@@ -192,7 +193,7 @@ def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Check
     """Open the run of a command, with those of --ensemble, at these checkpoints or as the options say."""
     folders = (run, *options.ensemble)
     opened, *others = map(Run, folders, checkpoints or [options.checkpoint] * len(folders))
-    return opened.ensemble(*others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
+    return ensemble(opened, *others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
 
 
 def evaluate(run: str, options: Evaluate) -> None:
@@ -241,7 +242,7 @@ def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes
 
 
 def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
-    """Return what writes lines in process 0; the other processes write nothing."""
+    """Return a function that writes lines in process 0; in the other processes it writes nothing."""
     return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
