@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,26 @@ def every_translation(params, limit: int, alpha: float = 1.0) -> list[tuple[floa
             total = sum(log_p[before, token] for before, token in itertools.pairwise([BOS, *tokens]))
             found.append((total / ((5 + len(tokens)) / 6) ** alpha, tokens))
     return sorted(found, key=lambda pair: -pair[0])
+
+
+def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest=0):
+    """Beam search in the least words, which stops at the limit, or once `enough` hypotheses have ended.
+
+    Of each step's 2K best continuations the K best that do not end live on. Those that end are finished if they are among the K x `rank`
+    best.
+    """
+    logits = np.asarray(params, np.float64).copy()
+    logits[:, [PAD, BOS]] = -np.inf
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    live, done = [(0.0, [BOS])], []
+    for t in range(1, limit + 1):
+        next_words = [word for word in ([EOS, *range(UNK, len(log_p))] if t < limit else [EOS]) if word != EOS or t > shortest]
+        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
+        done += [(score_of(p, t), said[1:]) for p, said in grown[: rank * beam] if said[-1] == EOS]
+        if len(done) >= enough:
+            break
+        live = [(p, said) for p, said in grown if said[-1] != EOS][:beam]
+    return sorted(done, key=lambda x: -x[0])
 
 
 def assert_are(found, row: int, expected: list[tuple[float, list[int]]]) -> None:

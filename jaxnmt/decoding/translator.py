@@ -256,8 +256,8 @@ def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
 def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) -> int:
     """Return the target length that the search of a source length is compiled for. Limits may be raised by up to `extra` tokens.
 
-    The length is what the default length limits need, doubled until it holds the limits of `decoding`: other limits seldom compile anew, and the
-    defaults, which cost memory and time at each step, get no more than they need.
+    The length is what the default length limits need, doubled until it holds the limits of `decoding`. So other limits seldom compile anew,
+    and the default limits, which cost memory and time at each step, get no more than they need.
     """
     tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + extra
     while tokens < needed:

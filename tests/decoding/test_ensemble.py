@@ -75,7 +75,7 @@ def find(weights, space, names=("transformer", "lstm")):
     return jax.device_get(compiled(tuple(names), space)(SearchOptions(len(EVERY), LIMIT, 1.0), params, batch, limits))
 
 
-def same_as(found, expected):
+def assert_same_hypotheses(found, expected):
     """The same hypotheses with the same scores; those whose scores differ by less than rounding may change places."""
     np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], atol=1e-5)
     gaps = [1.0, *(a[0] - b[0] for a, b in itertools.pairwise(expected)), 1.0]
@@ -87,17 +87,17 @@ def same_as(found, expected):
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("weights", [(1, 1), (3, 1), (0.2, 0.8)])
 def test_a_transformer_and_an_lstm_are_exact_together(weights, space):
-    same_as(find(weights, space), brute_force(weights, space))
+    assert_same_hypotheses(find(weights, space), brute_force(weights, space))
 
 
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", MODELS)
 def test_one_member_or_the_same_twice_or_beside_one_without_weight_is_that_member(name, space):
     expected = brute_force([1], "probability", [name])
-    same_as(find([1], space, [name]), expected)
-    same_as(find([1, 2], space, [name, name]), expected)
+    assert_same_hypotheses(find([1], space, [name]), expected)
+    assert_same_hypotheses(find([1, 2], space, [name, name]), expected)
     first = name == "transformer"
-    same_as(find([first, not first], space), expected)
+    assert_same_hypotheses(find([first, not first], space), expected)
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -158,7 +158,7 @@ def some_lines(count, longest=9):
     return [" ".join(random.choice(LETTERS.split(), random.integers(1, longest))) for _ in range(count)]
 
 
-def same(left, right):
+def assert_same(left, right):
     assert [t.text for line in left for t in line] == [t.text for line in right for t in line]
     np.testing.assert_allclose([t.score for line in left for t in line], [t.score for line in right for t in line], atol=1e-5)
 
@@ -166,9 +166,9 @@ def same(left, right):
 def test_a_translation_does_not_depend_on_its_batch(members):
     lines, ensemble = [*some_lines(9), ""], EnsembleTranslator(members)
     expected = ensemble.translate(lines, DECODING)
-    same(ensemble.translate(lines[::-1], DECODING)[::-1], expected)
-    same([ensemble.translate([line], DECODING)[0] for line in lines[:3]], expected[:3])
-    same(ensemble.translate(lines, cfg.replace(DECODING, batch_size=10)), expected)
+    assert_same(ensemble.translate(lines[::-1], DECODING)[::-1], expected)
+    assert_same([ensemble.translate([line], DECODING)[0] for line in lines[:3]], expected[:3])
+    assert_same(ensemble.translate(lines, cfg.replace(DECODING, batch_size=10)), expected)
     assert len({line[0].text for line in expected}) > 5
     assert all(len(found[0].tokens) < len(line.split()) + 3 for line, found in zip(lines, expected, strict=True))  # the first's tokens
 
@@ -178,7 +178,7 @@ def test_each_member_reads_its_own_tokens(members):
     for member, weights in zip(members, ([1, 0], [0, 1]), strict=True):
         # Limits that no translation meets, as they go by the first member's tokens.
         decoding = cfg.replace(DECODING, max_length_extra=40, max_length_ratio=0.0)
-        same(EnsembleTranslator(members, weights).translate(lines, decoding), member.translate(lines, decoding))
+        assert_same(EnsembleTranslator(members, weights).translate(lines, decoding), member.translate(lines, decoding))
 
 
 def test_a_long_line_is_cut_into_the_same_words_for_all(members):

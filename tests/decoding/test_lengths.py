@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from chains import by_the_book
 from decoding.test_search import CHAIN, VOCAB, chain_log_probs, decode, table, words
 
 from jaxnmt.config import Decoding
-from jaxnmt.data.special_tokens import BOS, EOS
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.decoding import lengths, penalties
 from jaxnmt.decoding.search import NEVER, SearchOptions, advance, begin
 
@@ -48,26 +49,6 @@ def test_a_beam_wide_enough_is_exact(kind, alpha):
     np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], rtol=1e-5, atol=1e-6)
     assert sorted(map(words, found.tokens_BWT[0])) == sorted(tokens for _, tokens in expected)
     assert words(found.tokens_BWT[0, 0]) == expected[0][1]
-
-
-def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest=0):
-    """Beam search in the least words, which stops at the limit, or once `enough` hypotheses have ended.
-
-    Of each step's 2K best continuations the K best that do not end live on. Those that end are finished if they are among the K x `rank`
-    best.
-    """
-    logits = np.asarray(params, np.float64).copy()
-    logits[:, [0, BOS]] = -np.inf
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    live, done = [(0.0, [BOS])], []
-    for t in range(1, limit + 1):
-        next_words = [word for word in ([EOS, *range(3, VOCAB)] if t < limit else [EOS]) if word != EOS or t > shortest]
-        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
-        done += [(score_of(p, t), said[1:]) for p, said in grown[: rank * beam] if said[-1] == EOS]
-        if len(done) >= enough:
-            break
-        live = [(p, said) for p, said in grown if said[-1] != EOS][:beam]
-    return sorted(done, key=lambda x: -x[0])
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -122,10 +122,10 @@ def tree(random, depth=3):
 
 def test_whatever_the_alignment_all_tags_are_there_and_nested():
     for seed in range(1000):
-        check_random_markup(np.random.default_rng(seed))
+        assert_random_markup_survives(np.random.default_rng(seed))
 
 
-def check_random_markup(random):
+def assert_random_markup_survives(random):
     trees = [tree(random) for _ in range(random.integers(6))]
     target = random.choice(["a", "bc", "d,", "(E)", "F", "."], random.integers(6)).tolist()
     line = " ".join(trees)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from chains import Chain, by_the_book
 from jax.tree_util import Partial
 
 from jaxnmt.config import replace
@@ -18,22 +19,8 @@ from jaxnmt.decoding.search import BLOCK, NEVER, SearchOptions, search, top_k
 VOCAB = 6  # PAD, BOS, EOS, UNK and two words
 
 
-class Chain:
-    """A user's own model in the least words: the next token's logits are the row of a table (V, V) that the last token names."""
-
-    target_vocab = VOCAB
-
-    def encode(self, params, batch, noise=None):
-        return jnp.asarray(batch["encoder_input_tokens"])
-
-    def start(self, params, memory, max_length):
-        return {"steps": jnp.zeros((memory.shape[0],), jnp.int32)}
-
-    def step(self, params, memory, carry, token_B):
-        return params[token_B], {"steps": carry["steps"] + 1}
-
-
-CHAIN = Chain()
+CHAIN = Chain(VOCAB)
+gnmt = lambda log_p, length: log_p / ((5 + length) / 6)  # noqa: E731
 run = jax.jit(functools.partial(search, CHAIN))
 
 
@@ -88,43 +75,13 @@ def test_a_narrow_beam_is_sorted_and_finds_the_best_of_this_chain():
     assert words(found.tokens_BWT[0, 0]) == expected[0][1]
 
 
-def by_the_book(params, beam, limit, alpha):
-    """Beam search in the least words: of each step's 2K best continuations those that end are finished, and the K best others live on."""
-    logits = np.asarray(params, np.float64).copy()
-    logits[:, [PAD, BOS]] = -np.inf
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    live, done = [(0.0, [BOS])], []
-    for t in range(1, limit + 1):
-        next_words = [EOS, *range(EOS + 1, VOCAB)] if t < limit else [EOS]
-        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
-        done += [(p / ((5 + t) / 6) ** alpha, said[1:]) for p, said in grown[: 2 * beam] if said[-1] == EOS]
-        live = [(p, said) for p, said in grown if said[-1] != EOS][:beam]
-    return sorted(done, key=lambda x: -x[0])[:beam]
-
-
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("beam", [2, 3])
 def test_a_narrow_beam_is_the_books(beam, seed):
     params = table(seed).at[:, EOS].add(1.0)
-    found, expected = decode(params, SearchOptions(beam, 6, 1.0), [6]), by_the_book(params, beam, 6, 1.0)
+    found, expected = decode(params, SearchOptions(beam, 6, 1.0), [6]), by_the_book(params, beam, 6, gnmt)[:beam]
     assert [words(row) for row in found.tokens_BWT[0]] == [tokens for _, tokens in expected]
     np.testing.assert_allclose(found.scores_BW[0], [score for score, _ in expected], rtol=1e-5)
-
-
-def kasai(params, beam, limit, alpha, patience):
-    """Beam search with patience (Kasai et al. 2022) in the least words; what ends must be among the K best, and K x patience are enough."""
-    logits = np.asarray(params, np.float64).copy()
-    logits[:, [PAD, BOS]] = -np.inf
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    live, done = [(0.0, [BOS])], []
-    for t in range(1, limit + 1):
-        next_words = [EOS, *range(EOS + 1, VOCAB)] if t < limit else [EOS]
-        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
-        done += [(p / ((5 + t) / 6) ** alpha, said[1:]) for p, said in grown[:beam] if said[-1] == EOS]
-        if len(done) >= round(beam * patience):
-            break
-        live = [(p, said) for p, said in grown if said[-1] != EOS][:beam]
-    return sorted(done, key=lambda x: -x[0])[:beam]
 
 
 @pytest.mark.parametrize("patience", [0.5, 1.0, 2.0])
@@ -134,7 +91,8 @@ def test_patience_is_the_papers(beam, seed, patience):
     params, limits = table(seed).at[:, EOS].add(0.5), [4, 9]
     found = decode(params, SearchOptions(beam, 9, 1.0, patience), limits)
     for row, limit in enumerate(limits):  # beside each other: one is finished long before the other
-        expected = kasai(params, beam, limit, 1.0, patience)
+        # What ends must be among the K best, and K x patience are enough (Kasai et al. 2022).
+        expected = by_the_book(params, beam, limit, gnmt, rank=1, enough=beam * patience)[:beam]
         assert [words(tokens) for tokens, score in zip(found.tokens_BWT[row], found.scores_BW[row], strict=True) if score > NEVER] == [
             tokens for _, tokens in expected
         ]

@@ -22,6 +22,7 @@ from jaxnmt import config as cfg
 from jaxnmt.config import Mesh
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.validation import ValidationTranslator
@@ -76,12 +77,14 @@ def translator_of(name: str, mesh: Mesh | None) -> Translator:
 
 
 def translations(name: str, mesh: Mesh | None) -> list[str]:
-    """Some lines, by greedy and by beam search."""
+    """Some lines, by greedy and by beam search, and with rules for every other line."""
     translator = translator_of(name, mesh)
     random = np.random.default_rng(0)
     lines = [" ".join(random.choice(LETTERS.split(), random.integers(1, 9))) for _ in range(11)]
     decoding = cfg.Decoding(batch_size=6, max_length_ratio=1.0, max_length_extra=3)
     found = [translator.translate(lines, cfg.replace(decoding, beam_size=beam)) for beam in (1, 3)]
+    rules = [Rules("a", ("b c|d",), ("e",)) if row % 2 else Rules() for row in range(len(lines))]
+    found.append(translator.translate(lines, cfg.replace(decoding, beam_size=3), 1, rules))
     return [candidates[0].text for part in found for candidates in part]
 
 

@@ -186,6 +186,17 @@ def test_numbers_among_the_options_compile_nothing(translate):
     assert compiled(beam_size=2)[0] > 0
 
 
+def test_warming_compiles_all_that_later_calls_need(translate):
+    one = translate.translator
+    fresh = Translator(one.model, one.params, one.tokenizer, 12)
+    decoding = Decoding(beam_size=3, batch_size=4, mbr="chrf")
+    assert fresh.warm(decoding) == 2  # one sentence and four, of up to 16 tokens
+    before = programs(fresh)
+    fresh.translate(some_lines(11), decoding)
+    fresh.translate(some_lines(1), replace(decoding, length_penalty=0.5))
+    assert programs(fresh) == before == 4
+
+
 def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():
     def rooms(length, *limits):
         return [translators.target_length(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]

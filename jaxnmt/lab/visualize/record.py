@@ -90,19 +90,23 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
             "initial": strip(recurrent.initial_D),
         },
         "steps": _steps(tokenizer, target, log_p_TV, recurrent),
-        "beam": {
-            "size": decoding.beam_size,
-            "length_penalty": decoding.length_penalty,
-            "length_normalization": decoding.length_normalization,
-            "nodes": [{**node, "log_prob": _rounded(node["log_prob"]), "piece": _piece(tokenizer, node["token"])} for node in nodes],
-            "finished": [
-                {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}
-                | {name: _rounded(each[name]) for name in ("score", "log_prob")}
-                for each in finished
-            ],
-        },
+        "beam": _beam(tokenizer, decoding, nodes, finished),
     }
     return found | {"alignment": _alignment(found, attention)}
+
+
+def _beam(tokenizer: Tokenizer, decoding: cfg.Decoding, nodes: list[dict], finished: list[dict]) -> dict[str, Any]:
+    return {
+        "size": decoding.beam_size,
+        "length_penalty": decoding.length_penalty,
+        "length_normalization": decoding.length_normalization,
+        "nodes": [{**node, "log_prob": _rounded(node["log_prob"]), "piece": _piece(tokenizer, node["token"])} for node in nodes],
+        "finished": [
+            {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}
+            | {name: _rounded(each[name]) for name in ("score", "log_prob")}
+            for each in finished
+        ],
+    }
 
 
 def strip(vector: np.ndarray) -> dict[str, Any]:
