@@ -112,6 +112,8 @@ def translate(run: str, options: Translate) -> None:
     checked(run, options)
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
+    if options.decoding.temperature and (options.constraints or options.terminology):
+        raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     distributed.initialize()
