@@ -311,6 +311,19 @@ def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbin
     assert capfdbinary.readouterr().out.decode() == "1\t0.0000\tÉ\n1\t-1.0000\té\n2\t0.0000\tB\n2\t-1.0000\tb\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--temperature", "1", "--constraints", "a"], "--constraints and --terminology need a search"),
+        (["--max-input", "9", "--ensemble", "RUN"], "--max-input is for one run"),
+        (["--format", "html", "--alignments", "hard"], "--alignments hard is for text without markup"),
+    ],
+)
+def test_options_that_do_not_go_together(run, capsys, words, message):
+    assert cli.main(["translate", run, *[run if word == "RUN" else word for word in words]]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_sentences_are_counted_from_window_to_window(run, tmp_path, capfdbinary):
     (tmp_path / "in.txt").write_text("a\n" * 40)  # windows of 16
     Shouting.asked.clear()

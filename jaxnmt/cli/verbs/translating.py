@@ -109,13 +109,13 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
     """
-    checked(run, options)
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.decoding.temperature and (options.constraints or options.terminology):
         raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
+    checked(run, options)
     distributed.initialize()
     if options.warm:
         shapes = _opened(run, options).translator.warm(options.decoding)
