@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.data.special_tokens import EOS, PAD
-from jaxnmt.decoding.search import without_special
 from jaxnmt.decoding.translator import SENTENCE_END, Translator, pad
+from jaxnmt.decoding.vocabulary import without_special
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 

@@ -9,8 +9,11 @@ rounding.
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,7 +24,9 @@ from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, advance, be
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
 
-FEWEST = 16
+IN_FLIGHT = 2
+"""Number of batches that are searched at a time. On a CPU, what one computes on one core fills the other core's waiting time."""
+FEWEST = 8
 """Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
 MARGIN = 8
 """The first program's caches hold half the padded source length plus this many tokens, then the whole length plus this many."""
@@ -31,6 +36,9 @@ class StagedSearch:
     """`search.search` for one model on one device."""
 
     def __init__(self, model: Seq2Seq) -> None:
+        # A thread for each batch in flight: XLA's CPU backend runs what one thread starts one after the other.
+        self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
+        self._starts = threading.Lock()  # so that a program is compiled once
         self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
         self._rest = jax.jit(functools.partial(_rest, model))
 
@@ -42,10 +50,15 @@ class StagedSearch:
         for start in range(0, len(places), few):
             rows = places[start : start + few]
             keep: np.ndarray = np.resize(rows, few)  # the last rows may be repeated, so that there is one size
-            done = jax.device_get(self._rest(options, params, memory, limits_B, beams, keep))
-            for all_B, some_K in zip(found, done, strict=True):
+            with self._starts:
+                done = self._rest(options, params, memory, limits_B, beams, keep)
+            for all_B, some_K in zip(found, jax.device_get(done), strict=True):
                 all_B[rows] = some_K[: len(rows)]
         return found
+
+    def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
+        """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
+        return self._threads.submit(self, options, params, batch, limits_B).result
 
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile both programs for batches of this shape."""
@@ -58,7 +71,8 @@ class StagedSearch:
         B, S = batch["encoder_input_tokens"].shape[:2]
         few = min(B, max(FEWEST, B // 4))
         cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in (S // 2, S)}))
-        return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
+        with self._starts:
+            return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
 
 
 class MeshSearch:
@@ -69,14 +83,14 @@ class MeshSearch:
         # The layout lets every process have every translation.
         self._search = jax.jit(functools.partial(_on_each_device, model, mesh), out_shardings=replicated(mesh))
 
-    def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
-        """Return what `search` returns, as NumPy arrays."""
+    def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
+        """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
         batch = to_mesh(batch | {"limits": limits_B}, self._mesh)
-        return jax.device_get(self._search(options, params, batch, batch.pop("limits")))
+        return functools.partial(jax.device_get, self._search(options, params, batch, batch.pop("limits")))
 
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile the program for batches of this shape."""
-        self(options, params, batch, np.ones(len(batch["encoder_input_tokens"]), np.int32))
+        self.start(options, params, batch, np.ones(len(batch["encoder_input_tokens"]), np.int32))
 
 
 def _first(

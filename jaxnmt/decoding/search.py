@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding import constraints, lengths, sampling
+from jaxnmt.decoding.vocabulary import log_sum_exp, top_k, without_special
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
 NEVER = -1e9
-BLOCK = 32  # words among which `top_k` looks for the largest first
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher
@@ -246,13 +246,18 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     The best of each hypothesis and then the best of these are the same, and are found by sorting far less.
     """
     B, W, C = len(limits_B), beams.live_BWT.shape[1], 2 * options.beam_size
-    scores_RV, total_R1 = _allowed(options, logits_RV, limits_B, beams)
-    values, tokens = top_k(scores_RV, min(C, scores_RV.shape[-1]))
+    scores_RV, total_R1 = _allowed(options, logits_RV, beams)
+    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
 
-    def price(scores: jax.Array) -> jax.Array:
+    def price(scores: jax.Array, tokens: jax.Array) -> jax.Array:
+        scores = jnp.where(at_limit_R1 & (tokens != EOS), -jnp.inf, scores)
         return (jnp.maximum(scores - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
 
-    values = price(values)
+    scores, tokens = top_k(scores_RV, min(C, scores_RV.shape[-1]))
+    only_end = jnp.where(jnp.arange(tokens.shape[1]) == 0, EOS, PAD)
+    scores = jnp.where(at_limit_R1, scores_RV[:, EOS, None], scores)
+    tokens = jnp.where(at_limit_R1, only_end, tokens)
+    values = price(scores, tokens)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
     values_BC, best = jax.lax.top_k(values, C)
@@ -262,49 +267,30 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     required = beams.rules.required
     required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
     parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), required_RN.shape[1]), (B, W * required_RN.shape[1]))
-    more = price(jnp.take_along_axis(scores_RV, required_RN, 1)), parents_BC, required_RN.reshape(B, -1)
+    more = price(jnp.take_along_axis(scores_RV, required_RN, 1), required_RN), parents_BC, required_RN.reshape(B, -1)
     values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, more, strict=True))
     alive_BC = values_BC > NEVER / 2
     return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
 
 
-def _allowed(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> tuple[jax.Array, Any]:
+def _allowed(options: SearchOptions, logits_RV, beams: Beams) -> tuple[jax.Array, Any]:
     """Return a score of each token (R, V), minus infinity if it may not follow, and what to subtract for its log-probability (R, 1)."""
-    B, W, V = len(limits_B), beams.live_BWT.shape[1], logits_RV.shape[-1]
-    words_V = jnp.arange(V)
+    B, W = len(beams.open_B), beams.live_BWT.shape[1]
     scores_RV, total_R1, plain_RV = without_special(logits_RV), 0.0, None
     if options.processors:
         plain_RV = jax.nn.log_softmax(scores_RV)
-        scores_RV = _processed(options, plain_RV.reshape(B, W, V), beams).reshape(B * W, V)
+        scores_RV = _processed(options, plain_RV.reshape(B, W, -1), beams).reshape(plain_RV.shape)
     else:
-        total_R1 = jax.nn.logsumexp(scores_RV, -1, keepdims=True)
+        total_R1 = log_sum_exp(scores_RV)
     if beams.rules is not None:
         scores_RV = constraints.restrict(beams.rules, beams.t, beams.live_BWT, scores_RV, plain_RV)
-    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
-    return jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, scores_RV), total_R1
+    return scores_RV, total_R1
 
 
 def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -> jax.Array:
     for process in options.processors:
         log_probs_BWV = process(beams.live_BWT, beams.t, log_probs_BWV)
     return log_probs_BWV
-
-
-def without_special(logits: jax.Array) -> jax.Array:
-    """Return logits (..., V) with minus infinity at PAD and BOS, which no translation has."""
-    words_V = jnp.arange(logits.shape[-1])
-    return jnp.where((words_V == PAD) | (words_V == BOS), -jnp.inf, logits)
-
-
-def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Return `jax.lax.top_k` of (R, V). The k largest are in the k blocks with the largest maxima: these are found first."""
-    R, V = x.shape
-    if V % BLOCK or V // BLOCK <= k:
-        return jax.lax.top_k(x, k)
-    blocks = x.reshape(R, -1, BLOCK)
-    chosen_Rk = jnp.sort(jax.lax.top_k(blocks.max(-1), k)[1], -1)  # in order, so that of equal ones the first is found
-    values, places = jax.lax.top_k(jnp.take_along_axis(blocks, chosen_Rk[..., None], 1).reshape(R, -1), k)
-    return values, jnp.take_along_axis(chosen_Rk, places // BLOCK, 1) * BLOCK + places % BLOCK
 
 
 def _merge(options: SearchOptions, done: Hypotheses, history_BCT, log_probs_BC, length) -> Hypotheses:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -17,9 +18,9 @@ from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import penalties, sampling
 from jaxnmt.decoding import rules as target_rules
-from jaxnmt.decoding.programs import MeshSearch, StagedSearch
+from jaxnmt.decoding.programs import IN_FLIGHT, MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
-from jaxnmt.decoding.search import NEVER, LogitProcessor, SearchOptions
+from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -166,8 +167,22 @@ class Translator:
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
     ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
-        extra = max((each.extra_tokens for each in rules), default=0)
         results: list[list[Translation]] = [[] for _ in sentences]
+        for group, finish in ahead(self._searches(sentences, decoding, rules), IN_FLIGHT - 1):
+            hypotheses = finish()
+            for row, i in enumerate(group):
+                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
+                some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                if rules and not some:
+                    self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
+                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
+        return results
+
+    def _searches(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]
+    ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
+        """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
+        extra = max((each.extra_tokens for each in rules), default=0)
         rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), decoding.batch_size):
             tokens = self._source([sentences[i] for i in group], rows)
@@ -177,14 +192,7 @@ class Translator:
             if rules:
                 limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            hypotheses = self._search(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits)
-            for row, i in enumerate(group):
-                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
-                some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
-                if rules and not some:
-                    self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
-                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
-        return results
+            yield group, self._search.start(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits)
 
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""
@@ -216,6 +224,15 @@ def search_options(
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
     return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
+
+
+def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """Yield the items; `count` more than are yielded have been made."""
+    made = collections.deque(itertools.islice(items, count))
+    for item in items:
+        made.append(item)
+        yield made.popleft()
+    yield from made
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:

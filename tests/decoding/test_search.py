@@ -14,7 +14,7 @@ from jax.tree_util import Partial
 
 from jaxnmt.config import replace
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding.search import BLOCK, NEVER, SearchOptions, search, top_k
+from jaxnmt.decoding.search import NEVER, SearchOptions, search
 
 VOCAB = 6  # PAD, BOS, EOS, UNK and two words
 
@@ -118,13 +118,6 @@ def test_one_best_needs_no_more_steps_than_it_can_gain_by(seed):
 
     (one, few), (all_of_them, many) = best(1), best(4)
     assert one == all_of_them and few <= many
-
-
-@pytest.mark.parametrize("k", [1, 4])
-def test_the_best_of_blocks_are_the_best_of_all(k):
-    x = jnp.asarray(np.random.default_rng(0).integers(0, 40, (50, 8 * BLOCK)), jnp.float32)  # with many ties
-    for ours, theirs in zip(top_k(x, k), jax.lax.top_k(x, k), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def by_hand():
