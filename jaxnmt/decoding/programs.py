@@ -25,7 +25,7 @@ from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
 
 IN_FLIGHT = 2
-"""Number of batches that are searched at a time. On a CPU, what one computes on one core fills the other core's waiting time."""
+"""Number of searches at a time. On a CPU, one computes where another has work for one core only; an accelerator need not wait for texts."""
 FEWEST = 8
 """Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
 MARGIN = 8
@@ -41,6 +41,13 @@ class StagedSearch:
         self._starts = threading.Lock()  # so that a program is compiled once
         self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
         self._rest = jax.jit(functools.partial(_rest, model))
+
+    def share(self, sentences: int) -> int:
+        """Return how many of the sentences that are translated together one search takes.
+
+        On a CPU the searches in flight share them: more would not fit its cache. An accelerator is faster with all of them in one.
+        """
+        return -(-sentences // IN_FLIGHT) if jax.default_backend() == "cpu" else sentences
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
@@ -70,7 +77,8 @@ class StagedSearch:
         """Run the first program. Returns how many sentences the second takes at a time, the memory and the beams."""
         B, S = batch["encoder_input_tokens"].shape[:2]
         few = min(B, max(FEWEST, B // 4))
-        cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in (S // 2, S)}))
+        halves = (S // 2, S) if B > FEWEST else (S,)  # short caches save few sentences less than a further loop costs to trace
+        cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in halves}))
         with self._starts:
             return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
 
@@ -82,6 +90,10 @@ class MeshSearch:
         self._mesh = mesh
         # The layout lets every process have every translation.
         self._search = jax.jit(functools.partial(_on_each_device, model, mesh), out_shardings=replicated(mesh))
+
+    def share(self, sentences: int) -> int:
+        """Return how many of the sentences that are translated together one search takes: all."""
+        return sentences
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""

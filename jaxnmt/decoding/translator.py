@@ -107,8 +107,8 @@ class Translator:
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
-        devices, shapes = num_shards("B", self.mesh), 0
-        for rows in sorted({padded_rows(count, decoding.batch_size, devices) for count in (1, decoding.batch_size)}):
+        devices, size, shapes = num_shards("B", self.mesh), self._search.share(decoding.batch_size), 0
+        for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
                 batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
                 self._search.warm(self.options(_of_candidates(decoding), length), self.params, batch)
@@ -183,8 +183,9 @@ class Translator:
     ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
         """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
         extra = max((each.extra_tokens for each in rules), default=0)
-        rows = padded_rows(min(len(sentences), decoding.batch_size), decoding.batch_size, num_shards("B", self.mesh))
-        for group in groups(list(map(len, sentences)), decoding.batch_size):
+        size = self._search.share(decoding.batch_size)
+        rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
+        for group in groups(list(map(len, sentences)), size):
             tokens = self._source([sentences[i] for i in group], rows)
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]

@@ -97,8 +97,14 @@ def random_constraints(random, vocab):
     return [[phrase() for _ in range(random.integers(1, 3))] for _ in range(random.integers(0, 5))]
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
-@pytest.mark.parametrize("name", ["rotary", "luong"])
+@pytest.mark.parametrize(
+    ("name", "beam"),
+    [
+        ("rotary", 5),
+        ("luong", 2),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("rotary", 1), ("rotary", 2), ("luong", 1), ("luong", 5))),
+    ],
+)
 def test_constraints_are_met_in_every_random_case(name, beam):
     """Six times 192 cases, at limits that leave no token to spare in a third of them; every hypothesis found meets them."""
     (_, params, staged), random = rung(name), np.random.default_rng(beam)
@@ -114,7 +120,7 @@ def test_constraints_are_met_in_every_random_case(name, beam):
                 assert score == NEVER or (meets(words(tokens), constraints) and words(tokens)[-1] == EOS)
 
 
-@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), 5])
 def test_constraints_are_met_beside_forbidden_phrases_and_processors(beam):
     (model, params, _), random = rung("rotary"), np.random.default_rng(beam)
 
@@ -136,8 +142,8 @@ def test_constraints_are_met_beside_forbidden_phrases_and_processors(beam):
             assert found.scores_BW[row, 0] > NEVER and meets(words(found.tokens_BWT[row, 0]), constraints, phrases)
 
 
-@pytest.mark.parametrize(("beam", "patience"), [(1, float("inf")), (5, 1.0), (5, float("inf"))])
-@pytest.mark.parametrize("name", ["pre", "bahdanau"])
+@pytest.mark.parametrize(("beam", "patience"), [(1, float("inf")), (5, 1.0), pytest.param(5, float("inf"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["pre", pytest.param("bahdanau", marks=pytest.mark.slow)])
 def test_a_sentence_without_constraints_is_todays_to_the_bit_beside_others_that_have_them(name, beam, patience):
     (model, params, _), random = rung(name), np.random.default_rng(1)
     find = jax.jit(functools.partial(search, model))

@@ -192,7 +192,9 @@ def test_pieces_of_split_text_are_words_of_the_alignment(upper):
     assert translated(upper, ["a <b>e@@ f</b> <i>c</i>"]) == ["A <b>EF</b> <i>C</i>"]
 
 
-@pytest.mark.parametrize("config", [tiny.BASE, tiny.RECURRENT["bahdanau"]], ids=["transformer", "recurrent"])
+@pytest.mark.parametrize(
+    "config", [pytest.param(tiny.BASE, id="transformer", marks=pytest.mark.slow), pytest.param(tiny.RECURRENT["bahdanau"], id="recurrent")]
+)
 def test_any_model_and_batch(config):
     """A line's result depends on the line alone."""
     tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [("a b c d e", "u v w x y")])

@@ -114,7 +114,7 @@ def test_what_is_cleaned_has_no_placeholder_in_any_part():
         assert not any(counts(clean[a:b]) for a in range(len(clean)) for b in range(a + 1, min(len(clean), a + 30) + 1))
 
 
-@pytest.mark.parametrize("rung", ["transformer", "cho"])  # the second has no attention
+@pytest.mark.parametrize("rung", [pytest.param("transformer", marks=pytest.mark.slow), "cho"])  # the second has no attention
 def test_a_thousand_lines_through_a_model_that_has_learnt_nothing(rung):
     random = np.random.default_rng(0)
     plain = ["one", "two", "%", "{", "s", "d}", "(a", "b),", "c.", "@", "x.y"]

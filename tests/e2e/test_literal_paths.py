@@ -2,6 +2,7 @@
 
 import shutil
 
+import pytest
 import tiny
 
 from jaxnmt import cli
@@ -10,6 +11,7 @@ from jaxnmt.runs.directory import checkpoints as steps
 ODD = "a*b?[c-d]"
 
 
+@pytest.mark.slow
 def test_a_run_in_such_a_folder_is_trained_resumed_averaged_translated_and_moved(tmp_path, capsys):
     source, target = tiny.write_text(tmp_path, "text", 120, 1).split(",")
     text = ["--data.train", source, target, "--validation.every", "4", "--checkpoints.every", "2"]

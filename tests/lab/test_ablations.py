@@ -90,6 +90,7 @@ def reproduced(file, folder, what):
     return subprocess.run([*command(file, folder), "--reproduce", what], capture_output=True, text=True).stdout == "the same to the digit\n"
 
 
+@pytest.mark.slow
 def test_a_study_that_is_killed_is_finished_and_nothing_is_done_twice(tmp_path):
     file = study_file(tmp_path, (1,))
     killed_again_and_again(file, tmp_path / "killed", 1)

@@ -74,7 +74,13 @@ def declaring(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("settings", [[], ["--model.scan-layers", "True", "--model.remat", "full"]], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param([], id="unrolled", marks=pytest.mark.slow),
+        pytest.param(["--model.scan-layers", "True", "--model.remat", "full"], id="scanned"),
+    ],
+)
 def test_a_model_that_declares_it_is_packed_and_scanned_as_ours_are(settings, declaring, capsys):
     only = ["causal", "padding", "neighbours", "cached", "scanned", "packed", "accumulated", "resume"]
     assert cli.main(["laws", str(declaring), *settings, "--only", *only]) == 0

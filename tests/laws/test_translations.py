@@ -138,7 +138,7 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translat
 
     expected = translate(lines)
     monkeypatch.setattr(translate.translator._search, "start", recorded)
-    for count, batch_size, rows in ((12, 20_000, [16]), (12, 8, [8, 8]), (12, 11, [11, 11]), (3, 64, [4]), (1, 64, [1])):
+    for count, batch_size, rows in ((12, 20_000, [16]), (12, 16, [8, 8]), (12, 22, [11, 11]), (3, 64, [4]), (1, 64, [1])):
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
         assert [shape[0] for shape in shapes] == rows
@@ -166,7 +166,7 @@ def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
 
 def programs(translator):
     """How many programs its search has compiled."""
-    return sum(program._cache_size() for program in vars(translator._search).values())
+    return sum(program._cache_size() for program in vars(translator._search).values() if hasattr(program, "_cache_size"))
 
 
 def test_numbers_among_the_options_compile_nothing(translate):
@@ -189,7 +189,7 @@ def test_numbers_among_the_options_compile_nothing(translate):
 def test_warming_compiles_all_that_later_calls_need(translate):
     one = translate.translator
     fresh = Translator(one.model, one.params, one.tokenizer, 12)
-    decoding = Decoding(beam_size=3, batch_size=4, mbr="chrf")
+    decoding = Decoding(beam_size=3, batch_size=8, mbr="chrf")
     assert fresh.warm(decoding) == 2  # one sentence and four, of up to 16 tokens
     before = programs(fresh)
     fresh.translate(some_lines(11), decoding)
