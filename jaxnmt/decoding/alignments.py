@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,9 +14,7 @@ import scipy.linalg
 
 from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.decoding.translator import Translation, Translator, groups, pad, padded_rows
-from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.axes import path_name
+from jaxnmt.models.seq2seq import Batch, Seq2Seq, source_attention
 
 
 class Alignment(NamedTuple):
@@ -54,7 +51,7 @@ class Aligner:
             UserError: the model has no attention over the source.
         """
         self.tokenizer, self.params = translator.tokenizer, translator.params
-        self._attention = jax.jit(functools.partial(source_attention, translator.model))
+        self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model))
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         jax.eval_shape(self._attention, self.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
 
@@ -92,25 +89,9 @@ class Aligner:
         return found
 
 
-def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
-    """Return the attention of each prediction of a teacher-forced pass on each source position: float32 (B, T, S).
-
-    The mean over the heads of one layer: the last but one, which in Transformers comes closest to a word alignment (Garg et al. 2019); of
-    two layers, or one, the last.
-
-    Raises:
-        UserError: the model's `attention_module` sows nothing.
-    """
-    sown = f"/{model.attention_module}/attention/0"  # 0: what is sown comes in a tuple
-    leaves = {f"/{path_name(path)}": x for path, x in jax.tree_util.tree_leaves_with_path(model.attention(params, batch))}
-    layers = {name: x for name, x in leaves.items() if name.endswith(sown)}
-    if not layers:
-        raise UserError(
-            "--alignments needs attention over the source, and this model has none "
-            f"(model.context fixed, or one of your own whose {model.attention_module} sows no weights)"
-        )
-    order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    return layers[order[-2 if len(order) > 2 else -1]].astype(jnp.float32).mean(1)
+def teacher_forced_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
+    """Return `source_attention` of each prediction of a teacher-forced pass: float32 (B, T, S)."""
+    return source_attention(model.attention(params, batch), model.attention_module)
 
 
 def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S: Sequence[int], targets: int, sources: int) -> np.ndarray:

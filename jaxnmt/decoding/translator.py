@@ -36,8 +36,8 @@ class Translation(NamedTuple):
 
     Attributes:
         text: the translation, detokenised.
-        score: log-probability weighed with the length (`decoding.length_normalization`), of a sample the log-probability. A line that was
-            translated in parts has the sum of their scores.
+        score: log-probability weighed with length and coverage (`decoding.length_normalization`, `coverage_penalty`), of a sample the
+            log-probability. A line that was translated in parts has the sum of their scores.
         tokens: the target tokens as the vocabulary has them, without the end token.
         parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
     """
@@ -215,7 +215,8 @@ def search_options(
     length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
-    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
+    coverage = float(decoding.coverage_penalty) or None
+    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage)
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
