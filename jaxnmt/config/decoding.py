@@ -23,6 +23,9 @@ class Decoding:
     coverage_penalty: NonNegative[float] = 0.0
     """Lower the score of a translation that leaves source words without attention: plus this x the sum over the words of
     log(min(attention on the word, 1)) (Wu et al. 2016, equation 14)."""
+    sibling_penalty: NonNegative[float] = 0.0
+    """Keep hypotheses with different beginnings: each continuation loses this x its rank among those of the same hypothesis when the beam
+    is filled (Li et al. 2016); scores do not change."""
     patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"
     """Finish a sentence once this many times beam_size hypotheses have ended (Kasai et al. 2022; 1: as other toolkits do).
     inf: once no other hypothesis of the beam can be better."""
@@ -60,11 +63,9 @@ class Decoding:
             for name in ("top_k", "top_p", "epsilon", "seed"):
                 if getattr(self, name) != getattr(Decoding, name):
                     yield f"decoding.{name} {getattr(self, name):g} has no effect without sampling: set decoding.temperature, such as 1"
-        if self.temperature and self.coverage_penalty:
-            yield (
-                f"decoding.coverage_penalty {self.coverage_penalty:g} is for a search, and decoding.temperature {self.temperature:g} draws "
-                "samples: set one of them to 0"
-            )
+        for name in ("coverage_penalty", "sibling_penalty"):
+            if self.temperature and getattr(self, name):
+                yield f"decoding.{name} {getattr(self, name):g} is for a search, and decoding.temperature draws samples: set one to 0"
         if self.n_best > self.beam_size and (not self.temperature or self.mbr != "none"):
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
         least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding import constraints, coverage, lengths, sampling
+from jaxnmt.decoding import constraints, coverage, lengths, sampling, siblings
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -45,7 +45,7 @@ class Hypotheses(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling", "coverage_penalty"],
+    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling", "coverage_penalty", "sibling_penalty"],
     meta_fields=["beam_size", "max_length", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +63,7 @@ class SearchOptions:
         length_normalization: the kind of `lengths.score`.
         sampling: how W translations of each sentence are drawn; None: they are searched for.
         coverage_penalty: beta of `coverage.score`, not static; None: attention is not read.
+        sibling_penalty: gamma of `siblings.best`, not static; None: continuations are chosen by log-probability alone.
     """
 
     beam_size: int
@@ -74,6 +75,7 @@ class SearchOptions:
     length_normalization: str = "gnmt"
     sampling: sampling.Sampling | None = None
     coverage_penalty: float | jax.Array | None = None
+    sibling_penalty: float | jax.Array | None = None
 
 
 class Beams(NamedTuple):
@@ -268,8 +270,12 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     values = price(values)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
-    values_BC, best = jax.lax.top_k(values, C)
-    found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+    all_tokens, K = jnp.pad(tokens.reshape(B, -1), short), tokens.shape[-1]
+    if options.sibling_penalty is None:
+        values_BC, best = jax.lax.top_k(values, C)
+    else:
+        values_BC, best = siblings.best(options.sibling_penalty, values, all_tokens, K, options.beam_size)
+    found = values_BC, jnp.minimum(best // K, W - 1), _take(all_tokens, best)
     if beams.rules is None or beams.rules.required is None:
         return found
     required = beams.rules.required

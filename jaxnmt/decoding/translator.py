@@ -86,10 +86,13 @@ class Translator:
             rules: what each line's translation must and must not contain; empty: nothing.
 
         Raises:
-            UserError: a line's rules cannot be met, or samples are asked to have constraints.
+            UserError: a line's rules cannot be met, or samples or a sibling penalty are asked for beside constraints.
         """
-        if decoding.temperature and any(each.constraints or each.terminology for each in rules):
-            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+        if any(each.constraints or each.terminology for each in rules):
+            if decoding.temperature:
+                raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+            if decoding.sibling_penalty:
+                raise UserError("constraints and terminology fill the beam by one rule, decoding.sibling_penalty by another: set it to 0")
         if decoding.mbr != "none":
             candidates = self.translate(lines, _of_candidates(decoding), first, rules)
             return [_by_risk(each, decoding) for each in candidates]
@@ -215,8 +218,8 @@ def search_options(
     length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
-    coverage = float(decoding.coverage_penalty) or None
-    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage)
+    coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
+    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
 
 
 def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:

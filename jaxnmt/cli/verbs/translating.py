@@ -111,8 +111,13 @@ def translate(run: str, options: Translate) -> None:
     """
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
-    if options.decoding.temperature and (options.constraints or options.terminology):
-        raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
+    if options.constraints or options.terminology:
+        if options.decoding.temperature:
+            raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
+        if options.decoding.sibling_penalty:
+            raise UserError(
+                "--constraints and --terminology fill the beam by one rule, --sibling-penalty by another: leave one of them out"
+            )
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     checked(run, options)
