@@ -39,8 +39,8 @@ class Decoding:
     """No sequence of this many tokens occurs twice in a translation; 0: any may."""
     repetition_penalty: Annotated[float, constraint("1 or more", lambda value: value >= 1)] = 1.0
     """Multiply the log-probability of each token that the translation already has by this (after Keskar et al. 2019); 1: no penalty."""
-    unk: Literal["write", "forbid"] = "write"
-    """forbid: never write the unknown word."""
+    unk: Literal["write", "forbid", "replace"] = "write"
+    """forbid: never write the unknown word; replace: write the source word with the most attention in its place (Luong et al. 2015)."""
     n_best: Positive[int] = 1
     """Translations to return for each sentence; with a temperature, the number of samples."""
     temperature: NonNegative[float] = 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,30 +50,47 @@ class Aligner:
         Raises:
             UserError: the model has no attention over the source.
         """
-        self.tokenizer, self.params = translator.tokenizer, translator.params
+        self.tokenizer, self._translator = translator.tokenizer, translator  # whose parameters may change
         self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model))
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-        jax.eval_shape(self._attention, self.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
+        jax.eval_shape(self._attention, translator.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
 
     def align(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[Alignment]]:
         """Return the alignments of each line's translations, computed for at most `rows` of them at a time."""
+        return self._of_each(self._aligned, lines, translations, rows)
+
+    def source_words(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[list[str]]]:
+        """Return the source word with the most attention for each target token of each line's translations; "" if it has no words."""
+        return self._of_each(self._most_attended, lines, translations, rows)
+
+    def _of_each(self, make: Callable[[str, Translation, np.ndarray], Any], lines, translations, rows: int) -> list[list[Any]]:
+        """Call a function of a line, a translation and the attention (T, S) between their tokens for each of the lines' translations.
+
+        The tokens of a line's parts follow each other on both sides.
+        """
         parts = [part for candidates in translations for candidate in candidates for part in candidate.parts]
         weights = iter(self._weights(parts, rows))
         return [
-            [self._aligned(line.strip(), candidate, [next(weights) for _ in candidate.parts]) for candidate in candidates]
+            [make(line.strip(), candidate, scipy.linalg.block_diag(*[next(weights) for _ in candidate.parts])) for candidate in candidates]
             for line, candidates in zip(lines, translations, strict=True)
         ]
 
-    def _aligned(self, line: str, translation: Translation, weights: list[np.ndarray]) -> Alignment:
-        """Join the alignments of a line's parts, which follow each other on both sides."""
-        source, source_word_S = self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])
+    def _source(self, line: str, translation: Translation) -> tuple[list[str], list[int]]:
+        return self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])
+
+    def _most_attended(self, line: str, translation: Translation, tokens_TS: np.ndarray) -> list[str]:
+        (words, source_word_S), count = self._source(line, translation), len(tokens_TS)
+        weights_TS = of_words(tokens_TS, range(count), source_word_S, count, len(words))
+        return [words[s] for s in weights_TS.argmax(-1)] if words else [""] * count
+
+    def _aligned(self, line: str, translation: Translation, tokens_TS: np.ndarray) -> Alignment:
+        source, source_word_S = self._source(line, translation)
         target: list[str] = []
         target_word_T: list[int] = []
         for _, ids in translation.parts:  # each is detokenised by itself
             words, word_of = self.tokenizer.target_words(ids)
             target_word_T += [len(target) + word for word in word_of]
             target += words
-        tokens_TS = scipy.linalg.block_diag(*weights)
         return Alignment(source, target, of_words(tokens_TS, target_word_T, source_word_S, len(target), len(source)))
 
     def _weights(self, parts: Sequence[tuple[list[int], list[int]]], rows: int) -> list[np.ndarray]:
@@ -83,7 +100,9 @@ class Aligner:
             count = padded_rows(len(group), rows)
             source = pad([[*parts[i][0], EOS] for i in group], count, EOS)
             target = pad([[BOS, *parts[i][1]] for i in group], count, BOS)
-            weights_BTS = jax.device_get(self._attention(self.params, {"encoder_input_tokens": source, "decoder_input_tokens": target}))
+            weights_BTS = jax.device_get(
+                self._attention(self._translator.params, {"encoder_input_tokens": source, "decoder_input_tokens": target})
+            )
             for row, i in enumerate(group):
                 found[i] = weights_BTS[row, : len(parts[i][1]), : len(parts[i][0])]
         return found

@@ -270,12 +270,12 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     values = price(values)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
-    all_tokens, K = jnp.pad(tokens.reshape(B, -1), short), tokens.shape[-1]
     if options.sibling_penalty is None:
         values_BC, best = jax.lax.top_k(values, C)
     else:
-        values_BC, best = siblings.best(options.sibling_penalty, values, all_tokens, K, options.beam_size)
-    found = values_BC, jnp.minimum(best // K, W - 1), _take(all_tokens, best)
+        padded = jnp.pad(tokens.reshape(B, -1), short)
+        values_BC, best = siblings.best(options.sibling_penalty, values, padded, tokens.shape[-1], options.beam_size)
+    found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
     if beams.rules is None or beams.rules.required is None:
         return found
     required = beams.rules.required
