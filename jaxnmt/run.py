@@ -149,9 +149,7 @@ class Run:
     @functools.cached_property
     def aligner(self) -> Aligner:
         """Aligns translations with their sources."""
-        from jaxnmt.decoding.alignments import Aligner
-
-        return Aligner(self.translator)
+        return self.translator.aligner
 
     @functools.cached_property
     def scorer(self) -> Scorer:
@@ -195,6 +193,7 @@ class Run:
         constraints: Sequence[str] | Sequence[Sequence[str]] = (),
         forbidden: Sequence[str] | Sequence[Sequence[str]] = (),
         terminology: str | pathlib.Path = "",
+        unk_table: str | pathlib.Path = "",
         format: Literal["text", "html"] = "text",  # noqa: A002  the flag's name
         protect: bool = False,
         max_input: int = 0,
@@ -208,6 +207,7 @@ class Run:
             constraints: phrases that must occur in the translation; of "a|b", one must. For all sentences, or a list of phrases for each.
             forbidden: phrases that must not occur in the translation, given likewise.
             terminology: a file of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first.
+            unk_table: a file of lines `source word TAB target word`, with which unk="replace" replaces unknown words; others are copied.
             format: "html" carries inline tags over to the words of the translation by word alignment.
             protect: keep placeholders (`%s`, `{name}`), URLs and e-mail addresses.
             max_input: translate a sentence in parts if it has more than this many tokens; 0: as many as `data.max_length`.
@@ -225,8 +225,9 @@ class Run:
 
         settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
         checks.check_input(given)
-        terms = read_terminology(str(terminology), "terminology") if terminology else None
-        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, terms)
+        files = {"terminology": terminology, "unk_table": unk_table}
+        tables = [read_terminology(str(file), name) if file else None for name, file in files.items()]
+        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, *tables)
         found = self.translator_of(given).translate(lines, settings, rules=rules)
         best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best

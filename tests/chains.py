@@ -47,11 +47,11 @@ def every_translation(params, limit: int, alpha: float = 1.0) -> list[tuple[floa
     return sorted(found, key=lambda pair: -pair[0])
 
 
-def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest=0):
+def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest=0, gamma=0.0):
     """Beam search in the least words, which stops at the limit, or once `enough` hypotheses have ended.
 
     Of each step's 2K best continuations the K best that do not end live on. Those that end are finished if they are among the K x `rank`
-    best.
+    best. The continuations of one hypothesis lose `gamma` times their rank, from 0, when the best are chosen.
     """
     logits = np.asarray(params, np.float64).copy()
     logits[:, [PAD, BOS]] = -np.inf
@@ -59,7 +59,9 @@ def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest
     live, done = [(0.0, [BOS])], []
     for t in range(1, limit + 1):
         next_words = [word for word in ([EOS, *range(UNK, len(log_p))] if t < limit else [EOS]) if word != EOS or t > shortest]
-        grown = sorted(((p + log_p[said[-1], word], [*said, word]) for p, said in live for word in next_words), key=lambda x: -x[0])
+        families = [sorted(((p + log_p[said[-1], word], [*said, word]) for word in next_words), key=lambda x: -x[0]) for p, said in live]
+        ranked = [(p - gamma * place, (p, said)) for family in families for place, (p, said) in enumerate(family)]
+        grown = [continuation for _, continuation in sorted(ranked, key=lambda x: -x[0])]
         done += [(score_of(p, t), said[1:]) for p, said in grown[: rank * beam] if said[-1] == EOS]
         if len(done) >= enough:
             break

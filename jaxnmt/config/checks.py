@@ -100,6 +100,11 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
     if batching.layout == "packed" and not getattr(model, "packs", False):
         yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
+    if isinstance(model, Recurrent) and model.context == "fixed":
+        if experiment.decoding.coverage_penalty:
+            yield "decoding.coverage_penalty needs attention over the source, and model.context fixed has none: set it to 0"
+        if experiment.decoding.unk == "replace":
+            yield "decoding.unk replace needs attention over the source, and model.context fixed has none: set it to write or forbid"
     width = max(batching.row_length, experiment.data.max_length) if batching.layout == "packed" else experiment.data.max_length
     if batching.tokens < width * training.accumulation:
         longest = "data.max_length" if width == experiment.data.max_length else "batching.row_length"

@@ -20,6 +20,12 @@ class Decoding:
     equation 14); average: divided by length ** alpha, EOS counted, as CTranslate2 does; reward: plus alpha for each token but EOS."""
     length_penalty: NonNegative[float] = 1.0
     """alpha of length_normalization; 0: scores are log-probabilities."""
+    coverage_penalty: NonNegative[float] = 0.0
+    """Lower the score of a translation that leaves source words without attention: plus this x the sum over the words of
+    log(min(attention on the word, 1)) (Wu et al. 2016, equation 14)."""
+    sibling_penalty: NonNegative[float] = 0.0
+    """Keep hypotheses with different beginnings: each continuation loses this x its rank among those of the same hypothesis when the beam
+    is filled (Li et al. 2016); scores do not change."""
     patience: Annotated[Literal["inf"] | float, constraint("above 0, or inf", lambda value: float(value) > 0)] = "inf"
     """Finish a sentence once this many times beam_size hypotheses have ended (Kasai et al. 2022; 1: as other toolkits do).
     inf: once no other hypothesis of the beam can be better."""
@@ -33,8 +39,8 @@ class Decoding:
     """No sequence of this many tokens occurs twice in a translation; 0: any may."""
     repetition_penalty: Annotated[float, constraint("1 or more", lambda value: value >= 1)] = 1.0
     """Multiply the log-probability of each token that the translation already has by this (after Keskar et al. 2019); 1: no penalty."""
-    unk: Literal["write", "forbid"] = "write"
-    """forbid: never write the unknown word."""
+    unk: Literal["write", "forbid", "replace"] = "write"
+    """forbid: never write the unknown word; replace: write the source word with the most attention in its place (Luong et al. 2015)."""
     n_best: Positive[int] = 1
     """Translations to return for each sentence; with a temperature, the number of samples."""
     temperature: NonNegative[float] = 0.0
@@ -57,6 +63,9 @@ class Decoding:
             for name in ("top_k", "top_p", "epsilon", "seed"):
                 if getattr(self, name) != getattr(Decoding, name):
                     yield f"decoding.{name} {getattr(self, name):g} has no effect without sampling: set decoding.temperature, such as 1"
+        for name in ("coverage_penalty", "sibling_penalty"):
+            if self.temperature and getattr(self, name):
+                yield f"decoding.{name} {getattr(self, name):g} is for a search, and decoding.temperature draws samples: set one to 0"
         if self.n_best > self.beam_size and (not self.temperature or self.mbr != "none"):
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
         least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS

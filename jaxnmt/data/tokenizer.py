@@ -82,17 +82,22 @@ class Tokenizer:
     def _words(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         return words_of(ids, lambda some: split(normalise(self._decode(vocabulary, some))))
 
-    def _decode(self, vocabulary: Vocabulary, ids: Sequence[int]) -> str:
-        return canonical(vocabulary.decode(ids), self.normalization)
+    def _decode(self, vocabulary: Vocabulary, ids: Sequence[int], unknown: str = "") -> str:
+        return canonical(vocabulary.decode(ids, unknown), self.normalization)
 
     def decode_source(self, ids: Iterable[int]) -> str:
         """Return the detokenised text of source ids. Split words are joined."""
         return self._decode(self._source, [int(index) for index in ids])
 
-    def decode_target(self, ids: Iterable[int]) -> str:
-        """Return the detokenised text of target ids up to the first EOS; PAD and BOS are skipped. Split words are joined."""
+    def decode_target(self, ids: Iterable[int], unknown: str = "") -> str:
+        """Return the detokenised text of target ids up to the first EOS; PAD and BOS are skipped. Split words are joined.
+
+        Args:
+            ids: the tokens.
+            unknown: what an unknown token is written as; empty: as the vocabulary spells it.
+        """
         before_end = itertools.takewhile(lambda index: index != EOS, ids)
-        return self._decode(self._target, [int(index) for index in before_end if index not in (PAD, BOS)])
+        return self._decode(self._target, [int(index) for index in before_end if index not in (PAD, BOS)], unknown)
 
     def readable(self, text: str) -> str:
         """Return text of a corpus in the form of a translation: split words joined, in the tokenizer's Unicode form."""

@@ -50,8 +50,11 @@ class Subwords:
         # One thread, because workers are processes. All kinds of spaces count as spaces, as in `str.split`.
         return self._processor.encode([" ".join(text.split()) for text in texts], out_type=int, num_threads=1)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._processor.decode(list(ids))
+    def decode(self, ids: Sequence[int], unknown: str = "") -> str:
+        """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""
+        if not unknown:
+            return self._processor.decode(list(ids))
+        return self._processor.decode([unknown if index == UNK else self.piece(index) for index in ids])
 
     def piece(self, index: int) -> str:
         """Return a token as the vocabulary spells it; `▁` begins a word."""
@@ -100,8 +103,9 @@ class Words:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         return [[self._ids.get(token, UNK) for token in split(text)] for text in texts]
 
-    def decode(self, ids: Sequence[int]) -> str:
-        return self._joined([self._tokens[index] for index in ids])
+    def decode(self, ids: Sequence[int], unknown: str = "") -> str:
+        """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""
+        return self._joined([unknown if unknown and index == UNK else self._tokens[index] for index in ids])
 
     def piece(self, index: int) -> str:
         """Return a token as the vocabulary spells it."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,9 +14,7 @@ import scipy.linalg
 
 from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.decoding.translator import Translation, Translator, groups, pad, padded_rows
-from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
-from jaxnmt.parallel.axes import path_name
+from jaxnmt.models.seq2seq import Batch, Seq2Seq, source_attention
 
 
 class Alignment(NamedTuple):
@@ -53,30 +50,47 @@ class Aligner:
         Raises:
             UserError: the model has no attention over the source.
         """
-        self.tokenizer, self.params = translator.tokenizer, translator.params
-        self._attention = jax.jit(functools.partial(source_attention, translator.model))
+        self.tokenizer, self._translator = translator.tokenizer, translator  # whose parameters may change
+        self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model))
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
-        jax.eval_shape(self._attention, self.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
+        jax.eval_shape(self._attention, translator.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
 
     def align(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[Alignment]]:
         """Return the alignments of each line's translations, computed for at most `rows` of them at a time."""
+        return self._of_each(self._aligned, lines, translations, rows)
+
+    def source_words(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[list[str]]]:
+        """Return the source word with the most attention for each target token of each line's translations; "" if it has no words."""
+        return self._of_each(self._most_attended, lines, translations, rows)
+
+    def _of_each(self, make: Callable[[str, Translation, np.ndarray], Any], lines, translations, rows: int) -> list[list[Any]]:
+        """Call a function of a line, a translation and the attention (T, S) between their tokens for each of the lines' translations.
+
+        The tokens of a line's parts follow each other on both sides.
+        """
         parts = [part for candidates in translations for candidate in candidates for part in candidate.parts]
         weights = iter(self._weights(parts, rows))
         return [
-            [self._aligned(line.strip(), candidate, [next(weights) for _ in candidate.parts]) for candidate in candidates]
+            [make(line.strip(), candidate, scipy.linalg.block_diag(*[next(weights) for _ in candidate.parts])) for candidate in candidates]
             for line, candidates in zip(lines, translations, strict=True)
         ]
 
-    def _aligned(self, line: str, translation: Translation, weights: list[np.ndarray]) -> Alignment:
-        """Join the alignments of a line's parts, which follow each other on both sides."""
-        source, source_word_S = self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])
+    def _source(self, line: str, translation: Translation) -> tuple[list[str], list[int]]:
+        return self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])
+
+    def _most_attended(self, line: str, translation: Translation, tokens_TS: np.ndarray) -> list[str]:
+        (words, source_word_S), count = self._source(line, translation), len(tokens_TS)
+        weights_TS = of_words(tokens_TS, range(count), source_word_S, count, len(words))
+        return [words[s] for s in weights_TS.argmax(-1)] if words else [""] * count
+
+    def _aligned(self, line: str, translation: Translation, tokens_TS: np.ndarray) -> Alignment:
+        source, source_word_S = self._source(line, translation)
         target: list[str] = []
         target_word_T: list[int] = []
         for _, ids in translation.parts:  # each is detokenised by itself
             words, word_of = self.tokenizer.target_words(ids)
             target_word_T += [len(target) + word for word in word_of]
             target += words
-        tokens_TS = scipy.linalg.block_diag(*weights)
         return Alignment(source, target, of_words(tokens_TS, target_word_T, source_word_S, len(target), len(source)))
 
     def _weights(self, parts: Sequence[tuple[list[int], list[int]]], rows: int) -> list[np.ndarray]:
@@ -86,31 +100,17 @@ class Aligner:
             count = padded_rows(len(group), rows)
             source = pad([[*parts[i][0], EOS] for i in group], count, EOS)
             target = pad([[BOS, *parts[i][1]] for i in group], count, BOS)
-            weights_BTS = jax.device_get(self._attention(self.params, {"encoder_input_tokens": source, "decoder_input_tokens": target}))
+            weights_BTS = jax.device_get(
+                self._attention(self._translator.params, {"encoder_input_tokens": source, "decoder_input_tokens": target})
+            )
             for row, i in enumerate(group):
                 found[i] = weights_BTS[row, : len(parts[i][1]), : len(parts[i][0])]
         return found
 
 
-def source_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
-    """Return the attention of each prediction of a teacher-forced pass on each source position: float32 (B, T, S).
-
-    The mean over the heads of one layer: the last but one, which in Transformers comes closest to a word alignment (Garg et al. 2019); of
-    two layers, or one, the last.
-
-    Raises:
-        UserError: the model's `attention_module` sows nothing.
-    """
-    sown = f"/{model.attention_module}/attention/0"  # 0: what is sown comes in a tuple
-    leaves = {f"/{path_name(path)}": x for path, x in jax.tree_util.tree_leaves_with_path(model.attention(params, batch))}
-    layers = {name: x for name, x in leaves.items() if name.endswith(sown)}
-    if not layers:
-        raise UserError(
-            "--alignments needs attention over the source, and this model has none "
-            f"(model.context fixed, or one of your own whose {model.attention_module} sows no weights)"
-        )
-    order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
-    return layers[order[-2 if len(order) > 2 else -1]].astype(jnp.float32).mean(1)
+def teacher_forced_attention(model: Seq2Seq, params, batch: Batch) -> jax.Array:
+    """Return `source_attention` of each prediction of a teacher-forced pass: float32 (B, T, S)."""
+    return source_attention(model.attention(params, batch), model.attention_module)
 
 
 def of_words(tokens_TS: np.ndarray, target_word_T: Sequence[int], source_word_S: Sequence[int], targets: int, sources: int) -> np.ndarray:

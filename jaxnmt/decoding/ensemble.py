@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.decoding.reductions import without_special
 from jaxnmt.decoding.translator import SENTENCE_END, Translator, pad
-from jaxnmt.decoding.vocabulary import without_special
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
@@ -37,7 +37,7 @@ class EnsembleParams(NamedTuple):
 class Ensemble(Seq2Seq):
     """Several models as one: what decoding calls (encode, decode, start, step, attention), as functions of `EnsembleParams`.
 
-    Memory and carry are tuples of the members'. Logits are log-probabilities. Alignments are the first member's.
+    Memory and carry are tuples of the members'. Logits are log-probabilities. Attention is the first member's.
     """
 
     def __init__(self, models: Sequence[Seq2Seq], space: Space):
@@ -69,7 +69,17 @@ class Ensemble(Seq2Seq):
     def step(self, params: EnsembleParams, memory, carry, token_B: jax.Array):
         """Return log-probabilities (B, V) of the next token, and the members' carries."""
         members = zip(self.models, params.members, memory, carry, strict=True)
-        logits, after = zip(*(model.step(own, read, past, token_B) for model, own, read, past in members), strict=True)
+        return self._combined(params, [model.step(own, read, past, token_B) for model, own, read, past in members])
+
+    def step_with_attention(self, params: EnsembleParams, memory, carry, token_B: jax.Array):
+        """Return what `step` does, and the first member's attention, on each position of its own source tokens."""
+        (first, *others), members = self.models, zip(params.members[1:], memory[1:], carry[1:], strict=True)
+        *made, attention_BS = first.step_with_attention(params.members[0], memory[0], carry[0], token_B)
+        steps = [model.step(own, read, past, token_B) for model, (own, read, past) in zip(others, members, strict=True)]
+        return *self._combined(params, [made, *steps]), attention_BS
+
+    def _combined(self, params: EnsembleParams, steps: Sequence[Any]):
+        logits, after = zip(*steps, strict=True)
         return combine(logits, params.weights_M, self.space), after
 
     def attention(self, params: EnsembleParams, batch: Batch):

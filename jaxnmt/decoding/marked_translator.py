@@ -15,6 +15,7 @@ from jaxnmt.decoding.markup_transfer import transfer, words
 from jaxnmt.decoding.placeholders import counts, taken_out, without
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 
 
@@ -36,7 +37,13 @@ class MarkedTranslator:
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
     ) -> list[list[Translation]]:
-        """Return up to `decoding.n_best` translations of each line, best first; see `Translator.translate`."""
+        """Return up to `decoding.n_best` translations of each line, best first; see `Translator.translate`.
+
+        Raises:
+            UserError: as there; or unknown words are to be replaced.
+        """
+        if decoding.unk == "replace":
+            raise UserError("decoding.unk replace is for text without markup: leave out format html and protect")
         originals = [self._read(line) for line in lines]
         found = self.translator.translate([original.text for original in originals], decoding, first, rules)
         sources, lost = originals, set[int]()

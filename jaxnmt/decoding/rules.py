@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,24 +28,28 @@ class Rules:
         constraints: phrases that must occur in the translation; of `a|b`, one must.
         forbidden: phrases that must not occur in it.
         terminology: terms, whose translations must occur if the sentence has them.
+        unk_table: words, whose translations replace unknown words that stand for them; None: the words themselves do.
     """
 
     prefix: str = ""
     constraints: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     terminology: Terminology | None = None
+    unk_table: Terminology | None = None
 
     def with_own(self, own: Rules) -> Rules:
         """Return these rules together with a sentence's own, whose prefix replaces this one."""
-        return Rules(own.prefix or self.prefix, self.constraints + own.constraints, self.forbidden + own.forbidden, self.terminology)
+        constraints, forbidden = self.constraints + own.constraints, self.forbidden + own.forbidden
+        return dataclasses.replace(self, prefix=own.prefix or self.prefix, constraints=constraints, forbidden=forbidden)
 
 
-def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, terminology: Terminology | None = None) -> list[Rules]:
+def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, *tables: Terminology | None) -> list[Rules]:
     """Return the rules of `count` lines.
 
     Args:
         prefix: a text for all lines, or one for each.
         constraints, forbidden: phrases for all lines, or a list of phrases for each.
+        tables: terminology and unk_table of `Rules`, for all lines.
 
     Raises:
         UserError: there are more or fewer of them than lines.
@@ -63,7 +68,7 @@ def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, te
         for name, values in (("constraints", constraints), ("forbidden", forbidden))
     }
     of_lines = zip(prefixes, phrases["constraints"], phrases["forbidden"], strict=True)
-    return [Rules(own, tuple(required), tuple(excluded), terminology) for own, required, excluded in of_lines]
+    return [Rules(own, tuple(required), tuple(excluded), *tables) for own, required, excluded in of_lines]
 
 
 def from_json(line: str, number: int) -> tuple[str, Rules]:

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding import constraints, lengths, sampling
-from jaxnmt.decoding.vocabulary import log_sum_exp, top_k, without_special
+from jaxnmt.decoding import constraints, coverage, lengths, sampling, siblings
+from jaxnmt.decoding.reductions import log_sum_exp, top_k, without_special
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
 
@@ -33,8 +33,8 @@ class Hypotheses(NamedTuple):
 
     Attributes:
         tokens_BWT: int32, each ended by EOS and padded with PAD, without BOS.
-        scores_BW: float32, log-probability weighed with the length (`lengths.score`), of a sample the log-probability; NEVER for places
-            that no hypothesis took.
+        scores_BW: float32, log-probability weighed with the length (`lengths.score`) and the coverage (`coverage.score`), of a sample the
+            log-probability; NEVER for places that no hypothesis took.
         log_probs_BW: float32, log-probability, EOS included.
     """
 
@@ -45,7 +45,7 @@ class Hypotheses(NamedTuple):
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling"],
+    data_fields=["length_penalty", "patience", "n_best", "processors", "sampling", "coverage_penalty", "sibling_penalty"],
     meta_fields=["beam_size", "max_length", "length_normalization"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +62,8 @@ class SearchOptions:
         processors: change log-probabilities before each choice. The functions are static, and the numbers that `Partial` binds are not.
         length_normalization: the kind of `lengths.score`.
         sampling: how W translations of each sentence are drawn; None: they are searched for.
+        coverage_penalty: beta of `coverage.score`, not static; None: attention is not read.
+        sibling_penalty: gamma of `siblings.best`, not static; None: continuations are chosen by log-probability alone.
     """
 
     beam_size: int
@@ -72,6 +74,8 @@ class SearchOptions:
     processors: tuple[jax.tree_util.Partial, ...] = ()
     length_normalization: str = "gnmt"
     sampling: sampling.Sampling | None = None
+    coverage_penalty: float | jax.Array | None = None
+    sibling_penalty: float | jax.Array | None = None
 
 
 class Beams(NamedTuple):
@@ -83,6 +87,7 @@ class Beams(NamedTuple):
         open_B: whether the sentence's search goes on.
         keys_BW: of the random numbers of each sample.
         rules: what each sentence's translation must and must not contain; None: no sentence has rules.
+        coverage_RS: of each live hypothesis, the sum of its attention on each source position; None: it is not needed.
     """
 
     t: jax.Array
@@ -94,6 +99,7 @@ class Beams(NamedTuple):
     open_B: jax.Array
     keys_BW: jax.Array | None = None
     rules: constraints.TargetRules | None = None
+    coverage_RS: jax.Array | None = None
 
 
 def search(
@@ -115,14 +121,15 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     """Return the memory, and the beams after the first token, which one row a sentence suffices for."""
     memory = model.encode(params, batch)
     B, W, T = len(limits_B), options.beam_size, options.max_length
-    logits_BV, carry = model.step(params, memory, model.start(params, memory, T), jnp.full((B,), BOS, jnp.int32))
-    carry = jax.tree.map(lambda x: jnp.repeat(x, W, 0), carry)
+    covered_BS = None if options.coverage_penalty is None else coverage.start(batch["encoder_input_tokens"])
+    logits_BV, *after = _predict(model, params, memory, model.start(params, memory, T), covered_BS, jnp.full((B,), BOS, jnp.int32))
+    carry, covered_RS = jax.tree.map(lambda x: jnp.repeat(x, W, 0), after)
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
     if options.sampling is not None:
         before = before._replace(keys_BW=sampling.keys(options.sampling, batch["encoder_input_tokens"], W))
-    return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch)))
+    return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch), coverage_RS=covered_RS))
 
 
 def advance(
@@ -167,8 +174,16 @@ def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beam
 
 def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
     last_BW = jax.lax.dynamic_index_in_dim(beams.live_BWT, beams.t - 1, axis=2, keepdims=False)
-    logits_RV, carry = model.step(params, memory, beams.carry, last_BW.reshape(-1))
-    return _choose(options, logits_RV, limits_B, beams._replace(carry=carry))
+    logits_RV, carry, covered_RS = _predict(model, params, memory, beams.carry, beams.coverage_RS, last_BW.reshape(-1))
+    return _choose(options, logits_RV, limits_B, beams._replace(carry=carry, coverage_RS=covered_RS))
+
+
+def _predict(model, params, memory, carry, coverage_RS, token_R):
+    """Return the next token's logits, the carry, and the coverage with that token's attention."""
+    if coverage_RS is None:
+        return *model.step(params, memory, carry, token_R), None
+    logits_RV, carry, attention_RS = model.step_with_attention(params, memory, carry, token_R)
+    return logits_RV, carry, coverage_RS + attention_RS
 
 
 def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
@@ -181,15 +196,15 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
     counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
     history_BCT = _take(beams.live_BWT, parents_BC).at[:, :, t].set(tokens_BC)
-    done = _merge(options, beams.done, history_BCT, jnp.where(counts_BC, values_BC, NEVER), t + 1)
+    done = _merge(options, beams, history_BCT, jnp.where(counts_BC, values_BC, NEVER), parents_BC)
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
     live_BWT = _take(history_BCT, keep_BW)
-    carry = beams.carry
     if beams.live_BWT.shape[1] > 1:
         rows_R = (jnp.arange(B)[:, None] * W + _take(parents_BC, keep_BW)).reshape(-1)
-        carry = jax.tree.map(lambda x: x[rows_R], carry)
+        carry, covered_RS = jax.tree.map(lambda x: x[rows_R], (beams.carry, beams.coverage_RS))
+        beams = beams._replace(carry=carry, coverage_RS=covered_RS)
     ended_B = beams.ended_B + counts_BC.sum(1)
-    after = beams._replace(t=t + 1, carry=carry, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)
+    after = beams._replace(t=t + 1, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
@@ -226,7 +241,7 @@ def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
     """Return whether a sentence's search must go on.
 
     It ends at the limit; when enough hypotheses have ended; or when no live one can still be among the n best: log-probabilities only
-    fall, and no length is better for a live one than `lengths.best_length`.
+    fall, no length is better for a live one than `lengths.best_length`, and coverage adds nothing above 0.
     """
     alpha, W = jnp.asarray(options.length_penalty), options.beam_size
     length_B = lengths.best_length(beams.t + 1, limits_B, alpha)
@@ -260,7 +275,11 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     values = price(scores, tokens)
     short = ((0, 0), (0, max(0, C - values.shape[1])))
     values = jnp.pad(values, short, constant_values=2 * NEVER)
-    values_BC, best = jax.lax.top_k(values, C)
+    if options.sibling_penalty is None:
+        values_BC, best = jax.lax.top_k(values, C)
+    else:
+        padded = jnp.pad(tokens.reshape(B, -1), short)
+        values_BC, best = siblings.best(options.sibling_penalty, values, padded, tokens.shape[-1], options.beam_size)
     found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
     if beams.rules is None or beams.rules.required is None:
         return found
@@ -293,9 +312,13 @@ def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -
     return log_probs_BWV
 
 
-def _merge(options: SearchOptions, done: Hypotheses, history_BCT, log_probs_BC, length) -> Hypotheses:
+def _merge(options: SearchOptions, beams: Beams, history_BCT, log_probs_BC, parents_BC) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
-    scores_BC = lengths.score(options.length_normalization, log_probs_BC, length, options.length_penalty)
+    done = beams.done
+    scores_BC = lengths.score(options.length_normalization, log_probs_BC, beams.t + 1, options.length_penalty)
+    if options.coverage_penalty is not None:
+        covered_BW = coverage.score(options.coverage_penalty, beams.coverage_RS).reshape(len(scores_BC), -1)
+        scores_BC += _take(covered_BW, parents_BC)
     scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, scores_BC)
     new = Hypotheses(history_BCT, scores_BC, log_probs_BC)
     both = jax.tree.map(lambda *parts: jnp.concatenate(parts, 1), done, new)

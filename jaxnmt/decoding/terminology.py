@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import read_lines
 
+LETTER = r"[^\W\u3040-\u30ff\u3400-\u9fff]"
+"""A character of a word, in scripts that are written with spaces."""
 # Words, punctuation marks, and the characters of scripts that are written without spaces, one by one.
-_UNITS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
+_UNITS = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]|{LETTER}+|[^\w\s]")
 
 
 class Terminology:
@@ -23,6 +25,10 @@ class Terminology:
     def __init__(self, terms: Mapping[str, str]) -> None:
         self._terms = {_units(source): target for source, target in terms.items()}
         self._longest = max(map(len, self._terms), default=0)
+
+    def translation(self, phrase: str) -> str:
+        """Return the first target phrase of a source phrase; "" if it is no term."""
+        return self._terms.get(_units(phrase), "").split("|")[0]
 
     def constraints(self, sentence: str) -> list[str]:
         """Return the target phrases of the terms in a sentence, in its order, each once.

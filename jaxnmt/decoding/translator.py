@@ -8,7 +8,7 @@ import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jax.tree_util import Partial
@@ -16,7 +16,7 @@ from jax.tree_util import Partial
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding import penalties, sampling
+from jaxnmt.decoding import penalties, sampling, unknown_words
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding.programs import IN_FLIGHT, MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
@@ -26,6 +26,9 @@ from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards
+
+if TYPE_CHECKING:
+    from jaxnmt.decoding.alignments import Aligner
 
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
@@ -37,8 +40,8 @@ class Translation(NamedTuple):
 
     Attributes:
         text: the translation, detokenised.
-        score: log-probability weighed with the length (`decoding.length_normalization`), of a sample the log-probability. A line that was
-            translated in parts has the sum of their scores.
+        score: log-probability weighed with length and coverage (`decoding.length_normalization`, `coverage_penalty`), of a sample the
+            log-probability. A line that was translated in parts has the sum of their scores.
         tokens: the target tokens as the vocabulary has them, without the end token.
         parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
     """
@@ -87,13 +90,21 @@ class Translator:
             rules: what each line's translation must and must not contain; empty: nothing.
 
         Raises:
-            UserError: a line's rules cannot be met, or samples are asked to have constraints.
+            UserError: a line's rules cannot be met, or samples or a sibling penalty are asked for beside constraints, or
+                unknown words are to be replaced and the model has no attention.
         """
-        if decoding.temperature and any(each.constraints or each.terminology for each in rules):
-            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+        if any(each.constraints or each.terminology for each in rules):
+            if decoding.temperature:
+                raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+            if decoding.sibling_penalty:
+                raise UserError("constraints and terminology fill the beam by one rule, decoding.sibling_penalty by another: set it to 0")
         if decoding.mbr != "none":
             candidates = self.translate(lines, _of_candidates(decoding), first, rules)
             return [_by_risk(each, decoding) for each in candidates]
+        aligner = self.aligner if decoding.unk == "replace" else None
+        tables = [each.unk_table for each in rules] or [None] * len(lines)
+        if any(tables) and not aligner:
+            raise UserError(f"an unk_table has no effect with decoding.unk {decoding.unk}: set decoding.unk replace")
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         sentences = [ids for _, ids in pieces]
         if any(each != Rules() for each in rules):
@@ -103,7 +114,19 @@ class Translator:
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
-        return [_joined(parts) for parts in found]
+        made = [_joined(parts) for parts in found]
+        return unknown_words.replaced(lines, made, aligner, tables, decoding.batch_size) if aligner else made
+
+    @functools.cached_property
+    def aligner(self) -> Aligner:
+        """Aligns translations with their sources.
+
+        Raises:
+            UserError: the model has no attention over the source.
+        """
+        from jaxnmt.decoding.alignments import Aligner  # which reads this module
+
+        return Aligner(self)
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
@@ -224,7 +247,8 @@ def search_options(
     length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
     places = decoding.n_best if how else decoding.beam_size
-    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how)
+    coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
+    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
 
 
 def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import math
+import re
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -164,6 +165,15 @@ class Seq2Seq:
         """Return logits (B, V) of the next token, and the carry."""
         return self.apply(params, "step", memory, carry, token_B)
 
+    def step_with_attention(self, params, memory, carry, token_B: jax.Array):
+        """Return what `step` does, and the attention of its prediction on each source position: `source_attention`, (B, S).
+
+        Raises:
+            UserError: the model's `attention_module` sows nothing.
+        """
+        made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
+        return *made, source_attention(found.get("intermediates", {}), self.attention_module).reshape(len(token_B), -1)
+
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
         _, found = self.module.apply({"params": params}, batch, method=_teacher_forced, mutable=["intermediates"])
@@ -172,6 +182,30 @@ class Seq2Seq:
 
 def _teacher_forced(module: nn.Module, batch: Batch) -> jax.Array:
     return module.decode(module.encode(batch), batch)
+
+
+def source_attention(sown: Any, attention_module: str) -> jax.Array:
+    """Return the attention on source positions that stands for all of a model's: float32 (B, T, S).
+
+    The mean over the heads of one layer: the last but one, which in Transformers comes closest to a word alignment (Garg et al. 2019); of
+    two layers, or one, the last.
+
+    Args:
+        sown: attention weights, as a tree of (B, H, T, S) by module.
+        attention_module: see `EncoderDecoder`.
+
+    Raises:
+        UserError: there are none of that module.
+    """
+    leaves = {f"/{path_name(path)}": x for path, x in jax.tree_util.tree_leaves_with_path(sown)}
+    layers = {name: x for name, x in leaves.items() if name.endswith(f"/{attention_module}/attention/0")}  # what is sown comes in a tuple
+    if not layers:
+        raise errors.UserError(
+            "word alignments, decoding.coverage_penalty and decoding.unk replace need attention over the source, and this model has none "
+            f"(model.context fixed, or one of your own whose {attention_module} sows no weights)"
+        )
+    order = sorted(layers, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+    return layers[order[-2 if len(order) > 2 else -1]].astype(jnp.float32).mean(1)
 
 
 def padded(vocab_size: int) -> int:

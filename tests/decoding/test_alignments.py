@@ -13,7 +13,7 @@ from jaxnmt import config as cfg
 from jaxnmt.config import replace
 from jaxnmt.config.files import save_config
 from jaxnmt.data.tokenizer import train_tokenizer
-from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, source_attention
+from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, teacher_forced_attention
 from jaxnmt.decoding.translator import Translation, Translator
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import build_model
@@ -141,7 +141,7 @@ def test_parts_of_a_line_stand_side_by_side():
 def test_a_models_rows_sum_to_one_over_the_source_and_its_end(config):
     model = build_model(config, 29, 29)
     batch = {"encoder_input_tokens": np.array([[5, 6, 2, 0]]), "decoder_input_tokens": np.array([[1, 7, 8]])}
-    weights = source_attention(model, tiny.params_of(model), batch)
+    weights = teacher_forced_attention(model, tiny.params_of(model), batch)
     assert weights.shape == (1, 3, 4)
     np.testing.assert_allclose(weights[0, :, :3].sum(-1), 1, atol=1e-6)
     np.testing.assert_allclose(weights[0, :, 3], 0, atol=1e-6)
@@ -149,7 +149,7 @@ def test_a_models_rows_sum_to_one_over_the_source_and_its_end(config):
 
 def test_a_model_without_attention_is_refused_in_a_sentence():
     model = build_model(cfg.Recurrent(emb_dim=8, hidden_dim=8, context="fixed"), 29, 29)
-    with pytest.raises(UserError, match="--alignments needs attention over the source"):
+    with pytest.raises(UserError, match="need attention over the source"):
         Aligner(Translator(model, tiny.params_of(model), TOKENIZER, 8))
 
 

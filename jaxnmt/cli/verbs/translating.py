@@ -58,6 +58,8 @@ class Translate(Input, Members):
     """Phrases that must not occur in a translation."""
     terminology: str = ""
     """File of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first."""
+    unk_table: str = ""
+    """File of lines `source word TAB target word`, with which --unk replace replaces unknown words; words that it lacks are copied."""
     workers: NonNegative[int] = 1
     """Processes that translate, each on its share of this computer's cores; 0: one per core."""
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
@@ -111,8 +113,15 @@ def translate(run: str, options: Translate) -> None:
     """
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
-    if options.decoding.temperature and (options.constraints or options.terminology):
-        raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
+    if options.alignments != "none" and options.decoding.unk == "replace":
+        raise UserError("--alignments shows the model's own words, and --unk replace writes others: leave one of them out")
+    if options.constraints or options.terminology:
+        if options.decoding.temperature:
+            raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
+        if options.decoding.sibling_penalty:
+            raise UserError(
+                "--constraints and --terminology fill the beam by one rule, --sibling-penalty by another: leave one of them out"
+            )
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     checked(run, options)
@@ -154,8 +163,9 @@ def line_translator(
     """
     from jaxnmt.decoding import rules
 
-    terminology = read_terminology(options.terminology) if options.terminology else None
-    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, terminology)
+    files = {"--terminology": options.terminology, "--unk-table": options.unk_table}
+    tables = [read_terminology(file, flag) if file else None for flag, file in files.items()]
+    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, *tables)
     opened = _opened(run, options, checkpoints)
     translator = opened.translator_of(options)
     aligner = opened.aligner if options.alignments != "none" else None
