@@ -252,13 +252,13 @@ class Run:
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a Sequence[str], too
-        self, sources: str, targets: str, reverse: Run | None = None, batch_size: int = 64
+        self, sources: str, targets: str, reverse: Run | None = None, batch_size: int = 64, alignments: bool = False
     ) -> ScoredPair: ...
     @overload
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], reverse: Run | None = None, batch_size: int = 64
+        self, sources: Sequence[str], targets: Sequence[str], reverse: Run | None = None, batch_size: int = 64, alignments: bool = False
     ) -> list[ScoredPair]: ...
-    def score(self, sources: Any, targets: Any, reverse: Run | None = None, batch_size: int = 64) -> Any:
+    def score(self, sources: Any, targets: Any, reverse: Run | None = None, batch_size: int = 64, alignments: bool = False) -> Any:
         """Return the log-probabilities of given translations, by a teacher-forced pass.
 
         Args:
@@ -266,15 +266,17 @@ class Run:
             targets: its translation, or theirs.
             reverse: a run of the other direction, for the dual conditional cross-entropy score.
             batch_size: pairs scored together; no score depends on it.
+            alignments: also align the words of each pair: `ScoredPair.alignment`.
 
         Raises:
-            UserError: there are not as many targets as sources.
+            UserError: there are not as many targets as sources; or the pairs are to be aligned, and the model has no attention.
         """
         single = isinstance(sources, str) and isinstance(targets, str)
         sources, targets = ([side] if isinstance(side, str) else side for side in (sources, targets))
         if len(sources) != len(targets):
             raise UserError(f"there are {len(sources):,} sources and {len(targets):,} targets: give one target for each source")
-        found = self.scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None)
+        scorer, aligner = self.scorer, self.aligner if alignments else None
+        found = scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None, aligner=aligner)
         return found[0] if single else found
 
     def decoding(self, changes: Mapping[str, Any]) -> Decoding:

@@ -92,6 +92,9 @@ def test_longer_lines_are_read_whole_if_the_model_can(run, caplog):
 def test_markup_needs_attention_and_placeholders_do_not(run, capsys):
     assert cli.main(["translate", str(run), "--format", "html"]) == 2
     assert "needs attention over the source" in capsys.readouterr().err
+    text = [str(run.parent / f"text.{suffix}") for suffix in ("xx", "yy")]
+    assert cli.main(["score", str(run), *text, "--alignments", "hard"]) == 2
+    assert "needs attention over the source" in capsys.readouterr().err
     assert cli.main(["translate", str(run), "--protect", "--alignments", "hard"]) == 2
     assert "--alignments hard is for text without markup" in capsys.readouterr().err
     opened = jaxnmt.load(run)
