@@ -97,6 +97,18 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
     return normalise(values["text"]), Rules(values.get("prefix", ""), constraints, forbidden)
 
 
+def from_columns(line: str, number: int) -> tuple[str, Rules]:
+    """Return the text and the rules in a line `text TAB prefix`, whose prefix may be empty. An empty line is an empty text.
+
+    Raises:
+        UserError: it does not have two columns.
+    """
+    text, *others = line.split("\t")
+    if line and len(others) != 1:
+        raise UserError(f"line {number} has {len(others) + 1} columns, and --prefix-column needs 2: write source, tab, prefix")
+    return text, Rules("".join(others))
+
+
 class TokenRules(NamedTuple):
     """The rules for one source that the model reads whole, as target tokens.
 

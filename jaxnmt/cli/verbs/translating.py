@@ -16,7 +16,7 @@ from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import Tokenize
-from jaxnmt.io import streams
+from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run
@@ -52,6 +52,8 @@ class Translate(Input, Members):
     """A line of input is a JSON object with text, and optionally prefix, constraints and forbidden for this sentence."""
     prefix: str = ""
     """Text that every translation begins with."""
+    prefix_column: bool = False
+    """A line of input is `source TAB prefix`: text that this sentence's translation begins with, or nothing."""
     constraints: tuple[str, ...] = ()
     """Phrases that must occur in every translation; of "a|b", one must."""
     forbidden: tuple[str, ...] = ()
@@ -106,6 +108,7 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --json-lines
+      paste a.en prefixes.fr | jaxnmt translate runs/quickstart --prefix-column
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
     """
@@ -113,6 +116,9 @@ def translate(run: str, options: Translate) -> None:
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.decoding.temperature and (options.constraints or options.terminology):
         raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
+    if options.prefix_column and (options.prefix or options.json_lines):
+        other = "--json-lines, whose lines may have a prefix" if options.json_lines else "--prefix, which is for all lines"
+        raise UserError(f"--prefix-column gives each line a prefix of its own: leave out {other}")
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     checked(run, options)
@@ -124,7 +130,8 @@ def translate(run: str, options: Translate) -> None:
     processes = workers.number(options.workers)
     size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
     with distributed.leader_first("read the input"):
-        lines_at_hand = streams.line_batches(options.input, size, processes > 1) if distributed.is_leader() else iter(())
+        decode = text.decode_columns if options.prefix_column else text.decode
+        lines_at_hand = streams.line_batches(options.input, size, processes > 1, decode) if distributed.is_leader() else iter(())
     windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
     with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
         for lines, done in translated:
@@ -156,14 +163,15 @@ def line_translator(
 
     terminology = read_terminology(options.terminology) if options.terminology else None
     for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, terminology)
+    read = rules.from_json if options.json_lines else rules.from_columns if options.prefix_column else None
     opened = _opened(run, options, checkpoints)
     translator = opened.translator_of(options)
     aligner = opened.aligner if options.alignments != "none" else None
 
     def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
         of_lines = [for_all] * len(lines)
-        if options.json_lines and lines:
-            lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(first))), strict=True)
+        if read and lines:
+            lines, own = zip(*itertools.starmap(read, zip(lines, itertools.count(first))), strict=True)
             of_lines = [for_all.with_own(each) for each in own]
         found = translator.translate(lines, options.decoding, first, of_lines)
         alignments: Any = aligner.align(lines, found, options.decoding.batch_size) if aligner else found
