@@ -192,6 +192,7 @@ class Run:
         text: str | Sequence[str],
         *,
         prefix: str | Sequence[str] = "",
+        alternatives: int = 0,
         constraints: Sequence[str] | Sequence[Sequence[str]] = (),
         forbidden: Sequence[str] | Sequence[Sequence[str]] = (),
         terminology: str | pathlib.Path = "",
@@ -205,6 +206,8 @@ class Run:
         Args:
             text: a sentence, or several.
             prefix: text that the translation begins with; one for all sentences, or a list with one for each.
+            alternatives: return the translations that begin with the prefix and, after it, with each of this many tokens, the likeliest
+                ones there; 0: return the best translation.
             constraints: phrases that must occur in the translation; of "a|b", one must. For all sentences, or a list of phrases for each.
             forbidden: phrases that must not occur in the translation, given likewise.
             terminology: a file of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first.
@@ -214,21 +217,23 @@ class Run:
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
-            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
+            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, or with alternatives, each is a list of
+            translations, best first.
 
         Raises:
             UserError: a field does not exist, its value is invalid, a rule of a translation cannot be met; or `format` is "html" and
                 the model has no attention.
         """
-        from jaxnmt.decoding.rules import rules_of_lines
+        from jaxnmt.decoding.rules import check_alternatives, rules_of_lines
         from jaxnmt.decoding.terminology import read_terminology
 
         settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
         checks.check_input(given)
+        check_alternatives(alternatives, settings)
         terms = read_terminology(str(terminology), "terminology") if terminology else None
-        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, terms)
+        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, terms, alternatives)
         found = self.translator_of(given).translate(lines, settings, rules=rules)
-        best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
+        best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
 
     @overload

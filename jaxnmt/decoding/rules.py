@@ -1,4 +1,4 @@
-"""Rules for a sentence's translation, as users write them: a prefix, and phrases that must or must not occur."""
+"""Rules for a sentence's translation, as users write them: a prefix, alternatives after it, phrases that must or must not occur."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnmt.config import Decoding
 from jaxnmt.config.fields import did_you_mean
 from jaxnmt.data.special_tokens import PAD, UNK
 from jaxnmt.data.tokenizer import Tokenizer
@@ -27,19 +28,38 @@ class Rules:
         constraints: phrases that must occur in the translation; of `a|b`, one must.
         forbidden: phrases that must not occur in it.
         terminology: terms, whose translations must occur if the sentence has them.
+        alternatives: of how many tokens after the prefix the best translation is wanted; 0: of the best translations.
     """
 
     prefix: str = ""
     constraints: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     terminology: Terminology | None = None
+    alternatives: int = 0
 
     def with_own(self, own: Rules) -> Rules:
         """Return these rules together with a sentence's own, whose prefix replaces this one."""
-        return Rules(own.prefix or self.prefix, self.constraints + own.constraints, self.forbidden + own.forbidden, self.terminology)
+        phrases = self.constraints + own.constraints, self.forbidden + own.forbidden
+        return Rules(own.prefix or self.prefix, *phrases, self.terminology, self.alternatives)
 
 
-def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, terminology: Terminology | None = None) -> list[Rules]:
+def check_alternatives(alternatives: int, decoding: Decoding) -> None:
+    """Check that a number of alternatives goes with the decoding settings.
+
+    Raises:
+        UserError: it does not.
+    """
+    if alternatives and decoding.temperature:
+        raise UserError("alternatives need a search, and decoding.temperature draws samples: set it to 0")
+    if alternatives and decoding.n_best > 1:
+        raise UserError(f"alternatives {alternatives} is the number of translations of a line: set decoding.n_best to 1")
+    if alternatives and decoding.mbr != "none":
+        raise UserError(f"alternatives differ in one word, and decoding.mbr {decoding.mbr} chooses among all hypotheses: set it to none")
+
+
+def rules_of_lines(
+    count: int, prefix: Any, constraints: Any, forbidden: Any, terminology: Terminology | None = None, alternatives: int = 0
+) -> list[Rules]:
     """Return the rules of `count` lines.
 
     Args:
@@ -63,7 +83,7 @@ def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, te
         for name, values in (("constraints", constraints), ("forbidden", forbidden))
     }
     of_lines = zip(prefixes, phrases["constraints"], phrases["forbidden"], strict=True)
-    return [Rules(own, tuple(required), tuple(excluded), terminology) for own, required, excluded in of_lines]
+    return [Rules(own, tuple(required), tuple(excluded), terminology, alternatives) for own, required, excluded in of_lines]
 
 
 def from_json(line: str, number: int) -> tuple[str, Rules]:
@@ -115,12 +135,16 @@ class TokenRules(NamedTuple):
     Attributes:
         required: of each constraint, its alternatives.
         forbidden_text: the forbidden phrases as text.
+        alternatives: as in `Rules`.
+        rank: the first token after the prefix is the best but this many; -1: any.
     """
 
     prefix: list[int]
     required: list[list[list[int]]]
     forbidden: list[list[int]]
     forbidden_text: tuple[str, ...]
+    alternatives: int = 0
+    rank: int = -1
 
     @property
     def extra_tokens(self) -> int:
@@ -129,6 +153,11 @@ class TokenRules(NamedTuple):
         Each constraint has one more, because a forbidden phrase may part two of them.
         """
         return len(self.prefix) + sum(max(map(len, alternatives)) + 1 for alternatives in self.required)
+
+    @property
+    def searches(self) -> list[TokenRules]:
+        """The rules of each search for the sentence: one for each alternative, which never compete."""
+        return [self._replace(rank=rank) for rank in range(self.alternatives)] or [self]
 
     def respelled(self, translations: Iterable[Any], tokenizer: Tokenizer) -> list[list[int]]:
         """Return the tokens with which a sentence's translations spell forbidden phrases: others than the tokenizer's own."""
@@ -149,9 +178,11 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
         number: of the line, for messages.
 
     Raises:
-        UserError: the vocabulary cannot spell a constraint, a constraint contains a forbidden phrase, or a line with constraints is
-            translated in parts.
+        UserError: the vocabulary cannot spell a constraint, a constraint contains a forbidden phrase, or a line with constraints or
+            alternatives is translated in parts.
     """
+    if rules.alternatives and len(parts) > 1:
+        raise UserError(f"line {number} is translated in parts, of which alternatives are not joined: split the line, or shorten it")
     if rules.constraints and len(parts) > 1:
         raise UserError(f"line {number} is translated in parts, so its constraints have no place: split the line, or shorten it")
     forbidden_text = tuple(" ".join(phrase.split()) for phrase in rules.forbidden if phrase.strip())
@@ -164,7 +195,7 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
             raise UserError(f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {excluded[0]!r}: drop one of them")
         phrases = dict.fromkeys([*rules.constraints, *(rules.terminology.constraints(text) if rules.terminology else ())])
         required = [list(_alternatives(phrase, forbidden_text, tokenizer, number)) for phrase in phrases if phrase.strip()]
-        found.append(TokenRules(prefix, required, forbidden, forbidden_text))
+        found.append(TokenRules(prefix, required, forbidden, forbidden_text, rules.alternatives))
     return found
 
 
@@ -208,6 +239,8 @@ def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -
     if forbidden:
         sizes_of_two = _padded_size((each.forbidden for each in like), 4), _padded_size(forbidden, 4)
         found["forbidden"] = _filled([each.forbidden for each in rules], (rows, *sizes_of_two))
+    if any(each.rank >= 0 for each in like):
+        found["rank"] = np.array([*(each.rank for each in rules), *[-1] * (rows - len(rules))], np.int32)
     return found
 
 

@@ -281,7 +281,10 @@ def _allowed(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> tuple
     if beams.rules is not None:
         scores_RV = constraints.restrict(beams.rules, beams.t, beams.live_BWT, scores_RV, plain_RV)
     at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
-    return jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, scores_RV), total_R1
+    scores_RV = jnp.where(at_limit_R1 & (words_V != EOS), -jnp.inf, scores_RV)
+    if beams.rules is not None and beams.rules.rank is not None:
+        scores_RV = constraints.only_ranked(beams.rules, beams.t, scores_RV)
+    return scores_RV, total_R1
 
 
 def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -> jax.Array:

@@ -148,7 +148,7 @@ class Translator:
 
     def _search_by_rules(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: list[TokenRules]) -> list[list[Translation]]:
         """Translate sentences by their rules: again if a translation spells a forbidden phrase with tokens that were not forbidden yet."""
-        results = self._search_all(sentences, decoding, rules)
+        results = self._search_alternatives(sentences, decoding, rules)
         while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, self.tokenizer))}:
             for i, more in respelled.items():
                 if all(phrase in rules[i].forbidden for phrase in more):
@@ -157,10 +157,24 @@ class Translator:
                         f"{self.tokenizer.decode_source(sentences[i])!r} has no translation without {phrases}: allow one of them"
                     )
                 rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
-            again = self._search_all([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
+            again = self._search_alternatives([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
             for i, translations in zip(respelled, again, strict=True):
                 results[i] = translations
         return results
+
+    def _search_alternatives(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]
+    ) -> list[list[Translation]]:
+        """Translate sentences by their rules: a sentence with alternatives once for each of them, which are sorted by their scores."""
+        searches = [(i, own) for i, each in enumerate(rules) for own in each.searches]
+        found = self._search_all([sentences[i] for i, _ in searches], decoding, [own for _, own in searches])
+        results: list[list[Translation]] = [[] for _ in sentences]
+        for (i, _), translations in zip(searches, found, strict=True):
+            results[i] += translations
+        return [
+            sorted(translations, key=lambda each: -each.score) if each.alternatives else translations
+            for each, translations in zip(rules, results, strict=True)
+        ]
 
     def _search_all(
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
@@ -181,6 +195,8 @@ class Translator:
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
+                    continue
                 if rules and not some:
                     self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from jaxnmt.cli.verbs import workers
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
+from jaxnmt.decoding.rules import check_alternatives
 from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
@@ -54,6 +55,8 @@ class Translate(Input, Members):
     """Text that every translation begins with."""
     prefix_column: bool = False
     """A line of input is `source TAB prefix`: text that this sentence's translation begins with, or nothing."""
+    alternatives: NonNegative[int] = 0
+    """Write the translations that begin with the prefix and, after it, with each of this many tokens, the likeliest ones there."""
     constraints: tuple[str, ...] = ()
     """Phrases that must occur in every translation; of "a|b", one must."""
     forbidden: tuple[str, ...] = ()
@@ -93,7 +96,8 @@ class Evaluate(Members):
 def translate(run: str, options: Translate) -> None:
     """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
 
-    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first, or samples as they are numbered.
+    With --n-best above 1, or --alternatives, each translation is a line `sentence number TAB score TAB text`, best first, or samples as
+    they are numbered.
 
     With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
     source and target words, and weights: one row per target word, with its attention on each source word.
@@ -108,6 +112,7 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --json-lines
+      jaxnmt translate runs/quickstart --prefix "Il est" --alternatives 5 < a.en
       paste a.en prefixes.fr | jaxnmt translate runs/quickstart --prefix-column
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
@@ -119,6 +124,7 @@ def translate(run: str, options: Translate) -> None:
     if options.prefix_column and (options.prefix or options.json_lines):
         other = "--json-lines, whose lines may have a prefix" if options.json_lines else "--prefix, which is for all lines"
         raise UserError(f"--prefix-column gives each line a prefix of its own: leave out {other}")
+    check_alternatives(options.alternatives, options.decoding)
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     checked(run, options)
@@ -162,7 +168,7 @@ def line_translator(
     from jaxnmt.decoding import rules
 
     terminology = read_terminology(options.terminology) if options.terminology else None
-    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, terminology)
+    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, terminology, options.alternatives)
     read = rules.from_json if options.json_lines else rules.from_columns if options.prefix_column else None
     opened = _opened(run, options, checkpoints)
     translator = opened.translator_of(options)
@@ -259,5 +265,6 @@ def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], ob
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
     if options.alignments == "soft":
         return alignment.soft(number, translation)
-    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
+    several = options.decoding.n_best > 1 or options.alternatives
+    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if several else translation.text
     return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line
