@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, checks, model_code
@@ -235,6 +235,42 @@ class Run:
         found = self.translator_of(given).translate(lines, settings, rules=rules)
         best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
+
+    def stream(
+        self,
+        text: str,
+        *,
+        prefix: str = "",
+        constraints: Sequence[str] = (),
+        terminology: str | pathlib.Path = "",
+        max_input: int = 0,
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """Translate a sentence, and yield each piece of the text as soon as its tokens are chosen: greedily, or drawn.
+
+        Joined, the pieces are the text that `translate` returns with beam_size=1.
+
+        Args:
+            text: a sentence.
+            prefix: text that the translation begins with.
+            constraints: as `translate` takes them for one sentence.
+            terminology: as `translate` takes it.
+            max_input: as `translate` takes it.
+            decoding: fields of `Decoding`, such as temperature=1; beam_size and n_best are 1.
+
+        Raises:
+            UserError: as `translate`; or beam_size or n_best is above 1.
+        """
+        from jaxnmt.decoding.rules import rules_of_lines
+        from jaxnmt.decoding.terminology import read_terminology
+
+        settings = self.decoding({"beam_size": 1, "n_best": 1, "mbr": "none"} | decoding)
+        given = Input(max_input=max_input)
+        checks.check_input(given)
+        terms = read_terminology(str(terminology), "terminology") if terminology else None
+        (rules,) = rules_of_lines(1, prefix, constraints, (), terms)
+        translator: Any = self.translator_of(given)
+        return translator.stream(text, settings, rules=rules)
 
     @overload
     def align(self, text: str, **decoding: Any) -> Alignment: ...

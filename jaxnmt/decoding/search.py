@@ -136,14 +136,19 @@ def advance(
     return jax.lax.while_loop(goes_on, lambda beams: _step(model, options, params, memory, limits_B, beams), beams)
 
 
-def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
-    """Yield the beams after each step of the same search; `done` of the last ones is what `search` returns."""
-    memory, beams = jax.jit(functools.partial(begin, model))(options, params, batch, limits_B)
-    step = jax.jit(functools.partial(_step, model))
-    yield beams
-    while beams.open_B.any():
-        beams = step(options, params, memory, limits_B, beams)
+class StepwiseSearch:
+    """`search` step by step, for one model; compiled once for each shape."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._begin, self._step = (jax.jit(functools.partial(function, model)) for function in (begin, _step))
+
+    def __call__(self, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
+        """Yield the beams after each step; `done` of the last ones is what `search` returns."""
+        memory, beams = self._begin(options, params, batch, limits_B)
         yield beams
+        while beams.open_B.any():
+            beams = self._step(options, params, memory, limits_B, beams)
+            yield beams
 
 
 def select(tree: Any, rows: jax.Array, sentences: int) -> Any:

@@ -19,7 +19,8 @@ from jaxnmt.decoding import penalties, sampling
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding.programs import MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
-from jaxnmt.decoding.search import NEVER, LogitProcessor, SearchOptions
+from jaxnmt.decoding.search import NEVER, LogitProcessor, SearchOptions, StepwiseSearch
+from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -70,6 +71,7 @@ class Translator:
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
         self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
+        self._stepwise = StepwiseSearch(model)
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
@@ -88,8 +90,7 @@ class Translator:
         Raises:
             UserError: a line's rules cannot be met, or samples are asked to have constraints.
         """
-        if decoding.temperature and any(each.constraints or each.terminology for each in rules):
-            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+        _check_rules(rules, decoding)
         if decoding.mbr != "none":
             candidates = self.translate(lines, _of_candidates(decoding), first, rules)
             return [_by_risk(each, decoding) for each in candidates]
@@ -103,6 +104,45 @@ class Translator:
         for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
         return [_joined(parts) for parts in found]
+
+    def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
+        """Return an iterator over the text of a line's translation, which yields each piece as soon as its tokens are chosen.
+
+        Joined, the pieces are the text that `translate` returns.
+
+        Args:
+            line: the sentence.
+            decoding: how to choose each token: greedily, or by drawing it.
+            number: of the line, for warnings.
+            rules: what the translation must contain; None: nothing.
+
+        Raises:
+            UserError: a token that is chosen is not final; or as `translate`.
+        """
+        rules = rules or Rules()
+        check_stream(decoding)
+        _check_rules([rules], decoding)
+        if rules.forbidden or rules.alternatives:
+            raise UserError(f"line {number}: forbidden phrases and alternatives need whole translations, which a stream does not wait for")
+        parts = self._parts(number, line.strip())
+        return self._streamed(parts, decoding, self._rules_of_parts([line], [(0, ids) for ids in parts], [rules], number))
+
+    def _streamed(self, parts: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[str]:
+        for part, (ids, own) in enumerate(zip(parts, rules, strict=True)):
+            if part:
+                yield " "
+            yield from growing_text(self.tokenizer, self._hypotheses(ids, decoding, own))
+
+    def _hypotheses(self, ids: list[int], decoding: cfg.Decoding, rules: TokenRules) -> Iterator[tuple[list[int], bool]]:
+        """Yield the tokens of a sentence's translation each time that one is chosen, and whether they are all."""
+        tokens, extra = self._source([ids], 1), rules.extra_tokens
+        batch = {"encoder_input_tokens": tokens} | target_rules.arrays([rules], 1, [rules])
+        limits: np.ndarray = np.array([output_limit(len(ids), decoding) + extra], np.int32)
+        for beams in self._stepwise(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits):
+            if np.asarray(beams.open_B)[0]:
+                yield np.asarray(beams.live_BWT)[0, 0].tolist(), False  # padded with PAD
+            elif np.asarray(beams.done.scores_BW)[0, 0] > NEVER:
+                yield np.asarray(beams.done.tokens_BWT)[0, 0].tolist(), True
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
@@ -279,6 +319,11 @@ def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) ->
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:
+    if decoding.temperature and any(each.constraints or each.terminology for each in rules):
+        raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
 
 
 def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:

@@ -105,7 +105,7 @@ def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], o
         UserError: the file cannot be written.
     """
     if name in STANDARD:
-        yield _write_stdout
+        yield lambda line: write_stdout(f"{line}\n")
         return
     target = pathlib.Path(os.path.realpath(name))
     in_place = target.exists() and not target.is_file()
@@ -117,8 +117,9 @@ def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], o
         yield lambda line: file.write(line.encode() + b"\n")
 
 
-def _write_stdout(line: str) -> None:
-    sys.stdout.buffer.write(line.encode() + b"\n")  # UTF-8 whatever the locale
+def write_stdout(text: str) -> None:
+    """Write text to stdout at once."""
+    sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale
     sys.stdout.buffer.flush()
 
 

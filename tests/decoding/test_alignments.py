@@ -260,7 +260,7 @@ def test_what_is_translated_and_what_is_given_is_aligned_alike(reversing, capfd)
         assert found == translated or text != wanted
     assert np.mean([found == wanted for (_, _, found), wanted in zip(hard, ANTIDIAGONAL, strict=True)]) > 0.8
     for row, (_, _, found) in zip(map(json.loads, score("--alignments", "soft")), hard, strict=True):
-        weights = np.array(row["weights"]).reshape(len(row["target"]), -1)
+        weights = np.array(row["weights"]).reshape(len(row["target"]), len(row["source"]))
         assert " ".join(f"{np.argmax(w)}-{t}" for t, w in enumerate(weights)) == found
     assert [json.loads(line)["alignment"] for line in score("--json", "--alignments", "hard")] == [found for _, _, found in hard]
     pair = jaxnmt.load(reversing / "run").score("b a@@ x", "a@@ x b", alignments=True)

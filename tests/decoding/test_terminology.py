@@ -64,7 +64,7 @@ def test_a_malformed_line_is_named(tmp_path, line):
 
 def test_rules_without_content_are_none_to_the_bit(translate):
     plain = translate(LINES)
-    assert translate(LINES, [Rules()] * 5) == plain == translate(LINES, [Rules()] * 5, Terminology({"xyz": "haus"}))
+    assert translate(LINES, [Rules()] * 5) == plain == translate(LINES, [Rules(terminology=Terminology({"xyz": "haus"}))] * 5)
 
 
 def test_text_keeps_what_is_asked(translate):
