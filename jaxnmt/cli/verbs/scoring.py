@@ -58,7 +58,7 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
     Examples:
       jaxnmt score runs/quickstart a.en a.fr
       jaxnmt score runs/quickstart a.en a.fr --tokens
-      jaxnmt score runs/quickstart a.en a.fr --alignments hard | cut -f 4
+      jaxnmt score runs/quickstart a.en a.fr --alignments hard
       jaxnmt score runs/quickstart pairs.tsv --minimum -1.5 --output kept.tsv
       paste a.en a.fr | jaxnmt score runs/en-fr - --reverse runs/fr-en --minimum 0.1
     """
