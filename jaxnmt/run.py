@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, checks, model_code
@@ -190,6 +190,7 @@ class Run:
         text: str | Sequence[str],
         *,
         prefix: str | Sequence[str] = "",
+        alternatives: int = 0,
         constraints: Sequence[str] | Sequence[Sequence[str]] = (),
         forbidden: Sequence[str] | Sequence[Sequence[str]] = (),
         terminology: str | pathlib.Path = "",
@@ -204,6 +205,8 @@ class Run:
         Args:
             text: a sentence, or several.
             prefix: text that the translation begins with; one for all sentences, or a list with one for each.
+            alternatives: return the translations that begin with the prefix and, after it, with each of this many tokens, the likeliest
+                ones there; 0: return the best translation.
             constraints: phrases that must occur in the translation; of "a|b", one must. For all sentences, or a list of phrases for each.
             forbidden: phrases that must not occur in the translation, given likewise.
             terminology: a file of lines `source phrase TAB target phrase`: the second must occur if the sentence has the first.
@@ -214,23 +217,61 @@ class Run:
             decoding: fields of `Decoding`, such as beam_size=8; the others are as the run's config says.
 
         Returns:
-            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, each is a list of translations, best first.
+            A `Translation` for a sentence, a list of them for a list. If n_best is above 1, or with alternatives, each is a list of
+            translations, best first.
 
         Raises:
             UserError: a field does not exist, its value is invalid, a rule of a translation cannot be met; or `format` is "html" and
                 the model has no attention.
         """
-        from jaxnmt.decoding.rules import rules_of_lines
+        from jaxnmt.decoding.rules import Rules, check_alternatives, rules_of_lines
         from jaxnmt.decoding.terminology import read_terminology
 
         settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
         checks.check_input(given)
+        check_alternatives(alternatives, settings)
         files = {"terminology": terminology, "unk_table": unk_table}
-        tables = [read_terminology(str(file), name) if file else None for name, file in files.items()]
-        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, *tables)
+        tables: dict[str, Any] = {name: read_terminology(str(file), name) for name, file in files.items() if file}
+        rules = rules_of_lines(len(lines), prefix, constraints, forbidden, Rules(**tables, alternatives=alternatives))
         found = self.translator_of(given).translate(lines, settings, rules=rules)
-        best = found if settings.n_best > 1 else [candidates[0] for candidates in found]
+        best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
+
+    def stream(
+        self,
+        text: str,
+        *,
+        prefix: str = "",
+        constraints: Sequence[str] = (),
+        terminology: str | pathlib.Path = "",
+        max_input: int = 0,
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """Translate a sentence, and yield each piece of the text as soon as its tokens are chosen: greedily, or drawn.
+
+        Joined, the pieces are the text that `translate` returns with beam_size=1.
+
+        Args:
+            text: a sentence.
+            prefix: text that the translation begins with.
+            constraints: as `translate` takes them for one sentence.
+            terminology: as `translate` takes it.
+            max_input: as `translate` takes it.
+            decoding: fields of `Decoding`, such as temperature=1; beam_size and n_best are 1.
+
+        Raises:
+            UserError: as `translate`; or beam_size or n_best is above 1.
+        """
+        from jaxnmt.decoding.rules import Rules, rules_of_lines
+        from jaxnmt.decoding.terminology import read_terminology
+
+        settings = self.decoding({"beam_size": 1, "n_best": 1, "mbr": "none"} | decoding)
+        given = Input(max_input=max_input)
+        checks.check_input(given)
+        terms = read_terminology(str(terminology), "terminology") if terminology else None
+        (rules,) = rules_of_lines(1, prefix, constraints, (), Rules(terminology=terms))
+        translator: Any = self.translator_of(given)
+        return translator.stream(text, settings, rules=rules)
 
     @overload
     def align(self, text: str, **decoding: Any) -> Alignment: ...
@@ -253,13 +294,13 @@ class Run:
 
     @overload
     def score(  # type: ignore[overload-overlap]  # a str is a Sequence[str], too
-        self, sources: str, targets: str, reverse: Run | None = None, batch_size: int = 64
+        self, sources: str, targets: str, reverse: Run | None = None, batch_size: int = 64, alignments: bool = False
     ) -> ScoredPair: ...
     @overload
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], reverse: Run | None = None, batch_size: int = 64
+        self, sources: Sequence[str], targets: Sequence[str], reverse: Run | None = None, batch_size: int = 64, alignments: bool = False
     ) -> list[ScoredPair]: ...
-    def score(self, sources: Any, targets: Any, reverse: Run | None = None, batch_size: int = 64) -> Any:
+    def score(self, sources: Any, targets: Any, reverse: Run | None = None, batch_size: int = 64, alignments: bool = False) -> Any:
         """Return the log-probabilities of given translations, by a teacher-forced pass.
 
         Args:
@@ -267,15 +308,17 @@ class Run:
             targets: its translation, or theirs.
             reverse: a run of the other direction, for the dual conditional cross-entropy score.
             batch_size: pairs scored together; no score depends on it.
+            alignments: also align the words of each pair: `ScoredPair.alignment`.
 
         Raises:
-            UserError: there are not as many targets as sources.
+            UserError: there are not as many targets as sources; or the pairs are to be aligned, and the model has no attention.
         """
         single = isinstance(sources, str) and isinstance(targets, str)
         sources, targets = ([side] if isinstance(side, str) else side for side in (sources, targets))
         if len(sources) != len(targets):
             raise UserError(f"there are {len(sources):,} sources and {len(targets):,} targets: give one target for each source")
-        found = self.scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None)
+        scorer, aligner = self.scorer, self.aligner if alignments else None
+        found = scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None, aligner=aligner)
         return found[0] if single else found
 
     def decoding(self, changes: Mapping[str, Any]) -> Decoding:

@@ -71,13 +71,20 @@ class Tokenizer:
 
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the words of a source text (between spaces, U+0020), and for each token the number of its word."""
-        words, numbers = self._source.words(canonical(normalise(text), self.normalization))
-        # The pieces of a model trained elsewhere may span several words.
-        return (words, numbers) if len(numbers) == len(ids) else self._words(self._source, ids)
+        return self._words_of(self._source, text, ids)
 
-    def target_words(self, ids: Sequence[int]) -> tuple[list[str], list[int]]:
-        """Return the words (between spaces, U+0020) of the translation with these ids, and for each token the number of its word."""
-        return self._words(self._target, ids)
+    def target_words(self, ids: Sequence[int], text: str | None = None) -> tuple[list[str], list[int]]:
+        """Return the words (between spaces, U+0020) of the translation with these ids, and for each token the number of its word.
+
+        Args:
+            text: from which the ids were made; None: the words are those of the decoded ids.
+        """
+        return self._words(self._target, ids) if text is None else self._words_of(self._target, text, ids)
+
+    def _words_of(self, vocabulary: Vocabulary, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+        words, numbers = vocabulary.words(canonical(normalise(text), self.normalization))
+        # The pieces of a model trained elsewhere may span several words.
+        return (words, numbers) if len(numbers) == len(ids) else self._words(vocabulary, ids)
 
     def _words(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         return words_of(ids, lambda some: split(normalise(self._decode(vocabulary, some))))

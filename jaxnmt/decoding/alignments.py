@@ -36,13 +36,17 @@ class Alignment(NamedTuple):
 
     def soft(self, sentence: int, translation: Translation) -> str:
         """Return a line of JSON: sentence number, score, translation, source and target words, and the weights."""
-        weights = [[round(float(weight), 7) for weight in row] for row in self.weights_TS]
         values = {"sentence": sentence, "score": round(translation.score, 4), "translation": translation.text}
-        return json.dumps(values | {"source": self.source, "target": self.target, "weights": weights}, ensure_ascii=False)
+        return json.dumps(values | self.values(), ensure_ascii=False)
+
+    def values(self) -> dict[str, Any]:
+        """Return the words and the weights for JSON."""
+        weights = [[round(float(weight), 7) for weight in row] for row in self.weights_TS]
+        return {"source": self.source, "target": self.target, "weights": weights}
 
 
 class Aligner:
-    """Aligns the translations of a translator; compiled once for each shape."""
+    """Aligns translations, those of a translator or given ones; compiled once for each shape."""
 
     def __init__(self, translator: Translator):
         """Use the translator's model and parameters.
@@ -74,6 +78,21 @@ class Aligner:
             [make(line.strip(), candidate, scipy.linalg.block_diag(*[next(weights) for _ in candidate.parts])) for candidate in candidates]
             for line, candidates in zip(lines, translations, strict=True)
         ]
+
+    def align_pairs(self, texts: Sequence[tuple[str, str]], ids: Sequence[tuple[list[int], list[int]]], rows: int) -> list[Alignment]:
+        """Return the alignments of given pairs of (source, target).
+
+        Args:
+            texts: the pairs.
+            ids: their tokens, without end tokens.
+            rows: the most pairs that are computed at a time.
+        """
+        found = []
+        for (line, text), (source_ids, target_ids), tokens_TS in zip(texts, ids, self._weights(ids, rows), strict=True):
+            source, source_word_S = self.tokenizer.source_words(line, source_ids)
+            target, target_word_T = self.tokenizer.target_words(target_ids, text)  # not the decoded ones: a word may be unknown
+            found.append(Alignment(source, target, of_words(tokens_TS, target_word_T, source_word_S, len(target), len(source))))
+        return found
 
     def _source(self, line: str, translation: Translation) -> tuple[list[str], list[int]]:
         return self.tokenizer.source_words(line, [token for ids, _ in translation.parts for token in ids])

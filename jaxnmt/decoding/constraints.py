@@ -28,11 +28,13 @@ class TargetRules(NamedTuple):
         prefix: (B, N), the tokens that the translation begins with.
         required: (B, X, Y, N); of each of X constraints, one of Y phrases must occur.
         forbidden: (B, X, N), phrases that must not occur.
+        rank: (B,), the first token after the prefix is the best but this many; -1: it may be any.
     """
 
     prefix: jax.Array | None
     required: jax.Array | None
     forbidden: jax.Array | None
+    rank: jax.Array | None
 
 
 def target_rules(batch: Batch) -> TargetRules | None:
@@ -70,6 +72,23 @@ def restrict(rules: TargetRules, t: jax.Array, live_BWT: jax.Array, log_p_RV: ja
         forced_B = rules.prefix.at[:, t].get(mode="fill", fill_value=PAD)[:, None, None]
         log_p_BWV = jnp.where(forced_B == PAD, log_p_BWV, jnp.where(words_V == forced_B, plain_BWV, -jnp.inf))
     return log_p_BWV.reshape(log_p_RV.shape)
+
+
+def only_ranked(rules: TargetRules, t: jax.Array, scores_RV: jax.Array) -> jax.Array:
+    """Return the scores of the next token, -inf for all but the one of the sentence's rank if it is the first after the prefix."""
+    lengths_B = 0 if rules.prefix is None else _lengths(rules.prefix)
+    rank_B = jnp.where(t == lengths_B, rules.rank, -1)
+    rank_R1 = jnp.repeat(rank_B, len(scores_RV) // len(rank_B))[:, None]
+    words_V = jnp.arange(scores_RV.shape[-1])
+
+    def is_best(scores_RV: jax.Array) -> jax.Array:
+        return words_V == scores_RV.argmax(-1, keepdims=True)
+
+    def without_best(i: jax.Array, scores_RV: jax.Array) -> jax.Array:
+        return jnp.where((i < rank_R1) & is_best(scores_RV), -jnp.inf, scores_RV)
+
+    left_RV = jax.lax.fori_loop(0, rank_R1.max(), without_best, scores_RV)  # no iteration at other steps
+    return jnp.where((rank_R1 < 0) | is_best(left_RV), left_RV, -jnp.inf)
 
 
 def next_tokens(required_BXYN: jax.Array, t: jax.Array, live_BWT: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Rules for a sentence's translation, as users write them: a prefix, and phrases that must or must not occur."""
+"""Rules for a sentence's translation, as users write them: a prefix, alternatives after it, phrases that must or must not occur."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnmt.config import Decoding
 from jaxnmt.config.fields import did_you_mean
 from jaxnmt.data.special_tokens import PAD, UNK
 from jaxnmt.data.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ class Rules:
         forbidden: phrases that must not occur in it.
         terminology: terms, whose translations must occur if the sentence has them.
         unk_table: words, whose translations replace unknown words that stand for them; None: the words themselves do.
+        alternatives: of how many tokens after the prefix the best translation is wanted; 0: of the best translations.
     """
 
     prefix: str = ""
@@ -36,6 +38,7 @@ class Rules:
     forbidden: tuple[str, ...] = ()
     terminology: Terminology | None = None
     unk_table: Terminology | None = None
+    alternatives: int = 0
 
     def with_own(self, own: Rules) -> Rules:
         """Return these rules together with a sentence's own, whose prefix replaces this one."""
@@ -43,13 +46,27 @@ class Rules:
         return dataclasses.replace(self, prefix=own.prefix or self.prefix, constraints=constraints, forbidden=forbidden)
 
 
-def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, *tables: Terminology | None) -> list[Rules]:
+def check_alternatives(alternatives: int, decoding: Decoding) -> None:
+    """Check that a number of alternatives goes with the decoding settings.
+
+    Raises:
+        UserError: it does not.
+    """
+    if alternatives and decoding.temperature:
+        raise UserError("alternatives need a search, and decoding.temperature draws samples: set it to 0")
+    if alternatives and decoding.n_best > 1:
+        raise UserError(f"alternatives {alternatives} is the number of translations of a line: set decoding.n_best to 1")
+    if alternatives and decoding.mbr != "none":
+        raise UserError(f"alternatives differ in one word, and decoding.mbr {decoding.mbr} chooses among all hypotheses: set it to none")
+
+
+def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, for_all: Rules = Rules()) -> list[Rules]:  # noqa: B008
     """Return the rules of `count` lines.
 
     Args:
         prefix: a text for all lines, or one for each.
         constraints, forbidden: phrases for all lines, or a list of phrases for each.
-        tables: terminology and unk_table of `Rules`, for all lines.
+        for_all: the other rules, for all lines.
 
     Raises:
         UserError: there are more or fewer of them than lines.
@@ -68,7 +85,10 @@ def rules_of_lines(count: int, prefix: Any, constraints: Any, forbidden: Any, *t
         for name, values in (("constraints", constraints), ("forbidden", forbidden))
     }
     of_lines = zip(prefixes, phrases["constraints"], phrases["forbidden"], strict=True)
-    return [Rules(own, tuple(required), tuple(excluded), *tables) for own, required, excluded in of_lines]
+    return [
+        dataclasses.replace(for_all, prefix=own, constraints=tuple(required), forbidden=tuple(excluded))
+        for own, required, excluded in of_lines
+    ]
 
 
 def from_json(line: str, number: int) -> tuple[str, Rules]:
@@ -102,18 +122,34 @@ def from_json(line: str, number: int) -> tuple[str, Rules]:
     return normalise(values["text"]), Rules(values.get("prefix", ""), constraints, forbidden)
 
 
+def from_columns(line: str, number: int) -> tuple[str, Rules]:
+    """Return the text and the rules in a line `text TAB prefix`, whose prefix may be empty. An empty line is an empty text.
+
+    Raises:
+        UserError: it does not have two columns.
+    """
+    text, *others = line.split("\t")
+    if line and len(others) != 1:
+        raise UserError(f"line {number} has {len(others) + 1} columns, and --prefix-column needs 2: write source, tab, prefix")
+    return text, Rules("".join(others))
+
+
 class TokenRules(NamedTuple):
     """The rules for one source that the model reads whole, as target tokens.
 
     Attributes:
         required: of each constraint, its alternatives.
         forbidden_text: the forbidden phrases as text.
+        alternatives: as in `Rules`.
+        rank: the first token after the prefix is the best but this many; -1: any.
     """
 
     prefix: list[int]
     required: list[list[list[int]]]
     forbidden: list[list[int]]
     forbidden_text: tuple[str, ...]
+    alternatives: int = 0
+    rank: int = -1
 
     @property
     def extra_tokens(self) -> int:
@@ -122,6 +158,11 @@ class TokenRules(NamedTuple):
         Each constraint has one more, because a forbidden phrase may part two of them.
         """
         return len(self.prefix) + sum(max(map(len, alternatives)) + 1 for alternatives in self.required)
+
+    @property
+    def searches(self) -> list[TokenRules]:
+        """The rules of each search for the sentence: one for each alternative, which never compete."""
+        return [self._replace(rank=rank) for rank in range(self.alternatives)] or [self]
 
     def respelled(self, translations: Iterable[Any], tokenizer: Tokenizer) -> list[list[int]]:
         """Return the tokens with which a sentence's translations spell forbidden phrases: others than the tokenizer's own."""
@@ -142,9 +183,11 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
         number: of the line, for messages.
 
     Raises:
-        UserError: the vocabulary cannot spell a constraint, a constraint contains a forbidden phrase, or a line with constraints is
-            translated in parts.
+        UserError: the vocabulary cannot spell a constraint, a constraint contains a forbidden phrase, or a line with constraints or
+            alternatives is translated in parts.
     """
+    if rules.alternatives and len(parts) > 1:
+        raise UserError(f"line {number} is translated in parts, of which alternatives are not joined: split the line, or shorten it")
     if rules.constraints and len(parts) > 1:
         raise UserError(f"line {number} is translated in parts, so its constraints have no place: split the line, or shorten it")
     forbidden_text = tuple(" ".join(phrase.split()) for phrase in rules.forbidden if phrase.strip())
@@ -157,7 +200,7 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
             raise UserError(f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {excluded[0]!r}: drop one of them")
         phrases = dict.fromkeys([*rules.constraints, *(rules.terminology.constraints(text) if rules.terminology else ())])
         required = [list(_alternatives(phrase, forbidden_text, tokenizer, number)) for phrase in phrases if phrase.strip()]
-        found.append(TokenRules(prefix, required, forbidden, forbidden_text))
+        found.append(TokenRules(prefix, required, forbidden, forbidden_text, rules.alternatives))
     return found
 
 
@@ -201,6 +244,8 @@ def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -
     if forbidden:
         sizes_of_two = _padded_size((each.forbidden for each in like), 4), _padded_size(forbidden, 4)
         found["forbidden"] = _filled([each.forbidden for each in rules], (rows, *sizes_of_two))
+    if any(each.rank >= 0 for each in like):
+        found["rank"] = np.array([*(each.rank for each in rules), *[-1] * (rows - len(rules))], np.int32)
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding.alignments import Aligner, Alignment
 from jaxnmt.decoding.translator import Translator, bucket, groups, output_limit, pad, padded_rows
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
@@ -34,12 +35,14 @@ class ScoredPair(NamedTuple):
         tokens: the target tokens as the vocabulary has them, EOS included.
         token_log_probs: the log-probability of each token, given the source and the tokens before it.
         reverse: the same pair scored by a model of the other direction, if one was given.
+        alignment: the words of the pair and the attention between them, if pairs were to be aligned. A pair that was not scored has none.
     """
 
     log_prob: float
     tokens: tuple[str, ...] = ()
     token_log_probs: tuple[float, ...] = ()
     reverse: ScoredPair | None = None
+    alignment: Alignment | None = None
 
     @property
     def mean(self) -> float:
@@ -93,7 +96,13 @@ class Scorer:
         self._log_probs = TokenScorer(translator.model, translator.params)
 
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], batch_size: int, first: int = 1, reverse: Scorer | None = None
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        batch_size: int,
+        first: int = 1,
+        reverse: Scorer | None = None,
+        aligner: Aligner | None = None,
     ) -> list[ScoredPair]:
         """Return the scores of targets, given their sources. Each depends on its own pair only.
 
@@ -105,14 +114,21 @@ class Scorer:
             batch_size: pairs scored together.
             first: number of the first pair, for warnings.
             reverse: scores the sources, given the targets.
+            aligner: aligns the pairs.
         """
         texts = [[text.strip() for text in side] for side in (sources, targets)]
         ids = list(zip(self.tokenizer.encode_source(texts[0]), self.tokenizer.encode_target(texts[1]), strict=True))
         rows = [row for row, pair in enumerate(ids) if pair[0] and self._fits(first + row, *map(len, pair))]
-        scored = [ScoredPair(math.nan)] * len(ids)
-        for row, found in zip(rows, self._log_probs([ids[row] for row in rows], batch_size), strict=True):
+        unaligned = Alignment([], [], np.zeros((0, 0), np.float32)) if aligner else None
+        scored = [ScoredPair(math.nan, alignment=unaligned)] * len(ids)
+        kept = [ids[row] for row in rows]
+        for row, found in zip(rows, self._log_probs(kept, batch_size), strict=True):
             log_probs = tuple(found.tolist())
             scored[row] = ScoredPair(math.fsum(log_probs), tuple(self.tokenizer.target_pieces([*ids[row][1], EOS])), log_probs)
+        if aligner:
+            alignments = aligner.align_pairs([(texts[0][row], texts[1][row]) for row in rows], kept, batch_size)
+            for row, alignment in zip(rows, alignments, strict=True):
+                scored[row] = scored[row]._replace(alignment=alignment)
         if reverse:
             others = reverse.score(targets, sources, batch_size, first)
             scored = [pair._replace(reverse=other) for pair, other in zip(scored, others, strict=True)]

@@ -143,14 +143,19 @@ def advance(
     return jax.lax.while_loop(goes_on, lambda beams: _step(model, options, params, memory, limits_B, beams), beams)
 
 
-def beam_steps(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
-    """Yield the beams after each step of the same search; `done` of the last ones is what `search` returns."""
-    memory, beams = jax.jit(functools.partial(begin, model))(options, params, batch, limits_B)
-    step = jax.jit(functools.partial(_step, model))
-    yield beams
-    while beams.open_B.any():
-        beams = step(options, params, memory, limits_B, beams)
+class StepwiseSearch:
+    """`search` step by step, for one model; compiled once for each shape."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._begin, self._step = (jax.jit(functools.partial(function, model)) for function in (begin, _step))
+
+    def __call__(self, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
+        """Yield the beams after each step; `done` of the last ones is what `search` returns."""
+        memory, beams = self._begin(options, params, batch, limits_B)
         yield beams
+        while beams.open_B.any():
+            beams = self._step(options, params, memory, limits_B, beams)
+            yield beams
 
 
 def select(tree: Any, rows: jax.Array, sentences: int) -> Any:
@@ -268,6 +273,9 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
         scores = jnp.where(at_limit_R1 & (tokens != EOS), -jnp.inf, scores)
         return (jnp.maximum(scores - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
 
+    if beams.rules is not None and beams.rules.rank is not None:
+        may_follow_RV = ~at_limit_R1 | (jnp.arange(scores_RV.shape[-1]) == EOS)
+        scores_RV = constraints.only_ranked(beams.rules, beams.t, jnp.where(may_follow_RV, scores_RV, -jnp.inf))
     scores, tokens = top_k(scores_RV, min(C, scores_RV.shape[-1]))
     only_end = jnp.where(jnp.arange(tokens.shape[1]) == 0, EOS, PAD)
     scores = jnp.where(at_limit_R1, scores_RV[:, EOS, None], scores)

@@ -20,7 +20,8 @@ from jaxnmt.decoding import penalties, sampling, unknown_words
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding.programs import IN_FLIGHT, MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
-from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
+from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, StepwiseSearch
+from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -74,6 +75,7 @@ class Translator:
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
         self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
+        self._stepwise = StepwiseSearch(model)
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
@@ -93,11 +95,7 @@ class Translator:
             UserError: a line's rules cannot be met, or samples or a sibling penalty are asked for beside constraints, or
                 unknown words are to be replaced and the model has no attention.
         """
-        if any(each.constraints or each.terminology for each in rules):
-            if decoding.temperature:
-                raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
-            if decoding.sibling_penalty:
-                raise UserError("constraints and terminology fill the beam by one rule, decoding.sibling_penalty by another: set it to 0")
+        _check_rules(rules, decoding)
         if decoding.mbr != "none":
             candidates = self.translate(lines, _of_candidates(decoding), first, rules)
             return [_by_risk(each, decoding) for each in candidates]
@@ -127,6 +125,45 @@ class Translator:
         from jaxnmt.decoding.alignments import Aligner  # which reads this module
 
         return Aligner(self)
+
+    def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
+        """Return an iterator over the text of a line's translation, which yields each piece as soon as its tokens are chosen.
+
+        Joined, the pieces are the text that `translate` returns.
+
+        Args:
+            line: the sentence.
+            decoding: how to choose each token: greedily, or by drawing it.
+            number: of the line, for warnings.
+            rules: what the translation must contain; None: nothing.
+
+        Raises:
+            UserError: a token that is chosen is not final; or as `translate`.
+        """
+        rules = rules or Rules()
+        check_stream(decoding)
+        _check_rules([rules], decoding)
+        if rules.forbidden or rules.alternatives:
+            raise UserError(f"line {number}: forbidden phrases and alternatives need whole translations, which a stream does not wait for")
+        parts = self._parts(number, line.strip())
+        return self._streamed(parts, decoding, self._rules_of_parts([line], [(0, ids) for ids in parts], [rules], number))
+
+    def _streamed(self, parts: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[str]:
+        for part, (ids, own) in enumerate(zip(parts, rules, strict=True)):
+            if part:
+                yield " "
+            yield from growing_text(self.tokenizer, self._hypotheses(ids, decoding, own))
+
+    def _hypotheses(self, ids: list[int], decoding: cfg.Decoding, rules: TokenRules) -> Iterator[tuple[list[int], bool]]:
+        """Yield the tokens of a sentence's translation each time that one is chosen, and whether they are all."""
+        tokens, extra = self._source([ids], 1), rules.extra_tokens
+        batch = {"encoder_input_tokens": tokens} | target_rules.arrays([rules], 1, [rules])
+        limits: np.ndarray = np.array([output_limit(len(ids), decoding) + extra], np.int32)
+        for beams in self._stepwise(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits):
+            if np.asarray(beams.open_B)[0]:
+                yield np.asarray(beams.live_BWT)[0, 0].tolist(), False  # padded with PAD
+            elif np.asarray(beams.done.scores_BW)[0, 0] > NEVER:
+                yield np.asarray(beams.done.tokens_BWT)[0, 0].tolist(), True
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
@@ -172,7 +209,7 @@ class Translator:
 
     def _search_by_rules(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: list[TokenRules]) -> list[list[Translation]]:
         """Translate sentences by their rules: again if a translation spells a forbidden phrase with tokens that were not forbidden yet."""
-        results = self._search_all(sentences, decoding, rules)
+        results = self._search_alternatives(sentences, decoding, rules)
         while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, self.tokenizer))}:
             for i, more in respelled.items():
                 if all(phrase in rules[i].forbidden for phrase in more):
@@ -181,10 +218,24 @@ class Translator:
                         f"{self.tokenizer.decode_source(sentences[i])!r} has no translation without {phrases}: allow one of them"
                     )
                 rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
-            again = self._search_all([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
+            again = self._search_alternatives([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
             for i, translations in zip(respelled, again, strict=True):
                 results[i] = translations
         return results
+
+    def _search_alternatives(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]
+    ) -> list[list[Translation]]:
+        """Translate sentences by their rules: a sentence with alternatives once for each of them, which are sorted by their scores."""
+        searches = [(i, own) for i, each in enumerate(rules) for own in each.searches]
+        found = self._search_all([sentences[i] for i, _ in searches], decoding, [own for _, own in searches])
+        results: list[list[Translation]] = [[] for _ in sentences]
+        for (i, _), translations in zip(searches, found, strict=True):
+            results[i] += translations
+        return [
+            sorted(translations, key=lambda each: -each.score) if each.alternatives else translations
+            for each, translations in zip(rules, results, strict=True)
+        ]
 
     def _search_all(
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
@@ -196,6 +247,8 @@ class Translator:
             for row, i in enumerate(group):
                 found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
                 some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
+                    continue
                 if rules and not some:
                     self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
                 results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
@@ -305,6 +358,14 @@ def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) ->
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:
+    if any(each.constraints or each.terminology for each in rules):
+        if decoding.temperature:
+            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
+        if decoding.sibling_penalty:
+            raise UserError("constraints and terminology fill the beam by one rule, decoding.sibling_penalty by another: set it to 0")
 
 
 def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:

@@ -21,7 +21,7 @@ GATHER = 0.1
 """Seconds to wait for more lines of a pipe after the first one."""
 
 
-def line_batches(name: str, size: int, pauses: bool = False) -> Iterator[list[str]]:
+def line_batches(name: str, size: int, pauses: bool = False, decode: Callable[[bytes], str] = text.decode) -> Iterator[list[str]]:
     """Yield the lines of a file, plain or compressed, or of stdin if `name` is in `STANDARD`, up to `size` at a time.
 
     A terminal, or a pipe that pauses, yields fewer: its writer may be waiting for an answer.
@@ -30,6 +30,7 @@ def line_batches(name: str, size: int, pauses: bool = False) -> Iterator[list[st
         name: the file.
         size: the most lines of a batch.
         pauses: yield an empty batch whenever a pipe has brought nothing for `GATHER` seconds, so that the caller can do something else.
+        decode: returns a line's text; `text.decode_columns` keeps its tabs.
 
     Raises:
         UserError: the file cannot be read, or is not text. A file raises at once, a pipe when the first batch is taken, a damaged file when
@@ -44,7 +45,7 @@ def line_batches(name: str, size: int, pauses: bool = False) -> Iterator[list[st
         batches = _file_batches(text.decompressed(file, shown, "--input"), size)
     else:
         batches = _stream_batches(file, shown, size, pauses)
-    return ([text.decode(line) for line in batch] for batch in batches)
+    return ([decode(line) for line in batch] for batch in batches)
 
 
 def _file_batches(file: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
@@ -104,7 +105,7 @@ def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], o
         UserError: the file cannot be written.
     """
     if name in STANDARD:
-        yield _write_stdout
+        yield lambda line: write_stdout(f"{line}\n")
         return
     target = pathlib.Path(os.path.realpath(name))
     in_place = target.exists() and not target.is_file()
@@ -116,8 +117,9 @@ def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], o
         yield lambda line: file.write(line.encode() + b"\n")
 
 
-def _write_stdout(line: str) -> None:
-    sys.stdout.buffer.write(line.encode() + b"\n")  # UTF-8 whatever the locale
+def write_stdout(text: str) -> None:
+    """Write text to stdout at once."""
+    sys.stdout.buffer.write(text.encode())  # UTF-8 whatever the locale
     sys.stdout.buffer.flush()
 
 

@@ -43,6 +43,11 @@ def decode(line: bytes) -> str:
     return normalise(line.decode("utf-8", "replace"))
 
 
+def decode_columns(line: bytes) -> str:
+    """Decode each column of a line, as `decode` does. Tabs stay between them."""
+    return "\t".join(map(decode, line.split(b"\t")))
+
+
 def canonical(text: str, normalization: str) -> str:
     """Return text in the Unicode form of `tokenizer.normalization`: composed ("nfc") or unchanged ("none")."""
     return unicodedata.normalize("NFC", text) if normalization == "nfc" else text

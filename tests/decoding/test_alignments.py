@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxnmt
 from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.config import replace
@@ -110,6 +111,24 @@ def test_a_no_break_space_divides_no_words():
         [[alignment]] = Aligner(model).align([line], [[found]], 1)
         assert alignment.source == ["10\u00a0000", "men"] and alignment.target == found.text.split(" ")
         assert len(alignment.pharaoh().split()) == len(alignment.target)
+
+
+@pytest.mark.parametrize("kind", ["words", "unigram"])
+def test_words_of_a_given_pair_are_those_of_its_text_though_the_vocabulary_lacks_them(kind):
+    """An unknown character is a word of its own in SentencePiece's decoded text."""
+    tokenizer = train_tokenizer(cfg.Tokenizer(kind=kind, vocab_size=0 if kind == "words" else 300), [("a b@@ c d", "u@@ v w@@ x y z")] * 9)
+    texts = [("a b@@ Q d", "u@@ Q Q@@ x y"), ("d", ""), ("d a", "z")]
+    pairs = list(zip(tokenizer.encode_source([s for s, _ in texts]), tokenizer.encode_target([t for _, t in texts]), strict=True))
+    model = types.SimpleNamespace(model=Written([product]), tokenizer=tokenizer, params={})
+    first, empty, last = Aligner(model).align_pairs(texts, pairs, rows=2)
+    joined = kind == "words"
+    assert first.source == (["a", "bQ", "d"] if joined else texts[0][0].split())
+    assert first.target == (["uQ", "Qx", "y"] if joined else texts[0][1].split())
+    assert (empty.source, empty.target, empty.pharaoh()) == (["d"], [], "") and last.target == ["z"]
+    if joined:
+        (a, b, c, d), (u, v, w, x, y) = pairs[0]
+        before = np.array([(1 + u) / 2, (v + w) / 2, x])  # 1 begins
+        np.testing.assert_allclose(first.weights_TS, np.outer(before, [a, b + c, d]))
 
 
 @pytest.mark.parametrize(("depth", "chosen"), [(1, 0), (2, 1), (3, 1), (12, 10)])
@@ -223,3 +242,26 @@ def test_each_of_the_n_best_has_its_own(reversing, capfd):
     assert [f"{text}\t{links}" for (number, _, text, links), last in zip(rows, [[""], *rows], strict=False) if number != last[0]] == best
     assert len(rows) == 2 * len(LINES) - 1  # of an empty line there is one
     assert all(len(links.split()) == len(text.split()) for _, _, text, links in rows)
+
+
+def test_what_is_translated_and_what_is_given_is_aligned_alike(reversing, capfd):
+    """Of the translations that the tokenizer spells as the search did, and of the references."""
+    (reversing / "out.txt").write_text("".join(" ".join(line[::-1]) + "\n" for line in LINES))
+    words = ["score", str(reversing / "run"), str(reversing / "in.txt"), str(reversing / "out.txt")]
+    texts, links = zip(*(line.split("\t") for line in translate(reversing, capfd, "--alignments", "hard")), strict=True)
+
+    def score(*more):
+        assert cli.main([*words, *more, "--batch-size", "4"]) == 0
+        return capfd.readouterr().out.split("\n")[:-1]
+
+    plain, hard = score(), [line.rpartition("\t") for line in score("--alignments", "hard")]
+    assert [columns for columns, _, _ in hard] == plain and hard[30][2] == ""
+    for (_, _, found), translated, text, wanted in zip(hard, links, texts, REVERSED, strict=True):
+        assert found == translated or text != wanted
+    assert np.mean([found == wanted for (_, _, found), wanted in zip(hard, ANTIDIAGONAL, strict=True)]) > 0.8
+    for row, (_, _, found) in zip(map(json.loads, score("--alignments", "soft")), hard, strict=True):
+        weights = np.array(row["weights"]).reshape(len(row["target"]), len(row["source"]))
+        assert " ".join(f"{np.argmax(w)}-{t}" for t, w in enumerate(weights)) == found
+    assert [json.loads(line)["alignment"] for line in score("--json", "--alignments", "hard")] == [found for _, _, found in hard]
+    pair = jaxnmt.load(reversing / "run").score("b a@@ x", "a@@ x b", alignments=True)
+    assert pair.alignment.source == ["b", "ax"] and pair.alignment.target == ["ax", "b"] and pair.alignment.pharaoh() == "1-0 0-1"

@@ -308,6 +308,7 @@ def test_a_reverse_run_adds_its_columns_and_the_dual_score(runs, files, capfd):
         (["a.xx", "a.yz"], "TARGET: there is no file a.yz: did you mean a.yy?"),
         (["a.xx", "a.yy", "more"], "unexpected argument more"),
         (["a.xx", "a.yy", "--minimum", "-1", "--json"], "--minimum writes the pairs that are kept"),
+        (["a.xx", "a.yy", "--minimum", "-1", "--alignments", "hard"], "leave out --json, --tokens and --alignments"),
         (["a.xx", "a.yy", "--minimum", "nan"], "--minimum is nan"),
         (["a.xx", "a.yy", "--minimum", "low"], "--minimum expects a number"),
         (["a.xx", "a.yy", "--reverse", "nowhere"], "nowhere does not exist"),

@@ -8,7 +8,7 @@ import tiny
 
 from jaxnmt.config import Decoding, Tokenizer, replace
 from jaxnmt.data.tokenizer import train_tokenizer
-from jaxnmt.decoding.rules import Rules, _occurs, from_json, rules_of_lines
+from jaxnmt.decoding.rules import Rules, _occurs, from_columns, from_json, rules_of_lines
 from jaxnmt.decoding.terminology import Terminology, read_terminology
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
@@ -145,3 +145,11 @@ def test_lines_of_json():
 def test_a_line_that_is_not_such_json_is_refused(line, message):
     with pytest.raises(UserError, match=message):
         from_json(line, 7)
+
+
+def test_lines_of_two_columns():
+    assert from_columns("a b\tc d", 1) == ("a b", Rules("c d")) and from_columns("a\t", 1) == ("a", Rules())
+    assert from_columns("\tc", 1) == ("", Rules("c")) and from_columns("", 1) == ("", Rules())
+    for line, count in (("a b", 1), ("a\tb\t", 3)):
+        with pytest.raises(UserError, match=f"line 7 has {count} columns, and --prefix-column needs 2: write source, tab, prefix"):
+            from_columns(line, 7)

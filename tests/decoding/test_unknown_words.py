@@ -89,7 +89,9 @@ def test_whatever_a_model_writes(translator):
     (alone,) = translator.translate([LINES[2]], replace(decoding, unk="replace"))
     assert [each.text for each in alone] == [each.text for each in found[2]]
     table = Terminology({word: "tree" for word in ("haus", "am", "see", "boot", "baum", "im", "seeboot")})
-    by_table = translator.translate(LINES, replace(decoding, unk="replace"), 1, rules_of_lines(len(LINES), "", (), (), None, table))
+    by_table = translator.translate(
+        LINES, replace(decoding, unk="replace"), 1, rules_of_lines(len(LINES), "", (), (), Rules(unk_table=table))
+    )
     assert all(("tree" in each.text) == any(UNK in ids for _, ids in each.parts) for best in by_table for each in best)
 
 
@@ -99,7 +101,7 @@ def test_a_lines_own_rules_keep_the_table():
 
 
 def test_what_does_not_go_together_is_refused(translator):
-    table = rules_of_lines(1, "", (), (), None, Terminology({"a": "b"}))
+    table = rules_of_lines(1, "", (), (), Rules(unk_table=Terminology({"a": "b"})))
     with pytest.raises(UserError, match=r"unk_table has no effect with decoding\.unk write"):
         translator.translate(["haus"], Decoding(), 1, table)
     with pytest.raises(UserError, match="for text without markup"):

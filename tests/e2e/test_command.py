@@ -55,6 +55,21 @@ def test_lines_are_translated_in_order_and_empty_ones_stay(run, capsys, monkeypa
     assert len(lines) == 4 and lines[1] == lines[3] == "" and lines[0] and lines[2]
 
 
+def test_a_column_has_the_prefix_of_each_line(run, tmp_path, capsys):
+    sources, prefixes = ["a b c", "", "d e", "f", "a b c"], ["j i", "", "", "h", "j"]
+    (tmp_path / "in").write_bytes(b"a\x01b c\tj i\r\n\nd e\t\nf\th\na b c\t j ")
+    assert cli.main(["translate", str(run), "--prefix-column", "--input", str(tmp_path / "in")]) == 0
+    found = capsys.readouterr().out.split("\n")[:-1]
+    assert found == [best.text for best in jaxnmt.load(run).translate(sources, prefix=prefixes)]
+    assert found[0].startswith("j i") and found[1] == "" and found[3].startswith("h") and found[4].startswith("j")
+    for words, says in (
+        (["--prefix-column", "--prefix", "a"], "leave out --prefix, which is for all lines"),
+        (["--prefix-column", "--json-lines"], "leave out --json-lines, whose lines may have a prefix"),
+        (["--prefix-column", "--input", str(run.parent / "text.xx")], "line 1 has 1 columns, and --prefix-column needs 2"),
+    ):
+        assert cli.main(["translate", str(run), *words]) == 2 and says in capsys.readouterr().err
+
+
 def test_a_hundred_thousand_empty_lines_are_as_many(run, tmp_path):
     (tmp_path / "in").write_text("\n" * 100_000)
     assert cli.main(["translate", str(run), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
@@ -91,6 +106,9 @@ def test_longer_lines_are_read_whole_if_the_model_can(run, caplog):
 
 def test_markup_needs_attention_and_placeholders_do_not(run, capsys):
     assert cli.main(["translate", str(run), "--format", "html"]) == 2
+    assert "need attention over the source" in capsys.readouterr().err
+    text = [str(run.parent / f"text.{suffix}") for suffix in ("xx", "yy")]
+    assert cli.main(["score", str(run), *text, "--alignments", "hard"]) == 2
     assert "need attention over the source" in capsys.readouterr().err
     assert cli.main(["translate", str(run), "--protect", "--alignments", "hard"]) == 2
     assert "--alignments hard is for text without markup" in capsys.readouterr().err

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxnmt.config import Positive
 from jaxnmt.errors import UserError
@@ -34,6 +34,9 @@ class Scoring:
     """Write a JSON object for each pair."""
     tokens: bool = False
     """Write a JSON object for each pair, with the log-probability of each target token."""
+    alignments: Literal["none", "hard", "soft"] = "none"
+    """hard: add the pair's word alignment, `0-0 2-1` (source-target, from 0), as the last column; soft: write a JSON object for each pair,
+    with source and target words, and weights."""
     minimum: float | None = None
     """Filter: write `source TAB target` of the pairs whose mean log-probability (with --reverse: dual score) is at least this."""
     reverse: str = ""
@@ -49,9 +52,13 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
 
     With --reverse, four columns follow: log-probability, mean and tokens of the reverse run, and the dual score between 0 and 1.
 
+    With --alignments hard, the pair's word alignment follows; with soft, each line is a JSON object with the words of both sides and the
+    weights: one row per target word, with its attention on each source word.
+
     Examples:
       jaxnmt score runs/quickstart a.en a.fr
       jaxnmt score runs/quickstart a.en a.fr --tokens
+      jaxnmt score runs/quickstart a.en a.fr --alignments hard
       jaxnmt score runs/quickstart pairs.tsv --minimum -1.5 --output kept.tsv
       paste a.en a.fr | jaxnmt score runs/en-fr - --reverse runs/fr-en --minimum 0.1
     """
@@ -60,13 +67,14 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
     with streams.line_writer(options.output) as write:
         from jaxnmt.decoding.scoring import Totals
 
-        scorer = Run(run, options.checkpoint).scorer
+        opened = Run(run, options.checkpoint)
+        scorer, aligner = opened.scorer, opened.aligner if options.alignments != "none" else None
         reverse = Run(options.reverse).scorer if options.reverse else None
         done = kept = 0
         totals, reverse_totals = Totals(), Totals()
         while window := list(itertools.islice(pairs, options.batch_size * WINDOW)):
             sources, targets = zip(*window, strict=True)
-            scored = scorer.score(sources, targets, options.batch_size, done + 1, reverse)
+            scored = scorer.score(sources, targets, options.batch_size, done + 1, reverse, aligner)
             for number, (texts, pair) in enumerate(zip(window, scored, strict=True), done + 1):
                 totals.add(pair)
                 if pair.reverse:
@@ -93,8 +101,10 @@ def _check(run: str, options: Scoring) -> None:
     """
     folders = [directory.folder(name) for name in (run, options.reverse) if name]
     data = [directory.read(folder).data for folder in folders]
-    if options.minimum is not None and (options.json or options.tokens):
-        raise UserError("--minimum writes the pairs that are kept, without scores: leave out --json and --tokens, or --minimum")
+    if options.minimum is not None and (options.json or options.tokens or options.alignments != "none"):
+        raise UserError(
+            "--minimum writes the pairs that are kept, without scores: leave out --json, --tokens and --alignments, or --minimum"
+        )
     if options.reverse:
         from jaxnmt.data.identity import languages
 
@@ -107,11 +117,18 @@ def _check(run: str, options: Scoring) -> None:
 
 
 def _line(number: int, pair: ScoredPair, options: Scoring) -> str:
-    if options.json or options.tokens:
+    if options.json or options.tokens or options.alignments == "soft":
         dual = {"reverse": _values(pair.reverse, options.tokens), "score": _number(pair.score)} if pair.reverse else {}
-        return json.dumps({"pair": number} | _values(pair, options.tokens) | dual, ensure_ascii=False)
+        return json.dumps({"pair": number} | _values(pair, options.tokens) | dual | _links(pair, options), ensure_ascii=False)
     columns = [f"{each.log_prob:.4f}\t{each.mean:.4f}\t{len(each.tokens)}" for each in (pair, pair.reverse) if each]
-    return "\t".join([*columns, f"{pair.score:.6f}"] if pair.reverse else columns)
+    columns += [f"{pair.score:.6f}"] if pair.reverse else []
+    return "\t".join([*columns, *_links(pair, options).values()])
+
+
+def _links(pair: ScoredPair, options: Scoring) -> dict[str, Any]:
+    if not pair.alignment:
+        return {}
+    return {"alignment": pair.alignment.pharaoh()} if options.alignments == "hard" else pair.alignment.values()
 
 
 def _values(pair: ScoredPair, tokens: bool) -> dict[str, Any]:

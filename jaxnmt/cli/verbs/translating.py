@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs import workers
 from jaxnmt.cli.verbs.common import Flat, writable
@@ -16,11 +16,14 @@ from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import Tokenize
-from jaxnmt.io import streams
+from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run
 from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    from jaxnmt.decoding.rules import Rules
 
 WINDOW = 16
 """Batches of lines that are read at a time: the more, the more similar are the lengths within a batch."""
@@ -46,12 +49,18 @@ class Translate(Input, Members):
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     alignments: Literal["none", "hard", "soft"] = "none"
     """hard: after each translation a tab and its word alignment, `0-0 2-1` (source-target, from 0); soft: a JSON object a line instead."""
+    stream: bool = False
+    """Write each word as soon as it is chosen: with --beam-size 1, or a temperature."""
     warm: bool = False
     """Translate nothing: compile the programs for sentences of every length, which the cache on disk keeps for later calls."""
     json_lines: bool = False
     """A line of input is a JSON object with text, and optionally prefix, constraints and forbidden for this sentence."""
     prefix: str = ""
     """Text that every translation begins with."""
+    prefix_column: bool = False
+    """A line of input is `source TAB prefix`: text that this sentence's translation begins with, or nothing."""
+    alternatives: NonNegative[int] = 0
+    """Write the translations that begin with the prefix and, after it, with each of this many tokens, the likeliest ones there."""
     constraints: tuple[str, ...] = ()
     """Phrases that must occur in every translation; of "a|b", one must."""
     forbidden: tuple[str, ...] = ()
@@ -93,7 +102,8 @@ class Evaluate(Members):
 def translate(run: str, options: Translate) -> None:
     """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
 
-    With --n-best above 1, each translation is a line `sentence number TAB score TAB text`, best first, or samples as they are numbered.
+    With --n-best above 1, or --alternatives, each translation is a line `sentence number TAB score TAB text`, best first, or samples as
+    they are numbered.
 
     With --alignments hard, `TAB word alignment` follows; with soft, each translation is a JSON object with sentence, score, translation,
     source and target words, and weights: one row per target word, with its attention on each source word.
@@ -108,9 +118,43 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --json-lines
+      jaxnmt translate runs/quickstart --prefix "Il est" --alternatives 5 < a.en
+      paste a.en prefixes.fr | jaxnmt translate runs/quickstart --prefix-column
+      echo "one hundred and two" | jaxnmt translate runs/quickstart --stream --beam-size 1
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
     """
+    _check_together(options)
+    checked(run, options)
+    distributed.initialize()
+    if options.warm:
+        shapes = _opened(run, options).translator.warm(options.decoding)
+        say(f"compiled for {shapes} batch shapes")
+        return
+    if options.stream:
+        _stream(run, options)
+        return
+    processes = workers.number(options.workers)
+    size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
+    with distributed.leader_first("read the input"):
+        lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
+    windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
+    with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
+        for lines, done in translated:
+            for line in lines:
+                write(line)
+            say(f"{done:,} sentences translated")
+
+
+def _check_together(options: Translate) -> None:
+    """Check that the options of lines go together.
+
+    Raises:
+        UserError: they do not.
+    """
+    from jaxnmt.decoding.rules import check_alternatives
+    from jaxnmt.decoding.streaming import check_stream
+
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.alignments != "none" and options.decoding.unk == "replace":
@@ -122,24 +166,54 @@ def translate(run: str, options: Translate) -> None:
             raise UserError(
                 "--constraints and --terminology fill the beam by one rule, --sibling-penalty by another: leave one of them out"
             )
+    if options.prefix_column and (options.prefix or options.json_lines):
+        other = "--json-lines, whose lines may have a prefix" if options.json_lines else "--prefix, which is for all lines"
+        raise UserError(f"--prefix-column gives each line a prefix of its own: leave out {other}")
+    check_alternatives(options.alternatives, options.decoding)
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
-    checked(run, options)
-    distributed.initialize()
-    if options.warm:
-        shapes = _opened(run, options).translator.warm(options.decoding)
-        say(f"compiled for {shapes} batch shapes")
-        return
-    processes = workers.number(options.workers)
-    size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
-    with distributed.leader_first("read the input"):
-        lines_at_hand = streams.line_batches(options.input, size, processes > 1) if distributed.is_leader() else iter(())
-    windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
-    with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
-        for lines, done in translated:
-            for line in lines:
-                write(line)
-            say(f"{done:,} sentences translated")
+    if options.stream:
+        check_stream(options.decoding)
+        whole = {"--format html": options.format == "html", "--alignments": options.alignments != "none"}
+        whole |= {f"--{name}": getattr(options, name) for name in ("protect", "alternatives", "forbidden", "output")}
+        for flag in (flag for flag, is_given in whole.items() if is_given):
+            raise UserError(f"--stream writes each word to stdout as soon as it is chosen, and {flag} needs whole translations: drop one")
+
+
+def _stream(run: str, options: Translate) -> None:
+    """Write the translation of each line of input while it is made.
+
+    Raises:
+        UserError: there are several processes.
+    """
+    if options.workers != 1 or distributed.is_distributed():
+        raise UserError("--stream is for one process: leave out --workers, and start one process")
+    read = _reader(options)
+    translator: Any = _opened(run, options).translator_of(options)
+    for number, (line,) in enumerate(_line_batches(options, 1), 1):
+        sentence, own = read(line, number)
+        for piece in itertools.chain(translator.stream(sentence, options.decoding, number, own), "\n"):
+            streams.write_stdout(piece)
+
+
+def _line_batches(options: Translate, size: int, pauses: bool = False) -> Iterator[list[str]]:
+    return streams.line_batches(options.input, size, pauses, text.decode_columns if options.prefix_column else text.decode)
+
+
+def _reader(options: Translate) -> Callable[[str, int], tuple[str, Rules]]:
+    """Return a function of a line of input and its number, which returns a text and the rules of its translation."""
+    from jaxnmt.decoding.rules import Rules, from_columns, from_json
+
+    files = {"terminology": options.terminology, "unk_table": options.unk_table}
+    tables = {name: read_terminology(file, f"--{name.replace('_', '-')}") for name, file in files.items() if file}
+    for_all = Rules(options.prefix, options.constraints, options.forbidden, alternatives=options.alternatives, **tables)
+    parse = from_json if options.json_lines else from_columns if options.prefix_column else lambda line, number: (line, Rules())
+
+    def read(line: str, number: int) -> tuple[str, Rules]:
+        sentence, own = parse(line, number)
+        return sentence, for_all.with_own(own)
+
+    return read
 
 
 def _translated(run: str, options: Translate, windows: Iterator[Any], processes: int) -> Generator[tuple[list[str], int]]:
@@ -161,22 +235,16 @@ def line_translator(
     Args:
         checkpoints: of the run and of those of --ensemble; empty: as the options say.
     """
-    from jaxnmt.decoding import rules
-
-    files = {"--terminology": options.terminology, "--unk-table": options.unk_table}
-    tables = [read_terminology(file, flag) if file else None for flag, file in files.items()]
-    for_all = rules.Rules(options.prefix, options.constraints, options.forbidden, *tables)
+    read = _reader(options)
     opened = _opened(run, options, checkpoints)
     translator = opened.translator_of(options)
     aligner = opened.aligner if options.alignments != "none" else None
 
     def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
-        of_lines = [for_all] * len(lines)
-        if options.json_lines and lines:
-            lines, own = zip(*itertools.starmap(rules.from_json, zip(lines, itertools.count(first))), strict=True)
-            of_lines = [for_all.with_own(each) for each in own]
-        found = translator.translate(lines, options.decoding, first, of_lines)
-        alignments: Any = aligner.align(lines, found, options.decoding.batch_size) if aligner else found
+        given = list(itertools.starmap(read, zip(lines, itertools.count(first))))
+        texts = [sentence for sentence, _ in given]
+        found = translator.translate(texts, options.decoding, first, [own for _, own in given])
+        alignments: Any = aligner.align(texts, found, options.decoding.batch_size) if aligner else found
         made = [
             _translation_line(number, candidate, alignment, options)
             for number, (candidates, aligned) in enumerate(zip(found, alignments, strict=True), first)
@@ -261,5 +329,6 @@ def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], ob
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
     if options.alignments == "soft":
         return alignment.soft(number, translation)
-    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if options.decoding.n_best > 1 else translation.text
+    several = options.decoding.n_best > 1 or options.alternatives
+    line = f"{number}\t{translation.score:.4f}\t{translation.text}" if several else translation.text
     return f"{line}\t{alignment.pharaoh()}" if options.alignments == "hard" else line

@@ -15,7 +15,7 @@ from jaxnmt.data import identity
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
-from jaxnmt.decoding.search import beam_steps
+from jaxnmt.decoding.search import StepwiseSearch
 from jaxnmt.decoding.translator import Translator, bucket, output_limit
 from jaxnmt.errors import UserError
 from jaxnmt.lab.pages import fill
@@ -134,7 +134,7 @@ def _search(translator: Translator, source: list[int], decoding: cfg.Decoding):
     options = translator.options(decoding, length)
     batch = {"encoder_input_tokens": passes.padded(source, length)}
     limits = np.array([output_limit(len(source) - 1, decoding)], np.int32)
-    return beam_steps(translator.model, options, translator.params, batch, limits)
+    return StepwiseSearch(translator.model)(options, translator.params, batch, limits)
 
 
 def _side(tokenizer: Tokenizer, ids: list[int], pieces: list[str], words: tuple[list[str], list[int]]) -> dict[str, Any]:
