@@ -13,7 +13,8 @@ import numpy as np
 import scipy.linalg
 
 from jaxnmt.data.special_tokens import BOS, EOS
-from jaxnmt.decoding.translator import Translation, Translator, groups, pad, padded_rows
+from jaxnmt.decoding.batches import groups, pad, padded_rows
+from jaxnmt.decoding.translator import Translation, Translator
 from jaxnmt.models.seq2seq import Batch, Seq2Seq, source_attention
 
 

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.decoding.batches import pad
 from jaxnmt.decoding.reductions import without_special
-from jaxnmt.decoding.translator import SENTENCE_END, Translator, pad
+from jaxnmt.decoding.translator import SENTENCE_END, Translator
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 

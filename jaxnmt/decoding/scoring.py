@@ -15,7 +15,8 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.alignments import Aligner, Alignment
-from jaxnmt.decoding.translator import Translator, bucket, groups, output_limit, pad, padded_rows
+from jaxnmt.decoding.batches import bucket, groups, output_limit, pad, padded_rows
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.layers import at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
@@ -147,7 +148,7 @@ class Scorer:
 class TokenScorer:
     """Scores token ids with one model. Pairs are spread over the devices that the parameters lie on.
 
-    A program is compiled for each (rows, source length, target length); lengths are padded to those of `translator.LENGTHS`.
+    A program is compiled for each (rows, source length, target length); lengths are padded to those of `batches.LENGTHS`.
     """
 
     def __init__(self, model: Seq2Seq, params: Any) -> None:

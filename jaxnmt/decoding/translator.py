@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import itertools
@@ -14,10 +13,11 @@ import numpy as np
 from jax.tree_util import Partial
 
 from jaxnmt import config as cfg
-from jaxnmt.data.special_tokens import EOS, PAD
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import penalties, sampling, unknown_words
 from jaxnmt.decoding import rules as target_rules
+from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit, pad, padded_rows, target_length
 from jaxnmt.decoding.programs import IN_FLIGHT, MeshSearch, StagedSearch
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, StepwiseSearch
@@ -31,8 +31,6 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
 
-LENGTHS = (16, 32, 64, 128, 256, 512)
-"""Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
 
@@ -302,62 +300,6 @@ def search_options(
     places = decoding.n_best if how else decoding.beam_size
     coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
     return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
-
-
-def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
-    """Yield the items; `count` more than are yielded have been made."""
-    made = collections.deque(itertools.islice(items, count))
-    for item in items:
-        made.append(item)
-        yield made.popleft()
-    yield from made
-
-
-def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
-    """Yield the indices of the lengths, similar ones together, at most `size` at a time."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
-
-
-def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray:
-    """Return the ids of sentences as int32 (rows, `bucket` of the longest). Further rows have only the token `first`."""
-    tokens: np.ndarray = np.full((rows, bucket(max(map(len, sentences)))), PAD, np.int32)
-    tokens[len(sentences) :, 0] = first
-    for row, ids in enumerate(sentences):
-        tokens[row, : len(ids)] = ids
-    return tokens
-
-
-def padded_rows(count: int, most: int, devices: int = 1) -> int:
-    """Return the number of rows that a batch of `count` sentences is padded to: few sizes, so that few programs are compiled.
-
-    Each device gets a power of four, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
-    """
-    needed, share = -(-count // devices), -(-most // devices)
-    return devices * min(4 ** -(-(needed - 1).bit_length() // 2), share)
-
-
-def bucket(length: int) -> int:
-    """Return the compiled source length that a length is padded to."""
-    return next((size for size in LENGTHS if size >= length), -(-length // 512) * 512)
-
-
-def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
-    """Return the length of the longest translation of a sentence, EOS included; a function of the sentence alone."""
-    return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
-
-
-def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) -> int:
-    """Return the target length that the search of a source length is compiled for. Limits may be raised by up to `extra` tokens.
-
-    The length is what the default length limits need, doubled until it holds the limits of `decoding`. So other limits seldom compile anew,
-    and the default limits, which cost memory and time at each step, get no more than they need.
-    """
-    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + extra
-    while tokens < needed:
-        tokens *= 2
-    return tokens
 
 
 def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:

@@ -18,7 +18,7 @@ from jaxnmt.cli.verbs import scoring as verb
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.data.tokenizer import train_tokenizer
-from jaxnmt.decoding import translator as translators
+from jaxnmt.decoding import batches
 from jaxnmt.decoding.scoring import Scorer, TokenScorer, Totals, token_log_probs
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
@@ -83,7 +83,7 @@ def test_a_score_does_not_depend_on_batch_order_or_padding(name, monkeypatch):
     same(score(pairs, 4), expected)
     same(score(pairs[::-1], 8), expected[::-1])
     same([score([pair], 64)[0] for pair in pairs[:3]], expected[:3])
-    monkeypatch.setattr(translators, "LENGTHS", (40,))
+    monkeypatch.setattr(batches, "LENGTHS", (40,))
     same(score(pairs, 64), expected)
 
 
@@ -132,7 +132,7 @@ def test_the_output_layer_a_few_positions_at_a_time_is_the_models_own():
     pairs = some_ids(5)
     arrays = [[[*s, EOS] for s, _ in pairs], [[BOS, *t] for _, t in pairs], [[*t, EOS] for _, t in pairs]]
     names = ("encoder_input_tokens", "decoder_input_tokens", "decoder_target_tokens")
-    batch = {name: translators.pad(rows, 8, EOS) for name, rows in zip(names, arrays, strict=True)}
+    batch = {name: batches.pad(rows, 8, EOS) for name, rows in zip(names, arrays, strict=True)}
     np.testing.assert_allclose(*(token_log_probs(each, params, batch)[:5, :1] for each in (model, plain)), atol=1e-5)
     counts = batch["decoder_target_tokens"] != PAD
     np.testing.assert_allclose(*(np.asarray(token_log_probs(each, params, batch))[counts] for each in (model, plain)), atol=1e-5)

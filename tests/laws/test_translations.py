@@ -10,6 +10,7 @@ import tiny
 from jaxnmt.config import Decoding, Tokenizer, replace
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding import batches
 from jaxnmt.decoding import translator as translators
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
@@ -57,7 +58,7 @@ def test_translations_do_not_depend_on_order_batch_size_or_padding(translate, mo
     same(shuffled, [expected[i] for i in order])
     same(translate(lines, batch_size=9), expected)
     same([translate([line])[0] for line in lines[:3]], expected[:3])
-    monkeypatch.setattr(translators, "LENGTHS", (24,))
+    monkeypatch.setattr(batches, "LENGTHS", (24,))
     same(translate(lines), expected)
     assert len({line[0].text for line in expected}) > 5
 
@@ -161,7 +162,7 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translat
     ],
 )
 def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
-    assert translators.padded_rows(count, most, devices) == rows
+    assert batches.padded_rows(count, most, devices) == rows
 
 
 def programs(translator):
@@ -199,7 +200,7 @@ def test_warming_compiles_all_that_later_calls_need(translate):
 
 def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():
     def rooms(length, *limits):
-        return [translators.target_length(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]
+        return [batches.target_length(length, Decoding(max_length_ratio=ratio, max_length_extra=extra)) for ratio, extra in limits]
 
     assert rooms(16, (1.5, 20), (1.0, 3), (0.1, 0), (1.6, 20), (3.0, 40), (3.0, 41)) == [44, 44, 44, 88, 88, 176]
 

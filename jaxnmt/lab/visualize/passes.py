@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
+from jaxnmt.decoding.batches import bucket
 from jaxnmt.decoding.search import NEVER, Beams
-from jaxnmt.decoding.translator import bucket
 from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name

@@ -15,8 +15,9 @@ from jaxnmt.data import identity
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.alignments import of_words
+from jaxnmt.decoding.batches import bucket, output_limit
 from jaxnmt.decoding.search import StepwiseSearch
-from jaxnmt.decoding.translator import Translator, bucket, output_limit
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 from jaxnmt.lab.pages import fill
 from jaxnmt.lab.visualize import passes

@@ -1,0 +1,72 @@
+"""Which sentences are translated together, and the few sizes that their batches are padded to."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnmt import config as cfg
+from jaxnmt.data.special_tokens import PAD
+
+LENGTHS = (16, 32, 64, 128, 256, 512)
+"""Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
+
+
+def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
+    """Yield the items; `count` more than are yielded have been made."""
+    made = collections.deque(itertools.islice(items, count))
+    for item in items:
+        made.append(item)
+        yield made.popleft()
+    yield from made
+
+
+def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
+    """Yield the indices of the lengths, similar ones together, at most `size` at a time."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray:
+    """Return the ids of sentences as int32 (rows, `bucket` of the longest). Further rows have only the token `first`."""
+    tokens: np.ndarray = np.full((rows, bucket(max(map(len, sentences)))), PAD, np.int32)
+    tokens[len(sentences) :, 0] = first
+    for row, ids in enumerate(sentences):
+        tokens[row, : len(ids)] = ids
+    return tokens
+
+
+def padded_rows(count: int, most: int, devices: int = 1) -> int:
+    """Return the number of rows that a batch of `count` sentences is padded to: few sizes, so that few programs are compiled.
+
+    Each device gets a power of four, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
+    """
+    needed, share = -(-count // devices), -(-most // devices)
+    return devices * min(4 ** -(-(needed - 1).bit_length() // 2), share)
+
+
+def bucket(length: int) -> int:
+    """Return the compiled source length that a length is padded to."""
+    return next((size for size in LENGTHS if size >= length), -(-length // 512) * 512)
+
+
+def output_limit(source_tokens: int, decoding: cfg.Decoding) -> int:
+    """Return the length of the longest translation of a sentence, EOS included; a function of the sentence alone."""
+    return max(1, int(decoding.max_length_ratio * source_tokens) + decoding.max_length_extra)
+
+
+def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) -> int:
+    """Return the target length that the search of a source length is compiled for. Limits may be raised by up to `extra` tokens.
+
+    The length is what the default length limits need, doubled until it holds the limits of `decoding`. So other limits seldom compile anew,
+    and the default limits, which cost memory and time at each step, get no more than they need.
+    """
+    tokens, needed = output_limit(source_length, cfg.Decoding()), output_limit(source_length, decoding) + extra
+    while tokens < needed:
+        tokens *= 2
+    return tokens
