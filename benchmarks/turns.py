@@ -21,6 +21,7 @@ class Runner:
     def __init__(self, name: str, command: list[str], log: Path):
         self.name, self.log = name, log
         environment = os.environ | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(os.cpu_count())}
+        environment |= {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # huge pages, with which `jaxnmt` restarts itself
         with log.open("w") as errors:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment

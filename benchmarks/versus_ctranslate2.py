@@ -116,8 +116,9 @@ def _serve(translate, count: int, output: Path) -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         found = translate(json.loads(line))
-        print("BURST " + json.dumps({"units": count, "seconds": time.perf_counter() - began}), flush=True)
+        seconds = time.perf_counter() - began
         output.write_text(json.dumps(found))
+        print("BURST " + json.dumps({"units": count, "seconds": seconds}), flush=True)
 
 
 def main() -> None:
