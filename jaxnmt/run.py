@@ -224,12 +224,12 @@ class Run:
             UserError: a field does not exist, its value is invalid, a rule of a translation cannot be met; or `format` is "html" and
                 the model has no attention.
         """
-        from jaxnmt.decoding.rules import Rules, check_alternatives, rules_of_lines
+        from jaxnmt.decoding.rules import Rules, check_together, rules_of_lines
         from jaxnmt.decoding.terminology import read_terminology
 
         settings, given, lines = self.decoding(decoding), Input(format, protect, max_input), [text] if isinstance(text, str) else text
         checks.check_input(given)
-        check_alternatives(alternatives, settings)
+        check_together(settings, bool(constraints or terminology), alternatives)
         files = {"terminology": terminology, "unk_table": unk_table}
         tables: dict[str, Any] = {name: read_terminology(str(file), name) for name, file in files.items() if file}
         rules = rules_of_lines(len(lines), prefix, constraints, forbidden, Rules(**tables, alternatives=alternatives))

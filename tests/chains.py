@@ -69,10 +69,20 @@ def by_the_book(params, beam, limit, score_of, rank=2, enough=math.inf, shortest
     return sorted(done, key=lambda x: -x[0])
 
 
+def words(tokens) -> list[int]:
+    """Return tokens without padding."""
+    return [int(token) for token in tokens if token != PAD]
+
+
+def padded(phrases, count: int = 4):
+    """Return phrases as int32 (phrases, `count`), padded with PAD."""
+    return np.array([[*phrase, *[PAD] * (count - len(phrase))] for phrase in phrases], np.int32)
+
+
 def assert_are(found, row: int, expected: list[tuple[float, list[int]]]) -> None:
     """A sentence's hypotheses are these translations, with their scores, best first. (Equal ones may stand in any order.)"""
     scores = [float(score) for score in found.scores_BW[row] if score > NEVER]
-    tokens = [tuple(int(token) for token in tokens if token != PAD) for tokens in found.tokens_BWT[row][: len(scores)]]
+    tokens = [tuple(words(tokens)) for tokens in found.tokens_BWT[row][: len(scores)]]
     of = {tuple(tokens): score for score, tokens in expected}
     assert set(tokens) == set(of) and len(tokens) == len(of)
     np.testing.assert_allclose(scores, [of[each] for each in tokens], rtol=1e-5)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt.data.special_tokens import EOS
 from jaxnmt.lab.laws.subject import SOURCE_VOCAB, TARGET_VOCAB, batch_of, model_of, random_pairs  # noqa: F401
 from jaxnmt.models.seq2seq import Seq2Seq
 
@@ -73,6 +74,13 @@ def assert_same(left, right):
     jax.tree_util.tree_map_with_path(
         lambda path, a, b: np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path)), left, right
     )
+
+
+def some_sentences(count: int, length: int):
+    """Return source tokens (count, length + 1), EOS at the end, and limits of 1 to 13 tokens."""
+    random = np.random.default_rng(0)
+    source = np.concatenate([random.integers(3, 9, (count, length), np.int32), np.full((count, 1), EOS, np.int32)], 1)
+    return source, random.permutation(np.arange(count) % 13 + 1).astype(np.int32)
 
 
 def write_text(folder: Path, name: str, count: int, seed: int) -> str:

@@ -46,12 +46,21 @@ class Rules:
         return dataclasses.replace(self, prefix=own.prefix or self.prefix, constraints=constraints, forbidden=forbidden)
 
 
-def check_alternatives(alternatives: int, decoding: Decoding) -> None:
-    """Check that a number of alternatives goes with the decoding settings.
+def check_together(decoding: Decoding, constrained: bool, alternatives: int) -> None:
+    """Check that rules go with the decoding settings.
+
+    Args:
+        decoding: the settings.
+        constrained: whether there are constraints or a terminology.
+        alternatives: as in `Rules`.
 
     Raises:
-        UserError: it does not.
+        UserError: they do not.
     """
+    if constrained and decoding.temperature:
+        raise UserError("constraints and terminology need a search, and decoding.temperature draws samples: set it to 0")
+    if constrained and decoding.sibling_penalty:
+        raise UserError("constraints and terminology fill the beam by one rule, and decoding.sibling_penalty by another: set it to 0")
     if alternatives and decoding.temperature:
         raise UserError("alternatives need a search, and decoding.temperature draws samples: set it to 0")
     if alternatives and decoding.n_best > 1:

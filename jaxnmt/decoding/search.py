@@ -269,35 +269,42 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     scores_RV, total_R1 = _allowed(options, logits_RV, beams)
     at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
 
-    def price(scores: jax.Array, tokens: jax.Array) -> jax.Array:
-        scores = jnp.where(at_limit_R1 & (tokens != EOS), -jnp.inf, scores)
+    def price(scores: jax.Array) -> jax.Array:
         return (jnp.maximum(scores - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
 
-    if beams.rules is not None and beams.rules.rank is not None:
-        may_follow_RV = ~at_limit_R1 | (jnp.arange(scores_RV.shape[-1]) == EOS)
-        scores_RV = constraints.only_ranked(beams.rules, beams.t, jnp.where(may_follow_RV, scores_RV, -jnp.inf))
-    scores, tokens = top_k(scores_RV, min(C, scores_RV.shape[-1]))
-    only_end = jnp.where(jnp.arange(tokens.shape[1]) == 0, EOS, PAD)
-    scores = jnp.where(at_limit_R1, scores_RV[:, EOS, None], scores)
-    tokens = jnp.where(at_limit_R1, only_end, tokens)
-    values = price(scores, tokens)
-    short = ((0, 0), (0, max(0, C - values.shape[1])))
-    values = jnp.pad(values, short, constant_values=2 * NEVER)
+    scores_RC, tokens_RC = _best_tokens(beams, scores_RV, at_limit_R1, C)
+    values, tokens = price(scores_RC), tokens_RC.reshape(B, -1)
     if options.sibling_penalty is None:
         values_BC, best = jax.lax.top_k(values, C)
     else:
-        padded = jnp.pad(tokens.reshape(B, -1), short)
-        values_BC, best = siblings.best(options.sibling_penalty, values, padded, tokens.shape[-1], options.beam_size)
-    found = values_BC, jnp.minimum(best // tokens.shape[-1], W - 1), _take(jnp.pad(tokens.reshape(B, -1), short), best)
+        values_BC, best = siblings.best(options.sibling_penalty, values, tokens, C, options.beam_size)
+    found = values_BC, best // C, _take(tokens, best)
     if beams.rules is None or beams.rules.required is None:
         return found
     required = beams.rules.required
-    required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens[:, :1]], 1)
+    required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens_RC[:, :1]], 1)
     parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), required_RN.shape[1]), (B, W * required_RN.shape[1]))
-    more = price(jnp.take_along_axis(scores_RV, required_RN, 1), required_RN), parents_BC, required_RN.reshape(B, -1)
+    scores_RN = jnp.where(at_limit_R1 & (required_RN != EOS), -jnp.inf, jnp.take_along_axis(scores_RV, required_RN, 1))
+    more = price(scores_RN), parents_BC, required_RN.reshape(B, -1)
     values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, more, strict=True))
     alive_BC = values_BC > NEVER / 2
     return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
+
+
+def _best_tokens(beams: Beams, scores_RV: jax.Array, at_limit_R1: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Return the `count` best tokens of each hypothesis and their scores, (R, `count`) each: at its limit EOS alone.
+
+    PAD, with a score of minus infinity, fills the places that a small vocabulary leaves.
+    """
+    is_end_V = jnp.arange(scores_RV.shape[1]) == EOS
+    if beams.rules is not None and beams.rules.rank is not None:
+        scores_RV = constraints.only_ranked(beams.rules, beams.t, jnp.where(at_limit_R1 & ~is_end_V, -jnp.inf, scores_RV))
+    scores, tokens = top_k(scores_RV, min(count, scores_RV.shape[1]))
+    missing = ((0, 0), (0, count - tokens.shape[1]))
+    scores, tokens = jnp.pad(scores, missing, constant_values=-jnp.inf), jnp.pad(tokens, missing, constant_values=PAD)
+    is_first_C = jnp.arange(count) == 0
+    only_end = jnp.where(is_first_C, scores_RV[:, EOS, None], -jnp.inf), jnp.where(is_first_C, EOS, PAD)
+    return jnp.where(at_limit_R1, only_end[0], scores), jnp.where(at_limit_R1, only_end[1], tokens)
 
 
 def _allowed(options: SearchOptions, logits_RV, beams: Beams) -> tuple[jax.Array, Any]:

@@ -303,11 +303,8 @@ def search_options(
 
 
 def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:
-    if any(each.constraints or each.terminology for each in rules):
-        if decoding.temperature:
-            raise UserError("constraints and terminology need a search, and a temperature draws samples: set decoding.temperature 0")
-        if decoding.sibling_penalty:
-            raise UserError("constraints and terminology fill the beam by one rule, decoding.sibling_penalty by another: set it to 0")
+    constrained = any(each.constraints or each.terminology for each in rules)
+    target_rules.check_together(decoding, constrained, max((each.alternatives for each in rules), default=0))
 
 
 def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:

@@ -314,8 +314,8 @@ def test_n_best_gives_number_score_and_text(run, tmp_path, monkeypatch, capfdbin
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--temperature", "1", "--constraints", "a"], "--constraints and --terminology need a search"),
-        (["--sibling-penalty", "1", "--terminology", "a.tsv"], "--constraints and --terminology fill the beam by one rule"),
+        (["--temperature", "1", "--constraints", "a"], "constraints and terminology need a search"),
+        (["--sibling-penalty", "1", "--terminology", "a.tsv"], "constraints and terminology fill the beam by one rule"),
         (["--max-input", "9", "--ensemble", "RUN"], "--max-input is for one run"),
         (["--format", "html", "--alignments", "hard"], "--alignments hard is for text without markup"),
     ],

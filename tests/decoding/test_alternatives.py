@@ -7,40 +7,30 @@ import chains
 import jax
 import numpy as np
 import pytest
+import subwords
 import tiny
 
-from jaxnmt.config import Decoding, Tokenizer, replace
+from jaxnmt.config import Decoding, replace
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.programs import StagedSearch
-from jaxnmt.decoding.rules import Rules, check_alternatives
+from jaxnmt.decoding.rules import Rules, check_together
 from jaxnmt.decoding.search import NEVER, SearchOptions, search
-from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
-from jaxnmt.models.seq2seq import build_model
 
 PREFIXES = [[], [4], [5, 3, 5], [3, 3]]
 TOKENS = [EOS, UNK, 4, 5]
 find = jax.jit(functools.partial(search, chains.Chain()))
 
 
-def padded(prefixes, count=4):
-    return np.array([[*prefix, *[PAD] * (count - len(prefix))] for prefix in prefixes], np.int32)
-
-
 def batch_of(prefixes, ranks):
-    rules = {"prefix": padded(prefixes), "rank": np.array(ranks, np.int32)}
+    rules = {"prefix": chains.padded(prefixes), "rank": np.array(ranks, np.int32)}
     return {"encoder_input_tokens": np.ones((len(prefixes), 2), np.int32)} | rules
 
 
 def ranked(params, prefix):
     """The tokens that may follow, likeliest first."""
     return sorted(TOKENS, key=lambda token: -float(params[[BOS, *prefix][-1], token]))
-
-
-def words(tokens):
-    return [int(token) for token in tokens if token != PAD]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
@@ -69,7 +59,7 @@ def test_a_narrow_beam_is_the_search_whose_prefix_is_longer_by_the_token(beam, p
 
 def test_at_the_limit_only_the_end_is_left():
     found = find(SearchOptions(2, 6), chains.table(1), batch_of([[4], [4]], [0, 1]), np.array([2, 2]))
-    assert words(found.tokens_BWT[0, 0]) == [4, EOS] and (found.scores_BW[1] == NEVER).all()
+    assert chains.words(found.tokens_BWT[0, 0]) == [4, EOS] and (found.scores_BW[1] == NEVER).all()
 
 
 @pytest.mark.parametrize("beam", [1, 3])
@@ -83,7 +73,7 @@ def test_a_sentence_does_not_know_its_batch_and_the_tokens_are_the_likeliest(run
     ranks = np.tile(np.arange(-1, 3, dtype=np.int32), 4)
     limits = np.array([6 + len(prefix) for prefix in prefixes], np.int32)
     options = SearchOptions(beam, 13)
-    batch = {"encoder_input_tokens": sources, "prefix": padded(prefixes), "rank": ranks}
+    batch = {"encoder_input_tokens": sources, "prefix": chains.padded(prefixes), "rank": ranks}
     together, alone = StagedSearch(model)(options, params, batch, limits), jax.jit(functools.partial(search, model))
     for row, (prefix, rank) in enumerate(zip(prefixes, ranks, strict=True)):
         given = {"encoder_input_tokens": sources[row : row + 1], "decoder_input_tokens": np.array([[BOS, *prefix]])}
@@ -100,17 +90,12 @@ def test_a_sentence_does_not_know_its_batch_and_the_tokens_are_the_likeliest(run
 
 # ---- text
 
-WORDS = ["haus", "hausboot", "boot", "baum", "baumhaus", "see", "seeboot", "am", "im"]
 LINES = ["haus am see", "boot", "", "baum im see am haus"]
 
 
 @pytest.fixture(scope="module")
 def translator():
-    random = np.random.default_rng(0)
-    sentences = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(200)]
-    tokenizer = train_tokenizer(Tokenizer(kind="bpe", vocab_size=30, byte_fallback=False), [(line, line) for line in sentences])
-    model = build_model(tiny.BASE, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    return Translator(model, tiny.params_of(model, 5), tokenizer, 12, warn=lambda line: None)
+    return subwords.translator()
 
 
 BASIC = Decoding(beam_size=4, batch_size=4, max_length_extra=5)
@@ -152,5 +137,5 @@ def test_what_does_not_go_together_is_refused(translator):
         ({"mbr": "chrf"}, "decoding.mbr chrf chooses among all hypotheses"),
     ):
         with pytest.raises(UserError, match=says):
-            check_alternatives(3, replace(BASIC, **changes))
-        check_alternatives(0, replace(BASIC, **changes))
+            check_together(replace(BASIC, **changes), False, 3)
+        check_together(replace(BASIC, **changes), False, 0)

@@ -39,10 +39,6 @@ def batch_of(required, forbidden=None, alternatives=2, length=4):
     return batch if forbidden is None else batch | {"forbidden": nested(forbidden, (rows, 4, length))}
 
 
-def words(tokens):
-    return [int(token) for token in tokens if token != PAD]
-
-
 def has(tokens, phrase):
     return any(tokens[start : start + len(phrase)] == phrase for start in range(len(tokens)))
 
@@ -117,7 +113,7 @@ def test_constraints_are_met_in_every_random_case(name, beam):
         for row, constraints in enumerate(required):
             assert found.scores_BW[row, 0] > NEVER
             for tokens, score in zip(found.tokens_BWT[row], found.scores_BW[row], strict=True):
-                assert score == NEVER or (meets(words(tokens), constraints) and words(tokens)[-1] == EOS)
+                assert score == NEVER or (meets(chains.words(tokens), constraints) and chains.words(tokens)[-1] == EOS)
 
 
 @pytest.mark.parametrize("beam", [pytest.param(1, marks=pytest.mark.slow), 5])
@@ -139,7 +135,7 @@ def test_constraints_are_met_beside_forbidden_phrases_and_processors(beam):
     for processors in ((), (Partial(nothing_twice),)):
         found = jax.device_get(find(SearchOptions(beam, 32, processors=processors), params, batch, room + 8))
         for row, (constraints, phrases) in enumerate(zip(required, forbidden, strict=True)):
-            assert found.scores_BW[row, 0] > NEVER and meets(words(found.tokens_BWT[row, 0]), constraints, phrases)
+            assert found.scores_BW[row, 0] > NEVER and meets(chains.words(found.tokens_BWT[row, 0]), constraints, phrases)
 
 
 @pytest.mark.parametrize(("beam", "patience"), [(1, float("inf")), (5, 1.0), pytest.param(5, float("inf"), marks=pytest.mark.slow)])
@@ -167,5 +163,5 @@ def test_allocation_by_hand():
     params = np.full((VOCAB, VOCAB), -20.0, np.float32)
     params[1, 3], params[3, 3], params[3, EOS] = 3.0, 2.0, 1.0
     found = find(SearchOptions(2, 6), jnp.asarray(params), batch_of([[[[4, 5]]]]), np.array([6]))
-    assert all(has(words(tokens), [4, 5]) for tokens in found.tokens_BWT[0])
-    assert words(found.tokens_BWT[0, 0])[0] == 3  # the phrase does not come first: a place is kept for what is likelier
+    assert all(has(chains.words(tokens), [4, 5]) for tokens in found.tokens_BWT[0])
+    assert chains.words(found.tokens_BWT[0, 0])[0] == 3  # the phrase does not come first: a place is kept for what is likelier

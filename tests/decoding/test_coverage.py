@@ -105,9 +105,7 @@ def test_an_ensembles_coverage_is_its_first_members():
 def test_whatever_the_batch_the_padding_and_the_stage(rung):
     """And the search for one stops where no other can be the best: its best is that of the search for all."""
     model = tiny.model_of(RUNGS[rung], TARGET_VOCAB)
-    params, random = tiny.params_of(model, 3), np.random.default_rng(0)
-    source = np.concatenate([random.integers(3, 9, (70, 4), np.int32), np.full((70, 1), EOS, np.int32)], 1)
-    limits = random.permutation(np.arange(70) % 13 + 1).astype(np.int32)
+    params, (source, limits) = tiny.params_of(model, 3), tiny.some_sentences(70, 4)
     options = SearchOptions(3, 13, 1.0, n_best=1, coverage_penalty=0.5)
     find = jax.jit(functools.partial(search, model))
     staged = StagedSearch(model)(options, params, {"encoder_input_tokens": source}, limits)

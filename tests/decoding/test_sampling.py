@@ -149,9 +149,7 @@ def test_a_score_is_the_models_log_probability_whatever_is_truncated_or_forbidde
 @pytest.mark.parametrize("rung", ["pre", "luong"])
 def test_a_sample_depends_on_its_sentence_seed_and_number_alone(rung):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
-    params, random = tiny.params_of(model, 3), np.random.default_rng(0)
-    source = np.concatenate([random.integers(3, 9, (16, 3), np.int32), np.full((16, 1), EOS, np.int32)], 1)
-    limits = random.permutation(np.arange(16) % 13 + 1).astype(np.int32)
+    params, (source, limits) = tiny.params_of(model, 3), tiny.some_sentences(16, 3)
     find = jax.jit(functools.partial(search, model))
 
     def sample(rows, samples, padding=0):

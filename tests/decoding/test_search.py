@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from chains import Chain, by_the_book
+from chains import Chain, by_the_book, words
 from jax.tree_util import Partial
 
 from jaxnmt.config import replace
@@ -30,10 +30,6 @@ def table(seed: int = 0, scale: float = 1.0):
 
 def decode(params, options, limits):
     return jax.device_get(run(options, params, {"encoder_input_tokens": np.ones((len(limits), 2), np.int32)}, np.array(limits, np.int32)))
-
-
-def words(tokens):
-    return [int(token) for token in tokens if token != PAD]
 
 
 def brute_force(log_probs_of, limit, alpha):

@@ -82,9 +82,7 @@ def test_a_beam_of_1_is_greedy_still(seed):
 @pytest.mark.parametrize("rung", ["pre", "luong"])
 def test_whatever_the_batch_and_the_stage(rung):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
-    params, random = tiny.params_of(model, 3), np.random.default_rng(0)
-    source = np.concatenate([random.integers(3, 9, (70, 4), np.int32), np.full((70, 1), EOS, np.int32)], 1)
-    limits = random.permutation(np.arange(70) % 13 + 1).astype(np.int32)
+    params, (source, limits) = tiny.params_of(model, 3), tiny.some_sentences(70, 4)
     options, find = SearchOptions(3, 13, 1.0, sibling_penalty=0.5, coverage_penalty=0.2), jax.jit(functools.partial(search, model))
     staged = StagedSearch(model)(options, params, {"encoder_input_tokens": source}, limits)
     for rows, padding in ([11], 0), ([9, 4, 11], 3):

@@ -2,31 +2,21 @@
 
 import json
 
-import numpy as np
 import pytest
-import tiny
+import subwords
 
-from jaxnmt.config import Decoding, Tokenizer, replace
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.config import Decoding, replace
 from jaxnmt.decoding.rules import Rules, _occurs, from_columns, from_json, rules_of_lines
 from jaxnmt.decoding.terminology import Terminology, read_terminology
-from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import build_model
 
-WORDS = ["haus", "hausboot", "boot", "baum", "baumhaus", "see", "seeboot", "am", "im"]
 LINES = ["haus am see", "boot", "baum im see am haus", "", "seeboot"]
 
 
 @pytest.fixture(scope="module")
 def translate():
     """-> a function of (lines, rules, decoding changes) over one model with subwords."""
-    random = np.random.default_rng(0)
-    sentences = [" ".join(random.choice(WORDS, random.integers(1, 6))) for _ in range(200)]
-    tokenizer = train_tokenizer(Tokenizer(kind="bpe", vocab_size=30, byte_fallback=False), [(line, line) for line in sentences])
-    model = build_model(tiny.BASE, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    warnings = []
-    translator = Translator(model, tiny.params_of(model, 5), tokenizer, 12, warn=warnings.append)
+    translator = subwords.translator()
     basic = Decoding(beam_size=4, batch_size=4, max_length_extra=5, n_best=2)
 
     def run(lines, rules=(), **changes):

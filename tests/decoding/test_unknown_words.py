@@ -4,6 +4,7 @@ import types
 
 import numpy as np
 import pytest
+import subwords
 import tiny
 from decoding.test_alignments import TOKENIZER, aligner, translation
 
@@ -65,12 +66,7 @@ def test_the_source_word_that_has_the_most_attention():
 
 @pytest.fixture(scope="module")
 def translator():
-    random = np.random.default_rng(0)
-    words = ["haus", "hausboot", "boot", "baum", "baumhaus", "see", "seeboot", "am", "im"]
-    sentences = [" ".join(random.choice(words, random.integers(1, 6))) for _ in range(200)]
-    tokenizer = train_tokenizer(Tokenizer(kind="bpe", vocab_size=30, byte_fallback=False), [(line, line) for line in sentences])
-    model = build_model(tiny.BASE, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    return Translator(model, tiny.params_of(model, 5), tokenizer, 12, warn=lambda line: None)
+    return subwords.translator()
 
 
 LINES = ["haus am see", "boot", "baum im see am haus", "", "seeboot", "haus haus haus haus haus haus haus"]

@@ -152,24 +152,17 @@ def _check_together(options: Translate) -> None:
     Raises:
         UserError: they do not.
     """
-    from jaxnmt.decoding.rules import check_alternatives
+    from jaxnmt.decoding.rules import check_together
     from jaxnmt.decoding.streaming import check_stream
 
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.alignments != "none" and options.decoding.unk == "replace":
         raise UserError("--alignments shows the model's own words, and --unk replace writes others: leave one of them out")
-    if options.constraints or options.terminology:
-        if options.decoding.temperature:
-            raise UserError("--constraints and --terminology need a search, and --temperature draws samples: leave one of them out")
-        if options.decoding.sibling_penalty:
-            raise UserError(
-                "--constraints and --terminology fill the beam by one rule, --sibling-penalty by another: leave one of them out"
-            )
     if options.prefix_column and (options.prefix or options.json_lines):
         other = "--json-lines, whose lines may have a prefix" if options.json_lines else "--prefix, which is for all lines"
         raise UserError(f"--prefix-column gives each line a prefix of its own: leave out {other}")
-    check_alternatives(options.alternatives, options.decoding)
+    check_together(options.decoding, bool(options.constraints or options.terminology), options.alternatives)
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     if options.stream:
