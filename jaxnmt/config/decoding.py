@@ -53,6 +53,9 @@ class Decoding:
     """Draw each token from those of at least this probability (Hewitt et al. 2022); 0: from all."""
     seed: Annotated[int, constraint("from 0 to 2147483647", lambda value: 0 <= value < 2**31)] = 0
     """Seed of the samples."""
+    shortlist: Annotated[int, constraint("from 0 to 100", lambda value: 0 <= value <= 100)] = 0
+    """Choose each token from this many likely translations of each source token, and as many of the most frequent tokens, which is faster
+    with large vocabularies; 0: from all. Validation during training always chooses from all."""
     mbr: Literal["none", "chrf", "bleu"] = "none"
     """Minimum Bayes risk: of beam_size hypotheses, or samples, choose the one with the largest expected chrF (or BLEU) against all."""
     batch_size: Positive[int] = 64

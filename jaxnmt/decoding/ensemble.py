@@ -51,6 +51,15 @@ class Ensemble(Seq2Seq):
         super().__init__(models[0].module, models[0].target_vocab)
         self.models, self.space, self.has_features = tuple(models), space, False
 
+    def with_target_vocabulary(self, size: int) -> Ensemble:
+        """Return the ensemble of the members with a target vocabulary of another size."""
+        return Ensemble([model.with_target_vocabulary(size) for model in self.models], self.space)
+
+    @property
+    def shapes(self) -> EnsembleParams:
+        """The parameters as ShapeDtypeStructs."""
+        return EnsembleParams(tuple(model.shapes for model in self.models), jax.ShapeDtypeStruct((len(self.models),), jnp.float32))
+
     def encode(self, params: EnsembleParams, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S, M): the last axis has one tokenisation for each member."""
         tokens_BSM = batch["encoder_input_tokens"]
@@ -126,7 +135,8 @@ class EnsembleTranslator(Translator):
         shares = np.array(weights or [1.0] * len(members))
         params = EnsembleParams(tuple(member.params for member in members), (shares / shares.sum()).astype(np.float32))
         first = members[0]
-        super().__init__(Ensemble([member.model for member in members], space), params, first.tokenizer, first.max_length, first.warn)
+        model = Ensemble([member.model for member in members], space)
+        super().__init__(model, params, first.tokenizer, first.max_length, first.warn, first.make_lexicon)
 
     def _encoded(self, texts: Sequence[str]) -> list[Sources]:
         own = [member.tokenizer.encode_source(texts) for member in self.members]

@@ -14,13 +14,13 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, advance, begin, lengthen, search, select
+from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSearch, advance, begin, lengthen, search, select
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
 
@@ -103,6 +103,23 @@ class MeshSearch:
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile the program for batches of this shape."""
         self.start(options, params, batch, np.ones(len(batch["encoder_input_tokens"]), np.int32))
+
+
+class Searches(NamedTuple):
+    """The searches of one model.
+
+    Attributes:
+        batch: for a batch of sentences.
+        stepwise: for one sentence, step by step.
+    """
+
+    batch: StagedSearch | MeshSearch
+    stepwise: StepwiseSearch
+
+    @staticmethod
+    def of(model: Seq2Seq, mesh: jax.sharding.Mesh | None) -> Searches:
+        """Return the searches of a model on a mesh; None: on one device."""
+        return Searches(StagedSearch(model) if mesh is None else MeshSearch(model, mesh), StepwiseSearch(model))
 
 
 def _first(

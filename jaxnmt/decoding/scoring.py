@@ -17,8 +17,7 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.alignments import Aligner, Alignment
 from jaxnmt.decoding.batches import bucket, groups, output_limit, pad, padded_rows
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.models.layers import at_least_float32
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Batch, Seq2Seq, project
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 from jaxnmt.training.metrics import perplexity
 
@@ -190,8 +189,7 @@ def token_log_probs(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     table_VD = model.output_table(params).astype(features_BTD.dtype)
 
     def at_position(features_BD, targets_B):
-        logits_BV = jnp.einsum("BD,VD->BV", features_BD, table_VD, preferred_element_type=at_least_float32(table_VD.dtype))
-        return _of_tokens(logits_BV[:, : model.target_vocab], targets_B)
+        return _of_tokens(project(features_BD, table_VD)[:, : model.target_vocab], targets_B)
 
     positions = jnp.moveaxis(features_BTD, 1, 0), jnp.asarray(targets_BT).T
     return jax.lax.map(lambda position: at_position(*position), positions, batch_size=POSITIONS).T

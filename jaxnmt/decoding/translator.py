@@ -18,18 +18,20 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import penalties, sampling, unknown_words
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit, pad, padded_rows, target_length
-from jaxnmt.decoding.programs import IN_FLIGHT, MeshSearch, StagedSearch
+from jaxnmt.decoding.programs import IN_FLIGHT, Searches
 from jaxnmt.decoding.rules import Rules, TokenRules
-from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions, StepwiseSearch
+from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
+from jaxnmt.decoding.shortlist import Narrowing, of_batch
 from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
+    from jaxnmt.decoding.lexicon import Lexicon
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
@@ -58,7 +60,15 @@ class Translator:
     (`SearchOptions`); numbers, such as the length penalty and each sentence's length limit, are arguments of the program.
     """
 
-    def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, max_length: int, warn: Callable[[str], None] = log.warn) -> None:
+    def __init__(
+        self,
+        model: Seq2Seq,
+        params: Any,
+        tokenizer: Tokenizer,
+        max_length: int,
+        warn: Callable[[str], None] = log.warn,
+        make_lexicon: Callable[[], Lexicon] | None = None,
+    ) -> None:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
         Args:
@@ -67,13 +77,14 @@ class Translator:
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
             warn: is called with a line for people about each line of input that is split.
+            make_lexicon: returns the candidates of `decoding.shortlist`, which needs it.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
-        self.warn = warn
+        self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
-        self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
-        self._stepwise = StepwiseSearch(model)
+        self._programs = functools.cache(functools.partial(Searches.of, mesh=self.mesh))
+        self._narrowing = functools.cache(functools.partial(Narrowing, model))
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
@@ -124,6 +135,31 @@ class Translator:
 
         return Aligner(self)
 
+    @functools.cached_property
+    def lexicon(self) -> Lexicon:
+        """The candidates of `decoding.shortlist`.
+
+        Raises:
+            UserError: there is none, and the data to make it of cannot be read.
+        """
+        if self.make_lexicon is None:
+            raise UserError("decoding.shortlist needs a lexicon, which a run has and this translator has not: set it to 0")
+        return self.make_lexicon()
+
+    def _narrowed(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, batch: Batch
+    ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
+        """Return the searches, parameters and arrays of a batch, narrowed to its shortlist, and what returns its tokens' own ids."""
+        if not decoding.shortlist:
+            return self._programs(self.model), self.params, batch, np.asarray
+        if self._processors(decoding):
+            raise UserError(
+                "decoding.shortlist numbers tokens anew, and the config's own logit processors know the old numbers: set it to 0"
+            )
+        shortlist = of_batch(self.lexicon, decoding.shortlist, sentences, batch, self.tokenizer.target_vocab_size)
+        narrowing = self._narrowing(len(shortlist.words_V))
+        return self._programs(narrowing.model), narrowing.params(self.params, shortlist.words_V), shortlist.batch, shortlist.whole
+
     def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
         """Return an iterator over the text of a line's translation, which yields each piece as soon as its tokens are chosen.
 
@@ -156,20 +192,22 @@ class Translator:
         """Yield the tokens of a sentence's translation each time that one is chosen, and whether they are all."""
         tokens, extra = self._source([ids], 1), rules.extra_tokens
         batch = {"encoder_input_tokens": tokens} | target_rules.arrays([rules], 1, [rules])
+        searches, params, batch, whole = self._narrowed([ids], decoding, batch)
         limits: np.ndarray = np.array([output_limit(len(ids), decoding) + extra], np.int32)
-        for beams in self._stepwise(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits):
+        for beams in searches.stepwise(self.options(decoding, tokens.shape[1], extra), params, batch, limits):
             if np.asarray(beams.open_B)[0]:
-                yield np.asarray(beams.live_BWT)[0, 0].tolist(), False  # padded with PAD
+                yield whole(beams.live_BWT)[0, 0].tolist(), False  # padded with PAD
             elif np.asarray(beams.done.scores_BW)[0, 0] > NEVER:
-                yield np.asarray(beams.done.tokens_BWT)[0, 0].tolist(), True
+                yield whole(beams.done.tokens_BWT)[0, 0].tolist(), True
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
-        devices, size, shapes = num_shards("B", self.mesh), self._search.share(decoding.batch_size), 0
+        devices, size, shapes = num_shards("B", self.mesh), self._share(decoding), 0
         for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
                 batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
-                self._search.warm(self.options(_of_candidates(decoding), length), self.params, batch)
+                searches, params, batch, _ = self._narrowed([], decoding, batch)
+                searches.batch.warm(self.options(_of_candidates(decoding), length), params, batch)
                 shapes += 1
         return shapes
 
@@ -257,7 +295,7 @@ class Translator:
     ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
         """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
         extra = max((each.extra_tokens for each in rules), default=0)
-        size = self._search.share(decoding.batch_size)
+        size = self._share(decoding)
         rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), size):
             tokens = self._source([sentences[i] for i in group], rows)
@@ -267,7 +305,12 @@ class Translator:
             if rules:
                 limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            yield group, self._search.start(self.options(decoding, tokens.shape[1], extra), self.params, batch, limits)
+            searches, params, batch, whole = self._narrowed([sentences[i] for i in group], decoding, batch)
+            finish = searches.batch.start(self.options(decoding, tokens.shape[1], extra), params, batch, limits)
+            yield group, functools.partial(_finished, finish, whole)
+
+    def _share(self, decoding: cfg.Decoding) -> int:
+        return self._programs(self.model).batch.share(decoding.batch_size)
 
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""
@@ -281,6 +324,12 @@ class Translator:
         text = normalise(self.tokenizer.decode_target(ids))  # a line end may be a token too, as a byte
         ids = ids[: ids.index(EOS)]
         return Translation(text, score, tuple(self.tokenizer.target_pieces(ids)), ((source, ids),))
+
+
+def _finished(finish: Callable[[], Hypotheses], whole: Callable[[Any], np.ndarray]) -> Hypotheses:
+    """Wait for a search, and return its result in the whole vocabulary."""
+    found = finish()
+    return found._replace(tokens_BWT=whole(found.tokens_BWT))
 
 
 def search_options(

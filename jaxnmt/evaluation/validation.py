@@ -44,7 +44,7 @@ class ValidationTranslator:
             quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
             self._translator = Translator(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
         self._translator.params = self._whole(params)
-        decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1)
+        decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
         candidates = self._translator.translate([source for source, _ in data.validation], decoding)
         self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
+from jaxnmt.models.int8 import Int8
 from jaxnmt.models.layers import Matrix, normalise
 from jaxnmt.parallel.axes import declare
 
@@ -137,7 +138,8 @@ class RecurrentLayer(nn.Module):
             recurrent_dropout_mask: (B, U), multiplied with the recurrent state at each step (variational dropout).
         """
         weights = self.weights()
-        if recurrent_dropout_mask is None and fits_cudnn(self.kind, self.dtype):
+        is_int8 = isinstance(weights["input"], Int8)
+        if recurrent_dropout_mask is None and fits_cudnn(self.kind, self.dtype) and not is_int8:
             if context_TBD is not None:
                 context_TBD = jnp.broadcast_to(context_TBD, (*x_TBD.shape[:2], self.context))
                 x_TBD = jnp.concatenate([x_TBD, context_TBD], -1)

@@ -109,7 +109,7 @@ class Dense(nn.Module):
             bound = math.sqrt(6.0 / (fan_in + fan_out))
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
-        kernel = self.param("kernel", declare(init, self.axes), (*input_shape, *self.shape)).astype(x.dtype)
+        kernel = self.param("kernel", declare(init, self.axes, multiplied=True), (*input_shape, *self.shape)).astype(x.dtype)
         if is_replicated("H", self.mesh):  # one plain matrix product is fastest, but a head axis that is split must stay an axis
             y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
         else:
@@ -134,7 +134,8 @@ class Matrix(nn.Module):
     bias_init: Callable | None = None
 
     def setup(self):
-        self.kernel = self.param("kernel", declare(self.init, self.axes), self.shape)
+        multiplied = "P" not in self.axes  # scores of positions are multiplied otherwise, to float32
+        self.kernel = self.param("kernel", declare(self.init, self.axes, multiplied), self.shape)
         if self.bias_init:
             self.bias = self.param("bias", declare(self.bias_init, self.axes[1:]), self.shape[1:])
 
@@ -162,13 +163,19 @@ class Norm(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of token vectors; what is looked up is multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4)."""
+    """A table of token vectors; what is looked up is multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4).
+
+    Attributes:
+        is_output: whether the table is the output layer's matrix too.
+    """
 
     size: int
     width: int
+    is_output: bool = False
 
     def setup(self):
-        self.table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "VD"), (self.size, self.width))
+        init = declare(nn.initializers.normal(self.width**-0.5), "VD", multiplied=self.is_output)
+        self.table = self.param("table", init, (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
         return self.table[tokens_BT].astype(dtype) * jnp.asarray(math.sqrt(self.width), dtype)

@@ -7,7 +7,8 @@ import dataclasses
 import functools
 import math
 import re
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -15,8 +16,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt import errors
+from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
-from jaxnmt.parallel.axes import declared, is_kernel, path_name
+from jaxnmt.parallel.axes import Multiplied, declared, is_kernel, path_name
 from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]
@@ -63,13 +65,14 @@ class EncoderDecoder(nn.Module):
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
         width, tie = self.config.emb_dim, getattr(self.config, "tie_embeddings", "none")
         if tie == "all":
-            self.shared_embedding = Embedding(self.target_size, width)
+            self.shared_embedding = Embedding(self.target_size, width, is_output=True)
             self.embed_source = self.embed_target = self.shared_embedding
         else:
-            self.source_embedding, self.target_embedding = Embedding(self.source_size, width), Embedding(self.target_size, width)
+            self.source_embedding = Embedding(self.source_size, width)
+            self.target_embedding = Embedding(self.target_size, width, is_output=tie != "none")
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
-            self.output_embedding = Embedding(self.target_size, features_width)
+            self.output_embedding = Embedding(self.target_size, features_width, is_output=True)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
 
@@ -80,13 +83,20 @@ class EncoderDecoder(nn.Module):
     def logits(self, features: jax.Array) -> jax.Array:
         """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
-        logits = jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=at_least_float32(features.dtype))
-        logits = constrain(logits, "BTV" if features.ndim == 3 else "BV", self.mesh)
+        logits = constrain(project(features, table_VD), "BTV" if features.ndim == 3 else "BV", self.mesh)
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
     def decode(self, memory: Any, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return logits of every target position, (B, T, V); for modules that have `features`."""
         return self.logits(self.features(memory, batch, noise))
+
+
+def project(features: jax.Array, table_VD: Any) -> jax.Array:
+    """Return features (..., D) times the output layer's matrix, or its `Int8`: (..., V), at least float32."""
+    dtype = at_least_float32(features.dtype)
+    if isinstance(table_VD, Int8):
+        return features.astype(dtype) @ table_VD.T
+    return jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=dtype)
 
 
 class Seq2Seq:
@@ -100,8 +110,8 @@ class Seq2Seq:
 
     mesh: Mesh | None = None
 
-    def __init__(self, module: nn.Module, target_vocab: int):
-        self.module, self.target_vocab = module, target_vocab
+    def __init__(self, module: nn.Module, target_vocab: int, resize: Callable[[int], Seq2Seq] | None = None):
+        self.module, self.target_vocab, self._resize = module, target_vocab, resize
         self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
         self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
@@ -113,6 +123,11 @@ class Seq2Seq:
         if hasattr(self.module, "mesh"):
             spread.module = self.module.clone(mesh=mesh)
         return spread
+
+    def with_target_vocabulary(self, size: int) -> Seq2Seq:
+        """Return the same model for a target vocabulary of another size; the source vocabulary stays."""
+        assert self._resize is not None  # `build_model` gives it
+        return self._resize(size).on(self.mesh)
 
     def _init(self, key: jax.Array) -> Any:
         tokens = jnp.ones((1, 4), jnp.int32)
@@ -136,6 +151,14 @@ class Seq2Seq:
     def axes(self) -> Any:
         """The letters of each parameter's axes, as `parallel.axes.declared` returns them."""
         return declared(self._boxed_shapes)
+
+    def rounded(self, params: Any, weights: Literal["bfloat16", "int8"]) -> Any:
+        """Return parameters of which the weights that the model only multiplies by are bfloat16, or `Int8`."""
+        box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
+        multiplied = jax.tree.map(lambda x: isinstance(x, Multiplied), self._boxed_shapes, is_leaf=box)
+        if weights == "bfloat16":
+            return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
+        return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
     def apply(self, params, method: str, *args):
         """Call one of the module's methods."""
@@ -229,7 +252,7 @@ def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
             f"{type(config).__name__}.build returns a {type(module).__name__} without {' and '.join(missing)}; "
             f"a model has the methods {', '.join(FUNCTIONS)}"
         )
-    return Seq2Seq(module, target_vocab)
+    return Seq2Seq(module, target_vocab, functools.partial(build_model, config, source_vocab))
 
 
 # ---- parameters

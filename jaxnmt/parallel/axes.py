@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import flax.struct
 import jax
 
 from jaxnmt import errors
@@ -30,9 +31,17 @@ def path_name(path: Any) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
-def declare(init: Callable[..., Any], axes: str) -> Callable[..., Any]:
-    """Return the initializer `init` of a parameter with these axes ("DF"); "" declares nothing."""
-    return nn.with_logical_partitioning(init, tuple(axes)) if axes else init
+@flax.struct.dataclass
+class Multiplied(nn.LogicallyPartitioned):
+    """The box of a weight that its model only multiplies by, `x @ w`, and looks rows up in: decoding may have it in int8."""
+
+
+def declare(init: Callable[..., Any], axes: str, multiplied: bool = False) -> Callable[..., Any]:
+    """Return the initializer `init` of a parameter with these axes ("DF"); "" declares nothing. For `multiplied` see `Multiplied`."""
+    if not axes:
+        return init
+    boxed = nn.with_logical_partitioning(init, tuple(axes))
+    return (lambda *given: Multiplied(**vars(boxed(*given)))) if multiplied else boxed
 
 
 def declared(params: Any) -> Any:

@@ -16,7 +16,7 @@ from jaxnmt.config import checks as config_checks
 from jaxnmt.config.fields import PositiveIntegers
 from jaxnmt.lab.options import Compare
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint
+from jaxnmt.run import Checkpoint, Weights
 from jaxnmt.runs import directory
 from jaxnmt.training_run import trainable
 
@@ -33,6 +33,8 @@ class Bench:
     """Of a run: sentences translated together, one measurement for each."""
     checkpoint: Checkpoint = "best"
     """Of a run: a step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    weights: Weights = "trained"
+    """Of a run: the type of its weights, as for `jaxnmt translate`."""
     experiment: Annotated[Experiment, Flat] = dataclasses.field(default_factory=Experiment)
 
 
@@ -89,7 +91,7 @@ def bench(config: str, options: Bench) -> None:
 
 def _bench_run(name: str, options: Bench) -> None:
     config_checks.validate(options.experiment)
-    run = Run(name, options.checkpoint)
+    run = Run(name, options.checkpoint, weights=options.weights)
     if dataclasses.replace(options.experiment, decoding=run.config.decoding) != run.config:
         raise UserError(f"jaxnmt bench {name} measures decoding: of the run's settings, only those of --decoding can be changed")
     from jaxnmt.lab import benchmark, decoding_benchmark

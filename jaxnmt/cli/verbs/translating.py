@@ -19,7 +19,7 @@ from jaxnmt.evaluation.tokenization import Tokenize
 from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint, Run
+from jaxnmt.run import Checkpoint, Run, Weights
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ WINDOW = 16
 
 @dataclasses.dataclass(frozen=True)
 class Members:
+    weights: Weights = "trained"
+    """int8: a quarter of the memory, faster on CPUs with AVX512-VNNI or AMX; bfloat16: for GPUs and TPUs; trained: as they are."""
     ensemble: tuple[str, ...] = ()
     """Folders of further runs with the same target vocabulary, of any models: all predict each word together."""
     ensemble_weights: tuple[float, ...] = ()
@@ -265,7 +267,8 @@ def checked(run: str, options: Translate | Evaluate) -> None:
 def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Checkpoint] = ()) -> Run:
     """Open the run of a command, with those of --ensemble, at these checkpoints or as the options say."""
     folders = (run, *options.ensemble)
-    opened, *others = map(Run, folders, checkpoints or [options.checkpoint] * len(folders))
+    each = zip(folders, checkpoints or [options.checkpoint] * len(folders), strict=True)
+    opened, *others = (Run(folder, checkpoint, weights=options.weights) for folder, checkpoint in each)
     return ensemble(opened, *others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
 
 
