@@ -106,7 +106,7 @@ def of_batch(lexicon: Lexicon, count: int, sentences: Sequence[Sequence[int]], b
     own = [lexicon.candidates(ids, count) for ids in sentences]
     for name in rules.keys() & {"prefix", "required"}:
         own = [np.union1d(ids, rules[name][row]) for row, ids in enumerate(own)]
-    words = functools.reduce(np.union1d, [*own, range(UNK + 1), *rules.values()])
+    words = functools.reduce(np.union1d, [*own, np.arange(UNK + 1), *rules.values()])
     width = WIDTH
     while width < len(words):
         width *= 2

@@ -19,6 +19,7 @@ from jaxnmt.models.int8 import Int8, quantised
 
 RNG = np.random.default_rng(0)
 MODELS = tiny.VARIANTS | tiny.RECURRENT
+QUICK = ("pre", "learned", "bag", "bahdanau", "luong")
 
 
 def matrix(rows: int = 24, columns: int = 10) -> tuple[np.ndarray, Int8]:
@@ -67,7 +68,7 @@ def test_a_table_is_looked_up_and_multiplied_by_with_one_scale_a_token():
     np.testing.assert_allclose(np.asarray(found @ rounded.T)[0, 0, 3], np.square(table[3]).sum(), rtol=0.05)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
 def test_every_model_predicts_nearly_the_same(name):
     model = tiny.model_of(MODELS[name])
     params = jax.tree.map(lambda x: 0.5 * x, tiny.params_of(model))
@@ -76,7 +77,9 @@ def test_every_model_predicts_nearly_the_same(name):
     assert Int8 in kinds and len(kinds) == len(jax.tree.leaves(params))
     batch = tiny.as_arrays(tiny.batch_of(tiny.random_pairs(4, 5, 5), [[0], [1], [2], [3]], 8, 8))
     exact, found = (np.asarray(jax.jit(lambda p: token_log_probs(model, p, batch))(p)) for p in (params, rounded))
-    assert np.abs(found - exact).max() < 0.12 * np.ptp(exact)
+    is_word = np.asarray(batch["decoder_target_tokens"]) > 0
+    spread = np.ptp(exact[is_word])
+    assert 0 < np.abs(found[is_word] - exact[is_word]).max() < 0.05 * spread
     memory = model.encode(rounded, batch)
     carry = model.start(rounded, memory, 6)
     for t in range(3):  # the search's way to the same numbers
@@ -85,7 +88,7 @@ def test_every_model_predicts_nearly_the_same(name):
         logits = jnp.asarray(logits)[:, : model.target_vocab].at[:, :2].set(-jnp.inf)
         target = batch["decoder_target_tokens"][:, t]
         stepped = jnp.take_along_axis(jax.nn.log_softmax(logits), target[:, None], 1)[:, 0]
-        assert np.abs(np.asarray(stepped) - found[:, t])[np.asarray(target) > 0].max() < 0.05 * np.ptp(exact)
+        assert np.abs(np.asarray(stepped) - found[:, t])[is_word[:, t]].max() < 0.02 * spread
 
 
 def test_translations_do_not_depend_on_the_batch():
