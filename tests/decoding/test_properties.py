@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxnmt.config import Decoding, Tokenizer
 from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding.lexicon import Lexicon
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
@@ -34,6 +35,9 @@ KINDS = [  # each a program
     ("pre", {"length_normalization": "average", "repetition_penalty": 1.3, "min_length": 1}),
     ("luong", {"beam_size": 1, "no_repeat_ngram_size": 2}),
     ("fixed", {"temperature": 0.8, "top_k": 5, "seed": 3}),
+    ("pre int8", {}),
+    ("luong int8", {"beam_size": 1, "shortlist": 2}),
+    ("pre", {"shortlist": 2}),
 ]
 phrase = st.sampled_from(LETTERS)
 RULES = st.builds(
@@ -47,8 +51,13 @@ RULES = st.builds(
 @functools.cache
 def translator_of(name):
     tokenizer = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [(" ".join(LETTERS), " ".join(LETTERS))])
+    name, _, weights = name.partition(" ")
     model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    return Translator(model, tiny.params_of(model, 5), tokenizer, 12, warn=lambda line: None)
+    params = tiny.params_of(model, 5)
+    ids = np.arange(tokenizer.source_vocab_size, dtype=np.int32)
+    lexicon = Lexicon(ids, np.stack([np.roll(ids, 1), np.roll(ids, 3)], 1), ids[4:5])
+    params = model.rounded(params, weights) if weights else params
+    return Translator(model, params, tokenizer, 12, warn=lambda line: None, make_lexicon=lambda: lexicon)
 
 
 def assert_own(translator, lines, decoding, rules, data):
