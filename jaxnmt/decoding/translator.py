@@ -24,12 +24,12 @@ from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOpti
 from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
-from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
+    from jaxnmt.models.seq2seq import Seq2Seq
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
@@ -58,7 +58,15 @@ class Translator:
     (`SearchOptions`); numbers, such as the length penalty and each sentence's length limit, are arguments of the program.
     """
 
-    def __init__(self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, max_length: int, warn: Callable[[str], None] = log.warn) -> None:
+    def __init__(
+        self,
+        model: Seq2Seq,
+        params: Any,
+        tokenizer: Tokenizer,
+        max_length: int,
+        warn: Callable[[str], None] = log.warn,
+        identity: tuple[object, ...] = (),
+    ) -> None:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
         Args:
@@ -67,13 +75,17 @@ class Translator:
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
             warn: is called with a line for people about each line of input that is split.
+            identity: what the model's programs are kept by, see `StagedSearch`.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.warn = warn
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
-        self._search: StagedSearch | MeshSearch = StagedSearch(model) if self.mesh is None else MeshSearch(model, self.mesh)
-        self._stepwise = StepwiseSearch(model)
+        self._search: StagedSearch | MeshSearch = StagedSearch(model, identity) if self.mesh is None else MeshSearch(model, self.mesh)
+
+    @functools.cached_property
+    def _stepwise(self) -> StepwiseSearch:
+        return StepwiseSearch(self.model)
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 
 from jaxnmt import errors
@@ -32,6 +31,8 @@ def path_name(path: Any) -> str:
 
 def declare(init: Callable[..., Any], axes: str) -> Callable[..., Any]:
     """Return the initializer `init` of a parameter with these axes ("DF"); "" declares nothing."""
+    import flax.linen as nn  # translating by kept programs needs no flax, which takes 0.2 s to import
+
     return nn.with_logical_partitioning(init, tuple(axes)) if axes else init
 
 
@@ -44,6 +45,8 @@ def declared(params: Any) -> Any:
     Raises:
         UserError: a parameter declares more or fewer axes than it has.
     """
+
+    import flax.linen as nn
 
     def letters(path, x) -> str:
         if not isinstance(x, nn.Partitioned):

@@ -15,9 +15,10 @@ from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training import state as states
 from jaxnmt.training.checkpoints import Checkpoints
+from jaxnmt.training.checksums import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import abstract_state, checksum, initial_state
+from jaxnmt.training.state import abstract_state, initial_state
 
 MODEL = tiny.model_of(tiny.RECURRENT["bag"])
 RULE = make_optimizer(Optimizer(), MODEL.axes)
