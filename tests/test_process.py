@@ -13,7 +13,7 @@ from test_words import no_home
 from jaxnmt import cli
 from jaxnmt.data import prepared
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import compiler
+from jaxnmt.parallel import compiler, kept
 from jaxnmt.runs import directory as run_directory
 
 KEPT = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
@@ -72,6 +72,7 @@ def test_a_process_of_the_command_keeps_programs_and_hears_of_a_failed_thread_on
 
 @pytest.fixture
 def unset(monkeypatch):
+    monkeypatch.setattr(kept, "_folder", None)  # what the test enables ends with it
     for name in (*KEPT, "JAXNMT_CACHE"):
         monkeypatch.delenv(name, raising=False)
 
