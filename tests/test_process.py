@@ -70,7 +70,7 @@ def test_a_process_of_the_command_keeps_programs_and_hears_of_a_failed_thread_on
 @pytest.mark.parametrize(
     ("broken", "status", "error"), [("", 2, "error: "), ("cli.command._dispatch = lambda words: 1 / 0", 1, "ZeroDivisionError")]
 )
-def test_translate_ends_with_its_status_after_the_threads_and_exit_handlers_of_others(broken, status, error):
+def test_translate_ends_with_its_status_after_threads_and_exit_handlers(broken, status, error):
     code = "import atexit, sys, threading, time; from jaxnmt import cli; sys.argv = ['jaxnmt', 'translate', 'nowhere']\n"
     code += "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
     code += f"atexit.register(print, 'handler')\n{broken}\nsys.exit(cli.main())"

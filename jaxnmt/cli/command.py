@@ -20,7 +20,6 @@ Examples:
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import functools
@@ -35,6 +34,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnmt import __version__
+from jaxnmt.cli import ending  # first, see there
 from jaxnmt.cli.verbs import VERBS, Verb
 from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
 from jaxnmt.config import model_code
@@ -46,7 +46,6 @@ from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.runs import directory as run_directory
 
 TRUST = "--trust"
-_left: list[Any] = []  # the exit status, once `main` has returned
 TRUST_HELP = f"{TRUST} executes the code of a run's own model although this computer has not trained it."
 
 
@@ -213,7 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
     _discard_output()
     status = distributed.shutdown(status)
-    _left.append(status)
+    if argv is None and sys.argv[1:2] == ["translate"] and isinstance(status, int):
+        ending.at_once(status)
     if status == 130 and argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
         os._exit(130)
     return status
@@ -231,8 +231,6 @@ def _as_a_process() -> None:
     opens_run = any(os.path.isfile(os.path.join(word, run_directory.CONFIG)) for word in words)
     if verb in ("train", "resume") or (verb == "bench" and not opens_run):  # decoding is measured as `translate` does it
         compiler.enable_huge_pages()  # before JAX takes memory
-    if verb == "translate":
-        atexit.register(_leave)  # first, so that it is called last, when threads and libraries have ended
     if os.getpid() == 1:  # of a container, where the system lets SIGTERM do nothing unless it is asked for
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     for name in ("stdin", "stdout", "stderr"):  # closed by whoever started us
@@ -241,13 +239,6 @@ def _as_a_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # results are UTF-8 whatever the locale; a character that cannot be written stops nothing
             stream.reconfigure(encoding="utf-8" if stream is sys.stdout else None, errors="backslashreplace")
-
-
-def _leave() -> None:
-    """End this process before Python takes its modules apart, which takes a fifth of a short call. An error that `main` raises is left to Python."""
-    if _left and isinstance(_left[-1], int):
-        _discard_output()
-        os._exit(_left[-1])
 
 
 def _complain(line: str) -> None:
