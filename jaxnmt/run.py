@@ -153,12 +153,12 @@ class Run:
     @functools.cached_property
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
-        params = self.params  # first, because this starts JAX with the right flags
+        compiler.check()  # first, because it starts JAX with the right flags, and a missing device is reported before a checkpoint
         from jaxnmt.decoding.translator import Translator
         from jaxnmt.models.deferred import DeferredModel
 
         model: Any = DeferredModel(lambda: self.model) if self._identity else self.model
-        return Translator(model, params, self.tokenizer, self.config.data.max_length, identity=self._identity)
+        return Translator(model, self.params, self.tokenizer, self.config.data.max_length, identity=self._identity)
 
     @functools.cached_property
     def aligner(self) -> Aligner:

@@ -92,7 +92,7 @@ def _read_by_tensorstore(place: LiteralPath, like: Any, names: set[str]) -> Any:
         different = ", ".join(sorted(wanted.keys() ^ names)[:3])
         raise ValueError(f"its parameters are not those of the model: {different}")
     store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{place}/"}}
-    specs = ({"driver": "zarr", "kvstore": store | {"path": f"{name}/"}} for name in wanted)
+    specs = ({"driver": "zarr", "kvstore": store | {"path": f"{name}/"}, "fill_missing_data_reads": False} for name in wanted)
     context = tensorstore.Context()  # shared, so that the database is opened once
     arrays = [each.result() for each in [tensorstore.open(spec, open=True, context=context) for spec in specs]]
     for (name, x), array in zip(wanted.items(), arrays, strict=True):
