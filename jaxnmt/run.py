@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, checks, model_code
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import compiler, log
+from jaxnmt.parallel import compiler, kept, log
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Run:
     @functools.cached_property
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
-        compiler.check()
+        compiler.check()  # first, because it starts JAX with the right flags
         from jaxnmt.models.seq2seq import build_model, unscanned
 
         config: Any = unscanned(self.config.model)
@@ -129,19 +129,28 @@ class Run:
 
     @functools.cached_property
     def _checkpoints(self) -> Any:
-        from jaxnmt.training.checkpoints import Checkpoints
+        from jaxnmt.training.saved import CheckpointReader
 
-        return Checkpoints(self.folder)
+        return CheckpointReader(self.folder)
+
+    @functools.cached_property
+    def _identity(self) -> tuple[object, ...]:
+        """What the programs of this model are kept by. Empty if none are kept, or if the run executes code of the user's own."""
+        if not kept.is_enabled() or model_code.executed(self.config):
+            return ()
+        return self.config.model, self.weights, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
 
     @property
     def _shapes(self) -> Any:
         """The parameters as ShapeDtypeStructs. Starts JAX."""
+        compiler.check()
         import jax
 
         from jaxnmt.config import Mesh
         from jaxnmt.parallel.sharding import make_mesh, replicated
+        from jaxnmt.training.saved import kept_shapes
 
-        shapes = self.model.shapes  # first: `model` checks the devices
+        shapes = kept_shapes(self._identity, lambda: self.model.shapes)
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 
@@ -151,16 +160,22 @@ class Run:
         Raises:
             UserError: there are fewer checkpoints, one is damaged, or the disk is full.
         """
-        return self._checkpoints.average(last, self._shapes)
+        from jaxnmt.training.checkpoints import Checkpoints
+
+        return Checkpoints(self.folder).average(last, self._shapes)
 
     # ---- decoding
 
     @functools.cached_property
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
+        compiler.check()  # first, because it starts JAX with the right flags, and a missing device is reported before a checkpoint
         from jaxnmt.decoding.translator import Translator
+        from jaxnmt.models.deferred import DeferredModel
 
-        return Translator(self.model, self.params, self.tokenizer, self.config.data.max_length, make_lexicon=self._lexicon)
+        model: Any = DeferredModel(lambda: self.model) if self._identity else self.model
+        limit, kept_by = self.config.data.max_length, self._identity
+        return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, identity=kept_by)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon

@@ -13,7 +13,7 @@ from test_words import no_home
 from jaxnmt import cli
 from jaxnmt.data import prepared
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import compiler
+from jaxnmt.parallel import compiler, kept
 from jaxnmt.runs import directory as run_directory
 
 KEPT = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES")
@@ -67,11 +67,23 @@ def test_a_process_of_the_command_keeps_programs_and_hears_of_a_failed_thread_on
     assert json.loads(done.stdout.splitlines()[-1]) == ["/tmp/xla", 0, -1, [50, 50]], done.stderr
 
 
+@pytest.mark.parametrize(
+    ("broken", "status", "error"), [("", 2, "error: "), ("cli.command._dispatch = lambda words: 1 / 0", 1, "ZeroDivisionError")]
+)
+def test_translate_ends_with_its_status_after_threads_and_exit_handlers(broken, status, error):
+    code = "import atexit, sys, threading, time; from jaxnmt import cli; sys.argv = ['jaxnmt', 'translate', 'nowhere']\n"
+    code += "threading.Thread(target=lambda: (time.sleep(0.2), print('thread'))).start()\n"
+    code += f"atexit.register(print, 'handler')\n{broken}\nsys.exit(cli.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == status and error in done.stderr and done.stdout == "thread\nhandler\n", done.stderr
+
+
 # ---- home folders
 
 
 @pytest.fixture
 def unset(monkeypatch):
+    monkeypatch.setattr(kept, "_folder", None)  # what the test enables ends with it
     for name in (*KEPT, "JAXNMT_CACHE"):
         monkeypatch.delenv(name, raising=False)
 

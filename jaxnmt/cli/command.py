@@ -34,6 +34,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnmt import __version__
+from jaxnmt.cli import ending  # first, see there
 from jaxnmt.cli.verbs import VERBS, Verb
 from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
 from jaxnmt.config import model_code
@@ -211,6 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _complain(f"error: {error.filename or 'stdout'} cannot be {done}: {error.strerror}")
     _discard_output()
     status = distributed.shutdown(status)
+    if argv is None and sys.argv[1:2] == ["translate"] and isinstance(status, int):
+        ending.at_once(status)
     if status == 130 and argv is None:  # a program that another thread is compiling cannot be stopped, and Python would wait for it
         os._exit(130)
     return status

@@ -12,13 +12,15 @@ the tokens of a phrase. Phrases are padded with PAD, and a phrase of PAD alone i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import EOS, PAD
-from jaxnmt.models.seq2seq import Batch
+
+if TYPE_CHECKING:  # it imports flax
+    from jaxnmt.models.seq2seq import Batch
 
 
 class TargetRules(NamedTuple):

@@ -14,15 +14,18 @@ import dataclasses
 import functools
 import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnmt.decoding.kept_programs import KeptFunction
 from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSearch, advance, begin, lengthen, search, select
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
+
+if TYPE_CHECKING:  # it imports flax
+    from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 IN_FLIGHT = 2
 """Number of searches at a time. On a CPU, one computes where another has work for one core only; an accelerator need not wait for texts."""
@@ -35,12 +38,18 @@ MARGIN = 8
 class StagedSearch:
     """`search.search` for one model on one device."""
 
-    def __init__(self, model: Seq2Seq) -> None:
+    def __init__(self, model: Seq2Seq, identity: tuple[object, ...] = ()) -> None:
+        """Make a search.
+
+        Args:
+            model: is not used if its programs are kept.
+            identity: what the programs of this model are kept by (`KeptFunction`); empty: they are not kept.
+        """
         # A thread for each batch in flight: XLA's CPU backend runs what one thread starts one after the other.
         self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
         self._starts = threading.Lock()  # so that a program is compiled once
-        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
-        self._rest = jax.jit(functools.partial(_rest, model))
+        self._traced = _TracedPrograms(model)
+        self._kept = _KeptPrograms(model, identity) if identity else None
 
     def share(self, sentences: int) -> int:
         """Return how many of the sentences that are translated together one search takes.
@@ -51,14 +60,14 @@ class StagedSearch:
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
-        few, memory, beams = self._begun(options, params, batch, limits_B)
-        found, open_B = jax.tree.map(np.array, jax.device_get((beams.done, beams.open_B)))
+        few, run = self._begun(options, params, batch, limits_B)
+        found, open_B = jax.tree.map(np.array, jax.device_get((run.done, run.open_B)))
         places = np.flatnonzero(open_B)
         for start in range(0, len(places), few):
             rows = places[start : start + few]
             keep: np.ndarray = np.resize(rows, few)  # the last rows may be repeated, so that there is one size
             with self._starts:
-                done = self._rest(options, params, memory, limits_B, beams, keep)
+                done = run.rest(keep)
             for all_B, some_K in zip(found, jax.device_get(done), strict=True):
                 all_B[rows] = some_K[: len(rows)]
         return found
@@ -70,17 +79,63 @@ class StagedSearch:
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile both programs for batches of this shape."""
         limits_B: np.ndarray = np.ones(len(batch["encoder_input_tokens"]), np.int32)  # the search ends with the first token
-        few, memory, beams = self._begun(options, params, batch, limits_B)
-        self._rest(options, params, memory, limits_B, beams, np.arange(few))
+        few, run = self._begun(options, params, batch, limits_B)
+        run.rest(np.arange(few))
 
-    def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, Any, Beams]:
-        """Run the first program. Returns how many sentences the second takes at a time, the memory and the beams."""
+    def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, _Begun]:
+        """Run the first program. Returns how many sentences the second takes at a time, and what it found."""
         B, S = batch["encoder_input_tokens"].shape[:2]
         few = min(B, max(FEWEST, B // 4))
         halves = (S // 2, S) if B > FEWEST else (S,)  # short caches save few sentences less than a further loop costs to trace
         cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in halves}))
+        # The functions of logit processors have no names that say what they compute.
+        programs = self._kept if self._kept and not options.processors else self._traced
         with self._starts:
-            return few, *self._first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
+            return few, programs.first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
+
+
+class _Begun(NamedTuple):
+    """A search after its first program.
+
+    Attributes:
+        done, open_B: as in `Beams`.
+        rest: runs the second program for the sentences with these numbers.
+    """
+
+    done: Hypotheses
+    open_B: jax.Array
+    rest: Callable[[np.ndarray], Hypotheses]
+
+
+class _TracedPrograms:
+    """The two programs, traced by each process."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
+        self._rest = jax.jit(functools.partial(_rest, model))
+
+    def first(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray, **static: Any) -> _Begun:
+        """Run the first program."""
+        memory, beams = self._first(options, params, batch, limits_B, **static)
+        rest = functools.partial(self._rest, options, params, memory, limits_B, beams)
+        return _Begun(beams.done, beams.open_B, rest)
+
+
+class _KeptPrograms:
+    """The two programs, kept on disk. What the first passes to the second is a list, since only traced code knows the types of models."""
+
+    def __init__(self, model: Seq2Seq, identity: tuple[object, ...]) -> None:
+        self._first = KeptFunction(functools.partial(_first_list, model), ("first", *identity))
+        self._rest = KeptFunction(functools.partial(_rest_list, model), ("rest", *identity))
+
+    def first(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray, **static: Any) -> _Begun:
+        """Run the first program."""
+        *done, open_B, state = self._first(options, params, batch, limits_B, **static)
+
+        def rest(keep_K: np.ndarray) -> Hypotheses:
+            return Hypotheses(*self._rest(options, params, batch, limits_B, state, keep_K, **static))
+
+        return _Begun(Hypotheses(*done), open_B, rest)
 
 
 class MeshSearch:
@@ -117,9 +172,9 @@ class Searches(NamedTuple):
     stepwise: StepwiseSearch
 
     @staticmethod
-    def of(model: Seq2Seq, mesh: jax.sharding.Mesh | None) -> Searches:
-        """Return the searches of a model on a mesh; None: on one device."""
-        return Searches(StagedSearch(model) if mesh is None else MeshSearch(model, mesh), StepwiseSearch(model))
+    def of(model: Seq2Seq, identity: tuple[object, ...], mesh: jax.sharding.Mesh | None) -> Searches:
+        """Return the searches of a model on a mesh; None: on one device. For `identity` see `StagedSearch`."""
+        return Searches(StagedSearch(model, identity) if mesh is None else MeshSearch(model, mesh), StepwiseSearch(model))
 
 
 def _first(
@@ -136,6 +191,21 @@ def _first(
         beams = advance(model, short, params, memory, limits_B, lengthen(model, short, params, memory, beams), at_most=few)
     missing = ((0, 0), (0, 0), (0, options.max_length - cache_lengths[-1]))
     return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, missing)))
+
+
+def _first_list(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, **static: Any) -> list[Any]:
+    """Return what `_first` finds, as a list without types of ours: tokens, scores, log-probabilities, `open_B` and all leaves."""
+    memory, beams = _first(model, options, params, batch, limits_B, **static)
+    return [*beams.done, beams.open_B, jax.tree.leaves((memory, beams))]
+
+
+def _rest_list(
+    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, state: list[Any], keep_K, **static: Any
+) -> list[Any]:
+    """Return what `_rest` does, from the leaves that `_first_list` returns."""
+    begun = jax.eval_shape(functools.partial(_first, model, **static), options, params, batch, limits_B)
+    memory, beams = jax.tree.unflatten(jax.tree.structure(begun), state)
+    return [*_rest(model, options, params, memory, limits_B, beams, keep_K)]
 
 
 def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, keep_K) -> Hypotheses:

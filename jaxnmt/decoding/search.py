@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding import constraints, coverage, lengths, sampling, siblings
 from jaxnmt.decoding.reductions import log_sum_exp, top_k, without_special
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import any_across_devices
+
+if TYPE_CHECKING:  # it imports flax
+    from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 NEVER = -1e9
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places

@@ -21,17 +21,17 @@ from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit
 from jaxnmt.decoding.programs import IN_FLIGHT, Searches
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
-from jaxnmt.decoding.shortlist import Narrowing, of_batch
 from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, num_shards
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
     from jaxnmt.decoding.lexicon import Lexicon
+    from jaxnmt.decoding.shortlist import Narrowing
+    from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 
@@ -68,6 +68,7 @@ class Translator:
         max_length: int,
         warn: Callable[[str], None] = log.warn,
         make_lexicon: Callable[[], Lexicon] | None = None,
+        identity: tuple[object, ...] = (),
     ) -> None:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
@@ -78,13 +79,15 @@ class Translator:
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
             warn: is called with a line for people about each line of input that is split.
             make_lexicon: returns the candidates of `decoding.shortlist`, which needs it.
+            identity: what the model's programs are kept by, see `StagedSearch`.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
+        self._identity = identity
         self._programs = functools.cache(functools.partial(Searches.of, mesh=self.mesh))
-        self._narrowing = functools.cache(functools.partial(Narrowing, model))
+        self._narrowing = functools.cache(self._make_narrowing)
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
@@ -151,14 +154,17 @@ class Translator:
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
         """Return the searches, parameters and arrays of a batch, narrowed to its shortlist, and what returns its tokens' own ids."""
         if not decoding.shortlist:
-            return self._programs(self.model), self.params, batch, np.asarray
+            return self._programs(self.model, self._identity), self.params, batch, np.asarray
         if self._processors(decoding):
             raise UserError(
                 "decoding.shortlist numbers tokens anew, and the config's own logit processors know the old numbers: set it to 0"
             )
+        from jaxnmt.decoding.shortlist import of_batch
+
         shortlist = of_batch(self.lexicon, decoding.shortlist, sentences, batch, self.tokenizer.target_vocab_size)
-        narrowing = self._narrowing(len(shortlist.words_V))
-        return self._programs(narrowing.model), narrowing.params(self.params, shortlist.words_V), shortlist.batch, shortlist.whole
+        width = len(shortlist.words_V)
+        narrowing, identity = self._narrowing(width), self._identity and (*self._identity, "narrowed", width)
+        return self._programs(narrowing.model, identity), narrowing.params(self.params, shortlist.words_V), shortlist.batch, shortlist.whole
 
     def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
         """Return an iterator over the text of a line's translation, which yields each piece as soon as its tokens are chosen.
@@ -214,6 +220,11 @@ class Translator:
     def options(self, decoding: cfg.Decoding, source_length: int, extra: int = 0) -> SearchOptions:
         """Return the options of a search, see `search_options`."""
         return search_options(decoding, source_length, extra, self._processors(decoding))
+
+    def _make_narrowing(self, width: int) -> Narrowing:
+        from jaxnmt.decoding.shortlist import Narrowing  # which imports flax
+
+        return Narrowing(self.model, width)
 
     def _make_processors(self, decoding: cfg.Decoding) -> tuple[LogitProcessor, ...]:
         """Return the logit processors of the user's own `Decoding` class."""
@@ -310,7 +321,7 @@ class Translator:
             yield group, functools.partial(_finished, finish, whole)
 
     def _share(self, decoding: cfg.Decoding) -> int:
-        return self._programs(self.model).batch.share(decoding.batch_size)
+        return self._programs(self.model, self._identity).batch.share(decoding.batch_size)
 
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""

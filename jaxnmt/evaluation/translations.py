@@ -18,7 +18,7 @@ from jaxnmt import __version__
 from jaxnmt.config import Decoding
 from jaxnmt.io import files
 from jaxnmt.parallel.log import say
-from jaxnmt.training.checkpoints import Found
+from jaxnmt.training.saved import Found
 
 
 def kept(

@@ -9,7 +9,7 @@ import functools
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -18,21 +18,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnmt.parallel.axes import declare
+from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
+from jaxnmt.parallel.numbers import mix
 from jaxnmt.parallel.sharding import constrain, is_replicated
 
 NORM_EPSILON = 1e-5
-
-
-def at_least_float32(dtype) -> jnp.dtype:
-    """Return the type for sums, softmax and loss of numbers of `dtype`: float32, or `dtype` if that is wider."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def mix(x: Any) -> Any:
-    """Hash uint32, NumPy's or JAX's, by a bijection in which every input bit moves every output bit (xor-shift and multiply, twice)."""
-    x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
 
 
 class DropoutKey(NamedTuple):

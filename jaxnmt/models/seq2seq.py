@@ -18,7 +18,8 @@ from jax.sharding import Mesh
 from jaxnmt import errors
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
-from jaxnmt.parallel.axes import Multiplied, declared, is_kernel, path_name
+from jaxnmt.parallel.axes import declared, is_kernel, path_name
+from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
 
 Batch = dict[str, jax.Array]

@@ -17,8 +17,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
-import flax.struct
 import jax
 
 from jaxnmt import errors
@@ -31,17 +29,11 @@ def path_name(path: Any) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)
 
 
-@flax.struct.dataclass
-class Multiplied(nn.LogicallyPartitioned):
-    """The box of a weight that its model only multiplies by, `x @ w`, and looks rows up in: decoding may have it in int8."""
-
-
 def declare(init: Callable[..., Any], axes: str, multiplied: bool = False) -> Callable[..., Any]:
-    """Return the initializer `init` of a parameter with these axes ("DF"); "" declares nothing. For `multiplied` see `Multiplied`."""
-    if not axes:
-        return init
-    boxed = nn.with_logical_partitioning(init, tuple(axes))
-    return (lambda *given: Multiplied(**vars(boxed(*given)))) if multiplied else boxed
+    """Return the initializer `init` of a parameter with these axes ("DF"); "" declares nothing. For `multiplied` see `boxes.Multiplied`."""
+    from jaxnmt.parallel import boxes  # translating by kept programs needs no flax, which takes 0.2 s to import
+
+    return boxes.boxed(init, axes, multiplied) if axes else init
 
 
 def declared(params: Any) -> Any:
@@ -53,6 +45,8 @@ def declared(params: Any) -> Any:
     Raises:
         UserError: a parameter declares more or fewer axes than it has.
     """
+
+    import flax.linen as nn
 
     def letters(path, x) -> str:
         if not isinstance(x, nn.Partitioned):

@@ -1,4 +1,4 @@
-"""Configure XLA: keep compiled programs between processes, avoid fusions that compute wrong numbers, and give it large pages of memory.
+"""Configure XLA: keep programs between processes, avoid fusions that compute wrong numbers, and give it large pages of memory.
 
 On CPUs, jaxlib 0.10.2 and later compute matrix products and sums with a library, YNNPACK. Its products alone are right. Its fused sums
 are wrong in some versions (docs/trust.md). Here only products use YNNPACK. Without YNNPACK, the last bits of a row's product would depend
@@ -7,12 +7,17 @@ on the place of the row in the batch.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import platform
+import re
 import sys
 from pathlib import Path
 
 from jaxnmt.errors import UserError, first_line
+from jaxnmt.io.workers import cores
+from jaxnmt.parallel import kept
 
 FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 DOTS_ONLY = f"{FLAG}=individual_dot"
@@ -38,14 +43,18 @@ def _flags() -> str:
 
 
 def enable_compilation_cache() -> None:
-    """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR, $JAXNMT_CACHE/xla or ~/.cache/jaxnmt/xla.
+    """Keep compiled programs in $JAX_COMPILATION_CACHE_DIR or `xla`, and traced ones (`kept.py`) in `traced`.
+
+    These folders are in $JAXNMT_CACHE or ~/.cache/jaxnmt.
 
     Call it before JAX is imported, which reads these variables. If the folder cannot be written, nothing is kept.
     """
-    folder = Path(os.path.expanduser(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt"), "xla").absolute()
+    cache = Path(os.path.expanduser(os.environ.get("JAXNMT_CACHE") or "~/.cache/jaxnmt")).absolute()
+    folder = cache / "xla"
     there = next(place for place in (folder, *folder.parents) if os.path.exists(place))
     if os.path.isdir(there) and os.access(there, os.W_OK) and "~" not in folder.parts:  # it is, if there is no home folder
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+        kept.enable(cache / "traced")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
@@ -91,7 +100,13 @@ def check() -> None:
         del os.environ["XLA_FLAGS"]
         if before is not None:
             os.environ["XLA_FLAGS"] = before
-    if wrong := miscompilations():
+    passed = kept.name("miscompilations", _processor()) if kept.is_enabled() else ""
+    if passed and kept.read(passed) is not None:
+        return
+    wrong = miscompilations()
+    if passed and not wrong:
+        kept.write(passed, b"")
+    if wrong:
         flags = _flags()
         remedy = f"remove {FLAG} from XLA_FLAGS" if FLAG in flags else f"set XLA_FLAGS={DOTS_ONLY} before JAX starts"
         if DOTS_ONLY in flags.split():
@@ -99,6 +114,15 @@ def check() -> None:
         raise UserError(
             f"jaxlib {jaxlib.__version__} computes wrong numbers on this CPU ({'; '.join(wrong)}): {remedy}; docs/trust.md has more"
         )
+
+
+def _processor() -> tuple[object, ...]:
+    """Return what XLA compiles for: the CPU's model and instructions, and the number of cores."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        lines = re.findall(r"^(?:model name|flags|Features|CPU part)\s*:.*", text, re.MULTILINE)
+        return len(cores()), sorted(set(lines))
+    return len(cores()), platform.processor(), platform.machine(), platform.version()
 
 
 @functools.cache

@@ -12,47 +12,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import shutil
-import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import tree as orbax_tree
 
 from jaxnmt import config as cfg
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io import files
-from jaxnmt.io.literal_paths import LiteralPath
-from jaxnmt.models.layers import at_least_float32
 from jaxnmt.parallel import distributed
-from jaxnmt.runs import directory
+from jaxnmt.training.checksums import checksum
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import TrainState, checksum
+from jaxnmt.training.saved import CheckpointReader, crc
+from jaxnmt.training.state import TrainState
 from jaxnmt.training.storage import remove, with_orbax
 
-_FILES = {"progress": "metadata", "metrics": "metrics"}  # as Orbax names them
 
-
-class Found(NamedTuple):
-    """A checkpoint that exists.
-
-    Attributes:
-        name: "checkpoint 4000" or "average of checkpoints 3000, 4000".
-        which: its step or "average"; finds the same checkpoint when "best" and "latest" are others.
-        checksum: of the parameters that decoding uses.
-    """
-
-    name: str
-    which: int | str
-    checksum: int | None
-
-
-class Checkpoints(contextlib.AbstractContextManager):
+class Checkpoints(CheckpointReader, contextlib.AbstractContextManager):
     """Finds, restores, saves and averages the checkpoints of a run.
 
     With several processes, all of them call the methods that read or write arrays, in the same order.
@@ -63,9 +43,8 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def __init__(self, run: Path, keep: cfg.Checkpoints | None = None):
         """Open the checkpoints of a run's folder; `keep` says which ones stay when one is saved, None that none will be saved."""
-        self._run, self._keep = run, keep or cfg.Checkpoints()
-        self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
-        self._average = self.folder.with_name(directory.AVERAGE)
+        super().__init__(run)
+        self._keep = keep or cfg.Checkpoints()
         # The step that is being saved, and the shapes that must be read back.
         self._unproven: tuple[int, dict[str, Any]] | None = None
         if keep:
@@ -84,77 +63,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         else:
             self.close()
 
-    # ---- which there are
-
-    def steps(self) -> list[int]:
-        """Return the steps of the complete checkpoints, oldest first."""
-        return directory.checkpoints(self._run)
-
-    def latest(self) -> int | None:
-        """Return the newest step."""
-        return max(self.steps(), default=None)
-
-    def best(self) -> int | None:
-        """Return the step with the best validation score, of equal ones the earliest, or the newest step if none has a score."""
-        return next(iter(self._ranked()), self.latest())
-
-    def scores(self) -> dict[int, Score]:
-        """Return the finite validation scores that can be compared with the newest one, by step."""
-        found, unnamed = {}, self._unnamed_metric()
-        for step in self.steps():
-            try:
-                saved = self._record(step, "metrics")
-            except UserError as error:
-                if isinstance(error.__cause__, FileNotFoundError):  # it was not validated, or training has just removed it
-                    continue
-                raise
-            found[step] = Score(saved.get("metric", unnamed), float(saved["score"]), saved.get("loss"), saved.get("signature"))
-        # Earlier versions wrote -inf for NaN.
-        found = {step: score for step, score in found.items() if math.isfinite(score.value)}
-        return {step: score for step, score in found.items() if score.kind == found[max(found)].kind}
-
-    def _ranked(self) -> list[int]:
-        """Return the steps that have a score, best first."""
-        scored = self.scores()
-        return sorted(scored, key=lambda step: (scored[step].rank, -step), reverse=True)
-
-    def find(self, which: int | str) -> Found:
-        """Return a checkpoint by its step, or as "best" (by validation.metric), "latest" or "average", without reading its arrays."""
-        steps = self.steps()
-        if not steps:
-            raise UserError(f"{self._run} has no checkpoint yet: train it first, or wait for the first one to be written")
-        if which == "average":
-            if not self._average.is_dir():
-                raise UserError(f"{self._run} has no average: make one with `jaxnmt runs average {self._run}`")
-            record = self._json(self._average, "average.json")
-            return Found(f"average of checkpoints {', '.join(map(str, record['steps']))}", which, record["checksum"])
-        step = self.best() if which == "best" else self.latest() if which == "latest" else which
-        if step not in steps:
-            raise UserError(f"{self._run} has no checkpoint {step}; it has {', '.join(map(str, steps))}")
-        sums = self._sums(step)
-        return Found(f"checkpoint {step}", step, sums.get("ema", sums.get("params")))
-
-    def progress(self, step: int) -> Progress:
-        """Return what training knew at a step besides the arrays."""
-        return Progress.read(self._record(step, "progress"), self._unnamed_metric())
-
     # ---- reading
-
-    @with_orbax
-    def params(self, found: Found, like: Any) -> Any:
-        """Return the parameters that decoding uses: the EMA if the run keeps one.
-
-        Args:
-            found: the checkpoint.
-            like: ShapeDtypeStructs of the parameters, layers unstacked.
-        """
-        if found.which == "average":
-            return self._read(self._average / "params", like, found.checksum)
-        item, saved = "params", like
-        if "ema" in self._sums(found.which):
-            item = "ema"
-            saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
-        return optax.tree.cast_like(self._read(self.folder / str(found.which) / item, saved, found.checksum), like)
 
     @with_orbax
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, Progress]:
@@ -162,47 +71,6 @@ class Checkpoints(contextlib.AbstractContextManager):
         sums = self._sums(step)
         found = {name: self._read(self.folder / str(step) / name, item, sums.get(name)) for name, item in _items(like).items()}
         return TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"]), self.progress(step)
-
-    def _read(self, place: LiteralPath, like: Any, expected: int | None) -> Any:
-        try:
-            with ocp.StandardCheckpointer() as reader:
-                found = reader.restore(place, like)
-        except Exception as error:  # Orbax's and TensorStore's have no class in common
-            raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
-        if checksum(found) != expected:
-            raise self._unusable(place.parent, f"is damaged: its {place.name} are not what was written")
-        return found
-
-    def _sums(self, step: int | str) -> dict[str, int]:
-        """Return the checksums of a checkpoint's arrays."""
-        return self._record(step, "progress").get("checksums", {})
-
-    def _record(self, step: int | str, item: str) -> dict[str, Any]:
-        """Return an item that is JSON."""
-        folder = self.folder / str(step)
-        record = self._json(folder, f"{item}/{_FILES[item]}")
-        if record.get("checksums", {}).get(item) not in (None, _crc(record)):  # earlier versions had none
-            raise self._unusable(folder, f"is damaged: its {item} are not what was written")
-        return record
-
-    def _json(self, folder: LiteralPath, file: str) -> dict[str, Any]:
-        try:
-            return json.loads((folder / file).read_text())
-        except (OSError, ValueError) as error:
-            raise self._unusable(folder, f"cannot be read ({first_line(error)[:200]})") from error
-
-    def _unusable(self, folder: LiteralPath, why: str) -> UserError:
-        """Return the error that a checkpoint or the average is damaged, and what to do."""
-        if folder.name == directory.AVERAGE:
-            return UserError(f"the average of {self._run} {why}; make it anew with `jaxnmt runs average {self._run}`")
-        return UserError(f"checkpoint {folder.name} of {self._run} {why}; remove the folder {folder} to use an older one")
-
-    def _unnamed_metric(self) -> str:
-        """Return the metric of scores that name none, which earlier versions saved."""
-        path = self._run / directory.CONFIG
-        if not path.exists():
-            return cfg.Validation().metric
-        return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"]
 
     # ---- writing
 
@@ -317,13 +185,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
 def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[str, Any]:
     """Return a JSON record with the checksums of the arrays and its own."""
-    return record | {"checksums": arrays | {item: _crc(record)}}
-
-
-def _crc(record: dict[str, Any]) -> int:
-    """Return the checksum of a JSON record without its checksums."""
-    bare = {name: value for name, value in record.items() if name != "checksums"}
-    return zlib.crc32(json.dumps(bare, sort_keys=True).encode())
+    return record | {"checksums": arrays | {item: crc(record)}}
 
 
 def _items(state: TrainState) -> dict[str, Any]:

@@ -28,8 +28,8 @@ def test_stages_change_nothing(monkeypatch, rung, beam, margin):
     options = SearchOptions(beam, LIMIT, 1.0)
     expected = jax.device_get(jax.jit(functools.partial(search, model))(options, params, batch, limits))
     find = StagedSearch(model)
-    finished, rest = [], find._rest
-    find._rest = lambda *arguments: finished.append(set(arguments[-1])) or rest(*arguments)
+    finished, rest = [], find._traced._rest
+    find._traced._rest = lambda *arguments: finished.append(set(arguments[-1])) or rest(*arguments)
     found = find(options, params, batch, limits)
     np.testing.assert_array_equal(found.tokens_BWT, expected.tokens_BWT)
     np.testing.assert_allclose(found.scores_BW, expected.scores_BW, atol=1e-5)

@@ -18,7 +18,7 @@ from jaxnmt.lab.comparison_report import ranked
 from jaxnmt.lab.options import Systems, labels
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
-from jaxnmt.training.checkpoints import Found
+from jaxnmt.training.saved import Found
 
 SOURCE = ["one two three .", "four", "five <b>six</b> & seven", "eight nine ten eleven twelve thirteen ."]
 REFERENCE = ["eins zwei drei .", "vier", "fünf sechs & sieben", "acht neun zehn elf zwölf dreizehn ."]

@@ -14,9 +14,10 @@ from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.run import Run
 from jaxnmt.runs import directory as run_directory
 from jaxnmt.training.checkpoints import Checkpoints
+from jaxnmt.training.checksums import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import abstract_state, checksum
+from jaxnmt.training.state import abstract_state
 
 
 def filled(x, value):

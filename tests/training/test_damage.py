@@ -13,11 +13,12 @@ from jaxnmt import config as cfg
 from jaxnmt.config import Mesh, Optimizer, Training
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.sharding import make_mesh
-from jaxnmt.training import state as states
+from jaxnmt.training import checksums
 from jaxnmt.training.checkpoints import Checkpoints
+from jaxnmt.training.checksums import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.state import abstract_state, checksum, initial_state
+from jaxnmt.training.state import abstract_state, initial_state
 
 MODEL = tiny.model_of(tiny.RECURRENT["bag"])
 RULE = make_optimizer(Optimizer(), MODEL.axes)
@@ -75,7 +76,7 @@ def test_numpy_and_jax_compute_the_same_checksum(monkeypatch):
     random = np.random.default_rng(0)
     tree = {"a": jnp.asarray(random.standard_normal((3, 5, 2)), jnp.float32), "b": jnp.arange(7), "c": jnp.float32(-0.0)}
     expected = checksum(tree)
-    monkeypatch.setattr(states, "SMALL", 0)
+    monkeypatch.setattr(checksums, "SMALL", 0)
     assert checksum(tree) == expected != 0
 
 

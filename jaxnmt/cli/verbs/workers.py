@@ -73,6 +73,7 @@ def _open(
         UserError: JAX's devices are not the cores of one CPU.
     """
     log.silence_libraries()
+    compiler.enable_compilation_cache()
     compiler.check()
     import jax
 
