@@ -23,9 +23,11 @@ quickstart: $(VENV)/.installed
 	$(BIN)/jaxnmt evaluate runs/quickstart --samples 5
 
 # Twice: everything, compiled without optimisation, which is quicker; then what promises bits or equality, compiled as for users.
+# With worksteal a process takes a long row of tests, so that a file's runs and compiled programs are seldom made by both processes.
+# The second time pytest reads only the files that have such tests: to read all takes each process as long as some of these tests.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -q -n 2
-	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 -m as_shipped
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	XLA_FLAGS= $(BIN)/python -m pytest -q -n 2 --dist worksteal -m as_shipped $$(grep -rl --include='test_*.py' 'mark\.as_shipped' tests)
 
 slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -q -m slow

@@ -77,7 +77,7 @@ def assert_exact(found, expected):
             assert words(found.tokens_BWT[0, k]) == tokens
 
 
-@pytest.mark.parametrize("rung", ["pre", "deep", "bahdanau", "luong", "luong_dot", "luong_location"])
+@pytest.mark.parametrize("rung", ["pre", "deep", "bahdanau", "luong", "luong_dot", pytest.param("luong_location", marks=pytest.mark.slow)])
 def test_a_search_with_coverage_is_exact(rung):
     """`luong_dot` has no attention at all outside a window, and the second last of three layers counts in `deep`."""
     model = tiny.model_of(RUNGS[rung], VOCAB)

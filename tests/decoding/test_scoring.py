@@ -69,7 +69,7 @@ def test_what_translate_wrote_scores_as_much_as_in_its_search(name):
     np.testing.assert_allclose([pair.log_prob for pair in again], [each.score for each in found], rtol=2e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["transformer", "lstm_luong", pytest.param("gru_bahdanau", marks=pytest.mark.slow)])
 def test_a_score_does_not_depend_on_batch_order_or_padding(name, monkeypatch):
     model, params = made(name)
     pairs = some_ids(21)

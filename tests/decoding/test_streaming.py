@@ -87,12 +87,16 @@ LINES = ["a b c", "", "h", "d e f g a b c d e", "a " * 25 + ". " + "b " * 25]
 GREEDY = Decoding(beam_size=1, max_length_extra=4)
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{}, {"temperature": 1.0, "seed": 3}, {"no_repeat_ngram_size": 2, "min_length": 3}],
-    ids=["greedy", "sampling", "processors"],
-)
-@pytest.mark.parametrize("name", MODELS)
+WAYS = {"greedy": {}, "sampling": {"temperature": 1.0, "seed": 3}, "processors": {"no_repeat_ngram_size": 2, "min_length": 3}}
+
+
+def case(name, way):
+    """Return a model and a way to choose tokens as parameters of a test; what a way does is the same for every model."""
+    marks = [pytest.mark.slow] if (name, way) in {("fixed", "sampling"), ("luong", "sampling"), ("luong", "processors")} else []
+    return pytest.param(name, WAYS[way], marks=marks, id=f"{name}-{way}")
+
+
+@pytest.mark.parametrize(("name", "changes"), [case(name, way) for name in MODELS for way in WAYS])
 def test_a_stream_is_the_translation(name, changes):
     model = build_model(MODELS[name], VOCABULARY.source_vocab_size, VOCABULARY.target_vocab_size)
     translator = Translator(model, tiny.params_of(model, 2), VOCABULARY, 32, warn=lambda line: None)

@@ -60,8 +60,13 @@ def test_a_run_that_was_not_trained_here_executes_nothing(name, folder, download
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("name", ["translate", "evaluate"])
-@pytest.mark.parametrize("place", [0, 1, 2, -1])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        *(("translate", place) for place in (0, 1, 2, -1)),
+        *(pytest.param("evaluate", place, marks=[pytest.mark.slow] if place in (1, 2) else []) for place in (0, 1, 2, -1)),
+    ],
+)
 def test_with_trust_anywhere_it_does_and_only_for_that_command(name, place, folder, downloaded):
     run, marker = downloaded
     command = words(name, folder, run)

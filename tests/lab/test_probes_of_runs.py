@@ -158,7 +158,9 @@ def by_hand(kind, layer, x_SD):
 SOURCE = [5, 9, 4, 11, 7, 6, EOS]
 
 
-@pytest.mark.parametrize("name", ["sutskever", "bahdanau", "luong", "luong_concat", "cho", "gnmt"])
+@pytest.mark.parametrize(
+    "name", ["sutskever", "bahdanau", "luong_concat", "gnmt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("luong", "cho"))]
+)
 def test_gates_are_the_papers_equations(name):
     config = tiny.RECURRENT[name]
     model = tiny.model_of(config)
@@ -391,7 +393,13 @@ def test_a_plane_keeps_what_lies_in_it():
     np.testing.assert_allclose(embeddings.plane(-turned + 3)[0], xy, atol=1e-9)  # whatever sign the factorisation chose
 
 
-@pytest.mark.parametrize("name", ["pre", "post", "rotary", *tiny.RECURRENT])
+LIKE_OTHERS = {"sutskever", "cho", "luong_dot", "luong_location"}  # whose encoders have no part that others have not
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name for name in ("pre", "post", "rotary", *tiny.RECURRENT)],
+)
 def test_layer_by_layer_is_the_encoder(name):
     """The first is the embedding, the last what the decoder gets; between them, what a shallower encoder with the same parameters gives."""
     config = {**tiny.VARIANTS, **tiny.RECURRENT}[name]

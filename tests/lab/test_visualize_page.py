@@ -74,7 +74,7 @@ def told(shown):
     return shown.inner_text("#where"), shown.inner_text("#narration")
 
 
-@pytest.mark.parametrize("name", WALKED)
+@pytest.mark.parametrize("name", seen.cases(WALKED))
 def test_the_player_goes_to_its_last_step_and_back(show, name):
     shown, found = show(name), seen.recorded(name)
     last = int(shown.get_attribute("#slider", "max"))
@@ -191,7 +191,7 @@ def test_a_fixed_context_says_that_it_has_no_attention(show, name):
     assert "The one vector" in shown.inner_text("#inside") and not shown.is_visible("#heads")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", seen.cases(KINDS))
 def test_axe_finds_nothing(show, name):
     for scheme, width in (("light", 1200), ("dark", 1200), ("light", 320)):
         shown = show(name, width, scheme)

@@ -26,7 +26,7 @@ def compiled():
 
 
 def test_a_run_compiles_each_shape_once_and_nothing_after_its_first_validation(compiled, tmp_path):
-    changes = {"batching.layout": "buckets", "batching.tokens": 64, "batching.max_shapes": 3, "validation.every": 4, "training.steps": 16}
+    changes = {"batching.layout": "buckets", "batching.tokens": 64, "batching.max_shapes": 2, "validation.every": 4, "training.steps": 16}
     (tmp_path / "run").mkdir()
     after_first = []
 

@@ -11,10 +11,10 @@ from jaxnmt.lab.laws import LAWS, Subject, ask
 # have both families, each context, dropout at each step and variational; whole runs of a Transformer, killed and resumed, on eight devices
 # and counting compilations, are in the files beside this one.
 QUICK = {
-    "causal": {"pre", "post", "rotary", "bag", "elman", "bahdanau", "luong_location"},
+    "causal": {"pre", "rotary", "bag", "elman", "bahdanau", "luong_location"},
     "greedy": {"pre", "bahdanau"},
     "beam": {"rotary", "bag", "cho", "gnmt", "luong", "luong_location"},
-    "alone": {"pre", "post", "learned", "scanned", "elman", "sutskever", "bahdanau", "luong_dot", "luong_concat"},
+    "alone": {"pre", "scanned", "elman", "bahdanau", "luong_dot", "luong_concat"},
     "scanned": {"scanned"},
     "packed": {"learned", "rotary"},
     "accumulated": {"cho", "bahdanau"},
@@ -49,7 +49,10 @@ def case(rung, law):
 
 @functools.lru_cache(maxsize=2)
 def subject(rung):
-    return Subject(tiny.RUNGS[rung])
+    """Return a rung's model, with parameters that NumPy draws: to compile its initialisation takes longer than to compile most laws."""
+    made = Subject(tiny.RUNGS[rung])
+    made.flat_params = tiny.params_of(made.flat_model)
+    return made
 
 
 @pytest.mark.parametrize(("rung", "law"), [case(rung, law) for rung in tiny.RUNGS for law in LAWS])

@@ -15,7 +15,7 @@ from jaxnmt.decoding import translator as translators
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 
-pytestmark = pytest.mark.as_shipped
+as_shipped = pytest.mark.as_shipped  # of what computes numbers; how many programs there are does not depend on the compiler
 
 LETTERS = "abcdefghijklmnop"
 
@@ -50,6 +50,7 @@ def same(left, right):
     np.testing.assert_allclose([t.score for line in left for t in line], [t.score for line in right for t in line], atol=1e-5)
 
 
+@as_shipped
 def test_translations_do_not_depend_on_order_batch_size_or_padding(translate, monkeypatch):
     lines = some_lines(9)
     expected = translate(lines)
@@ -63,6 +64,7 @@ def test_translations_do_not_depend_on_order_batch_size_or_padding(translate, mo
     assert len({line[0].text for line in expected}) > 5
 
 
+@as_shipped
 def test_n_best_are_different_and_sorted_and_the_first_is_the_best(translate):
     lines = some_lines(4, 1)
     many = translate(lines, n_best=3)
@@ -85,6 +87,7 @@ def test_sentences_end_where_their_language_ends_them(line, sentences):
     assert translators.SENTENCE_END.split(line) == sentences
 
 
+@as_shipped
 def test_empty_lines_stay_and_long_lines_are_translated_in_parts_with_a_warning(translate):
     long = " ".join(LETTERS[:15])  # 15 tokens, where 11 fit
     found = translate(["a b", "", long, "   ", "c"])
@@ -110,6 +113,7 @@ def test_no_line_no_translation(translate):
     assert translate([]) == [] and translate([""]) == [[translators.Translation("", 0.0)]]
 
 
+@as_shipped
 def test_what_the_model_has_no_numbers_for_is_an_empty_line_in_its_place(translate, monkeypatch):
     broken = jax.tree.map(lambda x: x * np.nan, translate.translator.params)
     monkeypatch.setattr(translate.translator, "params", broken)

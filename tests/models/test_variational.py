@@ -106,8 +106,16 @@ def test_an_encoder_of_both_directions_masks_each_for_itself():
     assert (np.diff(there, axis=1).any(1) != np.diff(back, axis=1).any(1)).any()  # other units of it are without a memory
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("name", DECODERS)
+DEEP = {"sutskever", "bahdanau", "luong unfed"}  # whose two layers are those of cho's and luong's decoders
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        *((name, 1) for name in DECODERS),
+        *(pytest.param(name, 2, marks=[pytest.mark.slow] if name in DEEP else []) for name in DECODERS),
+    ],
+)
 def test_a_decoders_units_go_the_ways_that_one_mask_for_all_words_allows(name, layers):
     config = cfg.replace(PLAIN, num_encoder_layers=layers, num_decoder_layers=layers, **DECODERS[name])
     assert ways(decoded(config, noise())) == [units(layers, (0, 2))] * ROWS
