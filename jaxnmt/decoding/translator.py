@@ -154,7 +154,7 @@ class Translator:
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
         """Return the searches, parameters and arrays of a batch, narrowed to its shortlist, and what returns its tokens' own ids."""
         if not decoding.shortlist:
-            return self._programs(self.model, self._identity), self.params, batch, np.asarray
+            return self._whole, self.params, batch, np.asarray
         if self._processors(decoding):
             raise UserError(
                 "decoding.shortlist numbers tokens anew, and the config's own logit processors know the old numbers: set it to 0"
@@ -208,7 +208,7 @@ class Translator:
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
-        devices, size, shapes = num_shards("B", self.mesh), self._share(decoding), 0
+        devices, size, shapes = num_shards("B", self.mesh), self._whole.batch.share(decoding.batch_size), 0
         for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
                 batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
@@ -306,7 +306,7 @@ class Translator:
     ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
         """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
         extra = max((each.extra_tokens for each in rules), default=0)
-        size = self._share(decoding)
+        size = self._whole.batch.share(decoding.batch_size)
         rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), size):
             tokens = self._source([sentences[i] for i in group], rows)
@@ -320,8 +320,10 @@ class Translator:
             finish = searches.batch.start(self.options(decoding, tokens.shape[1], extra), params, batch, limits)
             yield group, functools.partial(_finished, finish, whole)
 
-    def _share(self, decoding: cfg.Decoding) -> int:
-        return self._programs(self.model, self._identity).batch.share(decoding.batch_size)
+    @property
+    def _whole(self) -> Searches:
+        """The searches in the whole vocabulary."""
+        return self._programs(self.model, self._identity)
 
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""

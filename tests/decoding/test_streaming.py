@@ -111,14 +111,14 @@ def test_a_stream_is_the_translation(name, changes):
         own = Rules(constraints=("w x",), terminology=Terminology({"b": "y"}))
         ((best,),) = translator.translate(["a b"], decoding, rules=[own])
         assert "".join(translator.stream("a b", decoding, rules=own)) == best.text and "w x" in best.text and "y" in best.text
-    assert translator._stepwise._begin._cache_size() <= 2 * 4  # shapes, with and without a prefix
+    assert translator._whole.stepwise._begin._cache_size() <= 2 * 4  # shapes, with and without a prefix
 
 
 def test_words_come_while_others_are_still_to_be_chosen():
     model = build_model(tiny.BASE, VOCABULARY.source_vocab_size, VOCABULARY.target_vocab_size)
     translator = Translator(model, tiny.params_of(model, 2), VOCABULARY, 32)
-    steps, step = [], translator._stepwise._step
-    translator._stepwise._step = lambda *arguments: steps.append(1) or step(*arguments)
+    steps, step = [], translator._whole.stepwise._step
+    translator._whole.stepwise._step = lambda *arguments: steps.append(1) or step(*arguments)
     taken = [len(steps) for _ in translator.stream("a b c", replace(GREEDY, min_length=5), rules=Rules("u v"))]
     assert taken[:5] == [0, 1, 2, 3, 4]
 

@@ -105,7 +105,7 @@ def largest_exchange(name: str) -> tuple[int, int]:
     rows, beams, length = 16, 3, 10
     options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
     arrays = to_mesh({"encoder_input_tokens": tokens, "limits": np.full(rows, length, np.int32)}, translator.mesh)
-    text = translator._search._search.lower(options, translator.params, arrays, arrays.pop("limits")).compile().as_text()
+    text = translator._whole.batch._search.lower(options, translator.params, arrays, arrays.pop("limits")).compile().as_text()
     exchanged = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
     shapes = [shape for results in exchanged for shape in re.findall(r"\w\[([\d,]*)\]", results)]
     return max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), rows * beams * length

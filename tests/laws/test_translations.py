@@ -135,14 +135,14 @@ def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):
 
 
 def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translate, monkeypatch):
-    lines, shapes, find = some_lines(12, 5), [], translate.translator._search.start
+    lines, shapes, find = some_lines(12, 5), [], translate.translator._whole.batch.start
 
     def recorded(options, params, batch, limits_B):
         shapes.append(batch["encoder_input_tokens"].shape)
         return find(options, params, batch, limits_B)
 
     expected = translate(lines)
-    monkeypatch.setattr(translate.translator._search, "start", recorded)
+    monkeypatch.setattr(translate.translator._whole.batch, "start", recorded)
     for count, batch_size, rows in ((12, 20_000, [16]), (12, 16, [8, 8]), (12, 22, [11, 11]), (3, 64, [4]), (1, 64, [1])):
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
@@ -171,7 +171,7 @@ def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
 
 def programs(translator):
     """How many programs its search has compiled."""
-    return sum(program._cache_size() for program in vars(translator._search).values() if hasattr(program, "_cache_size"))
+    return sum(program._cache_size() for program in vars(translator._whole.batch._traced).values() if hasattr(program, "_cache_size"))
 
 
 def test_numbers_among_the_options_compile_nothing(translate):
