@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -233,6 +233,53 @@ def _occurs(phrase: str, text: str) -> bool:
 def _shortest_span(ids: Sequence[int], phrase: str, tokenizer: Tokenizer) -> list[int]:
     spans = (list(ids[start : start + length]) for length in range(1, len(ids) + 1) for start in range(len(ids) - length + 1))
     return next(span for span in spans if _occurs(phrase, normalise(tokenizer.decode_target(span))))
+
+
+def search(
+    find: Callable[[Sequence[list[int]], Sequence[TokenRules]], list[list[Any]]],
+    sentences: Sequence[list[int]],
+    rules: list[TokenRules],
+    tokenizer: Tokenizer,
+) -> list[list[Any]]:
+    """Translate sentences by their rules: again if a translation spells a forbidden phrase with tokens that were not forbidden yet.
+
+    Args:
+        find: returns the translations of sentences, each by its rules.
+        sentences: source tokens.
+        rules: of each sentence; tokens that were found to spell a forbidden phrase are added.
+        tokenizer: of source and target.
+
+    Raises:
+        UserError: a sentence has no translation without a forbidden phrase.
+    """
+    results = _best_alternatives(find, sentences, rules)
+    while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, tokenizer))}:
+        for i, more in respelled.items():
+            if all(phrase in rules[i].forbidden for phrase in more):
+                phrases = ", ".join(rules[i].forbidden_text)
+                raise UserError(f"{tokenizer.decode_source(sentences[i])!r} has no translation without {phrases}: allow one of them")
+            rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
+        again = _best_alternatives(find, [sentences[i] for i in respelled], [rules[i] for i in respelled])
+        for i, translations in zip(respelled, again, strict=True):
+            results[i] = translations
+    return results
+
+
+def _best_alternatives(
+    find: Callable[[Sequence[list[int]], Sequence[TokenRules]], list[list[Any]]],
+    sentences: Sequence[list[int]],
+    rules: Sequence[TokenRules],
+) -> list[list[Any]]:
+    """Translate sentences: one with alternatives once for each of them, and its translations are sorted by their scores."""
+    searches = [(i, own) for i, each in enumerate(rules) for own in each.searches]
+    found = find([sentences[i] for i, _ in searches], [own for _, own in searches])
+    results: list[list[Any]] = [[] for _ in sentences]
+    for (i, _), translations in zip(searches, found, strict=True):
+        results[i] += translations
+    return [
+        sorted(translations, key=lambda each: -each.score) if each.alternatives else translations
+        for each, translations in zip(rules, results, strict=True)
+    ]
 
 
 def arrays(rules: Sequence[TokenRules], rows: int, like: Sequence[TokenRules]) -> dict[str, np.ndarray]:

@@ -118,9 +118,10 @@ class Translator:
         pieces = [(row, part) for row, line in enumerate(lines) for part in self._parts(first + row, line.strip())]
         sentences = [ids for _, ids in pieces]
         if any(each != Rules() for each in rules):
-            translated = self._search_by_rules(sentences, decoding, self._rules_of_parts(lines, pieces, rules, first))
+            find = functools.partial(self._search_all, decoding)
+            translated = target_rules.search(find, sentences, self._rules_of_parts(lines, pieces, rules, first), self.tokenizer)
         else:
-            translated = self._search_all(sentences, decoding)
+            translated = self._search_all(decoding, sentences)
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
@@ -254,38 +255,8 @@ class Translator:
             found += target_rules.tokenised(rules[row], texts, self.tokenizer, first + row)
         return found
 
-    def _search_by_rules(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: list[TokenRules]) -> list[list[Translation]]:
-        """Translate sentences by their rules: again if a translation spells a forbidden phrase with tokens that were not forbidden yet."""
-        results = self._search_alternatives(sentences, decoding, rules)
-        while respelled := {i: more for i, found in enumerate(results) if (more := rules[i].respelled(found, self.tokenizer))}:
-            for i, more in respelled.items():
-                if all(phrase in rules[i].forbidden for phrase in more):
-                    phrases = ", ".join(rules[i].forbidden_text)
-                    raise UserError(
-                        f"{self.tokenizer.decode_source(sentences[i])!r} has no translation without {phrases}: allow one of them"
-                    )
-                rules[i] = rules[i]._replace(forbidden=[*rules[i].forbidden, *more])
-            again = self._search_alternatives([sentences[i] for i in respelled], decoding, [rules[i] for i in respelled])
-            for i, translations in zip(respelled, again, strict=True):
-                results[i] = translations
-        return results
-
-    def _search_alternatives(
-        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]
-    ) -> list[list[Translation]]:
-        """Translate sentences by their rules: a sentence with alternatives once for each of them, which are sorted by their scores."""
-        searches = [(i, own) for i, each in enumerate(rules) for own in each.searches]
-        found = self._search_all([sentences[i] for i, _ in searches], decoding, [own for _, own in searches])
-        results: list[list[Translation]] = [[] for _ in sentences]
-        for (i, _), translations in zip(searches, found, strict=True):
-            results[i] += translations
-        return [
-            sorted(translations, key=lambda each: -each.score) if each.alternatives else translations
-            for each, translations in zip(rules, results, strict=True)
-        ]
-
     def _search_all(
-        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules] = ()
+        self, decoding: cfg.Decoding, sentences: Sequence[list[int]], rules: Sequence[TokenRules] = ()
     ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]

@@ -1,0 +1,136 @@
+"""What training has left in a run's folder: config, checkpoints, metrics, tokenizer, model, parameters. Starts JAX when it is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxnmt.config import model_code
+from jaxnmt.errors import UserError
+from jaxnmt.parallel import compiler, kept, log
+from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    from jaxnmt.data.tokenizer import Tokenizer
+    from jaxnmt.models.seq2seq import Seq2Seq
+
+Checkpoint = int | Literal["best", "latest", "average"]
+"""Names a checkpoint: by its step, as the one with the best validation score, the newest, or the mean that `Run.average` wrote."""
+
+Weights = Literal["trained", "bfloat16", "int8"]
+"""The type of the weights in decoding: as they were trained, or rounded when they are read."""
+
+
+class TrainedRun:
+    """A trained model, and the folder in which training keeps it.
+
+    Attributes:
+        folder: the run's folder.
+        config: its experiment.
+        weights: the type of the weights in decoding, see `jaxnmt.load`.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trusted: bool = False, weights: Weights = "trained"):
+        """Open a run; see `load`."""
+        self.folder = directory.folder(folder)
+        with model_code.all_trusted(trusted):
+            self.config = directory.read(self.folder)
+        self._asked, self.weights = checkpoint, weights
+        if weights == "bfloat16" and not hasattr(self.config.model, "dtype"):
+            raise UserError(f"weights bfloat16: the model of {self.folder} has no setting dtype, so it computes as it was trained")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r}, {self._asked!r})"
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """The steps of the run's complete checkpoints, oldest first."""
+        return directory.checkpoints(self.folder)
+
+    @property
+    def checkpoint(self) -> str:
+        """Name of the checkpoint that is used: "checkpoint 4000" or "average of checkpoints 3000, 4000"."""
+        return self._found.name
+
+    @property
+    def pinned(self) -> Checkpoint:
+        """The checkpoint that is used, as `load` takes it: a step or "average", although training may write a better one meanwhile."""
+        return self._found.which
+
+    @functools.cached_property
+    def _found(self) -> Any:
+        """The checkpoint that is used, although training may write a better one meanwhile."""
+        return self._checkpoints.find(self._asked)
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl, in order: each has a "kind" ("train", "validation" or "skipped") and a "step"."""
+        return directory.read_metrics(self.folder)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Turns text into token ids and back."""
+        from jaxnmt.data.tokenizer import load_tokenizer
+
+        return load_tokenizer(self.folder / "tokenizer")
+
+    @functools.cached_property
+    def model(self) -> Seq2Seq:
+        """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
+        compiler.check()  # first, because it starts JAX with the right flags
+        from jaxnmt.models.seq2seq import build_model, unscanned
+
+        config: Any = unscanned(self.config.model)
+        config = dataclasses.replace(config, dtype="bfloat16") if self.weights == "bfloat16" else config
+        return build_model(config, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size)
+
+    @functools.cached_property
+    def params(self) -> Any:
+        """The parameters that decoding uses, replicated on each device: a tree of arrays, and of `Int8` weights if the run was loaded so.
+
+        They are the EMA if the run keeps one.
+        """
+        params = self._checkpoints.params(self._found, self._shapes)
+        params = self.model.rounded(params, self.weights) if self.weights != "trained" else params
+        newest = self._asked == "best" and not self._checkpoints.scores()
+        log.say(f"{self.checkpoint} of {self.folder}{' (the newest: no checkpoint has a validation score)' if newest else ''}")
+        return params
+
+    @functools.cached_property
+    def _checkpoints(self) -> Any:
+        from jaxnmt.training.saved import CheckpointReader
+
+        return CheckpointReader(self.folder)
+
+    @functools.cached_property
+    def _identity(self) -> tuple[object, ...]:
+        """What the programs of this model are kept by. Empty if none are kept, or if the run executes code of the user's own."""
+        if not kept.is_enabled() or model_code.executed(self.config):
+            return ()
+        return self.config.model, self.weights, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
+
+    @property
+    def _shapes(self) -> Any:
+        """The parameters as ShapeDtypeStructs. Starts JAX."""
+        compiler.check()
+        import jax
+
+        from jaxnmt.config import Mesh
+        from jaxnmt.parallel.sharding import make_mesh, replicated
+        from jaxnmt.training.saved import kept_shapes
+
+        shapes = kept_shapes(self._identity, lambda: self.model.shapes)
+        device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+
+    def average(self, last: int = 5) -> list[int]:
+        """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.
+
+        Raises:
+            UserError: there are fewer checkpoints, one is damaged, or the disk is full.
+        """
+        from jaxnmt.training.checkpoints import Checkpoints
+
+        return Checkpoints(self.folder).average(last, self._shapes)
