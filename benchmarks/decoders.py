@@ -185,6 +185,7 @@ def opennmt(work: Path) -> Translate:
         sizes = ["-beam_size", order["beam_size"], "-batch_size", order["batch_size"], "-batch_type", "sents"]
         rules = ["-length_penalty", "wu", "-alpha", 1, "-max_length", LIMIT, "-max_length_ratio", 1.5]
         options = parser.parse_args([*required, *map(str, sizes + rules)])
+        ArgumentParser.validate_translate_opts_dynamic(options)
         scorer = onmt.translate.GNMTGlobalScorer.from_opt(options)
         lines = [" ".join(pieces[index] for index in [*source, EOS]) for source in sentences]
         with open(os.devnull, "w") as nowhere:
@@ -209,11 +210,20 @@ def opennmt_model(work: Path) -> tuple:
     pieces = ["<blank>", "<s>", "</s>", "<unk>", *map(str, range(4, facts["tokens"]))]
     vocabs = dict_to_vocabs({"src": pieces, "tgt": pieces, "data_task": "seq2seq", "decoder_start_token": "<s>"})
     vocabs["src"].default_id = UNK
-    options = ArgumentParser.defaults(opts.model_opts)
+    parser = ArgumentParser()
+    opts.train_opts(parser)
+    options = parser.parse_args(["-data", "{}", "-src_vocab", ""])  # the defaults of a training, as its checkpoints have them
     vars(options).update(
         **{"encoder_type": "transformer", "decoder_type": "transformer", "enc_layers": facts["encoder"], "dec_layers": facts["decoder"]},
         **{"hidden_size": facts["width"], "word_vec_size": facts["width"], "transformer_ff": facts["mlp_width"], "heads": facts["heads"]},
-        **{"add_qkvbias": True, "norm_eps": facts["norm_epsilon"], "position_encoding": True, "dropout": [0.0], "attention_dropout": [0.0]},
+        **{
+            "add_qkvbias": True,
+            "add_ffnbias": True,
+            "norm_eps": facts["norm_epsilon"],
+            "position_encoding": True,
+            "dropout": [0.0],
+            "attention_dropout": [0.0],
+        },
         **{"share_embeddings": True, "share_decoder_embeddings": True},
     )
     ArgumentParser.update_model_opts(options)
