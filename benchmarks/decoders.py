@@ -11,6 +11,7 @@ After an order one line `BURST {"units": .., "seconds": ..}` is written, its uni
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -180,19 +181,22 @@ def opennmt(work: Path) -> Translate:
     pieces, parser, required = vocabs["tgt"].ids_to_tokens, ArgumentParser(), ["-model", "", "-src", "", "-output", os.devnull]
     ids = {piece: index for index, piece in enumerate(pieces)}
     opts.translate_opts(parser)
+    nowhere = open(os.devnull, "w")
 
-    def translate(sentences: list, order: dict) -> list[list[int]]:
-        sizes = ["-beam_size", order["beam_size"], "-batch_size", order["batch_size"], "-batch_type", "sents"]
+    @functools.cache  # a call for one sentence should not pay for it
+    def prepare(beam_size: int, batch_size: int) -> tuple:
+        sizes = ["-beam_size", beam_size, "-batch_size", batch_size, "-batch_type", "sents"]
         rules = ["-length_penalty", "wu", "-alpha", 1, "-max_length", LIMIT, "-max_length_ratio", 1.5]
         options = parser.parse_args([*required, *map(str, sizes + rules)])
         ArgumentParser.validate_translate_opts_dynamic(options)
-        scorer = onmt.translate.GNMTGlobalScorer.from_opt(options)
+        rest = {"global_scorer": onmt.translate.GNMTGlobalScorer.from_opt(options), "out_file": nowhere, "report_score": False}
+        return options, onmt.translate.Translator.from_opt(model, vocabs, options, model_options, **rest)
+
+    def translate(sentences: list, order: dict) -> list[list[int]]:
+        options, translator = prepare(order["beam_size"], order["batch_size"])
         lines = [" ".join(pieces[index] for index in [*source, EOS]) for source in sentences]
-        with open(os.devnull, "w") as nowhere:
-            files = {"out_file": nowhere, "report_score": False}
-            translator = onmt.translate.Translator.from_opt(model, vocabs, options, model_options, global_scorer=scorer, **files)
-            batches = build_dynamic_dataset_iter(options, {}, vocabs, task=CorpusTask.INFER, src=lines)
-            _, found = translator._translate(batches, batches.transforms)
+        batches = build_dynamic_dataset_iter(options, {}, vocabs, task=CorpusTask.INFER, src=lines)
+        _, found = translator._translate(batches, batches.transforms)
         return [[ids[piece] for piece in best.split()] for best, *_ in found]
 
     return translate
