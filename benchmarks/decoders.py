@@ -305,7 +305,9 @@ def jaxnmt(work: Path, run: str, checkpoint: str, *settings: str) -> Translate:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     import jaxnmt
 
-    opened, extra = jaxnmt.load(run, int(checkpoint) if checkpoint.isdigit() else checkpoint), dict(map(_setting, settings))
+    extra: dict = dict(map(_setting, settings))
+    weights = extra.pop("weights", "trained")
+    opened = jaxnmt.load(run, int(checkpoint) if checkpoint.isdigit() else checkpoint, weights=weights)
 
     def translate(sentences: list, order: dict) -> list[list[int]]:
         return [[token for _, target in found.parts for token in target] for found in opened.translate(sentences, **extra | order)]

@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--sentences", type=int, help="only so many of the test sentences, the first ones")
     parser.add_argument("--quantize", help="CTranslate2's compute_type, if not float32")
-    parser.add_argument("--ours", default=[], nargs="*", help="decoding settings of ours, such as patience=1")
+    parser.add_argument("--ours", default=[], nargs="*", help="decoding settings of ours, such as patience=1, and weights=int8")
     measuring_options(parser)
     words = parser.parse_args()
     words.work.mkdir(parents=True, exist_ok=True)

@@ -106,8 +106,14 @@ class TrainedRun:
 
     @functools.cached_property
     def _identity(self) -> tuple[object, ...]:
-        """What the programs of this model are kept by. Empty if none are kept, or if the run executes code of the user's own."""
+        """What the programs of this model are kept by; empty: none are kept, because the run executes code of the user's own, or by a call
+        from Python, or on an accelerator, whose programs may have calls that `jax.export` does not write. Starts JAX.
+        """
         if not kept.is_enabled() or model_code.executed(self.config):
+            return ()
+        import jax
+
+        if jax.default_backend() != "cpu":
             return ()
         return self.config.model, self.weights, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
 
