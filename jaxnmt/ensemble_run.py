@@ -41,7 +41,7 @@ class EnsembleRun(Run):
     def __init__(self, runs: tuple[Run, ...], weights: tuple[float, ...], space: Literal["probability", "log"]):
         """Open the first run again, and check that the others go with it."""
         first, *others = runs
-        super().__init__(first.folder, first._asked, trusted=True)  # it is open already
+        super().__init__(first.folder, first._asked, trusted=True, weights=first.weights)  # it is open already
         self.runs, self._weights, self._space = runs, weights, space
         for run in runs:
             if isinstance(run, EnsembleRun):

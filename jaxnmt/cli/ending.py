@@ -1,7 +1,8 @@
 """End the process of the command before Python takes its modules apart, which takes a fifth of a short call.
 
 Import this module before others: the exit handler that is registered first is called last, when the threads have ended and the handlers of
-the libraries that were imported later have been called.
+the libraries that were imported later have been called. Handlers that were registered before, such as those of a tool that started Python,
+are not called.
 """
 
 from __future__ import annotations

@@ -69,6 +69,8 @@ class Decoding:
         for name in ("coverage_penalty", "sibling_penalty"):
             if self.temperature and getattr(self, name):
                 yield f"decoding.{name} {getattr(self, name):g} is for a search, and decoding.temperature draws samples: set one to 0"
+        if self.temperature and self.shortlist:
+            yield f"decoding.shortlist {self.shortlist} is for a search, and decoding.temperature draws samples: set one to 0"
         if self.n_best > self.beam_size and (not self.temperature or self.mbr != "none"):
             yield f"decoding.n_best {self.n_best} is more than decoding.beam_size {self.beam_size} can give"
         least = max(1, int(self.max_length_ratio) + self.max_length_extra) - 1  # a source of one token; without EOS

@@ -16,6 +16,7 @@ import numpy as np
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.batches import pad
 from jaxnmt.decoding.reductions import without_special
+from jaxnmt.decoding.shortlist import Narrowing
 from jaxnmt.decoding.translator import SENTENCE_END, Translator
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
@@ -50,15 +51,6 @@ class Ensemble(Seq2Seq):
         """
         super().__init__(models[0].module, models[0].target_vocab)
         self.models, self.space, self.has_features = tuple(models), space, False
-
-    def with_target_vocabulary(self, size: int) -> Ensemble:
-        """Return the ensemble of the members with a target vocabulary of another size."""
-        return Ensemble([model.with_target_vocabulary(size) for model in self.models], self.space)
-
-    @property
-    def shapes(self) -> EnsembleParams:
-        """The parameters as ShapeDtypeStructs."""
-        return EnsembleParams(tuple(model.shapes for model in self.models), jax.ShapeDtypeStruct((len(self.models),), jnp.float32))
 
     def encode(self, params: EnsembleParams, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S, M): the last axis has one tokenisation for each member."""
@@ -109,6 +101,19 @@ def combine(logits: Sequence[jax.Array], weights_M: jax.Array, space: Space) -> 
     return functools.reduce(jnp.logaddexp, [jnp.where(weight > 0, jnp.log(weight) + log_p, -jnp.inf) for weight, log_p in members])
 
 
+class EnsembleNarrowing:
+    """`shortlist.Narrowing` of an ensemble. Each member is narrowed, and so its probabilities are those of a sentence's own candidates."""
+
+    def __init__(self, ensemble: Ensemble, width: int) -> None:
+        self._members = [Narrowing(model, width) for model in ensemble.models]
+        self.model = Ensemble([narrowing.model for narrowing in self._members], ensemble.space)
+
+    def params(self, params: EnsembleParams, words_V: np.ndarray) -> EnsembleParams:
+        """Return the members' narrowed parameters, with the same weights."""
+        members = zip(self._members, params.members, strict=True)
+        return EnsembleParams(tuple(narrowing.params(own, words_V) for narrowing, own in members), params.weights_M)
+
+
 class Sources(list[int]):
     """The tokens of a sentence as the first member reads it; `each` has those of every member.
 
@@ -137,6 +142,9 @@ class EnsembleTranslator(Translator):
         first = members[0]
         model = Ensemble([member.model for member in members], space)
         super().__init__(model, params, first.tokenizer, first.max_length, first.warn, first.make_lexicon)
+
+    def _make_narrowing(self, width: int) -> EnsembleNarrowing:
+        return EnsembleNarrowing(self.model, width)
 
     def _encoded(self, texts: Sequence[str]) -> list[Sources]:
         own = [member.tokenizer.encode_source(texts) for member in self.members]

@@ -6,6 +6,7 @@ traced program to find it. So the traced program (StableHLO, by `jax.export`) is
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -39,10 +40,11 @@ class KeptFunction:
         """Return the compiled program for arguments of these types."""
         entry = kept.name(*self._identity, str(tree), types, static)
         if content := kept.read(entry):
-            program = jax.export.deserialize(bytearray(content))
-        else:
-            flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves), **dict(static))  # noqa: E731
-            shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in types]
-            program = jax.export.export(jax.jit(flat))(shapes)
-            kept.write(entry, bytes(program.serialize()))
+            # What cannot be read after all is traced.
+            with contextlib.suppress(Exception):
+                return jax.jit(jax.export.deserialize(bytearray(content)).call)
+        flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves), **dict(static))  # noqa: E731
+        shapes = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in types]
+        program = jax.export.export(jax.jit(flat))(shapes)
+        kept.write(entry, bytes(program.serialize()))
         return jax.jit(program.call)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -72,11 +71,8 @@ def of_run(run: Path, experiment: Experiment, tokenizer: Tokenizer) -> Lexicon:
         with contextlib.suppress(OSError):  # a run that cannot be written has nothing to protect
             if not file.exists() and not files.in_bucket(run):
                 stack.enter_context(files.lock(run / f".{FILE}.lock", log.say, "another process is making the lexicon: waiting for it"))
-        # It is missing or damaged.
-        with (
-            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
-            np.load(io.BytesIO(file.read_bytes())) as arrays,
-        ):
+        # It is missing, or damaged: NumPy, zipfile and zlib then raise errors of many classes.
+        with contextlib.suppress(Exception), np.load(io.BytesIO(file.read_bytes())) as arrays:
             return Lexicon(*(arrays[name] for name in Lexicon._fields))
         log.say(f"{run}: making the lexicon for decoding.shortlist from the training data")
         try:
@@ -103,18 +99,18 @@ def train(corpora: Sequence[Corpus], tokenizer: Tokenizer, links: int = LINKS) -
     """
     sources, targets = tokenizer.source_vocab_size, tokenizer.target_vocab_size
     source, target, source_lengths, target_lengths = _sampled(corpora, links)
-    # Link i joins the target token `reader[i]` with each source token of its sentence in turn.
+    # Link i joins the target token at `target_place[i]` with the source token at `source_place[i]`, each one of its sentence in turn.
     sizes: np.ndarray = np.repeat(source_lengths, target_lengths)
-    reader: np.ndarray = np.repeat(np.arange(len(target)), sizes)
-    read = np.repeat(np.repeat(np.cumsum(source_lengths) - source_lengths, target_lengths), sizes) + count_up(sizes)
-    cells, cell = np.unique(source[read].astype(np.int64) * targets + target[reader], return_inverse=True)
-    del read
+    target_place: np.ndarray = np.repeat(np.arange(len(target)), sizes)
+    source_place = np.repeat(np.repeat(np.cumsum(source_lengths) - source_lengths, target_lengths), sizes) + count_up(sizes)
+    cells, cell = np.unique(source[source_place].astype(np.int64) * targets + target[target_place], return_inverse=True)
+    del source_place
     from_, to = cells // targets, cells % targets
     p: np.ndarray = np.ones(len(cells))
     for _ in range(ITERATIONS):
-        share = p[cell]
-        share /= np.bincount(reader, share, len(target))[reader]
-        counts = np.bincount(cell, share, len(cells))
+        posterior = p[cell]
+        posterior /= np.bincount(target_place, posterior, len(target))[target_place]
+        counts = np.bincount(cell, posterior, len(cells))
         p = counts / np.bincount(from_, counts, sources)[from_]
     order = np.lexsort((-p, from_))
     rank = count_up(np.bincount(from_, minlength=sources))
@@ -122,25 +118,27 @@ def train(corpora: Sequence[Corpus], tokenizer: Tokenizer, links: int = LINKS) -
     likely: np.ndarray = np.full((sources, MOST), PAD, np.int32)
     likely[from_[order][kept], rank[kept]] = to[order][kept]
     frequent = np.argsort(-np.bincount(target, minlength=targets), kind="stable")[:MOST]
-    return Lexicon(_same(tokenizer), likely, frequent.astype(np.int32))
+    return Lexicon(_same_spelling(tokenizer), likely, frequent.astype(np.int32))
 
 
 def _sampled(corpora: Sequence[Corpus], links: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the source and target tokens of evenly chosen sentence pairs, one after another, each with EOS; and the sentences' lengths."""
-    lengths = [np.concatenate(side).astype(np.int64) + 1 for side in zip(*(corpus.lengths for corpus in corpora), strict=True)]
-    total = int((lengths[0] * lengths[1]).sum())
-    pairs: np.ndarray = np.arange(0, len(lengths[0]), max(1, -(-total // links)))
-    which: np.ndarray = np.repeat(np.arange(len(corpora)), [len(corpus) for corpus in corpora])
-    index = np.concatenate([np.arange(len(corpus)) for corpus in corpora])
-    sides = [[corpus.source for corpus in corpora], [corpus.target for corpus in corpora]]
-    ids: list[np.ndarray] = []
-    for side in sides:
-        tokens, sizes = gather(side, which[pairs], index[pairs])
-        ids.append(np.insert(tokens, np.cumsum(sizes), EOS))
-    return ids[0], ids[1], lengths[0][pairs], lengths[1][pairs]
+    total = sum(int(((source + np.int64(1)) * (target + 1)).sum()) for source, target in (corpus.lengths for corpus in corpora))
+    stride, before = max(1, -(-total // links)), 0
+    ids: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    lengths: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    for corpus in corpora:
+        chosen = np.arange(-before % stride, len(corpus), stride)
+        before += len(corpus)
+        for side, tokens, sizes in zip((corpus.source, corpus.target), ids, lengths, strict=True):
+            found, size = gather([side], np.zeros_like(chosen), chosen)
+            tokens.append(np.insert(found, np.cumsum(size), EOS))
+            sizes.append(size + 1)
+    (source, target), (source_lengths, target_lengths) = (map(np.concatenate, both) for both in (ids, lengths))
+    return source, target, source_lengths, target_lengths
 
 
-def _same(tokenizer: Tokenizer) -> np.ndarray:
+def _same_spelling(tokenizer: Tokenizer) -> np.ndarray:
     """Return `Lexicon.same_S`."""
     targets = {piece: i for i, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_vocab_size)))}
     pieces = tokenizer.source_pieces(range(tokenizer.source_vocab_size))

@@ -30,7 +30,6 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
     from jaxnmt.decoding.lexicon import Lexicon
-    from jaxnmt.decoding.shortlist import Narrowing
     from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
@@ -222,7 +221,7 @@ class Translator:
         """Return the options of a search, see `search_options`."""
         return search_options(decoding, source_length, extra, self._processors(decoding))
 
-    def _make_narrowing(self, width: int) -> Narrowing:
+    def _make_narrowing(self, width: int) -> Any:
         from jaxnmt.decoding.shortlist import Narrowing  # which imports flax
 
         return Narrowing(self.model, width)

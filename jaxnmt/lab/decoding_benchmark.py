@@ -34,7 +34,7 @@ def benchmark(run: Run, decoding: Decoding, sizes: Sequence[int], seconds: float
 
     Returns:
         A record for JSON. Utilisation counts the products with weights of the encoder and, beam_size times, of the best translation's
-        steps; steps after its end are not counted.
+        steps; steps after its end are not counted. The output layer counts whole, also with a shortlist.
     """
     began = process_age()
     sources = [line for line in run.test_set().sources if line.strip()]
@@ -57,7 +57,7 @@ def benchmark(run: Run, decoding: Decoding, sizes: Sequence[int], seconds: float
         **memory(),
         "batches": measured,
         "peak_flops": peak_flops(),
-        "parameters": parameter_count(run.params),
+        "parameters": parameter_count(run.model.shapes),
         **circumstances(),
     }
 

@@ -18,4 +18,6 @@ class DeferredModel:
         self._build = functools.cache(build)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # copying asks for these before the model can be built
+            raise AttributeError(name)
         return getattr(self._build(), name)

@@ -56,11 +56,11 @@ class Int8:
     def __rmatmul__(self, x: jax.Array) -> jax.Array:
         """Return x (..., inputs) times the matrix, in x's type."""
         rows = x.astype(at_least_float32(x.dtype))
-        step = jnp.maximum(jnp.abs(rows).max(-1, keepdims=True), jnp.finfo(rows.dtype).tiny * LARGEST) / LARGEST
-        whole = jnp.round(rows / step).astype(jnp.int8)
+        row_scale = jnp.maximum(jnp.abs(rows).max(-1, keepdims=True), jnp.finfo(rows.dtype).tiny * LARGEST) / LARGEST
+        quantised_rows = jnp.round(rows / row_scale).astype(jnp.int8)
         contracted = ((x.ndim - 1,), (0,)), ((), ())
-        sums = jax.lax.dot_general(whole, self.values, contracted, preferred_element_type=jnp.int32)
-        return (sums.astype(rows.dtype) * step * self.scale.reshape(-1)).astype(x.dtype)
+        sums = jax.lax.dot_general(quantised_rows, self.values, contracted, preferred_element_type=jnp.int32)
+        return (sums.astype(rows.dtype) * row_scale * self.scale.reshape(-1)).astype(x.dtype)
 
 
 def quantised(params: Any, axes: Any, multiplied: Any) -> Any:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from jaxnmt import __version__
 from jaxnmt.io import files
 
 _LIBRARIES = ("jax", "jaxlib", "flax", "numpy")
@@ -78,5 +79,5 @@ def _environment() -> str:
     backend = jax.devices()[0].client.platform_version
     flags = os.environ.get("XLA_FLAGS", "")
     flags = Path(flags).read_text(encoding="utf-8") if os.path.isfile(flags) else flags
-    everything = source.hexdigest(), sys.version, versions, settings, flags, devices, backend
+    everything = __version__, source.hexdigest(), sys.version, versions, settings, flags, devices, backend
     return hashlib.sha256(repr(everything).encode()).hexdigest()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxnmt.config import Decoding, Tokenizer
 from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.decoding import shortlist
 from jaxnmt.decoding.lexicon import Lexicon
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.translator import Translator
@@ -50,14 +51,22 @@ RULES = st.builds(
 
 @functools.cache
 def translator_of(name):
-    tokenizer = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [(" ".join(LETTERS), " ".join(LETTERS))])
+    words = " ".join([*LETTERS, *(f"w{i}" for i in range(300))])  # so many that a shortlist numbers them anew
+    tokenizer = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [(words, words)])
     name, _, weights = name.partition(" ")
     model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
     ids = np.arange(tokenizer.source_vocab_size, dtype=np.int32)
-    lexicon = Lexicon(ids, np.stack([np.roll(ids, 1), np.roll(ids, 3)], 1), ids[4:5])
+    lexicon = Lexicon(ids, np.stack([np.roll(ids, 1), np.roll(ids, 130)], 1), ids[4:5])
     params = model.rounded(params, weights) if weights else params
     return Translator(model, params, tokenizer, 12, warn=lambda line: None, make_lexicon=lambda: lexicon)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def narrow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shortlist, "WIDTH", 128)
+        yield
 
 
 def assert_own(translator, lines, decoding, rules, data):

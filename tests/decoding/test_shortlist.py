@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,20 +117,22 @@ def test_rules_belong_to_the_shortlist(tokenizer):
         assert not set(rule.forbidden) & set(found.tokens)
 
 
-def test_sampling_and_streaming_say_candidates_alone(tokenizer):
-    narrowed, lines = translator(tiny.BASE, tokenizer), LINES[:3]
-    samples = narrowed.translate(lines, Decoding(temperature=1.0, n_best=4, shortlist=3))
-    for found, ids in zip(samples, tokenizer.encode_source(lines), strict=True):
-        allowed = set(tokenizer.target_pieces(narrowed.lexicon.candidates(ids, 3)))
-        assert all(set(each.tokens) <= allowed for each in found)
-    greedy = Decoding(beam_size=1, shortlist=3)
-    for line in lines:
+def test_a_stream_is_the_translation(tokenizer):
+    narrowed, greedy = translator(tiny.BASE, tokenizer), Decoding(beam_size=1, shortlist=3)
+    for line in LINES[:3]:
         assert "".join(narrowed.stream(line, greedy)) == narrowed.translate([line], greedy)[0][0].text
 
 
-def test_an_ensemble_of_equal_runs_translates_as_each_does(tokenizer):
-    one, decoding = translator(tiny.BASE, tokenizer), Decoding(beam_size=2, shortlist=5)
-    assert flat(EnsembleTranslator([one, one]).translate(LINES, decoding))[0] == flat(one.translate(LINES, decoding))[0]
+@pytest.mark.parametrize("space", ["probability", "log"])
+def test_an_ensemble_listens_to_each_member_about_the_sentence_own_candidates(space, tokenizer):
+    """Members that give much probability to a neighbour's candidates must not count less for it."""
+    members = [translator(tiny.BASE, tokenizer), translator(tiny.RECURRENT["luong"], tokenizer, seed=1)]
+    for member in members:
+        member.params = jax.tree.map(lambda x: 2 * x, member.params)
+    both, decoding = EnsembleTranslator(members, space=space), Decoding(beam_size=2, n_best=2, shortlist=5, max_length_extra=2)
+    together, alone = both.translate(LINES, decoding), [both.translate([line], decoding)[0] for line in LINES]
+    assert flat(together)[0] == flat(alone)[0]
+    np.testing.assert_allclose(flat(together)[1], flat(alone)[1], rtol=1e-4)
 
 
 def test_own_processors_are_refused(tokenizer):
@@ -209,7 +212,8 @@ def test_a_damaged_lexicon_is_made_again(run):
     lines = ["a b c", "d e"]
     made = jaxnmt.load(run).translate(lines, shortlist=4)
     whole = (run / lexicon.FILE).read_bytes()
-    for damaged in (b"", whole[: len(whole) // 2], b"\0" * len(whole)):
+    flipped = bytes([*whole[:60], whole[60] ^ 255, *whole[61:]])
+    for damaged in (b"", whole[: len(whole) // 2], b"\0" * len(whole), flipped):
         (run / lexicon.FILE).write_bytes(damaged)
         assert jaxnmt.load(run).translate(lines, shortlist=4) == made
         assert (run / lexicon.FILE).read_bytes() == whole
@@ -221,6 +225,11 @@ def test_missing_training_data_are_named(run):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"decoding\.shortlist needs .*nowhere"):
         jaxnmt.load(run).translate(["a b"], shortlist=4)
+
+
+def test_samples_are_refused(run):
+    with pytest.raises(UserError, match="temperature"):
+        jaxnmt.load(run).translate(["a b"], shortlist=4, temperature=1.0)
 
 
 def test_a_number_of_candidates_that_no_lexicon_has_is_refused(run):

@@ -59,6 +59,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     """
     if decoding.temperature:
         raise UserError(f"decoding.temperature {decoding.temperature:g} draws samples, and the page shows a search: set it to 0")
+    if decoding.shortlist:
+        raise UserError(f"decoding.shortlist {decoding.shortlist} hides tokens, and the page shows all probabilities: set it to 0")
     tokenizer, model, params = translator.tokenizer, translator.model, translator.params
     source = source_ids(tokenizer, translator.max_length, sentence)
     if decoding.beam_size > 1:
