@@ -57,7 +57,7 @@ AxisSize = Annotated[Number, constraint("above 0, or -1", lambda value: value > 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (dotted name, declared type with its markers, value) of every field of a dataclass and of the dataclasses in it."""
-    hints = _hints(type(config))
+    hints = _hints(config.__class__)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):

@@ -104,9 +104,9 @@ def combine(logits: Sequence[jax.Array], weights_M: jax.Array, space: Space) -> 
 class EnsembleNarrowing:
     """`shortlist.Narrowing` of an ensemble. Each member is narrowed, and so its probabilities are those of a sentence's own candidates."""
 
-    def __init__(self, ensemble: Ensemble, width: int) -> None:
-        self._members = [Narrowing(model, width) for model in ensemble.models]
-        self.model = Ensemble([narrowing.model for narrowing in self._members], ensemble.space)
+    def __init__(self, models: Sequence[Seq2Seq], space: Space, width: int) -> None:
+        self._members = [Narrowing(model, width) for model in models]
+        self.model = Ensemble([narrowing.model for narrowing in self._members], space)
 
     def params(self, params: EnsembleParams, words_V: np.ndarray) -> EnsembleParams:
         """Return the members' narrowed parameters, with the same weights."""
@@ -136,7 +136,7 @@ class EnsembleTranslator(Translator):
             weights: a weight for each member, relative to the others; empty: equal weights.
             space: see `Ensemble`.
         """
-        self.members = tuple(members)
+        self.members, self._space = tuple(members), space
         shares = np.array(weights or [1.0] * len(members))
         params = EnsembleParams(tuple(member.params for member in members), (shares / shares.sum()).astype(np.float32))
         first = members[0]
@@ -144,7 +144,7 @@ class EnsembleTranslator(Translator):
         super().__init__(model, params, first.tokenizer, first.max_length, first.warn, first.make_lexicon)
 
     def _make_narrowing(self, width: int) -> EnsembleNarrowing:
-        return EnsembleNarrowing(self.model, width)
+        return EnsembleNarrowing([member.model for member in self.members], self._space, width)
 
     def _encoded(self, texts: Sequence[str]) -> list[Sources]:
         own = [member.tokenizer.encode_source(texts) for member in self.members]
