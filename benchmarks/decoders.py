@@ -1,12 +1,12 @@
-"""A decoder that translates a run's test sentences each time it is told to; run by `versus_decoders.py`, ours and its peers' alike.
+"""Translate a run's test sentences with one decoder, ours or another toolkit's, once for each line on stdin; for `versus_decoders.py`.
 
     python decoders.py ctranslate2 WORK [int8]
     python decoders.py opennmt|joey WORK
     python decoders.py jaxnmt WORK RUN CHECKPOINT [patience=1 ...]
 
-WORK has what `versus_decoders.export` wrote. Each line read from stdin is an order in JSON: `beam_size` and `batch_size`. With a
-`batch_size` of 1 each sentence is a call of its own, so that none begins before the last one is translated; otherwise one call has all.
-After an order one line `BURST {"units": .., "seconds": ..}` is written, its units are sentences; WORK/NAME.json has the target ids.
+WORK has what `versus_decoders.export` wrote. Each line on stdin is JSON with `beam_size` and `batch_size`. If `batch_size` is 1, each
+sentence is translated in a call of its own, one after the other; otherwise one call translates all. The script then writes the target ids
+to WORK/NAME.json, and a line `BURST {"units": .., "seconds": ..}` to stdout, in which `units` is the number of sentences.
 """
 
 from __future__ import annotations

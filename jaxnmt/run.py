@@ -60,9 +60,9 @@ class Run(TrainedRun):
         from jaxnmt.decoding.translator import Translator
         from jaxnmt.models.deferred import DeferredModel
 
-        model: Any = DeferredModel(lambda: self.model) if self._identity else self.model
-        limit, kept_by = self.config.data.max_length, self._identity
-        return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, identity=kept_by)
+        model: Any = DeferredModel(lambda: self.model) if self._cache_key else self.model
+        limit, kept_by = self.config.data.max_length, self._cache_key
+        return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon

@@ -1,8 +1,7 @@
-"""End the process of the command before Python takes its modules apart, which takes a fifth of a short call.
+"""Skip the interpreter's finalization, which takes a fifth of the time of a short command.
 
-Import this module before others: the exit handler that is registered first is called last, when the threads have ended and the handlers of
-the libraries that were imported later have been called. Handlers that were registered before, such as those of a tool that started Python,
-are not called.
+Import this module before others, so that its exit handler runs after all threads have ended and after the handlers of libraries that are
+imported later. Handlers that were registered earlier, for example by a coverage tool, do not run.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _status: int | None = None
 
 
 def at_once(status: int) -> None:
-    """Let the process end with this status as soon as its threads have ended and exit handlers have been called."""
+    """Exit with this status after all threads have ended and the exit handlers have run, without finalizing the interpreter."""
     global _status
     _status = status
 

@@ -102,7 +102,7 @@ def combine(logits: Sequence[jax.Array], weights_M: jax.Array, space: Space) -> 
 
 
 class EnsembleNarrowing:
-    """`shortlist.Narrowing` of an ensemble. Each member is narrowed, and so its probabilities are those of a sentence's own candidates."""
+    """`shortlist.Narrowing` for an ensemble. Each member is narrowed by itself, so that it normalises over a sentence's own candidates."""
 
     def __init__(self, models: Sequence[Seq2Seq], space: Space, width: int) -> None:
         self._members = [Narrowing(model, width) for model in models]

@@ -1,7 +1,7 @@
 """Compiled functions that a later process need not trace again.
 
-Tracing a model and its search takes longer than to load the compiled program. JAX's compilation cache keeps only the latter, and needs the
-traced program to find it. So the traced program (StableHLO, by `jax.export`) is kept, too.
+Tracing a model and its search takes longer than loading the compiled program. JAX's compilation cache stores only the compiled program, and
+finds it by the traced one. So the traced program (StableHLO, written by `jax.export`) is stored too.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from jaxnmt.parallel import kept
 class KeptFunction:
     """`jax.jit(function)`, traced only if no process has kept its program for arguments of these shapes."""
 
-    def __init__(self, function: Callable[..., Any], identity: tuple[object, ...]):
+    def __init__(self, function: Callable[..., Any], cache_key: tuple[object, ...]):
         """Make a function of any pytrees.
 
         Args:
             function: returns lists, tuples or dicts of arrays. Its keyword arguments are static.
-            identity: all that the program depends on besides its arguments and `kept.name`.
+            cache_key: everything that the program depends on besides its arguments and what `kept.name` adds.
         """
-        self._function, self._identity = function, identity
+        self._function, self._cache_key = function, cache_key
         self._program = functools.cache(self._find)
 
     def __call__(self, *args: Any, **static: Any) -> Any:
@@ -38,9 +38,9 @@ class KeptFunction:
 
     def _find(self, tree: Any, types: tuple[Any, ...], static: tuple[tuple[str, Any], ...]) -> Callable[[list[Any]], Any]:
         """Return the compiled program for arguments of these types."""
-        entry = kept.name(*self._identity, str(tree), types, static)
+        entry = kept.name(*self._cache_key, str(tree), types, static)
         if content := kept.read(entry):
-            # What cannot be read after all is traced.
+            # If this version of JAX cannot read it, the function is traced again.
             with contextlib.suppress(Exception):
                 return jax.jit(jax.export.deserialize(bytearray(content)).call)
         flat = lambda leaves: self._function(*jax.tree.unflatten(tree, leaves), **dict(static))  # noqa: E731

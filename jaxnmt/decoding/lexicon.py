@@ -26,7 +26,7 @@ from jaxnmt.parallel import distributed, log
 
 FILE = "lexicon.npz"
 ITERATIONS = 5
-MOST = 100
+MAX_CANDIDATES = 100
 """Translations of a source token that a lexicon keeps, and frequent tokens: as many as `decoding.shortlist` may be."""
 LINKS = 20_000_000
 """Pairs of a source and a target token of one sentence pair that are read: about 2 GiB of memory. Larger data are sampled evenly."""
@@ -51,7 +51,7 @@ class Lexicon(NamedTuple):
 
         Args:
             source: its tokens; EOS is added.
-            count: at most `MOST`.
+            count: at most `MAX_CANDIDATES`.
 
         Returns:
             Each token once, in ascending order. EOS is among them, and PAD may be.
@@ -114,10 +114,10 @@ def train(corpora: Sequence[Corpus], tokenizer: Tokenizer, links: int = LINKS) -
         p = counts / np.bincount(from_, counts, sources)[from_]
     order = np.lexsort((-p, from_))
     rank = count_up(np.bincount(from_, minlength=sources))
-    kept = rank < MOST
-    likely: np.ndarray = np.full((sources, MOST), PAD, np.int32)
+    kept = rank < MAX_CANDIDATES
+    likely: np.ndarray = np.full((sources, MAX_CANDIDATES), PAD, np.int32)
     likely[from_[order][kept], rank[kept]] = to[order][kept]
-    frequent = np.argsort(-np.bincount(target, minlength=targets), kind="stable")[:MOST]
+    frequent = np.argsort(-np.bincount(target, minlength=targets), kind="stable")[:MAX_CANDIDATES]
     return Lexicon(_same_spelling(tokenizer), likely, frequent.astype(np.int32))
 
 

@@ -38,18 +38,18 @@ MARGIN = 8
 class StagedSearch:
     """`search.search` for one model on one device."""
 
-    def __init__(self, model: Seq2Seq, identity: tuple[object, ...] = ()) -> None:
+    def __init__(self, model: Seq2Seq, cache_key: tuple[object, ...] = ()) -> None:
         """Make a search.
 
         Args:
             model: is not used if its programs are kept.
-            identity: what the programs of this model are kept by (`KeptFunction`); empty: they are not kept.
+            cache_key: identifies the model in the cache of traced programs (`KeptFunction`); empty: its programs are not cached.
         """
         # A thread for each batch in flight: XLA's CPU backend runs what one thread starts one after the other.
         self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
         self._starts = threading.Lock()  # so that a program is compiled once
         self._traced = _TracedPrograms(model)
-        self._kept = _KeptPrograms(model, identity) if identity else None
+        self._kept = _KeptPrograms(model, cache_key) if cache_key else None
 
     def share(self, sentences: int) -> int:
         """Return how many of the sentences that are translated together one search takes.
@@ -124,9 +124,9 @@ class _TracedPrograms:
 class _KeptPrograms:
     """The two programs, kept on disk. What the first passes to the second is a list, since only traced code knows the types of models."""
 
-    def __init__(self, model: Seq2Seq, identity: tuple[object, ...]) -> None:
-        self._first = KeptFunction(functools.partial(_first_list, model), ("first", *identity))
-        self._rest = KeptFunction(functools.partial(_rest_list, model), ("rest", *identity))
+    def __init__(self, model: Seq2Seq, cache_key: tuple[object, ...]) -> None:
+        self._first = KeptFunction(functools.partial(_first_list, model), ("first", *cache_key))
+        self._rest = KeptFunction(functools.partial(_rest_list, model), ("rest", *cache_key))
 
     def first(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray, **static: Any) -> _Begun:
         """Run the first program."""
@@ -172,9 +172,10 @@ class Searches(NamedTuple):
     stepwise: StepwiseSearch
 
     @staticmethod
-    def of(model: Seq2Seq, identity: tuple[object, ...], mesh: jax.sharding.Mesh | None) -> Searches:
-        """Return the searches of a model on a mesh; None: on one device. For `identity` see `StagedSearch`."""
-        return Searches(StagedSearch(model, identity) if mesh is None else MeshSearch(model, mesh), StepwiseSearch(model))
+    def of(model: Seq2Seq, cache_key: tuple[object, ...], mesh: jax.sharding.Mesh | None) -> Searches:
+        """Return the searches of a model on a mesh; None: on one device. For `cache_key` see `StagedSearch`."""
+        batch = StagedSearch(model, cache_key) if mesh is None else MeshSearch(model, mesh)
+        return Searches(batch, StepwiseSearch(model))
 
 
 def _first(

@@ -1,8 +1,8 @@
 """Shortlists: each sentence's translation takes its tokens from the likely translations of its source tokens, and frequent tokens.
 
 A batch is searched for in the vocabulary of all its sentences' candidates, whose ids are numbered anew in the same order. What has a
-vocabulary axis (the output layer, the embeddings of the target) is that much smaller in each step. Of these tokens a sentence sees only its
-own, so that its translation does not depend on its batch. The encoder reads the whole tables.
+vocabulary axis (the output layer, the embeddings of the target) is that much smaller in each step. Each sentence sees only its own
+candidates, so that its translation does not depend on its batch. The encoder reads the whole tables.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def of_batch(lexicon: Lexicon, count: int, sentences: Sequence[Sequence[int]], b
         lexicon: the candidates of source tokens.
         count: how many candidates each source token has, and how many frequent tokens are candidates of every sentence.
         sentences: source tokens of the rows, without EOS. Further rows allow EOS alone.
-        batch: its `constraints.TargetRules` belong to the vocabulary, and each sentence's prefix and required phrases to its candidates.
+        batch: its arrays. The vocabulary includes all tokens of its `constraints.TargetRules`; a sentence's translation may have those of
+            its own prefix and required phrases.
         target_size: size of the whole vocabulary.
     """
     rules = {name: batch[name] for name in TargetRules._fields if name in batch and name != "rank"}
@@ -114,13 +115,13 @@ def of_batch(lexicon: Lexicon, count: int, sentences: Sequence[Sequence[int]], b
         width, words = padded(target_size), np.arange(target_size)
     words_V: np.ndarray = np.full(width, PAD, np.int32)
     words_V[: len(words)] = words
-    number: np.ndarray = np.zeros(target_size, np.int32)
-    number[words] = np.arange(len(words))
+    new_ids: np.ndarray = np.zeros(target_size, np.int32)
+    new_ids[words] = np.arange(len(words))
     allowed_BV: np.ndarray = np.zeros((len(batch["encoder_input_tokens"]), len(words_V)), bool)
     allowed_BV[:, EOS] = True
     for row, ids in enumerate(own):
-        allowed_BV[row, number[ids]] = True
-    return Shortlist(words_V, batch | {name: number[ids] for name, ids in rules.items()} | {"allowed": allowed_BV})
+        allowed_BV[row, new_ids[ids]] = True
+    return Shortlist(words_V, batch | {name: new_ids[ids] for name, ids in rules.items()} | {"allowed": allowed_BV})
 
 
 class Narrowing:

@@ -67,7 +67,7 @@ class Translator:
         max_length: int,
         warn: Callable[[str], None] = log.warn,
         make_lexicon: Callable[[], Lexicon] | None = None,
-        identity: tuple[object, ...] = (),
+        cache_key: tuple[object, ...] = (),
     ) -> None:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
@@ -78,13 +78,13 @@ class Translator:
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
             warn: is called with a line for people about each line of input that is split.
             make_lexicon: returns the candidates of `decoding.shortlist`, which needs it.
-            identity: what the model's programs are kept by, see `StagedSearch`.
+            cache_key: identifies the model in the cache of traced programs, see `StagedSearch`.
         """
         self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
         self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
-        self._identity = identity
+        self._cache_key = cache_key
         self._programs = functools.cache(functools.partial(Searches.of, mesh=self.mesh))
         self._narrowing = functools.cache(self._make_narrowing)
 
@@ -143,7 +143,7 @@ class Translator:
         """The candidates of `decoding.shortlist`.
 
         Raises:
-            UserError: there is none, and the data to make it of cannot be read.
+            UserError: the run has no lexicon yet, and its training data cannot be read.
         """
         if self.make_lexicon is None:
             raise UserError("decoding.shortlist needs a lexicon, which a run has and this translator has not: set it to 0")
@@ -152,7 +152,7 @@ class Translator:
     def _narrowed(
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, batch: Batch
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
-        """Return the searches, parameters and arrays of a batch, narrowed to its shortlist, and what returns its tokens' own ids."""
+        """Return searches, parameters and arrays for a batch, in the ids of its shortlist, and a function that turns these ids back."""
         if not decoding.shortlist:
             return self._whole, self.params, batch, np.asarray
         if self._processors(decoding):
@@ -163,8 +163,13 @@ class Translator:
 
         shortlist = of_batch(self.lexicon, decoding.shortlist, sentences, batch, self.tokenizer.target_vocab_size)
         width = len(shortlist.words_V)
-        narrowing, identity = self._narrowing(width), self._identity and (*self._identity, "narrowed", width)
-        return self._programs(narrowing.model, identity), narrowing.params(self.params, shortlist.words_V), shortlist.batch, shortlist.whole
+        narrowing, cache_key = self._narrowing(width), self._cache_key and (*self._cache_key, "narrowed", width)
+        return (
+            self._programs(narrowing.model, cache_key),
+            narrowing.params(self.params, shortlist.words_V),
+            shortlist.batch,
+            shortlist.whole,
+        )
 
     def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
         """Return an iterator over the text of a line's translation, which yields each piece as soon as its tokens are chosen.
@@ -279,21 +284,22 @@ class Translator:
         size = self._whole.batch.share(decoding.batch_size)
         rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), size):
-            tokens = self._source([sentences[i] for i in group], rows)
+            chosen = [sentences[i] for i in group]
+            tokens = self._source(chosen, rows)
             limits: np.ndarray = np.ones(rows, np.int32)
-            limits[: len(group)] = [output_limit(len(sentences[i]), decoding) for i in group]
+            limits[: len(group)] = [output_limit(len(ids), decoding) for ids in chosen]
             batch = {"encoder_input_tokens": tokens}
             if rules:
                 limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            searches, params, batch, whole = self._narrowed([sentences[i] for i in group], decoding, batch)
+            searches, params, batch, whole = self._narrowed(chosen, decoding, batch)
             finish = searches.batch.start(self.options(decoding, tokens.shape[1], extra), params, batch, limits)
             yield group, functools.partial(_finished, finish, whole)
 
     @property
     def _whole(self) -> Searches:
         """The searches in the whole vocabulary."""
-        return self._programs(self.model, self._identity)
+        return self._programs(self.model, self._cache_key)
 
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""

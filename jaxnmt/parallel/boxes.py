@@ -11,7 +11,7 @@ import flax.struct
 
 @flax.struct.dataclass
 class Multiplied(nn.LogicallyPartitioned):
-    """The box of a weight that its model only multiplies by, `x @ w`, and looks rows up in: decoding may have it in int8."""
+    """The box of a weight that its model uses only in products `x @ w` and look-ups `w[tokens]`. Decoding may load it in int8."""
 
 
 def boxed(init: Callable[..., Any], axes: str, multiplied: bool) -> Callable[..., Any]:

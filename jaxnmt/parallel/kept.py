@@ -1,4 +1,4 @@
-"""What a start would otherwise compute again: kept on disk by the `jaxnmt` command, beside the compilation cache.
+"""A cache on disk, beside the compilation cache, for what each start of the `jaxnmt` command would compute again.
 
 An entry is named by a hash of all that it depends on: the source of this package, the versions of the libraries that programs are traced
 with, JAX's settings and devices, and what the caller adds. Therefore an entry never changes, and needs no lock. Nothing is removed.

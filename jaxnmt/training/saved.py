@@ -1,4 +1,4 @@
-"""What is read of a run's checkpoints (`checkpoints.py` describes them). Parameters for one device are read without Orbax and flax."""
+"""Find and read the checkpoints of a run (`checkpoints.py` describes the files), for one device without Orbax and flax."""
 
 from __future__ import annotations
 
@@ -167,19 +167,19 @@ class CheckpointReader:
         return json.loads(path.read_text(encoding="utf-8"))["validation"]["metric"]
 
 
-def kept_shapes(identity: tuple[object, ...], trace: Callable[[], Any]) -> Any:
+def kept_shapes(cache_key: tuple[object, ...], trace: Callable[[], Any]) -> Any:
     """Return a model's parameters as ShapeDtypeStructs, nested in dicts.
 
     Args:
-        identity: of the model, as `StagedSearch` takes it; empty: nothing is kept.
+        cache_key: of the model, as `StagedSearch` takes it; empty: nothing is kept.
         trace: returns the shapes. It is called if they are not kept.
     """
-    entry = kept.name("parameters", *identity) if identity else ""
-    if identity and (content := kept.read(entry)) is not None:
+    entry = kept.name("parameters", *cache_key) if cache_key else ""
+    if cache_key and (content := kept.read(entry)) is not None:
         is_leaf = lambda node: isinstance(node, list)  # noqa: E731
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*leaf), json.loads(content), is_leaf=is_leaf)
     shapes = trace()
-    if identity:
+    if cache_key:
         kept.write(entry, json.dumps(jax.tree.map(lambda x: [x.shape, x.dtype.name], shapes)).encode())
     return shapes
 

@@ -1,4 +1,4 @@
-"""What training has left in a run's folder: config, checkpoints, metrics, tokenizer, model, parameters. Starts JAX when it is needed."""
+"""Open the folder of a trained run: config, checkpoints, metrics, tokenizer, model and parameters. JAX starts when it is needed."""
 
 from __future__ import annotations
 
@@ -105,9 +105,11 @@ class TrainedRun:
         return CheckpointReader(self.folder)
 
     @functools.cached_property
-    def _identity(self) -> tuple[object, ...]:
-        """What the programs of this model are kept by; empty: none are kept, because the run executes code of the user's own, or by a call
-        from Python, or on an accelerator, whose programs may have calls that `jax.export` does not write. Starts JAX.
+    def _cache_key(self) -> tuple[object, ...]:
+        """Identifies this model in the cache of traced programs. Starts JAX.
+
+        It is empty, and nothing is cached, in calls from Python, if the run executes code of the user's own, and on accelerators, whose
+        programs may contain calls that `jax.export` cannot write.
         """
         if not kept.is_enabled() or model_code.executed(self.config):
             return ()
@@ -127,7 +129,7 @@ class TrainedRun:
         from jaxnmt.parallel.sharding import make_mesh, replicated
         from jaxnmt.training.saved import kept_shapes
 
-        shapes = kept_shapes(self._identity, lambda: self.model.shapes)
+        shapes = kept_shapes(self._cache_key, lambda: self.model.shapes)
         device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
 

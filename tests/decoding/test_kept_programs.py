@@ -178,7 +178,7 @@ def config():
 def test_nothing_is_kept_of_a_run_with_code_of_the_users_own(folder, tmp_path, part, base):
     (tmp_path / "own.py").write_text(OWN.format(part=part, base=base))
     save_config(load_config(str(tmp_path / "own.py")), tmp_path / "config.json")
-    assert Run(tmp_path)._identity == ()
+    assert Run(tmp_path)._cache_key == ()
 
 
 TRANSLATE = """
