@@ -22,6 +22,12 @@ from jaxnmt.config.fields import Share as Share
 from jaxnmt.config.fields import constraint as constraint
 from jaxnmt.config.models import Recurrent as Recurrent
 from jaxnmt.config.models import Transformer as Transformer
+from jaxnmt.config.tasks import Classification as Classification
+from jaxnmt.config.tasks import Denoising as Denoising
+from jaxnmt.config.tasks import Language as Language
+from jaxnmt.config.tasks import MaskedLanguage as MaskedLanguage
+from jaxnmt.config.tasks import Task as Task
+from jaxnmt.config.tasks import Translation as Translation
 from jaxnmt.errors import UserError as UserError  # which the `build` of a user's own model may raise
 
 
@@ -198,8 +204,9 @@ class Validation:
 
     every: NonNegative[int] = 1000
     """Steps between validations; 0: only at the end."""
-    metric: Literal["loss", "bleu"] = "bleu"
-    """Score that decides the best checkpoint, early stopping and the plateau schedule."""
+    metric: Literal["loss", "accuracy", "bleu"] = "bleu"
+    """Score that decides the best checkpoint, early stopping and the plateau schedule. accuracy: the share of target tokens, or
+    labels, that the model finds most probable, given those before them."""
     patience: NonNegative[int] = 0
     """Early stopping: stop after this many validations without a better score; 0: never. Needs validation.every above 0."""
     beam_size: Positive[int] = 1
@@ -260,6 +267,7 @@ Model = Transformer | Recurrent  # or a dataclass of the user's own with a metho
 class Experiment:
     """Everything that defines a run."""
 
+    task: Task = field(default_factory=Translation)
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     batching: Batching = field(default_factory=Batching)

@@ -12,12 +12,13 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Experiment, Input, Recurrent, Schedule, replace
+from jaxnmt.config import Experiment, Input, Language, Recurrent, Schedule, replace
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
 from jaxnmt.config.files import tupled
+from jaxnmt.config.tasks import TASKS
 from jaxnmt.errors import UserError
 
-_OURS: tuple[type, ...] = (Recurrent, *(type(section) for section in vars(Experiment()).values()))
+_OURS: tuple[type, ...] = (Recurrent, *TASKS, *(type(section) for section in vars(Experiment()).values()))
 _FINITE = Constraint("a finite number", lambda value: not isinstance(value, float) or math.isfinite(value))
 _METHODS = {
     "model": "build(source_size, target_size, target_vocab) that returns its linen module",
@@ -98,6 +99,15 @@ def _relations(experiment: Experiment) -> Iterator[str]:
     batching, training, schedule, model = experiment.batching, experiment.training, experiment.schedule, experiment.model
     if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
+    task, kind = experiment.task, type(experiment.task).__name__
+    if batching.layout == "packed" and not task.packs:
+        yield f"batching.layout packed is not for the task {kind}, whose examples have a row each: set batching.layout buckets"
+    if experiment.validation.metric not in task.metrics:
+        yield f"validation.metric {experiment.validation.metric} is not for the task {kind}: set it to {' or '.join(task.metrics)}"
+    if not (task.pairs or experiment.tokenizer.joint):
+        yield f"tokenizer.joint False is not for the task {kind}, whose text is source and target at once: set it to True"
+    if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
+        yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
     if batching.layout == "packed" and not getattr(model, "packs", False):
         yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent) and model.context == "fixed":

@@ -60,6 +60,11 @@ class PlannedBatch:
         return PlannedBatch(self.step, shape, self.packed, place[mine].astype(np.int32), self.corpus[mine], self.index[mine])
 
 
+def budget_of(experiment: Experiment) -> packing.Budget:
+    """Return which positions `batching.tokens` counts: a label has but one, so that texts are counted instead."""
+    return "longer" if experiment.task.labels else "target"
+
+
 class BatchPlan:
     """The batches of an endless stream of pairs.
 
@@ -94,7 +99,9 @@ class BatchPlan:
             length = max(batching.row_length, max_length)
             self._planned = [Shape(packing.rows_for(batching.tokens, length, multiple), length, length)]
         else:
-            self._planned = packing.bucket_shapes(lengths, weights, batching.tokens, batching.max_shapes, max_length, multiple)
+            self._planned = packing.bucket_shapes(
+                lengths, weights, batching.tokens, batching.max_shapes, max_length, multiple, budget_of(experiment)
+            )
         padding = multiple * parts
         self.shapes = tuple(shape._replace(rows=-(-shape.rows // padding) * padding) for shape in self._planned)
         self._pairs_per_epoch = sum(self._mixture.sizes)

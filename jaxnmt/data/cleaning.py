@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from jaxnmt.config import Cleaning
+from jaxnmt.config import Cleaning, Experiment
 from jaxnmt.data.source import Source
 from jaxnmt.io.text import canonical, normalise
 
@@ -31,6 +32,12 @@ class Reason(enum.StrEnum):
     TOO_LONG = "too many characters"
     RATIO = "length ratio"
     DUPLICATE = "duplicate"
+
+
+def rules_of(experiment: Experiment) -> Cleaning:
+    """Return an experiment's rules. A label may be much shorter than its text."""
+    rules = experiment.data.cleaning
+    return dataclasses.replace(rules, max_ratio=math.inf) if experiment.task.labels else rules
 
 
 def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:

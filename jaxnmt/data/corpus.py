@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -59,12 +60,15 @@ def _side(sentences: list[Sequence[int]]) -> Side:
     return Side(np.concatenate([np.empty(0, np.int32), *ids]), np.cumsum([0, *map(len, ids)]))
 
 
-def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read sentences: the ids of sentence `index[i]` of `sides[corpus[i]]`, for each i.
+class Sentences(NamedTuple):
+    """Sentences one after another: all ids, int32, and the number of tokens of each sentence, int64."""
 
-    Returns:
-        All ids one after another, int32, and the tokens of each sentence, int64.
-    """
+    ids: np.ndarray
+    tokens: np.ndarray
+
+
+def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> Sentences:
+    """Read sentences: the ids of sentence `index[i]` of `sides[corpus[i]]`, for each i."""
     first: np.ndarray = np.empty(len(index), np.int64)
     tokens = np.empty_like(first)
     for k, side in enumerate(sides):
@@ -76,7 +80,7 @@ def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> tupl
     for k, side in enumerate(sides):
         mine = np.repeat(corpus == k, tokens)
         ids[mine] = side.ids[place[mine]]
-    return ids, tokens
+    return Sentences(ids, tokens)
 
 
 def count_up(sizes: np.ndarray) -> np.ndarray:

@@ -72,7 +72,7 @@ def moved(experiment: config.Experiment, fingerprints: dict, parts: Iterable[str
     """
 
     def now(part: str) -> list[tuple[str, float]]:
-        sources = sources_of(experiment.data, part, cache_folder(experiment.data))
+        sources = sources_of(experiment, part, cache_folder(experiment.data))
         return [(source.fingerprint(), source.weight if part == "train" else 1.0) for source in sources]
 
     return [f"data.{part}" for part in parts if now(part) == _texts(fingerprints[part])]

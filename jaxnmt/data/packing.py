@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from jaxnmt.errors import UserError
+
+Budget = Literal["target", "longer"]
+"""The positions of a row that a batch's number of tokens counts: those of the target, or of the longer side."""
 
 MAX_EDGES = 32
 """About the most candidate row lengths for one side."""
@@ -59,20 +62,29 @@ def _edges(histogram: np.ndarray) -> np.ndarray:
 
 
 def bucket_shapes(
-    lengths: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float], tokens: int, max_shapes: int, max_length: int, multiple: int
+    lengths: Sequence[tuple[np.ndarray, np.ndarray]],
+    weights: Sequence[float],
+    tokens: int,
+    max_shapes: int,
+    max_length: int,
+    multiple: int,
+    budget: Budget = "target",
 ) -> list[Shape]:
     """Return the shapes of batches with one pair a row that minimise padding, smallest first.
 
     Args:
         lengths: for each corpus (source lengths, target lengths) in tokens.
         weights: the relative share of each corpus.
-        tokens: target positions of a batch.
+        tokens: positions of a batch.
         max_shapes: the most shapes.
         max_length: the longest row.
         multiple: every shape has a multiple of this many rows.
+        budget: the positions that `tokens` counts.
     """
     sides = bucket_lengths(_histogram(lengths, weights), max_shapes, max_length)
-    return [Shape(rows_for(tokens, target, multiple), source, target) for source, target in sides]
+    return [
+        Shape(rows_for(tokens, max(source, target) if budget == "longer" else target, multiple), source, target) for source, target in sides
+    ]
 
 
 def _histogram(lengths: Sequence[tuple[np.ndarray, np.ndarray]], weights: Sequence[float]) -> np.ndarray:

@@ -29,7 +29,7 @@ import sentencepiece
 
 from jaxnmt import config
 from jaxnmt.data import shards
-from jaxnmt.data.cleaning import Reason, clean
+from jaxnmt.data.cleaning import Reason, clean, rules_of
 from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, sources_of
@@ -107,7 +107,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     If a call is killed, the next one resumes it. If several processes call it, one works and the others wait.
 
     Args:
-        experiment: only `data` and `tokenizer` are used.
+        experiment: only `task`, `data` and `tokenizer` are used.
         tokenizer_folder: the run's. A tokenizer in it is used. Otherwise one is trained, or the given one loaded, and saved there.
         say: receives lines for the user.
 
@@ -116,7 +116,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     """
     data = experiment.data
     cache, folder = cache_folder(data), files.to_path(tokenizer_folder)
-    sources, validation = sources_of(data, "train", cache), sources_of(data, "validation", cache)
+    sources, validation = sources_of(experiment, "train", cache), sources_of(experiment, "validation", cache)
     if not sources:
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
@@ -126,8 +126,8 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
         tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
-        key = _key(data, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out)
-        recipe = shards.Recipe(tokenizer, data.cleaning, data.max_length, held_out, min(1.0, 8 * held_out / sum(map(len, sources))))
+        key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out)
+        recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, min(1.0, 8 * held_out / sum(map(len, sources))))
         opened = _open(cache / key, sources, recipe.dtype)
         if opened is None:
             with files.lock(cache / f"{key}.lock", say, WAITING):
@@ -190,26 +190,31 @@ def cache_folder(data: config.Data) -> Path:
         raise UserError(f"data.cache: there is no home folder for {folder}; set data.cache, $JAXNMT_CACHE or $HOME") from None
 
 
-def _key(data: config.Data, sources: list[Source], **settings) -> str:
+def _key(experiment: config.Experiment, sources: list[Source], **settings) -> str:
     """Return the fingerprint of what is made from the sources with these settings."""
     texts = [source.fingerprint() for source in sources]
-    ingredients = {"format": _FORMAT, "texts": texts, "cleaning": dataclasses.asdict(data.cleaning), **settings}
+    ingredients = {"format": _FORMAT, "texts": texts, "cleaning": dataclasses.asdict(rules_of(experiment)), **settings}
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
     """Return the tokenizer that the settings name, one trained earlier on the same text, or a new one."""
     options = experiment.tokenizer
-    if options.model:
+    if experiment.task.labels or not experiment.task.pairs:
+        options = dataclasses.replace(options, joint=True)  # of the source side
+    if options.model and not experiment.task.labels:
         return train_tokenizer(options, ())
-    key = _key(experiment.data, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__)
+    labels = {"labels": True} if experiment.task.labels else {}
+    key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **labels)
     cached, began = cache / "tokenizers" / key, time.monotonic()
     with files.lock(cached.with_suffix(".lock"), say, WAITING):
         if (cached / "tokenizer.json").exists():
             return load_tokenizer(cached)
         pairs = min(sum(map(len, sources)), options.max_sentences)
         say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {pairs:,} pairs")
-        tokenizer = train_tokenizer(options, _sample(experiment, sources))
+        tokenizer = train_tokenizer(options, () if options.model else _sample(experiment, sources))
+        if experiment.task.labels:
+            tokenizer = tokenizer.with_labels(decode(label) for source in sources for _, label in source.pairs())
         is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
         requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
         say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
@@ -223,14 +228,15 @@ def _sizes(tokenizer: Tokenizer) -> str:
 
 
 def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tuple[str, str]]:
-    """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources."""
+    """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources; without targets if these are no other text."""
+    both = experiment.task.pairs and not experiment.task.labels
     count, total = experiment.tokenizer.max_sentences, sum(map(len, sources))
     pairs = itertools.chain.from_iterable(source.pairs() for source in sources)
     for index, pair in enumerate(pairs):
         if index * count // total != (index + 1) * count // total:
-            cleaned = clean(pair, experiment.data.cleaning, experiment.tokenizer.normalization)
+            cleaned = clean(pair, rules_of(experiment), experiment.tokenizer.normalization)
             if not isinstance(cleaned, Reason):
-                yield cleaned
+                yield cleaned if both else (cleaned[0], "")
 
 
 def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Corpus], dict[str, Any]] | None:

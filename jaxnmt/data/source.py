@@ -114,3 +114,23 @@ class Source(abc.ABC):
         for source, target in self.pairs():
             digest.update(b"%b\n%b\n" % (source, target))
         return digest.hexdigest()
+
+
+class SourceSide(Source):
+    """The source side of another source, as both sides: the examples of tasks that learn from one text."""
+
+    def __init__(self, whole: Source) -> None:
+        super().__init__(whole.name, (whole.languages[0], whole.languages[0]), whole._kept)
+        self._whole, self.weight = whole, whole.weight
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"source side of {self._whole.fingerprint()}".encode()).hexdigest()
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return ((text, text) for text, _ in self._whole.pairs(start))
+
+    def where(self, index: int) -> str:
+        return self._whole.where(index)
+
+    def _count(self) -> int:
+        return len(self._whole)

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from jaxnmt.config import Data
-from jaxnmt.data.source import Source, StatCache
+from jaxnmt.config import Data, Experiment
+from jaxnmt.data.source import Source, SourceSide, StatCache
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import COMPRESSED, existing_file, open_text
@@ -29,13 +29,14 @@ _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"
 _LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"
 
 
-def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) -> list[Source]:
+def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, pairs: bool = True) -> list[Source]:
     """Open the sources that the words of a field name, in order. Text files are counted and checked.
 
     Args:
         words: as on the command line, `("a.en", "a.de@3", "multi30k/en-de:train")`.
         field: such as "data.train", for messages.
         cache: the cache folder. Files that it knows, and that have not changed, are not read again. None: all files are read.
+        pairs: two text files are a source, line by line. Otherwise each is one, and of other sources the source side is read.
 
     Raises:
         UserError: a word is misspelt, or a file is missing, damaged, or does not match its partner.
@@ -45,7 +46,9 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) 
     for word in rest:
         text, weight = _split_weight(word, field)
         kind, names = _kind(text), [name for name in text.split(",") if name]
-        if kind == "file":
+        if kind == "file" and not pairs:
+            names = [text, text]
+        elif kind == "file":
             if weight is not None:
                 raise UserError(f"{field}: {word}: the weight of two files belongs after the second (a.en a.de@{weight:g})")
             partner, weight = _split_weight(next(rest, ""), field)
@@ -56,6 +59,9 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None) 
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
         source = _open(kind, names, field, cache and cache / "texts")
         source.weight = weight or 1.0
+        if not pairs:
+            source.name = text
+            source = SourceSide(source)
         if not len(source):
             raise UserError(f"{field}: {source.name} is empty: it has no pairs")
         sources.append(source)
@@ -73,18 +79,20 @@ def _open(kind: str, names: Sequence[str], field: str, cache: Path | None) -> So
     return AlignedFiles(names, (language_of(names[0]), language_of(names[1])), field, cache)
 
 
-def sources_of(data: Data, part: str, cache: Path | None = None) -> list[Source]:
+def sources_of(experiment: Experiment, part: str, cache: Path | None = None) -> list[Source]:
     """Open the sources of a part of the data: what the user's own class gives, or what the field names.
 
     Args:
+        experiment: its `data` and its `task`.
         part: "train", "validation" or "test".
         cache: as in `open_sources`.
 
     Raises:
         UserError: as `open_sources`; or the user's own class gives something else than pairs of strings, one line each.
     """
+    data = experiment.data
     if not hasattr(data, "pairs"):
-        return open_sources(getattr(data, part), f"data.{part}", cache)
+        return open_sources(getattr(data, part), f"data.{part}", cache, experiment.task.pairs)
     return [PythonPairs(f"{type(data).__name__}:{part}", pairs)] if (pairs := list(data.pairs(part) or ())) else []
 
 

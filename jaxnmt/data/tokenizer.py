@@ -7,15 +7,17 @@ import io
 import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sentencepiece
 
 from jaxnmt import config, errors
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.vocabulary import SPECIAL, Subwords, Vocabulary, Words, check_joiner, count_tokens, join, split, words_of
+from jaxnmt.data.vocabulary import SPACER, SPECIAL, Labels, Subwords, Vocabulary, Words, check_joiner, count_tokens, join, split, words_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import canonical, existing_file, normalise
@@ -41,7 +43,7 @@ class Tokenizer:
 
     def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
-        self.joint, self.pretokenized = source is target, isinstance(target, Words)
+        self.joint, self.pretokenized = source is target, isinstance(source, Words)
         self.source_vocab_size, self.target_vocab_size = len(source), len(target)
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
@@ -68,6 +70,17 @@ class Tokenizer:
         own, others = (each.target_pieces(range(each.target_vocab_size)) for each in (self, other))
         pairs = enumerate(itertools.zip_longest(own, others, fillvalue=""))
         return next(((index, one, another) for index, (one, another) in pairs if one != another), None)
+
+    def target_begins(self) -> np.ndarray:
+        """Return whether each target id begins a word, bool (ids,); of text that is already split, every token does."""
+        pieces = self.target_pieces(range(self.target_vocab_size))
+        return np.array([self.pretokenized or piece.startswith(SPACER) for piece in pieces])
+
+    def with_labels(self, labels: Iterable[str]) -> Tokenizer:
+        """Return a tokenizer with the same source vocabulary, whose targets are labels, the most frequent first."""
+        counts = Counter(" ".join(canonical(label, self.normalization).split()) for label in labels)
+        ranked = sorted(counts, key=lambda label: (-counts[label], label))
+        return Tokenizer(self._source, Labels(ranked, ""), self.joiner, self.normalization)
 
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the words of a source text (between spaces, U+0020), and for each token the number of its word."""
@@ -112,8 +125,7 @@ class Tokenizer:
 
     def _files(self) -> dict[str, bytes]:
         sides = {"joint": self._source} if self.joint else {"source": self._source, "target": self._target}
-        suffix = "vocab" if self.pretokenized else "model"
-        contents = {f"{side}.{suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
+        contents = {f"{side}.{vocabulary.suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
         description = {"files": list(contents), "joiner": self.joiner}
         if self.normalization != "none":  # older tokenizers did not write it, and keep their fingerprint
             description["normalization"] = self.normalization
@@ -154,8 +166,8 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _load_vocabulary(path: Path, joiner: str) -> Vocabulary:
-    data = path.read_bytes()
-    return Words.from_bytes(data, joiner) if path.suffix == ".vocab" else Subwords(data, str(path))
+    data, words = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, Labels)}
+    return words[path.suffix].from_bytes(data, joiner) if path.suffix in words else Subwords(data, str(path))
 
 
 def joiner_of(options: config.Tokenizer) -> str:
@@ -191,7 +203,11 @@ def train_tokenizer(options: config.Tokenizer, pairs: Iterable[tuple[str, str]])
         return Tokenizer(vocabularies[0], vocabularies[-1], normalization=options.normalization)
     pairs = list(pairs)
     sources, targets = ([canonical(pair[side], options.normalization) for pair in pairs] for side in (0, 1))
-    texts = {"both languages": sources + targets} if options.joint else {"the source language": sources, "the target language": targets}
+    texts = (
+        {"both languages": [text for text in sources + targets if text]}
+        if options.joint
+        else {"the source language": sources, "the target language": targets}
+    )
     learnt = [_learn(options, own, whose) for whose, own in texts.items()]
     return Tokenizer(learnt[0], learnt[-1], joiner_of(options), options.normalization)
 

@@ -24,7 +24,12 @@ class Subwords:
 
     Raises:
         UserError: `model` is not a SentencePiece model, or its special ids are not padding 0, begin 1, end 2, unknown 3.
+
+    Attributes:
+        suffix: of its file.
     """
+
+    suffix = "model"
 
     def __init__(self, model: bytes, name: str = "SentencePiece model") -> None:
         self._model = model
@@ -72,12 +77,17 @@ class Subwords:
 class Words:
     """A list of tokens that are separated by spaces; a token that is not in the list is unknown.
 
+    Attributes:
+        suffix: of its file.
+
     The special tokens are the first four, whatever their text, so that a token `</s>` in the text is an ordinary token.
 
     Args:
         tokens: all but the special ones, in the order of their ids, which start at 4.
         joiner: marks a split inside a word, see `join`; `decode` joins words by it.
     """
+
+    suffix = "vocab"
 
     def __init__(self, tokens: Sequence[str], joiner: str) -> None:
         self._tokens = [*SPECIAL, *tokens]
@@ -120,6 +130,15 @@ class Words:
 
     def to_bytes(self) -> bytes:
         return "".join(f"{token}\n" for token in self._tokens).encode()
+
+
+class Labels(Words):
+    """Class labels. A text is one label, whatever spaces it has."""
+
+    suffix = "labels"
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[self._ids.get(" ".join(text.split()), UNK)] for text in texts]
 
 
 Vocabulary = Subwords | Words

@@ -191,7 +191,7 @@ def _frequency(trained: Experiment, form: str, wanted: Collection[str], split: b
     """Return the counts of words in the training text, and a description of the text read."""
     counts: collections.Counter[str] = collections.Counter()
     joiner = joiner_of(trained.tokenizer)
-    pairs = itertools.chain.from_iterable(source.pairs() for source in sources_of(trained.data, "train"))
+    pairs = itertools.chain.from_iterable(source.pairs() for source in sources_of(trained, "train"))
     for _, target in itertools.islice(pairs, MOST_PAIRS):
         counts.update(word for word in split(readable(decode(target), joiner, form)) if word in wanted)
     whole = next(pairs, None) is None

@@ -32,7 +32,7 @@ def explain(experiment: Experiment, vocabularies: tuple[int, int]) -> Table:
         UserError: the mesh does not fit the devices, or an axis does not divide a dimension.
     """
     mesh = make_mesh(experiment.mesh)
-    model = build_model(experiment.model, *vocabularies)
+    model = build_model(experiment.model, *vocabularies, experiment.task)
     state = abstract_state(model, make_optimizer(experiment.optimizer, model.axes), experiment.training, mesh)
     params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     beside = dict.fromkeys([*params, _REST], 0)

@@ -18,7 +18,7 @@ from jaxnmt.models import cells
 from jaxnmt.models.attention import SourceAttention
 from jaxnmt.models.cells import STATES, RecurrentLayer, State
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, dropout
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
 
@@ -264,8 +264,24 @@ class RecurrentModule(EncoderDecoder):
         if c.bridge == "dense":
             self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU")
 
-    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> RecurrentMemory:
-        """Return encoder states, what attention compares queries with, and the decoder's first state."""
+    @property
+    def states_width(self) -> int:
+        """Width of the encoder's states."""
+        return self.config.encoder_dim or self.config.hidden_dim
+
+    def read_source(self, batch: Batch, noise: DropoutKey | None = None) -> SourceStates:
+        """Return the encoder's states, in the order of the source's words, and the last one."""
+        states_BSD, mask_BS, last = self._read(batch, noise)
+        return SourceStates(states_BSD, mask_BS, last[-1][0])
+
+    def empty_memory(self, rows: int) -> RecurrentMemory:
+        """Return what a decoder without a source reads: zeros."""
+        states_BSD = jnp.zeros((rows, 1, self.states_width), self.dtype)
+        initial = tuple(layer.zeros(rows) for layer in self.decoder.layer)
+        return RecurrentMemory(states_BSD, jnp.ones((rows, 1), bool), states_BSD, states_BSD[:, 0], initial)
+
+    def _read(self, batch: Batch, noise: DropoutKey | None) -> tuple[jax.Array, jax.Array, list[State]]:
+        """Return the encoder's states (B, S, D), where there are words (B, S), and each layer's last state."""
         c, noise = self.config, noise and noise.fold_in("encoder")
         tokens_SB = batch["encoder_input_tokens"].T
         mask_SB = tokens_SB > 0
@@ -273,12 +289,16 @@ class RecurrentModule(EncoderDecoder):
         states_SBD, last = self.encoder(drop(x_SBD, c, noise, "embedding"), mask_SB[..., None], noise)
         if c.reverse_source:
             states_SBD = reverse_sequence(states_SBD, mask_SB)
-        states_BSD = constrain(jnp.moveaxis(states_SBD, 1, 0), "BSD", self.mesh)
+        return constrain(jnp.moveaxis(states_SBD, 1, 0), "BSD", self.mesh), mask_SB.T, last
+
+    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> RecurrentMemory:
+        """Return encoder states, what attention compares queries with, and the decoder's first state."""
+        c, (states_BSD, mask_BS, last) = self.config, self._read(batch, noise)
         vector_BD = last[-1][0]
         if c.bridge == "dense":  # Bahdanau et al. 2015, section A.2.2
             last_BNNU = jnp.tanh(self.bridge(vector_BD))
             last = [tuple(last_BNNU[:, i, n] for n in range(STATES[c.cell])) for i in range(c.num_decoder_layers)]
-        return RecurrentMemory(states_BSD, mask_SB.T, self.decoder.keys(states_BSD), vector_BD, tuple(last))
+        return RecurrentMemory(states_BSD, mask_BS, self.decoder.keys(states_BSD), vector_BD, tuple(last))
 
     def features(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt import errors
+from jaxnmt.config import Task, Translation
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.parallel.axes import declared, is_kernel, path_name
@@ -41,6 +42,20 @@ class Memory(NamedTuple):
     keys_values: Any
 
 
+class SourceStates(NamedTuple):
+    """What an encoder makes of the source, whatever is predicted from it.
+
+    Attributes:
+        states_BSD: its top layer's states.
+        segments_BS: above 0 for tokens.
+        vector_BD: the encoder's own summary of all, its last state; None if it has none.
+    """
+
+    states_BSD: jax.Array
+    segments_BS: jax.Array
+    vector_BD: jax.Array | None
+
+
 class EncoderDecoder(nn.Module):
     """Embeddings, tied or not, and the output layer, for modules to derive from.
 
@@ -49,6 +64,8 @@ class EncoderDecoder(nn.Module):
         source_size, target_size: rows of the embedding tables (padded vocabularies).
         target_vocab: how many target ids are tokens.
         mesh: that arrays lie on; None: one device.
+        task: what is predicted; see `heads`.
+        reads_source: whether the decoder attends to an encoder.
         source_side: the submodules whose weights multiply source positions; all others multiply target positions. For counting FLOPs.
         attention_module: name of the submodules that sow their attention to the source as `attention` (B, H, T, S).
     """
@@ -58,7 +75,9 @@ class EncoderDecoder(nn.Module):
     target_size: int
     target_vocab: int
     mesh: Mesh | None = dataclasses.field(default=None, kw_only=True)
+    task: Any = dataclasses.field(default=Translation(), kw_only=True)
 
+    reads_source: ClassVar[bool] = True
     source_side: ClassVar[tuple[str, ...]] = ("encoder", "cross_attention/kv")
     attention_module: ClassVar[str] = "cross_attention"
 
@@ -237,23 +256,26 @@ def padded(vocab_size: int) -> int:
     return -(-vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def build_model(config: Any, source_vocab: int, target_vocab: int) -> Seq2Seq:
+def build_model(config: Any, source_vocab: int, target_vocab: int, task: Task = Translation()) -> Seq2Seq:  # noqa: B008  it is frozen
     """Return the model that a configuration describes, for vocabularies of these sizes.
 
     Args:
         config: its method `build(source_size, target_size, target_vocab)` returns the module. The first two are the sizes of its tables;
             ids from `target_vocab` on are no tokens.
+        task: what the model predicts.
 
     Raises:
-        UserError: the module lacks one of the four functions.
+        UserError: the module lacks one of the four functions, or cannot predict what the task is about.
     """
+    from jaxnmt.models.heads import with_head  # which reads this module
+
     module = config.build(padded(source_vocab), padded(target_vocab), target_vocab)
     if missing := [name for name in FUNCTIONS if not callable(getattr(module, name, None))]:
         raise errors.UserError(
             f"{type(config).__name__}.build returns a {type(module).__name__} without {' and '.join(missing)}; "
             f"a model has the methods {', '.join(FUNCTIONS)}"
         )
-    return Seq2Seq(module, target_vocab, functools.partial(build_model, config, source_vocab))
+    return Seq2Seq(with_head(module, task), target_vocab, functools.partial(build_model, config, source_vocab, task=task))
 
 
 # ---- parameters

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxnmt import config as cfg
 from jaxnmt.models.attention import CrossAttention, Mask, SelfAttention
 from jaxnmt.models.layers import DropoutKey, FeedForward, Norm, Positions, dropout
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
 _POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}
@@ -69,12 +69,12 @@ class Stack(nn.Module):
     """The layers of an encoder or a decoder, and the norm at the end of a pre-norm stack."""
 
     config: cfg.Transformer
+    depth: int
     cross: bool = False
     mesh: Mesh | None = None
 
     def setup(self):
         c = self.config
-        self.depth = c.num_decoder_layers if self.cross else c.num_encoder_layers
         block = Block if c.remat == "none" else nn.remat(Block, policy=_POLICIES[c.remat])
         if c.scan_layers:
             scanned = nn.scan(
@@ -117,7 +117,8 @@ class TransformerModule(EncoderDecoder):
         c = self.config
         self.make_embeddings(c.emb_dim)
         self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
-        self.encoder, self.decoder = Stack(c, mesh=self.mesh), Stack(c, cross=True, mesh=self.mesh)
+        self.encoder = Stack(c, c.num_encoder_layers, mesh=self.mesh)
+        self.decoder = Stack(c, c.num_decoder_layers, cross=self.reads_source, mesh=self.mesh)
 
     def _begin(self, side: str, batch: Batch, segments_BT, noise: DropoutKey | None):
         """Return what the layers of the encoder or the decoder read: vectors (B, T, D), segments, positions, and the noise of that side."""
@@ -132,11 +133,25 @@ class TransformerModule(EncoderDecoder):
         x_BTD = dropout(x_BTD, self.config.dropout, noise and noise.fold_in("embedding"))
         return constrain(x_BTD, "BTD", self.mesh), segments_BT, positions_BT, noise
 
-    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Memory:
-        """Return encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
+    @property
+    def states_width(self) -> int:
+        """Width of the encoder's states."""
+        return self.config.emb_dim
+
+    def read_source(self, batch: Batch, noise: DropoutKey | None = None) -> SourceStates:
+        """Return the encoder's states."""
         words_BS = (batch["encoder_input_tokens"] > 0).astype(jnp.int32)
         x_BSD, segments_BS, positions_BS, noise = self._begin("encoder", batch, words_BS, noise)
         states_BSD, _ = self.encoder(x_BSD, Mask(segments_BS, segments_BS), positions_BS, noise)
+        return SourceStates(states_BSD, segments_BS, None)
+
+    def empty_memory(self, rows: int) -> Memory:
+        """Return what a decoder without a source reads: nothing, in so many rows."""
+        return Memory(jnp.zeros((rows, 1, 1), self.dtype), jnp.ones((rows, 1), jnp.int32), None)
+
+    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Memory:
+        """Return encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
+        states_BSD, segments_BS, _ = self.read_source(batch, noise)
         if self.config.scan_layers:
             return Memory(states_BSD, segments_BS, None)
         return Memory(states_BSD, segments_BS, tuple(layer.cross_attention.project(states_BSD) for layer in self.decoder.layer))

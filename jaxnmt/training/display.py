@@ -30,7 +30,8 @@ def train_line(values: dict, timing: dict) -> str:
 def validation_line(values: dict) -> str:
     """Return the line that shows a validation."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
-    return f"validation  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}{bleu}{'  best so far' if values['best'] else ''}"
+    means = f"loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  accuracy {values['accuracy']:.1%}"
+    return f"validation  {means}{bleu}{'  best so far' if values['best'] else ''}"
 
 
 class Display(Progress):

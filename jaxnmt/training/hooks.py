@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxnmt import errors
-from jaxnmt.data.batching import PlannedBatch
+from jaxnmt.data.batching import PlannedBatch, budget_of
 from jaxnmt.data.loader import evaluation_batches
+from jaxnmt.data.objectives import objective_of
 from jaxnmt.io import files
 from jaxnmt.models.seq2seq import training_flops
 from jaxnmt.parallel import distributed
@@ -135,6 +136,7 @@ class Log(Hook):
             "epoch": trainer.plan.epoch(step),
             "loss": window["loss"] / tokens,
             "perplexity": perplexity(window["nll"] / tokens),
+            "accuracy": window.get("correct", math.nan) / tokens,  # a window that an earlier version began has none
             "learning_rate": window["learning_rate"],
             "gradient_norm": window["gradient_norm"] / good_steps,
             "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
@@ -180,7 +182,7 @@ class Validate(Hook):
             params = trainer.unstacked(trainer.state.eval_params)
             values = validation_loss(trainer, params)
             hypotheses: list[str] = []
-            if self._translate is not None:
+            if self._translate is not None and "bleu" in trainer.config.task.metrics:
                 hypotheses, values["bleu"] = self._translate(trainer, params)
             signature = getattr(self._translate, "signature", None)  # sacreBLEU's
             score = self._score(trainer, values, signature)
@@ -203,7 +205,8 @@ class Validate(Hook):
 
     def _score(self, trainer: Trainer, values: dict[str, float], signature: str | None) -> Score | None:
         """Return the score of a validation, the same in all processes; None if it is NaN or infinite."""
-        metric = trainer.config.validation.metric if self._translate is not None else "loss"
+        metric = trainer.config.validation.metric
+        metric = "loss" if metric == "bleu" and self._translate is None else metric
         found = -values["loss"] if metric == "loss" else values[metric]
         loss = values["loss"] if math.isfinite(values["loss"]) else math.inf
         how = signature.split("|version:")[0] if signature and metric == "bleu" else None
@@ -223,14 +226,15 @@ class Validate(Hook):
 
 
 def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
-    """Return mean loss and perplexity of the validation pairs. A side longer than data.max_length tokens is cut."""
+    """Return mean loss, perplexity and accuracy of the validation examples. A side longer than data.max_length tokens is cut."""
     config, tokenizer = trainer.config, trainer.data.tokenizer
     sources, targets = map(list, zip(*trainer.data.validation, strict=True))
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
-    batches = evaluation_batches(ids, config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh))
+    sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
+    batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config))
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
-    loss, nll, tokens = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
-    return {"loss": loss / tokens, "perplexity": perplexity(nll / tokens)}
+    loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
+    return {"loss": loss / tokens, "perplexity": perplexity(nll / tokens), "accuracy": correct / tokens}
 
 
 class Save(Hook):

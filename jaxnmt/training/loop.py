@@ -16,6 +16,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data import identity
 from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import batches
+from jaxnmt.data.objectives import objective_of
 from jaxnmt.data.prepared import prepare
 from jaxnmt.models.seq2seq import build_model, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler, distributed, log
@@ -83,7 +84,7 @@ class Trainer:
         config, folder: the experiment, and the run's folder.
         mesh, model, flat_model: the model as it is trained, and with its layers unstacked.
         programs, evaluate: the compiled training step of each shape, and the validation loss.
-        data, plan: the prepared text, and which pairs form which batch.
+        data, plan, objective: the prepared text, which pairs form which batch, and what the task makes of them.
         state, step, progress: the training state on the devices, the steps done, counters and best scores.
         validated: the last step of this session that was validated (0: none), and its score.
         clock, log, display, store: time, metrics files, output on stderr, checkpoints.
@@ -112,8 +113,10 @@ class Trainer:
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )
-        self.model = build_model(experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        self.flat_model = build_model(unscanned(experiment.model), tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+        self.objective = objective_of(experiment, tokenizer, self.data.train)
+        sizes = tokenizer.source_vocab_size, tokenizer.target_vocab_size
+        self.model = build_model(experiment.model, *sizes, experiment.task)
+        self.flat_model = build_model(unscanned(experiment.model), *sizes, experiment.task)
         self.programs = TrainPrograms(self.model, experiment, self.mesh)
         self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
@@ -142,7 +145,7 @@ class Trainer:
 
     def _steps(self) -> None:
         rows = functools.partial(local_rows, self.mesh)
-        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, rows)
+        stream = batches(self.plan, self.data.train, self.step, self.config.training.steps, rows, self.objective)
         with contextlib.closing(stream):
             for step, planned, arrays in self.clock.waiting(stream):
                 self.watchdog.at(step)

@@ -23,12 +23,14 @@ class LossSums(NamedTuple):
     Attributes:
         loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7). Training minimises it.
         nll: negative log-likelihood of the reference, in nats. Perplexity is exp(nll / tokens).
-        tokens: number of target tokens with weight.
+        tokens: number of target tokens, each as often as its weight says.
+        correct: of these, the tokens that the model finds most probable.
     """
 
     loss: jax.Array
     nll: jax.Array
     tokens: jax.Array
+    correct: jax.Array
 
 
 def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, label_smoothing: float) -> LossSums:
@@ -39,19 +41,25 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, l
         features_BTD = model.features(params, memory, batch, noise)
         # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
         table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD", model.mesh)
-        loss, nll = projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh)
+        loss, nll, correct = projected_cross_entropy(
+            features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh
+        )
     else:
         logits_BTV = model.decode(params, memory, batch, noise)
-        loss, nll = cross_entropy(logits_BTV[..., : model.target_vocab], targets_BT, weights_BT, label_smoothing)
-    return LossSums(loss, nll, weights_BT.sum())
+        loss, nll, correct = cross_entropy(logits_BTV[..., : model.target_vocab], targets_BT, weights_BT, label_smoothing)
+    return LossSums(loss, nll, weights_BT.sum(), correct)
 
 
-def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array]:
-    """Return weighted sums of the label-smoothed loss and of the negative log-likelihood. Smoothing is uniform over all V tokens."""
+def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return weighted sums of the label-smoothed loss, of the negative log-likelihood, and of ones where the target is the most probable.
+
+    Smoothing is uniform over all V tokens.
+    """
     log_p = jax.nn.log_softmax(logits_BTV.astype(at_least_float32(logits_BTV.dtype)))
     nll_BT = -jnp.take_along_axis(log_p, targets_BT[..., None], -1)[..., 0]
     loss_BT = (1 - label_smoothing) * nll_BT - label_smoothing * log_p.mean(-1)
-    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum()
+    right_BT = -nll_BT == log_p.max(-1)
+    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), (right_BT * weights_BT).sum()
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
@@ -100,7 +108,7 @@ def _split(features_BTD, targets_BT, weights_BT, mesh: Mesh | None):
 
 
 def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float):
-    """Return the sums of loss and nll of a chunk, and the gradients of its features and of the table."""
+    """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features and of the table."""
     dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
     logits_BTV = jnp.where(ids_V < vocab, logits_BTV, -1e9)
@@ -108,7 +116,9 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
     exp_BTV = jnp.exp(logits_BTV - top_BT1)
     total_BT1 = exp_BTV.sum(-1, keepdims=True)
     log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
-    nll_BT = log_z_BT - jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+    wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+    nll_BT = log_z_BT - wanted_BT
+    right_BT = wanted_BT == top_BT1[..., 0]
     even_BT = log_z_BT - jnp.where(ids_V < vocab, logits_BTV, 0).sum(-1) / vocab
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
     reference_BTV = ids_V == targets_BT[..., None]
@@ -116,23 +126,24 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
     d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]).astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
     d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
-    return (loss_BT * weights_BT).sum(), (nll_BT * weights_BT).sum(), d_x_BTD, d_table_VD
+    sums = [(x_BT * weights_BT).sum() for x_BT in (loss_BT, nll_BT, right_BT)]
+    return sums, d_x_BTD, d_table_VD
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
     chunks, used, join = _split(features_BTD, targets_BT, weights_BT, mesh)
 
     def body(i, sums):
-        loss, nll, d_table_VD, d_x = sums
+        totals, d_table_VD, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        chunk = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing)
+        found, d_x_BTD, d_chunk_VD = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing)
         # Sharded like this, the table's gradient is summed over devices once after the loop; sharded like the table, in each iteration.
-        return loss + chunk[0], nll + chunk[1], d_table_VD + constrain(chunk[3], "VD", mesh), d_x.at[i].set(chunk[2])
+        return [a + b for a, b in zip(totals, found, strict=True)], d_table_VD + constrain(d_chunk_VD, "VD", mesh), d_x.at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    start = (zero, zero, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks[0]))
-    loss, nll, d_table_VD, d_x = jax.lax.fori_loop(0, used, body, start)
-    return (loss, nll), (join(d_x), d_table_VD.astype(table_VD.dtype))
+    start = ([zero] * 3, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks[0]))
+    totals, d_table_VD, d_x = jax.lax.fori_loop(0, used, body, start)
+    return tuple(totals), (join(d_x), d_table_VD.astype(table_VD.dtype))
 
 
 def _backward(vocab, label_smoothing, mesh, residuals, cotangents):

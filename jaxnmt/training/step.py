@@ -89,7 +89,7 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
     def body(carry, part):
         return jax.tree.map(jnp.add, carry, gradient_of(state.params, *part)), None
 
-    zeros = (jax.tree.map(jnp.zeros_like, widen(state.params)), LossSums(*(jnp.float32(0),) * 3))
+    zeros = (jax.tree.map(jnp.zeros_like, widen(state.params)), LossSums(*(jnp.float32(0),) * 4))
     return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(jnp.arange(rows))))[0]
 
 

@@ -84,7 +84,7 @@ class TrainedRun:
 
         config: Any = unscanned(self.config.model)
         config = dataclasses.replace(config, dtype="bfloat16") if self.weights == "bfloat16" else config
-        return build_model(config, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size)
+        return build_model(config, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size, self.config.task)
 
     @functools.cached_property
     def params(self) -> Any:
@@ -117,7 +117,7 @@ class TrainedRun:
 
         if jax.default_backend() != "cpu":
             return ()
-        return self.config.model, self.weights, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
+        return self.config.model, self.config.task, self.weights, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size
 
     @property
     def _shapes(self) -> Any:

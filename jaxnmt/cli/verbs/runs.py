@@ -119,14 +119,16 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
       jaxnmt data check quickstart
     """
     checks.validate(options.experiment)
-    from jaxnmt.data.cleaning import check
+    from jaxnmt.data.cleaning import check, rules_of
     from jaxnmt.data.sources import open_sources, sources_of
 
     experiment, words = options.experiment, tuple(filter(None, (first, second)))
-    sources = open_sources(words, "data.train") if second or is_text(first) else sources_of(experiment.data, "train")
+    sources = (
+        open_sources(words, "data.train", pairs=experiment.task.pairs) if second or is_text(first) else sources_of(experiment, "train")
+    )
     if not sources:
         raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
-    print(check(sources, experiment.data.cleaning, experiment.tokenizer.normalization))
+    print(check(sources, rules_of(experiment), experiment.tokenizer.normalization))
 
 
 def runs_show(run: str, options: NoOptions) -> None:

@@ -71,7 +71,7 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     data = prepare(experiment, tokenizer_folder, say=lambda line: None)
     _same_text(experiment, data, tokenizer_folder)
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
-    model = build_model(experiment.model, source, target)
+    model = build_model(experiment.model, source, target, experiment.task)
     source_tokens, target_tokens = _epoch_tokens(data)
     flops = training_flops(model, source_tokens / target_tokens, 1)
     return Size(parameter_count(model.shapes), flops, target_tokens, _plan(experiment, data).steps_per_epoch)
@@ -79,7 +79,7 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
 
 def _same_text(experiment: Experiment, data: Prepared, folder: pathlib.Path) -> None:
     """Raise UserError if the text differs from the one that a variant's runs started with, as recorded in `folder`."""
-    tests = [source.fingerprint() for source in sources_of(experiment.data, "test", cache_folder(experiment.data))]
+    tests = [source.fingerprint() for source in sources_of(experiment, "test", cache_folder(experiment.data))]
     before, now = identity.read(folder), data.fingerprints | {"test": tests}
     if before and not (identity.same(before, now) and before["test"] == tests):
         raise UserError(f"{folder}: text or tokenizer is not what its runs began with: restore it, or choose another folder with --folder")

@@ -96,7 +96,7 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
         UserError: the mesh does not fit the devices or the model, or the compiler fails for another reason than memory.
     """
     mesh = make_mesh(experiment.mesh, target.devices)
-    model = build_model(experiment.model, *vocabularies)
+    model = build_model(experiment.model, *vocabularies, experiment.task)
     programs = TrainPrograms(model, experiment, mesh)
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh)
     chunks = -(-shape.rows * shape.target // experiment.training.accumulation // CHUNK_TOKENS)  # of the output layer, at most
@@ -107,7 +107,7 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     """Compile the search that validation and `translate` run, on one device, for a full batch of the longest sentences."""
     mesh, settings, source = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding, experiment.data.max_length
     shape = Shape(settings.batch_size, source, output_limit(source, settings))
-    model = build_model(unscanned(experiment.model), *vocabularies)
+    model = build_model(unscanned(experiment.model), *vocabularies, experiment.task)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
     options = search_options(settings, source)

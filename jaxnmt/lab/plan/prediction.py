@@ -195,7 +195,7 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         say(f"compiling {rows} rows x {source} source x {to} target positions for {target.name} ...")
         program = compiled.training(experiment, target, lengths.vocabularies, share.shape)
         steps.append(PlannedStep(share, program, estimate(program, target)))
-    model = build_model(experiment.model, *lengths.vocabularies)
+    model = build_model(experiment.model, *lengths.vocabularies, experiment.task)
     tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
     flops = training_flops(model, *tokens)
     return Prediction(experiment, target, dict(mesh.shape), lengths.origin, tuple(steps), parameter_count(model.shapes), flops)

@@ -1,0 +1,92 @@
+"""What a run learns: which examples its text is made of, and what is predicted of them. `Experiment.task` is one of these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxnmt.config.fields import Positive, Rate
+
+
+@dataclass(frozen=True)
+class Task:
+    """A source, a target, and how the target is predicted; this says it without importing JAX.
+
+    Attributes:
+        pairs: an example is a pair. Otherwise it is one text, which serves as source and as target.
+        labels: the target is a label, not text.
+        packs: several examples may share a row.
+        searches: the target is found by a search, word by word.
+        metrics: what `validation.metric` may be.
+        head: what the task changes in our models, as `package:Class`; "": nothing.
+    """
+
+    pairs: ClassVar[bool] = True
+    labels: ClassVar[bool] = False
+    packs: ClassVar[bool] = True
+    searches: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "bleu")
+    head: ClassVar[str] = ""
+
+
+@dataclass(frozen=True)
+class Translation(Task):
+    """A text to a text: translation, summarisation."""
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """A text to a label: the encoder, a pooling of its states, and an output layer over the labels. Batches must be in buckets."""
+
+    labels = True
+    packs = False
+    searches = False
+    metrics = ("loss", "accuracy")
+    head = "jaxnmt.models.heads:Classifier"
+
+    pooling: Literal["mean", "last", "attention"] = "mean"
+    """What the output layer reads. mean: the mean of the encoder's states; last: the state at the end of the text; attention: their mean,
+    weighted by how well they match a trained vector (Lin et al. 2017, with one row)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weight of an example in the loss. balanced: inversely proportional to how often its label occurs."""
+
+
+@dataclass(frozen=True)
+class MaskedLanguage(Task):
+    """One text, some of whose words are hidden and predicted by the encoder alone (BERT, Devlin et al. 2019)."""
+
+    pairs = False
+    searches = False
+    metrics = ("loss", "accuracy")
+    head = "jaxnmt.models.heads:MaskedEncoder"
+
+    rate: Rate[float] = 0.15
+    """Share of tokens that are predicted. Of these, 8 in 10 are hidden, 1 in 10 is replaced by another and 1 in 10 is left."""
+    whole_words: bool = True
+    """Hide all pieces of a word, or single pieces."""
+
+
+@dataclass(frozen=True)
+class Denoising(Task):
+    """One text, restored by the whole encoder–decoder from what is left when spans of it are hidden (BART, Lewis et al. 2020)."""
+
+    pairs = False
+    metrics = ("loss", "accuracy")
+
+    rate: Rate[float] = 0.3
+    """Share of tokens that are hidden."""
+    span: Positive[float] = 3.0
+    """Mean length of a hidden span in tokens. One token, unknown, stands for all of it."""
+
+
+@dataclass(frozen=True)
+class Language(Task):
+    """One text, predicted word by word without a source: a language model."""
+
+    pairs = False
+    searches = False
+    metrics = ("loss", "accuracy")
+    head = "jaxnmt.models.heads:LanguageModel"
+
+
+TASKS: tuple[type[Task], ...] = (Translation, Classification, MaskedLanguage, Denoising, Language)

@@ -1,0 +1,153 @@
+"""What tasks other than translation make of our encoders and decoders: the same functions, for labels, hidden words and words alone.
+
+A head is a class that stands before a model's module among the bases of a new one (`with_head`), so that what both have keeps its place in
+the tree of parameters: an encoder that has read much can then be handed on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pkgutil
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnmt import errors
+from jaxnmt.config import Task
+from jaxnmt.data.special_tokens import EOS
+from jaxnmt.models.layers import DropoutKey, Embedding, Matrix, at_least_float32
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
+from jaxnmt.parallel.sharding import constrain
+
+
+def with_head(module: nn.Module, task: Task) -> nn.Module:
+    """Return the module that predicts a task's targets; for pairs of texts, the module itself.
+
+    Raises:
+        UserError: the task needs a head, and the module is not one of ours.
+    """
+    if not task.head:
+        return module
+    if not isinstance(module, EncoderDecoder) or not hasattr(module, "read_source"):
+        raise errors.UserError(
+            f"the task {type(task).__name__} needs one of jaxnmt's own models: {type(module).__name__} is for translation"
+        )
+    fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in ("parent", "name")}
+    kind: Any = type(module)
+    return _headed(kind, task.head)(**fields | {"task": task})
+
+
+@functools.cache
+def _headed(kind: Any, head: str) -> Any:
+    base = pkgutil.resolve_name(head)
+    return type(f"{base.__name__}Of{kind.__name__}", (base, kind), {})
+
+
+class Encoded(NamedTuple):
+    """What is read of the source: a vector for each position that is predicted, (B, N, D)."""
+
+    features_BND: jax.Array
+
+
+class Classifier(EncoderDecoder):
+    """An encoder, one vector of its states, and the output layer over the labels. After the label, the end is certain."""
+
+    attention_module = "pooling"
+
+    def make_embeddings(self, features_width: int) -> None:
+        """Make the table of source tokens, and the output layer's, in `setup`."""
+        self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
+        self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim)
+        self.embed_output = Embedding(self.target_size, self.states_width, is_output=True)
+        self.pooling = Pooling(self.task.pooling, self.states_width)
+
+    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Encoded:
+        """Return the vector of each text."""
+        return Encoded(self.pooling(self.read_source(batch, noise))[:, None])
+
+    def features(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return what the output layer reads, (B, T, D): the same at every position."""
+        rows, length = batch["decoder_input_tokens"].shape
+        return jnp.broadcast_to(memory.features_BND, (rows, length, memory.features_BND.shape[-1]))
+
+    def decode(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return logits (B, T, V): of the label first, of the end afterwards."""
+        return self._then_end(self.logits(self.features(memory, batch)), jnp.arange(batch["decoder_input_tokens"].shape[1])[:, None])
+
+    def start(self, memory: Encoded, max_length: int):
+        """Return the position, one row for each sentence."""
+        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
+
+    def step(self, memory: Encoded, carry, token_B: jax.Array):
+        """Return logits (B, V) of the label, or of the end, and the carry."""
+        logits_BV = self.logits(jnp.repeat(memory.features_BND[:, 0], len(token_B) // len(memory.features_BND), 0))
+        return self._then_end(logits_BV, carry["position"][:, None]), {"position": carry["position"] + 1}
+
+    def _then_end(self, logits, place):
+        return jnp.where(place == 0, logits, jnp.where(jnp.arange(self.target_size) == EOS, 0.0, -jnp.inf))
+
+
+class Pooling(nn.Module):
+    """One vector for all of a text's states; see `config.Classification.pooling`."""
+
+    kind: str
+    width: int
+
+    def setup(self):
+        if self.kind == "attention":
+            self.query = Matrix((self.width, 1), "DN")
+
+    def __call__(self, read: SourceStates) -> jax.Array:
+        """Return (B, D); sow the weight of each position as `attention` (B, 1, 1, S)."""
+        mask_BS = read.segments_BS > 0
+        if self.kind == "last" and read.vector_BD is not None:
+            return read.vector_BD
+        if self.kind == "last":
+            end_B = jnp.maximum(mask_BS.sum(1) - 1, 0)
+            return jnp.take_along_axis(read.states_BSD, end_B[:, None, None], 1)[:, 0]
+        states = read.states_BSD.astype(at_least_float32(read.states_BSD.dtype))
+        scores_BS = (states @ self.query.kernel)[..., 0] if self.kind == "attention" else jnp.zeros(mask_BS.shape, states.dtype)
+        # A row of padding has no position to read: its weights are zero.
+        weights_BS = jax.nn.softmax(jnp.where(mask_BS, scores_BS, -1e9)) * mask_BS
+        self.sow("intermediates", "attention", weights_BS[:, None, None])
+        return jnp.einsum("BS,BSD->BD", weights_BS, states).astype(read.states_BSD.dtype)
+
+
+class MaskedEncoder(EncoderDecoder):
+    """An encoder, and the output layer on each of its states."""
+
+    def make_embeddings(self, features_width: int) -> None:
+        """Make the table of tokens, which is the output layer's too if both have the same width."""
+        super().make_embeddings(self.states_width)
+
+    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Encoded:
+        """Return the encoder's states."""
+        return Encoded(self.read_source(batch, noise).states_BSD)
+
+    def features(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return what the output layer reads, (B, T, D): the states, whose positions are those of the target."""
+        return constrain(memory.features_BND[:, : batch["decoder_input_tokens"].shape[1]], "BTD", self.mesh)
+
+    def start(self, memory: Encoded, max_length: int):
+        """Return the position, one row for each sentence."""
+        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
+
+    def step(self, memory: Encoded, carry, token_B: jax.Array):
+        """Return logits (B, V) of the token at the next position, and the carry."""
+        states_BND = jnp.repeat(memory.features_BND, len(token_B) // len(memory.features_BND), 0)
+        place_B = jnp.minimum(carry["position"], states_BND.shape[1] - 1)
+        return self.logits(jnp.take_along_axis(states_BND, place_B[:, None, None], 1)[:, 0]), {"position": carry["position"] + 1}
+
+
+class LanguageModel(EncoderDecoder):
+    """A decoder that reads nothing but its own words."""
+
+    reads_source = False
+    source_side = ()
+
+    def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Any:
+        """Return a memory with a row for each row of the batch, and nothing in it."""
+        return self.empty_memory(batch["encoder_input_tokens"].shape[0])
