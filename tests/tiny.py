@@ -50,6 +50,17 @@ RUNGS: dict[str, cfg.Model] = {  # with dropout, for the laws about training
     **{name: cfg.replace(config, dropout=0.2) for name, config in RECURRENT.items()},
 }
 
+_TASKS: dict[str, tuple[cfg.Model, cfg.Task]] = {
+    "classifier": (RUNGS["pre"], cfg.Classification(pooling="attention", class_weights="balanced")),
+    "classifier_lstm": (RUNGS["luong"], cfg.Classification(pooling="last")),
+    "masked": (RUNGS["learned"], cfg.MaskedLanguage(rate=0.5)),
+    "masked_lstm": (RUNGS["luong"], cfg.MaskedLanguage(rate=0.5)),
+    "denoising": (RUNGS["pre"], cfg.Denoising(rate=0.2, span=1.5)),
+    "language": (RUNGS["rotary"], cfg.Language()),
+    "language_lstm": (RUNGS["sutskever"], cfg.Language()),
+}
+SUBJECTS: dict[str, tuple[cfg.Model, cfg.Task]] = {name: (config, cfg.Translation()) for name, config in RUNGS.items()} | _TASKS
+
 
 def params_of(model: Seq2Seq, seed: int = 0):
     """Random parameters, biases and scales too, so that none can be forgotten without being noticed."""

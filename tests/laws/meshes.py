@@ -26,7 +26,7 @@ from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.validation import ValidationTranslator
-from jaxnmt.lab.laws.subject import Practice, Subject, batch_of_step
+from jaxnmt.lab.laws.subject import Practice, Subject
 from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh, param_shardings, to_mesh
@@ -58,11 +58,11 @@ def subject_of(name: str) -> Subject:
 def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.Path | None) -> tuple[list[float], float | None]:
     """-> the loss of each of the first steps, whose end is saved in `folder`, and that of the step after what `before` holds."""
     practice = Practice(subject.model, cfg.replace(subject.experiment, mesh=mesh))
-    state, found = practice.run(practice.fresh(), [batch_of_step(step) for step in range(STEPS)])
+    state, found = practice.run(practice.fresh(), [subject.batch_of_step(step) for step in range(STEPS)])
     save(subject, state, folder)
     if before is None:
         return found, None
-    _, on = practice.run(restore(subject, practice, before, STEPS), [batch_of_step(STEPS)])
+    _, on = practice.run(restore(subject, practice, before, STEPS), [subject.batch_of_step(STEPS)])
     return found, on[0]
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from laws import meshes
 
-from jaxnmt.lab.laws.subject import Practice, batch_of_step
+from jaxnmt.lab.laws.subject import Practice
 from jaxnmt.lab.laws.training import restore
 
 pytestmark = pytest.mark.slow  # `devices` of test_every_rung.py takes one mesh for every rung
@@ -29,7 +29,7 @@ def one(request):
     """-> (a model's name, its training on one device, and the losses there)."""
     subject = meshes.subject_of(request.param)
     practice = Practice(subject.model, subject.experiment)
-    _, losses = practice.run(practice.fresh(), [batch_of_step(step) for step in range(meshes.STEPS + 1)])
+    _, losses = practice.run(practice.fresh(), [subject.batch_of_step(step) for step in range(meshes.STEPS + 1)])
     return request.param, subject, practice, losses
 
 
@@ -49,7 +49,7 @@ def test_a_mesh_goes_on_from_what_another_saved(eight, one):
 def test_one_device_goes_on_from_what_a_mesh_saved(eight, one):
     folder, (name, subject, practice, expected) = eight[0], one
     for mesh in meshes.MESHES:
-        _, on = practice.run(restore(subject, practice, folder / name / mesh, meshes.STEPS), [batch_of_step(meshes.STEPS)])
+        _, on = practice.run(restore(subject, practice, folder / name / mesh, meshes.STEPS), [subject.batch_of_step(meshes.STEPS)])
         assert on[0] == pytest.approx(expected[meshes.STEPS], abs=1e-4), mesh
 
 

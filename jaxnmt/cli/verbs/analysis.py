@@ -112,7 +112,8 @@ def laws(config: str, options: Laws) -> int:
       jaxnmt laws my_model.py --model.emb-dim 64
       jaxnmt laws my_model.py --only causal padding cached
     """
-    config_checks.validate(dataclasses.replace(load_config(config), model=options.model))
+    experiment = dataclasses.replace(load_config(config), model=options.model)
+    config_checks.validate(experiment)
     import jax
 
     jax.config.update("jax_platforms", "cpu")  # reproducible bits, and eight simulated devices
@@ -121,7 +122,7 @@ def laws(config: str, options: Laws) -> int:
     for name in set(options.only) - set(LAWS):
         raise UserError(f"--only {name}: there is no such law; choose from {', '.join(LAWS)}")
     failed = 0
-    for name, verdict in check(options.model, options.only):
+    for name, verdict in check(experiment, options.only):
         failed += verdict.holds is False
         result = {True: "holds", False: "FAILS", None: "does not apply"}[verdict.holds]
         print(f"{result:<16}{name:<13}{LAWS[name].says}: {verdict.measured}", flush=True)

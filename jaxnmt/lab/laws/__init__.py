@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jaxnmt import config as cfg
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.laws import gradients, predictions, training
 from jaxnmt.lab.laws.subject import Subject, Verdict
@@ -60,8 +61,8 @@ def ask(law: str, subject: Subject) -> Verdict:
         return Verdict(False, f"{type(error).__name__}: {first_line(error)} ({place.filename}, line {place.lineno})")
 
 
-def check(config: Any, names: Sequence[str] = ()) -> Iterator[tuple[str, Verdict]]:
-    """Yield (law, verdict) for a model's configuration: of the laws in `names`, or of all laws."""
-    subject = Subject(config)
+def check(experiment: cfg.Experiment, names: Sequence[str] = ()) -> Iterator[tuple[str, Verdict]]:
+    """Yield (law, verdict) for an experiment's model and task: of the laws in `names`, or of all laws."""
+    subject = Subject(experiment.model, experiment.task)
     for name in names or LAWS:
         yield name, ask(name, subject)

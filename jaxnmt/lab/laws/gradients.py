@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnmt import config as cfg
-from jaxnmt.lab.laws.subject import Subject, Verdict, batch_of, close, distance, model_of, random_pairs
+from jaxnmt.lab.laws.subject import Subject, Verdict, close, distance, model_of, random_pairs
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Seq2Seq, stack_layers, unscanned, unstack_layers
 from jaxnmt.parallel import compiler
@@ -30,8 +30,9 @@ from jaxnmt.training.state import TrainState
 from jaxnmt.training.step import accumulate_gradient
 
 PAIRS = random_pairs(7)
-SINGLE = batch_of(PAIRS, [*([i] for i in range(7)), []], 9, 8)
-PACKED = batch_of(PAIRS, [[3, 0, 5], [], [6, 1], [2, 4]], 24, 24, packed=True)
+SINGLE = [*([i] for i in range(7)), []], 9, 8
+PACKED = [[3, 0, 5], [], [6, 1], [2, 4]], 24, 24, True
+"""The pairs of each row, and the row lengths, of two batches."""
 ROWS, LENGTH = 512, 8  # 4,096 positions
 COPIES = 9  # of these rows: 36,864 positions
 BOUND = 1e-3
@@ -56,9 +57,9 @@ def scanned(subject: Subject) -> Verdict:
     """Compare scanned with unrolled layers, with dropout."""
     if not hasattr(subject.config, "scan_layers"):
         return Verdict(None, f"the layers of a {subject.name} are not scanned")
-    loop = model_of(cfg.replace(subject.config, scan_layers=True))
-    found, sums = gradient_of(loop, jax.jit(stack_layers)(subject.flat_params), SINGLE, True)
-    expected = gradient_of(model_of(unscanned(subject.config)), subject.flat_params, SINGLE, True)
+    loop, batch = model_of(cfg.replace(subject.config, scan_layers=True), task=subject.task), subject.batch(PAIRS, *SINGLE)
+    found, sums = gradient_of(loop, jax.jit(stack_layers)(subject.flat_params), batch, True)
+    expected = gradient_of(model_of(unscanned(subject.config), task=subject.task), subject.flat_params, batch, True)
     return close(distance((jax.jit(unstack_layers)(found), sums), expected))
 
 
@@ -66,7 +67,7 @@ def packed(subject: Subject) -> Verdict:
     """Compare several pairs in a row with one pair in a row."""
     if not subject.packs:
         return Verdict(None, f"a {subject.name} reads one pair a row")
-    found, expected = (gradient_of(subject.model, subject.params, batch, False) for batch in (PACKED, SINGLE))
+    found, expected = (gradient_of(subject.model, subject.params, subject.batch(PAIRS, *rows), False) for rows in (PACKED, SINGLE))
     return close(distance(found, expected))
 
 
@@ -76,7 +77,7 @@ def accumulated(subject: Subject) -> Verdict:
 
     def gradient(parts: int) -> Any:
         accumulate = functools.partial(accumulate_gradient, subject.model, cfg.Training(accumulation=parts))
-        return jax.jit(accumulate)(state, jax.tree.map(jnp.asarray, SINGLE))
+        return jax.jit(accumulate)(state, jax.tree.map(jnp.asarray, subject.batch(PAIRS, *SINGLE)))
 
     return close(distance(gradient(2), gradient(1)))
 
@@ -94,7 +95,7 @@ def compiled(subject: Subject, every: bool = False) -> Verdict:
     if wrong := compiler.miscompilations():
         return Verdict(False, f"this compiler is known to be wrong, and is: {'; '.join(wrong)}")
     one_each = {name: 1 for name in ("num_encoder_layers", "num_decoder_layers") if hasattr(subject.config, name)}
-    loss = _Loss(Subject(dataclasses.replace(subject.config, **one_each)))
+    loss = _Loss(Subject(dataclasses.replace(subject.config, **one_each), subject.task))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # that compiles while the references are computed here
         pending = [(what, pool.submit(run), expected) for what, run, expected in loss.programs(every)]
         worst = 0.0
@@ -125,8 +126,8 @@ class _Loss:
     """A model's loss on a batch, its gradients, and the programs that compute them."""
 
     def __init__(self, subject: Subject):
-        self.config, self.model, self.params = subject.config, subject.model, subject.params
-        self.batch = batch_of(random_pairs(ROWS, 0, 2, LENGTH - 2), [[i] for i in range(ROWS)], LENGTH, LENGTH)
+        self.config, self.task, self.model, self.params = subject.config, subject.task, subject.model, subject.params
+        self.batch = subject.batch(random_pairs(ROWS, 0, 2, LENGTH - 2), [[i] for i in range(ROWS)], LENGTH, LENGTH)
         self.names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.params)]
 
     def copies(self, count: int) -> dict[str, jax.Array]:
@@ -189,6 +190,6 @@ class _Loss:
         config = dataclasses.replace(self.config, dtype="float64") if hasattr(self.config, "dtype") else self.config
         with jax.enable_x64(True):
             params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), jax.device_get(self.params))
-            program = jax.jit(self.function(model=model_of(config))).lower(params, self.copies(1)).compile(QUICKLY)
+            program = jax.jit(self.function(model=model_of(config, task=self.task))).lower(params, self.copies(1)).compile(QUICKLY)
             found = jax.device_get(program(params, self.copies(1)))
         return found if found[0].dtype == np.float64 else {}

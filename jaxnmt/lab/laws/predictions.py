@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.search import Hypotheses, SearchOptions, search
-from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, batch_of, close, random_pairs
+from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, apart, close, random_pairs
 from jaxnmt.models.seq2seq import VOCABULARY_MULTIPLE, build_model
 
 ROWS, SOURCE, TARGET, BEAM = 4, 8, 8, 3
@@ -27,11 +29,11 @@ LIMITS = np.array([TARGET, 5, 7, TARGET], np.int32)
 TIE = 1e-5
 
 
-def _padded() -> dict[str, np.ndarray]:
+def _padded(subject: Subject) -> dict[str, np.ndarray]:
     """Return four sentences with padding in the source. Target rows are full, so that all later tokens can be changed."""
     sources, targets = random_pairs(ROWS), random_pairs(ROWS, 1, TARGET - 1, TARGET - 1)
     pairs = [(source, target) for (source, _), (_, target) in zip(sources, targets, strict=True)]
-    return batch_of(pairs, SINGLE, SOURCE, TARGET)
+    return subject.batch(pairs, SINGLE, SOURCE, TARGET)
 
 
 def _other(tokens: np.ndarray, vocab: int) -> np.ndarray:
@@ -41,7 +43,9 @@ def _other(tokens: np.ndarray, vocab: int) -> np.ndarray:
 
 def causal(subject: Subject) -> Verdict:
     """Replace the target words from each position on: no earlier prediction may change, and the position's own must."""
-    batch = _padded()
+    if not subject.reads_itself:
+        return Verdict(None, "no prediction depends on the target")
+    batch = _padded(subject)
     before_BTV = subject.logits(batch)
     for place in range(1, TARGET):
         later = np.arange(TARGET) >= place
@@ -60,20 +64,24 @@ def causal(subject: Subject) -> Verdict:
 
 def padding(subject: Subject) -> Verdict:
     """Replace the vector of the padding id: no prediction may change. Replace each source word: a prediction must change."""
-    larger = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE)
+    larger = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE, subject.task)
     changed = jax.tree.map(_with_other_padding, subject.params, larger.shapes)
     if all(map(operator.is_, jax.tree.leaves(changed), jax.tree.leaves(subject.params))):
         return Verdict(None, "no parameter grows with the vocabulary, so the vector of padding cannot be changed; law `alone` adds padding")
-    batch = _padded()
-    before_BTV = subject.logits(batch)[..., PAD + 1 :]
-    after_BTV = subject.logits(batch, changed)[..., PAD + 1 :]
+    batch = _padded(subject)
+    counts_BT1 = (batch["decoder_target_tokens"] != PAD)[..., None]  # a prediction after the end is nobody's
+
+    def predictions(changes: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
+        return np.where(counts_BT1, subject.logits(batch | changes, params)[..., PAD + 1 :], 0)
+
+    before_BTV, after_BTV = predictions({}), predictions({}, changed)
     if not np.array_equal(before_BTV, after_BTV):
-        return Verdict(False, f"the vector of padding changes a logit by up to {np.abs(after_BTV - before_BTV).max():.1g}")
+        return Verdict(False, f"the vector of padding changes a logit by up to {apart(after_BTV, before_BTV).max():.1g}")
     source_BS = batch["encoder_input_tokens"]
     for place in range(SOURCE):
         is_word_B = source_BS[:, place] >= FIRST_WORD
         tokens_BS = np.where(is_word_B[:, None] & (np.arange(SOURCE) == place), _other(source_BS, SOURCE_VOCAB), source_BS)
-        changed_B = (subject.logits(batch | {"encoder_input_tokens": tokens_BS.astype(np.int32)})[..., PAD + 1 :] != before_BTV).any((1, 2))
+        changed_B = (predictions({"encoder_input_tokens": tokens_BS.astype(np.int32)}) != before_BTV).any((1, 2))
         if (changed_B != is_word_B).any():
             return Verdict(False, f"no prediction depends on the source's word at position {place}, or one does on another sentence's")
     return Verdict(True, f"to the bit, {(source_BS == PAD).sum()} positions of padding beside {(source_BS >= FIRST_WORD).sum()} words")
@@ -93,9 +101,10 @@ def neighbours(subject: Subject) -> Verdict:
     """Change each pair of a packed row: the predictions of the others must stay the same."""
     if not subject.packs:
         return Verdict(None, f"a {subject.name} reads one pair a row")
-    batch = batch_of(random_pairs(5), [[0, 3, 1], [4, 2]], 24, 24, packed=True)
+    batch = subject.batch(random_pairs(5), [[0, 3, 1], [4, 2]], 24, 24, packed=True)
     before_BTV = subject.logits(batch)
     segments_BT = batch["decoder_segment_ids"]
+    alone_BT = (batch["decoder_positions"] == 0) & isinstance(subject.task, cfg.Language)  # the first word follows nothing
     for segment in range(1, 4):
         changed = dict(batch)
         for side, vocab in (("encoder", SOURCE_VOCAB), ("decoder", TARGET_VOCAB)):
@@ -104,19 +113,19 @@ def neighbours(subject: Subject) -> Verdict:
         changed_BT = (subject.logits(changed) != before_BTV).any(-1)
         if changed_BT[(segments_BT > 0) & (segments_BT != segment)].any():
             return Verdict(False, f"pair {segment} of a row changes the predictions of another")
-        if not changed_BT[segments_BT == segment].all():
+        if not changed_BT[(segments_BT == segment) & ~alone_BT].all():
             return Verdict(False, f"a prediction of pair {segment} of a row does not depend on its words")
     return Verdict(True, "to the bit, each of five pairs changed")
 
 
-def _sources(rows: list[int], width: int) -> dict[str, np.ndarray]:
+def _sources(subject: Subject, rows: list[int], width: int) -> dict[str, np.ndarray]:
     """Return some of the sentences, one in each row, as a search reads them."""
-    return {"encoder_input_tokens": batch_of(PAIRS, [[i] for i in rows], width, TARGET)["encoder_input_tokens"]}
+    return {"encoder_input_tokens": subject.batch(PAIRS, [[i] for i in rows], width, TARGET)["encoder_input_tokens"]}
 
 
 def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:
     """Return teacher-forced logits (B, T, V) for given target words of the four sentences."""
-    return subject.logits(batch_of(PAIRS, SINGLE, SOURCE, TARGET) | {"decoder_input_tokens": inputs_BT}).copy()
+    return subject.logits(subject.batch(PAIRS, SINGLE, SOURCE, TARGET) | {"decoder_input_tokens": inputs_BT}).copy()
 
 
 def cached(subject: Subject) -> Verdict:
@@ -135,8 +144,8 @@ def cached(subject: Subject) -> Verdict:
 
         return jnp.moveaxis(jax.lax.scan(step, model.start(params, memory, TARGET), inputs_TB)[1], 0, 1)
 
-    found_BTV = np.asarray(by_step(subject.flat_params, _sources([0, 1, 2, 3], SOURCE), inputs_BT.T))[..., :TARGET_VOCAB]
-    return close(np.abs(found_BTV - _logits(subject, inputs_BT)).max(), what="largest difference of a logit")
+    found_BTV = np.asarray(by_step(subject.flat_params, _sources(subject, [0, 1, 2, 3], SOURCE), inputs_BT.T))[..., :TARGET_VOCAB]
+    return close(apart(found_BTV, _logits(subject, inputs_BT)).max(), what="largest difference of a logit")
 
 
 @functools.lru_cache(maxsize=2)
@@ -147,7 +156,7 @@ def _found(subject: Subject, beam: int) -> Hypotheses:
 
 def _search(subject: Subject, options: SearchOptions, rows: list[int], width: int) -> Hypotheses:
     run = jax.jit(functools.partial(search, subject.flat_model, options))
-    return jax.device_get(run(subject.flat_params, _sources(rows, width), LIMITS[rows]))
+    return jax.device_get(run(subject.flat_params, _sources(subject, rows, width), LIMITS[rows]))
 
 
 def _teacher_forced(subject: Subject, tokens_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,12 +180,12 @@ def greedy(subject: Subject) -> Verdict:
 def beam(subject: Subject) -> Verdict:
     """Compare the score of each translation of a beam with the teacher-forced pass."""
     found = _found(subject, BEAM)
-    apart = []
+    far = []
     for k in range(BEAM):
         tokens_BT = found.tokens_BWT[:, k]
         log_p_BT, _ = _teacher_forced(subject, tokens_BT)
-        apart.append(np.abs(np.where(tokens_BT != PAD, log_p_BT, 0).sum(-1) - found.log_probs_BW[:, k]))
-    return close(np.max(apart), what="largest difference of a log-probability")
+        far.append(apart(np.where(tokens_BT != PAD, log_p_BT, 0).sum(-1), found.log_probs_BW[:, k]))
+    return close(np.max(far), what="largest difference of a log-probability")
 
 
 def alone(subject: Subject) -> Verdict:
@@ -184,7 +193,7 @@ def alone(subject: Subject) -> Verdict:
     rows = [3, 1]
     found = _found(subject, BEAM)
     other = _search(subject, SearchOptions(BEAM, TARGET + 2), rows, SOURCE + 4)
-    apart_BW = np.abs(other.scores_BW - found.scores_BW[rows])
+    apart_BW = apart(other.scores_BW, found.scores_BW[rows])
     same_BW = (other.tokens_BWT[..., :TARGET] == found.tokens_BWT[rows]).all(-1)
     if (apart_BW > TIE)[~same_BW].any():
         return Verdict(False, f"{(~same_BW).sum()} of {same_BW.size} translations differ, scores by up to {apart_BW.max():.1g}")

@@ -15,6 +15,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.loader import assemble
+from jaxnmt.data.objectives import Objective, objective_of, unchanged
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Seq2Seq, build_model, is_scanned, stack_layers, unscanned
@@ -37,6 +38,12 @@ class Verdict(NamedTuple):
 
     holds: bool | None
     measured: str
+
+
+def apart(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return the absolute differences of two arrays, which may be infinite at the same places."""
+    with np.errstate(invalid="ignore"):
+        return np.where(left == right, 0, np.abs(left - right))
 
 
 def close(difference: float, bound: float = ROUNDING, what: str = "largest difference") -> Verdict:
@@ -63,18 +70,34 @@ def random_pairs(count: int, seed: int = 0, shortest: int = 2, longest: int = 6)
     return [(side(SOURCE_VOCAB), side(TARGET_VOCAB)) for _ in range(count)]
 
 
-def batch_of(pairs: Sequence[Pair], rows: Sequence[Sequence[int]], source: int, target: int, packed: bool = False) -> dict[str, np.ndarray]:
+def batch_of(
+    pairs: Sequence[Pair],
+    rows: Sequence[Sequence[int]],
+    source: int,
+    target: int,
+    packed: bool = False,
+    objective: Objective = unchanged,
+) -> dict[str, np.ndarray]:
     """Return the arrays of a batch of `source` and `target` positions; its row r holds the pairs numbered `rows[r]`."""
     row = np.array([r for r, members in enumerate(rows) for _ in members], np.int32)
     index = np.array([i for members in rows for i in members], np.int64)
     planned = PlannedBatch(0, Shape(len(rows), source, target), packed, row, np.zeros_like(row), index)
-    return assemble(planned, [in_memory(pairs)])
+    return assemble(planned, [in_memory(pairs)], objective)
 
 
-def model_of(config: Any, target_vocab: int = TARGET_VOCAB) -> Seq2Seq:
-    """Return the model with another source than target vocabulary, if its embeddings allow that."""
-    shared = getattr(config, "tie_embeddings", "") == "all"
-    return build_model(config, target_vocab if shared else SOURCE_VOCAB, target_vocab)
+def model_of(config: Any, target_vocab: int = TARGET_VOCAB, task: cfg.Task = cfg.Translation()) -> Seq2Seq:  # noqa: B008  it is frozen
+    """Return the model with another source than target vocabulary, if its embeddings and its task allow that."""
+    shared = not task.pairs or (getattr(config, "tie_embeddings", "") == "all" and not task.labels)
+    return build_model(config, target_vocab if shared else SOURCE_VOCAB, target_vocab, task)
+
+
+class _Tokens:
+    """What an objective asks of a tokenizer: every token is a word."""
+
+    target_vocab_size = TARGET_VOCAB
+
+    def target_begins(self) -> np.ndarray:
+        return np.ones(TARGET_VOCAB, bool)
 
 
 class WithoutDropout(Seq2Seq):
@@ -93,22 +116,42 @@ class Subject:
 
     Attributes:
         config: the model's configuration, in float32, so that rounding does not hide mistakes.
+        task: what it predicts.
         name: the configuration's class.
+        reads_itself: whether a prediction depends on the target words before it.
         packs: whether a row may hold several pairs.
         model: as it trains; with params.
         flat_model: as it decodes, its layers one by one; with flat_params, the same parameters.
         experiment: a run of this model, for the laws about training.
     """
 
-    def __init__(self, config: Any):
-        self.config = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config
-        self.name, self.packs = type(config).__name__, getattr(config, "packs", False)
-        self.model, self.flat_model = model_of(self.config), model_of(unscanned(self.config))
+    def __init__(self, config: Any, task: cfg.Task = cfg.Translation()):  # noqa: B008  it is frozen
+        self.config, self.task = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config, task
+        self.name, self.packs = type(config).__name__, getattr(config, "packs", False) and task.packs
+        self.reads_itself = not isinstance(task, cfg.Classification | cfg.MaskedLanguage)
+        self.model, self.flat_model = (model_of(each, task=task) for each in (self.config, unscanned(self.config)))
         self._logits = jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
         # Rounding may take a ReLU past zero, and Adam's first steps follow a gradient's sign, however small it is. At a high learning rate,
         # rounding on eight devices that differs from rounding on one would soon show in the loss.
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
-        self.experiment = cfg.replace(cfg.Experiment(model=self.config), **changes)
+        self.experiment = cfg.replace(cfg.Experiment(task=task, model=self.config), **changes)
+        tokens: Any = _Tokens()
+        self._objective = objective_of(self.experiment, tokens)
+
+    def batch(
+        self, pairs: Sequence[Pair], rows: Sequence[Sequence[int]], source: int, target: int, packed: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Return `batch_of` of the task's examples, which random pairs are made into."""
+        if not self.task.pairs:
+            pairs = [(text, text) for text, _ in pairs]
+        elif self.task.labels:
+            pairs = [(text, words[:1]) for text, words in pairs]
+        return batch_of(pairs, rows, source, target, packed, self._objective)
+
+    def batch_of_step(self, step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
+        """Return the random examples of a step; the last row is empty, as in a batch that is padded."""
+        pairs = random_pairs(shape.rows - 1, 100 + step, 1, min(shape.source, shape.target) - 2)
+        return self.batch(pairs, [*([i] for i in range(shape.rows - 1)), []], shape.source, shape.target)
 
     @functools.cached_property
     def flat_params(self) -> Any:
@@ -129,12 +172,6 @@ class Subject:
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
         """Return teacher-forced logits of the ids that are tokens, (B, T, V)."""
         return np.asarray(self._logits(self.params if params is None else params, batch))[..., :TARGET_VOCAB]
-
-
-def batch_of_step(step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
-    """Return the random pairs of a step; the last row is empty, as in a batch that is padded."""
-    pairs = random_pairs(shape.rows - 1, 100 + step, 1, min(shape.source, shape.target) - 2)
-    return batch_of(pairs, [*([i] for i in range(shape.rows - 1)), []], shape.source, shape.target)
 
 
 def shape_of(arrays: dict[str, np.ndarray]) -> Shape:

@@ -26,7 +26,7 @@ from jaxnmt.data.packing import Shape
 from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws import subject as subjects
-from jaxnmt.lab.laws.subject import SHAPE, Pair, Practice, Subject, Verdict, batch_of, batch_of_step, close, random_pairs
+from jaxnmt.lab.laws.subject import SHAPE, Pair, Practice, Subject, Verdict, close, random_pairs
 from jaxnmt.models.seq2seq import is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import to_mesh
@@ -65,7 +65,7 @@ def restore(subject: Subject, practice: Practice, run: Path, step: int) -> Train
 def resume(subject: Subject) -> Verdict:
     """Compare some steps in one go with the same steps around a checkpoint that is saved and restored half-way."""
     practice = Practice(subject.model, subject.experiment)
-    batches = [batch_of_step(step) for step in range(STEPS)]
+    batches = [subject.batch_of_step(step) for step in range(STEPS)]
     whole, losses = practice.run(practice.fresh(), batches)
     half, first = practice.run(practice.fresh(), batches[:SAVED])
     with tempfile.TemporaryDirectory(prefix="jaxnmt-laws-") as folder:
@@ -92,9 +92,9 @@ def compiles(subject: Subject) -> Verdict:
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(2, 6)))
 
     def work(practice: Practice, state: TrainState, seed: int) -> TrainState:
-        state, _ = practice.run(state, [batch_of_step(seed, shape) for shape in shapes])
+        state, _ = practice.run(state, [subject.batch_of_step(seed, shape) for shape in shapes])
         for rows, width in ((4, 8), (2, 12)):
-            tokens = batch_of(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)["encoder_input_tokens"]
+            tokens = subject.batch(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)["encoder_input_tokens"]
             find(subject.flat_params, {"encoder_input_tokens": tokens}, np.full(rows, 6, np.int32))
         return state
 
@@ -126,7 +126,7 @@ def devices(subject: Subject) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="jaxnmt-laws-") as name:
         theirs = _on_eight(subject, Path(name))
         state = restore(subject, practice, Path(name), DEVICE_STEPS)
-    _, losses = practice.run(practice.fresh(), map(batch_of_step, range(DEVICE_STEPS)))
+    _, losses = practice.run(practice.fresh(), map(subject.batch_of_step, range(DEVICE_STEPS)))
     apart = np.abs(np.subtract(theirs["losses"], losses)).max()
     restored = abs(theirs["evaluation"] - _evaluation(subject, practice, state))
     if not restored <= 1e-5:
@@ -153,12 +153,12 @@ def worker(folder: str) -> None:
     run = Path(folder)
     with model_code.all_trusted():  # the parent has written it
         experiment = read_config(run / "config.json")
-    subject = Subject(experiment.model)
+    subject = Subject(experiment.model, experiment.task)
     try:
         practice = Practice(subject.model, cfg.replace(experiment, mesh=MESHES[0]))
     except errors.UserError:
         practice = Practice(subject.model, cfg.replace(experiment, mesh=MESHES[1]))
-    state, losses = practice.run(practice.fresh(), map(batch_of_step, range(DEVICE_STEPS)))
+    state, losses = practice.run(practice.fresh(), map(subject.batch_of_step, range(DEVICE_STEPS)))
     save(subject, state, run)
     named = " x ".join(str(n) for n in practice.mesh.devices.shape if n > 1)
     (run / "result.json").write_text(json.dumps({"losses": losses, "evaluation": _evaluation(subject, practice, state), "mesh": named}))
@@ -166,7 +166,7 @@ def worker(folder: str) -> None:
 
 def _evaluation(subject: Subject, practice: Practice, state: TrainState) -> float:
     evaluate = evaluation_program(subject.model, 0.1, practice.mesh)
-    sums = evaluate(state.eval_params, to_mesh(batch_of_step(DEVICE_STEPS), practice.mesh))
+    sums = evaluate(state.eval_params, to_mesh(subject.batch_of_step(DEVICE_STEPS), practice.mesh))
     return float(sums.loss) / float(sums.tokens)
 
 
@@ -175,15 +175,19 @@ def overfit(subject: Subject) -> Verdict:
 
     Dropout is off, as in `reversal`: the question is what a model can learn.
     """
-    pairs = random_pairs(6, seed=9)
+    if not subject.task.pairs:
+        return Verdict(None, f"the task {type(subject.task).__name__} has no pairs")
+    pairs = [(source, target[:1] if subject.task.labels else target) for source, target in random_pairs(6, seed=9)]
     return _learn(subject, Shape(6, 8, 8), pairs, lambda: pairs, every=50, most=300, needed=1.0)
 
 
 def reversal(subject: Subject) -> Verdict:
     """Train on sequences of two to four of twelve words (up to three with a fixed vector), and translate some that were not trained on."""
+    if not subject.task.searches:
+        return Verdict(None, f"the task {type(subject.task).__name__} has no sequence to reverse")
     pairs = random_pairs(4, seed=2, shortest=4)
     turned = [(source[::-1], target) for source, target in pairs]
-    before, after = (subject.logits(batch_of(some, [[0], [1], [2], [3]], 8, 8)) for some in (pairs, turned))
+    before, after = (subject.logits(subject.batch(some, [[0], [1], [2], [3]], 8, 8)) for some in (pairs, turned))
     changed = subjects.distance(after, before)
     if changed <= subjects.ROUNDING:
         return Verdict(None, f"the encoder sees no order: reversing the source changes a logit by {changed:.1g}")
@@ -210,7 +214,7 @@ def _learn(
     """
 
     def batch(pairs: list[Pair]) -> dict[str, np.ndarray]:
-        return batch_of(pairs, [[i] for i in range(shape.rows)], shape.source, shape.target)
+        return subject.batch(pairs, [[i] for i in range(shape.rows)], shape.source, shape.target)
 
     changes = {"schedule.learning_rate": 1.0, "schedule.warmup_steps": 20, "training.label_smoothing": 0.0, "training.ema_decay": 0.0}
     practice = Practice(subjects.WithoutDropout(subject.model), cfg.replace(subject.experiment, **changes), [shape])
