@@ -4,7 +4,7 @@ Command: jaxnmt train lm_small --data.train mono.txt
 Time, score: depend on the files
 """
 
-from jaxnmt.config import Batching, Data, Experiment, Language, Schedule, Tokenizer, Training, Transformer, Validation
+from jaxnmt.config import Batching, Data, Decoding, Experiment, Language, Schedule, Tokenizer, Training, Transformer, Validation
 
 
 def config() -> Experiment:
@@ -17,4 +17,5 @@ def config() -> Experiment:
         schedule=Schedule(learning_rate=1e-3, warmup_steps=1000),
         training=Training(steps=10_000, label_smoothing=0.0),
         validation=Validation(metric="loss"),
+        decoding=Decoding(max_length_extra=60),
     )

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, Input, checks
+from jaxnmt.config import Decoding, Input, Language, checks
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler
 from jaxnmt.training.trained import Checkpoint as Checkpoint
@@ -62,6 +62,8 @@ class Run(TrainedRun):
 
         model: Any = DeferredModel(lambda: self.model) if self._cache_key else self.model
         limit, kept_by = self.config.data.max_length, self._cache_key
+        if isinstance(self.config.task, Language):
+            from jaxnmt.decoding.continuation import Continuation as Translator  # noqa: F811
         return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
     def _lexicon(self) -> Any:

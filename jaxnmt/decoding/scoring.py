@@ -91,7 +91,7 @@ class Scorer:
             decoding: its length limits. A target is scored if `translate` could have written it for some source that the model reads.
         """
         self.tokenizer, self.warn = translator.tokenizer, translator.warn
-        self.longest_source = translator.max_length - 1
+        self.longest_source, self._reads_source = translator.max_length - 1, translator.reads_source
         self.longest_target = output_limit(self.longest_source, decoding) - 1
         self._log_probs = TokenScorer(translator.model, translator.params)
 
@@ -106,7 +106,7 @@ class Scorer:
     ) -> list[ScoredPair]:
         """Return the scores of targets, given their sources. Each depends on its own pair only.
 
-        A pair without a source is not scored. Nor is one with a side that is too long for the model, and a warning says so. An empty
+        A pair without a source is not scored, except by a language model, which reads none. Nor is one with a side that is too long for the model, and a warning says so. An empty
         target has the log-probability of EOS.
 
         Args:
@@ -118,7 +118,9 @@ class Scorer:
         """
         texts = [[text.strip() for text in side] for side in (sources, targets)]
         ids = list(zip(self.tokenizer.encode_source(texts[0]), self.tokenizer.encode_target(texts[1]), strict=True))
-        rows = [row for row, pair in enumerate(ids) if pair[0] and self._fits(first + row, *map(len, pair))]
+        if not self._reads_source:
+            ids = [([], target) for _, target in ids]
+        rows = [row for row, pair in enumerate(ids) if (pair[0] or not self._reads_source) and self._fits(first + row, *map(len, pair))]
         unaligned = Alignment([], [], np.zeros((0, 0), np.float32)) if aligner else None
         scored = [ScoredPair(math.nan, alignment=unaligned)] * len(ids)
         kept = [ids[row] for row in rows]

@@ -57,7 +57,12 @@ class Translator:
 
     A search is compiled once for each (rows, source length, target length) and each set of options that change the program
     (`SearchOptions`); numbers, such as the length penalty and each sentence's length limit, are arguments of the program.
+
+    Attributes:
+        reads_source: whether a line is the source.
     """
+
+    reads_source = True
 
     def __init__(
         self,

@@ -34,6 +34,15 @@ def read_pairs(source: str, target: str | None = None) -> Iterator[tuple[str, st
     return ((text.decode(left), text.decode(right)) for left, right in _pairs(source, target))
 
 
+def read_texts(name: str) -> Iterator[tuple[str, str]]:
+    """Return the lines of a file, or of stdin (`-`), as the targets of pairs with an empty source.
+
+    Raises:
+        UserError: the file cannot be read or is not text.
+    """
+    return (("", text.decode(line.removesuffix(b"\n"))) for line in _lines(name, "SOURCE"))
+
+
 def _pairs(source: str, target: str | None) -> Iterator[tuple[bytes, bytes]]:
     if target is None:
         for number, line in enumerate(_lines(source, "SOURCE"), 1):

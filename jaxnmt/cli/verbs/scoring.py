@@ -6,12 +6,13 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxnmt.config import Positive
+from jaxnmt.config import Language, Positive
 from jaxnmt.errors import UserError
 from jaxnmt.io import streams
-from jaxnmt.io.pairs import read_pairs
+from jaxnmt.io.pairs import read_pairs, read_texts
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run
 from jaxnmt.runs import directory
@@ -50,6 +51,8 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
     `source TAB target`. The tokens include the end token. The perplexity per token of all pairs is printed to stderr. A pair without a
     source, or with a side that is too long for the model, has the score nan.
 
+    Of a language model, which has no source, SOURCE has the texts.
+
     With --reverse, four columns follow: log-probability, mean and tokens of the reverse run, and the dual score between 0 and 1.
 
     With --alignments hard, the pair's word alignment follows; with soft, each line is a JSON object with the words of both sides and the
@@ -63,7 +66,7 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
       paste a.en a.fr | jaxnmt score runs/en-fr - --reverse runs/fr-en --minimum 0.1
     """
     _check(run, options)
-    pairs = read_pairs(source, target)
+    pairs = _texts(run, source, target) or read_pairs(source, target)
     with streams.line_writer(options.output) as write:
         from jaxnmt.decoding.scoring import Totals
 
@@ -91,6 +94,15 @@ def score(run: str, source: str, target: str | None, options: Scoring) -> None:
         say(f"{options.reverse}: {_summary(done, reverse_totals)}")
     if options.minimum is not None:
         say(f"kept {kept:,} of {done:,} pairs: those with a score of at least {options.minimum:g}")
+
+
+def _texts(run: str, source: str, target: str | None) -> Iterator[tuple[str, str]] | None:
+    """Return the lines of SOURCE as targets, if the run is a language model; None if it is not."""
+    if not isinstance(directory.read(directory.folder(run)).task, Language):
+        return None
+    if target is not None:
+        raise UserError(f"{run} is a language model, which scores texts and not pairs: leave out TARGET")
+    return read_texts(source)
 
 
 def _check(run: str, options: Scoring) -> None:
