@@ -106,8 +106,8 @@ class Scorer:
     ) -> list[ScoredPair]:
         """Return the scores of targets, given their sources. Each depends on its own pair only.
 
-        A pair without a source is not scored, except by a language model, which reads none. Nor is one with a side that is too long for the model, and a warning says so. An empty
-        target has the log-probability of EOS.
+        A pair without a source is not scored, except by a language model, which reads none. Nor is one with a side that is too long for
+        the model, and a warning says so. An empty target has the log-probability of EOS.
 
         Args:
             sources, targets: equally many sentences.
