@@ -179,7 +179,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment as dictionaries, tuples and plain values. A part's class is its field "type", unless it is the default class."""
     fields = dataclasses.asdict(experiment)
     for part, section in vars(experiment).items():
-        if part == "model" or type(section) is not type(getattr(Experiment(), part)):
+        if part in ("model", "task") or type(section) is not type(getattr(Experiment(), part)):
             fields[part] = {"type": model_code.type_name(type(section)), **fields[part]}
     return fields
 
