@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -65,6 +66,10 @@ class MaskedLanguage(Task):
     whole_words: bool = True
     """Hide all pieces of a word, or single pieces."""
 
+    def problems(self) -> Iterator[str]:
+        if self.rate == 0:
+            yield "task.rate is 0, so that no token would be predicted: set it above 0"
+
 
 @dataclass(frozen=True)
 class Denoising(Task):
@@ -76,7 +81,14 @@ class Denoising(Task):
     rate: Rate[float] = 0.3
     """Share of tokens that are hidden."""
     span: Positive[float] = 3.0
-    """Mean length of a hidden span in tokens. One token, unknown, stands for all of it."""
+    """Mean length of a hidden span in tokens, 1 or more. One token, unknown, stands for all of it."""
+
+    def problems(self) -> Iterator[str]:
+        if self.span < 1 or self.rate > self.span / (self.span + 1):
+            yield (
+                f"task.rate {self.rate:g} of the tokens cannot be hidden in spans of {self.span:g} with a token between two of them: "
+                "lower task.rate, or set task.span higher, and to 1 or more"
+            )
 
 
 @dataclass(frozen=True)

@@ -99,12 +99,14 @@ def _noised(task: Denoising, seed: int, planned: PlannedBatch, examples: Example
     """Hide spans, each behind one unknown token (text infilling, Lewis et al. 2020, section 2.2, without empty spans)."""
     ids, tokens = examples.target
     draw = _Draws(planned, seed, tokens)
-    # Spans begin as a Poisson process, and a token is hidden if one covers it: with probability 1 - exp(-rate of spans x mean length).
-    starts = draw.uniform(0) < -np.log1p(-task.rate) / task.span
-    length = 1 + np.floor(np.log(np.maximum(draw.uniform(1), 1e-12)) / np.log(1 - 1 / task.span)) if task.span > 1 else 1
-    here = np.arange(len(ids))
-    covered = np.where(starts, np.minimum(here + length, here + np.repeat(tokens, tokens) - draw.place), 0)
-    hidden = np.maximum.accumulate(covered) > here
+    # A Markov chain of two states: a hidden span ends after a token with probability 1/span, and spans begin as often as the rate wants.
+    hide, keep = task.rate / (1 - task.rate) / task.span, 1 - 1 / task.span  # after a token that is left, and after a hidden one
+    first, here, chance = draw.place == 0, np.arange(len(ids)), draw.uniform(0)
+    decided = first | (chance < min(hide, keep)) | (chance >= max(hide, keep))  # whatever the token before it is
+    last = np.maximum.accumulate(np.where(decided, here, 0))
+    hidden = (chance < np.where(first, task.rate, min(hide, keep)))[last]
+    if hide > keep:  # each token since then is what the one before it is not; otherwise what it is
+        hidden = hidden ^ ((here - last) % 2 == 1)
     stands = hidden & ~(np.concatenate([[False], hidden[:-1]]) & (draw.place > 0))  # the first token of each hidden span
     left = np.where(hidden, UNK, ids).astype(ids.dtype)[~hidden | stands]
     owner: np.ndarray = np.repeat(np.arange(len(tokens)), tokens)
