@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import tyro
+
 # `import X as X` makes X a public name of this module for type checkers.
 from jaxnmt.config.decoding import Decoding as Decoding
 from jaxnmt.config.decoding import Input as Input
-from jaxnmt.config.fields import AxisSize, OnlyFor
+from jaxnmt.config.fields import AxisSize, OnlyFor, attribute_of
 from jaxnmt.config.fields import NonNegative as NonNegative
 from jaxnmt.config.fields import Positive as Positive
 from jaxnmt.config.fields import Rate as Rate
@@ -260,6 +262,22 @@ class Mesh:
             yield f"mesh.{left[0]} and mesh.{left[1]} are both -1; only one axis can take all devices that are left"
 
 
+@dataclass(frozen=True)
+class Init:
+    """Where a new run begins: with random parameters, or with those of another run. The optimizer always begins anew."""
+
+    from_: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Folder of a run. Its parameters that have the same names and shapes are taken, and its vocabulary. If empty, all are random."""
+    only: Literal["all", "encoder", "decoder"] = "all"
+    """What is taken. encoder: the encoder and the source's embeddings; decoder: everything else."""
+    checkpoint: int | Literal["best", "latest", "average"] = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+    def problems(self) -> Iterator[str]:
+        if not self.from_ and self != Init():
+            yield f"init.only {self.only} and init.checkpoint {self.checkpoint} have no effect without init.from: name a run"
+
+
 Model = Transformer | Recurrent  # or a dataclass of the user's own with a method `build`
 
 
@@ -268,6 +286,7 @@ class Experiment:
     """Everything that defines a run."""
 
     task: Task = field(default_factory=Translation)
+    init: Init = field(default_factory=Init)
     data: Data = field(default_factory=Data)
     tokenizer: Tokenizer = field(default_factory=Tokenizer)
     batching: Batching = field(default_factory=Batching)
@@ -290,6 +309,7 @@ def replace(config, **changes):
     """
     for path, value in changes.items():
         head, _, rest = path.partition(".")
+        head = attribute_of(head)
         value = replace(getattr(config, head), **{rest: value}) if rest else value
         config = dataclasses.replace(config, **{head: value})
     return config

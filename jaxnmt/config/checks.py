@@ -106,6 +106,8 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield f"validation.metric {experiment.validation.metric} is not for the task {kind}: set it to {' or '.join(task.metrics)}"
     if not (task.pairs or experiment.tokenizer.joint):
         yield f"tokenizer.joint False is not for the task {kind}, whose text is source and target at once: set it to True"
+    if experiment.init.from_ and experiment.tokenizer.model:
+        yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
     if batching.layout == "packed" and not getattr(model, "packs", False):

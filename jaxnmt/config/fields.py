@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import keyword
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -59,11 +60,21 @@ def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Yield (dotted name, declared type with its markers, value) of every field of a dataclass and of the dataclasses in it."""
     hints = _hints(config.__class__)
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+        name, value = spelt(field.name), getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{field.name}", hints[field.name], value
+            yield f"{prefix}{name}", hints[field.name], value
+
+
+def spelt(attribute: str) -> str:
+    """Return the name of a field by its attribute: `from` of `from_`, because Python reserves the word."""
+    return attribute[:-1] if attribute.endswith("_") and keyword.iskeyword(attribute[:-1]) else attribute
+
+
+def attribute_of(name: str) -> str:
+    """Undo `spelt`."""
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 @functools.cache

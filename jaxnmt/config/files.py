@@ -11,7 +11,7 @@ import typing
 from typing import Any, Literal, TypeVar
 
 from jaxnmt.config import Experiment, model_code, replace
-from jaxnmt.config.fields import did_you_mean, leaves
+from jaxnmt.config.fields import attribute_of, did_you_mean, leaves, spelt
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 
@@ -163,7 +163,9 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
     """Return the experiment with absolute paths for local files that exist, so that a run can resume from any folder."""
     paths = {name: value for name, _, value in leaves(experiment)}
     fields = ("data.train", "data.validation", "data.test", "tokenizer.model")
-    return replace(experiment, **{name: tuple(map(_absolute, paths[name])) for name in fields})
+    run = experiment.init.from_
+    begin = str(pathlib.Path(run).expanduser().absolute()) if run and not files.in_bucket(run) else run
+    return replace(experiment, **{name: tuple(map(_absolute, paths[name])) for name in fields}, **{"init.from": begin})
 
 
 def _absolute(source: str) -> str:
@@ -177,7 +179,7 @@ def _absolute(source: str) -> str:
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """Return an experiment as dictionaries, tuples and plain values. A part's class is its field "type", unless it is the default class."""
-    fields = dataclasses.asdict(experiment)
+    fields = dataclasses.asdict(experiment, dict_factory=lambda pairs: {spelt(name): value for name, value in pairs})
     for part, section in vars(experiment).items():
         if part in ("model", "task") or type(section) is not type(getattr(Experiment(), part)):
             fields[part] = {"type": model_code.type_name(type(section)), **fields[part]}
@@ -189,13 +191,14 @@ def _from_json(kind: Any, values: dict[str, Any], where: pathlib.Path, prefix: s
     hints = typing.get_type_hints(kind)
     changes: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in hints:
-            near = did_you_mean(f"{prefix}{name}", [f"{prefix}{field}" for field in hints])
+        attribute = attribute_of(name)
+        if attribute not in hints:
+            near = did_you_mean(f"{prefix}{name}", [f"{prefix}{spelt(field)}" for field in hints])
             raise UserError(f"{where}: there is no field {prefix}{name}{near}")
-        hint = hints[name]
+        hint = hints[attribute]
         if kind is Experiment and "type" in value:
             hint = model_code.type_of(value.pop("type"), where, name)
-        changes[name] = _from_json(hint, value, where, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else tupled(value)
+        changes[attribute] = _from_json(hint, value, where, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else tupled(value)
     return kind(**changes)
 
 

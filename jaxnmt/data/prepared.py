@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from jaxnmt.data.cleaning import Reason, clean, rules_of
 from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.source import Source
 from jaxnmt.data.sources import languages_of, sources_of
-from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer, joiner_of, load_tokenizer, train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import decode
@@ -107,8 +107,8 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     If a call is killed, the next one resumes it. If several processes call it, one works and the others wait.
 
     Args:
-        experiment: only `task`, `data` and `tokenizer` are used.
-        tokenizer_folder: the run's. A tokenizer in it is used. Otherwise one is trained, or the given one loaded, and saved there.
+        experiment: only `task`, `init`, `data` and `tokenizer` are used.
+        tokenizer_folder: the run's. A tokenizer in it is used. Otherwise one is trained or loaded, and saved there.
         say: receives lines for the user.
 
     Raises:
@@ -126,8 +126,10 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
         tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
-        key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out)
-        recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, min(1.0, 8 * held_out / sum(map(len, sources))))
+        cut = {} if experiment.task.pairs else {"cuts": True}
+        key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **cut)
+        candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
+        recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not experiment.task.pairs)
         opened = _open(cache / key, sources, recipe.dtype)
         if opened is None:
             with files.lock(cache / f"{key}.lock", say, WAITING):
@@ -198,28 +200,71 @@ def _key(experiment: config.Experiment, sources: list[Source], **settings) -> st
 
 
 def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
-    """Return the tokenizer that the settings name, one trained earlier on the same text, or a new one."""
-    options = experiment.tokenizer
-    if experiment.task.labels or not experiment.task.pairs:
-        options = dataclasses.replace(options, joint=True)  # of the source side
-    if options.model and not experiment.task.labels:
-        return train_tokenizer(options, ())
-    labels = {"labels": True} if experiment.task.labels else {}
-    key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **labels)
-    cached, began = cache / "tokenizers" / key, time.monotonic()
+    """Return the tokenizer that the settings name, that of the run `init.from`, one trained earlier on the same text, or a new one."""
+    options, labels = experiment.tokenizer, experiment.task.labels
+    given, half = _given(experiment), _trains_other_side(experiment)
+    if labels or not experiment.task.pairs or half:
+        options = dataclasses.replace(options, joint=True)  # of one side
+    if given:
+        options = config.replace(options, normalization=given.normalization)
+        whose = f"the {experiment.init.only}'s" if half else "the"
+        say(f"{whose} vocabulary is that of {experiment.init.from_}, which tokenizer.vocab_size does not change")
+    if (given or options.model) and not (half or labels):
+        return given or train_tokenizer(options, ())
+    more: dict[str, Any] = {"labels": True} if labels else {}
+    more |= {"given": given.fingerprint(), "only": experiment.init.only} if given else {}
+    key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **more)
+    cached = cache / "tokenizers" / key
     with files.lock(cached.with_suffix(".lock"), say, WAITING):
         if (cached / "tokenizer.json").exists():
             return load_tokenizer(cached)
-        pairs = min(sum(map(len, sources)), options.max_sentences)
-        say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {pairs:,} pairs")
-        tokenizer = train_tokenizer(options, () if options.model else _sample(experiment, sources))
-        if experiment.task.labels:
+        tokenizer = given if given and not half else _train(experiment, options, sources, say)
+        if given and half:
+            tokenizer = given.with_target(tokenizer) if experiment.init.only == "encoder" else tokenizer.with_target(given)
+        if labels:
             tokenizer = tokenizer.with_labels(decode(label) for source in sources for _, label in source.pairs())
-        is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-        requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
-        say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
         tokenizer.save(cached)
         return tokenizer
+
+
+def _train(experiment: config.Experiment, options: config.Tokenizer, sources: list[Source], say: Say) -> Tokenizer:
+    """Return a tokenizer that is trained on the sources, or on the side that `init.from` has no vocabulary for."""
+    began, pairs = time.monotonic(), min(sum(map(len, sources)), options.max_sentences)
+    say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {pairs:,} pairs")
+    sample: Iterable[tuple[str, str]] = () if options.model else _sample(experiment, sources)
+    if _trains_other_side(experiment):
+        sample = ((pair[experiment.init.only == "encoder"], "") for pair in sample)
+    tokenizer = train_tokenizer(options, sample)
+    is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
+    say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
+    return tokenizer
+
+
+def _trains_other_side(experiment: config.Experiment) -> bool:
+    """Return whether only one side's vocabulary is that of `init.from`: two are wanted, and either the encoder or the decoder is taken."""
+    kinds = experiment.task.labels or experiment.tokenizer.joint or not experiment.task.pairs
+    return bool(experiment.init.from_) and experiment.init.only != "all" and not kinds
+
+
+def _given(experiment: config.Experiment) -> Tokenizer | None:
+    """Return the tokenizer of the run that `init.from` names; None if it names none.
+
+    Raises:
+        UserError: it is missing, or the settings contradict it.
+    """
+    run, options = experiment.init.from_, experiment.tokenizer
+    if not run:
+        return None
+    given = load_tokenizer(files.to_path(run) / "tokenizer")
+    if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
+        kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
+        raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
+    if given.joint != options.joint and not (experiment.task.labels or _trains_other_side(experiment)):
+        brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
+        other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""
+        raise UserError(f"init.from {run} brings {brought}, and tokenizer.joint is {options.joint}: set it to {given.joint}{other}")
+    return given
 
 
 def _sizes(tokenizer: Tokenizer) -> str:

@@ -49,6 +49,7 @@ class Recipe:
         max_length: most tokens of a side, the end token included.
         held_out: most pairs that are held out for validation.
         candidates: pairs whose source hash is in the lowest share of all hashes keep their text, because they may be held out.
+        cuts: a text of too many tokens is cut into several, both sides being one text. Otherwise the pair is dropped.
     """
 
     tokenizer: Tokenizer
@@ -56,6 +57,7 @@ class Recipe:
     max_length: int
     held_out: int
     candidates: float
+    cuts: bool = False
 
     @property
     def dtype(self) -> type[np.uint16] | type[np.uint32]:
@@ -87,6 +89,8 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         # A tokenizer may see nothing but spaces in a text.
         if not source or not target:
             dropped[Reason.EMPTY] += 1
+        elif recipe.cuts:
+            kept += [((part, part), ids, ids) for part, ids in recipe.tokenizer.cut(text[0], source, recipe.max_length - 1)]
         elif max(len(source), len(target)) + 1 > recipe.max_length:
             dropped[TOO_MANY_TOKENS] += 1
         else:

@@ -65,6 +65,10 @@ class Tokenizer:
         """Return each token as the target vocabulary spells it."""
         return [self._target.piece(int(index)) for index in ids]
 
+    def source_difference(self, other: Tokenizer) -> tuple[int, str, str] | None:
+        """Return what `target_difference` does, of the source vocabularies."""
+        return Tokenizer(self._source, self._source).target_difference(Tokenizer(other._source, other._source))
+
     def target_difference(self, other: Tokenizer) -> tuple[int, str, str] | None:
         """Return the first id that means another token in another target vocabulary, and both tokens ("": none); None if all are equal."""
         own, others = (each.target_pieces(range(each.target_vocab_size)) for each in (self, other))
@@ -76,11 +80,22 @@ class Tokenizer:
         pieces = self.target_pieces(range(self.target_vocab_size))
         return np.array([self.pretokenized or piece.startswith(SPACER) for piece in pieces])
 
+    def with_target(self, other: Tokenizer) -> Tokenizer:
+        """Return a tokenizer with this one's source vocabulary and another's target vocabulary."""
+        return Tokenizer(self._source, other._target, self.joiner, self.normalization)
+
     def with_labels(self, labels: Iterable[str]) -> Tokenizer:
         """Return a tokenizer with the same source vocabulary, whose targets are labels, the most frequent first."""
         counts = Counter(" ".join(canonical(label, self.normalization).split()) for label in labels)
         ranked = sorted(counts, key=lambda label: (-counts[label], label))
         return Tokenizer(self._source, Labels(ranked, ""), self.joiner, self.normalization)
+
+    def cut(self, text: str, ids: Sequence[int], limit: int) -> list[tuple[str, Sequence[int]]]:
+        """Return a source text and its ids in parts of at most `limit` tokens, each with its text."""
+        if len(ids) <= limit:
+            return [(text, ids)]
+        parts = [ids[start : start + limit] for start in range(0, len(ids), limit)]
+        return [(" ".join(self.source_pieces(part)) if self.pretokenized else self.decode_source(part), part) for part in parts]
 
     def source_words(self, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the words of a source text (between spaces, U+0020), and for each token the number of its word."""

@@ -161,7 +161,7 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         True if the run has a checkpoint.
 
     Raises:
-        UserError: the folder holds something else, or a changed field would change the training.
+        UserError: the folder holds something else, a changed field would change the training, or init.from is not a run.
         OSError: the folder cannot be written.
     """
     _refuse_something_else(run)
@@ -170,6 +170,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         _refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     else:
         _refuse_lost_checkpoints(run)
+        if experiment.init.from_:
+            _config(folder(experiment.init.from_))
         _remove_traces(run)
     run.mkdir(parents=True, exist_ok=True)
     save_config(experiment, run / CONFIG)

@@ -234,6 +234,7 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config))
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
+    tokens = tokens or math.nan  # of a few short texts, no token may be hidden
     return {"loss": loss / tokens, "perplexity": perplexity(nll / tokens), "accuracy": correct / tokens}
 
 

@@ -24,6 +24,7 @@ from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
+from jaxnmt.training.initial import Taken, take
 from jaxnmt.training.metrics import MetricsLog
 from jaxnmt.training.progress import Clock, Progress, Score
 from jaxnmt.training.signals import Signals
@@ -122,6 +123,7 @@ class Trainer:
         self.progress = Progress()
         self.validated: tuple[int, Score | None] = 0, None
         self.stopped = ""
+        self._taken: Taken | None = None  # from another run, in the first session
         self._pending: FinishedStep | None = None  # a step that the device may not have finished yet
 
     def run(self) -> None:
@@ -135,6 +137,8 @@ class Trainer:
             self.watchdog = distributed.Watchdog(self.config.training.stuck_minutes)
             closing.callback(self.watchdog.stop)
             self.log = closing.enter_context(MetricsLog(self.folder, self.step, self.config.logging.tensorboard))
+            if self._taken:
+                self.log.write("init", 0, self._taken.record)
             closing.enter_context(self.display)
             for hook in self.hooks:
                 closing.callback(hook.close)
@@ -196,11 +200,15 @@ class Trainer:
         step, training = self.store.latest(), self.config.training
         if step is not None:
             self.state = self._restore(step)
+        elif self.config.init.from_:
+            like = TrainPrograms(self.flat_model, self.config, self.mesh).abstract.params
+            self._taken = take(self.config, self.flat_model, like, self.data.tokenizer, self.mesh)
+            self.display.say(self._taken.line)
         devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
         parameters = parameter_count(self.programs.abstract.params)
         self.display.say(f"{parameters:,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
         pool = concurrent.futures.ThreadPoolExecutor(1)
-        fresh = pool.submit(self.programs.fresh, training) if step is None else None
+        fresh = pool.submit(self.programs.fresh, training, self._taken and self._taken.params) if step is None else None
         pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order
         lines = self.programs.compile(self.plan.shapes, self.plan.packed)
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *lines]))

@@ -110,6 +110,23 @@ class CheckpointReader:
 
     # ---- reading
 
+    def _place(self, found: Found) -> LiteralPath:
+        """Return the folder of the parameters that decoding uses: the EMA if the run keeps one."""
+        if found.which == "average":
+            return self._average / "params"
+        return self.folder / str(found.which) / ("ema" if "ema" in self._sums(found.which) else "params")
+
+    @with_orbax
+    def shapes(self, found: Found) -> Any:
+        """Return a tree like that of `params`, of what has `shape` and `dtype`. The model need not be known."""
+        from orbax.checkpoint import StandardCheckpointHandler
+
+        place = self._place(found)
+        try:
+            return StandardCheckpointHandler().metadata(place).tree
+        except Exception as error:  # Orbax's and TensorStore's have no class in common
+            raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
+
     @with_orbax
     def params(self, found: Found, like: Any) -> Any:
         """Return the parameters that decoding uses: the EMA if the run keeps one.
@@ -118,13 +135,10 @@ class CheckpointReader:
             found: the checkpoint.
             like: ShapeDtypeStructs of the parameters, layers unstacked.
         """
-        if found.which == "average":
-            return self._read(self._average / "params", like, found.checksum)
-        item, saved = "params", like
-        if "ema" in self._sums(found.which):
-            item = "ema"
+        place, saved = self._place(found), like
+        if place.name == "ema":
             saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
-        return jax.tree.map(_cast, self._read(self.folder / str(found.which) / item, saved, found.checksum), like)
+        return jax.tree.map(_cast, self._read(place, saved, found.checksum), like)
 
     def _read(self, place: LiteralPath, like: Any, expected: int | None) -> Any:
         try:

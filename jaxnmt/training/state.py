@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import optax
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq, stack_layers, unstack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
@@ -44,13 +45,29 @@ class TrainState:
         return self.params if self.ema is None else optax.tree.cast_like(self.ema, self.params)
 
 
-def initial_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training) -> TrainState:
-    """Return a fresh state; a pure function of the seed.
+def initial_state(
+    model: Seq2Seq,
+    optimizer: optax.GradientTransformation,
+    config: cfg.Training,
+    taken: Mapping[str, jax.Array] | None = None,
+    scanned: bool = False,
+) -> TrainState:
+    """Return a fresh state; a pure function of the seed and of `taken`.
+
+    Args:
+        taken: the values of some parameters by their path, layers one by one; the others are random.
+        scanned: whether the model's layers are stacked.
 
     Raises:
         UserError: a parameter is not a float.
     """
     params = model.init(jax.random.key(config.seed))
+    if taken:
+        flat = unstack_layers(params) if scanned else params
+        # Copies: donating buffers that came from the checkpoint reader is not safe on CPU.
+        value = lambda path, x: jnp.copy(taken[name]).astype(x.dtype) if (name := path_name(path)) in taken else x  # noqa: E731
+        flat = jax.tree_util.tree_map_with_path(value, flat)
+        params = stack_layers(flat) if scanned else flat
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise errors.UserError(

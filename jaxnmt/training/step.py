@@ -6,7 +6,7 @@ import concurrent.futures
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ import optax
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Batch, Seq2Seq, is_scanned
 from jaxnmt.parallel.sharding import batch_sharding
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate, make_optimizer
@@ -127,16 +127,16 @@ class TrainPrograms:
     """
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
-        self._model, self._mesh = model.on(mesh), mesh
+        self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
         self._optimizer = make_optimizer(config.optimizer, model.axes)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh)
         step = functools.partial(train_step, self._model, self._optimizer, config)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
 
-    def fresh(self, config: cfg.Training) -> TrainState:
-        """Return the state before the first step, laid out like `abstract`."""
-        make = functools.partial(initial_state, self._model, self._optimizer, config)
-        return jax.jit(make, out_shardings=shardings_of(self.abstract))()
+    def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:
+        """Return the state before the first step, laid out like `abstract`. For `taken` see `initial_state`."""
+        make = functools.partial(initial_state, self._model, self._optimizer, config, scanned=self._scanned)
+        return jax.jit(make, out_shardings=shardings_of(self.abstract))(taken)
 
     def compile(self, shapes: Sequence[Shape], packed: bool) -> list[str]:
         """Trace the step for one shape after the other and compile them side by side. Returns a line for people about each shape.

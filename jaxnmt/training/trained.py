@@ -66,7 +66,7 @@ class TrainedRun:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, in order: each has a "kind" ("train", "validation" or "skipped") and a "step"."""
+        """The records of metrics.jsonl, in order: each has a "kind" ("train", "validation", "skipped" or "init") and a "step"."""
         return directory.read_metrics(self.folder)
 
     @functools.cached_property
