@@ -17,10 +17,11 @@ import jax.numpy as jnp
 
 from jaxnmt import errors
 from jaxnmt.config import Task
-from jaxnmt.data.special_tokens import EOS
 from jaxnmt.models.layers import DropoutKey, Embedding, Matrix, at_least_float32
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
+
+END = 2  # the id of the end token in every vocabulary
 
 
 def with_head(module: nn.Module, task: Task) -> nn.Module:
@@ -87,7 +88,7 @@ class Classifier(EncoderDecoder):
         return self._then_end(logits_BV, carry["position"][:, None]), {"position": carry["position"] + 1}
 
     def _then_end(self, logits, place):
-        return jnp.where(place == 0, logits, jnp.where(jnp.arange(self.target_size) == EOS, 0.0, -jnp.inf))
+        return jnp.where(place == 0, logits, jnp.where(jnp.arange(self.target_size) == END, 0.0, -jnp.inf))
 
 
 class Pooling(nn.Module):

@@ -27,7 +27,7 @@ from jaxnmt.training import step as steps
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.loop import Trainer, default_hooks
-from jaxnmt.training.loss import LossSums, batch_loss, cross_entropy
+from jaxnmt.training.loss import batch_loss, cross_entropy
 from jaxnmt.training.metrics import perplexity
 
 PLAIN = {  # and of the models the one that is traced soonest
@@ -81,7 +81,7 @@ def test_training_stops_when_patience_is_over_and_the_best_is_kept(tmp_path, sai
 def test_of_equal_bleu_the_lower_loss_is_the_better_one(tmp_path, said, monkeypatch):
     """BLEU is 0.00 for all; the loss decides the best checkpoint, the plateau schedule and patience."""
     losses = iter([5.0, 4.0, 4.5, 4.5, 3.0, 3.5, 3.2, 3.1])
-    monkeypatch.setattr(hooks, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0})
+    monkeypatch.setattr(hooks, "validation_loss", lambda *_: {"loss": next(losses), "perplexity": 1.0, "accuracy": 0.5})
     changes = {"validation.every": 1, "validation.metric": "bleu", "validation.patience": 3, "training.steps": 9}
     changes |= {"schedule.name": "plateau", "schedule.plateau_patience": 2, "schedule.warmup_steps": 1, "schedule.plateau_factor": 0.1}
     trainer = trained(tmp_path, [0.0] * 8, **changes, **{"schedule.learning_rate": 0.01})
@@ -124,7 +124,7 @@ def poisoned(bad):
     def accumulate(model, config, state, batch):
         gradient, sums = plain(model, config, state, batch)
         factor = jnp.where(jnp.isin(state.step, jnp.array(bad)), jnp.nan, 1.0)
-        return jax.tree.map(lambda g: g * factor, gradient), LossSums(sums.loss * factor, sums.nll, sums.tokens)
+        return jax.tree.map(lambda g: g * factor, gradient), sums._replace(loss=sums.loss * factor)
 
     return accumulate
 
@@ -264,10 +264,11 @@ def test_validation_counts_every_pair_once(tmp_path):
     ids = list(zip(tokenizer.encode_source([s for s, _ in pairs]), tokenizer.encode_target([t for _, t in pairs]), strict=True))
     batch = tiny.as_arrays(tiny.batch_of(ids, [[i] for i in range(11)], 8, 8))
     logits = jax.jit(lambda p: trainer.model.decode(p, trainer.model.encode(p, batch), batch))(params)[..., : tokenizer.target_vocab_size]
-    loss, nll = cross_entropy(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"], 0.1)
+    loss, nll, correct = cross_entropy(logits, batch["decoder_target_tokens"], batch["decoder_loss_weights"], 0.1)
     tokens = sum(len(target) + 1 for _, target in ids)
     assert found["loss"] == pytest.approx(float(loss) / tokens, rel=1e-5)
     assert found["perplexity"] == pytest.approx(np.exp(float(nll) / tokens), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(float(correct) / tokens)
 
 
 def test_the_perplexity_of_no_number_is_none():

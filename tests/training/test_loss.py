@@ -20,14 +20,16 @@ random = np.random.default_rng(0)
 def test_label_smoothing_by_hand():
     # p = (1/2, 1/4, 1/4), reference 0, smoothing 0.3: the wanted distribution is (0.8, 0.1, 0.1)
     logits = jnp.log(jnp.array([[[0.5, 0.25, 0.25]]]))
-    loss, nll = cross_entropy(logits, jnp.array([[0]]), jnp.ones((1, 1)), 0.3)
+    loss, nll, correct = cross_entropy(logits, jnp.array([[0]]), jnp.ones((1, 1)), 0.3)
+    assert float(correct) == 1 and float(cross_entropy(logits, jnp.array([[1]]), jnp.ones((1, 1)), 0.3)[2]) == 0
     assert float(loss) == pytest.approx(0.8 * math.log(2) + 0.2 * math.log(4)) and float(nll) == pytest.approx(math.log(2))
 
 
 def test_plain_loss_is_optax_summed_over_what_has_weight():
     logits = jnp.asarray(random.standard_normal((3, 5, 11)), jnp.float32)
     targets, weights = random.integers(0, 11, (3, 5)), (random.random((3, 5)) < 0.6).astype(np.float32)
-    loss, nll = cross_entropy(logits, targets, weights, 0.1)
+    loss, nll, correct = cross_entropy(logits, targets, weights, 0.1)
+    assert float(correct) == pytest.approx(((np.asarray(logits).argmax(-1) == targets) * weights).sum())
     wanted = optax.smooth_labels(jax.nn.one_hot(targets, 11), 0.1)
     assert float(loss) == pytest.approx(float((optax.softmax_cross_entropy(logits, wanted) * weights).sum()), rel=1e-5)
     plain = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
@@ -50,15 +52,16 @@ def test_the_fused_loss_is_the_plain_one_and_so_are_its_gradients(length, smooth
     def plain(features, table):
         return cross_entropy((features @ table.T)[..., :vocab], targets, weights, smoothing)
 
+    def thrice(sums):
+        return lambda *x: (3 * sums(*x)[0], sums(*x))
+
     arguments = {"argnums": (0, 1), "has_aux": True}
-    (loss, nll), gradient = jax.jit(jax.value_and_grad(lambda *x: tuple(3 * y for y in fused(*x)), **arguments))(features, table)
-    (expected_loss, expected_nll), expected = jax.jit(jax.value_and_grad(lambda *x: tuple(3 * y for y in plain(*x)), **arguments))(
-        features, table
-    )
-    np.testing.assert_allclose([loss, nll], [expected_loss, expected_nll], rtol=1e-5)
+    (loss, found), gradient = jax.jit(jax.value_and_grad(thrice(fused), **arguments))(features, table)
+    (expected_loss, expected_sums), expected = jax.jit(jax.value_and_grad(thrice(plain), **arguments))(features, table)
+    np.testing.assert_allclose([loss, *found], [expected_loss, *expected_sums], rtol=1e-5)
     tiny.assert_close(gradient, expected, rtol=1e-4, atol=1e-4)
     assert (np.asarray(gradient[1])[vocab:] == 0).all()
-    np.testing.assert_allclose(jax.jit(fused)(features, table), (loss / 3, nll / 3), rtol=1e-5)  # the form without a gradient
+    np.testing.assert_allclose(jax.jit(fused)(features, table), found, rtol=1e-5)  # the form without a gradient
 
 
 @pytest.mark.parametrize(("length", "rounds"), [(127, 2), (64, 1), (128, 2), (7, 1), (600, 10)])
@@ -87,8 +90,8 @@ def test_a_models_loss_is_that_of_its_logits_and_padding_ids_have_no_chance():
         return batch_loss(model, params, batch, None, 0.1), logits
 
     sums, logits = both(params)
-    loss, nll = cross_entropy(logits[..., : tiny.TARGET_VOCAB], batch["decoder_target_tokens"], batch["decoder_loss_weights"], 0.1)
-    np.testing.assert_allclose([sums.loss, sums.nll], [loss, nll], rtol=1e-5)
+    expected = cross_entropy(logits[..., : tiny.TARGET_VOCAB], batch["decoder_target_tokens"], batch["decoder_loss_weights"], 0.1)
+    np.testing.assert_allclose([sums.loss, sums.nll, sums.correct], expected, rtol=1e-5)
     assert float(sums.tokens) == sum(len(target) + 1 for _, target in tiny.random_pairs(4))
     assert logits.shape[-1] == 128 and np.isneginf(np.asarray(logits[..., tiny.TARGET_VOCAB :])).all()
     assert np.isfinite(np.asarray(logits[..., : tiny.TARGET_VOCAB])).all()
