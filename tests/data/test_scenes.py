@@ -84,13 +84,17 @@ def test_a_scene_is_a_function_of_its_index_in_any_process():
 
 
 def test_each_combination_belongs_to_one_split():
-    kinds = {split: {each[:3] for scene in found for each in scene.things} for split, found in SPLITS.items()}
-    assert sum(map(len, kinds.values())) == len(set().union(*kinds.values())) == 108
-    assert [len(kinds[split]) for split in ("train", "validation", "test")] == [72, 18, 18]
-    for left, right in itertools.combinations(range(3), 2):  # but training shows every pair
-        assert {(kind[left], kind[right]) for kind in kinds["train"]} == {
-            (kind[left], kind[right]) for kind in set().union(*kinds.values())
-        }
+    kinds = list(itertools.product(m.SIZES, m.COLOURS, m.SHAPES))
+    of = {split: {kind for kind in kinds if m.split_of(*kind) == split} for split in SPLITS}
+    assert {split: len(found) for split, found in of.items()} == {"train": 96, "validation": 6, "test": 6}
+    assert {("small", "red", "circle"), ("", "yellow", "square"), ("big", "black", "heart")} < of["test"]
+    for split, scenes_of_split in SPLITS.items():
+        shown = [[each[:3] for each in scene.things] for scene in scenes_of_split]
+        assert set(itertools.chain(*shown)) == of[split] | of["train"]
+        if split != "train":
+            assert all(sum(kind in of[split] for kind in both) == 1 for both in shown)
+    for left, right in itertools.combinations(range(3), 2):  # training shows every pair
+        assert {(kind[left], kind[right]) for kind in of["train"]} == {(kind[left], kind[right]) for kind in kinds}
 
 
 @pytest.mark.parametrize("language", scenes.LANGUAGES)
