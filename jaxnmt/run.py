@@ -56,7 +56,9 @@ class Run(TrainedRun):
     @functools.cached_property
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
-        compiler.check()  # first, because it starts JAX with the right flags, and a missing device is reported before a checkpoint
+        if "params" not in vars(self):
+            self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
+        compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
         from jaxnmt.decoding.translator import Translator
         from jaxnmt.models.deferred import DeferredModel
 

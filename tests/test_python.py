@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import concurrent.futures
+import gc
 import io
 import json
 import logging
@@ -36,6 +37,7 @@ def state():
         "environment": dict(os.environ),
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)],
         "hooks": (sys.excepthook, sys.stdout, sys.stderr),
+        "garbage collection": (gc.isenabled(), gc.get_threshold()),
     }
 
 
@@ -64,6 +66,12 @@ def test_importing_is_quick_and_imports_no_jax():
     code += "\nassert jaxnmt.Experiment and 'jax' not in sys.modules and jaxnmt.Run and jaxnmt.Study and 'jax' not in sys.modules"
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() for _ in range(3)]
     assert min(float(seconds) for seconds, _ in runs) < 0.2 and {loaded for _, loaded in runs} == {"False"}
+
+
+def test_opening_a_run_and_asking_for_its_checkpoint_imports_no_jax(run):
+    code = f"import jaxnmt, sys; run = jaxnmt.load({str(run.folder)!r}); print(run.checkpoint); assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == (run.checkpoint, "")
 
 
 def test_every_public_name_is_there_once_documented_and_seen_by_type_checkers():

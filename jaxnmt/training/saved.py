@@ -1,26 +1,30 @@
-"""Find and read the checkpoints of a run (`checkpoints.py` describes the files), for one device without Orbax and flax."""
+"""Find and read the checkpoints of a run (`checkpoints.py` describes the files), for one process without Orbax and flax.
+
+JAX is imported when arrays are needed, not before.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
+import functools
 import json
 import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import jax
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxnmt import config as cfg
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
-from jaxnmt.parallel import kept
-from jaxnmt.parallel.numbers import at_least_float32
+from jaxnmt.parallel import distributed, kept
 from jaxnmt.runs import directory
-from jaxnmt.training.checksums import checksum
 from jaxnmt.training.progress import Progress, Score
-from jaxnmt.training.storage import read_arrays, with_orbax
+from jaxnmt.training.storage import read_arrays, read_numpy, with_orbax
+
+if TYPE_CHECKING:
+    import jax
 
 _FILES = {"progress": "metadata", "metrics": "metrics"}  # as Orbax names them
 
@@ -53,6 +57,7 @@ class CheckpointReader:
         self._run = run
         self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
         self._average = self.folder.with_name(directory.AVERAGE)
+        self._begun: dict[LiteralPath, concurrent.futures.Future[Any]] = {}
 
     # ---- which there are
 
@@ -127,6 +132,16 @@ class CheckpointReader:
         except Exception as error:  # Orbax's and TensorStore's have no class in common
             raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
 
+    def read_ahead(self, found: Found) -> None:
+        """Begin to read what `params` returns, in a thread: JAX can be imported meanwhile."""
+        if distributed.is_distributed():  # Orbax reads
+            return
+        import tensorstore  # noqa: F401  here, because no two threads should import at the same time
+
+        place, pool = self._place(found), concurrent.futures.ThreadPoolExecutor(1)
+        self._begun[place] = pool.submit(read_numpy, place)
+        pool.shutdown(wait=False)
+
     @with_orbax
     def params(self, found: Found, like: Any) -> Any:
         """Return the parameters that decoding uses: the EMA if the run keeps one.
@@ -135,14 +150,21 @@ class CheckpointReader:
             found: the checkpoint.
             like: ShapeDtypeStructs of the parameters, layers unstacked.
         """
+        import jax
+
+        from jaxnmt.parallel.numbers import at_least_float32
+
         place, saved = self._place(found), like
         if place.name == "ema":
             saved = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding), like)
         return jax.tree.map(_cast, self._read(place, saved, found.checksum), like)
 
     def _read(self, place: LiteralPath, like: Any, expected: int | None) -> Any:
+        from jaxnmt.training.checksums import checksum
+
+        begun = self._begun.pop(place, None)
         try:
-            found = read_arrays(place, like)
+            found = read_arrays(place, like, begun.result if begun else functools.partial(read_numpy, place))
         except Exception as error:  # Orbax's and TensorStore's have no class in common
             raise self._unusable(place.parent, f"cannot be read ({first_line(error)[:200]})") from error
         if checksum(found) != expected:
@@ -188,6 +210,8 @@ def kept_shapes(cache_key: tuple[object, ...], trace: Callable[[], Any]) -> Any:
         cache_key: of the model, as `StagedSearch` takes it; empty: nothing is kept.
         trace: returns the shapes. It is called if they are not kept.
     """
+    import jax
+
     entry = kept.name("parameters", *cache_key) if cache_key else ""
     if cache_key and (content := kept.read(entry)) is not None:
         is_leaf = lambda node: isinstance(node, list)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Read arrays, call Orbax without side effects, report disk errors in a sentence, and remove checkpoints."""
+"""Read arrays, call Orbax without side effects, report disk errors in a sentence, and remove checkpoints. Imports no JAX."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import jax
+from typing import TYPE_CHECKING, Any
 
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 _DICT_KEY = 2  # Orbax's number of a dict's key
@@ -51,55 +52,64 @@ def with_orbax(method: Callable) -> Callable:
     return call
 
 
-def read_arrays(place: LiteralPath, like: Any) -> Any:
+def read_arrays(place: LiteralPath, like: Any, read: Callable[[], dict[str, np.ndarray] | None]) -> Any:
     """Return the arrays of a checkpoint's item that Orbax wrote.
-
-    Those for one device are read by TensorStore, as Orbax does it: Orbax takes half a second to import.
 
     Args:
         place: the item's folder.
         like: ShapeDtypeStructs of the arrays, with shardings.
+        read: returns what `read_numpy` returns for this folder.
 
     Raises:
         Exception: an array is missing, has another shape, or cannot be read; of any class.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(like)
-    single = all(isinstance(x.sharding, jax.sharding.SingleDeviceSharding) for _, x in leaves)
-    if single and not files.in_bucket(place) and (names := _array_names(place)) is not None:
-        return _read_by_tensorstore(place, like, names)
-    import orbax.checkpoint as ocp
+    import jax
 
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore(place, like)
+    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
+    is_local = all(x.sharding.is_fully_addressable for _, x in leaves)
+    if not is_local or (numbers := read()) is None:
+        import orbax.checkpoint as ocp
+
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(place, like)
+    wanted = {".".join(str(getattr(key, "key", key)) for key in path): x for path, x in leaves}
+    if wanted.keys() != numbers.keys():
+        different = ", ".join(sorted(wanted.keys() ^ numbers.keys())[:3])
+        raise ValueError(f"its parameters are not those of the model: {different}")
+    for name, x in wanted.items():
+        if (numbers[name].shape, numbers[name].dtype) != (x.shape, x.dtype):
+            raise ValueError(f"{name} has the shape {numbers[name].shape} and the type {numbers[name].dtype}, not {x.shape} and {x.dtype}")
+    return jax.tree.unflatten(tree, [jax.device_put(numbers[name], x.sharding) for name, x in wanted.items()])
 
 
-def _array_names(place: LiteralPath) -> set[str] | None:
-    """Return the names of an item's arrays, `a.b.c` of nested dicts; None if it is not in the format that Orbax writes now."""
+def read_numpy(place: LiteralPath) -> dict[str, np.ndarray] | None:
+    """Return the arrays of an item by their names, `a.b.c` of nested dicts; None if it is in a bucket or in an older format.
+
+    TensorStore reads them, as Orbax does it: Orbax takes half a second to import.
+
+    Raises:
+        Exception: an array cannot be read; of any class.
+    """
+    import tensorstore
+
+    names = None if files.in_bucket(place) else _array_names(place)
+    if names is None:
+        return None
+    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{place}/"}}
+    specs = ({"driver": "zarr", "kvstore": store | {"path": f"{name}/"}, "fill_missing_data_reads": False} for name in names)
+    context = tensorstore.Context()  # shared, so that the database is opened once
+    arrays = [each.result() for each in [tensorstore.open(spec, open=True, context=context) for spec in specs]]
+    return dict(zip(names, [each.result() for each in [array.read() for array in arrays]], strict=True))
+
+
+def _array_names(place: LiteralPath) -> list[str] | None:
+    """Return the names of an item's arrays; None if it is not in the format that Orbax writes now."""
     metadata = json.loads((place / "_METADATA").read_text())
     keys = [each["key_metadata"] for each in metadata["tree_metadata"].values()]
     of_dicts = all(key["key_type"] == _DICT_KEY and "." not in key["key"] for path in keys for key in path)
     if not metadata.get("use_ocdbt") or metadata.get("use_zarr3") or not of_dicts:
         return None
-    return {".".join(key["key"] for key in path) for path in keys}
-
-
-def _read_by_tensorstore(place: LiteralPath, like: Any, names: set[str]) -> Any:
-    import tensorstore
-
-    leaves, tree = jax.tree_util.tree_flatten_with_path(like)
-    wanted = {".".join(str(getattr(key, "key", key)) for key in path): x for path, x in leaves}
-    if wanted.keys() != names:
-        different = ", ".join(sorted(wanted.keys() ^ names)[:3])
-        raise ValueError(f"its parameters are not those of the model: {different}")
-    store = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{place}/"}}
-    specs = ({"driver": "zarr", "kvstore": store | {"path": f"{name}/"}, "fill_missing_data_reads": False} for name in wanted)
-    context = tensorstore.Context()  # shared, so that the database is opened once
-    arrays = [each.result() for each in [tensorstore.open(spec, open=True, context=context) for spec in specs]]
-    for (name, x), array in zip(wanted.items(), arrays, strict=True):
-        if (array.shape, array.dtype.numpy_dtype) != (x.shape, x.dtype):
-            raise ValueError(f"{name} has the shape {array.shape} and the type {array.dtype.name}, not {x.shape} and {x.dtype}")
-    read = [each.result() for each in [array.read() for array in arrays]]
-    return jax.tree.unflatten(tree, [jax.device_put(values, x.sharding) for values, x in zip(read, wanted.values(), strict=True)])
+    return [".".join(key["key"] for key in path) for path in keys]
 
 
 def remove(place: LiteralPath) -> None:

@@ -18,6 +18,7 @@ from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.checksums import checksum
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.progress import Progress, Score
+from jaxnmt.training.saved import CheckpointReader
 from jaxnmt.training.state import abstract_state, initial_state
 
 MODEL = tiny.model_of(tiny.RECURRENT["bag"])
@@ -102,6 +103,31 @@ def test_every_bit_of_every_type_moves_the_checksum(dtype):
                 bits[place] ^= np.array(1 << bit, word)
                 flipped = bits.view(numbers.dtype).reshape(numbers.shape)
                 assert int(checksum({"a": jnp.asarray(flipped)})) != plain, (place, bit)
+
+
+def read(run, ahead):
+    """Return the parameters that decoding uses, and what was read ahead and is still kept."""
+    reader, device = CheckpointReader(run), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    found = reader.find(3)
+    if ahead:
+        reader.read_ahead(found)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), MODEL.shapes)
+    return reader.params(found, like), reader._begun
+
+
+def test_parameters_that_are_read_ahead_are_the_same_and_so_is_the_error(saved, tmp_path):
+    tiny.assert_same(read(saved, True), (state_at(3).ema, {}))
+    tiny.assert_same(read(saved, False), (state_at(3).ema, {}))
+    run = shutil.copytree(saved, tmp_path / "run")
+    for file in (run / "checkpoints" / "3" / "ema").rglob("*"):
+        if file.is_file() and not file.name.startswith("_"):
+            file.write_bytes(file.read_bytes()[:-9])
+    sentences = set()
+    for ahead in (True, False):
+        with pytest.raises(UserError, match=f"checkpoint 3 of {run} cannot be read .*; remove the folder") as error:
+            read(run, ahead)
+        sentences.add(str(error.value))
+    assert len(sentences) == 1
 
 
 def files(run):
