@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from jaxnmt import UserError
 from jaxnmt.data.phrases import LANGUAGES
 from jaxnmt.data.phrases import meaning as m
 from jaxnmt.data.phrases.drawing import Random, draw_clause
@@ -37,8 +38,8 @@ VERBS = {
 """Two verbs that the corpus does not have: to grow up (past), to speak (present)."""
 
 
-class Agreement(NamedTuple):
-    """A sentence, its translation, the same with a wrong word, and the number of words between that word and the one that decides it."""
+class Pair(NamedTuple):
+    """A sentence, its right translation, one with a wrong word, and the number of words between that word and the one that decides it."""
 
     source: str
     right: str
@@ -112,13 +113,13 @@ def first_difference(one: str, other: str) -> int:
 # ---- agreement
 
 
-def agreement(source: str, target: str, split: str, distance: int, index: int) -> Agreement | None:
+def agreement(source: str, target: str, split: str, distance: int, index: int) -> Pair | None:
     """Return pair `index` of a distance, in two of LANGUAGES; None if the target language has none of this distance.
 
-    English, French, German, Spanish: a verb agrees in number with the subject, which is said once, before another verb: "My parents sold two
-    red lamps in Rome and live in Vienna", against "lives". The distance counts from the last word that shows the number: the subject, or the
-    first verb if that agrees too (it does not in the English past). The second verb is in the present in English and in the future in the
-    others, so that an English or Turkish source does not show the number beside it.
+    English, French, German, Spanish: a verb agrees in number with the subject, which is said once, before another verb: "My parents sold
+    two red lamps in Rome and work in Vienna", against "works". The distance counts from the last word that shows the number: the subject,
+    or the first verb if that agrees too (it does not in the English past). The second verb is in the present in English and in the future
+    in the others, so that a Turkish or an English source does not show the number beside it.
 
     Turkish: a reported clause ends in a participle if its subject has the genitive: "Doktor, kız kardeşimin iki kırmızı lamba sattığını
     söylüyor". The wrong sentence ends as a main clause does: "... lamba sattı". The distance counts from the subject.
@@ -127,7 +128,7 @@ def agreement(source: str, target: str, split: str, distance: int, index: int) -
     for _ in range(TRIES):
         meaning = (_reported if target == "tr" else _two_verbs)(target, split, distance, rng)
         if found := _filled(language, meaning, split, distance, rng):
-            return Agreement(_LANGUAGE[source].sentence(found), *_contrasted(language, found), distance)
+            return Pair(_LANGUAGE[source].sentence(found), *_contrasted(language, found), distance)
     return None
 
 
@@ -174,8 +175,9 @@ def _filled(language: Longer, meaning: Meaning, split: str, distance: int, rng: 
         repeated = item[1] in {thing for _, thing, _ in items}
         return (0, None) if repeated else (len(language.things(*item).split()), item)
 
-    more = _reaching(distance - now, draw, items, between=1)
-    return more and meaning._replace(clauses=(first._replace(values=first.values | {"things": tuple(items)}), *others))
+    if not _reaching(distance - now, draw, items, between=1):
+        return None
+    return meaning._replace(clauses=(first._replace(values=first.values | {"things": tuple(items)}), *others))
 
 
 def _reaching(words: int, draw: Callable[[], tuple[int, Any]], found: list[Any], between: int) -> bool:
@@ -228,7 +230,7 @@ def _disagreeing(clause: Clause) -> Clause:
 def cloze(language: str, split: str, distance: int, index: int) -> Cloze | None:
     """Return sentence `index` of a distance, in one of LANGUAGES; None if there is none of this distance.
 
-    "The baker waited, but my sister grew up in Germany, sold thirteen red lamps in Rome and speaks ___": the country decides which language.
+    "The baker waited, but my sister grew up in Germany, sold thirteen red lamps in Rome and speaks ___": the country decides the language.
     What lies between may name other countries. The person and the country occur together in this split only.
     """
     rng, words = Random(f"cloze {language} {split} {distance} {index}"), _LANGUAGE[language]
@@ -240,7 +242,7 @@ def cloze(language: str, split: str, distance: int, index: int) -> Cloze | None:
     before = opening, Clause(Form("grow up"), who, {"place": country})
     choices = [Clause(Form("speak", present=True), who, {"language": spoken}) for spoken in SPOKEN.values()]
     join = rng.one(("and", "but"))
-    left = distance - _gap(words, country, [_chain(words, join, *before, choice) for choice in choices])
+    left = distance - _gap(words, country, [_chain(words, join, *before, choice) for choice in choices[:2]])
     for _ in range(TRIES if left >= 0 else 0):
         between: list[Clause] = []
 
@@ -269,16 +271,16 @@ def _chain(language: Longer, join: str, *clauses: Clause) -> str:
 def _gap(language: Longer, country: str, sentences: Sequence[str]) -> int:
     """Return the number of words between the country and the word in which the sentences differ."""
     place = next(i for i, word in enumerate(sentences[0].split()) if language.name(country) in word)
-    return first_difference(*sentences[:2]) - place - 1
+    return first_difference(*sentences) - place - 1
 
 
 # ---- many
 
 
 def draw(kind: Callable[..., Any], languages: Sequence[str], split: str, distances: Sequence[int], count: int) -> Iterator[Any]:
-    """Yield for each distance up to `count` different sentences of `agreement` or `cloze`; none of a distance that the language does not have."""
+    """Yield up to `count` different sentences of `agreement` or `cloze` for each distance that the language has."""
     for distance in distances:
-        seen = set()
+        seen: set[Any] = set()
         for index in range(3 * count):
             if len(seen) == count or (found := kind(*languages, split, distance, index)) is None:
                 break
@@ -287,7 +289,27 @@ def draw(kind: Callable[..., Any], languages: Sequence[str], split: str, distanc
                 yield found
 
 
-def text(kind: Callable[..., Any], languages: Sequence[str], split: str, count: int) -> Iterator[Any]:
-    """Yield the first `count` sentences of a split, of all distances up to FURTHEST in turn."""
+def text(kind: str, languages: Sequence[str], split: str, count: int) -> Iterator[str]:
+    """Return the first `count` lines of a split, of all distances up to FURTHEST in turn.
+
+    A line is a sentence, or a source, a tab and its translation.
+
+    Args:
+        kind: contrast, for two languages, or cloze, for one.
+
+    Raises:
+        UserError: the kind is another, or there are not as many languages, or other ones.
+    """
+    take = {"contrast": 2, "cloze": 1}.get(kind)
+    if take is None:
+        raise UserError(f"{kind} is no kind of text: give cloze and a language, or contrast and two")
+    if len({*languages} & {*LANGUAGES}) != take or len(languages) != take:
+        raise UserError(f"{kind} {' '.join(languages)}: give {('one', 'two')[take - 1]} of the languages {', '.join(LANGUAGES)}")
+    return _lines(cloze if kind == "cloze" else agreement, languages, split, count)
+
+
+def _lines(kind: Callable[..., Any], languages: Sequence[str], split: str, count: int) -> Iterator[str]:
     distances = [distance for distance in range(FURTHEST + 1) if kind(*languages, split, distance, 0)]
-    return (kind(*languages, split, distances[i % len(distances)], i // len(distances)) for i in range(count))
+    for i in range(count):
+        found = kind(*languages, split, distances[i % len(distances)], i // len(distances))
+        yield f"{found.source}\t{found.right}" if isinstance(found, Pair) else found.sentences[found.right]
