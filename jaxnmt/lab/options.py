@@ -132,7 +132,7 @@ class Cloze:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    lines: Positive[int] = 50_000
+    lines: Positive[int] = 30_000
     """Number of sentences, or of pairs."""
     split: Literal["train", "validation"] = "train"
     """The split; its values and those of the probe's sentences do not occur in the other."""

@@ -24,8 +24,10 @@ from jaxnmt.data.phrases.meaning import Clause, Form, Meaning
 
 FURTHEST = 30
 """Words between the two, at most, in text for training."""
-TRIES, DRAWS = 1000, 40
-"""Sentences begun, and pieces drawn for each, after which a distance counts as impossible (Spanish has no clause that fills two words)."""
+TRIES = 1000
+"""Sentences begun, after which a distance counts as impossible (Spanish has no clause that fills two words)."""
+DRAWS, MISSES = 40, 8
+"""Pieces drawn for a sentence; pieces that are too long, one after the other, after which the last two of it are taken back."""
 SPOKEN = {"FR": "fr", "DE": "de", "IT": "it", "ES": "es", "JP": "ja", "PT": "pt", "GR": "el", "PL": "pl", "TR": "tr"}
 """The language of each country that has one of its own here."""
 VERBS = {
@@ -187,18 +189,19 @@ def _reaching(words: int, draw: Callable[[], tuple[int, Any]], found: list[Any],
         draw: returns a number of words, and what has them; 0 to draw again.
         between: words that the first addition brings besides its own.
     """
-    first, counts = len(found), list[int]()
+    first, counts, misses = len(found), list[int](), 0
     for _ in range(DRAWS):
         left = words - sum(counts) - between * bool(counts)
-        if left == 0:
-            return True
-        if left < 0:  # take back two: if one word is missing, another draw of the last cannot help
-            del counts[-2:], found[first + len(counts) :]
-            continue
+        if left <= 0:
+            return left == 0
         length, drawn = draw()
-        if length:
+        if 0 < length <= left - between * (not counts):
             counts.append(length)
             found.append(drawn)
+            misses = 0
+        elif (misses := misses + 1) == MISSES:  # what is left may be too short for anything
+            del counts[-2:], found[first + len(counts) :]
+            misses = 0
     return False
 
 
@@ -239,39 +242,36 @@ def cloze(language: str, split: str, distance: int, index: int) -> Cloze | None:
     opening = draw_clause(_form(rng, brief=0.3), split, rng, (who,))
     while _hints_at(country, opening):
         opening = draw_clause(_form(rng, brief=0.3), split, rng, (who,))
-    before = opening, Clause(Form("grow up"), who, {"place": country})
-    choices = [Clause(Form("speak", present=True), who, {"language": spoken}) for spoken in SPOKEN.values()]
-    join = rng.one(("and", "but"))
-    left = distance - _gap(words, country, [_chain(words, join, *before, choice) for choice in choices[:2]])
-    for _ in range(TRIES if left >= 0 else 0):
+    shared = (Clause(Form("grow up"), who, {"place": country}), Clause(Form("speak", present=True), who, {"language": SPOKEN[country]}))
+    join, alone, own = rng.one(("and", "but")), _all_but(who), words.locale.languages[SPOKEN[country]]
+
+    def sentence(*between: Clause) -> str:
+        clauses = (opening, shared[0], *between, shared[1])
+        return words.sentence(Meaning("", "", clauses, (join, *("then",) * len(between), "and then")))
+
+    shortest = sentence().split()
+    deciding = next(i for i, word in enumerate(shortest) if words.name(country) in word)
+    gap = max(i for i, word in enumerate(shortest) if own in word)  # "German" is in "Germany"
+    left = distance - (gap - deciding - 1)
+    for _ in range(TRIES // 10 if left >= 0 else 0):  # each has DRAWS of its own
         between: list[Clause] = []
 
         def draw(between: list[Clause] = between) -> tuple[int, Any]:
-            clause = draw_clause(_form(rng, brief=0.3), split, rng, _all_but(who))
+            clause = draw_clause(_form(rng, brief=0.3), split, rng, alone)
             new = not _hints_at(country, clause) and clause.form.frame not in {each.form.frame for each in between}
-            return (len(words.clause(clause, "then").split()), clause) if new else (0, None)
+            text = words.corrected("sentence", words.clause(clause, "then"))  # French: "de Italie", "d'Italie"
+            return (len(text.split()), clause) if new else (0, None)
 
         if _reaching(left, draw, between, between=0):
-            sentences = tuple(_chain(words, join, *before, *between, choice) for choice in choices)
+            before, _, after = sentence(*between).rpartition(own)
             names = tuple(words.locale.languages[spoken] for spoken in SPOKEN.values())
-            return Cloze(sentences, names, list(SPOKEN).index(country), distance)
+            return Cloze(tuple(before + name + after for name in names), names, list(SPOKEN).index(country), distance)
     return None
 
 
 def _hints_at(country: str, clause: Clause) -> bool:
     """Return whether a clause names the country, or money ("Japanese yen")."""
     return country in (*clause.values.get("route", ()), clause.values.get("place")) or "money" in clause.values
-
-
-def _chain(language: Longer, join: str, *clauses: Clause) -> str:
-    """Return the sentence of a clause, and of others that share a subject."""
-    return language.sentence(Meaning("", "", clauses, (join, *("then",) * (len(clauses) - 3), "and then")))
-
-
-def _gap(language: Longer, country: str, sentences: Sequence[str]) -> int:
-    """Return the number of words between the country and the word in which the sentences differ."""
-    place = next(i for i, word in enumerate(sentences[0].split()) if language.name(country) in word)
-    return first_difference(*sentences) - place - 1
 
 
 # ---- many
