@@ -54,8 +54,8 @@ class Grid(NamedTuple):
     columns: Sequence[str] = ()
 
 
-def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = False, log_y: bool = False) -> str:
-    """Return the lines as one self-contained SVG that scales to the available width."""
+def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = False, log_y: bool = False, bars: bool = False) -> str:
+    """Return the lines as one self-contained SVG that scales to the available width; bands are drawn as error bars with `bars`."""
 
     def draw(figure) -> None:
         from matplotlib.ticker import MaxNLocator
@@ -63,9 +63,12 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         axes = figure.subplots()
         for i, (name, line) in enumerate(lines.items()):
             colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]  # a dashed line leaves a line beneath it visible
-            marker = "o" if len(line.x) < 30 else ""
+            marker = "o" if len(line.x) < 35 else ""
             axes.plot(line.x, line.y, linestyle=dash, color=colour, label=_plain(name), marker=marker, markersize=3)
-            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+            if bars:
+                axes.vlines(line.x, line.low, line.high, color=colour, alpha=0.6, linewidth=0.7)
+            else:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
         axes.set(title=_plain(title), xlabel=x, ylabel=y, xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         values = sorted({value for line in lines.values() for value in line.x})
         if log_x and len(values) <= LABELLED:

@@ -21,8 +21,19 @@ WIDTHS = {"emb_dim": 1, "hidden_dim": 1, "encoder_dim": 1, "mlp_dim": 4}
 
 
 def labels(names: Sequence[str]) -> tuple[str, ...]:
-    """Return names of files, runs or configs short enough for a table: the last part of each path, if these are distinct."""
-    short = tuple(pathlib.PurePath(name).name.removesuffix(".py") or name for name in names)
+    """Return names of files, runs or configs short enough for a table: the last part of each path, if these are distinct.
+
+    If they are not, the parts at the end and at the beginning that all have are left out: `runs/a/seed-1/run` and `runs/b/seed-1/run` are
+    a and b.
+    """
+    paths = [list(pathlib.PurePath(name).parts) or [name] for name in names]
+    if len({path[-1] for path in paths}) == len(names):
+        return tuple(path[-1].removesuffix(".py") for path in paths)
+    for end in (-1, 0):
+        while min(map(len, paths)) > 1 and len({path[end] for path in paths}) == 1:
+            for path in paths:
+                del path[end]
+    short = tuple("/".join(path) for path in paths)
     return short if len(set(short)) == len(names) else tuple(names)
 
 
@@ -93,13 +104,40 @@ class Contrast:
     pairs: str = ""
     """TSV file of pairs: source, right translation, wrong translation, distance; when empty, --rules makes them."""
     rules: str = ""
-    """TOML file of rules, or a language with shipped rules (de); when empty, the run's target language."""
+    """TOML file of rules, a language with shipped rules (de), or grammar: draw pairs over 0 to 30 words from the embedded corpus's grammar.
+    When empty, grammar for runs tested on `phrases/...`, and the run's target language for others."""
     only: tuple[str, ...] = ()
     """Names of the rules to use (de: possessive, relative); when empty, all."""
     data: tuple[str, ...] = ()
     """Sentences to make pairs from: sources as in data.test; when empty, the first run's test and validation sentences."""
+    count: Positive[int] = 1100
+    """Pairs for each distance from the grammar; 1,100 give at most 3 points of error (95 %)."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cloze:
+    language: str = ""
+    """Language of the sentences (en, fr, de, es, tr); when empty, that of the runs' text."""
+    distances: PositiveIntegers = (2, 3, 4, 6, 8, 10, 12, 15, 20, 25, 30)
+    """Numbers of words between the country and the gap."""
+    count: Positive[int] = 500
+    """Sentences for each distance; 500 give at most 4.4 points of error (95 %)."""
+    output: str = "cloze.svg"
+    """File for the chart; its numbers are written beside it, as .csv, and the sentences as .tsv."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    lines: Positive[int] = 30_000
+    """Number of sentences, or of pairs."""
+    split: Literal["train", "validation"] = "train"
+    """The split; its values and those of the probe's sentences do not occur in the other."""
+    output: str = ""
+    """File to write, whole or not at all; stdout if empty or -."""
 
 
 @dataclasses.dataclass(frozen=True)

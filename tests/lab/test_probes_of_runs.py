@@ -17,6 +17,7 @@ from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import bleu, metric
 from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.lab.options import Contrast
 from jaxnmt.lab.probes import contrast, embeddings, gates, length
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.run import Run
@@ -272,7 +273,7 @@ def test_pairs_are_made_of_test_and_validation_sentences(tmp_path):
     data = {f"data.{split}": (f"{tmp_path}/{n}.en", f"{tmp_path}/{n}.de") for split, n in (("test", "t"), ("validation", "v"))}
     (tmp_path / "run").mkdir()
     save_config(cfg.replace(cfg.Experiment(), **data), tmp_path / "run" / "config.json")
-    pairs = contrast.of_runs([Run(tmp_path / "run")], str(tmp_path / "rules.toml"), [], ())
+    pairs = contrast.of_runs([Run(tmp_path / "run")], Contrast(rules=str(tmp_path / "rules.toml")))
     assert [pair.right.split()[0] for pair in pairs] == ["Der", "Ein"]
 
 

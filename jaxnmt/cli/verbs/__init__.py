@@ -77,6 +77,8 @@ VERBS = {
     "runs average": Verb(runs.runs_average, "RUN", "average the latest checkpoints into one"),
     "probe length": Verb(drawing.probe_length, "RUN|FILE [RUN|FILE...]", "draw BLEU against source length"),
     "probe contrast": Verb(drawing.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
+    "probe cloze": Verb(drawing.probe_cloze, "RUN [RUN...]", "measure how language models fill a gap, by distance"),
+    "probe text": Verb(drawing.probe_text, "KIND LANGUAGE [TARGET]", "write text to train on for probe cloze or contrast"),
     "probe embeddings": Verb(drawing.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
     "probe gates": Verb(drawing.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
     "probe gradients": Verb(drawing.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),

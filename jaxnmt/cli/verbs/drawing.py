@@ -10,7 +10,7 @@ from jaxnmt import Run, UserError
 from jaxnmt.cli.verbs.common import writable
 from jaxnmt.io import streams
 from jaxnmt.lab import figures
-from jaxnmt.lab.options import Contrast, Curves, Embeddings, Gates, Gradients, Length, Recall, Steptime, labels, subjects
+from jaxnmt.lab.options import Cloze, Contrast, Curves, Embeddings, Gates, Gradients, Length, Recall, Steptime, Text, labels, subjects
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory
@@ -85,11 +85,13 @@ def probe_length(first: str, others: list[str], options: Length) -> None:
 def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     """Measure how often a run prefers the right of two translations that differ in one word, by the distance to the word that decides it.
 
-    For German targets shipped rules make the pairs, from sentences in which a possessive or a relative pronoun agrees with a noun before
-    it: "Ein Mann mit Hut, der …" against "…, die …".
+    For runs on the embedded corpus, pairs are drawn from its grammar: 1,100 for each distance up to 30 words. For other German targets,
+    shipped rules make them from sentences in which a possessive or a relative pronoun agrees with a noun before it: "Ein Mann mit Hut,
+    der …" against "…, die …".
 
     Examples:
       jaxnmt probe contrast runs/multi30k
+      jaxnmt probe contrast runs/rnn_fixed runs/quickstart --rules grammar
       jaxnmt probe contrast runs/lstm_fixed runs/gru_bahdanau --only relative
       jaxnmt probe contrast runs/multi30k --rules my_rules.toml --data a.en a.de
       jaxnmt probe contrast runs/multi30k --pairs contrast.tsv
@@ -99,7 +101,7 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
     runs = [Run(name, options.checkpoint) for name in names]
     from jaxnmt.lab.probes import contrast
 
-    pairs = contrast.read(options.pairs) if options.pairs else contrast.of_runs(runs, options.rules, options.only, options.data)
+    pairs = contrast.read(options.pairs) if options.pairs else contrast.of_runs(runs, options)
     found = len(pairs)
     for each in runs:
         pairs = contrast.usable(pairs, each.tokenizer, each.config.data.max_length)
@@ -112,6 +114,56 @@ def probe_contrast(first: str, others: list[str], options: Contrast) -> None:
         shares[label] = contrast.by_distance(pairs, contrast.preferred(each.model, each.params, each.tokenizer, pairs))
     files, table = contrast.report(shares)
     publish(options.output, files if options.pairs else files | {".tsv": contrast.as_text(pairs)}, table)
+
+
+def probe_cloze(first: str, others: list[str], options: Cloze) -> None:
+    """Measure how often language models fill a gap with the right word, by the distance to the word that decides it.
+
+    "... my sister grew up in Germany, sold thirteen red lamps in Rome and speaks ___": one of nine languages, with 2 to 30 words between.
+    The models must have been trained on such text (`jaxnmt probe text`).
+
+    Examples:
+      jaxnmt probe text cloze en --output cloze.en
+      jaxnmt train lm_small --run runs/lm_en --data.train cloze.en
+      jaxnmt probe cloze runs/lm_en
+      jaxnmt probe cloze runs/rnn_tr runs/lstm_tr runs/lm_tr --language tr --output images/cloze_tr.svg
+    """
+    drawable(options.output)
+    names = [first, *others]
+    runs = [Run(name, options.checkpoint) for name in names]
+    from jaxnmt.lab.probes import cloze, distant
+
+    language, found = cloze.language_of(runs, options.language), {}
+    tests = list(distant.draw(distant.cloze, [language], "test", sorted(set(options.distances)), options.count))
+    drawn = len(tests)
+    for run in runs:
+        tests = cloze.usable(tests, run.tokenizer, run.config.data.max_length)
+    say(f"{drawn:,} sentences, {drawn - len(tests):,} left out: too long, or with a word unknown to a run")
+    if not tests:
+        raise UserError("no sentence is left to score: train the runs on `jaxnmt probe text cloze`, or give other --distances")
+    for label, run in zip(labels(names), runs, strict=True):
+        say(f"{label}: scoring")
+        found[label] = cloze.points(tests, cloze.log_probs(run, tests))
+    files, table = cloze.report(found, language)
+    publish(options.output, files | {".tsv": cloze.as_text(tests)}, table)
+
+
+def probe_text(kind: str, language: str, target: str | None, options: Text) -> None:
+    """Write sentences to train on for `probe cloze` (kind cloze, one language) or `probe contrast` (kind contrast, two), to stdout.
+
+    They are drawn from the grammar of the embedded corpus, over all distances up to 30 words. The test has other combinations of words.
+
+    Examples:
+      jaxnmt probe text cloze tr > cloze.tr
+      jaxnmt probe text contrast tr en > contrast.tr-en.tsv
+      jaxnmt probe text contrast tr en --split validation --lines 1000 > validation.tr-en.tsv
+    """
+    from jaxnmt.lab.probes import distant
+
+    lines = distant.text(kind, [language, target] if target else [language], options.split, options.lines)
+    with streams.line_writer(options.output) as write:
+        for line in lines:
+            write(line)
 
 
 def probe_embeddings(run: str, options: Embeddings) -> None:

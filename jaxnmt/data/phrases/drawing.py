@@ -18,7 +18,7 @@ BANDS = (range(21), range(21, 100), range(100, 1000), range(1000, 10_000), range
 """Numbers by size."""
 
 
-class _Random:
+class Random:
     """Random choices that are the same in every Python version: only `random()` is used, whose sequence Python guarantees."""
 
     def __init__(self, seed: str) -> None:
@@ -37,7 +37,7 @@ def draw(split: str, index: int, seed: int) -> Meaning:
     Every test sentence has at least one held-out piece in its template. A plain sentence has too small a template for that, so
     only training and validation have them.
     """
-    rng = _Random(f"phrases {seed} {split} {index}")
+    rng = Random(f"phrases {seed} {split} {index}")
     if split != "test" and rng.chance(PLAIN):
         return _alone(rng, split) if rng.chance(ALONE) else _plain(rng, split)
     # Report and size come first, so that test sentences are not longer because more pieces can be held out of them.
@@ -49,18 +49,18 @@ def draw(split: str, index: int, seed: int) -> Meaning:
     reporter = rng.one(m.PERSONS) if report else ""
     people, clauses = [reporter], []
     for form in forms:
-        clauses.append(_clause(form, split, rng, people))
+        clauses.append(draw_clause(form, split, rng, people))
         people.append(clauses[-1].who)
     return Meaning(report, reporter, tuple(clauses), tuple(joins))
 
 
-def _plain(rng: _Random, split: str) -> Meaning:
+def _plain(rng: Random, split: str) -> Meaning:
     """Draw one short clause: its required parts, and at most one more. Clauses without a value of one split are for training."""
     form = _plain_form(rng)
     while is_held_out("", [form], []) or (split != "train" and not _has_value_of_a_split(form)):
         form = _plain_form(rng)
     capital, stop = (True, True) if rng.chance(0.7) else rng.one(((True, False), (False, False)))
-    return Meaning("", "", (_clause(form, split, rng),), (), capital, stop)
+    return Meaning("", "", (draw_clause(form, split, rng),), (), capital, stop)
 
 
 def _has_value_of_a_split(form: Form) -> bool:
@@ -70,7 +70,7 @@ def _has_value_of_a_split(form: Form) -> bool:
     return not {*frame.needs, *form.extras} - {*form.omits} <= shared
 
 
-def _plain_form(rng: _Random) -> Form:
+def _plain_form(rng: Random) -> Form:
     name = rng.one(m.PERSONAL if rng.chance(0.5) else m.CLAUSES)
     frame = FRAMES[name]
     parts = rng.one(frame.brief or (frame.needs,))
@@ -86,21 +86,21 @@ def _plain_form(rng: _Random) -> Form:
     return Form(name, tense == "future", fronted, extras, time, tense == "present", omits)
 
 
-def _alone(rng: _Random, split: str) -> Meaning:
+def _alone(rng: Random, split: str) -> Meaning:
     """Draw a number, an amount or a time that stands alone."""
     frame = FRAMES["alone"]
     part = rng.one(("number",) * 4 + ("time",) + frame.may)
     time = rng.one(frame.times) if part == "time" else ""
     if split != "train":  # ordinals and days are too few for three splits: they are for training
         part, time = {"ordinal": "number"}.get(part, part), {"day": "weekday"}.get(time, time)
-    clause = _clause(Form("alone", extras=(part,), time=time), split, rng)
+    clause = draw_clause(Form("alone", extras=(part,), time=time), split, rng)
     styles = [(True, True), (False, False), (False, False)]
     # Some languages write "Monday" with a capital everywhere, so that only the full stop would show the others whether to write one.
     styles += [] if time in ("weekday", "day") else [(True, False)]
     return Meaning("", "", (clause,), (), *rng.one(styles))
 
 
-def _template(rng: _Random, report: str, size: int) -> tuple[list[Form], list[str]]:
+def _template(rng: Random, report: str, size: int) -> tuple[list[Form], list[str]]:
     """Draw the forms of one to three clauses, the first perhaps reported, and the joins between them."""
     joins: list[str] = []
     while len(joins) < size - 1:  # each join once, and "when" only right after a main clause
@@ -114,7 +114,7 @@ def _template(rng: _Random, report: str, size: int) -> tuple[list[Form], list[st
     return forms, joins
 
 
-def _form(rng: _Random, frames: tuple[str, ...], size: int, embedded: bool, past: bool) -> Form:
+def _form(rng: Random, frames: tuple[str, ...], size: int, embedded: bool, past: bool) -> Form:
     """Draw one clause's form; the more clauses, the fewer options in each."""
     name = rng.one(frames)
     frame = FRAMES[name]
@@ -127,7 +127,7 @@ def _form(rng: _Random, frames: tuple[str, ...], size: int, embedded: bool, past
     return Form(name, future, fronted, extras, time)
 
 
-def _clause(form: Form, split: str, rng: _Random, mentioned: Sequence[str] = ()) -> Clause:
+def draw_clause(form: Form, split: str, rng: Random, mentioned: Sequence[str] = ()) -> Clause:
     """Give a form values that belong to the split; its person is not one of `mentioned`."""
     frame = FRAMES[form.frame]
     people = {"person": m.PERSONS, "vehicle": m.VEHICLES, "event": m.EVENTS, "nobody": ("",)}[frame.who]
@@ -138,7 +138,7 @@ def _clause(form: Form, split: str, rng: _Random, mentioned: Sequence[str] = ())
     return Clause(form, who, {"number" if part == "ordinal" else part: _value(part, form, who, split, rng) for part in parts})
 
 
-def _value(part: str, form: Form, who: str, split: str, rng: _Random) -> Any:
+def _value(part: str, form: Form, who: str, split: str, rng: Random) -> Any:
     """Draw a part's value."""
     match part:
         case "things":
@@ -191,7 +191,7 @@ def _small_amounts(split: str, items: tuple[str, ...]) -> tuple[tuple[int, str],
     return tuple((n, item) for n in range(2, 21) for place, item in enumerate(items) if split_of_pair(n, place) == split)
 
 
-def _amount(split: str, rng: _Random, items: tuple[str, ...], sizes: tuple[float, ...]) -> tuple[int, str]:
+def _amount(split: str, rng: Random, items: tuple[str, ...], sizes: tuple[float, ...]) -> tuple[int, str]:
     """Draw a number and a noun; `sizes` are the probabilities of 2-20, 21-99, 100-999, 1000-9999."""
     roll, size = rng.random(), 0
     while size < 3 and roll >= sizes[size]:

@@ -1,7 +1,8 @@
 """Contrastive evaluation: does the model prefer the right translation to one with a wrong word, by the distance to the word that decides?
 (Sennrich 2017, LingEval97; Rios et al. 2017)
 
-Pairs of translations are read from a file, or made from any sentences by rules (described in `rules/de.toml`).
+Pairs of translations are read from a file, made from any sentences by rules (described in `rules/de.toml`), or drawn from the embedded
+corpus's grammar (`distant.agreement`), as many as are wanted for each distance.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxnmt import Run, UserError
+from jaxnmt.data import identity, phrases
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer, joiner_of
 from jaxnmt.data.vocabulary import JOINER, SPACER, join, link
@@ -23,21 +25,19 @@ from jaxnmt.decoding.scoring import TokenScorer
 from jaxnmt.evaluation.tokenization import base
 from jaxnmt.io.text import read_lines
 from jaxnmt.lab import figures
+from jaxnmt.lab.options import Contrast
+from jaxnmt.lab.probes import distant
+from jaxnmt.lab.probes.distant import Pair
 from jaxnmt.models.seq2seq import Seq2Seq
 
 RULES = pathlib.Path(__file__).parent / "rules"
 TITLE = "The right translation preferred to one with a wrong word"
-X, Y = "words between this one and the one that it must agree with", "share preferred (band: 95 %, Wilson)"
+X, Y = "words between this one and the one that it must agree with", "share preferred (bars: 95 %, Wilson)"
 ROWS = 64
-
-
-class Pair(NamedTuple):
-    """A sentence, its right translation, one with a wrong word, and the number of words between that word and the one that decides it."""
-
-    source: str
-    right: str
-    wrong: str
-    distance: int
+GRAMMAR = "grammar"
+"""The word for pairs from the embedded grammar, in place of a file of rules."""
+MANY = 500
+"""A distance with at least this many pairs is a point of its own."""
 
 
 class Rule(NamedTuple):
@@ -126,21 +126,31 @@ def _swaps(table: dict[str, Any]) -> dict[str, dict[str, str]]:
     return swaps
 
 
-def of_runs(runs: Sequence[Run], rules: str, only: Sequence[str], data: tuple[str, ...]) -> list[Pair]:
-    """Make pairs from the runs' test and validation sentences, or from those of other sources, `data`.
+def of_runs(runs: Sequence[Run], options: Contrast) -> list[Pair]:
+    """Make pairs from the runs' test and validation sentences, or from other sources, or draw them from the embedded grammar.
 
-    Args:
-        rules, only: see `load_rules`; rules "": those of the target language.
+    Without rules, pairs are drawn from the grammar for runs that are tested on the embedded corpus, and made by the rules of the target
+    language for others.
 
     Raises:
-        UserError: the runs have different sentences, or the rules make no pair from them.
+        UserError: the runs have different sentences or languages, the grammar does not have the languages, or the rules make no pair.
     """
-    found = [_sentences(run, data) for run in runs]
-    sources, targets, language = found[0]
-    for run, other in zip(runs, found, strict=True):
+    embedded = all(word.startswith("phrases/") for run in runs for word in run.config.data.test)
+    if options.rules == GRAMMAR or (embedded and not options.rules and not options.data):
+        languages = {identity.languages(run.folder, run.config.data) for run in runs}
+        if len(languages) > 1 or not {*phrases.LANGUAGES}.issuperset(*languages):
+            found = ", ".join("-".join(language or "?" for language in pair) for pair in sorted(languages))
+            raise UserError(
+                f"--rules {GRAMMAR}: the runs translate {found}; it has pairs of {', '.join(phrases.LANGUAGES)}, for one at a time"
+            )
+        return list(distant.draw(distant.agreement, languages.pop(), "test", range(distant.FURTHEST + 1), options.count))
+    sentences = [_sentences(run, options.data) for run in runs]
+    sources, targets, language = sentences[0]
+    for run, other in zip(runs, sentences, strict=True):
         if other[:2] != (sources, targets):
             raise UserError(f"{runs[0].folder} and {run.folder} have text in different formats: give pairs that suit both with --pairs")
-    pairs = make(load_rules(rules or base(language), only), sources, targets, joiner_of(runs[0].config.tokenizer))
+    rules = load_rules(options.rules or base(language), options.only)
+    pairs = make(rules, sources, targets, joiner_of(runs[0].config.tokenizer))
     if not pairs:
         raise UserError(f"the rules make no pair from {len(sources):,} sentences: give more with --data, or other --rules")
     return pairs
@@ -211,12 +221,14 @@ def preferred(model: Seq2Seq, params: Any, tokenizer: Tokenizer, pairs: Sequence
 
 
 def by_distance(pairs: Sequence[Pair], right: Sequence[bool]) -> list[Share]:
-    """Return shares for distances 0, 1, 2–3, 4–7, 8–15, …; ranges without pairs are left out."""
-    groups: dict[int, list[tuple[int, bool]]] = collections.defaultdict(list)
+    """Return a share for each distance with MANY pairs, and for distances 0, 1, 2–3, 4–7, 8–15, … of the other pairs."""
+    groups: dict[tuple[bool, int], list[tuple[int, bool]]] = collections.defaultdict(list)
+    counts = collections.Counter(pair.distance for pair in pairs)
     for pair, found in zip(pairs, right, strict=True):
-        groups[pair.distance.bit_length()].append((pair.distance, found))
+        many = counts[pair.distance] >= MANY
+        groups[many, pair.distance if many else pair.distance.bit_length()].append((pair.distance, found))
     shares = []
-    for _, members in sorted(groups.items()):
+    for members in sorted(groups.values()):
         distances, hits = zip(*members, strict=True)
         interval = wilson(sum(hits), len(hits))
         shares.append(Share(min(distances), max(distances), statistics.fmean(distances), len(hits), sum(hits), *interval))
@@ -239,4 +251,4 @@ def report(shares: Mapping[str, Sequence[Share]]) -> figures.Report:
     first = next(iter(shares.values()))
     rows = [(figures.span(share.nearest, share.furthest), f"{share.pairs:,}", *row) for share, *row in zip(first, *cells, strict=True)]
     table = figures.Table(TITLE, ("words between", "pairs", *shares), rows, "In brackets: 95 % (Wilson).")
-    return {".svg": figures.chart(lines, TITLE, X, Y), ".csv": figures.to_csv(header, numbers)}, table
+    return {".svg": figures.chart(lines, TITLE, X, Y, bars=True), ".csv": figures.to_csv(header, numbers)}, table
