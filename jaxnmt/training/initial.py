@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxnmt.config import Experiment
-from jaxnmt.config.files import tupled
+from jaxnmt.config.files import to_json, tupled
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Seq2Seq, parameter_count
@@ -64,7 +63,7 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
     found = reader.find(distributed.broadcast_decision("init.from", reader.find(experiment.init.checkpoint).which))
     shapes = reader.shapes(found)
     ours, theirs = ({path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)} for tree in (like, shapes))
-    different = _different(settings["model"], dataclasses.asdict(experiment.model))
+    different = _different(settings["model"], to_json(experiment)["model"])
     same = {"decoder": known.target_difference(tokenizer) is None, "encoder": known.source_difference(tokenizer) is None}
     encoder = ("encoder_positions", *(part for part in model.source_side if "/" not in part))
     origins: dict[str, str] = {}
@@ -108,8 +107,10 @@ def _origins(name: str, encoder: Collection[str]) -> Iterable[tuple[str, str]]:
 def _different(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Return "; model.emb_dim is 128 there and 256 here" for the settings that give parameters other shapes or another meaning."""
     names = [name for name in ours if name in theirs and name not in _SAME_SHAPES and not isinstance(ours[name], float)]
-    pairs = {name: (tupled(theirs[name]), ours[name]) for name in names}
-    return "".join(f"; model.{name} is {there} there and {here} here" for name, (there, here) in pairs.items() if there != here)
+    found = [
+        f"; model.{name} is {theirs[name]} there and {ours[name]} here" for name in names if tupled(theirs[name]) != tupled(ours[name])
+    ]
+    return "".join(found)
 
 
 def _modules(names: Iterable[str], without: Iterable[str]) -> list[str]:
