@@ -98,6 +98,11 @@ def _relations(experiment: Experiment) -> Iterator[str]:
     batching, training, schedule, model = experiment.batching, experiment.training, experiment.schedule, experiment.model
     if getattr(model, "tie_embeddings", "") == "all" and not experiment.tokenizer.joint:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
+    if isinstance(model, Recurrent) and model.copy:
+        if not experiment.tokenizer.joint:
+            yield "model.copy needs tokenizer.joint True: only then is the id of a source token that of the same target token"
+        if experiment.decoding.shortlist:
+            yield "decoding.shortlist numbers tokens anew, and model.copy knows the old numbers: set it to 0"
     if batching.layout == "packed" and not getattr(model, "packs", False):
         yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent) and model.context == "fixed":
