@@ -54,9 +54,9 @@ class Step(NamedTuple):
     """
 
     h: jax.Array
-    context: jax.Array | None = None
-    attention: jax.Array | None = None
-    state: jax.Array | None = None
+    context: Any = None
+    attention: Any = None
+    state: Any = None
 
 
 class Outputs(NamedTuple):
@@ -69,8 +69,8 @@ class Outputs(NamedTuple):
     """
 
     features: jax.Array
-    generate: jax.Array | None
-    attention: jax.Array | None
+    generate: Any
+    attention: Any
 
 
 class Decoder(nn.Module):
