@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, Language, checks
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.tokenization import METRICS, MetricName
 from jaxnmt.parallel import compiler
 from jaxnmt.training.trained import Checkpoint as Checkpoint
 from jaxnmt.training.trained import TrainedRun
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from jaxnmt.decoding.marked_translator import MarkedTranslator
     from jaxnmt.decoding.scoring import ScoredPair, Scorer
     from jaxnmt.decoding.translator import Translation, Translator
-    from jaxnmt.evaluation.scores import MetricName, MetricResult, Scores, TestName
+    from jaxnmt.evaluation.scores import MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
 
 
@@ -258,11 +259,12 @@ class Run(TrainedRun):
 
     # ---- evaluation
 
-    def evaluate(self, test: TestSet | None = None, **decoding: Any) -> Scores:
-        """Translate test sentences and return BLEU, chrF++ and TER.
+    def evaluate(self, test: TestSet | None = None, metrics: Sequence[MetricName] = METRICS, **decoding: Any) -> Scores:
+        """Translate test sentences and return BLEU, chrF++ and TER, or other scores.
 
         Args:
             test: the sentences, such as `test_set("validation")`; None: `test_set()`.
+            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL".
             decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
@@ -270,7 +272,7 @@ class Run(TrainedRun):
         """
         self.decoding(decoding)  # a mistake in it is reported before the sentences are read
         test = test or self.test_set()
-        return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})])
+        return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})], metrics)
 
     def test_set(
         self,
@@ -300,7 +302,7 @@ class Run(TrainedRun):
         self,
         *others: Run,
         split: Literal["test", "validation"] = "test",
-        metrics: Sequence[MetricName] = ("bleu", "chrf++", "ter"),
+        metrics: Sequence[MetricName] = METRICS,
         test: TestName = "paired-bootstrap",
         samples: int = 0,
     ) -> tuple[MetricResult, ...]:
@@ -309,7 +311,7 @@ class Run(TrainedRun):
         Args:
             others: the runs to compare with this one.
             split: "test" or "validation": which of this run's sentences.
-            metrics: "bleu", "chrf", "chrf++" or "ter".
+            metrics: as `evaluate` takes them.
             test: "paired-bootstrap" or "approximate-randomisation".
             samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
 

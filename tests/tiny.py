@@ -38,7 +38,7 @@ RECURRENT: dict[str, cfg.Recurrent] = {  # each cell, stack, direction, bridge, 
     "gnmt": cfg.replace(RNN, context="bahdanau", num_encoder_layers=3, num_decoder_layers=3, bidirectional="first", residual=True),
     "luong": cfg.replace(RNN, num_encoder_layers=2, num_decoder_layers=2, residual=True, bridge="copy", variational=True),
     "luong_dot": cfg.replace(RNN, score="dot", cell="gru", input_feeding=False, num_decoder_layers=2, window=2),
-    "luong_concat": cfg.replace(RNN, score="concat", cell="layernorm_lstm", window=3, encoder_dim=10),
+    "luong_concat": cfg.replace(RNN, score="concat", cell="layernorm_lstm", encoder_dim=10, copy=True, coverage=0.5),
     "luong_location": cfg.replace(
         RNN, score="location", cell="rnn", max_positions=6, reverse_source=True, emb_dim=16, tie_embeddings="decoder"
     ),

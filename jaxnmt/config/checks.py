@@ -110,6 +110,11 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
+    if isinstance(model, Recurrent) and model.copy:
+        if not experiment.tokenizer.joint:
+            yield "model.copy needs tokenizer.joint True: only then is the id of a source token that of the same target token"
+        if experiment.decoding.shortlist:
+            yield "decoding.shortlist numbers tokens anew, and model.copy knows the old numbers: set it to 0"
     if batching.layout == "packed" and not getattr(model, "packs", False):
         yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent) and model.context == "fixed":

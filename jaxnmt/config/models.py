@@ -137,6 +137,12 @@ class Recurrent(Shipped):
     state."""
     max_positions: NonNegative[int] = 128
     """score location: number of source positions that attention can reach."""
+    copy: bool = False
+    """Mix two ways to choose a word: from the vocabulary, or a word of the source, by its attention (pointer-generator, See et al. 2017,
+    equations 8 and 9). Needs attention, and a joint vocabulary."""
+    coverage: NonNegative[float] = 0.0
+    """Weight of the coverage loss; above 0, additive attention (bahdanau, or luong with score concat) also reads the attention that each
+    source word has had so far (See et al. 2017, equations 10 to 13). 0: neither."""
     tie_embeddings: Literal["all", "decoder", "none"] = "none"
     """all: source, target and output layer share one matrix (needs a joint vocabulary); decoder: target and output layer do; none."""
     dropout: Rate[float] = 0.2
@@ -145,6 +151,10 @@ class Recurrent(Shipped):
     """Use the same dropout masks at every step, and on the recurrent state too (Gal and Ghahramani 2016)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """dtype of the computation (mixed precision). Parameters and optimizer state stay float32."""
+
+    def build(self, source_size: int, target_size: int, target_vocab: int) -> Any:
+        module = "jaxnmt.models.copying:CopyingModule" if self.copy else self.module
+        return pkgutil.resolve_name(module)(self, source_size, target_size, target_vocab)
 
     @property
     def reads_context(self) -> bool:
@@ -177,6 +187,12 @@ class Recurrent(Shipped):
             yield "model.context bahdanau always reads its context; model.input_feeding False is for fixed and luong"
         if self.window and self.context != "luong":
             yield f"model.window {self.window} is for model.context luong, not {self.context}"
+        if self.copy and self.context == "fixed":
+            yield "model.copy needs attention over the source, and model.context fixed has none: choose bahdanau or luong"
+        if self.copy and self.window:
+            yield f"model.copy needs attention that sums to 1, and that of model.window {self.window} does not: set it to 0"
+        if self.coverage and not (self.context == "bahdanau" or (self.context == "luong" and self.score == "concat")):
+            yield f"model.coverage {self.coverage:g} needs additive attention: model.context bahdanau, or luong with model.score concat"
         if self.tie_embeddings != "none" and not self.reads_context and self.emb_dim != self.hidden_dim:
             widths = f"model.emb_dim {self.emb_dim} and model.hidden_dim {self.hidden_dim}"
             yield f"model.tie_embeddings {self.tie_embeddings} needs {widths} to be equal with model.context {self.context}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxnmt.data.special_tokens import EOS, PAD, UNK
 from jaxnmt.decoding.constraints import TargetRules
+from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Batch, Seq2Seq, padded
 
 if TYPE_CHECKING:
@@ -128,6 +129,13 @@ class Narrowing:
     """Narrows the parameters of one model to vocabularies of one width."""
 
     def __init__(self, model: Seq2Seq, width: int) -> None:
+        """Make the narrowed model.
+
+        Raises:
+            UserError: the model copies tokens of the source, which it knows by their ids in the whole vocabulary.
+        """
+        if getattr(model.module, "copies", False):
+            raise UserError("decoding.shortlist numbers tokens anew, and a run with model.copy knows the old numbers: set it to 0")
         self.model = Narrowed(model, width)
         # The axis in which a narrowed model's parameters are smaller is the vocabulary's.
         self._axes = jax.tree.map(_first_difference, model.shapes, self.model.narrow.shapes)

@@ -1,6 +1,6 @@
 """Score one system, or several on one test set with their 95 % intervals and paired tests against the first.
 
-BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible. The command
+BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible; `rouge.py` has ROUGE. The command
 `sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits. References are lists of lines, one list for
 each reference translation, as sacreBLEU takes them.
 """
@@ -8,21 +8,23 @@ each reference translation, as sacreBLEU takes them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.tokenization import METRICS, MetricName
 
 References = Sequence[Sequence[str]]
-MetricName = Literal["bleu", "chrf", "chrf++", "ter"]
+_LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One metric: name, value (BLEU and chrF++: 0 to 100; TER: lower is better, may exceed 100) and signature."""
+    """One metric: name, value (0 to 100; TER: lower is better, may exceed 100) and signature."""
 
     name: str
     value: float
@@ -34,17 +36,17 @@ class Scores:
     """The metrics of one set of translations. Use `str` for a table and `dataclasses.asdict` for JSON."""
 
     metrics: tuple[Score, ...]
-    """BLEU, chrF++, TER."""
+    """In the order in which they were named."""
     sentences: int
     note: str = ""
 
     @property
     def bleu(self) -> float:
-        """BLEU, 0 to 100."""
-        return self.metrics[0].value
+        """BLEU, 0 to 100; NaN if it was not named."""
+        return next((each.value for each in self.metrics if each.name == "BLEU"), math.nan)
 
     def __str__(self) -> str:
-        rows = [f"{score.name:<8}{score.value:6.2f}   {score.signature}" for score in self.metrics]
+        rows = [f"{each.name:<8}{each.value:6.2f}   {each.signature}" for each in self.metrics]
         return "\n".join([*rows, f"{self.sentences} sentences", *([self.note] if self.note else [])])
 
 
@@ -75,7 +77,9 @@ class MetricResult:
     estimates: tuple[Estimate, ...]
 
 
-def score(hypotheses: Sequence[str], references: References, tokenize: str, note: str = "") -> Scores:
+def score(
+    hypotheses: Sequence[str], references: References, tokenize: str, note: str = "", metrics: Sequence[MetricName] = METRICS
+) -> Scores:
     """Return corpus scores of detokenised translations.
 
     Args:
@@ -83,12 +87,12 @@ def score(hypotheses: Sequence[str], references: References, tokenize: str, note
         references: one list of as many lines for each reference.
         tokenize: sacreBLEU's name of BLEU's tokenizer.
         note: a note for users about the scores.
+        metrics: which metrics, in this order.
 
     Raises:
         UserError: there is nothing to score, or the numbers differ.
     """
-    metrics = [_score(name, hypotheses, references, tokenize) for name in ("BLEU", "chrF++", "TER")]
-    return Scores(tuple(metrics), len(hypotheses), note)
+    return Scores(tuple(_score(name, hypotheses, references, tokenize) for name in metrics), len(hypotheses), note)
 
 
 def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
@@ -97,26 +101,30 @@ def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Sc
     Raises:
         UserError: as `score`.
     """
-    return _score("BLEU", hypotheses, references, tokenize)
+    return _score("bleu", hypotheses, references, tokenize)
 
 
-def _score(name: str, hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
+def _score(name: MetricName, hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
     check(hypotheses, references)
-    found = metric(name.lower(), tokenize)
+    found = metric(name, tokenize)
     value = found.corpus_score(hypotheses, references).score
-    return Score(name, value, str(found.get_signature()))
+    return Score(_LABELS[name], value, str(found.get_signature()))
 
 
 def metric(name: str, tokenize: str, references: References | None = None) -> Any:
-    """Return one of sacreBLEU's metrics.
+    """Return a metric, as sacreBLEU's classes are.
 
     Args:
-        name: "bleu", "chrf", "chrf++" or "ter".
+        name: one of `MetricName`.
         tokenize: sacreBLEU's name of BLEU's tokenizer.
         references: they are counted once for several systems. None: each score takes its own.
     """
     from sacrebleu import BLEU, CHRF, TER
 
+    if name.startswith("rouge"):
+        from jaxnmt.evaluation.rouge import Rouge
+
+        return Rouge(name.removeprefix("rouge"), tokenize, references)
     if name == "bleu":  # force: no warning that the text looks tokenized; the note already says so
         return BLEU(tokenize=tokenize, force=True, references=references)
     return TER(references=references) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=references)

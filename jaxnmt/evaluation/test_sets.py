@@ -15,7 +15,7 @@ from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import Scores, score
-from jaxnmt.evaluation.tokenization import choose
+from jaxnmt.evaluation.tokenization import METRICS, MetricName, choose
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
 _SPLIT_NOTE = {
@@ -73,9 +73,9 @@ class TestSet:
         source_tokenize = choose(self.languages[0], self.sources, split_text).name
         return dataclasses.replace(self, tokenize=chosen.name, source_tokenize=source_tokenize, note=note)
 
-    def score(self, translations: Sequence[str]) -> Scores:
-        """Return BLEU, chrF++ and TER of a translation of each sentence."""
-        return score(translations, self.references, self.tokenize, self.note)
+    def score(self, translations: Sequence[str], metrics: Sequence[MetricName] = METRICS) -> Scores:
+        """Return the scores of a translation of each sentence: BLEU, chrF++ and TER, or those of `metrics`."""
+        return score(translations, self.references, self.tokenize, self.note, metrics)
 
 
 def open_test_set(

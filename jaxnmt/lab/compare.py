@@ -16,7 +16,7 @@ from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, joiner_seen, stays_split
 from jaxnmt.evaluation.scores import paired
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
-from jaxnmt.lab import breakdowns
+from jaxnmt.lab import baselines, breakdowns
 from jaxnmt.lab.options import Compare, Systems
 from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory
@@ -32,14 +32,21 @@ class System(NamedTuple):
     translations: list[str]
 
 
-def gather(names: Sequence[str], options: Systems) -> tuple[TestSet, list[System], Experiment | None]:
+def gather(
+    names: Sequence[str], options: Systems, copied: Sequence[str] = (), words: int = 0
+) -> tuple[TestSet, list[System], Experiment | None]:
     """Return the test set, every system's translations, and the first run's config. Everything is checked before anything is translated.
+
+    Args:
+        names: folders of runs, and files.
+        copied: names of `baselines`, which follow them.
+        words: length of what these copy.
 
     Raises:
         UserError: a system is named twice, is neither run nor file, or has another test set or number of lines; or source and reference
             are missing.
     """
-    name, count = collections.Counter(name.rstrip("/") for name in names).most_common(1)[0]
+    name, count = collections.Counter(name.rstrip("/") for name in (*names, *copied)).most_common(1)[0]
     if count > 1:
         raise UserError(f"{name} is named twice: a system cannot be compared with itself")
     runs = {name: Run(name, options.checkpoint) for name in names if directory.folder(name).is_dir()}
@@ -59,6 +66,8 @@ def gather(names: Sequence[str], options: Systems) -> tuple[TestSet, list[System
             made_by = f"{run.checkpoint}, beam {options.beam_size or run.config.decoding.beam_size}"
             lines = run.translations(sources[name], **changes)
         systems.append(System(name, made_by, [canonical(line, test.normalization) for line in lines]))
+    for name in copied:
+        systems.append(System(name, "from the source", baselines.made(name, test.sources, test.references[0], words)))
     return _with_form_note(test, systems), systems, next((run.config for run in runs.values()), None)
 
 

@@ -12,7 +12,7 @@ from jaxnmt import UserError, load_config
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.fields import PositiveIntegers
-from jaxnmt.evaluation.tokenization import Tokenize
+from jaxnmt.evaluation.tokenization import METRICS, MetricName, Tokenize
 from jaxnmt.run import Checkpoint
 from jaxnmt.runs import directory as run_directory
 
@@ -65,8 +65,13 @@ class Compare(Systems):
     """Paired test against the baseline."""
     samples: NonNegative[int] = 0
     """Resamples or trials; 0: sacreBLEU's 1,000 resamples or 10,000 trials."""
-    metrics: tuple[Literal["bleu", "chrf", "chrf++", "ter"], ...] = ("bleu", "chrf++", "ter")
+    metrics: tuple[MetricName, ...] = METRICS
     """Metrics with intervals and tests."""
+    baselines: tuple[Literal["lead", "extractive"], ...] = ()
+    """Further systems, of the sources alone: lead, the first words; extractive, the first words of the sentence that is most like the whole
+    source (its words weighed by TF-IDF)."""
+    baseline_words: NonNegative[int] = 0
+    """Number of words of --baselines; 0: as many as a reference has on average."""
     html: str = ""
     """File for a page with the tables and the sentences that differ most."""
     json: str = ""

@@ -189,6 +189,7 @@ class SourceAttention(nn.Module):
         query, states: widths of a query and of an encoder state.
         width: of the space in which additive scores compare them.
         window: positions to each side of the predicted one that are seen (local-p); 0: all.
+        coverage: whether an additive score also reads the coverage: the sum of the attention that a source position has had so far.
     """
 
     score: str
@@ -198,12 +199,15 @@ class SourceAttention(nn.Module):
     window: int
     max_positions: int
     dtype: Any
+    coverage: bool = False
 
     def setup(self):
         if self.score == "additive":
             self.query_kernel = Matrix((self.query, self.width), "DA")
             self.keys_dense = Dense((self.width,), axes="DA")
             self.scorer = self.param("scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
+            if self.coverage:
+                self.coverage_scorer = self.param("coverage_scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
         elif self.score == "general":
             self.keys_dense = Dense((self.query,), use_bias=False, axes="DA")
         elif self.score == "location":
@@ -221,16 +225,21 @@ class SourceAttention(nn.Module):
         found = {"keys": keys_BSA, "values": states_BSD, "mask": mask_BS}
         if self.score == "additive":
             found |= {"query": self.query_kernel.kernel.astype(self.dtype), "scorer": self.scorer.astype(self.dtype)}
+            if self.coverage:
+                found["coverage"] = self.coverage_scorer.astype(self.dtype)
         elif self.score == "location":
             found["locations"] = self.location_kernel.kernel.astype(self.dtype)
         if self.window:
             found |= {"place": self.place_kernel.kernel.astype(self.dtype), "place_scorer": self.place_scorer.astype(self.dtype)}
         return found
 
-    def scores(self, weights: dict[str, jax.Array], query_BQD: jax.Array) -> jax.Array:
+    def scores(self, weights: dict[str, jax.Array], query_BQD: jax.Array, coverage_BQS: jax.Array | None = None) -> jax.Array:
         """Return the score of each query with each source state, before padding is masked: (B, Q, S), at least float32."""
         if self.score == "additive":  # Bahdanau et al. 2015, section A.1.2
-            return _product(jnp.tanh((query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]), weights["scorer"])
+            compared_BQSA = (query_BQD @ weights["query"])[:, :, None] + weights["keys"][:, None]
+            if coverage_BQS is not None:  # See et al. 2017, equation 11
+                compared_BQSA += coverage_BQS[..., None].astype(compared_BQSA.dtype) * weights["coverage"]
+            return _product(jnp.tanh(compared_BQSA), weights["scorer"])
         if self.score != "location":
             keys_BSA = weights["keys"]
             return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
@@ -238,9 +247,11 @@ class SourceAttention(nn.Module):
         missing = max(0, length - located.shape[-1])  # words beyond max_positions are never seen
         return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
 
-    def attend(self, weights: dict[str, jax.Array], query_BQD: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def attend(
+        self, weights: dict[str, jax.Array], query_BQD: jax.Array, coverage_BQS: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
         """Return the context of each query (B, Q, states) and its attention weights (B, Q, S), float32."""
-        scores_BQS = self.scores(weights, query_BQD)
+        scores_BQS = self.scores(weights, query_BQD, coverage_BQS)
         seen_BQS = weights["mask"][:, None]
         if self.window:
             length_B1 = weights["mask"].sum(-1, keepdims=True)

@@ -17,7 +17,8 @@ from jaxnmt import config as cfg
 from jaxnmt.models import cells
 from jaxnmt.models.attention import SourceAttention
 from jaxnmt.models.cells import STATES, RecurrentLayer, State
-from jaxnmt.models.layers import Dense, DropoutKey, Matrix, dropout
+from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32
+from jaxnmt.models.recurrent_encoder import Bag, Encoder, drop, recurrent_dropout, reverse_sequence
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
@@ -31,6 +32,7 @@ class RecurrentMemory(NamedTuple):
         keys_BSA: what attention compares queries with; the states themselves if it needs no others, or there is no attention.
         vector_BD: the last state: the fixed context.
         initial: the decoder's first state, one tuple for each layer.
+        tokens_BS: the source's tokens, for a decoder that copies them.
     """
 
     states_BSD: jax.Array
@@ -38,73 +40,41 @@ class RecurrentMemory(NamedTuple):
     keys_BSA: jax.Array
     vector_BD: jax.Array
     initial: tuple[State, ...]
+    tokens_BS: jax.Array | None = None
 
 
-def reverse_sequence(x_SBD: jax.Array, mask_SB: jax.Array) -> jax.Array:
-    """Reverse each sentence's words and leave its end token and padding in place; its own inverse."""
-    return cells.reverse(x_SBD, mask_SB.sum(0) - 1)
+class Step(NamedTuple):
+    """What the layers and the attention of a decoder compute, in one step or, with time as the first axis, in several.
+
+    Attributes:
+        h: the top layer's output; with Luong's attention the attentional vector.
+        context: what they read of the source.
+        attention: weights on source positions, at least float32; None without attention.
+        state: the top layer's output, if `h` is the attentional vector.
+    """
+
+    h: jax.Array
+    context: Any = None
+    attention: Any = None
+    state: Any = None
 
 
-def drop(x_TBD: jax.Array, config: cfg.Recurrent, noise: DropoutKey | None, place: str) -> jax.Array:
-    """Apply dropout to a sequence: with one mask for each step, or one for all steps (variational)."""
-    noise = noise and noise.fold_in(place)
-    if noise and config.variational:
-        return x_TBD * dropout(jnp.ones_like(x_TBD[:1]), config.dropout, noise, batch_axis=1)
-    return dropout(x_TBD, config.dropout, noise, batch_axis=1)
+class Outputs(NamedTuple):
+    """What a word is predicted from.
 
+    Attributes:
+        features: what the output layer reads.
+        generate: the logit of the probability that the word is from the vocabulary and not copied; None: it always is.
+        attention: weights on source positions; None without attention.
+    """
 
-def recurrent_dropout(x_TBD: jax.Array, width: int, config: cfg.Recurrent, noise: DropoutKey | None, place: str) -> jax.Array | None:
-    """Return the mask (B, U) that the state of a layer that reads x is multiplied by at every step; None without variational dropout."""
-    if noise is None or not config.variational or config.dropout == 0.0:
-        return None
-    return dropout(jnp.ones((x_TBD.shape[1], width), x_TBD.dtype), config.dropout, noise.fold_in(place).fold_in("recurrent"))
-
-
-class Encoder(nn.Module):
-    """A stack of recurrent layers; a bidirectional one is two layers of half the width."""
-
-    config: cfg.Recurrent
-
-    def setup(self):
-        c, width = self.config, self.config.encoder_dim or self.config.hidden_dim
-        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=jnp.dtype(c.dtype))
-        both = [c.bidirectional == "all" or (c.bidirectional == "first" and i == 0) for i in range(c.num_encoder_layers)]
-        inputs = [c.emb_dim] + [width] * (c.num_encoder_layers - 1)
-        self.layer = [layer(inputs=n, width=width // 2 if two else width) for n, two in zip(inputs, both, strict=True)]
-        self.backward_layer = [layer(inputs=n, width=width // 2) if two else None for n, two in zip(inputs, both, strict=True)]
-
-    def __call__(self, x_SBD, mask_SB1, noise: DropoutKey | None) -> tuple[jax.Array, list[State]]:
-        """Return the top layer's states (S, B, D), and each layer's last state."""
-        c, last = self.config, []
-        for i, (forward, backward) in enumerate(zip(self.layer, self.backward_layer, strict=True)):
-            directions = []
-            for layer, place in ((forward, f"layer_{i}"), (backward, f"layer_{i}_backward")):
-                if layer is not None:
-                    mask = recurrent_dropout(x_SBD, layer.width, c, noise, place)
-                    zeros = layer.zeros(x_SBD.shape[1])
-                    directions.append(layer(x_SBD, zeros, mask_SB1, layer is backward, recurrent_dropout_mask=mask))
-            h_SBD, state = jax.tree.map(lambda *both: jnp.concatenate(both, -1), *directions)
-            last.append(state)
-            x_SBD = h_SBD + x_SBD if c.residual and i > 0 else h_SBD
-            if i + 1 < len(self.layer):
-                x_SBD = drop(x_SBD, c, noise, f"layer_{i}")
-        return x_SBD, last
-
-
-class Bag(nn.Module):
-    """An encoder without order and memory: each word through one feed-forward layer, and their mean as the vector."""
-
-    config: cfg.Recurrent
-
-    @nn.compact
-    def __call__(self, x_SBD, mask_SB1, noise: DropoutKey | None) -> tuple[jax.Array, list[State]]:
-        width = self.config.encoder_dim or self.config.hidden_dim
-        h_SBD = jnp.where(mask_SB1, jnp.tanh(Dense((width,), axes="DU", name="words")(x_SBD)), 0)
-        return h_SBD, [(h_SBD.sum(0) / jnp.maximum(mask_SB1.sum(0), 1).astype(h_SBD.dtype),)]
+    features: jax.Array
+    generate: Any
+    attention: Any
 
 
 class Decoder(nn.Module):
-    """Recurrent layers and attention; returns what the output layer reads."""
+    """Recurrent layers and attention; returns what words are predicted from."""
 
     config: cfg.Recurrent
 
@@ -118,7 +88,10 @@ class Decoder(nn.Module):
         if c.context != "fixed":
             score = "additive" if c.context == "bahdanau" or c.score == "concat" else c.score
             window = c.window if c.context == "luong" else 0
-            self.cross_attention = SourceAttention(score, c.hidden_dim, states, c.hidden_dim, window, c.max_positions, dtype)
+            covers = c.coverage > 0
+            self.cross_attention = SourceAttention(score, c.hidden_dim, states, c.hidden_dim, window, c.max_positions, dtype, covers)
+        if c.copy:
+            self.switch = Dense((1,), axes="DN")
         if c.context == "luong":
             self.combine = Matrix((states + c.hidden_dim, c.hidden_dim), "DU")
         if c.reads_context:
@@ -139,10 +112,11 @@ class Decoder(nn.Module):
             found["combine"] = self.combine.kernel.astype(memory.states_BSD.dtype)
         return found | {"attention": self.cross_attention.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)}
 
-    def _attend(self, weights, query_RD):
+    def _attend(self, weights, query_RD, coverage_RS=None):
         """Return context (R, D) and attention weights (R, S); a sentence may have several adjacent rows (beams)."""
         sentences = weights["attention"]["mask"].shape[0]
-        found = self.cross_attention.attend(weights["attention"], query_RD.reshape(sentences, -1, query_RD.shape[-1]))
+        by_sentence = [x if x is None else x.reshape(sentences, -1, x.shape[-1]) for x in (query_RD, coverage_RS)]
+        found = self.cross_attention.attend(weights["attention"], *by_sentence)
         return [x.reshape(query_RD.shape[0], x.shape[-1]) for x in found]
 
     def _combine(self, weights, context_TBD, h_TBD, noise: DropoutKey | None):
@@ -150,20 +124,21 @@ class Decoder(nn.Module):
         h_TBD = jnp.tanh(jnp.concatenate([context_TBD, h_TBD], -1) @ weights["combine"])
         return drop(h_TBD, self.config, noise, "features")
 
-    def _advance(self, weights, states: tuple[State, ...], fed, z_BZ, noise: DropoutKey | None, masks: dict[str, Any]):
-        """Take one step with the first `len(states)` layers.
+    def _advance(self, weights, carry: dict[str, Any], z_BZ, noise: DropoutKey | None, masks: dict[str, Any]):
+        """Take one step with the first layers.
 
         Args:
-            fed: the attentional vector of the last step, if it is fed back.
+            carry: see `start`, with the states of these layers.
             z_BZ: the input word's part of the bottom layer's gates.
             masks: `recurrent_dropout` by layer.
 
         Returns:
-            (states, the top h or the attentional vector, context, attention weights or None).
+            (the carry, the `Step`).
         """
-        c, after, context, attention_weights = self.config, [], fed, None
+        c, after, states, top_BD = self.config, [], carry["states"], None
+        context, attention_weights, coverage = carry.get("fed"), None, carry.get("coverage")
         if c.context == "bahdanau":
-            context, attention_weights = self._attend(weights, states[0][0])
+            context, attention_weights = self._attend(weights, states[0][0], coverage)
         elif c.context == "fixed" and c.reads_context:
             context = jnp.repeat(weights["vector"], len(z_BZ) // len(weights["vector"]), 0)
         x_BD: Any = None
@@ -178,50 +153,65 @@ class Decoder(nn.Module):
             if i + 1 < len(self.layer):
                 x_BD = drop(x_BD[None], c, noise, f"layer_{i}")[0]
         if c.context == "luong":
-            context, attention_weights = self._attend(weights, x_BD)
+            top_BD = x_BD
+            context, attention_weights = self._attend(weights, x_BD, coverage)
             x_BD = self._combine(weights, context[None], x_BD[None], noise)[0]
-        return tuple(after), x_BD, context, attention_weights
+        carry = {"states": tuple(after)} | ({"fed": x_BD} if c.feeds_back else {})
+        if coverage is not None:
+            carry["coverage"] = coverage + attention_weights  # See et al. 2017, equation 10
+        return carry, Step(x_BD, context, attention_weights, top_BD)
 
     # ---- all steps
 
-    def __call__(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None) -> jax.Array:
-        """Return what the output layer reads after each input word, (T, B, D)."""
+    def __call__(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None) -> Outputs:
+        """Return what words are predicted from after each input word, (T, B, ...)."""
         c = self.config
-        stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if c.feeds_back else 0}[c.context]
-        h_TBD, context_TBD, weights_TBS = x_TBD, None, None
-        if c.context == "fixed" and c.reads_context:
-            context_TBD = memory.vector_BD[None]
+        stepped = {"fixed": 0, "bahdanau": 1, "luong": len(self.layer) if c.feeds_back or c.coverage else 0}[c.context]
+        made = Step(x_TBD, memory.vector_BD[None] if c.context == "fixed" and c.reads_context else None)
         if stepped:
-            h_TBD, context_TBD, weights_TBS = self._scan(memory, x_TBD, noise, stepped)
+            made = self._scan(memory, x_TBD, noise, stepped)
+        h_TBD = made.h
         for i in range(stepped, len(self.layer)):
             below = drop(h_TBD, c, noise, f"layer_{i - 1}") if i > stepped else h_TBD
             mask = recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}")
-            h_TBD, _ = self.layer[i](below, memory.initial[i], context_TBD=context_TBD, recurrent_dropout_mask=mask)
+            h_TBD, _ = self.layer[i](below, memory.initial[i], context_TBD=made.context, recurrent_dropout_mask=mask)
             h_TBD = h_TBD + below if c.residual and i > 0 else h_TBD
+        made = made._replace(h=h_TBD)
         if c.context == "luong" and not stepped:
             weights = self._weights(memory, 0)
             found = self.cross_attention.attend(weights["attention"], jnp.moveaxis(h_TBD, 0, 1))
             read_TBD, weights_TBS = (jnp.moveaxis(x, 1, 0) for x in found)
-            h_TBD = self._combine(weights, read_TBD, h_TBD, noise)
-        if weights_TBS is not None:
-            self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(weights_TBS, 1, 0)[:, None])
-        return self.output(h_TBD, x_TBD, context_TBD, noise)
+            made = Step(self._combine(weights, read_TBD, h_TBD, noise), read_TBD, weights_TBS, h_TBD)
+        if made.attention is not None:
+            self.cross_attention.sow("intermediates", "attention", jnp.moveaxis(made.attention, 1, 0)[:, None])
+        if c.coverage:  # See et al. 2017, equations 12 and 13
+            before_TBS = made.attention.cumsum(0) - made.attention
+            self.sow("losses", "coverage", c.coverage * jnp.minimum(made.attention, before_TBS).sum(-1).T)
+        return self._outputs(made, x_TBD, noise)
 
-    def _scan(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None, layers: int):
-        """Return h, contexts and attention weights of all steps, of the first layers and the attention that they read."""
-        c, wanted = self.config, self.is_mutable_collection("intermediates")
+    def _scan(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None, layers: int) -> Step:
+        """Return what is needed of all steps of the first layers and the attention that they read."""
+        c = self.config
+        wanted = {"attention": c.copy or c.coverage > 0 or self.is_mutable_collection("intermediates"), "state": c.copy}
+        wanted["context"] = c.copy or not c.feeds_back
         weights = self._weights(memory, layers)
         masks = {f"layer_{i}": recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}") for i in range(layers)}
 
         def step(carry, x):
-            (states, fed), (z_BZ, t) = carry, x
+            z_BZ, t = x
             fresh = noise and (noise if c.variational else noise.fold_in(t))
-            states, h, context, attention_weights = self._advance(weights, states, fed, z_BZ, fresh, masks)
-            return (states, h if c.feeds_back else fed), (h, None if c.feeds_back else context, attention_weights if wanted else None)
+            carry, made = self._advance(weights, carry, z_BZ, fresh, masks)
+            return carry, made._replace(**{name: None for name, is_wanted in wanted.items() if not is_wanted})
 
         z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
-        fed = self.start(memory).get("fed")
-        return jax.lax.scan(step, (memory.initial[:layers], fed), (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
+        first = self.start(memory) | {"states": memory.initial[:layers]}
+        return jax.lax.scan(step, first, (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
+
+    def _outputs(self, made: Step, x, noise: DropoutKey | None = None) -> Outputs:
+        generate = None
+        if self.config.copy:  # See et al. 2017, equation 8
+            generate = self.switch(jnp.concatenate([made.context, made.h if made.state is None else made.state, x], -1))[..., 0]
+        return Outputs(self.output(made.h, x, made.context, noise), generate, made.attention)
 
     def output(self, h, x, context, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, for (T, B, D) or for one step's (B, D)."""
@@ -234,24 +224,29 @@ class Decoder(nn.Module):
     # ---- decoding
 
     def start(self, memory: RecurrentMemory) -> dict[str, Any]:
-        """Return the carry before the first word: the states, and `fed`, the attentional vector, if it is fed back."""
+        """Return the carry before the first word.
+
+        It has `states`; `fed`, the attentional vector, if it is fed back; and `coverage`, the sum of all attention, if attention reads it.
+        """
         carry: dict[str, Any] = {"states": memory.initial}
         if self.config.feeds_back:
             carry["fed"] = jnp.zeros((len(memory.vector_BD), self.config.hidden_dim), memory.vector_BD.dtype)
+        if self.config.coverage:
+            carry["coverage"] = jnp.zeros(memory.mask_BS.shape, at_least_float32(memory.vector_BD.dtype))
         return carry
 
-    def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[jax.Array, dict[str, Any]]:
-        """Return what the output layer reads after one word's vector, and the carry."""
+    def step(self, memory: RecurrentMemory, carry, x_BD) -> tuple[Outputs, dict[str, Any]]:
+        """Return what the next word is predicted from after one word's vector, and the carry."""
         weights = self._weights(memory, len(self.layer))
         z_BZ = x_BD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
-        states, h, context, attention_weights = self._advance(weights, carry["states"], carry.get("fed"), z_BZ, None, {})
-        if attention_weights is not None:
-            self.cross_attention.sow("intermediates", "attention", attention_weights[:, None, None])
-        return self.output(h, x_BD, context), {"states": states} | ({"fed": h} if self.config.feeds_back else {})
+        carry, made = self._advance(weights, carry, z_BZ, None, {})
+        if made.attention is not None:
+            self.cross_attention.sow("intermediates", "attention", made.attention[:, None, None])
+        return self._outputs(made, x_BD), carry
 
 
-class RecurrentModule(EncoderDecoder):
-    """Encoder, decoder and output layer, with the four methods that `seq2seq.Seq2Seq` calls."""
+class RecurrentEncoderDecoder(EncoderDecoder):
+    """Encoder and decoder, for modules that say in `predict` how words are chosen."""
 
     config: cfg.Recurrent
     source_side = ("encoder", "cross_attention/keys_dense")
@@ -298,13 +293,19 @@ class RecurrentModule(EncoderDecoder):
         if c.bridge == "dense":  # Bahdanau et al. 2015, section A.2.2
             last_BNNU = jnp.tanh(self.bridge(vector_BD))
             last = [tuple(last_BNNU[:, i, n] for n in range(STATES[c.cell])) for i in range(c.num_decoder_layers)]
-        return RecurrentMemory(states_BSD, mask_BS, self.decoder.keys(states_BSD), vector_BD, tuple(last))
+        copied = batch["encoder_input_tokens"] if c.copy else None
+        return RecurrentMemory(states_BSD, mask_BS, self.decoder.keys(states_BSD), vector_BD, tuple(last), copied)
 
-    def features(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
-        """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""
+    def read(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> Outputs:
+        """Return what words are predicted from, (B, T, ...), for every target position at once (teacher forcing)."""
         noise = noise and noise.fold_in("decoder")
         x_TBD = drop(self.embed_target(batch["decoder_input_tokens"].T, self.dtype), self.config, noise, "embedding")
-        return constrain(jnp.moveaxis(self.decoder(memory, x_TBD, noise), 0, 1), "BTD", self.mesh)
+        outputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), self.decoder(memory, x_TBD, noise))
+        return outputs._replace(features=constrain(outputs.features, "BTD", self.mesh))
+
+    def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:
+        """Return the next token's logits."""
+        raise NotImplementedError
 
     def start(self, memory: RecurrentMemory, max_length: int):
         """Return the decoder's state before the first word, one row for each sentence, whatever `max_length` is."""
@@ -312,5 +313,17 @@ class RecurrentModule(EncoderDecoder):
 
     def step(self, memory: RecurrentMemory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
-        features, carry = self.decoder.step(memory, carry, self.embed_target(token_B, self.dtype))
-        return self.logits(features), carry
+        outputs, carry = self.decoder.step(memory, carry, self.embed_target(token_B, self.dtype))
+        return self.predict(memory, outputs), carry
+
+
+class RecurrentModule(RecurrentEncoderDecoder):
+    """Encoder, decoder and output layer, with the four methods that `seq2seq.Seq2Seq` calls."""
+
+    def features(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""
+        return self.read(memory, batch, noise).features
+
+    def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:
+        """Return the next token's logits."""
+        return self.logits(outputs.features)

@@ -180,9 +180,14 @@ class Seq2Seq:
             return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
-    def apply(self, params, method: str, *args):
+    def apply(self, params, method: str, *args, **options):
         """Call one of the module's methods."""
-        return self.module.apply({"params": params}, *args, method=method)
+        return self.module.apply({"params": params}, *args, method=method, **options)
+
+    def with_losses(self, method: str, params, *args) -> tuple[jax.Array, list[jax.Array]]:
+        """Call `features` or `decode`. Return what it does, and what its modules sow as `losses`: (B, T) each, in nats per position."""
+        made, found = self.apply(params, method, *args, mutable=["losses"])
+        return made, jax.tree.leaves(found)
 
     def encode(self, params, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S)."""
@@ -292,7 +297,8 @@ def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float) -
     Kernels of the model's `source_side` multiply source tokens, all other kernels and the output layer's table target tokens. Attention's
     own products (1-2 % at a sentence's length) are left out.
     """
-    operations = math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens if model.has_features else 0
+    has_table = hasattr(model.module, "output_table")
+    operations = math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens if has_table else 0
     for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True):
         if is_kernel(path, axes):
             reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in model.source_side)

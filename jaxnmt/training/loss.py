@@ -21,7 +21,8 @@ class LossSums(NamedTuple):
     """Sums over the target tokens of a batch, float32 scalars.
 
     Attributes:
-        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7). Training minimises it.
+        loss: label-smoothed cross-entropy, in nats (Szegedy et al. 2016, section 7), and what modules add to it (`Seq2Seq.with_losses`).
+            Training minimises it.
         nll: negative log-likelihood of the reference, in nats. Perplexity is exp(nll / tokens).
         tokens: number of target tokens, each as often as its weight says.
         correct: of these, the tokens that the model finds most probable.
@@ -38,15 +39,17 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, l
     memory = model.encode(params, batch, noise)
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
-        features_BTD = model.features(params, memory, batch, noise)
+        features_BTD, others = model.with_losses("features", params, memory, batch, noise)
         # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
         table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD", model.mesh)
         loss, nll, correct = projected_cross_entropy(
             features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh
         )
     else:
-        logits_BTV = model.decode(params, memory, batch, noise)
+        logits_BTV, others = model.with_losses("decode", params, memory, batch, noise)
         loss, nll, correct = cross_entropy(logits_BTV[..., : model.target_vocab], targets_BT, weights_BT, label_smoothing)
+    for loss_BT in others:
+        loss += (loss_BT * weights_BT).sum()
     return LossSums(loss, nll, weights_BT.sum(), correct)
 
 

@@ -147,8 +147,8 @@ def test_perplexity_is_validations_but_for_pad_and_bos(name):
         has_features, target_vocab, mesh = False, model.target_vocab, None
         encode = staticmethod(model.encode)
 
-        def decode(self, params, memory, batch, noise=None):
-            return model.decode(params, memory, batch).at[..., jnp.array([PAD, BOS])].set(-1e9)  # finite, for the rows' padding
+        def with_losses(self, method, params, memory, batch, noise):
+            return model.decode(params, memory, batch).at[..., jnp.array([PAD, BOS])].set(-1e9), []  # finite, for the rows' padding
 
     pairs, totals = some_ids(30), Totals()
     for (_, target), log_probs in zip(pairs, TokenScorer(model, params)(pairs, 16), strict=True):

@@ -23,6 +23,34 @@ def test_ter_by_hand():
     assert score(["a b c x"], [["a b c d"]], "13a").metrics[2].value == pytest.approx(25.0)
 
 
+def test_rouge_by_hand():
+    """Lin 2004, section 3.1: both sentences have one of three bigrams, and ROUGE-L tells them apart."""
+    reference, metrics = ["police killed the gunman"], ("rouge1", "rouge2", "rougeL")
+    values = lambda line, *references: [each.value for each in score([line], references, "13a", metrics=metrics).metrics]  # noqa: E731
+    assert values("Police kill the gunman.", reference) == pytest.approx([75, 100 / 3, 75])
+    assert values("the gunman kill police", reference) == pytest.approx([75, 100 / 3, 50])
+    # 2 of 3 words found, 2 of 4 wanted: F1 4/7; 1 of 2 bigrams, 1 of 3: 2/5
+    assert values("the gunman ran", reference) == pytest.approx([400 / 7, 40, 400 / 7])
+    assert values("", reference) == values("...", reference) == [0, 0, 0]
+    assert values("kill the gunman", reference, ["kill the man"]) == pytest.approx([200 / 3, 50, 200 / 3])  # the best reference
+
+
+def test_rouge_is_a_mean_over_sentences_and_keeps_letters_of_every_script():
+    (rouge,) = score(["bir mavi", "x"], [["bir mavi", "y"]], "none", metrics=("rouge1",)).metrics
+    assert (rouge.name, rouge.value) == ("ROUGE-1", 50.0) and "nrefs:1|case:lc|tok:none" in rouge.signature
+    for line, reference, tokenize, expected in [
+        ("gülüşlü çocuk", "gürültülü şehir", "13a", 0),  # the letters a to z alone would have two words in common
+        ("हिन्दी भाषा", "हिन्दी", "13a", 200 / 3),  # its vowels are marks
+        ("我喜欢猫。", "我喜欢狗。", "zh", 75),
+    ]:
+        assert score([line], [[reference]], tokenize, metrics=("rouge1",)).metrics[0].value == pytest.approx(expected)
+
+
+def test_the_named_scores_are_computed():
+    found = score(HYPOTHESES, [REFERENCES], "13a", metrics=("rougeL", "chrf"))
+    assert [each.name for each in found.metrics] == ["ROUGE-L", "chrF"] and math.isnan(found.bleu)
+
+
 def test_scores_are_sacrebleus_own():
     found = score(HYPOTHESES, [REFERENCES], "13a", "a note")
     assert found.bleu == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score

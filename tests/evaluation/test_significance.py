@@ -4,7 +4,7 @@ import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import holm, over_runs, paired
+from jaxnmt.evaluation.scores import holm, over_runs, paired, score
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,18 @@ def test_every_digit_with_several_references_is_that_of_sacrebleus_command(tmp_p
     cells, out = sacrebleu(tmp_path, reference, systems, "--paired-bs", "--paired-bs-n", "100", "-cw", "2", others=(second, third))
     assert [[cell(metric.estimates[number], True) for metric in ours] for number in range(len(systems))] == cells
     assert all("nrefs:3" in metric.signature and metric.signature in out for metric in ours)
+
+
+@pytest.mark.parametrize("test", ["paired-bootstrap", "approximate-randomisation"])
+def test_rouge_is_tested_as_sacrebleus_metrics_are(test):
+    reference, systems = corpora()
+    bleu, rouge = paired(systems, [reference], ("bleu", "rougeL"), test, "13a", 100)
+    assert rouge.name == "ROUGE-L" and rouge.signature.partition("|case")[0] == bleu.signature.partition("|case")[0]
+    assert [each.score for each in rouge.estimates] == [
+        score(system, [reference], "13a", metrics=("rougeL",)).metrics[0].value for system in systems
+    ]
+    assert all(abs(each.mean - each.score) < each.ci < 15 for each in rouge.estimates)
+    assert rouge.estimates[0].p is None and all(0 < each.p <= 1 for each in rouge.estimates[1:])
 
 
 def test_holm_by_hand():

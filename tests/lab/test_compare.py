@@ -13,7 +13,7 @@ from jaxnmt import cli
 from jaxnmt.config import Experiment, replace
 from jaxnmt.data import identity
 from jaxnmt.evaluation.scores import Estimate
-from jaxnmt.lab import compare, comparison_report, figures, pages
+from jaxnmt.lab import baselines, compare, comparison_report, figures, pages
 from jaxnmt.lab.comparison_report import ranked
 from jaxnmt.lab.options import Systems, labels
 from jaxnmt.run import Run
@@ -70,6 +70,23 @@ def numbers(files, *words):
     file = files.folder / "numbers.json"
     assert cli.main(["compare", *words, "--json", str(file), "--samples", "20"]) == 0
     return json.loads(file.read_text())
+
+
+def test_baselines_copy_the_source():
+    sources = ["Red fox. A quick red fox jumps. It is late.", "It is late now. One fox", ""]
+    assert baselines.made("lead", sources, ["", "", ""], 3) == ["Red fox. A", "It is late", ""]
+    assert baselines.central_sentences(sources) == ["A quick red fox jumps.", "It is late now.", ""]
+    assert baselines.made("extractive", sources, ["one two", "one two three", "one"], 0) == ["A quick", "It is", ""]  # their mean
+
+
+def test_baselines_follow_the_systems(files, capsys):
+    words = ["--baselines", "lead", "extractive", "--baseline-words", "2", "--metrics", "rouge1", "rougeL"]
+    found = numbers(files, files.worse, *files.given, *words)
+    assert found["systems"] == [files.worse, "lead", "extractive"] and found["made_by"][1:] == ["from the source"] * 2
+    assert [metric["name"] for metric in found["metrics"]] == ["ROUGE-1", "ROUGE-L"]
+    assert "against it: lead (from the source)" in capsys.readouterr().out
+    assert cli.main(["compare", files.worse, *files.given, "--baselines", "lead", "lead"]) == 2
+    assert "lead is named twice" in capsys.readouterr().err
 
 
 def test_files_are_compared_with_the_first(files, capsys):

@@ -9,7 +9,7 @@ import webbrowser
 from typing import Annotated
 
 from jaxnmt import Decoding, Experiment, Run, Transformer, UserError, load_config, replace
-from jaxnmt.cli.verbs.common import Flat, writable
+from jaxnmt.cli.verbs.common import NO_METRICS, Flat, writable
 from jaxnmt.cli.verbs.drawing import write
 from jaxnmt.config import Model, Positive
 from jaxnmt.config import checks as config_checks
@@ -133,24 +133,25 @@ def compare(first: str, others: list[str], options: Compare) -> None:
     """Compare systems on one test set: scores with 95 % intervals, paired tests against the first (the baseline), breakdowns, examples.
 
     A system is a run, which translates its test sentences and keeps the translations, or a file of translations, one per line, from any
-    toolkit. Scores, intervals and p-values equal sacreBLEU's.
+    toolkit. Scores, intervals and p-values equal sacreBLEU's, except ROUGE, which it has not.
 
     Examples:
       jaxnmt compare runs/gru runs/transformer --html page.html
       jaxnmt compare runs/mine theirs.de --test approximate-randomisation
       jaxnmt compare a.de b.de c.de --source test.en --reference test.de --json numbers.json
       jaxnmt compare a.de b.de --source test.en --reference first.de second.de
+      jaxnmt compare runs/summary --baselines lead extractive --metrics rouge1 rouge2 rougeL bleu
     """
     if not options.metrics:
-        raise UserError("--metrics expects at least one of bleu, chrf, chrf++, ter")
+        raise UserError(NO_METRICS)
     writable("--html", options.html)
     writable("--json", options.json)
     from jaxnmt.lab import compare as comparison
     from jaxnmt.lab import comparison_report, figures
 
     names = [first, *others]
-    comparison_report.other_system(names, options.other)
-    test, systems, trained = comparison.gather(names, options)
+    comparison_report.other_system([*names, *options.baselines], options.other)
+    test, systems, trained = comparison.gather(names, options, options.baselines, options.baseline_words)
     found = comparison.compare(test, systems, options, trained)
     if options.json:
         write(options.json, json.dumps(found, indent=1, ensure_ascii=False, default=dataclasses.asdict), "--json")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
 from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.tokenization import MetricName
 
+NO_METRICS = f"--metrics expects at least one of {', '.join(get_args(MetricName))}"
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
 
 

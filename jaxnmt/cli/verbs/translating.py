@@ -10,12 +10,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs import workers
-from jaxnmt.cli.verbs.common import Flat, writable
+from jaxnmt.cli.verbs.common import NO_METRICS, Flat, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
 from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.tokenization import Tokenize
+from jaxnmt.evaluation.tokenization import METRICS, MetricName, Tokenize
 from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
@@ -92,6 +92,8 @@ class Evaluate(Members):
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     output: str = ""
     """File to write the translations to."""
+    metrics: tuple[MetricName, ...] = METRICS
+    """Scores to print."""
     json: bool = False
     """Print the scores as JSON."""
     samples: NonNegative[int] = 0
@@ -273,15 +275,18 @@ def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Check
 
 
 def evaluate(run: str, options: Evaluate) -> None:
-    """Translate a run's test sentences and score them: BLEU, chrF++ and TER by sacreBLEU, with signatures.
+    """Translate a run's test sentences and score them: by default BLEU, chrF++ and TER by sacreBLEU, with signatures.
 
     Examples:
       jaxnmt evaluate runs/quickstart
       jaxnmt evaluate runs/quickstart --split validation --beam-size 1
       jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
       jaxnmt evaluate runs/one --ensemble runs/two
+      jaxnmt evaluate runs/summary --metrics rouge1 rouge2 rougeL bleu
       jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
+    if not options.metrics:
+        raise UserError(NO_METRICS)
     checked(run, options)
     writable("--output", options.output)
     distributed.initialize()
@@ -303,7 +308,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     names = ("source", *["reference"] * len(test.references), "translation")
     for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
-    scores = test.score(hypotheses)
+    scores = test.score(hypotheses, options.metrics)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
 
 

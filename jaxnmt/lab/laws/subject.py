@@ -106,9 +106,9 @@ class WithoutDropout(Seq2Seq):
     def __init__(self, model: Seq2Seq):
         super().__init__(model.module, model.target_vocab)
 
-    def apply(self, params, method: str, *args):
+    def apply(self, params, method: str, *args, **options):
         """Call one of the module's methods, without the key."""
-        return super().apply(params, method, *(None if isinstance(x, DropoutKey) else x for x in args))
+        return super().apply(params, method, *(None if isinstance(x, DropoutKey) else x for x in args), **options)
 
 
 class Subject:

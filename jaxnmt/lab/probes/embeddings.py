@@ -20,7 +20,7 @@ from jaxnmt.lab import figures
 from jaxnmt.lab.visualize.record import readable_piece, source_ids
 from jaxnmt.models.cells import RecurrentLayer
 from jaxnmt.models.layers import sinusoids
-from jaxnmt.models.recurrent import reverse_sequence
+from jaxnmt.models.recurrent_encoder import reverse_sequence
 from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
 
 MAPPED = 40

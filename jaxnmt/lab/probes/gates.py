@@ -17,7 +17,7 @@ from jaxnmt import Recurrent, UserError
 from jaxnmt.lab import figures
 from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
-from jaxnmt.models.recurrent import reverse_sequence
+from jaxnmt.models.recurrent_encoder import reverse_sequence
 from jaxnmt.models.seq2seq import Seq2Seq
 
 LSTM = ("input", "forget", "output", "cell")

@@ -15,7 +15,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.batches import bucket
 from jaxnmt.decoding.search import NEVER, Beams
-from jaxnmt.models.recurrent import RecurrentMemory, RecurrentModule
+from jaxnmt.models.recurrent import RecurrentEncoderDecoder, RecurrentMemory
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 
@@ -158,15 +158,17 @@ def top(config: cfg.Recurrent, states: tuple) -> jax.Array:
     return sum(state[0] for state in states) if config.residual else states[-1][0]  # type: ignore[return-value]
 
 
-def _values(config: cfg.Recurrent, module: RecurrentModule, memory: RecurrentMemory, before, after, token_B) -> dict[str, jax.Array]:
+def _values(config: cfg.Recurrent, module: RecurrentEncoderDecoder, memory: RecurrentMemory, before, after, token_B):
+    """Return what a step computes, by name; see `Steps.each`."""
     decoder, state_BD = module.decoder, top(config, after["states"])
     values, context_BD = {"state": state_BD}, memory.vector_BD
     if config.context != "fixed":
         form = decoder.cross_attention
         weights = form.weights(memory.keys_BSA, memory.states_BSD, memory.mask_BS)
         query_BD = before["states"][0][0] if config.context == "bahdanau" else state_BD
-        scores_B1S = form.scores(weights, query_BD[:, None])
-        context_B1D, shares_B1S = form.attend(weights, query_BD[:, None])
+        covered_B1S = before["coverage"][:, None] if config.coverage else None
+        scores_B1S = form.scores(weights, query_BD[:, None], covered_B1S)
+        context_B1D, shares_B1S = form.attend(weights, query_BD[:, None], covered_B1S)
         context_BD = context_B1D[:, 0]
         values |= {"query": query_BD, "scores": scores_B1S[:, 0], "weights": shares_B1S[:, 0], "context": context_BD}
     if config.context == "luong":  # Luong et al. 2015, equation 5
