@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, Input, Language, checks
+from jaxnmt.config import Decoding, Input, checks
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 from jaxnmt.parallel import compiler
@@ -60,14 +60,13 @@ class Run(TrainedRun):
         if "params" not in vars(self):
             self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
-        from jaxnmt.decoding.translator import Translator
+        from jaxnmt.decoding.tasks import translator_of
         from jaxnmt.models.deferred import DeferredModel
 
         model: Any = DeferredModel(lambda: self.model) if self._cache_key else self.model
         limit, kept_by = self.config.data.max_length, self._cache_key
-        if isinstance(self.config.task, Language):
-            from jaxnmt.decoding.continuation import Continuation as Translator  # noqa: F811
-        return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+        kind = translator_of(self.config.task)
+        return kind(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon

@@ -24,6 +24,7 @@ from jaxnmt.config.fields import Share as Share
 from jaxnmt.config.fields import constraint as constraint
 from jaxnmt.config.models import Recurrent as Recurrent
 from jaxnmt.config.models import Transformer as Transformer
+from jaxnmt.config.tasks import Captioning as Captioning
 from jaxnmt.config.tasks import Classification as Classification
 from jaxnmt.config.tasks import Denoising as Denoising
 from jaxnmt.config.tasks import Language as Language

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Experiment, Input, Language, Recurrent, Schedule, replace
+from jaxnmt.config import Captioning, Experiment, Input, Language, Recurrent, Schedule, replace
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
 from jaxnmt.config.files import tupled
 from jaxnmt.config.tasks import TASKS
@@ -110,6 +110,8 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
+    if isinstance(task, Captioning):
+        yield from _captioning(experiment, task)
     if isinstance(model, Recurrent) and model.copy:
         if not experiment.tokenizer.joint:
             yield "model.copy needs tokenizer.joint True: only then is the id of a source token that of the same target token"
@@ -134,6 +136,19 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield f"schedule.warmup_steps {schedule.warmup_steps} leaves no step for schedule.name {name}: training.steps is {training.steps}"
     if name == "plateau" and experiment.validation.every == 0:
         yield "schedule.name plateau needs validations: validation.every is 0"
+
+
+def _captioning(experiment: Experiment, task: Captioning) -> Iterator[str]:
+    """Yield problems of a task whose source is not text."""
+    model = experiment.model
+    if isinstance(model, Recurrent) and model.bridge == "copy":
+        yield "model.bridge copy needs the states of a recurrent encoder, and pictures have none: set it to dense"
+    if isinstance(model, Recurrent) and model.copy:
+        yield "model.copy copies words of the source, and pictures have none: set it to False"
+    if task.attention_penalty and not (isinstance(model, Recurrent) and model.context != "fixed"):
+        yield f"task.attention_penalty {task.attention_penalty:g} is for a Recurrent model with attention: set it to 0"
+    if experiment.decoding.shortlist:
+        yield "decoding.shortlist needs words of the source, and pictures have none: set it to 0"
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxnmt.config.fields import Positive, Rate
+from jaxnmt.config.fields import NonNegative, Positive, Rate
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Task:
     Attributes:
         pairs: an example is a pair. Otherwise it is one text, which serves as source and as target.
         labels: the target is a label, not text.
+        vectors: the source is a picture or a feature vector, not text.
         packs: several examples may share a row.
         searches: the target is found by a search, word by word.
         metrics: what `validation.metric` may be.
@@ -24,6 +25,7 @@ class Task:
 
     pairs: ClassVar[bool] = True
     labels: ClassVar[bool] = False
+    vectors: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     searches: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "bleu")
@@ -101,4 +103,44 @@ class Language(Task):
     head = "jaxnmt.models.heads:LanguageModel"
 
 
-TASKS: tuple[type[Task], ...] = (Translation, Classification, MaskedLanguage, Denoising, Language)
+@dataclass(frozen=True)
+class Captioning(Task):
+    """A picture, or a vector of its features, to a text (Vinyals et al. 2015, Xu et al. 2015). Batches must be in buckets.
+
+    Sources are `pictures.tsv` (picture TAB caption) and the embedded `scenes/en:train`. A picture is named by its file, relative to the
+    TSV, or as an entry of an array, `pictures.npz#17`.
+    """
+
+    vectors = True
+    packs = False
+
+    source: Literal["pictures", "vectors"] = "pictures"
+    """pictures: in colour, cut to squares; vectors: the numbers of `vectors` in an .npz file."""
+    size: Positive[int] = 48
+    """pictures: pixels of a side, to which they are scaled; vectors: how many numbers they have."""
+    regions: Literal["convolution", "patches"] = "convolution"
+    """How a picture becomes the regions that a decoder attends to. convolution: small convolutions (Xiao et al. 2021); patches: a linear
+    map of each region's pixels (ViT, Dosovitskiy et al. 2021). Both add a vector for the place."""
+    patch: Positive[int] = 8
+    """Pixels of a region's side."""
+    attention_penalty: NonNegative[float] = 0.0
+    """Recurrent with attention: weight of the doubly stochastic term, which makes a caption look at all regions (Xu et al. 2015)."""
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """The shape of what is read of one source."""
+        return (self.size,) if self.source == "vectors" else (self.size, self.size, 3)
+
+    @property
+    def vector_dtype(self) -> str:
+        """Its type."""
+        return "float32" if self.source == "vectors" else "uint8"
+
+    def problems(self) -> Iterator[str]:
+        if self.source == "pictures" and self.size % self.patch:
+            yield f"task.size {self.size} is not divisible by task.patch {self.patch}: regions are squares of whole pixels"
+        if self.regions == "convolution" and self.patch & (self.patch - 1):
+            yield f"task.regions convolution halves the picture, so task.patch must be a power of two, not {self.patch}"
+
+
+TASKS: tuple[type[Task], ...] = (Translation, Captioning, Classification, MaskedLanguage, Denoising, Language)

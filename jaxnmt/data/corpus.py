@@ -39,6 +39,8 @@ class Corpus:
     source: Side
     target: Side
     name: str = ""
+    vectors: np.ndarray | None = None
+    """Pictures or vectors (N, ...), whose numbers the source side has; None: its ids are tokens."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -49,10 +51,10 @@ class Corpus:
         return self.source.lengths, self.target.lengths
 
 
-def in_memory(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], limit: int | None = None) -> Corpus:
+def in_memory(pairs: Iterable[tuple[Sequence[int], Sequence[int]]], limit: int | None = None, vectors: np.ndarray | None = None) -> Corpus:
     """Return a corpus of (source ids, target ids); a side with more than `limit` tokens is cut."""
     pairs = list(pairs)
-    return Corpus(_side([source[:limit] for source, _ in pairs]), _side([target[:limit] for _, target in pairs]))
+    return Corpus(_side([source[:limit] for source, _ in pairs]), _side([target[:limit] for _, target in pairs]), vectors=vectors)
 
 
 def _side(sentences: list[Sequence[int]]) -> Side:

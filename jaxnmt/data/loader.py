@@ -34,7 +34,7 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus], objective: Object
         `encoder_input_tokens` int32 [B, S]; `decoder_input_tokens`, `decoder_target_tokens` int32 [B, T]; `decoder_loss_weights` float32
         [B, T], on targets their weight in the loss, which is 1 unless the task says otherwise, and 0 on padding. Packed batches also have
         `encoder_segment_ids`, `encoder_positions` int32 [B, S], `decoder_segment_ids`, `decoder_positions` int32 [B, T]; segments count
-        from 1 and are 0 on padding.
+        from 1 and are 0 on padding. If the source is no text, `encoder_input_vectors` [B, ...] has the picture or vector of each row.
     """
     sides = [corpus.source for corpus in corpora], [corpus.target for corpus in corpora]
     given, wanted = (gather(side, planned.corpus, planned.index) for side in sides)
@@ -48,6 +48,10 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus], objective: Object
         "decoder_target_tokens": target["ended"],
         "decoder_loss_weights": target["weights"],
     }
+    if corpora[0].vectors is not None:
+        vectors = np.zeros((planned.shape.rows, *corpora[0].vectors.shape[1:]), corpora[0].vectors.dtype)
+        vectors[planned.row] = corpora[0].vectors[given.ids]
+        batch["encoder_input_vectors"] = vectors
     if planned.packed:
         batch |= {"encoder_segment_ids": source["segments"], "encoder_positions": source["positions"]}
         batch |= {"decoder_segment_ids": target["segments"], "decoder_positions": target["positions"]}
@@ -130,6 +134,7 @@ def evaluation_batches(
     multiple: int,
     objective: Objective = unchanged,
     budget: packing.Budget = "target",
+    vectors: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, Arrays]]:
     """Yield every pair exactly once, one a row, in at most `EVALUATION_SHAPES` static shapes, for a validation loss.
 
@@ -139,11 +144,12 @@ def evaluation_batches(
         multiple: every shape has a multiple of this many rows.
         objective: what the task makes of the examples.
         budget: the positions that `tokens` counts.
+        vectors: whose numbers the sources are, see `Corpus`.
 
     Yields:
         The numbers of the pairs in rows 0, 1, ... (later rows are padding), and the arrays of `assemble`.
     """
-    corpus = in_memory(pairs, max_length - 1)
+    corpus = in_memory(pairs, max_length - 1, vectors)
     source, target = corpus.lengths
     shapes = packing.bucket_shapes([corpus.lengths], [len(corpus)], tokens, EVALUATION_SHAPES, max_length, multiple, budget)
     for shape, group in zip(shapes, packing.bucket_rows(source + 1, target + 1, shapes), strict=True):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnmt.config import Classification, Denoising, Experiment, Language, MaskedLanguage
+from jaxnmt.config import Captioning, Classification, Denoising, Experiment, Language, MaskedLanguage
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.corpus import Corpus, Sentences, count_up
 from jaxnmt.data.special_tokens import UNK
@@ -61,7 +61,7 @@ def objective_of(experiment: Experiment, tokenizer: Tokenizer, corpora: Sequence
         return functools.partial(_masked, task, seed, begins)
     if isinstance(task, Denoising):
         return functools.partial(_noised, task, seed)
-    return _without_source if isinstance(task, Language) else unchanged
+    return {Language: _without_source, Captioning: _without_numbers}.get(type(task), unchanged)
 
 
 def label_weights(task: Classification, labels: int, corpora: Sequence[Corpus]) -> np.ndarray:
@@ -80,6 +80,10 @@ def _labelled(weights: np.ndarray, planned: PlannedBatch, examples: Examples) ->
 def _without_source(planned: PlannedBatch, examples: Examples) -> Examples:
     tokens = np.zeros_like(examples.source.tokens)
     return examples._replace(source=Sentences(examples.source.ids[:0], tokens))
+
+
+def _without_numbers(planned: PlannedBatch, examples: Examples) -> Examples:
+    return examples._replace(source=Sentences(np.full_like(examples.source.ids, UNK), examples.source.tokens))
 
 
 def _masked(task: MaskedLanguage, seed: int, begins: np.ndarray, planned: PlannedBatch, examples: Examples) -> Examples:

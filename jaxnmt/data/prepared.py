@@ -1,6 +1,7 @@
 """The token cache: each training corpus as flat, memory-mapped token ids with offsets.
 
-    CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source)
+    CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source);
+                          vectors.npy with all pictures, whose numbers the source ids are
     CACHE/KEY.parts/      shards, while the folder is being made
     CACHE/tokenizers/KEY/ trained tokenizers
     CACHE/texts/KEY.json  number of pairs and digest of a source's files, kept while the files do not change (`source.StatCache`)
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -42,6 +44,7 @@ Say = Callable[[str], None]
 """Receives one line for the user."""
 
 WAITING = "another process is preparing the same data: waiting for it"
+_VECTORS = "vectors.npy"
 _FORMAT = 1
 """Increase it when the same text would be prepared differently (cleaning included): older caches are not used then."""
 
@@ -122,20 +125,28 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
+    task, pictures = experiment.task, {}
+    if isinstance(task, config.Captioning):
+        from jaxnmt.data.pictures import Numbered, numbers_of
+
+        pictures = numbers_of(sources)
+        sources = [Numbered(source, pictures) for source in sources]
     held_out = 0 if validation else data.held_out
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
         tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
-        cut = {} if experiment.task.pairs else {"cuts": True}
+        cut: dict[str, Any] = {} if experiment.task.pairs else {"cuts": True}
+        cut |= {"pictures": [task.source, task.size]} if isinstance(task, config.Captioning) else {}
         key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **cut)
         candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
         recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not experiment.task.pairs)
         opened = _open(cache / key, sources, recipe.dtype)
+        make_pictures = functools.partial(_write_pictures, list(pictures), task) if pictures else None
         if opened is None:
             with files.lock(cache / f"{key}.lock", say, WAITING):
                 # Another process may have made it meanwhile.
                 if _open(cache / key, sources, recipe.dtype) is None:
-                    _make(cache / key, sources, recipe, data.workers, say)
+                    _make(cache / key, sources, recipe, data.workers, say, make_pictures)
             opened = _open(cache / key, sources, recipe.dtype)
         assert opened is not None
         corpora, meta = opened
@@ -146,7 +157,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         tokenizer=tokenizer,
         train=corpora,
         weights=[source.weight for source in sources],
-        validation=texts or [(source, target) for source, target in meta["held_out"]],
+        validation=texts or [(_picture(source, pictures), target) for source, target in meta["held_out"]],
         report=meta["report"],
         fingerprints={
             "fingerprint": key,
@@ -160,6 +171,17 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     )
     say(prepared.describe())
     return prepared
+
+
+def _write_pictures(names: Sequence[bytes], task: Any, folder: Path) -> None:
+    from jaxnmt.data import pictures
+
+    pictures.write(folder / _VECTORS, names, len(names), task)
+
+
+def _picture(source: str, pictures: dict[bytes, int]) -> str:
+    """Return the name of the picture whose number is a pair's source, if it is one."""
+    return decode(list(pictures)[int(source)]) if pictures else source
 
 
 def _record(source: Source, pairs: int) -> dict:
@@ -203,15 +225,16 @@ def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path
     """Return the tokenizer that the settings name, that of the run `init.from`, one trained earlier on the same text, or a new one."""
     options, labels = experiment.tokenizer, experiment.task.labels
     given, half = _given(experiment), _trains_other_side(experiment)
-    if labels or not experiment.task.pairs or half:
+    pictures = experiment.task.vectors
+    if labels or pictures or not experiment.task.pairs or half:
         options = dataclasses.replace(options, joint=True)  # of one side
     if given:
         options = config.replace(options, normalization=given.normalization)
         whose = f"the {experiment.init.only}'s" if half else "the"
         say(f"{whose} vocabulary is that of {experiment.init.from_}, which tokenizer.vocab_size does not change")
-    if (given or options.model) and not (half or labels):
+    if (given or options.model) and not (half or labels or pictures):
         return given or train_tokenizer(options, ())
-    more: dict[str, Any] = {"labels": True} if labels else {}
+    more: dict[str, Any] = {"labels": True} if labels else {"pictures": True} if pictures else {}
     more |= {"given": given.fingerprint(), "only": experiment.init.only} if given else {}
     key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **more)
     cached = cache / "tokenizers" / key
@@ -223,6 +246,8 @@ def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path
             tokenizer = given.with_target(tokenizer) if experiment.init.only == "encoder" else tokenizer.with_target(given)
         if labels:
             tokenizer = tokenizer.with_labels(decode(label) for source in sources for _, label in source.pairs())
+        if pictures:
+            tokenizer = tokenizer.with_numbers()
         tokenizer.save(cached)
         return tokenizer
 
@@ -274,14 +299,14 @@ def _sizes(tokenizer: Tokenizer) -> str:
 
 def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tuple[str, str]]:
     """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources; without targets if these are no other text."""
-    both = experiment.task.pairs and not experiment.task.labels
+    both = experiment.task.pairs and not experiment.task.labels and not experiment.task.vectors
     count, total = experiment.tokenizer.max_sentences, sum(map(len, sources))
     pairs = itertools.chain.from_iterable(source.pairs() for source in sources)
     for index, pair in enumerate(pairs):
         if index * count // total != (index + 1) * count // total:
             cleaned = clean(pair, rules_of(experiment), experiment.tokenizer.normalization)
             if not isinstance(cleaned, Reason):
-                yield cleaned if both else (cleaned[0], "")
+                yield cleaned if both else (cleaned[experiment.task.vectors], "")
 
 
 def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Corpus], dict[str, Any]] | None:
@@ -299,13 +324,14 @@ def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Co
 
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        return [Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name) for i, source in enumerate(sources)], meta
+        vectors = np.load(folder / _VECTORS, mmap_mode="r") if (folder / _VECTORS).exists() else None
+        return [Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name, vectors) for i, source in enumerate(sources)], meta
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, workers: int, say: Say) -> None:
-    """Make a cache folder: write shards, then merge them. The caller holds the lock."""
+def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, workers: int, say: Say, more: Callable[[Path], None] | None) -> None:
+    """Make a cache folder: write shards, then merge them; `more` writes what else belongs into it. The caller holds the lock."""
     began, total = time.monotonic(), sum(map(len, sources))
     parts = folder.with_name(f"{folder.name}.parts")
     merged = parts / "merged"
@@ -316,6 +342,8 @@ def _make(folder: Path, sources: list[Source], recipe: shards.Recipe, workers: i
         shutil.rmtree(leftover, ignore_errors=True)
     merged.mkdir()
     shards.merge(merged, sources, parts, recipe)
+    if more:
+        more(merged)
     files.replace(merged, folder)
     shutil.rmtree(parts, ignore_errors=True)
     seconds = time.monotonic() - began

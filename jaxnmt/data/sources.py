@@ -19,7 +19,7 @@ from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import COMPRESSED, existing_file, open_text
 
-OUR_DATASETS = ("multi30k", "phrases")
+OUR_DATASETS = ("multi30k", "phrases", "scenes")
 
 _DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
 _NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
@@ -29,13 +29,14 @@ _CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"
 _LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"
 
 
-def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, pairs: bool = True) -> list[Source]:
+def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, pairs: bool = True, pictures: bool = False) -> list[Source]:
     """Open the sources that the words of a field name, in order. Text files are counted and checked.
 
     Args:
         words: as on the command line, `("a.en", "a.de@3", "multi30k/en-de:train")`.
         field: such as "data.train", for messages.
         cache: the cache folder. Files that it knows, and that have not changed, are not read again. None: all files are read.
+        pictures: the source side names pictures, relative to the folder of its file.
         pairs: two text files are a source, line by line. Otherwise each is one, and of other sources the source side is read.
 
     Raises:
@@ -58,6 +59,10 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
         elif kind == "files" and len(names) != 2:
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
         source = _open(kind, names, field, cache and cache / "texts")
+        if pictures and kind != "dataset":
+            from jaxnmt.data.pictures import Beside  # which imports a library that other tasks do not need
+
+            source = Beside(source, Path(names[0]))
         source.weight = weight or 1.0
         if not pairs:
             source.name = text
@@ -71,6 +76,10 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
 def _open(kind: str, names: Sequence[str], field: str, cache: Path | None) -> Source:
     if kind == "tsv":
         return TabSeparated(names, languages_of_tsv(names[0]), field, cache)
+    if kind == "dataset" and names[0].startswith("scenes/"):
+        from jaxnmt.data.pictures import Scenes
+
+        return Scenes(names[0], field)
     if kind == "dataset":
         # TFDS takes seconds to import.
         from jaxnmt.data.datasets import open_dataset
@@ -92,7 +101,7 @@ def sources_of(experiment: Experiment, part: str, cache: Path | None = None) -> 
     """
     data = experiment.data
     if not hasattr(data, "pairs"):
-        return open_sources(getattr(data, part), f"data.{part}", cache, experiment.task.pairs)
+        return open_sources(getattr(data, part), f"data.{part}", cache, experiment.task.pairs, experiment.task.vectors)
     return [PythonPairs(f"{type(data).__name__}:{part}", pairs)] if (pairs := list(data.pairs(part) or ())) else []
 
 

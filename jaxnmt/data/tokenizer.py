@@ -17,7 +17,20 @@ import sentencepiece
 
 from jaxnmt import config, errors
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.vocabulary import SPACER, SPECIAL, Labels, Subwords, Vocabulary, Words, check_joiner, count_tokens, join, split, words_of
+from jaxnmt.data.vocabulary import (
+    SPACER,
+    SPECIAL,
+    Labels,
+    Numbers,
+    Subwords,
+    Vocabulary,
+    Words,
+    check_joiner,
+    count_tokens,
+    join,
+    split,
+    words_of,
+)
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import canonical, existing_file, normalise
@@ -43,7 +56,7 @@ class Tokenizer:
 
     def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
-        self.joint, self.pretokenized = source is target, isinstance(source, Words)
+        self.joint, self.pretokenized = source is target, isinstance(target if isinstance(source, Numbers) else source, Words)
         self.source_vocab_size, self.target_vocab_size = len(source), len(target)
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
@@ -83,6 +96,10 @@ class Tokenizer:
     def with_target(self, other: Tokenizer) -> Tokenizer:
         """Return a tokenizer with this one's source vocabulary and another's target vocabulary."""
         return Tokenizer(self._source, other._target, self.joiner, self.normalization)
+
+    def with_numbers(self) -> Tokenizer:
+        """Return a tokenizer whose sources are numbers, with this one's target vocabulary."""
+        return Tokenizer(Numbers(), self._target, self.joiner, self.normalization)
 
     def with_labels(self, labels: Iterable[str]) -> Tokenizer:
         """Return a tokenizer with the same source vocabulary, whose targets are labels, the most frequent first."""
@@ -181,7 +198,7 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _load_vocabulary(path: Path, joiner: str) -> Vocabulary:
-    data, words = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, Labels)}
+    data, words = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, Labels, Numbers)}
     return words[path.suffix].from_bytes(data, joiner) if path.suffix in words else Subwords(data, str(path))
 
 

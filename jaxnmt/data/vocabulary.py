@@ -141,6 +141,34 @@ class Labels(Words):
         return [[self._ids.get(" ".join(text.split()), UNK)] for text in texts]
 
 
+class Numbers(Words):
+    """Whole numbers, written in digits: each is its own id. They stand for pictures, of which none is a special token."""
+
+    suffix = "numbers"
+
+    def __init__(self) -> None:
+        super().__init__((), "")
+
+    @classmethod
+    def from_bytes(cls, data: bytes, joiner: str) -> Numbers:
+        return cls()
+
+    def __len__(self) -> int:
+        return 1 << 31
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[int(text)] for text in texts]
+
+    def decode(self, ids: Sequence[int], unknown: str = "") -> str:
+        return " ".join(f"picture {index}" for index in ids)
+
+    def piece(self, index: int) -> str:
+        return str(index)
+
+    def to_bytes(self) -> bytes:
+        return b""
+
+
 Vocabulary = Subwords | Words
 """The tokens of one language, or of both."""
 

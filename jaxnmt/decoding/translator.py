@@ -206,11 +206,11 @@ class Translator:
 
     def _hypotheses(self, ids: list[int], decoding: cfg.Decoding, rules: TokenRules) -> Iterator[tuple[list[int], bool]]:
         """Yield the tokens of a sentence's translation each time that one is chosen, and whether they are all."""
-        tokens, extra = self._source([ids], 1), rules.extra_tokens
-        batch = {"encoder_input_tokens": tokens} | target_rules.arrays([rules], 1, [rules])
+        batch, extra = self._batch([ids], 1) | target_rules.arrays([rules], 1, [rules]), rules.extra_tokens
+        width = batch["encoder_input_tokens"].shape[1]
         searches, params, batch, whole = self._narrowed([ids], decoding, batch)
         limits: np.ndarray = np.array([output_limit(len(ids), decoding) + extra], np.int32)
-        for beams in searches.stepwise(self.options(decoding, tokens.shape[1], extra), params, batch, limits):
+        for beams in searches.stepwise(self.options(decoding, width, extra), params, batch, limits):
             if np.asarray(beams.open_B)[0]:
                 yield whole(beams.live_BWT)[0, 0].tolist(), False  # padded with PAD
             elif np.asarray(beams.done.scores_BW)[0, 0] > NEVER:
@@ -221,7 +221,7 @@ class Translator:
         devices, size, shapes = num_shards("B", self.mesh), self._whole.batch.share(decoding.batch_size), 0
         for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
-                batch = {"encoder_input_tokens": self._source([self._as_source([EOS] * (length - 1))], rows)}
+                batch = self._batch([self._as_source([EOS] * (length - 1))], rows)
                 searches, params, batch, _ = self._narrowed([], decoding, batch)
                 searches.batch.warm(self.options(_of_candidates(decoding), length), params, batch)
                 shapes += 1
@@ -290,15 +290,15 @@ class Translator:
         rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
         for group in groups(list(map(len, sentences)), size):
             chosen = [sentences[i] for i in group]
-            tokens = self._source(chosen, rows)
+            batch = self._batch(chosen, rows)
+            width = batch["encoder_input_tokens"].shape[1]
             limits: np.ndarray = np.ones(rows, np.int32)
             limits[: len(group)] = [output_limit(len(ids), decoding) for ids in chosen]
-            batch = {"encoder_input_tokens": tokens}
             if rules:
                 limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
             searches, params, batch, whole = self._narrowed(chosen, decoding, batch)
-            finish = searches.batch.start(self.options(decoding, tokens.shape[1], extra), params, batch, limits)
+            finish = searches.batch.start(self.options(decoding, width, extra), params, batch, limits)
             yield group, functools.partial(_finished, finish, whole)
 
     @property
@@ -309,6 +309,10 @@ class Translator:
     def _as_source(self, ids: list[int]) -> list[int]:
         """Return a sentence with these tokens, for `_source`."""
         return ids
+
+    def _batch(self, sentences: Sequence[list[int]], rows: int) -> dict[str, np.ndarray]:
+        """Return what the model's encoder reads."""
+        return {"encoder_input_tokens": self._source(sentences, rows)}
 
     def _source(self, sentences: Sequence[list[int]], rows: int) -> np.ndarray:
         """Return the source tokens of a batch, one sentence a row; further rows are empty sentences."""

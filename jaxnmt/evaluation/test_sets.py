@@ -133,7 +133,11 @@ def _pairs(
 ) -> tuple[str, list[tuple[str, str]], tuple[str, str]]:
     """Return name, sentence pairs, and the languages that settings or sources name."""
     parts = ("test", "validation") if split == "test" else ("validation",)
-    given = [open_sources(words, "--data", pairs=experiment.task.pairs)] if words else (sources_of(experiment, part) for part in parts)
+    given = (
+        [open_sources(words, "--data", None, experiment.task.pairs, experiment.task.vectors)]
+        if words
+        else (sources_of(experiment, part) for part in parts)
+    )
     sources = next(filter(None, given), [])
     languages = languages_of(experiment.data, sources)
     if sources:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxnmt.data.vocabulary import stays_split
+from jaxnmt.decoding.tasks import translator_of
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.tokenization import choose
@@ -42,7 +43,7 @@ class ValidationTranslator:
         config, data, tokenizer = trainer.config, trainer.data, trainer.data.tokenizer
         if self._translator is None:
             quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
-            self._translator = Translator(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
+            self._translator = translator_of(config.task)(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
         self._translator.params = self._whole(params)
         decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
         candidates = self._translator.translate([source for source, _ in data.validation], decoding)

@@ -28,14 +28,16 @@ def with_head(module: nn.Module, task: Task) -> nn.Module:
     """Return the module that predicts a task's targets; for pairs of texts, the module itself.
 
     Raises:
-        UserError: the task needs a head, and the module is not one of ours.
+        UserError: the task needs one of our modules, and it is another.
     """
-    if not task.head:
+    if not (task.head or task.vectors):
         return module
     if not isinstance(module, EncoderDecoder) or not hasattr(module, "read_source"):
         raise errors.UserError(
             f"the task {type(task).__name__} needs one of jaxnmt's own models: {type(module).__name__} is for translation"
         )
+    if not task.head:
+        return module.clone(task=task)
     fields = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name not in ("parent", "name")}
     kind: Any = type(module)
     return _headed(kind, task.head)(**fields | {"task": task})

@@ -118,6 +118,23 @@ class FeatureVector(nn.Module):
         return constrain(x_BD[:, None], "BSD", self.mesh)
 
 
+class Regions(nn.Module):
+    """The regions of pictures, or the one of vectors, as a task wants them: see `config.Captioning`."""
+
+    task: Any
+    width: int
+    dtype: Any = jnp.float32
+    mesh: Mesh | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Return (B, S, D)."""
+        if self.task.source == "vectors":
+            return FeatureVector(self.width, self.dtype, self.mesh, name="vector")(x)
+        kind = Convolution if self.task.regions == "convolution" else Patches
+        return kind(self.width, self.task.patch, self.dtype, self.mesh, name=self.task.regions)(x)
+
+
 def doubly_stochastic(weights_BTS: jax.Array, mask_BT: jax.Array) -> jax.Array:
     """Return (B,): the sum over regions of (1 - sum over target words of attention) squared (Xu et al. 2015, section 4.2.1).
 

@@ -18,6 +18,7 @@ from jaxnmt.models import cells
 from jaxnmt.models.attention import SourceAttention
 from jaxnmt.models.cells import STATES, RecurrentLayer, State
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32
+from jaxnmt.models.pictures import doubly_stochastic
 from jaxnmt.models.recurrent_encoder import Bag, Encoder, drop, recurrent_dropout, reverse_sequence
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
@@ -77,6 +78,7 @@ class Decoder(nn.Module):
     """Recurrent layers and attention; returns what words are predicted from."""
 
     config: cfg.Recurrent
+    keeps_attention: bool = False
 
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -192,7 +194,8 @@ class Decoder(nn.Module):
     def _scan(self, memory: RecurrentMemory, x_TBD, noise: DropoutKey | None, layers: int) -> Step:
         """Return what is needed of all steps of the first layers and the attention that they read."""
         c = self.config
-        wanted = {"attention": c.copy or c.coverage > 0 or self.is_mutable_collection("intermediates"), "state": c.copy}
+        attention = c.copy or c.coverage > 0 or self.keeps_attention or self.is_mutable_collection("intermediates")
+        wanted = {"attention": attention, "state": c.copy}
         wanted["context"] = c.copy or not c.feeds_back
         weights = self._weights(memory, layers)
         masks = {f"layer_{i}": recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}") for i in range(layers)}
@@ -255,7 +258,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
         c = self.config
         self.make_embeddings(c.emb_dim if c.reads_context else c.hidden_dim)
         self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c)
-        self.decoder = Decoder(c)
+        self.decoder = Decoder(c, getattr(self.task, "attention_penalty", 0.0) > 0)
         if c.bridge == "dense":
             self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU")
 
@@ -276,7 +279,10 @@ class RecurrentEncoderDecoder(EncoderDecoder):
         return RecurrentMemory(states_BSD, jnp.ones((rows, 1), bool), states_BSD, states_BSD[:, 0], initial)
 
     def _read(self, batch: Batch, noise: DropoutKey | None) -> tuple[jax.Array, jax.Array, list[State]]:
-        """Return the encoder's states (B, S, D), where there are words (B, S), and each layer's last state."""
+        """Return the encoder's states (B, S, D), where there are words (B, S), and each layer's last state; of a picture, the mean."""
+        if self.task.vectors:
+            states_BSD, segments_BS = self.read_regions(batch)
+            return states_BSD, segments_BS > 0, [(states_BSD.mean(1),)]
         c, noise = self.config, noise and noise.fold_in("encoder")
         tokens_SB = batch["encoder_input_tokens"].T
         mask_SB = tokens_SB > 0
@@ -301,6 +307,10 @@ class RecurrentEncoderDecoder(EncoderDecoder):
         noise = noise and noise.fold_in("decoder")
         x_TBD = drop(self.embed_target(batch["decoder_input_tokens"].T, self.dtype), self.config, noise, "embedding")
         outputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), self.decoder(memory, x_TBD, noise))
+        if penalty := getattr(self.task, "attention_penalty", 0.0):
+            words_BT = batch["decoder_target_tokens"] > 0
+            unseen_B = penalty * doubly_stochastic(outputs.attention, words_BT)
+            self.sow("losses", "unseen", jnp.zeros(words_BT.shape, unseen_B.dtype).at[:, 0].set(unseen_B))
         return outputs._replace(features=constrain(outputs.features, "BTD", self.mesh))
 
     def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:

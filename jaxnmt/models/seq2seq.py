@@ -19,6 +19,7 @@ from jaxnmt import errors
 from jaxnmt.config import Task, Translation
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
+from jaxnmt.models.pictures import Regions
 from jaxnmt.parallel.axes import declared, is_kernel, path_name
 from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
@@ -95,6 +96,19 @@ class EncoderDecoder(nn.Module):
             self.output_embedding = Embedding(self.target_size, features_width, is_output=True)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
+        if self.task.vectors:
+            self.regions = Regions(self.task, self.states_width, self.dtype, self.mesh)
+
+    @property
+    def states_width(self) -> int:
+        """Width of the encoder's states."""
+        return self.config.emb_dim
+
+    def read_regions(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Return a vector for each region of each row's picture, (B, S, D), and int32 (B, S), 0 in rows without a picture."""
+        x_BSD = self.regions(batch["encoder_input_vectors"])
+        has_picture_B1 = (batch["encoder_input_tokens"][:, :1] > 0).astype(jnp.int32)
+        return x_BSD, jnp.broadcast_to(has_picture_B1, x_BSD.shape[:2])
 
     def output_table(self) -> jax.Array:
         """Return the output layer's matrix (V, D)."""
@@ -126,6 +140,7 @@ class Seq2Seq:
 
     Attributes:
         mesh: that the module constrains its activations to; None: it computes for one device.
+        task: what it predicts.
     """
 
     mesh: Mesh | None = None
@@ -134,6 +149,7 @@ class Seq2Seq:
         self.module, self.target_vocab, self._resize = module, target_vocab, resize
         self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
+        self.task: Any = getattr(module, "task", Translation())
         self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
 
     def on(self, mesh: Mesh | None) -> Seq2Seq:
@@ -152,6 +168,8 @@ class Seq2Seq:
     def _init(self, key: jax.Array) -> Any:
         tokens = jnp.ones((1, 4), jnp.int32)
         batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
+        if self.task.vectors:
+            batch["encoder_input_vectors"] = jnp.zeros((1, *self.task.vector_shape), self.task.vector_dtype)
         return self.module.init(key, batch, method=_teacher_forced)["params"]
 
     def init(self, key: jax.Array) -> Any:

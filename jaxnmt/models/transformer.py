@@ -133,15 +133,15 @@ class TransformerModule(EncoderDecoder):
         x_BTD = dropout(x_BTD, self.config.dropout, noise and noise.fold_in("embedding"))
         return constrain(x_BTD, "BTD", self.mesh), segments_BT, positions_BT, noise
 
-    @property
-    def states_width(self) -> int:
-        """Width of the encoder's states."""
-        return self.config.emb_dim
-
     def read_source(self, batch: Batch, noise: DropoutKey | None = None) -> SourceStates:
         """Return the encoder's states."""
-        words_BS = (batch["encoder_input_tokens"] > 0).astype(jnp.int32)
-        x_BSD, segments_BS, positions_BS, noise = self._begin("encoder", batch, words_BS, noise)
+        if self.task.vectors:
+            x_BSD, segments_BS = self.read_regions(batch)
+            positions_BS, noise = jnp.broadcast_to(jnp.arange(x_BSD.shape[1]), segments_BS.shape), noise and noise.fold_in("encoder")
+            x_BSD = dropout(x_BSD, self.config.dropout, noise and noise.fold_in("embedding"))
+        else:
+            words_BS = (batch["encoder_input_tokens"] > 0).astype(jnp.int32)
+            x_BSD, segments_BS, positions_BS, noise = self._begin("encoder", batch, words_BS, noise)
         states_BSD, _ = self.encoder(x_BSD, Mask(segments_BS, segments_BS), positions_BS, noise)
         return SourceStates(states_BSD, segments_BS, None)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 
 from jaxnmt import errors
+from jaxnmt.config import Captioning
 from jaxnmt.data.batching import PlannedBatch, budget_of
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.objectives import objective_of
@@ -229,9 +230,14 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     """Return mean loss, perplexity and accuracy of the validation examples. A side longer than data.max_length tokens is cut."""
     config, tokenizer = trainer.config, trainer.data.tokenizer
     sources, targets = map(list, zip(*trainer.data.validation, strict=True))
+    vectors = None
+    if isinstance(config.task, Captioning):
+        from jaxnmt.data import pictures
+
+        vectors, sources = pictures.read_all(sources, config.task), list(map(str, range(len(sources))))
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
-    batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config))
+    batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config), vectors)
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
     tokens = tokens or math.nan  # of a few short texts, no token may be hidden

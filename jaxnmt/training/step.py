@@ -102,7 +102,7 @@ def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.shardin
     return jax.jit(evaluation_step)
 
 
-def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh, task: cfg.Task) -> dict[str, jax.ShapeDtypeStruct]:
     """Return names, shapes and types of a batch's arrays, as `loader.assemble` makes them."""
 
     def struct(length: int, dtype: type) -> jax.ShapeDtypeStruct:
@@ -111,6 +111,9 @@ def batch_struct(shape: Shape, packed: bool, mesh: jax.sharding.Mesh) -> dict[st
     source, target = struct(shape.source, np.int32), struct(shape.target, np.int32)
     batch = {"encoder_input_tokens": source, "decoder_input_tokens": target, "decoder_target_tokens": target}
     batch["decoder_loss_weights"] = struct(shape.target, np.float32)
+    if isinstance(task, cfg.Captioning):
+        vectors = (shape.rows, *task.vector_shape)
+        batch["encoder_input_vectors"] = jax.ShapeDtypeStruct(vectors, task.vector_dtype, sharding=batch_sharding(mesh))
     if packed:
         batch |= {"encoder_segment_ids": source, "encoder_positions": source}
         batch |= {"decoder_segment_ids": target, "decoder_positions": target}
@@ -144,7 +147,7 @@ class TrainPrograms:
         Ctrl-C does not wait for a compilation.
         """
         start = time.perf_counter()
-        lowered = [self.step.lower(self.abstract, batch_struct(shape, packed, self._mesh)) for shape in shapes]
+        lowered = [self.step.lower(self.abstract, batch_struct(shape, packed, self._mesh, self._model.task)) for shape in shapes]
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
         try:
             self._compiled = dict(zip(shapes, pool.map(lambda program: program.compile(), lowered), strict=True))

@@ -16,7 +16,7 @@ def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     config, mesh = cfg.Experiment(model=tiny.BASE), make_mesh(cfg.Mesh())
     model = tiny.model_of(tiny.BASE)
     state = TrainPrograms(model, config, mesh).abstract
-    batch = batch_struct(Shape(4, 8, 8), False, mesh)
+    batch = batch_struct(Shape(4, 8, 8), False, mesh, config.task)
 
     def programs():
         jax.clear_caches()

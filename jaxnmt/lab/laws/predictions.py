@@ -19,7 +19,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.search import Hypotheses, SearchOptions, search
-from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, apart, close, random_pairs
+from jaxnmt.lab.laws.subject import FIRST_WORD, SOURCE_VOCAB, TARGET_VOCAB, Subject, Verdict, apart, close, random_pairs, sources
 from jaxnmt.models.seq2seq import VOCABULARY_MULTIPLE, build_model
 
 ROWS, SOURCE, TARGET, BEAM = 4, 8, 8, 3
@@ -120,7 +120,7 @@ def neighbours(subject: Subject) -> Verdict:
 
 def _sources(subject: Subject, rows: list[int], width: int) -> dict[str, np.ndarray]:
     """Return some of the sentences, one in each row, as a search reads them."""
-    return {"encoder_input_tokens": subject.batch(PAIRS, [[i] for i in rows], width, TARGET)["encoder_input_tokens"]}
+    return sources(subject.batch(PAIRS, [[i] for i in rows], width, TARGET))
 
 
 def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:

@@ -77,12 +77,18 @@ def batch_of(
     target: int,
     packed: bool = False,
     objective: Objective = unchanged,
+    vectors: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a batch of `source` and `target` positions; its row r holds the pairs numbered `rows[r]`."""
     row = np.array([r for r, members in enumerate(rows) for _ in members], np.int32)
     index = np.array([i for members in rows for i in members], np.int64)
     planned = PlannedBatch(0, Shape(len(rows), source, target), packed, row, np.zeros_like(row), index)
-    return assemble(planned, [in_memory(pairs)], objective)
+    return assemble(planned, [in_memory(pairs, vectors=vectors)], objective)
+
+
+def sources(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what a search reads of a batch."""
+    return {name: x for name, x in batch.items() if name.startswith("encoder_input_")}
 
 
 def model_of(config: Any, target_vocab: int = TARGET_VOCAB, task: cfg.Task = cfg.Translation()) -> Seq2Seq:  # noqa: B008  it is frozen
@@ -146,7 +152,12 @@ class Subject:
             pairs = [(text, text) for text, _ in pairs]
         elif self.task.labels:
             pairs = [(text, words[:1]) for text, words in pairs]
-        return batch_of(pairs, rows, source, target, packed, self._objective)
+        vectors = None
+        if isinstance(self.task, cfg.Captioning):
+            pairs = [([number], words) for number, (_, words) in enumerate(pairs)]
+            random = np.random.default_rng(7)
+            vectors = random.integers(0, 256, (len(pairs), *self.task.vector_shape)).astype(self.task.vector_dtype)
+        return batch_of(pairs, rows, source, target, packed, self._objective, vectors)
 
     def batch_of_step(self, step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
         """Return the random examples of a step; the last row is empty, as in a batch that is padded."""

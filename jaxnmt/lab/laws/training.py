@@ -94,8 +94,8 @@ def compiles(subject: Subject) -> Verdict:
     def work(practice: Practice, state: TrainState, seed: int) -> TrainState:
         state, _ = practice.run(state, [subject.batch_of_step(seed, shape) for shape in shapes])
         for rows, width in ((4, 8), (2, 12)):
-            tokens = subject.batch(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)["encoder_input_tokens"]
-            find(subject.flat_params, {"encoder_input_tokens": tokens}, np.full(rows, 6, np.int32))
+            batch = subject.batch(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)
+            find(subject.flat_params, subjects.sources(batch), np.full(rows, 6, np.int32))
         return state
 
     names: list[str] = []  # of the functions that are lowered, in order
@@ -220,7 +220,7 @@ def _learn(
     practice = Practice(subjects.WithoutDropout(subject.model), cfg.replace(subject.experiment, **changes), [shape])
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(1, shape.target + 2)))
     limits: np.ndarray = np.full(shape.rows, shape.target + 2, np.int32)
-    sources = {"encoder_input_tokens": batch(tested)["encoder_input_tokens"]}
+    sources = subjects.sources(batch(tested))
     best = 0.0
     for rate in RATES:
         state = practice.fresh(rate)

@@ -98,7 +98,7 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     mesh = make_mesh(experiment.mesh, target.devices)
     model = build_model(experiment.model, *vocabularies, experiment.task)
     programs = TrainPrograms(model, experiment, mesh)
-    batch = batch_struct(shape, experiment.batching.layout == "packed", mesh)
+    batch = batch_struct(shape, experiment.batching.layout == "packed", mesh, experiment.task)
     chunks = -(-shape.rows * shape.target // experiment.training.accumulation // CHUNK_TOKENS)  # of the output layer, at most
     return _compile(programs.step, (programs.abstract, batch), target, mesh, shape, chunks)
 
@@ -112,6 +112,8 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
     options = search_options(settings, source)
     batch = {"encoder_input_tokens": placed((shape.rows, shape.source), np.int32)}
+    if isinstance(experiment.task, cfg.Captioning):
+        batch["encoder_input_vectors"] = placed((shape.rows, *experiment.task.vector_shape), experiment.task.vector_dtype)
     program = jax.jit(functools.partial(search, model, options))
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
 

@@ -1,0 +1,183 @@
+"""Pictures and feature vectors, each named by a line of text, so that everything that handles lines handles them.
+
+photos/17.jpg          a picture file
+photos.npz#17          entry 17 of the array `pictures` (N, rows, columns, 3), or of `vectors` (N, numbers)
+scenes/en:test#17      picture 17 of a split of the embedded scenes
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxnmt.config import Captioning
+from jaxnmt.data import scenes
+from jaxnmt.data.source import Source, StatCache
+from jaxnmt.errors import UserError, first_line
+from jaxnmt.io.text import decode
+
+MOST_PIXELS = 100_000_000
+"""A picture with more is refused: a small file may hold one that fills the memory."""
+SCENES = re.compile(r"scenes/(?P<language>\w+?)(-(?P<count>[1-9]\d*))?(:(?P<split>train|validation|test))?")
+_COUNTS = {"train": 20_000, "validation": 500, "test": 1000}
+
+
+def read(name: str, task: Captioning) -> np.ndarray:
+    """Return the picture that a line names, uint8 (size, size, 3), cut to a square and scaled; or its vector, float32 (size,).
+
+    Raises:
+        UserError: there is none, it cannot be read, or a vector has another size.
+    """
+    path, _, number = name.rpartition("#")
+    try:
+        if scene := SCENES.fullmatch(path):
+            return scenes.draw(scenes.scene(scene["split"] or "train", int(number)), task.size)
+        if path.endswith(".npz"):
+            return _sized(_array(path, task.source)[int(number)], name, task)
+        if task.source == "vectors":
+            raise UserError(f"{name} names no vector: write the file and the number of the entry, such as features.npz#17")
+        return _opened(name, task.size)
+    except IndexError:
+        raise UserError(f"{name}: there is no entry {number} in {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{name} is not a picture that can be read ({reason}): repair or remove it") from error
+
+
+def read_all(names: Sequence[str], task: Captioning) -> np.ndarray:
+    """Return what `read` does for each name, in one array."""
+    return np.stack([read(name, task) for name in names])
+
+
+def _opened(path: str, size: int) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its limit is another
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise ValueError(f"it has {width:,} x {height:,} pixels, and at most {MOST_PIXELS:,} are read")
+            return _scaled(image.convert("RGB"), size)
+
+
+def _scaled(image: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR))
+
+
+def _sized(entry: np.ndarray, name: str, task: Captioning) -> np.ndarray:
+    if task.source == "vectors":
+        if entry.shape != (task.size,):
+            raise UserError(f"{name} has the shape {entry.shape}, and task.size is {task.size}: set it to the vectors' size")
+        return entry.astype(np.float32)
+    if entry.dtype != np.uint8 or entry.ndim != 3 or entry.shape[2] != 3:
+        raise UserError(f"{name} is {entry.dtype} of shape {entry.shape}; a picture is uint8 of shape (rows, columns, 3)")
+    return _scaled(Image.fromarray(entry), task.size)
+
+
+@functools.lru_cache(maxsize=4)
+def _array(path: str, name: str) -> np.ndarray:
+    with np.load(path, allow_pickle=False) as arrays:
+        if name not in arrays:
+            raise UserError(f"{path} has no array {name!r}; it has {', '.join(arrays.files)}")
+        return arrays[name]
+
+
+class Scenes(Source):
+    """Pictures of a split of the embedded scenes, and their captions: `scenes/en:train`, or `scenes/en-5000:train` for 5,000 of them.
+
+    Raises:
+        UserError: there is no such language.
+    """
+
+    def __init__(self, name: str, field: str) -> None:
+        match: Any = SCENES.fullmatch(name)
+        if match["language"] not in scenes.LANGUAGES:
+            raise UserError(f"{field}: scenes has no language {match['language']}; there are {', '.join(scenes.LANGUAGES)}")
+        super().__init__(name, ("", match["language"]), StatCache(None, "", ()))
+        self._language, self._split = match["language"], match["split"] or "train"
+        self._total = int(match["count"] or _COUNTS[self._split])
+
+    def _count(self) -> int:
+        return self._total
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for index in range(start, self._total):
+            caption = scenes.caption(scenes.scene(self._split, index), self._language)
+            yield f"scenes/{self._language}:{self._split}#{index}".encode(), caption.encode()
+
+    def where(self, index: int) -> str:
+        return f"{self.name}#{index}"
+
+
+class Beside(Source):
+    """Pictures whose names are relative to the file that has them, by absolute names."""
+
+    def __init__(self, whole: Source, file: Path) -> None:
+        super().__init__(whole.name, whole.languages, whole._kept)
+        self._whole, self._folder, self.weight = whole, os.path.dirname(os.path.abspath(file)), whole.weight
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for name, caption in self._whole.pairs(start):
+            picture = decode(name)
+            yield name if SCENES.match(picture) else os.path.join(self._folder, picture).encode(), caption
+
+    def where(self, index: int) -> str:
+        return self._whole.where(index)
+
+    def fingerprint(self) -> str:
+        return self._whole.fingerprint()
+
+    def _count(self) -> int:
+        return len(self._whole)
+
+
+class Numbered(Source):
+    """A source whose pictures are numbered, so that each is stored once.
+
+    Args:
+        numbers: the number of each name.
+    """
+
+    def __init__(self, whole: Source, numbers: dict[bytes, int]) -> None:
+        super().__init__(whole.name, whole.languages, whole._kept)
+        self._whole, self._numbers, self.weight = whole, numbers, whole.weight
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        return ((b"%d" % self._numbers[name], caption) for name, caption in self._whole.pairs(start))
+
+    def where(self, index: int) -> str:
+        return self._whole.where(index)
+
+    def fingerprint(self) -> str:
+        return self._whole.fingerprint()
+
+    def _count(self) -> int:
+        return len(self._whole)
+
+
+def numbers_of(sources: Iterable[Source]) -> dict[bytes, int]:
+    """Return a number for each picture of some sources, in the order in which they occur."""
+    names: dict[bytes, int] = {}
+    for source in sources:
+        for name, _ in source.pairs():
+            names.setdefault(name, len(names))
+    return names
+
+
+def write(path: Path, names: Iterable[bytes], count: int, task: Captioning) -> None:
+    """Write pictures or vectors as an array (count, ...), one after the other.
+
+    Raises:
+        UserError: one cannot be read.
+    """
+    array = np.lib.format.open_memmap(path, "w+", task.vector_dtype, (count, *task.vector_shape))
+    for row, name in enumerate(names):
+        array[row] = read(decode(name), task)
+    array.flush()
