@@ -308,7 +308,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
         x_TBD = drop(self.embed_target(batch["decoder_input_tokens"].T, self.dtype), self.config, noise, "embedding")
         outputs = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), self.decoder(memory, x_TBD, noise))
         if penalty := getattr(self.task, "attention_penalty", 0.0):
-            words_BT = batch["decoder_target_tokens"] > 0
+            words_BT = batch["decoder_input_tokens"] > 0
             unseen_B = penalty * doubly_stochastic(outputs.attention, words_BT)
             self.sow("losses", "unseen", jnp.zeros(words_BT.shape, unseen_B.dtype).at[:, 0].set(unseen_B))
         return outputs._replace(features=constrain(outputs.features, "BTD", self.mesh))
