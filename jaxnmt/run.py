@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, Language, checks
+from jaxnmt.config.tasks import require
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 from jaxnmt.parallel import compiler
@@ -19,6 +20,7 @@ from jaxnmt.training.trained import Weights as Weights
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner, Alignment
     from jaxnmt.decoding.marked_translator import MarkedTranslator
+    from jaxnmt.decoding.predictor import Prediction, Predictor
     from jaxnmt.decoding.scoring import ScoredPair, Scorer
     from jaxnmt.decoding.translator import Translation, Translator
     from jaxnmt.evaluation.scores import MetricResult, Scores, TestName
@@ -57,17 +59,33 @@ class Run(TrainedRun):
     @functools.cached_property
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
+        require(self.config.task, "translate", self.folder)
         if "params" not in vars(self):
             self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
         from jaxnmt.decoding.translator import Translator
-        from jaxnmt.models.deferred import DeferredModel
 
-        model: Any = DeferredModel(lambda: self.model) if self._cache_key else self.model
-        limit, kept_by = self.config.data.max_length, self._cache_key
         if isinstance(self.config.task, Language):
             from jaxnmt.decoding.continuation import Continuation as Translator  # noqa: F811
-        return Translator(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+        limit, kept_by = self.config.data.max_length, self._cache_key
+        return Translator(self._deferred_model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+
+    @property
+    def _deferred_model(self) -> Any:
+        """The model, which kept programs do not need to be built."""
+        from jaxnmt.models.deferred import DeferredModel
+
+        return DeferredModel(lambda: self.model) if self._cache_key else self.model
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """Predicts the labels of many texts."""
+        task = require(self.config.task, "predict", self.folder)
+        compiler.check()
+        from jaxnmt.decoding.predictor import Predictor
+
+        limit = self.config.data.max_length
+        return Predictor(self._deferred_model, self.params, self.tokenizer, task.labels, limit, cache_key=self._cache_key)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon
@@ -164,6 +182,23 @@ class Run(TrainedRun):
         found = self.translator_of(given).translate(lines, settings, rules=rules)
         best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
+
+    @overload
+    def predict(self, text: str, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, text: Sequence[str], batch_size: int = 64) -> list[Prediction]: ...
+    def predict(self, text: str | Sequence[str], batch_size: int = 64) -> Any:
+        """Predict the label, the labels or the number of a text or of a list of texts.
+
+        Args:
+            text: a text, or several. A longer one than `data.max_length` is cut.
+            batch_size: texts that are read together; no prediction depends on it.
+
+        Raises:
+            UserError: the run was trained for another task.
+        """
+        found = self.predictor.predict([text] if isinstance(text, str) else text, batch_size)
+        return found[0] if isinstance(text, str) else found
 
     def stream(
         self,

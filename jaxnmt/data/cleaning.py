@@ -37,7 +37,7 @@ class Reason(enum.StrEnum):
 def rules_of(experiment: Experiment) -> Cleaning:
     """Return an experiment's rules. A label may be much shorter than its text."""
     rules = experiment.data.cleaning
-    return dataclasses.replace(rules, max_ratio=math.inf) if experiment.task.labels else rules
+    return dataclasses.replace(rules, max_ratio=math.inf) if experiment.task.is_label else rules
 
 
 def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:

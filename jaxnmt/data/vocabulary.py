@@ -132,15 +132,6 @@ class Words:
         return "".join(f"{token}\n" for token in self._tokens).encode()
 
 
-class Labels(Words):
-    """Class labels. A text is one label, whatever spaces it has."""
-
-    suffix = "labels"
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[self._ids.get(" ".join(text.split()), UNK)] for text in texts]
-
-
 Vocabulary = Subwords | Words
 """The tokens of one language, or of both."""
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs import workers
-from jaxnmt.cli.verbs.common import NO_METRICS, Flat, writable
+from jaxnmt.cli.verbs.common import NO_METRICS, Flat, leader_writer, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
+from jaxnmt.config.tasks import require
 from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
@@ -130,6 +131,7 @@ def translate(run: str, options: Translate) -> None:
     """
     _check_together(options)
     checked(run, options)
+    require(directory.read(run).task, "translate", run)
     distributed.initialize()
     if options.warm:
         shapes = _opened(run, options).translator.warm(options.decoding)
@@ -143,7 +145,7 @@ def translate(run: str, options: Translate) -> None:
     with distributed.leader_first("read the input"):
         lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
     windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
-    with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
+    with leader_writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
         for lines, done in translated:
             for line in lines:
                 write(line)
@@ -295,7 +297,7 @@ def evaluate(run: str, options: Evaluate) -> None:
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
     if processes == 1:
         translator = opened.translator
-    with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
+    with leader_writer(options.output) if options.output else contextlib.nullcontext(str) as write:
         say(f"translating {len(test.sources):,} sentences of {test.name}")
         if processes == 1:
             hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
@@ -320,11 +322,6 @@ def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes
     windows = workers.numbered(list(sources[start : start + size]) for start in range(0, len(sources), size))
     with contextlib.closing(_translated(run, given, windows, processes)) as translated:
         return [line for lines, _ in translated for line in lines]
-
-
-def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
-    """Return a function that writes lines in process 0; in the other processes it writes nothing."""
-    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:

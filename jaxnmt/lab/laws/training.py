@@ -177,7 +177,7 @@ def overfit(subject: Subject) -> Verdict:
     """
     if not subject.task.pairs:
         return Verdict(None, f"the task {type(subject.task).__name__} has no pairs")
-    pairs = [(source, target[:1] if subject.task.labels else target) for source, target in random_pairs(6, seed=9)]
+    pairs = [(source, target[:1] if subject.task.is_label else target) for source, target in random_pairs(6, seed=9)]
     return _learn(subject, Shape(6, 8, 8), pairs, lambda: pairs, every=50, most=300, needed=1.0)
 
 
