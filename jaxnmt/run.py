@@ -299,7 +299,7 @@ class Run(TrainedRun):
 
         Args:
             test: the sentences, such as `test_set("validation")`; None: `test_set()`.
-            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL".
+            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL"; of labels and numbers there are others, and all.
             decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
@@ -307,6 +307,9 @@ class Run(TrainedRun):
         """
         self.decoding(decoding)  # a mistake in it is reported before the sentences are read
         test = test or self.test_set()
+        if test.labels:
+            found = self.predict(test.sources)
+            return test.score([each.label for each in found], metrics, [each.probability for each in found])
         return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})], metrics)
 
     def test_set(
@@ -346,7 +349,7 @@ class Run(TrainedRun):
         Args:
             others: the runs to compare with this one.
             split: "test" or "validation": which of this run's sentences.
-            metrics: as `evaluate` takes them.
+            metrics: as `evaluate` takes them; of labels and numbers always accuracy, F1 or the mean absolute error.
             test: "paired-bootstrap" or "approximate-randomisation".
             samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
 
@@ -356,18 +359,26 @@ class Run(TrainedRun):
         Raises:
             UserError: the test sentences cannot be read.
         """
+        from jaxnmt.evaluation import labels
         from jaxnmt.evaluation.scores import paired
 
         sentences = self.test_set(split)
         made = [run.translations(sentences.sources) for run in (self, *others)]
+        if sentences.labels:
+            return labels.paired(sentences.labels, made, sentences.references[0], test, samples)
         return paired(made, sentences.references, metrics, test, sentences.tokenize, samples)
 
     def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
-        """Return the best translation of each sentence. The run's folder keeps them: the same call reads them the next time."""
+        """Return the best translation, or the label, of each sentence. The run's folder keeps them for the next time."""
         from jaxnmt.evaluation import translations
 
         decoding |= {"n_best": 1}
-        make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
+
+        def make() -> list[str]:
+            if self.config.task.is_label:
+                return [each.label for each in self.predict(sources)]
+            return [best.text for best in self.translate(sources, **decoding)]
+
         return translations.kept(self.folder, self._found, self.weights, sources, self.decoding(decoding), make)
 
 

@@ -1,4 +1,4 @@
-"""Predictions of labels: probabilities, batches, the command, and runs of another task."""
+"""Runs that predict labels and numbers: predictions, their batches, scores, comparisons, bad input, and runs of another task."""
 
 import json
 import subprocess
@@ -10,7 +10,10 @@ import tiny
 
 import jaxnmt
 from jaxnmt import UserError
+from jaxnmt.data.prepared import prepare
 from jaxnmt.decoding.predictor import Predictor
+from jaxnmt.lab import compare, comparison_report, options
+from jaxnmt.lab.probes import confusion
 
 TEXTS = ["a x", "x x x x", "b", "c x x a", "x", "a b c", "x x b x", "x x a"]
 
@@ -108,3 +111,63 @@ def test_the_other_task_is_named(one, folder):
     (folder / "translation" / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "task"}))
     with pytest.raises(UserError, match="task Translation, which predicts no labels: use `jaxnmt translate"):
         jaxnmt.Run(folder / "translation").predict("a")
+
+
+# ---- scores
+
+
+def test_evaluate_scores_what_predict_says(one, several, number, folder):
+    for run, names in ((one, "accuracy macro-F1 ECE"), (several, "micro-F1 exact macro-F1"), (number, "MAE R2 Pearson")):
+        test, scores = run.test_set(), run.evaluate()
+        assert [score.name for score in scores.metrics] == names.split() and scores.sentences == 40
+        made = [each.label for each in run.predict(test.sources)]
+        assert test.score(made).metrics == scores.metrics[: 2 + (run is not one)]
+        assert "40 texts" in str(scores)
+        assert run.translations(test.sources) == made == run.translations(test.sources)  # read from the run's folder
+    validations = [record["accuracy"] for record in one.metrics if record["kind"] == "validation"]
+    assert one.evaluate().metrics[0].value == pytest.approx(100 * max(validations))
+    assert number.evaluate().metrics[1].value > 0.8
+
+
+def test_labels_that_training_has_not_are_named_and_count_as_wrong(one, number, folder):
+    (folder / "new.tsv").write_text("a\ta\na\tnew\na\told\nx\tnew\n")
+    scores = one.evaluate(one.test_set(data=str(folder / "new.tsv")))
+    assert scores.metrics[0].value == 25
+    assert scores.note == ("2 labels (new, old) occur in the training data never, so that the predictions for 3 of 4 texts count as wrong")
+    with pytest.raises(UserError, match="task.labels number needs a number for each text, and 'a' is none"):
+        number.test_set(data=str(folder / "new.tsv"))
+
+
+def test_bad_training_data_are_named(folder):
+    lines = []
+    (folder / "t.tsv").write_text("x a\ta\nx b\t b \nx c\t\n\ta\nx d\ta\nx e\trare\n")
+    made = tiny.labelled(folder / "t", **{"data.train": (str(folder / "t.tsv"),), "data.validation": (str(folder / "new.tsv"),)})
+    prepared = prepare(made, folder / "tokenizer", lines.append)
+    assert "2 labels (b, rare) occur in the training data only once, which is too little to learn" in lines
+    assert any(line.startswith("data.validation: 2 labels (new, old) occur in the training data never") for line in lines)
+    assert "2 dropped (2 empty side)" in prepared.describe() and prepared.tokenizer.label_names == ["a", "b", "rare"]
+    with pytest.raises(UserError, match="task.labels number needs a number for each text, and 'a' is none"):
+        prepare(jaxnmt.replace(made, **{"task.labels": "number"}), folder / "other", lines.append)
+
+
+def test_compare_tests_labels_and_refuses_what_translations_have(one, folder):
+    other = jaxnmt.train(tiny.labelled(folder, **{"training.steps": 1}), folder=folder / "untrained")
+    names = [str(one.folder), str(other.folder)]
+    test, systems, trained = compare.gather(names, options.Compare())
+    found = compare.compare(test, systems, options.Compare(), trained)
+    (accuracy,) = found["metrics"]
+    assert [round(each.score, 6) for each in accuracy.estimates] == [run.evaluate().metrics[0].value for run in (one, other)]
+    assert accuracy.estimates == one.compare(other)[0].estimates and accuracy.estimates[1].p < 0.05
+    assert {row["label"] for row in found["by_label"]} == {"a", "b", "c", "none of them"}
+    assert [table.title for table in comparison_report.tables(found)] == ["accuracy", "F1 by label"]
+    with pytest.raises(UserError, match="--metrics is for translations"):
+        compare.compare(test, systems, options.Compare(metrics=("bleu",)), trained)
+
+
+def test_the_confusion_matrix_counts_every_text(one):
+    files, table = confusion.report(*confusion.read(one, "test", ()), most=3)
+    assert sum(int(row.rsplit(",", 1)[1]) for row in files[".csv"].splitlines()[1:]) == 40
+    assert "(others)" in files[".svg"] and "Confusion matrix" in files[".svg"]
+    files, table = confusion.report(["b", "a", "a"], ["a", "a", "b"], most=5)
+    assert files[".csv"].splitlines() == ["label,prediction,texts", "a,a,1", "a,b,1", "b,a,1"]
+    assert table.rows == [("a", "b", "1", "50.0%"), ("b", "a", "1", "100.0%")] and table.note == "33.3% of 3 texts have the right label"
