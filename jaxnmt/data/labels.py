@@ -108,8 +108,9 @@ class Numbers:
         return self.text(np.uint32(high << 22 | middle << 11 | low).view(np.float32))
 
     def text(self, standardised: float) -> str:
-        """Return a number, given in standard deviations from the mean, with as many digits as a float32 has."""
-        return f"{self.mean + self.deviation * float(standardised):.7g}"
+        """Return a number, given in standard deviations from the mean, to a hundred-thousandth of one."""
+        digits = 5 - math.floor(math.log10(self.deviation))
+        return f"{round(self.mean + self.deviation * float(standardised), digits):.12g}"
 
     def piece(self, index: int) -> str:
         """Return a token as text."""
