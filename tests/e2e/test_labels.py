@@ -126,6 +126,8 @@ def test_evaluate_scores_what_predict_says(one, several, number, folder):
         assert run.translations(test.sources) == made == run.translations(test.sources)  # read from the run's folder
     validations = [record["accuracy"] for record in one.metrics if record["kind"] == "validation"]
     assert one.evaluate().metrics[0].value == pytest.approx(100 * max(validations))
+    samples = (one.folder / "samples" / "50.txt").read_text()
+    assert samples.count("prediction   ") == 40 and samples.startswith(f"source       {one.test_set().sources[0]}\nreference    ")
     assert number.evaluate().metrics[1].value > 0.8
 
 
