@@ -131,12 +131,11 @@ def _compare_labels(test: TestSet, systems: Sequence[System], options: Compare) 
     """Return what `compare` does of predicted labels or numbers; by_label: the F1 of each label, for which nothing else is broken down.
 
     Raises:
-        UserError: metrics of translations are wanted, or examples.
+        UserError: an option is given that only translations have.
     """
-    if options.metrics != Compare.metrics or options.html:
-        raise UserError(
-            f"--{'html shows' if options.html else 'metrics names'} what translations have: leave it out for labels and numbers"
-        )
+    plain = Compare()
+    for flag in (flag for flag in ("metrics", "html", "baselines") if getattr(options, flag) != getattr(plain, flag)):
+        raise UserError(f"--{flag} is for translations: leave it out for labels and numbers")
     texts, right = [system.translations for system in systems], test.references[0]
     f1 = [] if test.labels == "number" else [labels.f1_by_label(test.labels, made, right) for made in texts]
     say("resampling")
