@@ -22,6 +22,7 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated
 if TYPE_CHECKING:
     from jaxnmt.models.seq2seq import Seq2Seq
 
+Warn, Key = Callable[[str], None], tuple[object, ...]
 APPLIES = 0.5
 """Of several labels, those that are more probable than this apply."""
 
@@ -63,14 +64,7 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        model: Seq2Seq,
-        params: Any,
-        tokenizer: Tokenizer,
-        kind: str,
-        max_length: int,
-        warn: Callable[[str], None] = log.warn,
-        cache_key: tuple[object, ...] = (),
+        self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, kind: str, max_length: int, warn: Warn = log.warn, cache_key: Key = ()
     ) -> None:
         """Make a predictor; texts are spread over the devices that the parameters lie on.
 

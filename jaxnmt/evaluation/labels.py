@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import collections
-import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +15,18 @@ from jaxnmt.evaluation.scores import MetricResult, Score, Scores, TestName, chec
 
 BINS = 15
 """Of the expected calibration error, as Guo et al. 2017 have them."""
+_SAYS = {
+    "accuracy": "texts whose label is right",
+    "micro-F1": "of all labels of all texts",
+    "exact": "texts whose labels are all right, and none is missing",
+    "MAE": "mean absolute error; lower is better",
+}
 
 
 class LabelScores(Scores):
     """The metrics of predictions: of labels in per cent, of numbers in their own unit."""
 
-    shown: ClassVar[str] = "8.4g"
-    unit: ClassVar[str] = "texts"
+    shown, unit = "8.4g", "texts"
 
 
 def score(kind: str, made: Sequence[str], references: Sequence[str], confidences: Sequence[float] = (), note: str = "") -> LabelScores:
@@ -39,23 +43,39 @@ def score(kind: str, made: Sequence[str], references: Sequence[str], confidences
         UserError: there is nothing to score, or the numbers differ.
     """
     check(made, [references])
-    found = [Score(each.name, each.value(each.statistics(made, references)), each.says) for each in _METRICS[kind]]
+    parts = ratios(kind, made, references)
+    found = [Score(name, _ratio(of_texts.sum(0)), _SAYS[name]) for name, of_texts in parts.items()]
     if kind == "number":
-        found += _of_numbers(np.array(made, float), np.array(references, float))
+        found += _against_spread(np.array(made, float), np.array(references, float))
     else:
         f1 = [value for value, _ in f1_by_label(kind, made, references).values()]
         found.append(Score("macro-F1", 100 * statistics.fmean(f1), f"mean over the {len(f1):,} labels that occur in the references"))
     if kind == "one" and len(confidences):
-        right = _METRICS[kind][0].statistics(made, references)[:, 0]
-        error = 100 * calibration_error(np.asarray(confidences), right)
+        error = 100 * calibration_error(np.asarray(confidences), parts["accuracy"][:, 0] / 100)
         found.append(Score("ECE", error, f"expected calibration error, {BINS} bins (Guo et al. 2017); lower is better"))
     return LabelScores(tuple(found), len(made), note)
+
+
+def ratios(kind: str, made: Sequence[str], references: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the metrics that are ratios of two sums over texts: by name, each text's part in both, float64 (texts, 2)."""
+    pairs = list(zip(_values(kind, made), _values(kind, references), strict=True))
+    same = [(100 * (mine == right), 1) for mine, right in pairs]
+    found = {
+        "one": lambda: {"accuracy": same},
+        "several": lambda: {"micro-F1": [(200 * len(mine & right), len(mine) + len(right)) for mine, right in pairs], "exact": same},
+        "number": lambda: {"MAE": [(abs(mine - right), 1) for mine, right in pairs]},
+    }[kind]()
+    return {name: np.array(parts, float) for name, parts in found.items()}
+
+
+def _ratio(sums: np.ndarray) -> float:
+    return float(sums[0] / max(sums[1], 1))
 
 
 def f1_by_label(kind: str, made: Sequence[str], references: Sequence[str]) -> dict[str, tuple[float, int]]:
     """Return the F1 of each label that occurs in the references, 0 to 1, and how often it does, the most frequent first."""
     hits, predicted, wanted = (collections.Counter[str]() for _ in range(3))
-    for mine, right in zip(*(_sets(kind, texts) for texts in (made, references)), strict=True):
+    for mine, right in zip(_values(kind, made), _values(kind, references), strict=True):
         hits.update(mine & right)
         predicted.update(mine)
         wanted.update(right)
@@ -85,77 +105,31 @@ def paired(
     """
     for each in made:
         check(each, [references])
-    metrics = {each.name: _ForTests(each, references) for each in _METRICS[kind]}
-    return tested(made, metrics, test, samples)
+    return tested(made, {name: _for_tests(kind, name, references) for name in ratios(kind, made[0], references)}, test, samples)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Ratio:
-    """A metric that is a ratio of two sums over texts."""
+def _for_tests(kind: str, name: str, references: Sequence[str]) -> SimpleNamespace:
+    """Return a ratio as sacreBLEU's `PairedTest` takes metrics."""
+    from sacrebleu.metrics.base import Signature
 
-    name: str
-    says: str
-    kind: str
-    of: Callable[[Any, Any], tuple[float, float]]
-    """Returns a text's part in both sums, of the prediction and what is right."""
-    scale: float = 100.0
-
-    def statistics(self, made: Sequence[str], references: Sequence[str]) -> np.ndarray:
-        """Return each text's part, float64 (texts, 2)."""
-        return np.array([self.of(*pair) for pair in zip(*(_sets(self.kind, texts) for texts in (made, references)), strict=True)], float)
-
-    def value(self, statistics: np.ndarray) -> float:
-        """Return the metric of texts."""
-        above, below = statistics.sum(0)
-        return float(self.scale * above / max(below, 1))
+    return SimpleNamespace(
+        _extract_corpus_statistics=lambda made, _: ratios(kind, made, references)[name],
+        _aggregate_and_compute=lambda parts: SimpleNamespace(name=name, score=_ratio(parts.sum(0))),
+        _compute_score_from_stats=lambda sums: SimpleNamespace(name=name, score=_ratio(sums)),
+        get_signature=lambda: Signature({"num_refs": 1}),
+    )
 
 
-def _same(made: set[str], right: set[str]) -> tuple[float, float]:
-    return made == right, 1
-
-
-_METRICS = {
-    "one": (_Ratio("accuracy", "texts whose label is right", "one", _same),),
-    "several": (
-        _Ratio("micro-F1", "of all labels of all texts", "several", lambda made, right: (2 * len(made & right), len(made) + len(right))),
-        _Ratio("exact", "texts whose labels are all right, and none is missing", "several", _same),
-    ),
-    "number": (_Ratio("MAE", "mean absolute error; lower is better", "number", lambda made, right: (abs(made - right), 1), scale=1.0),),
-}
-
-
-@dataclasses.dataclass
-class _ForTests:
-    """A ratio as sacreBLEU's `PairedTest` takes metrics."""
-
-    ratio: _Ratio
-    references: Sequence[str]
-
-    def _extract_corpus_statistics(self, made: Sequence[str], references: None) -> np.ndarray:
-        return self.ratio.statistics(made, self.references)
-
-    def _aggregate_and_compute(self, statistics: np.ndarray) -> SimpleNamespace:
-        return SimpleNamespace(name=self.ratio.name, score=self.ratio.value(statistics))
-
-    def _compute_score_from_stats(self, sums: np.ndarray) -> SimpleNamespace:
-        return self._aggregate_and_compute(sums[None])
-
-    def get_signature(self) -> Any:
-        from sacrebleu.metrics.base import Signature
-
-        return Signature({"num_refs": 1})
-
-
-def _of_numbers(made: np.ndarray, right: np.ndarray) -> list[Score]:
-    """Return the scores that compare with the spread of what is right; none if all of it is equal."""
-    if not right.std():
+def _against_spread(made: np.ndarray, right: np.ndarray) -> list[Score]:
+    """Return the scores that compare errors with the spread of what is right; none if all numbers of a side are equal."""
+    if not right.std() or not made.std():
         return []
     r2 = 1 - np.square(made - right).sum() / np.square(right - right.mean()).sum()
-    found = [Score("R2", float(r2), "share of the variance that is predicted")]
-    return found + ([Score("Pearson", float(np.corrcoef(made, right)[0, 1]), "correlation")] if made.std() else [])
+    correlation = float(np.corrcoef(made, right)[0, 1])
+    return [Score("R2", float(r2), "share of the variance that is predicted"), Score("Pearson", correlation, "correlation")]
 
 
-def _sets(kind: str, texts: Sequence[str]) -> list[Any]:
+def _values(kind: str, texts: Sequence[str]) -> list[Any]:
     """Return the labels of each text as a set, or the numbers."""
     vocabulary = KINDS[kind]
     return [set(vocabulary.of(text)) for text in texts] if issubclass(vocabulary, Labels) else [float(text) for text in texts]

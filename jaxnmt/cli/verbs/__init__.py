@@ -80,7 +80,7 @@ VERBS = {
     "probe contrast": Verb(drawing.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
     "probe cloze": Verb(drawing.probe_cloze, "RUN [RUN...]", "measure how language models fill a gap, by distance"),
     "probe text": Verb(drawing.probe_text, "KIND LANGUAGE [TARGET]", "write text to train on for probe cloze or contrast"),
-    "probe confusion": Verb(drawing.probe_confusion, "RUN", "draw the confusion matrix of predicted labels"),
+    "probe confusion": Verb(predicting.probe_confusion, "RUN", "draw the confusion matrix of predicted labels"),
     "probe embeddings": Verb(drawing.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
     "probe gates": Verb(drawing.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
     "probe gradients": Verb(drawing.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),

@@ -10,21 +10,7 @@ from jaxnmt import Run, UserError
 from jaxnmt.cli.verbs.common import writable
 from jaxnmt.io import streams
 from jaxnmt.lab import figures
-from jaxnmt.lab.options import (
-    Cloze,
-    Confusion,
-    Contrast,
-    Curves,
-    Embeddings,
-    Gates,
-    Gradients,
-    Length,
-    Recall,
-    Steptime,
-    Text,
-    labels,
-    subjects,
-)
+from jaxnmt.lab.options import Cloze, Contrast, Curves, Embeddings, Gates, Gradients, Length, Recall, Steptime, Text, labels, subjects
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory
@@ -178,19 +164,6 @@ def probe_text(kind: str, language: str, target: str | None, options: Text) -> N
     with streams.line_writer(options.output) as write:
         for line in lines:
             write(line)
-
-
-def probe_confusion(run: str, options: Confusion) -> None:
-    """Draw the confusion matrix of a run that predicts labels: which label the texts of each label get.
-
-    Examples:
-      jaxnmt probe confusion runs/topics
-      jaxnmt probe confusion runs/topics --split validation --most 10 --output topics.svg
-    """
-    drawable(options.output)
-    from jaxnmt.lab.probes import confusion
-
-    publish(options.output, *confusion.report(*confusion.read(Run(run, options.checkpoint), options.split, options.data), options.most))
 
 
 def probe_embeddings(run: str, options: Embeddings) -> None:

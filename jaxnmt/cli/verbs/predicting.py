@@ -1,4 +1,4 @@
-"""The verb `predict`: labels of texts."""
+"""Verbs of runs that predict labels: predict, and what draws them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import itertools
 from typing import TYPE_CHECKING
 
 from jaxnmt.cli.verbs.common import leader_writer
+from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.config.tasks import require
 from jaxnmt.io import streams
+from jaxnmt.lab.options import Confusion
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run, Weights
@@ -75,3 +77,16 @@ def _line(prediction: Prediction, top: int) -> str:
         return prediction.label
     chosen = dict(itertools.islice(prediction.probabilities.items(), top)) if top else prediction.chosen
     return "\t".join(f"{label}\t{probability:.4f}" for label, probability in chosen.items())
+
+
+def probe_confusion(run: str, options: Confusion) -> None:
+    """Draw the confusion matrix of a run that predicts labels: which label the texts of each label get.
+
+    Examples:
+      jaxnmt probe confusion runs/topics
+      jaxnmt probe confusion runs/topics --split validation --most 10 --output topics.svg
+    """
+    drawable(options.output)
+    from jaxnmt.lab.probes import confusion
+
+    publish(options.output, *confusion.report(*confusion.read(Run(run, options.checkpoint), options.split, options.data), options.most))
