@@ -116,6 +116,10 @@ class Numbers:
         """Return a token as text."""
         return f"<{index}>"
 
+    def words(self, text: str) -> tuple[list[str], list[int]]:
+        """Return the number as the one word that all its tokens belong to."""
+        return [text], [0, 0, 0]
+
     def unseen(self, texts: Sequence[str]) -> str:
         """Check that texts are numbers, and return "": no number is new.
 

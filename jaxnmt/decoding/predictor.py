@@ -22,7 +22,7 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated
 if TYPE_CHECKING:
     from jaxnmt.models.seq2seq import Seq2Seq
 
-Warn, Key = Callable[[str], None], tuple[object, ...]
+Warn = Callable[[str], None]
 APPLIES = 0.5
 """Of several labels, those that are more probable than this apply."""
 
@@ -64,7 +64,7 @@ class Predictor:
     """
 
     def __init__(
-        self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, kind: str, max_length: int, warn: Warn = log.warn, cache_key: Key = ()
+        self, model: Seq2Seq, params: Any, tokenizer: Tokenizer, kind: str, max_length: int, warn: Warn = log.warn, cache_key: tuple = ()
     ) -> None:
         """Make a predictor; texts are spread over the devices that the parameters lie on.
 
