@@ -20,6 +20,7 @@ from jaxnmt.config import (
 )
 from jaxnmt.config.files import load_config
 from jaxnmt.decoding.alignments import Alignment
+from jaxnmt.decoding.predictor import Prediction
 from jaxnmt.decoding.scoring import ScoredPair
 from jaxnmt.decoding.translator import Translation
 from jaxnmt.ensemble_run import ensemble
@@ -49,6 +50,7 @@ __all__ = [
     "Mesh",
     "MetricResult",
     "Optimizer",
+    "Prediction",
     "Profile",
     "Recurrent",
     "Run",

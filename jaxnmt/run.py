@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from jaxnmt.config import Decoding, Input, checks
+from jaxnmt.config.tasks import require
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 from jaxnmt.parallel import compiler
@@ -19,6 +20,7 @@ from jaxnmt.training.trained import Weights as Weights
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner, Alignment
     from jaxnmt.decoding.marked_translator import MarkedTranslator
+    from jaxnmt.decoding.predictor import Prediction, Predictor
     from jaxnmt.decoding.scoring import ScoredPair, Scorer
     from jaxnmt.decoding.translator import Translation, Translator
     from jaxnmt.evaluation.scores import MetricResult, Scores, TestName
@@ -57,16 +59,32 @@ class Run(TrainedRun):
     @functools.cached_property
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
+        require(self.config.task, "translate", self.folder)
         if "params" not in vars(self):
             self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
         from jaxnmt.decoding.tasks import translator_of
-        from jaxnmt.models.deferred import DeferredModel
 
-        model: Any = DeferredModel(lambda: self.model) if self._cache_key else self.model
         limit, kept_by = self.config.data.max_length, self._cache_key
         kind = translator_of(self.config.task)
-        return kind(model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+        return kind(self._deferred_model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+
+    @property
+    def _deferred_model(self) -> Any:
+        """The model, which kept programs do not need to be built."""
+        from jaxnmt.models.deferred import DeferredModel
+
+        return DeferredModel(lambda: self.model) if self._cache_key else self.model
+
+    @functools.cached_property
+    def predictor(self) -> Predictor:
+        """Predicts the labels of many texts."""
+        task = require(self.config.task, "predict", self.folder)
+        compiler.check()
+        from jaxnmt.decoding.predictor import Predictor
+
+        limit = self.config.data.max_length
+        return Predictor(self._deferred_model, self.params, self.tokenizer, task.labels, limit, cache_key=self._cache_key)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon
@@ -163,6 +181,23 @@ class Run(TrainedRun):
         found = self.translator_of(given).translate(lines, settings, rules=rules)
         best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
+
+    @overload
+    def predict(self, text: str, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
+    @overload
+    def predict(self, text: Sequence[str], batch_size: int = 64) -> list[Prediction]: ...
+    def predict(self, text: str | Sequence[str], batch_size: int = 64) -> Any:
+        """Predict the label, the labels or the number of a text or of a list of texts.
+
+        Args:
+            text: a text, or several. A longer one than `data.max_length` is cut.
+            batch_size: texts that are read together; no prediction depends on it.
+
+        Raises:
+            UserError: the run was trained for another task.
+        """
+        found = self.predictor.predict([text] if isinstance(text, str) else text, batch_size)
+        return found[0] if isinstance(text, str) else found
 
     def stream(
         self,
@@ -263,7 +298,7 @@ class Run(TrainedRun):
 
         Args:
             test: the sentences, such as `test_set("validation")`; None: `test_set()`.
-            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL".
+            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL"; of labels and numbers there are others, and all.
             decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
@@ -271,6 +306,9 @@ class Run(TrainedRun):
         """
         self.decoding(decoding)  # a mistake in it is reported before the sentences are read
         test = test or self.test_set()
+        if test.labels:
+            found = self.predict(test.sources)
+            return test.score([each.label for each in found], metrics, [each.probability for each in found])
         return test.score([best.text for best in self.translate(test.sources, **decoding | {"n_best": 1})], metrics)
 
     def test_set(
@@ -310,7 +348,7 @@ class Run(TrainedRun):
         Args:
             others: the runs to compare with this one.
             split: "test" or "validation": which of this run's sentences.
-            metrics: as `evaluate` takes them.
+            metrics: as `evaluate` takes them; of labels and numbers always accuracy, F1 or the mean absolute error.
             test: "paired-bootstrap" or "approximate-randomisation".
             samples: resamples or trials; 0: sacreBLEU's 1,000 or 10,000.
 
@@ -320,18 +358,26 @@ class Run(TrainedRun):
         Raises:
             UserError: the test sentences cannot be read.
         """
+        from jaxnmt.evaluation import labels
         from jaxnmt.evaluation.scores import paired
 
         sentences = self.test_set(split)
         made = [run.translations(sentences.sources) for run in (self, *others)]
+        if sentences.labels:
+            return labels.paired(sentences.labels, made, sentences.references[0], test, samples)
         return paired(made, sentences.references, metrics, test, sentences.tokenize, samples)
 
     def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
-        """Return the best translation of each sentence. The run's folder keeps them: the same call reads them the next time."""
+        """Return the best translation, or the label, of each sentence. The run's folder keeps them for the next time."""
         from jaxnmt.evaluation import translations
 
         decoding |= {"n_best": 1}
-        make = lambda: [best.text for best in self.translate(sources, **decoding)]  # noqa: E731
+
+        def make() -> list[str]:
+            if self.config.task.is_label:
+                return [each.label for each in self.predict(sources)]
+            return [best.text for best in self.translate(sources, **decoding)]
+
         return translations.kept(self.folder, self._found, self.weights, sources, self.decoding(decoding), make)
 
 

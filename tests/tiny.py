@@ -167,3 +167,35 @@ def on_eight_devices(*words) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([sys.executable, *map(str, words)], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def labelled(folder: Path, labels: str = "one", **changes) -> cfg.Experiment:
+    """A run that learns in 100 steps which of the letters a, b and c a text has: the last of them, or all; or the share of a."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(name: str, count: int) -> str:
+        texts = ["".join(random.choice(list("abcx"), random.integers(1, 7))) for _ in range(count)]
+        target = {
+            "one": lambda text: max([letter for letter in text if letter < "x"], default="none of them"),
+            "several": lambda text: ",".join(sorted(set(text) & set("abc"))),
+            "number": lambda text: f"{10 + text.count('a') / len(text):.3f}",
+        }[labels]
+        lines = [f"{' '.join(text)}\t{target(text)}\n" for text in texts]
+        (folder / name).write_text("".join(lines))
+        return str(folder / name)
+
+    made = cfg.Experiment(
+        task=cfg.Classification(labels=labels),
+        data=cfg.Data(
+            train=(write("train.tsv", 400),), validation=(write("v.tsv", 40),), max_length=12, cache=str(folder / "cache"), workers=1
+        ),
+        tokenizer=cfg.Tokenizer(kind="words", vocab_size=0),
+        batching=cfg.Batching(layout="buckets", max_shapes=1, tokens=512),
+        model=cfg.Recurrent(encoder="bag", context="fixed", cell="rnn", emb_dim=32, hidden_dim=32, dropout=0.0),
+        schedule=cfg.Schedule(learning_rate=3e-2, warmup_steps=10),
+        training=cfg.Training(steps=100, ema_decay=0.9, label_smoothing=0.0),
+        validation=cfg.Validation(every=50, metric="loss" if labels == "number" else "accuracy"),
+        logging=cfg.Logging(every=30, tensorboard=False),
+    )
+    return cfg.replace(made, **changes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from jaxnmt.config.fields import NonNegative, Positive, Rate
+from jaxnmt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Task:
 
     Attributes:
         pairs: an example is a pair. Otherwise it is one text, which serves as source and as target.
-        labels: the target is a label, not text.
+        is_label: the target is a label or a number, not text.
         vectors: the source is a picture or a feature vector, not text.
         packs: several examples may share a row.
         searches: the target is found by a search, word by word.
@@ -24,12 +25,18 @@ class Task:
     """
 
     pairs: ClassVar[bool] = True
-    labels: ClassVar[bool] = False
+    is_label: ClassVar[bool] = False
     vectors: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     searches: ClassVar[bool] = True
-    metrics: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "bleu")
-    head: ClassVar[str] = ""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return "loss", "accuracy", "bleu"
+
+    @property
+    def head(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -41,17 +48,30 @@ class Translation(Task):
 class Classification(Task):
     """A text to a label: the encoder, a pooling of its states, and an output layer over the labels. Batches must be in buckets."""
 
-    labels = True
+    is_label = True
     packs = False
     searches = False
-    metrics = ("loss", "accuracy")
-    head = "jaxnmt.models.heads:Classifier"
 
+    labels: Literal["one", "several", "number"] = "one"
+    """What a text has. one: a label; several: labels, with commas between them, each of which applies or not, whatever others do; number: a
+    real number, of which the squared error is minimised."""
     pooling: Literal["mean", "last", "attention"] = "mean"
     """What the output layer reads. mean: the mean of the encoder's states; last: the state at the end of the text; attention: their mean,
     weighted by how well they match a trained vector (Lin et al. 2017, with one row)."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weight of an example in the loss. balanced: inversely proportional to how often its label occurs."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("loss",) if self.labels == "number" else ("loss", "accuracy")
+
+    @property
+    def head(self) -> str:
+        return "jaxnmt.models.heads:" + {"one": "Classifier", "several": "LabelSets", "number": "Regressor"}[self.labels]
+
+    def problems(self) -> Iterator[str]:
+        if self.class_weights != "none" and self.labels != "one":
+            yield f"task.class_weights {self.class_weights} is for one label a text, and task.labels is {self.labels}: set it to none"
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,6 @@ class Language(Task):
     """One text, predicted word by word without a source: a language model."""
 
     pairs = False
-    searches = False
     metrics = ("loss", "accuracy")
     head = "jaxnmt.models.heads:LanguageModel"
 
@@ -144,3 +163,17 @@ class Captioning(Task):
 
 
 TASKS: tuple[type[Task], ...] = (Translation, Captioning, Classification, MaskedLanguage, Denoising, Language)
+
+
+def require(task: Task, use: Literal["translate", "predict"], run: object) -> Any:
+    """Return the task of a run that is to translate, or to predict labels.
+
+    Raises:
+        UserError: it was trained for something else.
+    """
+    can = {"translate": task.searches, "predict": task.is_label}
+    if can[use]:
+        return task
+    instead = next((f": use `jaxnmt {verb} {run}`" for verb, is_able in can.items() if is_able), "")
+    lack = "does not translate" if use == "translate" else "predicts no labels"
+    raise UserError(f"{run} was trained for the task {type(task).__name__}, which {lack}{instead}")

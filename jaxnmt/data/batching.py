@@ -62,7 +62,7 @@ class PlannedBatch:
 
 def budget_of(experiment: Experiment) -> packing.Budget:
     """Return which positions `batching.tokens` counts: a label has but one, so that texts are counted instead."""
-    return "longer" if experiment.task.labels else "target"
+    return "longer" if experiment.task.is_label else "target"
 
 
 class BatchPlan:

@@ -37,7 +37,7 @@ class Reason(enum.StrEnum):
 def rules_of(experiment: Experiment) -> Cleaning:
     """Return an experiment's rules. A label may be much shorter than its text, and the name of a picture than its caption."""
     rules, task = experiment.data.cleaning, experiment.task
-    return dataclasses.replace(rules, max_ratio=math.inf) if task.labels or task.vectors else rules
+    return dataclasses.replace(rules, max_ratio=math.inf) if task.is_label or task.vectors else rules
 
 
 def clean(pair: tuple[bytes, bytes], rules: Cleaning, normalization: str = "none") -> tuple[str, str] | Reason:

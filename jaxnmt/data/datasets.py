@@ -1,4 +1,4 @@
-"""Sentence pairs from TensorFlow Datasets (ours, and any translation dataset of TFDS), without TensorFlow.
+"""Sentence pairs from TensorFlow Datasets (ours, and any dataset of translations, or of texts and labels), without TensorFlow.
 
 Prepared data is stored as ArrayRecord files in $TFDS_DATA_DIR, by default in the folder of TFDS (~/tensorflow_datasets).
 """
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import tensorflow_datasets as tfds
+import tensorflow_datasets.text  # noqa: F401 (registers its datasets)
 import tensorflow_datasets.translate  # noqa: F401 (registers its datasets)
 from etils import epath
 from tensorflow_datasets.core import shuffle
@@ -42,6 +43,8 @@ class _Sides(NamedTuple):
     """The keys of source and target, after the path to them."""
     may_lack: bool = False
     """Whether a record may lack a language (`TranslationVariableLanguages`)."""
+    names: tuple[str, ...] = ()
+    """If the target is a `ClassLabel`, its classes."""
 
     def read(self, record: Any) -> tuple[bytes, bytes] | None:
         """Return the two sides of a record; None if it lacks one."""
@@ -50,6 +53,8 @@ class _Sides(NamedTuple):
             record = record[key]
         if self.may_lack:
             record = {language.decode(): text for language, text in zip(record["language"], record["translation"], strict=True)}
+        if self.names:  # -1: a text without a label
+            return record[source], self.names[record[target]].encode() if record[target] >= 0 else b""
         return (record[source], record[target]) if source in record and target in record else None
 
 
@@ -116,7 +121,7 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
         text: `name`, `name/config`, `name:split` or `name/config:split`. The split "train" is the default.
 
     Raises:
-        UserError: there is no such dataset, config or split; it is not a translation dataset; it cannot be downloaded or prepared.
+        UserError: there is no such dataset, config or split; it has no translations or labels; it cannot be downloaded or prepared.
     """
     word = text if ":" in text else f"{text}:train"
     path, _, split = word.partition(":")
@@ -211,7 +216,11 @@ def _sides(builder: Any, pair: tuple[str, str] | None, where: str) -> _Sides:
     for keys in (info.supervised_keys, ("source_sentence", "target_sentence")):
         if keys and all(key in features and isinstance(features[key], tfds.features.Text) for key in keys):
             return _Sides(_split_pair(builder.builder_config.name if builder.builder_config else "") or ("", ""), keys)
-    raise UserError(f"{where} is not a translation dataset (its features: {', '.join(features)})")
+    kinds = {kind: [key for key in features if isinstance(features[key], kind)] for kind in (tfds.features.Text, tfds.features.ClassLabel)}
+    for keys in (info.supervised_keys, tuple(key for found in kinds.values() for key in found)):
+        if keys and len(keys) == 2 and all(key in found for key, found in zip(keys, kinds.values(), strict=True)):
+            return _Sides(("", ""), keys, names=tuple(features[keys[1]].names))
+    raise UserError(f"{where} is not a translation dataset, nor one of texts with a label (its features: {', '.join(features)})")
 
 
 def _prepare(make: Callable[[], Any], where: str) -> None:

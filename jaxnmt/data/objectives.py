@@ -15,11 +15,8 @@ import numpy as np
 from jaxnmt.config import Captioning, Classification, Denoising, Experiment, Language, MaskedLanguage
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.corpus import Corpus, Sentences, count_up
-from jaxnmt.data.special_tokens import UNK
+from jaxnmt.data.special_tokens import FIRST_TOKEN, UNK
 from jaxnmt.data.tokenizer import Tokenizer
-
-FIRST_TOKEN = 4
-"""The ids before it are special tokens."""
 
 
 class Examples(NamedTuple):
@@ -54,6 +51,8 @@ def objective_of(experiment: Experiment, tokenizer: Tokenizer, corpora: Sequence
         corpora: what is trained on: its labels' frequencies balance their weights. Empty: every label weighs the same.
     """
     task, seed = experiment.task, experiment.training.seed
+    if isinstance(task, Classification) and task.labels != "one":
+        return _described
     if isinstance(task, Classification):
         return functools.partial(_labelled, label_weights(task, tokenizer.target_vocab_size, corpora))
     if isinstance(task, MaskedLanguage):
@@ -75,6 +74,11 @@ def label_weights(task: Classification, labels: int, corpora: Sequence[Corpus]) 
 
 def _labelled(weights: np.ndarray, planned: PlannedBatch, examples: Examples) -> Examples:
     return examples._replace(weights=weights[examples.target.ids], end_weights=np.zeros_like(examples.end_weights))
+
+
+def _described(planned: PlannedBatch, examples: Examples) -> Examples:
+    """Let an example count once, at its end token, whatever its number of labels."""
+    return examples._replace(weights=np.zeros_like(examples.weights), end_weights=np.ones_like(examples.end_weights))
 
 
 def _without_source(planned: PlannedBatch, examples: Examples) -> Examples:

@@ -135,6 +135,8 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
         tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
+        if experiment.task.is_label and (unseen := tokenizer.unseen([target for _, target in texts])):
+            say(f"data.validation: {unseen}")
         cut: dict[str, Any] = {} if experiment.task.pairs else {"cuts": True}
         cut |= {"pictures": [task.source, task.size]} if isinstance(task, config.Captioning) else {}
         key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **cut)
@@ -223,10 +225,11 @@ def _key(experiment: config.Experiment, sources: list[Source], **settings) -> st
 
 def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
     """Return the tokenizer that the settings name, that of the run `init.from`, one trained earlier on the same text, or a new one."""
-    options, labels = experiment.tokenizer, experiment.task.labels
+    options, task = experiment.tokenizer, experiment.task
+    labels = {"labels": task.labels} if isinstance(task, config.Classification) else {}
     given, half = _given(experiment), _trains_other_side(experiment)
-    pictures = experiment.task.vectors
-    if labels or pictures or not experiment.task.pairs or half:
+    pictures = task.vectors
+    if labels or pictures or not task.pairs or half:
         options = dataclasses.replace(options, joint=True)  # of one side
     if given:
         options = config.replace(options, normalization=given.normalization)
@@ -234,7 +237,7 @@ def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path
         say(f"{whose} vocabulary is that of {experiment.init.from_}, which tokenizer.vocab_size does not change")
     if (given or options.model) and not (half or labels or pictures):
         return given or train_tokenizer(options, ())
-    more: dict[str, Any] = {"labels": True} if labels else {"pictures": True} if pictures else {}
+    more: dict[str, Any] = labels | ({"pictures": True} if pictures else {})
     more |= {"given": given.fingerprint(), "only": experiment.init.only} if given else {}
     key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **more)
     cached = cache / "tokenizers" / key
@@ -245,9 +248,9 @@ def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path
         if given and half:
             tokenizer = given.with_target(tokenizer) if experiment.init.only == "encoder" else tokenizer.with_target(given)
         if labels:
-            tokenizer = tokenizer.with_labels(decode(label) for source in sources for _, label in source.pairs())
+            tokenizer = tokenizer.with_labels((decode(label) for source in sources for _, label in source.pairs()), labels["labels"], say)
         if pictures:
-            tokenizer = tokenizer.with_numbers()
+            tokenizer = tokenizer.with_pictures()
         tokenizer.save(cached)
         return tokenizer
 
@@ -268,7 +271,7 @@ def _train(experiment: config.Experiment, options: config.Tokenizer, sources: li
 
 def _trains_other_side(experiment: config.Experiment) -> bool:
     """Return whether only one side's vocabulary is that of `init.from`: two are wanted, and either the encoder or the decoder is taken."""
-    kinds = experiment.task.labels or experiment.tokenizer.joint or not experiment.task.pairs
+    kinds = experiment.task.is_label or experiment.tokenizer.joint or not experiment.task.pairs
     return bool(experiment.init.from_) and experiment.init.only != "all" and not kinds
 
 
@@ -285,7 +288,7 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
     if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
         kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
         raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
-    if given.joint != options.joint and not (experiment.task.labels or _trains_other_side(experiment)):
+    if given.joint != options.joint and not (experiment.task.is_label or _trains_other_side(experiment)):
         brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
         other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""
         raise UserError(f"init.from {run} brings {brought}, and tokenizer.joint is {options.joint}: set it to {given.joint}{other}")
@@ -293,13 +296,14 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
 
 
 def _sizes(tokenizer: Tokenizer) -> str:
-    """Return the sizes of both vocabularies, once if they are equal."""
-    return " and ".join(f"{size:,}" for size in dict.fromkeys((tokenizer.source_vocab_size, tokenizer.target_vocab_size)))
+    """Return the sizes of both vocabularies, once if they are equal; of pictures there is none."""
+    sizes = (tokenizer.target_vocab_size,) if tokenizer.reads_pictures else (tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    return " and ".join(f"{size:,}" for size in dict.fromkeys(sizes))
 
 
 def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tuple[str, str]]:
     """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources; without targets if these are no other text."""
-    both = experiment.task.pairs and not experiment.task.labels and not experiment.task.vectors
+    both = experiment.task.pairs and not experiment.task.is_label and not experiment.task.vectors
     count, total = experiment.tokenizer.max_sentences, sum(map(len, sources))
     pairs = itertools.chain.from_iterable(source.pairs() for source in sources)
     for index, pair in enumerate(pairs):

@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import numpy as np
 import sentencepiece
 
 from jaxnmt import config, errors
-from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
+from jaxnmt.data import labels
+from jaxnmt.data.special_tokens import BOS, EOS, FIRST_TOKEN, PAD, UNK
 from jaxnmt.data.vocabulary import (
     SPACER,
     SPECIAL,
-    Labels,
-    Numbers,
+    PictureNumbers,
     Subwords,
     Vocabulary,
     Words,
@@ -41,6 +40,9 @@ _LONGEST_SENTENCE = 1 << 16
 """Bytes. SentencePiece does not train on longer sentences."""
 
 
+AnyVocabulary = Vocabulary | labels.Numbers
+
+
 class Tokenizer:
     """Source and target vocabulary. Encoding adds neither begin nor end tokens.
 
@@ -50,13 +52,15 @@ class Tokenizer:
 
     Attributes:
         joint: both languages share one vocabulary.
+        reads_pictures: source ids are numbers of pictures.
         pretokenized: the tokenizer works on text that is already split.
         source_vocab_size, target_vocab_size: number of tokens in each vocabulary.
     """
 
-    def __init__(self, source: Vocabulary, target: Vocabulary, joiner: str = "", normalization: str = "none") -> None:
+    def __init__(self, source: Vocabulary, target: AnyVocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
-        self.joint, self.pretokenized = source is target, isinstance(target if isinstance(source, Numbers) else source, Words)
+        self.joint, self.reads_pictures = source is target, isinstance(source, PictureNumbers)
+        self.pretokenized = isinstance(target if self.reads_pictures else source, Words)
         self.source_vocab_size, self.target_vocab_size = len(source), len(target)
 
     def encode_source(self, texts: Sequence[str]) -> list[list[int]]:
@@ -67,7 +71,7 @@ class Tokenizer:
         """Return the ids of each text, without begin and end."""
         return self._encode(self._target, texts)
 
-    def _encode(self, vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
+    def _encode(self, vocabulary: AnyVocabulary, texts: Sequence[str]) -> list[list[int]]:
         return vocabulary.encode([canonical(text, self.normalization) for text in texts])
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
@@ -97,15 +101,39 @@ class Tokenizer:
         """Return a tokenizer with this one's source vocabulary and another's target vocabulary."""
         return Tokenizer(self._source, other._target, self.joiner, self.normalization)
 
-    def with_numbers(self) -> Tokenizer:
-        """Return a tokenizer whose sources are numbers, with this one's target vocabulary."""
-        return Tokenizer(Numbers(), self._target, self.joiner, self.normalization)
+    def with_pictures(self) -> Tokenizer:
+        """Return a tokenizer whose sources are numbers of pictures, with this one's target vocabulary."""
+        return Tokenizer(PictureNumbers(), self._target, self.joiner, self.normalization)
 
-    def with_labels(self, labels: Iterable[str]) -> Tokenizer:
-        """Return a tokenizer with the same source vocabulary, whose targets are labels, the most frequent first."""
-        counts = Counter(" ".join(canonical(label, self.normalization).split()) for label in labels)
-        ranked = sorted(counts, key=lambda label: (-counts[label], label))
-        return Tokenizer(self._source, Labels(ranked, ""), self.joiner, self.normalization)
+    def with_labels(self, texts: Iterable[str], kind: str = "one", say: labels.Say = lambda line: None) -> Tokenizer:
+        """Return a tokenizer with the same source vocabulary, whose targets are labels or numbers.
+
+        Args:
+            texts: the training targets.
+            kind: as `config.Classification.labels`.
+            say: receives a line about labels that cannot be learnt.
+        """
+        found = labels.KINDS[kind].learnt((canonical(text, self.normalization) for text in texts), say)
+        return Tokenizer(self._source, found, self.joiner, self.normalization)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The labels, in the order of a classifier's outputs."""
+        return self.target_pieces(range(FIRST_TOKEN, self.target_vocab_size))
+
+    def number(self, standardised: float) -> str:
+        """Return a number that is given in standard deviations from the mean of those that were trained on."""
+        assert isinstance(self._target, labels.Numbers)
+        return self._target.text(standardised)
+
+    def unseen(self, texts: Sequence[str]) -> str:
+        """Return a sentence about the labels in validation or test targets that the training data have not, or "".
+
+        Raises:
+            UserError: the targets are numbers, and one of these is not.
+        """
+        assert isinstance(self._target, labels.Labels | labels.Numbers)
+        return self._target.unseen([canonical(text, self.normalization) for text in texts])
 
     def cut(self, text: str, ids: Sequence[int], limit: int) -> list[tuple[str, Sequence[int]]]:
         """Return a source text and its ids in parts of at most `limit` tokens, each with its text."""
@@ -126,15 +154,15 @@ class Tokenizer:
         """
         return self._words(self._target, ids) if text is None else self._words_of(self._target, text, ids)
 
-    def _words_of(self, vocabulary: Vocabulary, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+    def _words_of(self, vocabulary: AnyVocabulary, text: str, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         words, numbers = vocabulary.words(canonical(normalise(text), self.normalization))
         # The pieces of a model trained elsewhere may span several words.
         return (words, numbers) if len(numbers) == len(ids) else self._words(vocabulary, ids)
 
-    def _words(self, vocabulary: Vocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
+    def _words(self, vocabulary: AnyVocabulary, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         return words_of(ids, lambda some: split(normalise(self._decode(vocabulary, some))))
 
-    def _decode(self, vocabulary: Vocabulary, ids: Sequence[int], unknown: str = "") -> str:
+    def _decode(self, vocabulary: AnyVocabulary, ids: Sequence[int], unknown: str = "") -> str:
         return canonical(vocabulary.decode(ids, unknown), self.normalization)
 
     def decode_source(self, ids: Iterable[int]) -> str:
@@ -197,9 +225,9 @@ def _description(folder: Path) -> dict[str, Any]:
     return {"normalization": "none"} | json.loads((folder / "tokenizer.json").read_text())
 
 
-def _load_vocabulary(path: Path, joiner: str) -> Vocabulary:
-    data, words = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, Labels, Numbers)}
-    return words[path.suffix].from_bytes(data, joiner) if path.suffix in words else Subwords(data, str(path))
+def _load_vocabulary(path: Path, joiner: str) -> Any:
+    data, kinds = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, PictureNumbers, *labels.KINDS.values())}
+    return kinds[path.suffix].from_bytes(data, joiner) if path.suffix in kinds else Subwords(data, str(path))
 
 
 def joiner_of(options: config.Tokenizer) -> str:

@@ -132,25 +132,16 @@ class Words:
         return "".join(f"{token}\n" for token in self._tokens).encode()
 
 
-class Labels(Words):
-    """Class labels. A text is one label, whatever spaces it has."""
+class PictureNumbers(Words):
+    """Numbers of pictures, written in digits: each is its own id, and none is a special token."""
 
-    suffix = "labels"
-
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [[self._ids.get(" ".join(text.split()), UNK)] for text in texts]
-
-
-class Numbers(Words):
-    """Whole numbers, written in digits: each is its own id. They stand for pictures, of which none is a special token."""
-
-    suffix = "numbers"
+    suffix = "pictures"
 
     def __init__(self) -> None:
         super().__init__((), "")
 
     @classmethod
-    def from_bytes(cls, data: bytes, joiner: str) -> Numbers:
+    def from_bytes(cls, data: bytes, joiner: str) -> PictureNumbers:
         return cls()
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class Score:
 class Scores:
     """The metrics of one set of translations. Use `str` for a table and `dataclasses.asdict` for JSON."""
 
+    shown: ClassVar[str] = "6.2f"
+    unit: ClassVar[str] = "sentences"
     metrics: tuple[Score, ...]
     """In the order in which they were named."""
     sentences: int
@@ -46,8 +48,8 @@ class Scores:
         return next((each.value for each in self.metrics if each.name == "BLEU"), math.nan)
 
     def __str__(self) -> str:
-        rows = [f"{each.name:<8}{each.value:6.2f}   {each.signature}" for each in self.metrics]
-        return "\n".join([*rows, f"{self.sentences} sentences", *([self.note] if self.note else [])])
+        rows = [f"{each.name:<8}{each.value:{self.shown}}   {each.signature}" for each in self.metrics]
+        return "\n".join([*rows, f"{self.sentences} {self.unit}", *([self.note] if self.note else [])])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +171,7 @@ def paired(
     """
     for translations in hypotheses:
         check(translations, references)
-    return _tested(hypotheses, {name: metric(name, tokenize, references) for name in metrics}, test, samples)
+    return tested(hypotheses, {name: metric(name, tokenize, references) for name in metrics}, test, samples)
 
 
 def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References, tokenize: str) -> MetricResult:
@@ -189,10 +191,11 @@ def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References
         return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
 
     bleu._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
-    return _tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": bleu}, "paired-bootstrap", 0)[0]
+    return tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": bleu}, "paired-bootstrap", 0)[0]
 
 
-def _tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:
+def tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:
+    """Score systems by metrics, sacreBLEU's or others like them, and test each against the first; for `samples` see `paired`."""
     from sacrebleu.significance import PairedTest
 
     named = [(str(number), translations) for number, translations in enumerate(systems)]

@@ -8,10 +8,10 @@ import pathlib
 import unicodedata
 from collections.abc import Sequence
 
-from jaxnmt.config import Experiment
+from jaxnmt.config import Classification, Experiment
 from jaxnmt.data import identity
 from jaxnmt.data.sources import languages_of, open_sources, sources_of
-from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
+from jaxnmt.data.tokenizer import joiner_of, load_tokenizer, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import Scores, score
@@ -38,6 +38,7 @@ class TestSet:
         note: lines for people about how the text is scored.
         targets: the first reference as a model writes it, pieces of words not joined.
         normalization: the Unicode form of the references, and of translations that are scored against them; see `text.canonical`.
+        labels: if the references are labels or numbers, their kind, as `config.Classification.labels`; "" for text.
     """
 
     __test__ = False  # pytest would collect it
@@ -52,6 +53,7 @@ class TestSet:
     note: str = ""
     targets: Sequence[str] = ()
     normalization: str = "none"
+    labels: str = ""
 
     def with_tokenizers(self, wanted: str = "", words_split: bool = False) -> TestSet:
         """Return the test set with its tokenizers, and with notes about them before its own.
@@ -73,8 +75,18 @@ class TestSet:
         source_tokenize = choose(self.languages[0], self.sources, split_text).name
         return dataclasses.replace(self, tokenize=chosen.name, source_tokenize=source_tokenize, note=note)
 
-    def score(self, translations: Sequence[str], metrics: Sequence[MetricName] = METRICS) -> Scores:
-        """Return the scores of a translation of each sentence: BLEU, chrF++ and TER, or those of `metrics`."""
+    def score(self, translations: Sequence[str], metrics: Sequence[MetricName] = METRICS, confidences: Sequence[float] = ()) -> Scores:
+        """Return the scores of a translation of each sentence, or of its label.
+
+        Args:
+            translations: a translation of each sentence, or its label.
+            metrics: of translations; labels and numbers have their own.
+            confidences: the probability of each label, for the calibration error.
+        """
+        if self.labels:
+            from jaxnmt.evaluation import labels
+
+            return labels.score(self.labels, translations, self.references[0], confidences, self.note)
         return score(translations, self.references, self.tokenize, self.note, metrics)
 
 
@@ -108,6 +120,10 @@ def open_test_set(
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
     sources, targets = [source for source, _ in pairs], [[target for _, target in pairs]]
+    if isinstance(experiment.task, Classification):
+        form, note = normalization_of(experiment.tokenizer, run / "tokenizer"), load_tokenizer(run / "tokenizer").unseen(targets[0])
+        lines = [canonical(target, form) for target in targets[0]]
+        return TestSet(name, sources, [lines], ("", ""), note=note, normalization=form, labels=experiment.task.labels)
     targets += [_further(file, name, len(pairs)) for file in references]
     joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
     pretokenized = experiment.tokenizer.kind == "words"

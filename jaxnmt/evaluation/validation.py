@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxnmt.data.vocabulary import stays_split
+from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.decoding.tasks import translator_of
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
@@ -30,6 +31,7 @@ class ValidationTranslator:
     def __init__(self) -> None:
         self.signature = self._tokenize = ""
         self._translator: Translator | None = None
+        self._predictor: Predictor | None = None
         self._lay_out: Callable[[Any], Any] | None = None
 
     def __call__(self, trainer: Trainer, params: Any) -> tuple[list[str], float]:
@@ -59,6 +61,17 @@ class ValidationTranslator:
         score = bleu(hypotheses, [references], self._tokenize)
         self.signature = score.signature
         return hypotheses, score.value
+
+    def predict(self, trainer: Trainer, params: Any) -> list[str]:
+        """Return the labels of the validation texts, for `__call__`'s arguments, if the run predicts labels."""
+        config, data = trainer.config, trainer.data
+        if self._predictor is None:
+            settings: Any = config.task.labels, config.data.max_length, lambda line: None  # type: ignore[attr-defined]
+            self._predictor = Predictor(trainer.flat_model, params, data.tokenizer, *settings)
+        self._predictor.params = self._whole(params)
+        found = self._predictor.predict([source for source, _ in data.validation], config.decoding.batch_size)
+        self._predictor.params = None
+        return [each.label for each in found]
 
     def _whole(self, params: Any) -> Any:
         """Return the parameters replicated on each device, as `translate` has them: sharded ones would be gathered again for each batch."""

@@ -14,6 +14,7 @@ from jaxnmt.data import identity
 from jaxnmt.data.sources import language_of, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, joiner_seen, stays_split
+from jaxnmt.evaluation import labels
 from jaxnmt.evaluation.scores import paired
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 from jaxnmt.lab import baselines, breakdowns
@@ -63,7 +64,8 @@ def gather(
     for name in names:
         made_by, lines = "file", files.get(name, [])
         if run := runs.get(name):
-            made_by = f"{run.checkpoint}, beam {options.beam_size or run.config.decoding.beam_size}"
+            beam = options.beam_size or run.config.decoding.beam_size
+            made_by = run.checkpoint if run.config.task.is_label else f"{run.checkpoint}, beam {beam}"
             lines = run.translations(sources[name], **changes)
         systems.append(System(name, made_by, [canonical(line, test.normalization) for line in lines]))
     for name in copied:
@@ -84,6 +86,8 @@ def compare(test: TestSet, systems: Sequence[System], options: Compare, trained:
         text in which the words of `by_frequency` were counted. repetition, reference_repetition: shares for breakdowns.ORDERS.
         sentence_chrf: chrF++ of each sentence.
     """
+    if test.labels:
+        return _compare_labels(test, systems, options)
     from sacrebleu.metrics.chrf import CHRF
 
     texts, first = [system.translations for system in systems], test.references[0]
@@ -123,6 +127,32 @@ def compare(test: TestSet, systems: Sequence[System], options: Compare, trained:
     }
 
 
+def _compare_labels(test: TestSet, systems: Sequence[System], options: Compare) -> dict[str, Any]:
+    """Return what `compare` does of predicted labels or numbers; by_label: the F1 of each label, for which nothing else is broken down.
+
+    Raises:
+        UserError: an option is given that only translations have.
+    """
+    plain = Compare()
+    for flag in (flag for flag in ("metrics", "html", "baselines") if getattr(options, flag) != getattr(plain, flag)):
+        raise UserError(f"--{flag} is for translations: leave it out for labels and numbers")
+    texts, right = [system.translations for system in systems], test.references[0]
+    f1 = [] if test.labels == "number" else [labels.f1_by_label(test.labels, made, right) for made in texts]
+    say("resampling")
+    return {
+        "test_set": test.name,
+        "note": test.note,
+        "sentences": len(test.sources),
+        "references": 1,
+        "systems": [system.name for system in systems],
+        "made_by": [system.made_by for system in systems],
+        "identical": [system.name for system in systems[1:] if system.translations == systems[0].translations],
+        "test": options.test,
+        "metrics": labels.paired(test.labels, texts, right, options.test, options.samples),
+        "by_label": [{"label": name, "texts": n, "f1": [each[name][0] for each in f1]} for name, (_, n) in (f1[0] if f1 else {}).items()],
+    }
+
+
 def _test_set(runs: Mapping[str, Run], options: Systems) -> tuple[TestSet, dict[str, list[str]]]:
     """Return the test set with sources as plain text, and for each run the sources in its model's format."""
     forms = [normalization_of(run.config.tokenizer, run.folder / "tokenizer") for run in runs.values()]
@@ -137,7 +167,7 @@ def _test_set(runs: Mapping[str, Run], options: Systems) -> tuple[TestSet, dict[
     shown = {name: as_read(test, runs[name].config, form) for name, test in opened.items()}
     (first, test), *others = shown.items()
     for name, other in others:
-        if (other.sources, other.references) != (test.sources, test.references):
+        if (other.sources, other.references, other.labels) != (test.sources, test.references, test.labels):
             sets = f"{test.name}, {len(test.sources):,} sentences; {other.name}, {len(other.sources):,}"
             raise UserError(f"{first} and {name} have different test sets ({sets}): give one with --source FILE and --reference FILE")
     return test, {name: each.sources for name, each in opened.items()}
@@ -169,7 +199,10 @@ def _given(run: Run | None, options: Systems, form: str) -> TestSet:
         (named[0] or known[0], named[1] or known[1]),
         pretokenized=options.pretokenized or split,
         normalization=form,
+        labels=getattr(run.config.task, "labels", "") if run else "",
     )
+    if test.labels:
+        return test
     return test.with_tokenizers(options.tokenize, words_split=options.pretokenized or stays_split(split, joiner))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ def tables(found: dict[str, Any]) -> list[Table]:
     """Return scores with intervals and tests, then the breakdowns, of what `compare` found."""
     names = labels(found["systems"])
     shown = [_scores(metric, found) for metric in found["metrics"]]
+    if "by_label" in found:
+        rows = [(row["label"], f"{row['texts']:,}", *map(_percent, row["f1"])) for row in found["by_label"]]
+        means = [statistics.fmean(values) for values in zip(*(row["f1"] for row in found["by_label"]), strict=True)]
+        note = f"Macro-F1: {', '.join(f'{name} {_percent(mean)}' for name, mean in zip(names, means, strict=False))}"
+        return [*shown, *([Table("F1 by label", ("label", "texts", *names), rows, note)] if rows else [])]
     for metric, field in (("BLEU", "bleu"), ("chrF++", "chrf")):
         rows = [(row["words"], f"{row['sentences']:,}", *(f"{score:.2f}" for score in row[field])) for row in found["by_length"]]
         shown.append(Table(f"{metric} by the source's length", ("words", "sentences", *names), rows))
@@ -48,7 +54,8 @@ def heading(found: dict[str, Any]) -> str:
     lines = [f"{found['sentences']:,} sentences of {found['test_set']}{several}"]
     for name, made_by in zip(found["systems"], found["made_by"], strict=True):
         lines.append(f"{'against it' if lines[1:] else 'baseline'}: {name} ({made_by})")
-    lines += [f"{name} translates every sentence as the baseline does: ignore its p" for name in found["identical"]]
+    does = "predicts" if "by_label" in found else "translates"
+    lines += [f"{name} {does} every sentence as the baseline does: ignore its p" for name in found["identical"]]
     return "\n".join(filter(None, [*lines, found["note"]]))
 
 
@@ -105,10 +112,11 @@ def _example(number: int, found: dict[str, Any], test: TestSet, systems: Sequenc
 
 def _scores(metric: MetricResult, found: dict[str, Any]) -> Table:
     baseline, compared = metric.estimates[0].score, len(metric.estimates) - 1
-    rows = [_row(name, estimate, baseline) for name, estimate in zip(labels(found["systems"]), metric.estimates, strict=True)]
+    digits = 4 if metric.name == "MAE" else 2
+    rows = [_row(name, estimate, baseline, digits) for name, estimate in zip(labels(found["systems"]), metric.estimates, strict=True)]
     header: tuple[str, ...] = ("system", "score", "95 % interval")
     note = metric.signature
-    if metric.name == "TER":
+    if metric.name in ("TER", "MAE"):
         note += "; lower is better"
     if compared:
         header += ("difference", "p", "p (Holm)")
@@ -116,11 +124,11 @@ def _scores(metric: MetricResult, found: dict[str, Any]) -> Table:
     return Table(metric.name, header, [row[: len(header)] for row in rows], note)
 
 
-def _row(name: str, estimate: Estimate, baseline: float) -> tuple[str, ...]:
-    shown = name, f"{estimate.score:.2f}", f"{estimate.mean:.2f} ± {estimate.ci:.2f}"
+def _row(name: str, estimate: Estimate, baseline: float, digits: int = 2) -> tuple[str, ...]:
+    shown = name, f"{estimate.score:.{digits}f}", f"{estimate.mean:.{digits}f} ± {estimate.ci:.{digits}f}"
     if estimate.p is None:
         return *shown, "", "", ""
-    return *shown, f"{estimate.score - baseline:+.2f}", f"{estimate.p:.4f}", f"{estimate.p_holm:.4f}"
+    return *shown, f"{estimate.score - baseline:+.{digits}f}", f"{estimate.p:.4f}", f"{estimate.p_holm:.4f}"
 
 
 def _percent(value: float) -> str:

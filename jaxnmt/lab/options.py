@@ -6,10 +6,10 @@ import dataclasses
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from jaxnmt import UserError, load_config
-from jaxnmt.config import NonNegative, Positive
+from jaxnmt.config import NonNegative, Positive, constraint
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.fields import PositiveIntegers
 from jaxnmt.evaluation.tokenization import METRICS, MetricName, Tokenize
@@ -117,6 +117,20 @@ class Contrast:
     """Sentences to make pairs from: sources as in data.test; when empty, the first run's test and validation sentences."""
     count: Positive[int] = 1100
     """Pairs for each distance from the grammar; 1,100 give at most 3 points of error (95 %)."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+    output: str = "confusion.svg"
+    """File for the matrix; its numbers are written beside it, as .csv."""
+    split: Literal["test", "validation"] = "test"
+    """Which of the run's own texts."""
+    data: tuple[str, ...] = ()
+    """Other texts: sources, written as for data.test."""
+    most: Annotated[int, constraint("at least 2", lambda value: value >= 2)] = 24
+    """Rows and columns: the most frequent labels, and one for all others."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
 

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from jaxnmt import errors
 from jaxnmt.config import Task
 from jaxnmt.models.layers import DropoutKey, Embedding, Matrix, at_least_float32
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
+from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates, padded, project
 from jaxnmt.parallel.sharding import constrain
 
-END = 2  # the id of the end token in every vocabulary
+END, UNKNOWN, FIRST_TOKEN = 2, 3, 4  # the ids of the end token, of unknown words and of the first other token, in every vocabulary
 
 
 def with_head(module: nn.Module, task: Task) -> nn.Module:
@@ -60,11 +60,16 @@ class Classifier(EncoderDecoder):
 
     attention_module = "pooling"
 
+    @property
+    def outputs(self) -> int:
+        """Rows of the output layer's matrix."""
+        return self.target_size
+
     def make_embeddings(self, features_width: int) -> None:
         """Make the table of source tokens, and the output layer's, in `setup`."""
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
         self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim)
-        self.embed_output = Embedding(self.target_size, self.states_width, is_output=True)
+        self.embed_output = Embedding(self.outputs, self.states_width, is_output=True)
         self.pooling = Pooling(self.task.pooling, self.states_width)
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Encoded:
@@ -91,6 +96,62 @@ class Classifier(EncoderDecoder):
 
     def _then_end(self, logits, place):
         return jnp.where(place == 0, logits, jnp.where(jnp.arange(self.target_size) == END, 0.0, -jnp.inf))
+
+    def predict(self, batch: Batch) -> jax.Array:
+        """Return the probability of each label, float32 (B, labels)."""
+        return jax.nn.softmax(self.label_logits(self.encode(batch)))
+
+    def label_logits(self, memory: Encoded) -> jax.Array:
+        """Return the logits of the labels, (B, labels), without those of the special tokens, which come first."""
+        return self.logits(memory.features_BND[:, 0])[:, FIRST_TOKEN : self.target_vocab]
+
+
+class LabelSets(Classifier):
+    """A classifier whose labels apply or not, each whatever others do."""
+
+    def predict(self, batch: Batch) -> jax.Array:
+        """Return the probability that each label applies, float32 (B, labels)."""
+        return jax.nn.sigmoid(self.label_logits(self.encode(batch)))
+
+    def loss(self, memory: Encoded, batch: Batch, label_smoothing: float) -> tuple[jax.Array, ...]:
+        """Return the sums of `training.loss.LossSums`: binary cross-entropy, summed over labels; a set is correct if all of it is."""
+        logits_BV, targets_BT = self.label_logits(memory), batch["decoder_target_tokens"]
+        applies_BV = (targets_BT[..., None] == jnp.arange(FIRST_TOKEN, self.target_vocab)).any(1)
+        right_B = ((logits_BV > 0) == applies_BV).all(1) & (targets_BT != UNKNOWN).all(1)
+        nll_BV = jax.nn.softplus(logits_BV) - applies_BV * logits_BV
+        # Smoothing moves half of its mass to the other of two outcomes, whose loss differs by the logit.
+        loss_BV = nll_BV + label_smoothing * (applies_BV - 0.5) * logits_BV
+        weights_B = batch["decoder_loss_weights"].sum(1)
+        return (loss_BV.sum(1) @ weights_B, nll_BV.sum(1) @ weights_B, weights_B.sum(), right_B @ weights_B)
+
+
+class Regressor(Classifier):
+    """A real number of each text, in units of the standard deviation of those that were trained on."""
+
+    @property
+    def outputs(self) -> int:
+        """Rows of the output layer's matrix, of which the first counts: as few as a mesh can split."""
+        return padded(1)
+
+    def decode(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
+        """Return the number at each position, and numbers without meaning, (B, T, outputs)."""
+        return project(self.features(memory, batch), self.output_table())
+
+    def predict(self, batch: Batch) -> jax.Array:
+        """Return the number, float32 (B, 1)."""
+        return self._numbers(self.encode(batch))[:, None]
+
+    def _numbers(self, memory: Encoded) -> jax.Array:
+        return project(memory.features_BND[:, 0], self.output_table())[:, 0]
+
+    def loss(self, memory: Encoded, batch: Batch, label_smoothing: float) -> tuple[jax.Array, ...]:
+        """Return the sums of `training.loss.LossSums`: the squared error. No number has a likelihood or is correct: both are NaN."""
+        high_B, middle_B, low_B = (batch["decoder_target_tokens"][:, :3].astype(jnp.uint32) - FIRST_TOKEN).T  # see `data.labels.Numbers`
+        wanted_B = jax.lax.bitcast_convert_type((high_B << 22) | (middle_B << 11) | low_B, jnp.float32)
+        weights_B = batch["decoder_loss_weights"].sum(1)
+        # A row of padding has no number.
+        error_B = jnp.where(weights_B > 0, self._numbers(memory) - wanted_B, 0)
+        return jnp.square(error_B) @ weights_B, jnp.nan, weights_B.sum(), jnp.nan
 
 
 class Pooling(nn.Module):

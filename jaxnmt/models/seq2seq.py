@@ -136,7 +136,8 @@ def project(features: jax.Array, table_VD: Any) -> jax.Array:
 class Seq2Seq:
     """A linen module with methods `encode`, `decode`, `start` and `step`, as functions of its parameters.
 
-    A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once.
+    A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once. One
+    that offers `loss` has its own.
 
     Attributes:
         mesh: that the module constrains its activations to; None: it computes for one device.
@@ -147,6 +148,7 @@ class Seq2Seq:
 
     def __init__(self, module: nn.Module, target_vocab: int, resize: Callable[[int], Seq2Seq] | None = None):
         self.module, self.target_vocab, self._resize = module, target_vocab, resize
+        self.has_loss = hasattr(module, "loss")
         self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
         self.task: Any = getattr(module, "task", Translation())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,8 +21,9 @@ from jaxnmt.parallel.distributed import is_leader
 def train_line(values: dict, timing: dict) -> str:
     """Return the line that shows a log record."""
     left = datetime.timedelta(seconds=round(timing["seconds_left"]))
+    ppl = f"ppl {values['perplexity']:.2f}  " if not math.isnan(values["perplexity"]) else ""  # numbers have none
     return (
-        f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  lr {values['learning_rate']:.2e}  "
+        f"epoch {values['epoch']:.2f}  loss {values['loss']:.4f}  {ppl}lr {values['learning_rate']:.2e}  "
         f"|g| {values['gradient_norm']:.3f}  {timing['target_tokens_per_second']:,.0f} tok/s  util {timing['utilisation']:.0%}  "
         f"padding {values['padding']:.0%}  input {timing['input_wait']:.0%}  left {left}"
     )
@@ -30,8 +32,8 @@ def train_line(values: dict, timing: dict) -> str:
 def validation_line(values: dict) -> str:
     """Return the line that shows a validation."""
     bleu = f"  BLEU {values['bleu']:.2f}" if values.get("bleu") is not None else ""
-    means = f"loss {values['loss']:.4f}  ppl {values['perplexity']:.2f}  accuracy {values['accuracy']:.1%}"
-    return f"validation  {means}{bleu}{'  best so far' if values['best'] else ''}"
+    means = f"  ppl {values['perplexity']:.2f}  accuracy {values['accuracy']:.1%}" if not math.isnan(values["accuracy"]) else ""
+    return f"validation  loss {values['loss']:.4f}{means}{bleu}{'  best so far' if values['best'] else ''}"
 
 
 class Display(Progress):

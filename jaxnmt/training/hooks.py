@@ -185,6 +185,8 @@ class Validate(Hook):
             hypotheses: list[str] = []
             if self._translate is not None and "bleu" in trainer.config.task.metrics:
                 hypotheses, values["bleu"] = self._translate(trainer, params)
+            elif trainer.config.task.is_label and (predict := getattr(self._translate, "predict", None)):
+                hypotheses = predict(trainer, params)
             signature = getattr(self._translate, "signature", None)  # sacreBLEU's
             score = self._score(trainer, values, signature)
             trainer.validated = step, score
@@ -195,9 +197,10 @@ class Validate(Hook):
                 self._write_samples(trainer, step, hypotheses)
 
     def _write_samples(self, trainer: Trainer, step: int, hypotheses: Sequence[str]) -> None:
-        """Write all validation sentences with reference and translation to samples/STEP.txt, and show some."""
+        """Write all validation sentences with reference and translation, or label, to samples/STEP.txt, and show some."""
+        made = "prediction " if trainer.config.task.is_label else "translation"
         pairs = zip(trainer.data.validation, hypotheses, strict=True)
-        samples = [f"source       {s}\nreference    {t}\ntranslation  {h}\n" for (s, t), h in pairs]
+        samples = [f"source       {s}\nreference    {t}\n{made}  {h}\n" for (s, t), h in pairs]
         folder = trainer.folder / "samples"
         folder.mkdir(exist_ok=True)
         files.write(folder / f"{step}.txt", "\n".join(samples))

@@ -37,6 +37,8 @@ class LossSums(NamedTuple):
 def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, label_smoothing: float) -> LossSums:
     """Return the loss sums of a teacher-forced pass over a batch. Differentiate `.loss`."""
     memory = model.encode(params, batch, noise)
+    if model.has_loss:
+        return LossSums(*map(jnp.float32, model.apply(params, "loss", memory, batch, label_smoothing)))
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD, others = model.with_losses("features", params, memory, batch, noise)

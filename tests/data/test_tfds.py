@@ -14,6 +14,7 @@ import tarfile
 import time
 import types
 
+import numpy as np
 import pytest
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -315,6 +316,55 @@ def test_mistakes(data_dir, word, parts):
     message = failure(word)
     for part in parts:
         assert part in message
+
+
+@pytest.fixture
+def imdb(data_dir):
+    """The archive of imdb_reviews, made small."""
+    reviews = {
+        "train/pos/0_9": "Good.\nVery good.",
+        "train/neg/1_1": "Bad \u2028 film",
+        "test/neg/0_2": "Dull",
+        "train/unsup/0_0": "A film",
+    }
+    ((url, info),) = tfds.builder_cls("imdb_reviews").url_infos.items()
+    seed_cache(data_dir, url, tarball({f"aclImdb/{name}.txt": text for name, text in reviews.items()}), info.checksum)
+    return data_dir
+
+
+def test_texts_with_labels_have_the_names_of_their_classes(imdb):
+    words = "imdb_reviews", "imdb_reviews:test", "imdb_reviews:train[:1]+test", "imdb_reviews:unsupervised"
+    train, test, sliced, unlabelled = open_sources(words, "data.train")
+    assert sorted(train.pairs()) == [("Bad \u2028 film".encode(), b"neg"), (b"Good. Very good.", b"pos")]
+    assert list(test.pairs()) == [(b"Dull", b"neg")] and train.languages == ("", "") and len(train) == 2
+    assert list(sliced.pairs()) == [*list(train.pairs())[:1], *test.pairs()]
+    assert list(unlabelled.pairs()) == [(b"A film", b"")]  # which training drops
+    assert len({source.fingerprint() for source in (train, test, sliced, unlabelled)}) == 4
+
+
+class Sentences(tfds.core.GeneratorBasedBuilder):  # type: ignore[name-defined]
+    """Like glue/sst2: no supervised keys, and more than two features."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        label = tfds.features.ClassLabel(names=["no", "yes"])
+        features = {"idx": tfds.features.Scalar(np.int32), "label": label, "sentence": tfds.features.Text()}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield from ((i, {"idx": i, "label": i % 2, "sentence": f"text {i}"}) for i in range(3))
+
+
+def test_a_text_and_a_class_are_found_without_being_named(data_dir):
+    assert list(open_sources(("sentences:train",), "data.train")[0].pairs()) == [
+        (b"text 0", b"no"),
+        (b"text 1", b"yes"),
+        (b"text 2", b"no"),
+    ]
 
 
 def test_a_dataset_that_is_no_translation(data_dir):

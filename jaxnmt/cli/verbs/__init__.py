@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt.cli.verbs import analysis, drawing, launching, planning, runs, scoring, studies, translating
+from jaxnmt.cli.verbs import analysis, drawing, launching, planning, predicting, runs, scoring, studies, translating
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
@@ -66,6 +66,7 @@ VERBS = {
     "train": Verb(runs.train, "CONFIG", "train a model; resume it if the run exists", runs.check_training, makes_runs=True),
     "resume": Verb(runs.resume, "RUN", "resume a run from its latest checkpoint", runs.check_training),
     "translate": Verb(translating.translate, "RUN", "translate lines from stdin to stdout", translating.checked),
+    "predict": Verb(predicting.predict, "RUN", "predict the labels of lines from stdin", predicting.checked),
     "evaluate": Verb(translating.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", translating.checked),
     "score": Verb(scoring.score, "RUN SOURCE [TARGET]", "write log-probabilities of given translations; filter by them"),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
@@ -79,6 +80,7 @@ VERBS = {
     "probe contrast": Verb(drawing.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
     "probe cloze": Verb(drawing.probe_cloze, "RUN [RUN...]", "measure how language models fill a gap, by distance"),
     "probe text": Verb(drawing.probe_text, "KIND LANGUAGE [TARGET]", "write text to train on for probe cloze or contrast"),
+    "probe confusion": Verb(predicting.probe_confusion, "RUN", "draw the confusion matrix of predicted labels"),
     "probe embeddings": Verb(drawing.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),
     "probe gates": Verb(drawing.probe_gates, 'RUN "SENTENCE"', "draw the gates of an LSTM or GRU over a sentence"),
     "probe gradients": Verb(drawing.gradients, "CONFIG|RUN [CONFIG|RUN...]", "draw how far back a gradient reaches"),

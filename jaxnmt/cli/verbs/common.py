@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Annotated, get_args
 
 import tyro
@@ -11,6 +13,8 @@ import tyro
 from jaxnmt.config import Experiment
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import MetricName
+from jaxnmt.io import streams
+from jaxnmt.parallel import distributed
 
 NO_METRICS = f"--metrics expects at least one of {', '.join(get_args(MetricName))}"
 Flat = tyro.conf.arg(name="")  # the nested fields' flags go without a prefix
@@ -39,3 +43,8 @@ def writable(flag: str, name: str) -> None:
         raise UserError(f"{flag} {name} cannot be written: there is no folder {path.parent}")
     if name and path.is_dir():
         raise UserError(f"{flag} {name} is a folder; name a file")
+
+
+def leader_writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
+    """Return a function that writes lines in process 0; in the other processes it writes nothing."""
+    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)

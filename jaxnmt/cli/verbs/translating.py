@@ -10,8 +10,9 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs import workers
-from jaxnmt.cli.verbs.common import NO_METRICS, Flat, writable
+from jaxnmt.cli.verbs.common import NO_METRICS, Flat, leader_writer, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
+from jaxnmt.config.tasks import require
 from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
@@ -130,6 +131,7 @@ def translate(run: str, options: Translate) -> None:
     """
     _check_together(options)
     checked(run, options)
+    require(directory.read(run).task, "translate", run)
     distributed.initialize()
     if options.warm:
         shapes = _opened(run, options).translator.warm(options.decoding)
@@ -143,7 +145,7 @@ def translate(run: str, options: Translate) -> None:
     with distributed.leader_first("read the input"):
         lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
     windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
-    with _writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
+    with leader_writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
         for lines, done in translated:
             for line in lines:
                 write(line)
@@ -277,6 +279,8 @@ def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Check
 def evaluate(run: str, options: Evaluate) -> None:
     """Translate a run's test sentences and score them: by default BLEU, chrF++ and TER by sacreBLEU, with signatures.
 
+    Of a run that predicts labels: accuracy, macro-F1 and the expected calibration error; of several labels a text F1, of numbers the error.
+
     Examples:
       jaxnmt evaluate runs/quickstart
       jaxnmt evaluate runs/quickstart --split validation --beam-size 1
@@ -288,16 +292,21 @@ def evaluate(run: str, options: Evaluate) -> None:
     if not options.metrics:
         raise UserError(NO_METRICS)
     checked(run, options)
+    _check_for_labels(run, options)
     writable("--output", options.output)
     distributed.initialize()
     processes = workers.number(options.workers)
     opened = _opened(run, options)
     test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
-    if processes == 1:
+    confidences: list[float] = []
+    if processes == 1 and not test.labels:
         translator = opened.translator
-    with _writer(options.output) if options.output else contextlib.nullcontext(str) as write:
-        say(f"translating {len(test.sources):,} sentences of {test.name}")
-        if processes == 1:
+    with leader_writer(options.output) if options.output else contextlib.nullcontext(str) as write:
+        say(f"{'reading' if test.labels else 'translating'} {len(test.sources):,} sentences of {test.name}")
+        if test.labels:
+            predictions = opened.predict(test.sources, options.decoding.batch_size)
+            hypotheses, confidences = [each.label for each in predictions], [each.probability for each in predictions]
+        elif processes == 1:
             hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
         else:
             hypotheses = _in_processes(run, options, test.sources, processes)
@@ -305,11 +314,23 @@ def evaluate(run: str, options: Evaluate) -> None:
             write(hypothesis)
     if not distributed.is_leader():
         return
-    names = ("source", *["reference"] * len(test.references), "translation")
+    names = ("source", *["reference"] * len(test.references), "prediction" if test.labels else "translation")
     for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
         print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
-    scores = test.score(hypotheses, options.metrics)
+    scores = test.score(hypotheses, options.metrics, confidences)
     print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
+
+
+def _check_for_labels(run: str, options: Evaluate) -> None:
+    """Check that no option is given that a run of labels or numbers has no use for.
+
+    Raises:
+        UserError: one is.
+    """
+    plain, task = Evaluate(), directory.read(run).task
+    for name in ("references", "target_language", "tokenize", "metrics", "workers", "ensemble") if task.is_label else ():
+        if getattr(options, name) != getattr(plain, name):
+            raise UserError(f"--{name.replace('_', '-')} is for translations, and {run} was trained for the task {type(task).__name__}")
 
 
 def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes: int) -> list[str]:
@@ -320,11 +341,6 @@ def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes
     windows = workers.numbered(list(sources[start : start + size]) for start in range(0, len(sources), size))
     with contextlib.closing(_translated(run, given, windows, processes)) as translated:
         return [line for lines, _ in translated for line in lines]
-
-
-def _writer(output: str) -> contextlib.AbstractContextManager[Callable[[str], object]]:
-    """Return a function that writes lines in process 0; in the other processes it writes nothing."""
-    return streams.line_writer(output) if distributed.is_leader() else contextlib.nullcontext(lambda line: None)
 
 
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:

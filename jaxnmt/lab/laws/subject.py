@@ -93,7 +93,7 @@ def sources(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def model_of(config: Any, target_vocab: int = TARGET_VOCAB, task: cfg.Task = cfg.Translation()) -> Seq2Seq:  # noqa: B008  it is frozen
     """Return the model with another source than target vocabulary, if its embeddings and its task allow that."""
-    shared = not task.pairs or (getattr(config, "tie_embeddings", "") == "all" and not task.labels)
+    shared = not task.pairs or (getattr(config, "tie_embeddings", "") == "all" and not task.is_label)
     return build_model(config, target_vocab if shared else SOURCE_VOCAB, target_vocab, task)
 
 
@@ -150,7 +150,7 @@ class Subject:
         """Return `batch_of` of the task's examples, which random pairs are made into."""
         if not self.task.pairs:
             pairs = [(text, text) for text, _ in pairs]
-        elif self.task.labels:
+        elif self.task.is_label:
             pairs = [(text, words[:1]) for text, words in pairs]
         vectors = None
         if isinstance(self.task, cfg.Captioning):

@@ -177,13 +177,13 @@ def overfit(subject: Subject) -> Verdict:
     """
     if not subject.task.pairs:
         return Verdict(None, f"the task {type(subject.task).__name__} has no pairs")
-    pairs = [(source, target[:1] if subject.task.labels else target) for source, target in random_pairs(6, seed=9)]
+    pairs = [(source, target[:1] if subject.task.is_label else target) for source, target in random_pairs(6, seed=9)]
     return _learn(subject, Shape(6, 8, 8), pairs, lambda: pairs, every=50, most=300, needed=1.0)
 
 
 def reversal(subject: Subject) -> Verdict:
     """Train on sequences of two to four of twelve words (up to three with a fixed vector), and translate some that were not trained on."""
-    if not subject.task.searches:
+    if not subject.task.pairs or subject.task.is_label:
         return Verdict(None, f"the task {type(subject.task).__name__} has no sequence to reverse")
     pairs = random_pairs(4, seed=2, shortest=4)
     turned = [(source[::-1], target) for source, target in pairs]

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnmt import Run, UserError
+from jaxnmt.config import Language
 from jaxnmt.data import identity, phrases
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ def language_of(runs: Sequence[Run], chosen: str = "") -> str:
         UserError: a run is no language model, or the embedded grammar does not have the language.
     """
     for run in runs:
-        if run.config.task.pairs or run.config.task.searches or run.config.task.head != "jaxnmt.models.heads:LanguageModel":
+        if not isinstance(run.config.task, Language):
             raise UserError(f"{run.folder} is no language model (task Language): train one on `jaxnmt probe text cloze {chosen or 'en'}`")
     found = chosen or next(filter(None, (identity.languages(run.folder, run.config.data)[1] for run in runs)), "")
     if found not in phrases.LANGUAGES:

@@ -1,0 +1,92 @@
+"""Verbs of runs that predict labels: predict, and what draws them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING
+
+from jaxnmt.cli.verbs.common import leader_writer
+from jaxnmt.cli.verbs.drawing import drawable, publish
+from jaxnmt.config import NonNegative, Positive
+from jaxnmt.config.tasks import require
+from jaxnmt.io import streams
+from jaxnmt.lab.options import Confusion
+from jaxnmt.parallel import distributed
+from jaxnmt.parallel.log import say
+from jaxnmt.run import Checkpoint, Run, Weights
+from jaxnmt.runs import directory
+
+if TYPE_CHECKING:
+    from jaxnmt.decoding.predictor import Prediction
+
+WINDOW = 16
+"""Batches of lines that are read at a time, and whose lines are grouped by length."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    input: str = ""
+    """File of texts, one a line, plain or compressed; stdin if empty or -."""
+    output: str = ""
+    """File to write, whole or not at all; stdout if empty or -."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    weights: Weights = "trained"
+    """int8: a quarter of the memory; bfloat16: for GPUs and TPUs; trained: as they are."""
+    top: NonNegative[int] = 0
+    """Write this many labels, the most probable first, or all if there are fewer; 0: what is predicted."""
+    batch_size: Positive[int] = 64
+    """Texts read together."""
+
+
+def checked(run: str, options: Predict) -> None:
+    """Check that the run predicts labels.
+
+    Raises:
+        UserError: it does not.
+    """
+    require(directory.read(run).task, "predict", run)
+
+
+def predict(run: str, options: Predict) -> None:
+    """Predict the label of each text, one a line, in their order: from stdin to stdout, or files.
+
+    A line of output is `label TAB probability`, for each of --top labels; of several labels, those that apply: none, if the line is empty.
+    Of numbers it is the number.
+
+    Examples:
+      echo "a tool that reads mail" | jaxnmt predict runs/topics
+      jaxnmt predict runs/topics --top 3 --input texts.txt --output labels.tsv
+    """
+    checked(run, options)
+    distributed.initialize()
+    with distributed.leader_first("read the input"):
+        lines = streams.line_batches(options.input, options.batch_size * WINDOW) if distributed.is_leader() else iter(())
+    predictor, done = Run(run, options.checkpoint, weights=options.weights).predictor, 0
+    with leader_writer(options.output) as write:
+        for window in distributed.from_leader("lines", lines):
+            for prediction in predictor.predict(window, options.batch_size, done + 1):
+                write(_line(prediction, options.top))
+            done += len(window)
+            say(f"{done:,} texts read")
+
+
+def _line(prediction: Prediction, top: int) -> str:
+    if not prediction.labels:
+        return prediction.label
+    chosen = dict(itertools.islice(prediction.probabilities.items(), top)) if top else prediction.chosen
+    return "\t".join(f"{label}\t{probability:.4f}" for label, probability in chosen.items())
+
+
+def probe_confusion(run: str, options: Confusion) -> None:
+    """Draw the confusion matrix of a run that predicts labels: which label the texts of each label get.
+
+    Examples:
+      jaxnmt probe confusion runs/topics
+      jaxnmt probe confusion runs/topics --split validation --most 10 --output topics.svg
+    """
+    drawable(options.output)
+    from jaxnmt.lab.probes import confusion
+
+    publish(options.output, *confusion.report(*confusion.read(Run(run, options.checkpoint), options.split, options.data), options.most))
