@@ -202,6 +202,24 @@ def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):
     assert all(part in str(error.value) for part in says), str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model.context": "fixed"}, "model.copy needs attention over the source, and model.context fixed has none"),
+        ({"model.window": 3}, "model.copy needs attention that sums to 1, and that of model.window 3 does not"),
+        ({"model.score": "general", "model.coverage": 1.0}, "model.coverage 1 needs additive attention: model.context bahdanau, or luong"),
+        ({"tokenizer.joint": False, "model.tie_embeddings": "none"}, "model.copy needs tokenizer.joint True"),
+        ({"decoding.shortlist": 20}, "decoding.shortlist numbers tokens anew, and model.copy knows the old numbers: set it to 0"),
+        ({"model.coverage": -1.0}, "model.coverage is -1.0; it must be 0 or more"),
+    ],
+)
+def test_what_does_not_go_with_copying_is_refused(changes, says):
+    pointer = load_config("summary_pointer")
+    config_checks.validate(replace(pointer, **{"model.coverage": 1.0}))
+    with pytest.raises(UserError, match=f"^{says}"):
+        config_checks.validate(replace(pointer, **changes))
+
+
 def test_packed_rows_are_for_the_transformer_alone():
     @dataclasses.dataclass(frozen=True)
     class Other:

@@ -135,6 +135,12 @@ def test_an_ensemble_listens_to_each_member_about_the_sentence_own_candidates(sp
     np.testing.assert_allclose(flat(together)[1], flat(alone)[1], rtol=1e-4)
 
 
+def test_a_member_of_an_ensemble_that_copies_is_refused(tokenizer):
+    both = EnsembleTranslator([translator(tiny.BASE, tokenizer), translator(tiny.RECURRENT["luong_concat"], tokenizer)])
+    with pytest.raises(UserError, match=r"decoding\.shortlist numbers tokens anew, and a run with model\.copy"):
+        both.translate(LINES, Decoding(shortlist=5))
+
+
 def test_own_processors_are_refused(tokenizer):
     @dataclasses.dataclass(frozen=True)
     class Own(Decoding):

@@ -13,7 +13,7 @@ from jaxnmt.lab.laws import LAWS, Subject, ask
 QUICK = {
     "causal": {"pre", "rotary", "bag", "elman", "bahdanau", "luong_location"},
     "greedy": {"pre", "bahdanau"},
-    "beam": {"rotary", "bag", "cho", "gnmt", "luong", "luong_location"},
+    "beam": {"rotary", "bag", "cho", "gnmt", "luong_concat", "luong_location"},
     "alone": {"pre", "scanned", "elman", "bahdanau", "luong_dot", "luong_concat"},
     "scanned": {"scanned"},
     "packed": {"learned", "rotary"},

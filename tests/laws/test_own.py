@@ -5,11 +5,14 @@ import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
+import tiny
 
 from jaxnmt import cli
 from jaxnmt.config import files as config_files
-from jaxnmt.lab.laws import LAWS
+from jaxnmt.lab.laws import LAWS, Subject, ask
+from jaxnmt.models.copying import CopyingModule
 from jaxnmt.models.seq2seq import build_model, training_flops
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import is_matrix, path_name
@@ -52,6 +55,33 @@ def test_each_fault_fails_the_law_that_forbids_it(fault, fails, capsys):
     assert cli.main(["laws", OWN, "--model.fault", fault, "--only", fails]) == 1
     told, measured = lines_of(capsys)[fails]
     assert told == "FAILS" and (fault != "raises" or "no step yet" in measured)
+
+
+class _CopiesFromANeighbour(CopyingModule):
+    """In a step it copies words of another sentence."""
+
+    def step(self, memory, carry, token_B):
+        return super().step(memory._replace(tokens_BS=jnp.roll(memory.tokens_BS, 1, 0)), carry, token_B)
+
+
+class _ForgetsItsCoverage(CopyingModule):
+    """It attends in each step as if it were the first."""
+
+    def step(self, memory, carry, token_B):
+        return super().step(memory, carry | {"coverage": jnp.zeros_like(carry["coverage"])}, token_B)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Planted:
+    module: type
+
+    def build(self, *sizes):
+        return self.module(tiny.RECURRENT["luong_concat"], *sizes)
+
+
+@pytest.mark.parametrize("module", [_CopiesFromANeighbour, _ForgetsItsCoverage])
+def test_a_fault_in_copying_or_coverage_is_found_out(module):
+    assert ask("cached", Subject(_Planted(module))).holds is False
 
 
 def test_an_unknown_law_is_answered_with_those_there_are(capsys):

@@ -56,7 +56,7 @@ def test_no_warm_up_begins_at_the_peak(name):
 MODELS = {  # both kinds of norm's parameters; vectors that are neither norm nor bias: the scorers of additive and of local attention
     "unrolled": replace(tiny.VARIANTS["rotary"], norm="layernorm"),
     "scanned": replace(tiny.VARIANTS["rotary"], norm="layernorm"),
-    "recurrent": tiny.RECURRENT["luong_concat"],
+    "recurrent": replace(tiny.RECURRENT["luong_concat"], copy=False, window=3),
 }
 
 
