@@ -16,6 +16,7 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt.config.files import load_config, save_config
 from jaxnmt.decoding import programs
+from jaxnmt.decoding.kept_programs import KeptFunction
 from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.sampling import Sampling
 from jaxnmt.decoding.search import SearchOptions
@@ -85,6 +86,17 @@ def test_numbers_are_arguments_and_other_models_shapes_and_kinds_of_search_have_
             find(options, given, some, own)
     with pytest.raises(AssertionError, match="the model is used"):
         StagedSearch(DeferredModel(unusable), ("another model",))(OPTIONS["beam"], params, batch, limits)
+
+
+def test_a_kept_program_may_call_lapack(folder):
+    matrix = jax.numpy.array([[2.0, 1.0], [1.0, 3.0]])
+    invert = lambda x: [jax.numpy.linalg.inv(x)]  # noqa: E731
+    (expected,) = KeptFunction(invert, IDENTITY)(matrix)
+    (content,) = (kept.read(path.name) for path in folder.iterdir())
+    assert b"lapack" in content
+    (read,) = KeptFunction(unusable, IDENTITY)(matrix)
+    tiny.assert_same(read, expected)
+    np.testing.assert_allclose(read @ matrix, np.eye(2), atol=1e-6)
 
 
 def test_programs_with_functions_of_users_are_not_kept(folder):
@@ -186,7 +198,7 @@ import io, sys
 from jaxnmt import cli
 sys.stdin = io.TextIOWrapper(io.BytesIO(b"a b c\\nd e\\n"))
 status = cli.main()
-print(sorted({"flax", "optax", "orbax"} & sys.modules.keys()))
+print(sorted({"flax", "optax", "orbax", "scipy"} & sys.modules.keys()))
 sys.exit(status)
 """
 
@@ -200,7 +212,7 @@ def trained(tmp_path_factory):
     return folder / "run"
 
 
-def test_the_second_process_of_the_command_needs_no_flax_optax_or_orbax(trained, tmp_path, monkeypatch):
+def test_the_second_process_of_the_command_needs_no_flax_optax_orbax_or_scipy(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXNMT_CACHE", str(tmp_path))
 
     def translated(seed, *words):
