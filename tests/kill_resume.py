@@ -1,11 +1,14 @@
 """Kill -9 a training run while it compiles, steps, validates and saves; resume it by the same command; compare with an undisturbed run.
 
-    python tests/kill_resume.py [--trials 20] [--seed 1] [--keep FOLDER]
+    python tests/kill_resume.py [--trials 20] [--seed 1] [--keep FOLDER] [-- CONFIG settings]
 
 Each trial is a run of its own: started, killed in its phase after a random delay, resumed to the end. That the kill fell into the
 phase is read off what the process had said and what it left on disk; where it did not, the trial is started anew. Dropout, moving
 average, accumulated gradients and a mixture of two sources are on; checkpoints fall between log lines. Compared are hashes of the
 final parameters, moving average, optimizer state and progress, `metrics.jsonl` without `timing`, and the sample translations.
+
+CONFIG is trained instead of that run, by `jaxnmt train CONFIG settings` in the folder of its text: numbers.a and numbers.b, letters.a and
+letters.b. It needs a moving average.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 PHASES = ("compiling", "saving", "validating", "stepping")
 STEPS, LOG, SAVE, VALIDATE = 48, 4, 10, 16
+TIMES = f"--training.steps {STEPS} --logging.every {LOG} --checkpoints.every {SAVE} --validation.every {VALIDATE}".split()
 
 TRANSFORMER = """batching=Batching(tokens=1024, row_length=32),
         model=Transformer(emb_dim=32, num_heads=2, mlp_dim=64, num_encoder_layers=1, num_decoder_layers=1,
@@ -72,7 +76,7 @@ def write_data(folder: Path, settings: str = TRANSFORMER) -> None:
 class Session:
     """A training process, its lines gathered as they come."""
 
-    def __init__(self, data: Path, run: Path, compiled: Path):
+    def __init__(self, data: Path, run: Path, compiled: Path, words: Sequence[str] = ("tiny.py",)):
         self.run, self.lines = run, []
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu",
@@ -80,7 +84,7 @@ class Session:
             "JAX_COMPILATION_CACHE_DIR": str(compiled),
             "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
         }
-        command = [sys.executable, "-m", "jaxnmt", "train", "tiny.py", "--run", str(run)]
+        command = [sys.executable, "-m", "jaxnmt", "train", *words, "--run", str(run), *TIMES]
         self.process = subprocess.Popen(
             command,
             cwd=data,
@@ -219,7 +223,7 @@ def kill_in(phase: str, session: Session, chance: random.Random) -> str:
     return "" if in_validation(run) or last >= STEPS else f"after step {last}, checkpoint {newest(run)} being the newest{behind}"
 
 
-def trial(phase: str, data: Path, run: Path, compiled: Path, chance: random.Random) -> str:
+def trial(phase: str, data: Path, run: Path, compiled: Path, chance: random.Random, words: Sequence[str]) -> str:
     """One run, killed in a phase and resumed to its end; returns where it was killed."""
     for misses in range(20):
         shutil.rmtree(run, ignore_errors=True)
@@ -227,28 +231,28 @@ def trial(phase: str, data: Path, run: Path, compiled: Path, chance: random.Rand
             compiled = run.with_suffix(".xla")  # nothing compiled yet: else there is next to nothing to interrupt
             shutil.rmtree(compiled, ignore_errors=True)
             if chance.random() < 0.5:  # a later session of the run
-                first = Session(data, run, data / "xla")
+                first = Session(data, run, data / "xla", words)
                 first.until(lambda: newest(run) > 0)
                 first.kill()
-        session = Session(data, run, compiled)
+        session = Session(data, run, compiled, words)
         if where := kill_in(phase, session, chance):
-            Session(data, run, compiled).finish()
+            Session(data, run, compiled, words).finish()
             return where + (f" (after {misses} that missed)" if misses else "")
         session.kill()
     raise RuntimeError(f"20 kills all missed the phase {phase}")
 
 
-def run_trials(folder: Path, phases: list[str], seed: int, say: Callable[[str], None] = print) -> int:
+def run_trials(folder: Path, phases: list[str], seed: int, say: Callable[[str], None] = print, words: Sequence[str] = ("tiny.py",)) -> int:
     """Returns how many of the trials ended as the undisturbed run did."""
     write_data(folder)
     compiled = folder / "xla"
-    Session(folder, folder / "undisturbed", compiled).finish()
+    Session(folder, folder / "undisturbed", compiled, words).finish()
     expected = digests(folder / "undisturbed")
     say("\n".join(f"undisturbed: {name} {digest[:16]}" for name, digest in expected.items()))
     identical, chance = 0, random.Random(seed)
     for number, phase in enumerate(phases, 1):
         start, run = time.monotonic(), folder / f"trial-{number}"
-        where = trial(phase, folder, run, compiled, chance)
+        where = trial(phase, folder, run, compiled, chance, words)
         found = digests(run)
         different = [name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)]
         identical += not different
@@ -262,13 +266,14 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="an empty folder for the runs, not removed at the end")
+    parser.add_argument("words", nargs="*", default=["tiny.py"], help="a config and its settings")
     options = parser.parse_args()
     phases = [PHASES[number % len(PHASES)] for number in range(options.trials)]
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        identical = run_trials(folder.absolute(), phases, options.seed, say=lambda line: print(line, flush=True))
+        identical = run_trials(folder.absolute(), phases, options.seed, lambda line: print(line, flush=True), options.words)
     kills = ", ".join(f"{count} {phase}" for phase, count in collections.Counter(phases).items())
     print(f"{identical}/{len(phases)} identical to the undisturbed run (killed: {kills}) in {time.monotonic() - start:.0f} s")
     return 0 if identical == len(phases) else 1

@@ -257,11 +257,13 @@ def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path
 
 def _train(experiment: config.Experiment, options: config.Tokenizer, sources: list[Source], say: Say) -> Tokenizer:
     """Return a tokenizer that is trained on the sources, or on the side that `init.from` has no vocabulary for."""
-    began, pairs = time.monotonic(), min(sum(map(len, sources)), options.max_sentences)
-    say(f"training a tokenizer ({options.kind}, {'joint' if options.joint else 'separate'}) on {pairs:,} pairs")
+    began, pairs, half = time.monotonic(), min(sum(map(len, sources)), options.max_sentences), _trains_other_side(experiment)
+    side = int(experiment.init.only == "encoder")
+    sides = shards.SIDES[side] if half else "joint" if options.joint else "separate"
+    say(f"training a tokenizer ({options.kind}, {sides}) on {pairs:,} pairs")
     sample: Iterable[tuple[str, str]] = () if options.model else _sample(experiment, sources)
-    if _trains_other_side(experiment):
-        sample = ((pair[experiment.init.only == "encoder"], "") for pair in sample)
+    if half:
+        sample = ((pair[side], "") for pair in sample)
     tokenizer = train_tokenizer(options, sample)
     is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""

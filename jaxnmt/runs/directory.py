@@ -170,8 +170,8 @@ def start(run: pathlib.Path, experiment: Experiment, moved: Collection[str] = ()
         _refuse_changes(run, read_config(run / CONFIG), experiment, moved)
     else:
         _refuse_lost_checkpoints(run)
-        if experiment.init.from_:
-            _config(folder(experiment.init.from_))
+        if (other := experiment.init.from_) and not is_run(other):
+            raise UserError(f"init.from {other} is not a run: it has no {CONFIG}")
         _remove_traces(run)
     run.mkdir(parents=True, exist_ok=True)
     save_config(experiment, run / CONFIG)

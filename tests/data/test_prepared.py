@@ -16,7 +16,7 @@ import unicodedata
 import numpy as np
 import pytest
 
-from jaxnmt.config import Cleaning, Data, Experiment, Tokenizer, replace
+from jaxnmt.config import Cleaning, Data, Experiment, MaskedLanguage, Tokenizer, replace
 from jaxnmt.data import cleaning, prepared, shards
 from jaxnmt.data.cleaning import Reason, check
 from jaxnmt.data.prepared import Prepared, prepare
@@ -482,3 +482,19 @@ def test_cache_folder_default(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXNMT_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert prepared.cache_folder(Data()) == tmp_path / ".cache" / "jaxnmt"
+
+
+@pytest.mark.parametrize("kind", ["unigram", "words"])
+def test_a_text_of_too_many_tokens_is_cut_and_loses_nothing(tmp_path, kind):
+    lines = [" ".join(f"w{i * j % 13}" for i in range(1, 1 + 4 * j)) for j in range(1, 30)]
+    (tmp_path / "mono.txt").write_text("".join(f"{line}\n" for line in lines))
+    data = Data(train=(str(tmp_path / "mono.txt"),), held_out=2, max_length=9, cache=str(tmp_path / "cache"))
+    options = Tokenizer(kind=kind, vocab_size=0 if kind == "words" else 300)
+    result = prepare(Experiment(task=MaskedLanguage(), data=data, tokenizer=options), tmp_path / "tokenizer", SILENT)
+    (corpus,) = result.train
+    assert corpus.lengths[0].max() == 8 and np.array_equal(corpus.source.ids, corpus.target.ids)
+    assert result.report["too many tokens"] == 0
+    held = [ids for text, _ in result.validation for ids in result.tokenizer.encode_source([text])]
+    whole = {tuple(ids[start : start + 8]) for ids in result.tokenizer.encode_source(lines) for start in range(0, len(ids), 8)}
+    parts = {tuple(corpus.source[i].tolist()) for i in range(len(corpus))} | {tuple(ids) for ids in held}
+    assert parts == whole or kind == "unigram" and len(whole - parts) <= len(held)  # a part that begins within a word is spelt anew

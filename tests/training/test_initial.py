@@ -161,8 +161,8 @@ def test_what_does_not_fit_is_refused_in_a_sentence(folder):
         with pytest.raises(UserError, match=sentence):
             begun(folder, **changes)
     for changes, sentence in (
-        ({"init.from": str(folder / "none")}, "none does not exist"),
-        ({"init.from": str(folder)}, r"init\d* is not a run: it has no config.json; the runs in it are"),
+        ({"init.from": str(folder / "none")}, r"init.from \S+none is not a run: it has no config.json"),
+        ({"init.from": str(folder)}, r"init.from \S+init\d* is not a run: it has no config.json"),
     ):
         with pytest.raises(UserError, match=sentence):
             train_folder(folder / "refused", experiment(folder, **changes))
