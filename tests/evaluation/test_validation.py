@@ -35,7 +35,7 @@ def trainer(config, tokenizer, pairs, languages):
 
 
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
-    monkeypatch.setattr(validation, "Translator", Echo)
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
     experiment = replace(Experiment(), **{"validation.beam_size": 3, "decoding.n_best": 2})
     score = validation.ValidationTranslator()
     of = trainer(experiment, TOKENIZER, [("ein@@ fach so ja", "ein@@ fach so ja new 3")], ("en", "de"))
@@ -48,7 +48,7 @@ def test_one_translator_serves_all_validations_with_the_newest_parameters(monkey
 
 def validated(monkeypatch, pairs, languages, options=None):
     """What two validations say, and the signature of the second's BLEU; translations are the sources."""
-    monkeypatch.setattr(validation, "Translator", Echo)
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
     said = []
     monkeypatch.setattr(validation.log, "say", said.append)
     score = validation.ValidationTranslator()
