@@ -14,6 +14,7 @@ from jaxnmt.data.prepared import prepare
 from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.lab import compare, comparison_report, options
 from jaxnmt.lab.probes import confusion
+from jaxnmt.lab.visualize import labels as explained
 
 TEXTS = ["a x", "x x x x", "b", "c x x a", "x", "a b c", "x x b x", "x x a"]
 
@@ -173,3 +174,11 @@ def test_the_confusion_matrix_counts_every_text(one):
     files, table = confusion.report(["b", "a", "a"], ["a", "a", "b"], most=5)
     assert files[".csv"].splitlines() == ["label,prediction,texts", "a,a,1", "a,b,1", "b,a,1"]
     assert table.rows == [("a", "b", "1", "50.0%"), ("b", "a", "1", "100.0%")] and table.note == "33.3% of 3 texts have the right label"
+
+
+def test_visualize_explains_a_prediction(one, number):
+    found = explained.of_run(one, "x b x")
+    assert found["prediction"] == found["explained"] == "b" and found["words"] == ["x", "b", "x", explained.END]
+    assert len(found["gradient_x_input"]) == 4 and any(found["gradient_x_input"]) and found["attention"] == []
+    assert json.loads(json.dumps(found)) == found and "Why “b”" in explained.page(found)
+    assert explained.of_run(number, "x a")["explained"] == ""

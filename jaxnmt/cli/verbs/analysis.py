@@ -165,22 +165,26 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
     """Translate one sentence and draw how, as one self-contained HTML file.
 
     The page has a player that goes through encoder and decoder step by step, the alignment, every layer and head, and the beam as a tree.
+    Of a run that predicts labels it shows what each word adds to the label, gradient × input, beside the attention that it gets.
 
     Examples:
       jaxnmt visualize runs/quickstart "one hundred and two" --open
       jaxnmt visualize runs/quickstart "one hundred and two" --output numbers.html --json numbers.json --beam-size 3
     """
-    config_checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
+    experiment = directory.read(run)
+    config_checks.validate(dataclasses.replace(experiment, decoding=options.decoding))
     if not sentence.strip():
         raise UserError("the sentence has no word: give one to translate, in quotes")
     writable("--output", options.output)
     writable("--json", options.json)
-    from jaxnmt.lab.visualize.record import of_run, page
+    from jaxnmt.lab.visualize import labels
+    from jaxnmt.lab.visualize import record as translations
 
-    record = of_run(Run(run, options.checkpoint), sentence, options.decoding)
-    write(options.output, page(record))
+    drawn = labels if experiment.task.is_label else translations
+    record = drawn.of_run(Run(run, options.checkpoint), sentence, options.decoding)
+    write(options.output, drawn.page(record))
     if options.json:
         write(options.json, json.dumps(record, ensure_ascii=False), "--json")
-    print(record["translation"])
+    print(record["prediction" if experiment.task.is_label else "translation"])
     if options.open:
         webbrowser.open(pathlib.Path(options.output).absolute().as_uri())
