@@ -1,8 +1,8 @@
 """Why a text gets its label: what each word adds to the label's log-odds, and how much attention it gets, side by side.
 
 Gradient × input is the derivative of the log-odds by the size of a word's vector: to first order, what they would lose without the word
-(Shrikumar et al. 2016); of a saturated unit that is little. Attention is that of the pooling, if it has any; else that which a word gets in the encoder's last layer, the mean
-over heads and over the words that look. The two need not agree (Jain and Wallace 2019).
+(Shrikumar et al. 2016); a saturated unit shows little. Attention is that of the pooling, if it has any; else that which a word gets in
+the encoder's last layer, the mean over heads and over the words that look. The two need not agree (Jain and Wallace 2019).
 """
 
 from __future__ import annotations
