@@ -2,6 +2,10 @@
 
 Command: jaxnmt train topics --data.train texts.tsv (text TAB label)
 Time, score: depend on the files
+
+Another pooling or other targets: --task.pooling attention, --task.labels several. Another encoder, in a file of your own:
+`replace(load_config("topics"), model=Recurrent(cell="lstm", context="fixed"))`, or `Recurrent(encoder="bag", context="fixed", cell="rnn")`
+(docs/classification.md).
 """
 
 from jaxnmt.config import Batching, Classification, Data, Experiment, Schedule, Tokenizer, Training, Transformer, Validation
