@@ -77,7 +77,10 @@ def chart(lines: Mapping[str, Line], title: str, x: str, y: str, log_x: bool = F
         elif not log_x and all(float(value).is_integer() for value in values):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False)
+        if bars:  # between the bars there is no room
+            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+        else:
+            axes.legend(frameon=False)
 
     return _drawn(title, 4.2, draw)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,22 +20,21 @@ from jaxnmt.runs import directory as run_directory
 WIDTHS = {"emb_dim": 1, "hidden_dim": 1, "encoder_dim": 1, "mlp_dim": 4}
 """The fields of a model that set its width, each as a multiple of `--width`."""
 
+_STUDY_RUN = re.compile(r"(?P<variant>[^/]+)/(?P<seed>seed-\d+)(/run)?/?$")
+
 
 def labels(names: Sequence[str]) -> tuple[str, ...]:
     """Return names of files, runs or configs short enough for a table: the last part of each path, if these are distinct.
 
-    If they are not, the parts at the end and at the beginning that all have are left out: `runs/a/seed-1/run` and `runs/b/seed-1/run` are
-    a and b.
+    A study's run, `runs/VARIANT/seed-N/run`, is its VARIANT, or VARIANT/seed-N if a variant has several.
     """
-    paths = [list(pathlib.PurePath(name).parts) or [name] for name in names]
-    if len({path[-1] for path in paths}) == len(names):
-        return tuple(path[-1].removesuffix(".py") for path in paths)
-    for end in (-1, 0):
-        while min(map(len, paths)) > 1 and len({path[end] for path in paths}) == 1:
-            for path in paths:
-                del path[end]
-    short = tuple("/".join(path) for path in paths)
-    return short if len(set(short)) == len(names) else tuple(names)
+    last = [pathlib.PurePath(name).name.removesuffix(".py") or name for name in names]
+    runs = [_STUDY_RUN.search(name) for name in names]
+    for groups in (("variant",), ("variant", "seed")):
+        short = tuple("/".join(run[group] for group in groups) if run else name for name, run in zip(last, runs, strict=True))
+        if len(set(short)) == len(names):
+            return short
+    return tuple(names)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -348,6 +348,9 @@ def test_lines_are_read_as_sacrebleu_reads_them(tmp_path):
 
 def test_labels_are_short_where_they_tell_systems_apart():
     assert labels(["a/x.de", "b/y.de"]) == ("x.de", "y.de") and labels(["a/x", "b/x/"]) == ("a/x", "b/x/")
+    runs = [f"studies/ladder/runs/{variant}/seed-{seed}/run" for variant in ("bag", "gru") for seed in (1, 2)]
+    assert labels(runs[::2]) == ("bag", "gru") and labels([runs[0], "runs/mine"]) == ("bag", "mine")
+    assert labels(runs) == ("bag/seed-1", "bag/seed-2", "gru/seed-1", "gru/seed-2")
 
 
 def test_given_files_without_a_language_have_the_runs(files, translated):
