@@ -154,9 +154,9 @@ def probe_text(kind: str, language: str, target: str | None, options: Text) -> N
     They are drawn from the grammar of the embedded corpus, over all distances up to 30 words. The test has other combinations of words.
 
     Examples:
-      jaxnmt probe text cloze tr > cloze.tr
-      jaxnmt probe text contrast tr en > contrast.tr-en.tsv
-      jaxnmt probe text contrast tr en --split validation --lines 1000 > validation.tr-en.tsv
+      jaxnmt probe text cloze tr --output cloze.tr
+      jaxnmt probe text contrast tr en --output contrast.tr-en.tsv
+      jaxnmt probe text contrast tr en --split validation --lines 1000 --output validation.tr-en.tsv
     """
     from jaxnmt.lab.probes import distant
 
