@@ -27,7 +27,7 @@ _TABLES: dict[str, dict[str, str]] = {
     "embed_output": {"embed_output": "decoder"},
 }
 """For each table of our models, those that serve as it where embeddings are tied otherwise, the best first, and whose vocabulary it has."""
-_SAME_SHAPES = ("num_encoder_layers", "num_decoder_layers", "tie_embeddings", "dtype", "scan_layers", "remat", "causal")
+_SAME_SHAPES = ("num_encoder_layers", "num_decoder_layers", "tie_embeddings", "dtype", "scan_layers", "remat", "causal", "variational")
 """Settings that may differ: a parameter that both models have means the same in both."""
 _MOST = 6  # modules that a message names
 
@@ -106,11 +106,9 @@ def _origins(name: str, encoder: Collection[str]) -> Iterable[tuple[str, str]]:
 
 def _different(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Return "; model.emb_dim is 128 there and 256 here" for the settings that give parameters other shapes or another meaning."""
-    names = [name for name in ours if name in theirs and name not in _SAME_SHAPES and not isinstance(ours[name], float)]
-    found = [
-        f"; model.{name} is {theirs[name]} there and {ours[name]} here" for name in names if tupled(theirs[name]) != tupled(ours[name])
-    ]
-    return "".join(found)
+    pairs = [(name, tupled(theirs.get(name, value)), tupled(value)) for name, value in ours.items() if name not in _SAME_SHAPES]
+    differ = [(name, there, here) for name, there, here in pairs if there != here and not isinstance(here, float)]  # such as dropout
+    return "".join(f"; model.{name} is {there} there and {here} here" for name, there, here in differ)
 
 
 def _modules(names: Iterable[str], without: Iterable[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -46,16 +45,12 @@ class TrainState:
 
 
 def initial_state(
-    model: Seq2Seq,
-    optimizer: optax.GradientTransformation,
-    config: cfg.Training,
-    taken: Mapping[str, jax.Array] | None = None,
-    scanned: bool = False,
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, taken: Any = None, scanned: bool = False
 ) -> TrainState:
     """Return a fresh state; a pure function of the seed and of `taken`.
 
     Args:
-        taken: the values of some parameters by their path, layers one by one; the others are random.
+        taken: {path: value} of some parameters, layers one by one; the others are random.
         scanned: whether the model's layers are stacked.
 
     Raises:
