@@ -26,8 +26,8 @@ from jaxnmt.io.text import decode
 
 MOST_PIXELS = 100_000_000
 """A picture with more is refused: a small file may hold one that fills the memory."""
-SCENES = re.compile(r"scenes/(?P<language>\w+?)(-(?P<count>[1-9]\d*))?(:(?P<split>train|validation|test))?")
-_COUNTS = {"train": 20_000, "validation": 500, "test": 1000}
+SCENES = re.compile(r"scenes/(?P<language>\w+?)(-(?P<count>[1-9]\d*))?(:(?P<split>train|validation|test|novel))?")
+_COUNTS = {"train": 20_000, "validation": 500, "test": 1000, "novel": 1000}
 
 
 def read(name: str, task: Captioning) -> np.ndarray:

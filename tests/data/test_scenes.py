@@ -11,7 +11,7 @@ from jaxnmt.data import phrases, scenes
 from jaxnmt.data.scenes import meaning as m
 from jaxnmt.data.scenes.picture import BACKGROUND, PALETTE
 
-SPLITS = {split: [scenes.scene(split, i) for i in range(1500)] for split in ("train", "validation", "test")}
+SPLITS = {split: [scenes.scene(split, i) for i in range(1500)] for split in ("train", "validation", "test", "novel")}
 
 
 def thing(size, colour, shape, count):
@@ -85,24 +85,26 @@ def test_a_scene_is_a_function_of_its_index_in_any_process():
 
 def test_each_combination_belongs_to_one_split():
     kinds = list(itertools.product(m.SIZES, m.COLOURS, m.SHAPES))
-    of = {split: {kind for kind in kinds if m.split_of(*kind) == split} for split in SPLITS}
-    assert {split: len(found) for split, found in of.items()} == {"train": 96, "validation": 6, "test": 6}
-    assert {("small", "red", "circle"), ("", "yellow", "square"), ("big", "black", "heart")} < of["test"]
+    assert {("small", "red", "circle"), ("", "yellow", "square"), ("big", "black", "heart")} < set(m.NOVEL)
+    assert len(m.NOVEL) == 6 and len(m.FAMILIAR) == 102
+    for left, right in itertools.combinations(range(3), 2):  # the other splits show every pair
+        assert {(kind[left], kind[right]) for kind in m.FAMILIAR} == {(kind[left], kind[right]) for kind in kinds}
+    pairs = {}
     for split, scenes_of_split in SPLITS.items():
         shown = [[each[:3] for each in scene.things] for scene in scenes_of_split]
-        assert set(itertools.chain(*shown)) == of[split] | of["train"]
-        if split != "train":
-            assert all(sum(kind in of[split] for kind in both) == 1 for both in shown)
-    for left, right in itertools.combinations(range(3), 2):  # training shows every pair
-        assert {(kind[left], kind[right]) for kind in of["train"]} == {(kind[left], kind[right]) for kind in kinds}
+        assert {sum(kind in m.NOVEL for kind in both) for both in shown} == {int(split == "novel")}
+        pairs[split] = {tuple(kind[1:] for kind in both) for both in shown if len(both) == 2}
+        assert set(itertools.chain(*shown)) >= set(m.NOVEL if split == "novel" else m.FAMILIAR)
+        assert split in ("train", "novel") or all(len(both) == 2 for both in shown)
+    assert not pairs["test"] & pairs["train"] and not pairs["validation"] & (pairs["train"] | pairs["test"])
 
 
 @pytest.mark.parametrize("language", scenes.LANGUAGES)
 def test_test_captions_are_new_and_their_words_are_not(language):
     said = {split: {scenes.caption(scene, language) for scene in found} for split, found in SPLITS.items()}
-    assert not said["train"] & said["test"] and not said["train"] & said["validation"]
+    assert not said["train"] & (said["test"] | said["validation"] | said["novel"])
     words = {split: set(" ".join(captions).split()) for split, captions in said.items()}
-    assert words["test"] | words["validation"] <= words["train"]
+    assert words["test"] | words["validation"] | words["novel"] <= words["train"]
 
 
 def centre(thing):

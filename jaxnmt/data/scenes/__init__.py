@@ -8,10 +8,10 @@ A picture has exactly one caption in each language, so that exact match is a fai
 middle one of three sizes; two things differ in colour; the one whose colour comes first in `meaning.COLOURS` (the rainbow's order, then
 black) is the one whose place is told, relative to the other. So it is never "two blue squares below a small red circle".
 
-The test is more than memory: every test picture shows one thing whose combination of size, colour and shape is in no other split. There are
-six of them (small red circles, yellow squares, big green triangles, ...: `meaning.split_of`), and six others for validation. The other
-thing, if there is one, is of a combination that training shows. Training has all words of the test, and all pairs of size and colour, of
-size and shape, and of colour and shape.
+The test is more than memory: a picture of it has two things whose colours and shapes never occur together in training, where each occurs
+with others (`meaning.split_of`). A further split, `novel`, is harder: one thing of each picture is of a size, colour and shape that are
+together in no other split. There are six of them (small red circles, yellow squares, big green triangles, ...); training has all their
+words, and all pairs of size and colour, of size and shape, and of colour and shape.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Lengths and places are fractions of the picture's width, so that a scene can be 
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import NamedTuple
 
@@ -50,42 +50,44 @@ class Scene(NamedTuple):
         return (self.figure, self.ground) if self.ground else (self.figure,)
 
 
-def split_of(size: str, colour: str, shape: str) -> str:
-    """Return which split a combination belongs to: six are the test's, six are validation's, and 96 are training's.
-
-    The test's are those of equal places in the lists: small red circle, yellow square, big green triangle, small blue star, and so on.
-    """
-    place = COLOURS.index(colour)
-    if SIZES.index(size) != place % len(SIZES):
-        return "train"
-    return {0: "test", 3: "validation"}.get((SHAPES.index(shape) - place) % len(SHAPES), "train")
+Kind = tuple[str, str, str]
+"""Size, colour and shape."""
+NOVEL: tuple[Kind, ...] = tuple((SIZES[i % len(SIZES)], COLOURS[i], SHAPES[i]) for i in range(len(COLOURS)))
+"""Kinds that only the split `novel` shows: small red circle, yellow square, big green triangle, small blue star, and so on."""
+FAMILIAR = tuple(kind for kind in product(SIZES, COLOURS, SHAPES) if kind not in NOVEL)
 
 
-@cache
-def _kinds(split: str) -> tuple[tuple[str, str, str], ...]:
-    """Return the split's combinations of size, colour and shape."""
-    return tuple(kind for kind in product(SIZES, COLOURS, SHAPES) if split_of(*kind) == split)
+def split_of(figure: Kind, ground: Kind) -> str:
+    """Return which split a pair of things belongs to by colours and shapes: one in ten to the test, and one in ten to validation."""
+    share = zlib.crc32(" ".join((*figure[1:], *ground[1:])).encode()) % 10
+    return {0: "test", 1: "validation"}.get(share, "train")
 
 
 def scene(split: str, index: int, seed: int = 0) -> Scene:
-    """Return scene `index` (any number from 0) of a split. One in five has one thing; of two, one is of the split's combinations."""
+    """Return scene `index` (any number from 0) of a split: "train", "validation", "test" or "novel".
+
+    In training and `novel`, one in five has one thing. Those of validation and test have two.
+    """
     uniform = random.Random(f"scenes {seed} {split} {index}").random  # its sequence is the same in every Python version
 
     def one(items):
         return items[int(uniform() * len(items))]
 
-    def thing(kind: tuple[str, str, str], start: float, extent: float) -> Thing:
+    def thing(kind: Kind, start: float, extent: float) -> Thing:
         size, colour, shape = kind
         return Thing(size, colour, shape, _places(uniform, one((1, 2, 3)), RADIUS[size], start, extent, upright))
 
-    relation = one(("", *RELATIONS))
-    kinds = [one(_kinds(split)), one(_kinds("train"))]
+    is_novel = split == "novel"
+    relation = one(("", *RELATIONS) if is_novel or split == "train" else RELATIONS)
+    kinds = [one(NOVEL if is_novel else FAMILIAR), one(FAMILIAR)]
     if not relation:
         upright = uniform() < 0.5
         return Scene(thing(kinds[0], 0.0, 1.0))
-    while kinds[0][1] == kinds[1][1]:
-        kinds[1] = one(_kinds("train"))
-    figure, ground = sorted(kinds, key=lambda kind: COLOURS.index(kind[1]))
+    while True:
+        figure, ground = sorted(kinds, key=lambda kind: COLOURS.index(kind[1]))
+        if figure[1] != ground[1] and (is_novel or split_of(figure, ground) == split):
+            break
+        kinds = [kinds[0] if is_novel else one(FAMILIAR), one(FAMILIAR)]
     upright = relation in ("left of", "right of")
     first, second = (0.0, 0.5) if relation in ("above", "left of") else (0.5, 0.0)
     return Scene(thing(figure, first, 0.5), relation, thing(ground, second, 0.5))

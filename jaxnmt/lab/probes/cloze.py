@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxnmt import Run, UserError
 from jaxnmt.config import Language
-from jaxnmt.config import Language
 from jaxnmt.data import identity, phrases
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer
