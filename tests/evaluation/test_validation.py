@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from jaxnmt.config import Experiment, Tokenizer, replace
+from jaxnmt.config import Captioning, Experiment, Tokenizer, replace
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding import translator as translators
 from jaxnmt.evaluation import validation
@@ -35,7 +35,7 @@ def trainer(config, tokenizer, pairs, languages):
 
 
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
-    monkeypatch.setattr(validation, "Translator", Echo)
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
     experiment = replace(Experiment(), **{"validation.beam_size": 3, "decoding.n_best": 2})
     score = validation.ValidationTranslator()
     of = trainer(experiment, TOKENIZER, [("ein@@ fach so ja", "ein@@ fach so ja new 3")], ("en", "de"))
@@ -48,7 +48,7 @@ def test_one_translator_serves_all_validations_with_the_newest_parameters(monkey
 
 def validated(monkeypatch, pairs, languages, options=None):
     """What two validations say, and the signature of the second's BLEU; translations are the sources."""
-    monkeypatch.setattr(validation, "Translator", Echo)
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
     said = []
     monkeypatch.setattr(validation.log, "say", said.append)
     score = validation.ValidationTranslator()
@@ -81,3 +81,12 @@ def test_references_are_joined_and_composed_as_translations_are(monkeypatch):
     assert validated(monkeypatch, [("x", nfd)] * 3, ("en", "fr"))[2] == pytest.approx(100)
     assert validated(monkeypatch, [("x", nfd)] * 3, ("en", "fr"), Tokenizer(vocab_size=600, normalization="none"))[2] < 100
     assert validated(monkeypatch, [("x", "▁Café , ▁ein ▁zwei ▁dr ei")] * 3, ("en", "fr"), split)[2] == pytest.approx(100)
+
+
+def test_a_picture_with_several_captions_is_captioned_once_and_scored_against_all(monkeypatch):
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
+    experiment = replace(Experiment(task=Captioning()), **{"validation.beam_size": 1})
+    score = validation.ValidationTranslator()
+    pairs = [("a", "b c d e"), ("x", "x y z w 1"), ("a", "a y z w 1")]
+    hypotheses, value = score(trainer(experiment, TOKENIZER, pairs, ("", "en")), "y z w")
+    assert hypotheses == ["a y z w 1", "x y z w 1", "a y z w 1"] and value == pytest.approx(100) and "nrefs:var" in score.signature
