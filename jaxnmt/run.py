@@ -298,7 +298,8 @@ class Run(TrainedRun):
 
         Args:
             test: the sentences, such as `test_set("validation")`; None: `test_set()`.
-            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2" or "rougeL"; of labels and numbers there are others, and all.
+            metrics: "bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2", "rougeL", "cider" or "exact"; for captions the last two are
+                added to the default ones; of labels and numbers there are others, and all.
             decoding: fields of `Decoding`, as `translate` takes them.
 
         Raises:
@@ -365,7 +366,7 @@ class Run(TrainedRun):
         made = [run.translations(sentences.sources) for run in (self, *others)]
         if sentences.labels:
             return labels.paired(sentences.labels, made, sentences.references[0], test, samples)
-        return paired(made, sentences.references, metrics, test, sentences.tokenize, samples)
+        return paired(made, sentences.references, sentences.metrics(metrics), test, sentences.tokenize, samples)
 
     def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
         """Return the best translation, or the label, of each sentence. The run's folder keeps them for the next time."""

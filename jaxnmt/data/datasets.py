@@ -1,10 +1,11 @@
-"""Sentence pairs from TensorFlow Datasets (ours, and any dataset of translations, or of texts and labels), without TensorFlow.
+"""Pairs from TensorFlow Datasets (ours, and any of translations, of texts and labels, or of pictures and captions), without TensorFlow.
 
 Prepared data is stored as ArrayRecord files in $TFDS_DATA_DIR, by default in the folder of TFDS (~/tensorflow_datasets).
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import difflib
 import functools
@@ -19,18 +20,23 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow_datasets as tfds
 import tensorflow_datasets.text  # noqa: F401 (registers its datasets)
 import tensorflow_datasets.translate  # noqa: F401 (registers its datasets)
+import tensorflow_datasets.vision_language  # noqa: F401 (registers its datasets)
 from etils import epath
 from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import extractor
+from tensorflow_datasets.object_detection import coco
 
 from jaxnmt.data import builders  # noqa: F401 (registers our datasets)
 from jaxnmt.data.source import Source, StatCache
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io import files
 
+_CAPTIONS = ("captions", "text"), ("captions",), ("caption",), ("text",)
+"""Where a record with a picture has its captions, or its caption: the first of these that it has."""
 _CHUNK = 1000
 """Records that are read at once: four times faster than one by one."""
 
@@ -45,6 +51,14 @@ class _Sides(NamedTuple):
     """Whether a record may lack a language (`TranslationVariableLanguages`)."""
     names: tuple[str, ...] = ()
     """If the target is a `ClassLabel`, its classes."""
+    picture: str = ""
+    """If the source is a picture, its key; `keys` then lead to the captions."""
+
+    def captions(self, record: Any) -> list[bytes]:
+        """Return the captions of a record's picture."""
+        for key in self.keys:
+            record = record[key]
+        return [record] if isinstance(record, bytes) else list(record)
 
     def read(self, record: Any) -> tuple[bytes, bytes] | None:
         """Return the two sides of a record; None if it lacks one."""
@@ -74,24 +88,41 @@ class Dataset(Source):
         paths = [files.to_path(part.filename) for part in self._files]
         super().__init__(name, sides.languages, StatCache(cache, ["dataset", sides.languages, self._parts], paths))
         # TFDS fails on an empty slice.
-        self._records: Any = builder.as_data_source(split=split) if self._files else ()
+        decoders = {sides.picture: tfds.decode.SkipDecoding()} if sides.picture else None
+        self._records: Any = builder.as_data_source(split=split, decoders=decoders) if self._files else ()
         self._sides = sides
         self._rows: Sequence[int] = range(len(self._records))
-        if sides.may_lack:
+        if sides.may_lack or sides.picture:
             self._rows = self._kept.get("rows", self._whole_rows)
 
     def _count(self) -> int:
         return len(self._rows)
 
     def _whole_rows(self) -> list[int]:
-        """Return the numbers of the records that have both sides."""
+        """Return the numbers of the records that have both sides; if they have pictures, each number once for each caption."""
+        if self._sides.picture:
+            return [row for row, captions in enumerate(self._read(self._rows)) for _ in captions]
         return [row for row, pair in enumerate(self._read(self._rows)) if pair]
 
     def _read(self, rows: Sequence[int]) -> Iterator[Any]:
+        read: Any = self._sides.captions if self._sides.picture else self._sides.read
         for start in range(0, len(rows), _CHUNK):
-            yield from map(self._sides.read, self._records.__getitems__(list(rows[start : start + _CHUNK])))
+            yield from map(read, self._records.__getitems__(list(rows[start : start + _CHUNK])))
+
+    def picture(self, row: int) -> bytes:
+        """Return the file of a record's picture."""
+        return self._records[row][self._sides.picture]
+
+    def _captioned(self, start: int) -> Iterator[tuple[bytes, bytes]]:
+        rows = collections.Counter(self._rows[start:])
+        for (row, count), captions in zip(rows.items(), self._read(list(rows)), strict=True):
+            for caption in captions[-count:]:  # of the first record, earlier ones may be left out
+                yield f"{self.name}#{row}".encode(), caption.replace(b"\n", b" ")
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        if self._sides.picture:
+            yield from self._captioned(start)
+            return
         for source, target in self._read(self._rows[start:]):
             yield source.replace(b"\n", b" "), target.replace(b"\n", b" ")
 
@@ -112,16 +143,18 @@ class Dataset(Source):
         return digest.hexdigest()
 
 
-def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
+def open_dataset(text: str, field: str, cache: Path | None, pictures: bool = False) -> Dataset:
     """Open a dataset by name. It is downloaded and prepared on first use.
 
     Both directions of a language pair work: `wmt14_translate/en-de` reads `de-en` of TFDS with the sides swapped.
 
     Args:
         text: `name`, `name/config`, `name:split` or `name/config:split`. The split "train" is the default.
+        pictures: the source side names pictures, `name:split#number`.
 
     Raises:
-        UserError: there is no such dataset, config or split; it has no translations or labels; it cannot be downloaded or prepared.
+        UserError: there is no such dataset, config or split; it has no translations, labels or captions; it cannot be downloaded or
+            prepared.
     """
     word = text if ":" in text else f"{text}:train"
     path, _, split = word.partition(":")
@@ -140,7 +173,7 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
     data_dir = os.environ.get("TFDS_DATA_DIR")
     make = functools.partial(tfds.builder, name, config=builder_config, file_format="array_record", data_dir=data_dir)
     builder = make()
-    sides = _sides(builder, pair, where)
+    sides = _picture_sides(builder, where) if pictures else _sides(builder, pair, where)
     if not builder.data_path.exists():
         _prepare(make, where)
     # A new builder reads the data that are there now.
@@ -157,7 +190,7 @@ def open_dataset(text: str, field: str, cache: Path | None) -> Dataset:
 def _replace_tensorflow() -> None:
     """Let TFDS download and prepare datasets without TensorFlow. If TensorFlow is installed, nothing changes.
 
-    Two modules of TFDS use TensorFlow's file functions to unpack archives and to shuffle data that does not fit in memory.
+    Two modules of TFDS use TensorFlow's file functions to unpack archives and to shuffle data that does not fit in memory, and one a type.
     """
     if importlib.util.find_spec("tensorflow"):
         return
@@ -166,6 +199,7 @@ def _replace_tensorflow() -> None:
         exists=lambda path: epath.Path(path).exists(),
         remove=lambda path: epath.Path(path).unlink(),
     )
+    coco.tf = SimpleNamespace(int64=np.int64)
     extractor.tf = shuffle.tf = SimpleNamespace(
         compat=SimpleNamespace(as_text=os.fsdecode),
         io=SimpleNamespace(gfile=gfile),
@@ -221,6 +255,17 @@ def _sides(builder: Any, pair: tuple[str, str] | None, where: str) -> _Sides:
         if keys and len(keys) == 2 and all(key in found for key, found in zip(keys, kinds.values(), strict=True)):
             return _Sides(("", ""), keys, names=tuple(features[keys[1]].names))
     raise UserError(f"{where} is not a translation dataset, nor one of texts with a label (its features: {', '.join(features)})")
+
+
+def _picture_sides(builder: Any, where: str) -> _Sides:
+    """Find the picture and its captions in the features of a dataset."""
+    features = builder.info.features
+    picture = next((key for key in features if isinstance(features[key], tfds.features.Image)), "")
+    for keys in _CAPTIONS:
+        inside = features[keys[0]] if keys[0] in features else None
+        if picture and inside is not None and (len(keys) == 1 or keys[1] in getattr(inside, "feature", ())):
+            return _Sides(("", ""), keys, picture=picture)
+    raise UserError(f"{where} is not a dataset of pictures with captions (its features: {', '.join(features)})")
 
 
 def _prepare(make: Callable[[], Any], where: str) -> None:

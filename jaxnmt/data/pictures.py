@@ -1,13 +1,16 @@
 """Pictures and feature vectors, each named by a line of text, so that everything that handles lines handles them.
 
-photos/17.jpg          a picture file
-photos.npz#17          entry 17 of the array `pictures` (N, rows, columns, 3), or of `vectors` (N, numbers)
-scenes/en:test#17      picture 17 of a split of the embedded scenes
+photos/17.jpg            a picture file
+photos.npz#17            entry 17 of the array `pictures` (N, rows, columns, 3), or of `vectors` (N, numbers)
+scenes/en:test#17        picture 17 of a split of the embedded scenes
+coco_captions:train#17   picture 17 of a TFDS dataset
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import itertools
 import os
 import re
 import warnings
@@ -27,6 +30,7 @@ from jaxnmt.io.text import decode
 MOST_PIXELS = 100_000_000
 """A picture with more is refused: a small file may hold one that fills the memory."""
 SCENES = re.compile(r"scenes/(?P<language>\w+?)(-(?P<count>[1-9]\d*))?(:(?P<split>train|validation|test|novel))?")
+DATASET = re.compile(r"[a-z][a-z0-9_]*(/[^/:,]+)?:[^/,]+", re.IGNORECASE)
 _COUNTS = {"train": 20_000, "validation": 500, "test": 1000, "novel": 1000}
 
 
@@ -37,17 +41,20 @@ def read(name: str, task: Captioning) -> np.ndarray:
         UserError: there is none, it cannot be read, or a vector has another size.
     """
     path, _, number = name.rpartition("#")
+    is_stored = path.endswith(".npz") or _is_dataset(path)
+    if is_stored and not number.isdecimal():
+        raise UserError(f"{name}: the number of a picture, from 0 on, belongs after #")
+    if task.source == "vectors" and not path.endswith(".npz"):
+        raise UserError(f"{name} names no vector: write the file and the number of the entry, such as features.npz#17")
     try:
         if scene := SCENES.fullmatch(path):
             return scenes.draw(scenes.scene(scene["split"] or "train", int(number)), task.size)
-        if path.endswith(".npz"):
-            return _sized(_array(path, task.source)[int(number)], name, task)
-        if task.source == "vectors":
-            raise UserError(f"{name} names no vector: write the file and the number of the entry, such as features.npz#17")
-        return _opened(name, task.size)
-    except IndexError:
-        raise UserError(f"{name}: there is no entry {number} in {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if is_stored and not path.endswith(".npz"):
+            return _opened(io.BytesIO(_dataset(path).picture(int(number))), task.size)
+        return _sized(_array(path, task.source)[int(number)], name, task) if is_stored else _opened(name, task.size)
+    except UserError:
+        raise
+    except Exception as error:  # of any kind: decoders of pictures, of archives and of records have their own
         reason = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{name} is not a picture that can be read ({reason}): repair or remove it") from error
 
@@ -57,10 +64,14 @@ def read_all(names: Sequence[str], task: Captioning) -> np.ndarray:
     return np.stack([read(name, task) for name in names])
 
 
-def _opened(path: str, size: int) -> np.ndarray:
+def _is_dataset(path: str) -> bool:
+    return bool(SCENES.fullmatch(path) or DATASET.fullmatch(path))
+
+
+def _opened(file: str | io.BytesIO, size: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its limit is another
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise ValueError(f"it has {width:,} x {height:,} pixels, and at most {MOST_PIXELS:,} are read")
@@ -87,6 +98,13 @@ def _array(path: str, name: str) -> np.ndarray:
         if name not in arrays:
             raise UserError(f"{path} has no array {name!r}; it has {', '.join(arrays.files)}")
         return arrays[name]
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(name: str) -> Any:
+    from jaxnmt.data.datasets import open_dataset  # which takes seconds to import
+
+    return open_dataset(name, "picture", None, pictures=True)
 
 
 class Scenes(Source):
@@ -126,7 +144,7 @@ class Beside(Source):
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         for name, caption in self._whole.pairs(start):
             picture = decode(name)
-            yield name if SCENES.match(picture) else os.path.join(self._folder, picture).encode(), caption
+            yield name if _is_dataset(picture.rpartition("#")[0]) else os.path.join(self._folder, picture).encode(), caption
 
     def where(self, index: int) -> str:
         return self._whole.where(index)
@@ -171,13 +189,33 @@ def numbers_of(sources: Iterable[Source]) -> dict[bytes, int]:
     return names
 
 
-def write(path: Path, names: Iterable[bytes], count: int, task: Captioning) -> None:
-    """Write pictures or vectors as an array (count, ...), one after the other.
+def each(sources: Iterable[Source], task: Captioning) -> Iterator[np.ndarray | UserError]:
+    """Yield each picture or vector of some sources, in the order of `numbers_of`; if it cannot be read, the error with file and line."""
+    seen = set()
+    for source in sources:
+        for index, (name, _) in enumerate(source.pairs()):
+            if name not in seen:
+                seen.add(name)
+                try:
+                    yield read(decode(name), task)
+                except UserError as error:
+                    yield UserError(f"{source.where(index)}: {error}")
+
+
+def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, more: Iterable[Source] = ()) -> None:
+    """Write the pictures or vectors of sources as an array (count, ...), one after the other.
+
+    Args:
+        count: how many there are.
+        more: sources whose pictures are read too, so that a bad one is found before training.
 
     Raises:
         UserError: one cannot be read.
     """
     array = np.lib.format.open_memmap(path, "w+", task.vector_dtype, (count, *task.vector_shape))
-    for row, name in enumerate(names):
-        array[row] = read(decode(name), task)
+    for row, found in enumerate(itertools.chain(each(sources, task), each(more, task))):
+        if isinstance(found, UserError):
+            raise found
+        if row < count:
+            array[row] = found
     array.flush()

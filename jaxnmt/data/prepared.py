@@ -125,7 +125,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
-    task, pictures = experiment.task, {}
+    task, pictures, named = experiment.task, {}, sources
     if isinstance(task, config.Captioning):
         from jaxnmt.data.pictures import Numbered, numbers_of
 
@@ -143,7 +143,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
         recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not experiment.task.pairs)
         opened = _open(cache / key, sources, recipe.dtype)
-        make_pictures = functools.partial(_write_pictures, list(pictures), task) if pictures else None
+        make_pictures = functools.partial(_write_pictures, named, len(pictures), task, validation) if pictures else None
         if opened is None:
             with files.lock(cache / f"{key}.lock", say, WAITING):
                 # Another process may have made it meanwhile.
@@ -175,10 +175,10 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     return prepared
 
 
-def _write_pictures(names: Sequence[bytes], task: Any, folder: Path) -> None:
+def _write_pictures(sources: list[Source], count: int, task: Any, validation: list[Source], folder: Path) -> None:
     from jaxnmt.data import pictures
 
-    pictures.write(folder / _VECTORS, names, len(names), task)
+    pictures.write(folder / _VECTORS, sources, count, task, validation)
 
 
 def _picture(source: str, pictures: dict[bytes, int]) -> str:

@@ -58,7 +58,7 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
             names = [text, partner]
         elif kind == "files" and len(names) != 2:
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
-        source = _open(kind, names, field, cache and cache / "texts")
+        source = _open(kind, names, field, cache and cache / "texts", pictures)
         if pictures and kind != "dataset":
             from jaxnmt.data.pictures import Beside  # which imports a library that other tasks do not need
 
@@ -73,7 +73,7 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
     return sources
 
 
-def _open(kind: str, names: Sequence[str], field: str, cache: Path | None) -> Source:
+def _open(kind: str, names: Sequence[str], field: str, cache: Path | None, pictures: bool) -> Source:
     if kind == "tsv":
         return TabSeparated(names, languages_of_tsv(names[0]), field, cache)
     if kind == "dataset" and names[0].startswith("scenes/"):
@@ -84,7 +84,7 @@ def _open(kind: str, names: Sequence[str], field: str, cache: Path | None) -> So
         # TFDS takes seconds to import.
         from jaxnmt.data.datasets import open_dataset
 
-        return open_dataset(names[0], field, cache)
+        return open_dataset(names[0], field, cache, pictures)
     return AlignedFiles(names, (language_of(names[0]), language_of(names[1])), field, cache)
 
 

@@ -11,10 +11,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.means import Mean
 
 LONGEST = 4
 """Words of the longest n-grams."""
@@ -23,6 +25,18 @@ SIGMA = 6.0
 
 Counts = list[Counter[tuple[str, ...]]]
 """The n-grams of one caption, n = 1 to LONGEST."""
+
+
+class Cider(Mean):
+    """The mean over pictures of CIDEr-D, 0 to 1,000, as papers print it. How rare n-grams are is counted once, in the whole test set."""
+
+    def __init__(self, references: Sequence[Sequence[str]] | None = None) -> None:
+        """Make a metric."""
+        super().__init__("CIDEr", references, case="lc", n=str(LONGEST), sigma=f"{SIGMA:g}", stem=False)
+
+    def _extract_corpus_statistics(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]] | None) -> Any:
+        known: Any = self._ref_cache if references is None else self._cache_references(references)
+        return [[score, 1.0] for score in by_picture(hypotheses, [each["references"] for each in known])]
 
 
 def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

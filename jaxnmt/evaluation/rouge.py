@@ -9,29 +9,19 @@ from __future__ import annotations
 import collections
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
 
-from sacrebleu.metrics.base import Metric, Score, Signature
 from sacrebleu.metrics.bleu import BLEU
+
+from jaxnmt.evaluation.means import Mean
 
 _WORD_CATEGORIES = "LMN"  # Unicode's letters, marks (vowels of many scripts) and numbers
 
 
-class _Signature(Signature):
-    """A signature with what a ROUGE score depends on."""
-
-    def __init__(self, args: dict[str, Any]) -> None:
-        super().__init__(args)
-        self.info |= {"case": "lc", "tok": args["tokenize"], "punct": False, "stem": False}
-
-
-class Rouge(Metric):
+class Rouge(Mean):
     """The mean over sentences of the F1 of n-grams, or of the longest common subsequence, 0 to 100; of several references, the best one's.
 
     Words are those of one of BLEU's tokenizers, lowercased and without punctuation; they are not stemmed.
     """
-
-    _SIGNATURE_TYPE = _Signature
 
     def __init__(self, kind: str, tokenize: str, references: Sequence[Sequence[str]] | None = None) -> None:
         """Make a metric.
@@ -41,20 +31,16 @@ class Rouge(Metric):
             tokenize: sacreBLEU's name of BLEU's tokenizer.
             references: as `scores.metric`.
         """
-        super().__init__()
-        self.kind, self.tokenize, self._split = kind, tokenize, BLEU(tokenize=tokenize, force=True).tokenizer
-        if references is not None:
-            self._ref_cache = self._cache_references(references)
+        self.kind, self._split = kind, BLEU(tokenize=tokenize, force=True).tokenizer
+        super().__init__(f"ROUGE-{kind}", references, case="lc", tok=tokenize, punct=False, stem=False)
 
     def _preprocess_segment(self, sent: str) -> str:
         return "".join(c if unicodedata.category(c)[0] in _WORD_CATEGORIES else " " for c in self._split(sent.lower()))
 
-    def _extract_reference_info(self, refs: Sequence[str]) -> dict[str, Any]:
-        return {"references": [line.split() for line in refs]}
-
-    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
-        words = hypothesis.split()
-        return [max((self._f1(words, each) for each in ref_kwargs["references"]), default=0.0), 1.0]
+    def score(self, line: str, references: Sequence[str]) -> float:
+        """Return the best reference's F1."""
+        words = line.split()
+        return max((self._f1(words, reference.split()) for reference in references), default=0.0)
 
     def _f1(self, words: Sequence[str], reference: Sequence[str]) -> float:
         if self.kind == "L":
@@ -64,12 +50,6 @@ class Rouge(Metric):
             mine, theirs = (collections.Counter(zip(*(side[i:] for i in range(n)), strict=False)) for side in (words, reference))
             matches, total = (mine & theirs).total(), mine.total() + theirs.total()
         return 2 * matches / total if total else 0.0
-
-    def _compute_score_from_stats(self, stats: Sequence[float]) -> Score:
-        return Score(f"ROUGE-{self.kind}", 100 * float(stats[0]) / float(stats[1]))
-
-    def _aggregate_and_compute(self, stats: Sequence[Sequence[float]]) -> Score:
-        return self._compute_score_from_stats([sum(column) for column in zip(*stats, strict=True)])
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:

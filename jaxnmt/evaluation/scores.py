@@ -1,8 +1,9 @@
 """Score one system, or several on one test set with their 95 % intervals and paired tests against the first.
 
-BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible; `rouge.py` has ROUGE. The command
-`sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits. References are lists of lines, one list for
-each reference translation, as sacreBLEU takes them.
+BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible; `rouge.py` has ROUGE, `cider.py` CIDEr and
+`means.py` exact match. The command `sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits.
+References are lists of lines, one list for each reference translation, as sacreBLEU takes them. An empty line after the first list is no
+reference: sentences may have different numbers of them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from jaxnmt.evaluation.tokenization import METRICS, MetricName
 
 References = Sequence[Sequence[str]]
 _LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+_LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """One metric: name, value (0 to 100; TER: lower is better, may exceed 100) and signature."""
+    """One metric: name, value (0 to 100; TER: lower is better, may exceed 100; CIDEr: 0 to 1,000) and signature."""
 
     name: str
     value: float
@@ -109,7 +111,7 @@ def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Sc
 def _score(name: MetricName, hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
     check(hypotheses, references)
     found = metric(name, tokenize)
-    value = found.corpus_score(hypotheses, references).score
+    value = found.corpus_score(hypotheses, without_gaps(references)).score
     return Score(_LABELS[name], value, str(found.get_signature()))
 
 
@@ -123,6 +125,15 @@ def metric(name: str, tokenize: str, references: References | None = None) -> An
     """
     from sacrebleu import BLEU, CHRF, TER
 
+    references = references and without_gaps(references)
+    if name == "cider":
+        from jaxnmt.evaluation.cider import Cider
+
+        return Cider(references)
+    if name == "exact":
+        from jaxnmt.evaluation.means import Exact
+
+        return Exact(references)
     if name.startswith("rouge"):
         from jaxnmt.evaluation.rouge import Rouge
 
@@ -130,6 +141,12 @@ def metric(name: str, tokenize: str, references: References | None = None) -> An
     if name == "bleu":  # force: no warning that the text looks tokenized; the note already says so
         return BLEU(tokenize=tokenize, force=True, references=references)
     return TER(references=references) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=references)
+
+
+def without_gaps(references: References) -> Any:
+    """Return references with None, as sacreBLEU wants it, for empty lines after the first list."""
+    first, *others = references
+    return [first, *([line or None for line in lines] for lines in others)]
 
 
 def check(hypotheses: Sequence[str], references: References) -> None:

@@ -39,6 +39,7 @@ class TestSet:
         targets: the first reference as a model writes it, pieces of words not joined.
         normalization: the Unicode form of the references, and of translations that are scored against them; see `text.canonical`.
         labels: if the references are labels or numbers, their kind, as `config.Classification.labels`; "" for text.
+        captions: the sentences are names of pictures, each once; a picture that has fewer captions than others has empty references.
     """
 
     __test__ = False  # pytest would collect it
@@ -54,6 +55,7 @@ class TestSet:
     targets: Sequence[str] = ()
     normalization: str = "none"
     labels: str = ""
+    captions: bool = False
 
     def with_tokenizers(self, wanted: str = "", words_split: bool = False) -> TestSet:
         """Return the test set with its tokenizers, and with notes about them before its own.
@@ -87,7 +89,19 @@ class TestSet:
             from jaxnmt.evaluation import labels
 
             return labels.score(self.labels, translations, self.references[0], confidences, self.note)
-        return score(translations, self.references, self.tokenize, self.note, metrics)
+        return score(translations, self.references, self.tokenize, self.note, self.metrics(metrics))
+
+    def metrics(self, named: Sequence[MetricName]) -> Sequence[MetricName]:
+        """Return the metrics that are named; for captions, CIDEr and exact match too if these are the default ones."""
+        return (*named, "cider", "exact") if self.captions and tuple(named) == METRICS else named
+
+
+def by_picture(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
+    """Return each picture once, and its captions as references: as many lists as the picture with the most has, "" if one has fewer."""
+    captions: dict[str, list[str]] = {}
+    for name, caption in pairs:
+        captions.setdefault(name, []).append(caption)
+    return list(captions), list(map(list, itertools.zip_longest(*captions.values(), fillvalue="")))
 
 
 def open_test_set(
@@ -124,7 +138,9 @@ def open_test_set(
         form, note = normalization_of(experiment.tokenizer, run / "tokenizer"), load_tokenizer(run / "tokenizer").unseen(targets[0])
         lines = [canonical(target, form) for target in targets[0]]
         return TestSet(name, sources, [lines], ("", ""), note=note, normalization=form, labels=experiment.task.labels)
-    targets += [_further(file, name, len(pairs)) for file in references]
+    if experiment.task.vectors:
+        sources, targets = by_picture(pairs)
+    targets += [_further(file, name, len(sources)) for file in references]
     joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
     pretokenized = experiment.tokenizer.kind == "words"
     if pretokenized:
@@ -140,6 +156,7 @@ def open_test_set(
         note="the references are scored in Unicode NFC, as the run writes text" if composed else "",
         targets=[canonical(target, form) for target in targets[0]],
         normalization=form,
+        captions=experiment.task.vectors,
     )
     return test.with_tokenizers(tokenize, stays_split(pretokenized, joiner))
 

@@ -13,8 +13,8 @@ from jaxnmt.errors import UserError
 
 Tokenize = Literal["", "13a", "intl", "zh", "ja-mecab", "ko-mecab", "char", "none", "flores101", "flores200", "spBLEU-1K"]
 """A tokenizer of sacreBLEU, by its name; "": chosen by the text."""
-MetricName = Literal["bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2", "rougeL"]
-METRICS: tuple[MetricName, ...] = ("bleu", "chrf++", "ter")  # unless others are named
+MetricName = Literal["bleu", "chrf", "chrf++", "ter", "rouge1", "rouge2", "rougeL", "cider", "exact"]
+METRICS: tuple[MetricName, ...] = ("bleu", "chrf++", "ter")  # unless others are named; of captions two more
 
 
 class Tokenization(NamedTuple):

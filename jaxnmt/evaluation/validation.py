@@ -13,6 +13,7 @@ from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.decoding.tasks import translator_of
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
+from jaxnmt.evaluation.test_sets import by_picture
 from jaxnmt.evaluation.tokenization import choose
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, replicated
@@ -48,18 +49,23 @@ class ValidationTranslator:
             self._translator = translator_of(config.task)(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
         self._translator.params = self._whole(params)
         decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
-        candidates = self._translator.translate([source for source, _ in data.validation], decoding)
+        pairs = [(source, tokenizer.readable(target)) for source, target in data.validation]
+        sources, *targets = zip(*pairs, strict=True)
+        names, references = by_picture(pairs) if config.task.vectors else (sources, targets)
+        candidates = self._translator.translate(names, decoding)
         self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]
-        references = [tokenizer.readable(target) for _, target in data.validation]
         if not self._tokenize:
             split_text = "none" if stays_split(tokenizer.pretokenized, tokenizer.joiner) else ""
-            chosen = choose(data.languages[1], references, split_text)
+            chosen = choose(data.languages[1], targets[0], split_text)
             self._tokenize = chosen.name
             if chosen.note:
                 log.say(chosen.note)
-        score = bleu(hypotheses, [references], self._tokenize)
+        score = bleu(hypotheses, references, self._tokenize)
         self.signature = score.signature
+        if config.task.vectors:
+            made = dict(zip(names, hypotheses, strict=True))
+            hypotheses = [made[name] for name in sources]
         return hypotheses, score.value
 
     def predict(self, trainer: Trainer, params: Any) -> list[str]:

@@ -150,6 +150,20 @@ class Cloze:
 
 
 @dataclasses.dataclass(frozen=True)
+class Pointing:
+    language: str = ""
+    """Language of the captions (en, fr, de, es, tr); when empty, each run's."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Pictures to look at; those of validation and test show new combinations."""
+    count: Positive[int] = 500
+    """Number of pictures."""
+    output: str = "pointing.svg"
+    """File for the figure; its numbers are written beside it, as .csv."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Text:
     lines: Positive[int] = 30_000
     """Number of sentences, or of pairs."""

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import io
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -13,16 +14,19 @@ import sys
 import tarfile
 import time
 import types
+import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
 from tensorflow_datasets.core import shuffle  # noqa: E402
 from tensorflow_datasets.core.download import checksums, downloader, resource  # noqa: E402
 
-from jaxnmt.data import builders, datasets, phrases, source  # noqa: E402
+from jaxnmt.config import Captioning  # noqa: E402
+from jaxnmt.data import builders, datasets, phrases, pictures, source  # noqa: E402
 from jaxnmt.data.sources import open_sources  # noqa: E402
 from jaxnmt.errors import UserError  # noqa: E402
 
@@ -369,3 +373,66 @@ def test_a_text_and_a_class_are_found_without_being_named(data_dir):
 
 def test_a_dataset_that_is_no_translation(data_dir):
     assert "not a translation dataset" in failure("mnist:train")
+
+
+def zipped(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "png")
+    return buffer.getvalue()
+
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+CAPTIONS = [["A cat.", "One\ncat\u2028."], ["Two dogs.", "Dogs.", "A dog and a dog."], ["A bus."], ["A tree."], ["A car."], ["A hat."]]
+
+
+@pytest.fixture
+def coco(data_dir):
+    """The archives of coco_captions, made small: three pictures to train on and one for each other split."""
+    categories = [{"id": i, "name": f"thing {i}"} for i in range(80)]
+    archives: dict = {f"test{year}.zip": {"readme": ""} for year in (2014, 2015)} | {"annotations_trainval2014.zip": {}}
+    for part, numbers in {"train": (0, 1, 2), "val": (3, 4, 5)}.items():
+        images = [{"id": i, "file_name": f"{i}.jpg", "height": 8, "width": 8} for i in numbers]
+        content = json.dumps({"images": images, "annotations": [], "categories": categories})
+        archives["annotations_trainval2014.zip"][f"annotations/instances_{part}2014.json"] = content
+        archives[f"{part}2014.zip"] = {f"{part}2014/{i}.jpg": png(PICTURES[i]) for i in numbers}
+    for name in ("image_info_test2014", "image_info_test2015"):
+        archives[f"{name}.zip"] = {f"annotations/{name}.json": json.dumps({"images": [], "categories": categories})}
+    splits = zip(("train", "train", "train", "val", "test", "restval"), CAPTIONS, strict=True)
+    sentences = [
+        {"split": split, "filename": f"{i}.jpg", "sentences": [{"sentid": j, "raw": text} for j, text in enumerate(texts)]}
+        for i, (split, texts) in enumerate(splits)
+    ]
+    archives["caption_datasets.zip"] = {"dataset_coco.json": json.dumps({"images": sentences})}
+    for url, info in tfds.builder_cls("coco_captions").url_infos.items():
+        if info.filename in archives:
+            seed_cache(data_dir, url, zipped(archives[info.filename]), info.checksum)
+    return data_dir
+
+
+def test_pictures_of_coco_are_named_and_read(coco):
+    words = "coco_captions", "coco_captions:val", "coco_captions:train[1:]"
+    train, validation, sliced = open_sources(words, "data.train", pictures=True)
+    pairs = [(name.decode(), caption.decode()) for name, caption in train.pairs()]
+    assert len(train) == 6 and list(dict(pairs)) == [f"coco_captions:train#{row}" for row in range(3)]
+    found = {tuple(sorted(c for name, c in pairs if name == each)): pictures.read(each, Captioning(size=8)) for each in dict(pairs)}
+    for i in range(3):
+        np.testing.assert_array_equal(found[tuple(sorted(caption.replace("\n", " ") for caption in CAPTIONS[i]))], PICTURES[i])
+    for start in range(7):
+        assert list(train.pairs(start)) == list(train.pairs())[start:]
+    assert list(validation.pairs()) == [(b"coco_captions:val#0", b"A tree.")] and validation.where(0) == "coco_captions:val example 1"
+    assert [caption for _, caption in sliced.pairs()] == [caption for name, caption in train.pairs() if not name.endswith(b"#0")]
+    second = pictures.read("coco_captions:train#1", Captioning(size=8))
+    np.testing.assert_array_equal(pictures.read("coco_captions:train[1:]#0", Captioning(size=8)), second)
+    with pytest.raises(UserError, match="coco_captions:val#1 is not a picture that can be read"):
+        pictures.read("coco_captions:val#1", Captioning(size=8))
+    with pytest.raises(UserError, match="mnist:train is not a dataset of pictures with captions"):
+        open_sources(("mnist:train",), "data.train", pictures=True)
+    assert "not a translation dataset" in failure("coco_captions:val")

@@ -7,7 +7,9 @@ import sacrebleu
 
 from jaxnmt.data.vocabulary import join
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation.cider import by_picture
 from jaxnmt.evaluation.scores import bleu, score
+from jaxnmt.evaluation.test_sets import by_picture as captions_by_picture
 
 HYPOTHESES = ["The cat sat on a mat.", "There are two dogs, they say.", "hello"]
 REFERENCES = ["The cat sat on the mat.", "There are two dogs here, they said.", "hello there"]
@@ -44,6 +46,31 @@ def test_rouge_is_a_mean_over_sentences_and_keeps_letters_of_every_script():
         ("我喜欢猫。", "我喜欢狗。", "zh", 75),
     ]:
         assert score([line], [[reference]], tokenize, metrics=("rouge1",)).metrics[0].value == pytest.approx(expected)
+
+
+CAPTIONS = ["a red circle", "two blue squares", "a green star"]
+FIRST = ["a  red circle", "two squares", "a star"]
+FURTHER = ["one red circle", "", "a green star"]  # the second picture has one caption
+
+
+def test_captions_are_scored_against_all_captions_of_their_picture():
+    cider, exact = score(CAPTIONS, [FIRST, FURTHER], "13a", metrics=("cider", "exact")).metrics
+    assert exact.value == pytest.approx(200 / 3) and "nrefs:var" in exact.signature
+    assert cider.value == pytest.approx(100 * by_picture(CAPTIONS, [[*FIRST[:1], FURTHER[0]], FIRST[1:2], [FIRST[2], FURTHER[2]]]).mean())
+    assert "case:lc|n:4|sigma:6" in cider.signature
+
+
+def test_an_empty_line_of_further_references_is_none():
+    metrics = ("bleu", "chrf++", "ter", "rougeL")
+    gap = [each.value for each in score(CAPTIONS[1:2], [FIRST[1:2], FURTHER[1:2]], "13a", metrics=metrics).metrics]
+    assert gap == [each.value for each in score(CAPTIONS[1:2], [FIRST[1:2]], "13a", metrics=metrics).metrics]
+    (first,) = score(["a"], [[""], [""]], "13a", metrics=("exact",)).metrics
+    assert first.value == 0 and "nrefs:1" in first.signature
+
+
+def test_captions_of_one_picture_are_its_references():
+    names, references = captions_by_picture([("b", "1"), ("a", "2"), ("b", "3"), ("c", "4"), ("b", "5")])
+    assert names == ["b", "a", "c"] and references == [["1", "2", "4"], ["3", "", ""], ["5", "", ""]]
 
 
 def test_the_named_scores_are_computed():

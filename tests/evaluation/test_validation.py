@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from jaxnmt.config import Experiment, Tokenizer, replace
+from jaxnmt.config import Captioning, Experiment, Tokenizer, replace
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding import translator as translators
 from jaxnmt.evaluation import validation
@@ -81,3 +81,12 @@ def test_references_are_joined_and_composed_as_translations_are(monkeypatch):
     assert validated(monkeypatch, [("x", nfd)] * 3, ("en", "fr"))[2] == pytest.approx(100)
     assert validated(monkeypatch, [("x", nfd)] * 3, ("en", "fr"), Tokenizer(vocab_size=600, normalization="none"))[2] < 100
     assert validated(monkeypatch, [("x", "▁Café , ▁ein ▁zwei ▁dr ei")] * 3, ("en", "fr"), split)[2] == pytest.approx(100)
+
+
+def test_a_picture_with_several_captions_is_captioned_once_and_scored_against_all(monkeypatch):
+    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
+    experiment = replace(Experiment(task=Captioning()), **{"validation.beam_size": 1})
+    score = validation.ValidationTranslator()
+    pairs = [("a", "b c d e"), ("x", "x y z w 1"), ("a", "a y z w 1")]
+    hypotheses, value = score(trainer(experiment, TOKENIZER, pairs, ("", "en")), "y z w")
+    assert hypotheses == ["a y z w 1", "x y z w 1", "a y z w 1"] and value == pytest.approx(100) and "nrefs:var" in score.signature

@@ -79,6 +79,7 @@ VERBS = {
     "probe length": Verb(drawing.probe_length, "RUN|FILE [RUN|FILE...]", "draw BLEU against source length"),
     "probe contrast": Verb(drawing.probe_contrast, "RUN [RUN...]", "measure agreement over a distance with contrastive pairs"),
     "probe cloze": Verb(drawing.probe_cloze, "RUN [RUN...]", "measure how language models fill a gap, by distance"),
+    "probe pointing": Verb(predicting.probe_pointing, "RUN [RUN...]", "measure whether captioners look at what they say"),
     "probe text": Verb(drawing.probe_text, "KIND LANGUAGE [TARGET]", "write text to train on for probe cloze or contrast"),
     "probe confusion": Verb(predicting.probe_confusion, "RUN", "draw the confusion matrix of predicted labels"),
     "probe embeddings": Verb(drawing.probe_embeddings, "RUN", "draw embeddings: neighbours, a map, one word in two sentences"),

@@ -1,4 +1,4 @@
-"""Verbs of runs that predict labels: predict, and what draws them."""
+"""Verbs of runs that predict labels, or caption pictures: predict, and what draws them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.config.tasks import require
 from jaxnmt.io import streams
-from jaxnmt.lab.options import Confusion
+from jaxnmt.lab.options import Confusion, Pointing, labels
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Checkpoint, Run, Weights
@@ -90,3 +90,21 @@ def probe_confusion(run: str, options: Confusion) -> None:
     from jaxnmt.lab.probes import confusion
 
     publish(options.output, *confusion.report(*confusion.read(Run(run, options.checkpoint), options.split, options.data), options.most))
+
+
+def probe_pointing(first: str, others: list[str], options: Pointing) -> None:
+    """Measure where runs look when they caption the embedded scenes: the share of attention inside the true region of the word being said.
+
+    The true caption is given; its words speak of things, whose places are known.
+
+    Examples:
+      jaxnmt probe pointing runs/scenes runs/scenes_attention
+      jaxnmt probe pointing runs/scenes_tr --split validation --output images/pointing.svg
+    """
+    drawable(options.output)
+    names = [first, *others]
+    runs = [Run(name, options.checkpoint) for name in names]
+    from jaxnmt.lab.probes import pointing
+
+    found = pointing.measure(dict(zip(labels(names), runs, strict=True)), options)
+    publish(options.output, *pointing.report(found, options.split))

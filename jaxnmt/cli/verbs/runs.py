@@ -7,7 +7,7 @@ import pathlib
 from typing import TYPE_CHECKING, Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
-from jaxnmt.config import Experiment, Positive, checks
+from jaxnmt.config import Captioning, Experiment, Positive, checks
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
@@ -111,15 +111,16 @@ def data_prepare(config: str, options: Prepare) -> None:
 
 
 def data_check(first: str, second: str | None, options: Settings) -> None:
-    """Read sentence pairs and report what cleaning would drop: how many for each reason, and where.
+    """Read sentence pairs and report what cleaning would drop: how many for each reason, and where; and which pictures cannot be read.
 
     Examples:
       jaxnmt data check a.en a.de
       jaxnmt data check pairs.tsv.gz --data.cleaning.max-ratio 4
       jaxnmt data check quickstart
+      jaxnmt data check captions --data.train pictures.tsv
     """
     checks.validate(options.experiment)
-    from jaxnmt.data.cleaning import check, rules_of
+    from jaxnmt.data.cleaning import EXAMPLES, check, rules_of
     from jaxnmt.data.sources import open_sources, sources_of
 
     experiment, words = options.experiment, tuple(filter(None, (first, second)))
@@ -129,6 +130,11 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
     if not sources:
         raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
     print(check(sources, rules_of(experiment), experiment.tokenizer.normalization))
+    if isinstance(experiment.task, Captioning):
+        from jaxnmt.data.pictures import each
+
+        bad = [str(found) for found in each(sources, experiment.task) if isinstance(found, UserError)]
+        print("\n".join([f"  {'unreadable picture':<20} {len(bad):>12,}", *(f"      {line}" for line in bad[:EXAMPLES])]))
 
 
 def runs_show(run: str, options: NoOptions) -> None:

@@ -94,7 +94,7 @@ class Evaluate(Members):
     output: str = ""
     """File to write the translations to."""
     metrics: tuple[MetricName, ...] = METRICS
-    """Scores to print."""
+    """Scores to print; those of captions are by default two more, cider and exact."""
     json: bool = False
     """Print the scores as JSON."""
     samples: NonNegative[int] = 0
@@ -279,6 +279,7 @@ def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Check
 def evaluate(run: str, options: Evaluate) -> None:
     """Translate a run's test sentences and score them: by default BLEU, chrF++ and TER by sacreBLEU, with signatures.
 
+    Of a run that captions pictures: CIDEr and exact match too; all captions of a picture are its references.
     Of a run that predicts labels: accuracy, macro-F1 and the expected calibration error; of several labels a text F1, of numbers the error.
 
     Examples:
