@@ -15,7 +15,7 @@ def config() -> Experiment:
         batching=Batching(layout="buckets", tokens=1024, max_shapes=1),
         model=Transformer(emb_dim=96, mlp_dim=192, num_heads=4, num_encoder_layers=2, num_decoder_layers=2, dropout=0.0),
         schedule=Schedule(name="cosine", learning_rate=2e-3, warmup_steps=200),
-        training=Training(steps=2000, label_smoothing=0.0),
+        training=Training(steps=2500, label_smoothing=0.0),
         validation=Validation(every=500),
         decoding=Decoding(beam_size=4),
     )

@@ -129,6 +129,12 @@ def test_the_picture_decides_the_caption(split):
             "right of": max(edges[3]) < 0.5 < min(edges[2]),
         }
         assert apart[scene.relation]
+        spans = [
+            [(min(x) - m.RADIUS[each.size], max(x) + m.RADIUS[each.size]) for x in zip(*each.places, strict=True)] for each in scene.things
+        ]
+        told, other = (0, 1) if scene.relation in ("above", "below") else (1, 0)
+        overlap = [max(a[0], b[0]) < min(a[1], b[1]) for a, b in zip(*spans, strict=True)]
+        assert overlap[other] and not overlap[told]  # no other relation would be true
         assert {"above": down < other_down, "below": down > other_down, "left of": right < other_right, "right of": right > other_right}[
             scene.relation
         ]

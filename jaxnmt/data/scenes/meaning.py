@@ -90,7 +90,17 @@ def scene(split: str, index: int, seed: int = 0) -> Scene:
         kinds = [kinds[0] if is_novel else one(FAMILIAR), one(FAMILIAR)]
     upright = relation in ("left of", "right of")
     first, second = (0.0, 0.5) if relation in ("above", "left of") else (0.5, 0.0)
-    return Scene(thing(figure, first, 0.5), relation, thing(ground, second, 0.5))
+    while True:
+        things = thing(figure, first, 0.5), thing(ground, second, 0.5)
+        (start, end), (other_start, other_end) = (_extent(each, axis=0 if upright else 1) for each in things)
+        if start < other_end and other_start < end:  # else one would be both above the other and left of it
+            return Scene(things[0], relation, things[1])
+
+
+def _extent(thing: Thing, axis: int) -> tuple[float, float]:
+    """Return where a thing's shapes begin and end, down (0) or to the right (1)."""
+    centres = [place[axis] for place in thing.places]
+    return min(centres) - RADIUS[thing.size], max(centres) + RADIUS[thing.size]
 
 
 def _places(
