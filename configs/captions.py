@@ -16,5 +16,5 @@ def config() -> Experiment:
         schedule=Schedule(learning_rate=1e-3, warmup_steps=400),
         training=Training(steps=10_000),
         validation=Validation(every=1000),
-        decoding=Decoding(beam_size=4),
+        decoding=Decoding(beam_size=4, max_length_extra=40),
     )

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxnmt.config import Input
+from jaxnmt.config import Denoising, Input, Translation
 from jaxnmt.errors import UserError
 from jaxnmt.run import Run
 
@@ -53,6 +53,9 @@ class EnsembleRun(Run):
                     f"{first.folder} and {other.folder} have different target vocabularies (token {index} is {one!r} in the first and "
                     f"{another!r} in the second): an ensemble needs runs that were trained with the same tokenizer"
                 )
+        for run in runs:
+            if not isinstance(task := run.config.task, Translation | Denoising):
+                raise UserError(f"{run.folder} was trained for the task {type(task).__name__}: an ensemble is of runs that translate")
         usable = all(math.isfinite(weight) and weight >= 0 for weight in weights) and any(weights)
         if weights and not (usable and len(weights) == len(runs)):
             raise UserError(

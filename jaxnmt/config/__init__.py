@@ -268,7 +268,7 @@ class Init:
     """Where a new run begins: with random parameters, or with those of another run. The optimizer always begins anew."""
 
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Folder of a run. Its parameters that have the same names and shapes are taken, and its vocabulary. If empty, all are random."""
+    """Folder of a run. Its parameters that this model has too are taken, and its vocabulary. If empty, all are random."""
     only: Literal["all", "encoder", "decoder"] = "all"
     """What is taken. encoder: the encoder and the source's embeddings; decoder: everything else."""
     checkpoint: int | Literal["best", "latest", "average"] = "best"

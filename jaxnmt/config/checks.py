@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Captioning, Experiment, Input, Language, Recurrent, Schedule, replace
+from jaxnmt.config import Captioning, Classification, Experiment, Input, Language, MaskedLanguage, Recurrent, Schedule, replace
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
 from jaxnmt.config.files import tupled
 from jaxnmt.config.tasks import TASKS
@@ -110,6 +110,13 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
+    if isinstance(model, Recurrent) and isinstance(task, Classification | MaskedLanguage):
+        if model.copy or model.coverage:
+            yield f"model.copy and model.coverage are for decoders, and the task {kind} has none: leave them out"
+        width = model.encoder_dim or model.hidden_dim
+        if isinstance(task, MaskedLanguage) and model.tie_embeddings != "none" and width != model.emb_dim:
+            tied = f"model.tie_embeddings {model.tie_embeddings}"
+            yield f"{tied} needs encoder states of the width model.emb_dim {model.emb_dim}, not {width}"
     if isinstance(task, Captioning):
         yield from _captioning(experiment, task)
     if isinstance(model, Recurrent) and model.copy:

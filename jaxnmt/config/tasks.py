@@ -158,7 +158,7 @@ class Captioning(Task):
     def problems(self) -> Iterator[str]:
         if self.source == "pictures" and self.size % self.patch:
             yield f"task.size {self.size} is not divisible by task.patch {self.patch}: regions are squares of whole pixels"
-        if self.regions == "convolution" and self.patch & (self.patch - 1):
+        if self.source == "pictures" and self.regions == "convolution" and self.patch & (self.patch - 1):
             yield f"task.regions convolution halves the picture, so task.patch must be a power of two, not {self.patch}"
 
 

@@ -290,7 +290,8 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
     if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
         kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
         raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
-    if given.joint != options.joint and not (experiment.task.is_label or _trains_other_side(experiment)):
+    task = experiment.task
+    if given.joint != options.joint and not (task.is_label or task.vectors or _trains_other_side(experiment)):
         brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
         other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""
         raise UserError(f"init.from {run} brings {brought}, and tokenizer.joint is {options.joint}: set it to {given.joint}{other}")

@@ -83,7 +83,9 @@ class Tokenizer:
         return [self._target.piece(int(index)) for index in ids]
 
     def source_difference(self, other: Tokenizer) -> tuple[int, str, str] | None:
-        """Return what `target_difference` does, of the source vocabularies."""
+        """Return what `target_difference` does, of the source vocabularies; pictures are alike, and like no text."""
+        if self.reads_pictures or other.reads_pictures:
+            return None if self.reads_pictures and other.reads_pictures else (0, self._source.piece(0), other._source.piece(0))
         return Tokenizer(self._source, self._source).target_difference(Tokenizer(other._source, other._source))
 
     def target_difference(self, other: Tokenizer) -> tuple[int, str, str] | None:

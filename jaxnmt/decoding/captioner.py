@@ -10,7 +10,9 @@ import numpy as np
 from jaxnmt.config import Captioning
 from jaxnmt.data import pictures
 from jaxnmt.data.special_tokens import UNK
+from jaxnmt.decoding.alignments import Aligner
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.errors import UserError
 
 
 class Picture(list[int]):
@@ -28,6 +30,11 @@ class Captioner(Translator):
     def task(self) -> Captioning:
         """Which says what is read of a picture."""
         return self.model.task
+
+    @property
+    def aligner(self) -> Aligner:
+        """Raise a UserError."""
+        raise UserError("captions are not aligned with words, because a picture has none: `jaxnmt visualize` shows what a word looks at")
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         return [Picture(pictures.read(line, self.task))] if line else []

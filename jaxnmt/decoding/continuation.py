@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxnmt import config as cfg
 from jaxnmt.decoding.rules import Rules
@@ -24,10 +24,20 @@ class Continuation(Translator):
         Raises:
             UserError: a line has a prefix of its own, or as `Translator.translate`.
         """
-        if any(rule.prefix for rule in rules):
-            raise UserError("a language model continues each line: write the prefix at its end instead")
-        rules = [dataclasses.replace(rule, prefix=line.strip()) for rule, line in zip(rules or [Rules()] * len(lines), lines, strict=True)]
-        return super().translate(lines, decoding, first, rules)
+        return super().translate(
+            lines, decoding, first, [_begun(*each) for each in zip(rules or [Rules()] * len(lines), lines, strict=True)]
+        )
+
+    def stream(self, line: str, decoding: cfg.Decoding, number: int = 1, rules: Rules | None = None) -> Iterator[str]:
+        """Return what `Translator.stream` does, of a text that begins with the line."""
+        return super().stream(line, decoding, number, _begun(rules or Rules(), line))
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         return [[]]
+
+
+def _begun(rules: Rules, line: str) -> Rules:
+    """Return a line's rules, with the line as the prefix of what is written."""
+    if rules.prefix not in ("", line.strip()):
+        raise UserError("a language model continues each line: write the prefix at its end instead")
+    return dataclasses.replace(rules, prefix=line.strip())

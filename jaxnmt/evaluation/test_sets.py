@@ -131,6 +131,9 @@ def open_test_set(
         UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or
             pairs were held out from other text than the training text now.
     """
+    if not experiment.task.is_label and "bleu" not in experiment.task.metrics:
+        kind = type(experiment.task).__name__
+        raise UserError(f"{run} was trained for the task {kind}, whose scores are those of its validations: see `jaxnmt runs show {run}`")
     name, pairs, own = _pairs(experiment, run, split, words)
     languages = [named or known for named, known in zip(own, identity.languages(run, experiment.data), strict=True)]
     sources, targets = [source for source, _ in pairs], [[target for _, target in pairs]]
@@ -144,7 +147,8 @@ def open_test_set(
     joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
     pretokenized = experiment.tokenizer.kind == "words"
     if pretokenized:
-        for text, lines in zip((name, name, *references), (sources, *targets), strict=True):
+        named = [*[name] * (len(targets) - len(references)), *references]
+        for text, lines in [*([] if experiment.task.vectors else [(name, sources)]), *zip(named, targets, strict=True)]:
             check_joiner(count_tokens(lines), joiner, text)
     composed = form == "nfc" and not all(unicodedata.is_normalized("NFC", line) for lines in targets for line in lines)
     test = TestSet(

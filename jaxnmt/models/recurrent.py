@@ -252,7 +252,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
     """Encoder and decoder, for modules that say in `predict` how words are chosen."""
 
     config: cfg.Recurrent
-    source_side = ("encoder", "cross_attention/keys_dense")
+    source_side = ("encoder", "regions", "cross_attention/keys_dense")
 
     def setup(self):
         c = self.config

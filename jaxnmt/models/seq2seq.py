@@ -79,7 +79,7 @@ class EncoderDecoder(nn.Module):
     task: Any = dataclasses.field(default=Translation(), kw_only=True)
 
     reads_source: ClassVar[bool] = True
-    source_side: ClassVar[tuple[str, ...]] = ("encoder", "cross_attention/kv")
+    source_side: ClassVar[tuple[str, ...]] = ("encoder", "regions", "cross_attention/kv")
     attention_module: ClassVar[str] = "cross_attention"
 
     def make_embeddings(self, features_width: int) -> None:

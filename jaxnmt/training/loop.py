@@ -214,6 +214,7 @@ class Trainer:
         self.display.say("\n".join([f"compiled in {self.programs.seconds:.1f} s:", *lines]))
         if fresh:
             self.state = fresh.result()
+            self._taken = self._taken and self._taken._replace(params={})  # which the state has
 
     def _restore(self, step: int) -> TrainState:
         """Return the state of a checkpoint; its progress becomes the run's."""

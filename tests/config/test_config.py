@@ -220,6 +220,25 @@ def test_what_does_not_go_with_copying_is_refused(changes, says):
         config_checks.validate(replace(pointer, **changes))
 
 
+@pytest.mark.parametrize(
+    ("config", "changes", "says"),
+    [
+        ("topics", {"batching.layout": "packed"}, "batching.layout packed is not for the task Classification"),
+        ("topics", {"validation.metric": "bleu"}, "validation.metric bleu is not for the task Classification"),
+        ("mlm_small", {"tokenizer.joint": False, "model.tie_embeddings": "none"}, "tokenizer.joint False is not for the task MaskedLanguage"),
+        ("lm_lstm", {"model.context": "luong"}, "the task Language has no source to attend to"),
+        ("scenes", {"task.patch": 5}, "task.size 48 is not divisible by task.patch 5"),
+        ("scenes", {"task.patch": 6}, "task.regions convolution halves the picture"),
+        ("scenes", {"task.attention_penalty": 1.0}, "task.attention_penalty 1 is for a Recurrent model with attention"),
+        ("scenes", {"decoding.shortlist": 5}, "decoding.shortlist needs words of the source, and pictures have none"),
+    ],
+)
+def test_what_does_not_go_with_a_task_is_refused(config, changes, says):
+    config_checks.validate(load_config(config))
+    with pytest.raises(UserError, match=f"^{says}"):
+        config_checks.validate(replace(load_config(config), **changes))
+
+
 def test_packed_rows_are_for_the_transformer_alone():
     @dataclasses.dataclass(frozen=True)
     class Other:
