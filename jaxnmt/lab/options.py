@@ -153,8 +153,8 @@ class Cloze:
 class Pointing:
     language: str = ""
     """Language of the captions (en, fr, de, es, tr); when empty, each run's."""
-    split: Literal["train", "validation", "test"] = "test"
-    """Pictures to look at; those of validation and test show new combinations."""
+    split: Literal["train", "validation", "test", "novel"] = "test"
+    """Pictures to look at: those of validation and test show new pairs of things, those of novel new things."""
     count: Positive[int] = 500
     """Number of pictures."""
     output: str = "pointing.svg"

@@ -12,8 +12,11 @@ from laws import own
 from jaxnmt import config as cfg
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
+from jaxnmt.data import scenes
 from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
+from jaxnmt.decoding.captioner import Captioner
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.lab.visualize import caption
 from jaxnmt.lab.visualize.record import record
 from jaxnmt.models.seq2seq import build_model
 
@@ -80,3 +83,26 @@ def recorded(name: str, sentence: str = "") -> dict[str, Any]:
 def read(page: str) -> dict[str, Any]:
     """Return the record inside a page."""
     return json.loads(re.search(r'<script type="application/json" id="record">(.*?)</script>', page, re.S)[1])
+
+
+SCENE_WORDS = train_tokenizer(
+    cfg.Tokenizer(kind="words", vocab_size=0, joiner="", joint=True),
+    [(scenes.caption(scenes.scene("train", index), "en"), "") for index in range(300)],
+).with_pictures()
+CAPTIONED = {"transformer": "transformer", "lstm": "bahdanau", "fixed": "cho"}
+
+
+@functools.cache
+def captioner(kind: str) -> Captioner:
+    """A model of random parameters that captions scenes: CAPTIONED, by kind of attention."""
+    model = build_model(
+        CONFIGS[CAPTIONED[kind]], SCENE_WORDS.source_vocab_size, SCENE_WORDS.target_vocab_size, cfg.Captioning(size=24, patch=4)
+    )
+    return Captioner(model, tiny.params_of(model), SCENE_WORDS, 24)
+
+
+@functools.cache
+def captioned(kind: str, name: str = "scenes/en:test#10") -> dict[str, Any]:
+    """The record of its caption of a picture, as `jaxnmt visualize` writes it."""
+    found = caption.record(captioner(kind), CONFIGS[CAPTIONED[kind]], name, "en", cfg.Decoding(beam_size=1, max_length_extra=8))
+    return json.loads(json.dumps(found | {"run": "tiny", "checkpoint": "checkpoint 1", "languages": ["", "en"]}))

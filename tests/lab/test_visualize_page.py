@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from lab import seen
 
+from jaxnmt.lab.visualize import caption
 from jaxnmt.lab.visualize.record import page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="drives Chromium: pip install -e '.[browser]'")
@@ -45,7 +46,7 @@ def show(browser, tmp_path):
     """name -> its page, opened; at the end nothing may have been complained of or asked for."""
     wrong, asked, files = [], [], []
 
-    def open_(name, width=1200, scheme="light", found=None):
+    def open_(name, width=1200, scheme="light", found=None, page=page):
         file = tmp_path / f"{name}_{width}_{scheme}.html"
         files.append(file.as_uri())
         file.write_text(page(found or seen.recorded(name)), encoding="utf-8")
@@ -206,3 +207,33 @@ def test_axe_finds_nothing(show, name):
                 [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in violations], indent=1
             )
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("kind", ["transformer", "fixed"])
+def test_a_caption_is_gone_through_word_by_word(show, kind):
+    found = seen.captioned(kind)
+    for scheme, width in (("light", 1200), ("dark", 320)):
+        shown = show(kind, width, scheme, found, caption.page)
+        labels = []
+        for number, word in enumerate(found["words"]):
+            assert f"Word {number + 1} of {len(found['words'])}" in shown.inner_text("#where")
+            assert shown.locator("#so-far span").all_inner_texts()[-1] == word["text"] and f"{word['p']:.2f}" in told(shown)[1]
+            labels.append(shown.get_attribute("#picture svg", "aria-label"))
+            assert shown.locator("#minis [aria-pressed=true]").count() == 1
+            shown.keyboard.press("ArrowRight") if number % 2 else shown.click("#next")
+        assert off(shown, "#next") and shown.locator(".veil").count() == (36 * (len(found["words"]) + 1) if kind == "transformer" else 0)
+        assert kind == "fixed" or all("mostly on row" in label for label in labels)
+        shown.evaluate(AXE)
+        violations = shown.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert not violations, [(v["id"], v["nodes"][0]["html"], v["nodes"][0]["failureSummary"]) for v in violations]
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        shown.focus("#next")
+        shown.keyboard.press("Home")
+        assert "Word 1 of" in shown.inner_text("#where") and off(shown, "#back")
+        shown.locator(".mini").nth(1).click()
+        assert "Word 2 of" in shown.inner_text("#where")
+        if kind == "transformer":
+            shown.select_option("#layer", "0")
+            weights, veil = found["words"][1]["layers"][0], "veils => veils.map(veil => Number(veil.getAttribute('fill-opacity')))"
+            expected = [0.78 * (1 - weight / max(weights)) for weight in weights]
+            assert shown.eval_on_selector_all("#picture .veil", veil) == pytest.approx(expected, abs=1e-3)

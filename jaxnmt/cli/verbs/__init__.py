@@ -70,7 +70,7 @@ VERBS = {
     "evaluate": Verb(translating.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", translating.checked),
     "score": Verb(scoring.score, "RUN SOURCE [TARGET]", "write log-probabilities of given translations; filter by them"),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
-    "visualize": Verb(analysis.visualize, 'RUN "SENTENCE"', "draw step by step how a sentence is translated: an HTML file"),
+    "visualize": Verb(analysis.visualize, 'RUN "SENTENCE|PICTURE"', "draw step by step how a translation or caption is made: HTML"),
     "data prepare": Verb(runs.data_prepare, "CONFIG", "clean and tokenise now, train later", runs.check_training, makes_runs=True),
     "data check": Verb(runs.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
     "runs show": Verb(runs.runs_show, "RUN|FOLDER", "show settings, progress and scores"),

@@ -162,14 +162,16 @@ def compare(first: str, others: list[str], options: Compare) -> None:
 
 
 def visualize(run: str, sentence: str, options: Visualize) -> None:
-    """Translate one sentence and draw how, as one self-contained HTML file.
+    """Translate one sentence, or caption one picture, and draw how, as one self-contained HTML file.
 
     The page has a player that goes through encoder and decoder step by step, the alignment, every layer and head, and the beam as a tree.
     Of a run that predicts labels it shows what each word adds to the label, gradient × input, beside the attention that it gets.
+    Of a picture it has the attention over the picture for every word.
 
     Examples:
       jaxnmt visualize runs/quickstart "one hundred and two" --open
       jaxnmt visualize runs/quickstart "one hundred and two" --output numbers.html --json numbers.json --beam-size 3
+      jaxnmt visualize runs/scenes "scenes/en:test#17" --output caption.html
     """
     experiment = directory.read(run)
     config_checks.validate(dataclasses.replace(experiment, decoding=options.decoding))
@@ -177,10 +179,10 @@ def visualize(run: str, sentence: str, options: Visualize) -> None:
         raise UserError("the sentence has no word: give one to translate, in quotes")
     writable("--output", options.output)
     writable("--json", options.json)
-    from jaxnmt.lab.visualize import labels
+    from jaxnmt.lab.visualize import caption, labels
     from jaxnmt.lab.visualize import record as translations
 
-    drawn = labels if experiment.task.is_label else translations
+    drawn = labels if experiment.task.is_label else caption if experiment.task.vectors else translations
     record = drawn.of_run(Run(run, options.checkpoint), sentence, options.decoding)
     write(options.output, drawn.page(record))
     if options.json:

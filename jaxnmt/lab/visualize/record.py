@@ -78,8 +78,8 @@ def record(translator: Translator, config: Any, sentence: str, decoding: cfg.Dec
     found = {
         "sentence": sentence,
         "translation": tokenizer.decode_target(target),
-        "score": _rounded(finished[0]["score"]),
-        "log_prob": _rounded(finished[0]["log_prob"]),
+        "score": rounded(finished[0]["score"]),
+        "log_prob": rounded(finished[0]["log_prob"]),
         "model": {"kind": kind, "name": type(config).__name__, "settings": settings},
         "source": _side(tokenizer, source, tokenizer.source_pieces(source), tokenizer.source_words(sentence, source[:-1])),
         "target": _side(tokenizer, target, tokenizer.target_pieces(target), tokenizer.target_words(target[:-1])),
@@ -103,10 +103,10 @@ def _beam(tokenizer: Tokenizer, decoding: cfg.Decoding, nodes: list[dict], finis
         "size": decoding.beam_size,
         "length_penalty": decoding.length_penalty,
         "length_normalization": decoding.length_normalization,
-        "nodes": [{**node, "log_prob": _rounded(node["log_prob"]), "piece": _piece(tokenizer, node["token"])} for node in nodes],
+        "nodes": [{**node, "log_prob": rounded(node["log_prob"]), "piece": piece_of(tokenizer, node["token"])} for node in nodes],
         "finished": [
             {"text": tokenizer.decode_target(each["ids"]), "node": each["node"]}
-            | {name: _rounded(each[name]) for name in ("score", "log_prob")}
+            | {name: rounded(each[name]) for name in ("score", "log_prob")}
             for each in finished
         ],
     }
@@ -114,7 +114,7 @@ def _beam(tokenizer: Tokenizer, decoding: cfg.Decoding, nodes: list[dict], finis
 
 def strip(vector: np.ndarray) -> dict[str, Any]:
     """Summarize a vector: its first numbers, its norm, and its size."""
-    return {"values": _rounded(vector[:STRIP], 3), "norm": _rounded(np.linalg.norm(vector), 3), "size": len(vector)}
+    return {"values": rounded(vector[:STRIP], 3), "norm": rounded(np.linalg.norm(vector), 3), "size": len(vector)}
 
 
 def source_ids(tokenizer: Tokenizer, max_length: int, sentence: str) -> list[int]:
@@ -145,7 +145,8 @@ def _side(tokenizer: Tokenizer, ids: list[int], pieces: list[str], words: tuple[
     return {"pieces": [*shown, "‹end›"], "ids": ids, "words": words[0], "word_of": words[1]}
 
 
-def _piece(tokenizer: Tokenizer, token: int) -> str:
+def piece_of(tokenizer: Tokenizer, token: int) -> str:
+    """Return a target token for readers."""
     return "‹end›" if token == EOS else readable_piece(tokenizer.target_pieces([token])[0], tokenizer.pretokenized)
 
 
@@ -163,7 +164,7 @@ def readable_piece(piece: str, pretokenized: bool) -> str:
 
 
 def _attention(found: passes.Attention) -> dict[str, Any]:
-    heads = {"part": found.part, "layer": found.layer, "name": found.name, "heads": _rounded(found.weights_HTS)}
+    heads = {"part": found.part, "layer": found.layer, "name": found.name, "heads": rounded(found.weights_HTS)}
     return heads if found.part == "cross" else heads | shares(found.part, found.weights_HTS)
 
 
@@ -178,7 +179,7 @@ def shares(part: str, weights_HTT: np.ndarray) -> dict[str, list[float]]:
     if not len(choosing):
         return {}
     itself_H = weights_HTT[:, choosing, choosing].mean(-1)
-    return {"itself": _rounded(itself_H), "previous": _rounded(weights_HTT[:, rows[1:], rows[:-1]].mean(-1))}
+    return {"itself": rounded(itself_H), "previous": rounded(weights_HTT[:, rows[1:], rows[:-1]].mean(-1))}
 
 
 def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict[str, Any] | None:
@@ -192,7 +193,7 @@ def _alignment(found: dict[str, Any], attention: list[passes.Attention]) -> dict
     words = of_words(weights_TS[:-1, :-1], target["word_of"], source["word_of"], len(target["words"]), len(source["words"]))
     heads = f", mean of {len(chosen.weights_HTS)} heads" if len(chosen.weights_HTS) > 1 else ""
     name = f"layer {chosen.layer} of {len(cross)}{heads}" if len(cross) > 1 or heads else ""
-    return {"name": name, "layer": chosen.layer, "weights": _rounded(weights_TS), "words": _rounded(words)}
+    return {"name": name, "layer": chosen.layer, "weights": rounded(weights_TS), "words": rounded(words)}
 
 
 def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, recurrent: passes.Steps | None) -> list[dict[str, Any]]:
@@ -200,23 +201,23 @@ def _steps(tokenizer: Tokenizer, target: list[int], log_p_TV: np.ndarray, recurr
     for t, token in enumerate(target):
         likely = [int(i) for i in np.argsort(-log_p_TV[t], kind="stable")[:LIKELY] if np.isfinite(log_p_TV[t, i])]
         step: dict[str, Any] = {
-            "read": "‹begin›" if t == 0 else _piece(tokenizer, target[t - 1]),
-            "chosen": _piece(tokenizer, token),
-            "p": _probability(log_p_TV[t, token]),
-            "likely": [{"piece": _piece(tokenizer, i), "id": i, "p": _probability(log_p_TV[t, i])} for i in likely],
+            "read": "‹begin›" if t == 0 else piece_of(tokenizer, target[t - 1]),
+            "chosen": piece_of(tokenizer, token),
+            "p": probability(log_p_TV[t, token]),
+            "likely": [{"piece": piece_of(tokenizer, i), "id": i, "p": probability(log_p_TV[t, i])} for i in likely],
         }
         for name, x in (recurrent.each[t] if recurrent else {}).items():
-            step[name] = _rounded(x) if name in ("scores", "weights") else strip(x)
+            step[name] = rounded(x) if name in ("scores", "weights") else strip(x)
         found.append(step)
     return found
 
 
-def _rounded(x: Any, digits: int = 7) -> Any:
+def rounded(x: Any, digits: int = 7) -> Any:
     """Return a float or nested lists; seven digits keep a weight to better than 1e-7."""
     return np.round(np.asarray(x, np.float64), digits).tolist()
 
 
-def _probability(log_p: Any) -> float:
+def probability(log_p: Any) -> float:
     """Return a probability, to seven significant digits."""
     return float(f"{np.exp(np.float64(log_p)):.7g}")
 
@@ -227,8 +228,8 @@ def page(record: dict[str, Any]) -> str:
     parts = {
         "sentence": html.escape(record["sentence"]),
         "translation": html.escape(record["translation"]),
-        "source_lang": _lang(record["languages"][0]),
-        "target_lang": _lang(record["languages"][1]),
+        "source_lang": lang(record["languages"][0]),
+        "target_lang": lang(record["languages"][1]),
         "style": text["page.css"],
         "script": "".join(text[name] for name in SCRIPTS),
         "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
@@ -236,5 +237,6 @@ def page(record: dict[str, Any]) -> str:
     return fill(text["page.html"], parts)
 
 
-def _lang(code: str) -> str:
+def lang(code: str) -> str:
+    """Return the HTML attribute of a language, "" if it is unknown."""
     return f' lang="{html.escape(code.replace("_", "-"))}"' if code else ""  # zh_Hans is zh-Hans in HTML
