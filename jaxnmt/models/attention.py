@@ -45,7 +45,7 @@ class Mask:
 
 
 def attend(
-    module: nn.Module, q_BTHK, k_BSHK, v_BSHK, mask: Mask | jax.Array, rate: float, noise: DropoutKey | None, mesh: Mesh | None = None
+    module: nn.Module, q_BTHK, k, v, mask: Mask | jax.Array, rate: float, noise: DropoutKey | None, mesh: Mesh | None = None, letters="BSHK"
 ) -> jax.Array:
     """Return softmax(q k / sqrt(K)) v over the keys that the mask lets a query see: (B, T, H, K).
 
@@ -54,21 +54,24 @@ def attend(
     padding queries are undefined; the caller must mask them.
 
     Args:
+        k, v: keys and values.
         mask: a Mask, or booleans, broadcastable to (B, T, S).
+        letters: the axes of k and v.
     """
     q_BTHK = q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1]))
     if isinstance(mask, Mask):
         on_tpus = mesh is not None and mesh.devices.flat[0].platform == "tpu"
         needs_weights = (noise is not None and rate > 0) or module.is_mutable_collection("intermediates")
-        if on_tpus and not needs_weights and q_BTHK.shape[1] % LANES == k_BSHK.shape[1] % LANES == 0:
+        if on_tpus and not needs_weights and q_BTHK.shape[1] % LANES == k.shape[letters.index("S")] % LANES == 0:
+            k_BSHK, v_BSHK = (jnp.einsum(f"{letters}->BSHK", x) for x in (k, v))
             return fused(q_BTHK, k_BSHK, v_BSHK, mask, mesh)
         mask = mask.dense()
-    scores_BHTS = jnp.einsum("BTHK,BSHK->BHTS", q_BTHK, k_BSHK, preferred_element_type=at_least_float32(q_BTHK.dtype))
+    scores_BHTS = jnp.einsum(f"BTHK,{letters}->BHTS", q_BTHK, k, preferred_element_type=at_least_float32(q_BTHK.dtype))
     scores_BHTS = jnp.where(mask[:, None], scores_BHTS, -1e9)
-    weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v_BSHK.dtype)
+    weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v.dtype)
     module.sow("intermediates", "attention", weights_BHTS)
     weights_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
-    return constrain(jnp.einsum("BHTS,BSHK->BTHK", weights_BHTS, v_BSHK), "BTHK", mesh)
+    return constrain(jnp.einsum(f"BHTS,{letters}->BTHK", weights_BHTS, v), "BTHK", mesh)
 
 
 def attend_to_cache(q_B1HK, cache: dict[str, jax.Array], place: jax.Array) -> jax.Array:
@@ -167,14 +170,17 @@ class CrossAttention(_Heads):
         self.kv = Dense((2, self.num_heads, self.head_dim), axes="D2HK", mesh=self.mesh)
 
     def project(self, states_BSD):
-        """Return keys and values (B, S, H, K) of the encoder's states, computed once for a sentence."""
-        return self._split(self.kv(states_BSD), "BSHK")
+        """Return keys and values (B, H, K, S) of the encoder's states, computed once for a sentence.
+
+        The layout is that of the products with them: XLA would copy any other at each step of the decoder.
+        """
+        return tuple(x.transpose(0, 2, 3, 1) for x in self._split(self.kv(states_BSD), "BSHK"))
 
     def __call__(self, x_BTD, keys_values, mask: Mask | jax.Array, noise: DropoutKey | None):
         """Return (rows, T, D). x may have several rows for each row of the memory (adjacent beams); they share its keys and values."""
         k, v = keys_values
         q = constrain(self.q(x_BTD), "BTHK", self.mesh)
-        y = attend(self, q.reshape(len(k), -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh)
+        y = attend(self, q.reshape(len(k), -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh, "BHKS")
         return self.out(y.reshape(q.shape))
 
 

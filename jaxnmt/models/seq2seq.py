@@ -35,7 +35,7 @@ class Memory(NamedTuple):
     Attributes:
         states_BSD: encoder states.
         segments_BS: int32, 0 at padding.
-        keys_values: each decoder layer's cross-attention (keys, values), (B, S, H, K) each; or None.
+        keys_values: each decoder layer's cross-attention (keys, values), (B, H, K, S) each; or None.
     """
 
     states_BSD: jax.Array
