@@ -1,10 +1,10 @@
 """Where the CPU time of a run's decoding goes: by JAX's profiler, on one core, one search at a time.
 
-    taskset -c 0 python benchmarks/decoding_parts.py RUN [--checkpoint latest] [--batch-size 32] [--sentences 320] [--ours patience=1]
+    taskset -c 0 python benchmarks/decoding_parts.py RUN [--checkpoint latest] [--batch-size 32] [--sentences 320] [--weights int8]
 
 It translates test sentences twice: to compile, and to profile. The parts add up to the CPU time of the process if nothing else runs on the
-core. A batch of 64 is divided into two searches of 32, hence the default of `--batch-size`. With 1, each
-sentence is translated by a call of its own.
+core. A batch of 64 is divided into two searches of 32, hence the default of `--batch-size`. With 1, each sentence is translated by a call
+of its own.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="best", help="as `jaxnmt.load` reads it")
     parser.add_argument("--sentences", type=int, default=320, help="of the run's test sentences, the first ones")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--weights", default="trained", help="as `jaxnmt.load` takes them")
     parser.add_argument("--ours", default=[], nargs="*", help="decoding settings, such as patience=1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +80,8 @@ def main() -> None:
         from jaxnmt.decoding import programs
 
         programs.IN_FLIGHT = 1
-        run = jaxnmt.load(options.run, int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint)
+        checkpoint: Any = int(options.checkpoint) if options.checkpoint.isdigit() else options.checkpoint
+        run = jaxnmt.load(options.run, checkpoint, weights=options.weights)
         sources = run.test_set().sources[: options.sentences]
         settings: dict[str, Any] = {"batch_size": options.batch_size}
         for name, _, value in (each.partition("=") for each in options.ours):
