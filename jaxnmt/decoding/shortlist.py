@@ -19,6 +19,7 @@ import numpy as np
 from jaxnmt.data.special_tokens import EOS, PAD, UNK
 from jaxnmt.decoding.constraints import TargetRules
 from jaxnmt.errors import UserError
+from jaxnmt.models.int8 import Int8
 from jaxnmt.models.seq2seq import Batch, Seq2Seq, padded
 
 if TYPE_CHECKING:
@@ -144,7 +145,9 @@ class Narrowing:
         """Return the parameters of `Narrowed` for a vocabulary."""
 
         def narrow(axis: int, part: Any) -> Any:
-            return part if axis < 0 else jax.tree.map(lambda x: jnp.take(x, words_V, axis, mode="clip"), part)
+            if axis < 0:
+                return part
+            return part.take(words_V, axis) if isinstance(part, Int8) else jnp.take(part, words_V, axis, mode="clip")
 
         return NarrowedParams(params, jax.tree.map(narrow, self._axes, params))
 

@@ -65,7 +65,10 @@ def test_a_table_is_looked_up_and_multiplied_by_with_one_scale_a_token():
     found = rounded[tokens]
     assert found.shape == (2, 2, 8) and found.dtype == np.float32
     assert (np.abs(np.asarray(found) - table[tokens]) <= np.abs(table[tokens]).max(-1, keepdims=True) / 254 * 1.001).all()
-    np.testing.assert_allclose(np.asarray(found @ rounded.T)[0, 0, 3], np.square(table[3]).sum(), rtol=0.05)
+    products = np.asarray(found @ rounded.T)
+    np.testing.assert_allclose(products[0, 0, 3], np.square(table[3]).sum(), rtol=0.05)
+    np.testing.assert_array_equal(found @ Int8(rounded.values, rounded.scale).T, products)  # the copy changes no product
+    np.testing.assert_array_equal(found @ rounded.take(np.array([7, 3]), 0).T, products[..., [7, 3]])
 
 
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS])
