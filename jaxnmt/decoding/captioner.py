@@ -11,6 +11,7 @@ from jaxnmt.config import Captioning
 from jaxnmt.data import pictures
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.errors import UserError
 
 
 class Picture(list[int]):
@@ -28,6 +29,11 @@ class Captioner(Translator):
     def task(self) -> Captioning:
         """Which says what is read of a picture."""
         return self.model.task
+
+    @property
+    def aligner(self) -> Any:
+        """Raise a UserError."""
+        raise UserError("a picture has no words that those of a caption could be aligned with: `jaxnmt visualize` shows the attention")
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         return [Picture(pictures.read(line, self.task))] if line else []
