@@ -76,7 +76,8 @@ def known():
     """Return all help texts, in which every flag and every setting stands."""
     texts = io.StringIO()
     with contextlib.redirect_stdout(texts):
-        for words in [*(verb.split() for verb in VERBS), ["train", "quickstart"], ["train", "lstm_luong"], ["train", "topics"]]:
+        configs = ("quickstart", "lstm_luong", "topics", "scenes")
+        for words in [*(verb.split() for verb in VERBS), *(["train", name] for name in configs)]:
             assert cli.main([*words, "--help"]) == 0
     return {word.replace("_", "-") for word in re.findall(r"--[\w.-]+", texts.getvalue())}
 

@@ -154,8 +154,11 @@ def _captioning(experiment: Experiment, task: Captioning) -> Iterator[str]:
         yield "model.copy copies words of the source, and pictures have none: set it to False"
     if task.attention_penalty and not (isinstance(model, Recurrent) and model.context != "fixed"):
         yield f"task.attention_penalty {task.attention_penalty:g} is for a Recurrent model with attention: set it to 0"
-    if experiment.decoding.shortlist:
-        yield "decoding.shortlist needs words of the source, and pictures have none: set it to 0"
+    for name in ("shortlist", "coverage_penalty"):
+        if getattr(experiment.decoding, name):
+            yield f"decoding.{name} needs words of the source, and pictures have none: set it to 0"
+    if experiment.decoding.unk == "replace":
+        yield "decoding.unk replace copies words of the source, and pictures have none: set it to write or forbid"
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:

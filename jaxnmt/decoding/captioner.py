@@ -10,7 +10,6 @@ import numpy as np
 from jaxnmt.config import Captioning
 from jaxnmt.data import pictures
 from jaxnmt.data.special_tokens import UNK
-from jaxnmt.decoding.alignments import Aligner
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 
@@ -32,9 +31,9 @@ class Captioner(Translator):
         return self.model.task
 
     @property
-    def aligner(self) -> Aligner:
+    def aligner(self) -> Any:
         """Raise a UserError."""
-        raise UserError("captions are not aligned with words, because a picture has none: `jaxnmt visualize` shows what a word looks at")
+        raise UserError("a picture has no words that those of a caption could be aligned with: `jaxnmt visualize` shows the attention")
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
         return [Picture(pictures.read(line, self.task))] if line else []

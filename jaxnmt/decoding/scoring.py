@@ -17,6 +17,7 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding.alignments import Aligner, Alignment
 from jaxnmt.decoding.batches import bucket, groups, output_limit, pad, padded_rows
 from jaxnmt.decoding.translator import Translator
+from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import Batch, Seq2Seq, project
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 from jaxnmt.training.metrics import perplexity
@@ -89,7 +90,12 @@ class Scorer:
 
         Args:
             decoding: its length limits. A target is scored if `translate` could have written it for some source that the model reads.
+
+        Raises:
+            UserError: the model reads pictures.
         """
+        if translator.tokenizer.reads_pictures:
+            raise UserError("the run captions pictures, and log-probabilities are of translated text: score it with `jaxnmt evaluate`")
         self.tokenizer, self.warn = translator.tokenizer, translator.warn
         self.longest_source, self._reads_source = translator.max_length - 1, translator.reads_source
         self.longest_target = output_limit(self.longest_source, decoding) - 1

@@ -143,12 +143,12 @@ def open_test_set(
         return TestSet(name, sources, [lines], ("", ""), note=note, normalization=form, labels=experiment.task.labels)
     if experiment.task.vectors:
         sources, targets = by_picture(pairs)
+    named = [name] * (1 + len(targets)) + list(references)
     targets += [_further(file, name, len(sources)) for file in references]
     joiner, form = joiner_of(experiment.tokenizer), normalization_of(experiment.tokenizer, run / "tokenizer")
     pretokenized = experiment.tokenizer.kind == "words"
     if pretokenized:
-        named = [*[name] * (len(targets) - len(references)), *references]
-        for text, lines in [*([] if experiment.task.vectors else [(name, sources)]), *zip(named, targets, strict=True)]:
+        for text, lines in zip(named, (sources, *targets), strict=True):
             check_joiner(count_tokens(lines), joiner, text)
     composed = form == "nfc" and not all(unicodedata.is_normalized("NFC", line) for lines in targets for line in lines)
     test = TestSet(

@@ -225,7 +225,11 @@ def test_what_does_not_go_with_copying_is_refused(changes, says):
     [
         ("topics", {"batching.layout": "packed"}, "batching.layout packed is not for the task Classification"),
         ("topics", {"validation.metric": "bleu"}, "validation.metric bleu is not for the task Classification"),
-        ("mlm_small", {"tokenizer.joint": False, "model.tie_embeddings": "none"}, "tokenizer.joint False is not for the task MaskedLanguage"),
+        (
+            "mlm_small",
+            {"tokenizer.joint": False, "model.tie_embeddings": "none"},
+            "tokenizer.joint False is not for the task MaskedLanguage",
+        ),
         ("lm_lstm", {"model.context": "luong"}, "the task Language has no source to attend to"),
         ("scenes", {"task.patch": 5}, "task.size 48 is not divisible by task.patch 5"),
         ("scenes", {"task.patch": 6}, "task.regions convolution halves the picture"),

@@ -58,8 +58,8 @@ def test_an_outline_by_hand():
 def test_words_of_a_wrong_caption_have_the_thing_of_the_true_words_they_equal(monkeypatch):
     captioner, scene = seen.captioner("fixed"), scenes.scene("test", 10)
     truth = scenes.words(scene, "en")
-    changed = [(word if number else "three") for number, (word, _) in enumerate(truth)]
-    assert truth[0][0] != "three" and "three" not in changed[1:2]
+    changed = [word if number else "three" for number, (word, _) in enumerate(truth)]
+    assert truth[0][0] != "three"
     ids = captioner.tokenizer.encode_target([" ".join(changed)])[0]
     best = captioner.translate(["scenes/en:test#10"], cfg.Decoding(beam_size=1, max_length_extra=1))[0][0]
     monkeypatch.setattr(captioner, "translate", lambda lines, decoding: [[best._replace(parts=((best.parts[0][0], ids),))]])
