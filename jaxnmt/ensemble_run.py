@@ -46,8 +46,6 @@ class EnsembleRun(Run):
         for run in runs:
             if isinstance(run, EnsembleRun):
                 raise UserError(f"{run.folder} is an ensemble already: name all its runs, and the others, in one call of `ensemble`")
-            if run.config.task.vectors:
-                raise UserError(f"{run.folder} captions pictures, and an ensemble reads text: use one run")
         for other in others:
             if found := first.tokenizer.target_difference(other.tokenizer):
                 index, one, another = found

@@ -101,8 +101,6 @@ class Run(TrainedRun):
         """Scores given translations of many lines."""
         from jaxnmt.decoding.scoring import Scorer
 
-        if self.config.task.vectors:
-            raise UserError(f"{self.folder} was trained for the task Captioning: texts are scored by runs that read texts")
         return Scorer(self.translator, self.config.decoding)
 
     def translator_of(self, given: Input) -> Translator | MarkedTranslator:
