@@ -95,7 +95,7 @@ def test_what_needs_words_of_the_source_is_refused(run):
         run.align("scenes/en:test#1")
     with pytest.raises(UserError, match="captions pictures"):
         run.score("scenes/en:test#1", "a circle")
-    with pytest.raises(UserError, match="captions pictures, and an ensemble reads text"):
+    with pytest.raises(UserError, match="an ensemble is of runs that translate"):
         jaxnmt.ensemble(run, run)
     with pytest.raises(UserError, match="predicts no labels"):
         run.predict("scenes/en:test#1")
