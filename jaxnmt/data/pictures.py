@@ -9,6 +9,7 @@ coco_captions:train#17   picture 17 of a TFDS dataset
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import itertools
 import os
@@ -23,7 +24,7 @@ from PIL import Image, ImageOps
 
 from jaxnmt.config import Captioning
 from jaxnmt.data import scenes
-from jaxnmt.data.source import Source, StatCache
+from jaxnmt.data.source import Changed, Source, StatCache
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io.text import decode
 
@@ -134,50 +135,49 @@ class Scenes(Source):
         return f"{self.name}#{index}"
 
 
-class Beside(Source):
-    """Pictures whose names are relative to the file that has them, by absolute names."""
-
-    def __init__(self, whole: Source, file: Path) -> None:
-        super().__init__(whole.name, whole.languages, whole._kept)
-        self._whole, self._folder, self.weight = whole, os.path.dirname(os.path.abspath(file)), whole.weight
-
-    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        for name, caption in self._whole.pairs(start):
-            picture = decode(name)
-            yield name if _is_dataset(picture.rpartition("#")[0]) else os.path.join(self._folder, picture).encode(), caption
-
-    def where(self, index: int) -> str:
-        return self._whole.where(index)
-
-    def fingerprint(self) -> str:
-        return self._whole.fingerprint()
-
-    def _count(self) -> int:
-        return len(self._whole)
-
-
-class Numbered(Source):
-    """A source whose pictures are numbered, so that each is stored once.
+class Pictures(Changed):
+    """A source whose pictures' names are relative to a folder, by absolute names. Its fingerprint is of the text and of what the files contain.
 
     Args:
-        numbers: the number of each name.
+        cache: keeps the digests of files that do not change; see `StatCache`.
     """
 
-    def __init__(self, whole: Source, numbers: dict[bytes, int]) -> None:
-        super().__init__(whole.name, whole.languages, whole._kept)
-        self._whole, self._numbers, self.weight = whole, numbers, whole.weight
+    def __init__(self, whole: Source, folder: Path, cache: Path | None) -> None:
+        above = os.path.abspath(folder)
 
-    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return ((b"%d" % self._numbers[name], caption) for name, caption in self._whole.pairs(start))
+        def change(pair: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
+            name = decode(pair[0])
+            return pair[0] if _is_dataset(name.rpartition("#")[0]) else os.path.join(above, name).encode(), pair[1]
 
-    def where(self, index: int) -> str:
-        return self._whole.where(index)
+        super().__init__(whole, change)
+        self._cache = cache
 
     def fingerprint(self) -> str:
-        return self._whole.fingerprint()
+        return self._fingerprint
 
-    def _count(self) -> int:
-        return len(self._whole)
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        named = self._kept.get("files", lambda: list(dict.fromkeys(_file(decode(name)) for name, _ in self.pairs())))
+        return hashlib.sha256(f"{super().fingerprint()} {contents(named, self._cache)}".encode()).hexdigest()
+
+
+def contents(names: Iterable[str], cache: Path | None) -> str:
+    """Return the SHA-256 of the files that names name, each once, without those that are missing. `cache` is that of `StatCache`."""
+    paths = [Path(file) for file in dict.fromkeys(map(_file, names)) if os.path.isfile(file)]
+
+    def read() -> str:
+        digest = hashlib.sha256()
+        for path in paths:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()
+
+    return StatCache(cache, ["pictures"], paths).get("digest", read)
+
+
+def _file(name: str) -> str:
+    path, _, _ = name.rpartition("#")
+    return path if path.endswith(".npz") else name
 
 
 def numbers_of(sources: Iterable[Source]) -> dict[bytes, int]:

@@ -6,8 +6,8 @@
     CACHE/tokenizers/KEY/ trained tokenizers
     CACHE/texts/KEY.json  number of pairs and digest of a source's files, kept while the files do not change (`source.StatCache`)
 
-KEY is a fingerprint of the text, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache folder is made under
-another name and renamed, so that it is complete if it exists.
+KEY is a fingerprint of the text and the pictures, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache folder is
+made under another name and renamed, so that it is complete if it exists.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from jaxnmt import config
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean, rules_of
 from jaxnmt.data.corpus import Corpus, Side
-from jaxnmt.data.source import Source
+from jaxnmt.data.source import Changed, Source
 from jaxnmt.data.sources import languages_of, sources_of
 from jaxnmt.data.tokenizer import Tokenizer, joiner_of, load_tokenizer, train_tokenizer
 from jaxnmt.errors import UserError
@@ -125,12 +125,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
-    task, pictures, named = experiment.task, {}, sources
-    if isinstance(task, config.Captioning):
-        from jaxnmt.data.pictures import Numbered, numbers_of
-
-        pictures = numbers_of(sources)
-        sources = [Numbered(source, pictures) for source in sources]
+    task = experiment.task
     held_out = 0 if validation else data.held_out
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
@@ -142,14 +137,18 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **cut)
         candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
         recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not experiment.task.pairs)
-        opened = _open(cache / key, sources, recipe.dtype)
-        make_pictures = functools.partial(_write_pictures, named, len(pictures), task, validation) if pictures else None
+        made = cache / key
+        if task.vectors:  # held-out pairs have absolute names: the same pictures in another folder are prepared anew
+            made = cache / _key(experiment, [], prepared=key, first=[decode(next(source.pairs())[0]) for source in sources])
+        open_made = functools.partial(_open, made, sources, recipe.dtype, task.vectors)
+        opened = open_made()
         if opened is None:
-            with files.lock(cache / f"{key}.lock", say, WAITING):
+            with files.lock(made.with_suffix(".lock"), say, WAITING):
                 # Another process may have made it meanwhile.
-                if _open(cache / key, sources, recipe.dtype) is None:
-                    _make(cache / key, sources, recipe, data.workers, say, make_pictures)
-            opened = _open(cache / key, sources, recipe.dtype)
+                if open_made() is None:
+                    parts, more = _with_pictures(sources, task, validation) if task.vectors else (sources, None)
+                    _make(made, parts, recipe, data.workers, say, more)
+            opened = open_made()
         assert opened is not None
         corpora, meta = opened
     if not is_given:
@@ -159,7 +158,7 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         tokenizer=tokenizer,
         train=corpora,
         weights=[source.weight for source in sources],
-        validation=texts or [(_picture(source, pictures), target) for source, target in meta["held_out"]],
+        validation=texts or [(source, target) for source, target in meta["held_out"]],
         report=meta["report"],
         fingerprints={
             "fingerprint": key,
@@ -175,15 +174,19 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     return prepared
 
 
-def _write_pictures(sources: list[Source], count: int, task: Any, validation: list[Source], folder: Path) -> None:
+def _with_pictures(sources: list[Source], task: Any, validation: list[Source]) -> tuple[list[Source], Callable[[Path], None]]:
+    """Return the sources with numbers of pictures, and what writes the pictures, and the names of those held out, into a cache folder."""
     from jaxnmt.data import pictures
 
-    pictures.write(folder / _VECTORS, sources, count, task, validation)
+    numbers = pictures.numbers_of(sources)
 
+    def write(folder: Path) -> None:
+        pictures.write(folder / _VECTORS, sources, len(numbers), task, validation)
+        meta, names = json.loads((folder / "meta.json").read_bytes()), list(numbers)
+        meta["held_out"] = [(decode(names[int(number)]), caption) for number, caption in meta["held_out"]]
+        files.write(folder / "meta.json", json.dumps(meta))
 
-def _picture(source: str, pictures: dict[bytes, int]) -> str:
-    """Return the name of the picture whose number is a pair's source, if it is one."""
-    return decode(list(pictures)[int(source)]) if pictures else source
+    return [Changed(source, lambda pair: (b"%d" % numbers[pair[0]], pair[1])) for source in sources], write
 
 
 def _record(source: Source, pairs: int) -> dict:
@@ -316,7 +319,7 @@ def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tu
                 yield cleaned if both else (cleaned[experiment.task.vectors], "")
 
 
-def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Corpus], dict[str, Any]] | None:
+def _open(folder: Path, sources: Sequence[Source], dtype: type, has_vectors: bool) -> tuple[list[Corpus], dict[str, Any]] | None:
     """Return the corpora of a cache folder and its `meta.json`; None if files are missing or cut off, as on a cleaned scratch disk."""
 
     def mapped(file: str, dtype: type) -> np.ndarray:
@@ -331,7 +334,7 @@ def _open(folder: Path, sources: Sequence[Source], dtype: type) -> tuple[list[Co
 
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
-        vectors = np.load(folder / _VECTORS, mmap_mode="r") if (folder / _VECTORS).exists() else None
+        vectors = np.load(folder / _VECTORS, mmap_mode="r") if has_vectors else None
         return [Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name, vectors) for i, source in enumerate(sources)], meta
     except (FileNotFoundError, ValueError):
         return None

@@ -116,18 +116,23 @@ class Source(abc.ABC):
         return digest.hexdigest()
 
 
-class SourceSide(Source):
-    """The source side of another source, as both sides: the examples of tasks that learn from one text."""
+class Changed(Source):
+    """Another source, each of whose pairs a function changes.
 
-    def __init__(self, whole: Source) -> None:
-        super().__init__(whole.name, (whole.languages[0], whole.languages[0]), whole._kept)
-        self._whole, self.weight = whole, whole.weight
+    Args:
+        change: returns what takes a pair's place.
+        digest: the changed text has a fingerprint of its own, which is kept under this name. "": it has the other source's.
+    """
+
+    def __init__(self, whole: Source, change: Callable[[tuple[bytes, bytes]], tuple[bytes, bytes]], digest: str = "") -> None:
+        super().__init__(whole.name, whole.languages, whole._kept)
+        self._whole, self._change, self._digest, self.weight = whole, change, digest, whole.weight
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"source side of {self._whole.fingerprint()}".encode()).hexdigest()
+        return self._kept.get(self._digest, self._read_digest) if self._digest else self._whole.fingerprint()
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return ((text, text) for text, _ in self._whole.pairs(start))
+        return map(self._change, self._whole.pairs(start))
 
     def where(self, index: int) -> str:
         return self._whole.where(index)

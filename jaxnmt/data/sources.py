@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from jaxnmt.config import Data, Experiment
-from jaxnmt.data.source import Source, SourceSide, StatCache
+from jaxnmt.data.source import Changed, Source, StatCache
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import COMPRESSED, existing_file, open_text
@@ -43,7 +43,7 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
         UserError: a word is misspelt, or a file is missing, damaged, or does not match its partner.
     """
     sources: list[Source] = []
-    rest = iter(words)
+    rest, cache = iter(words), cache and cache / "texts"
     for word in rest:
         text, weight = _split_weight(word, field)
         kind, names = _kind(text), [name for name in text.split(",") if name]
@@ -58,19 +58,25 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
             names = [text, partner]
         elif kind == "files" and len(names) != 2:
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
-        source = _open(kind, names, field, cache and cache / "texts", pictures)
-        if pictures and kind != "dataset":
-            from jaxnmt.data.pictures import Beside  # which imports a library that other tasks do not need
-
-            source = Beside(source, Path(names[0]))
+        source = _open(kind, names, field, cache, pictures)
         source.weight = weight or 1.0
-        if not pairs:
-            source.name = text
-            source = SourceSide(source)
+        source = _of_task(source, Path(names[0]).parent, cache, pairs, pictures and kind != "dataset")
         if not len(source):
             raise UserError(f"{field}: {source.name} is empty: it has no pairs")
         sources.append(source)
     return sources
+
+
+def _of_task(source: Source, folder: Path, cache: Path | None, pairs: bool, pictures: bool) -> Source:
+    """Return a source as a task reads it: with names of pictures, relative to the folder; or, if it has no pairs, one text as both sides."""
+    if pictures:
+        from jaxnmt.data.pictures import Pictures  # which imports a library that other tasks do not need
+
+        return Pictures(source, folder, cache)
+    if not pairs:
+        source = Changed(source, lambda pair: (pair[0], pair[0]), "source side")
+        source.languages = (source.languages[0], source.languages[0])
+    return source
 
 
 def _open(kind: str, names: Sequence[str], field: str, cache: Path | None, pictures: bool) -> Source:
@@ -99,10 +105,13 @@ def sources_of(experiment: Experiment, part: str, cache: Path | None = None) -> 
     Raises:
         UserError: as `open_sources`; or the user's own class gives something else than pairs of strings, one line each.
     """
-    data = experiment.data
+    data, task = experiment.data, experiment.task
     if not hasattr(data, "pairs"):
-        return open_sources(getattr(data, part), f"data.{part}", cache, experiment.task.pairs, experiment.task.vectors)
-    return [PythonPairs(f"{type(data).__name__}:{part}", pairs)] if (pairs := list(data.pairs(part) or ())) else []
+        return open_sources(getattr(data, part), f"data.{part}", cache, task.pairs, task.vectors)
+    if not (pairs := list(data.pairs(part) or ())):
+        return []
+    source = PythonPairs(f"{type(data).__name__}:{part}", pairs)
+    return [_of_task(source, Path(), cache and cache / "texts", task.pairs, task.vectors)]
 
 
 def languages_of(data: Data, sources: Sequence[Source]) -> tuple[str, str]:
@@ -185,10 +194,10 @@ class _TextFiles(Source):
     def __init__(self, names: Sequence[str], languages: tuple[str, str], field: str, cache: Path | None) -> None:
         self._field = field
         self._files = [existing_file(name, field) for name in names]
-        super().__init__(",".join(names), languages, StatCache(cache, type(self).__name__, self._files))
+        super().__init__(",".join(dict.fromkeys(names)), languages, StatCache(cache, type(self).__name__, self._files))
 
     def where(self, index: int) -> str:
-        return " / ".join(f"{file}:{index + 1}" for file in self._files)
+        return " / ".join(f"{file}:{index + 1}" for file in dict.fromkeys(self._files))
 
 
 class AlignedFiles(_TextFiles):

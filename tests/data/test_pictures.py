@@ -3,6 +3,8 @@
 import io
 import re
 import struct
+import time
+import types
 import zlib
 
 import numpy as np
@@ -11,7 +13,7 @@ from PIL import Image
 
 from jaxnmt import cli
 from jaxnmt import config as cfg
-from jaxnmt.data import pictures, scenes
+from jaxnmt.data import pictures, scenes, source
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.sources import open_sources
 from jaxnmt.errors import UserError
@@ -116,10 +118,10 @@ def written(folder, lines):
 def test_names_in_a_file_are_relative_to_its_folder(folder, monkeypatch):
     names = ["scenes/1.png", "all.npz#3", f"{folder}/all.npz#0", "scenes/en:test#3", "coco_captions:val#3"]
     monkeypatch.chdir(folder.parent)
-    (source,) = open_sources((written(folder, [(name, "a") for name in names]),), "data.train", pictures=True)
+    (found,) = open_sources((written(folder, [(name, "a") for name in names]),), "data.train", pictures=True)
     absolute = [f"{folder}/scenes/1.png", f"{folder}/all.npz#3", f"{folder}/all.npz#0", "scenes/en:test#3", "coco_captions:val#3"]
-    assert [name.decode() for name, _ in source.pairs()] == absolute
-    assert list(source.pairs(2)) == list(source.pairs())[2:] and source.where(1) == f"{folder}/pictures.tsv:2"
+    assert [name.decode() for name, _ in found.pairs()] == absolute
+    assert list(found.pairs(2)) == list(found.pairs())[2:] and found.where(1) == f"{folder}/pictures.tsv:2"
 
 
 def experiment(folder, lines, **changes):
@@ -133,6 +135,30 @@ def test_each_picture_is_stored_once(folder):
     (corpus,) = prepare(experiment(folder, lines), folder / "run", lambda line: None).train
     assert corpus.vectors.shape == (3, 8, 8, 3) and corpus.source.ids.tolist() == [0, 1, 0, 2]
     np.testing.assert_array_equal(corpus.vectors[corpus.source.ids], ARRAY[[2, 1, 2, 0]])
+
+
+def test_changed_pictures_are_other_data_and_unchanged_ones_are_not_read_again(tmp_path, monkeypatch):
+    found = {}
+    monkeypatch.setattr(source, "time", types.SimpleNamespace(time=lambda: time.time() + 60))  # the files are a minute old
+    for folder, color in (("a", 0), ("b", 255), ("a copy", 0)):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "all.npz", pictures=np.full_like(ARRAY, color))
+        of = experiment(tmp_path / folder, [(f"all.npz#{i}", "a") for i in range(3)], **{"data.cache": str(tmp_path / "cache")})
+        found[folder] = prepare(of, tmp_path / folder, lambda line: None)
+        assert (found[folder].train[0].vectors == color).all()
+    digests = [each.fingerprints["fingerprint"] for each in found.values()]
+    assert digests[0] == digests[2] != digests[1] and len(list((tmp_path / "cache" / "tokenizers").glob("*.lock"))) == 2
+    monkeypatch.setattr(pictures.hashlib, "file_digest", None)
+    monkeypatch.setattr(pictures, "numbers_of", None)
+    assert prepare(of, tmp_path / "a copy", lambda line: None).fingerprints == found["a copy"].fingerprints
+
+
+def test_a_lost_array_of_pictures_is_made_again(folder):
+    of = experiment(folder, [("all.npz#0", "a")])
+    prepare(of, folder / "run", lambda line: None)
+    (lost,) = (folder / "cache").glob("*/vectors.npy")
+    lost.unlink()
+    np.testing.assert_array_equal(prepare(of, folder / "run", lambda line: None).train[0].vectors, ARRAY[:1])
 
 
 def test_held_out_pictures_are_in_no_training_pair(folder):
