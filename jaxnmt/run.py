@@ -379,7 +379,12 @@ class Run(TrainedRun):
                 return [each.label for each in self.predict(sources)]
             return [best.text for best in self.translate(sources, **decoding)]
 
-        return translations.kept(self.folder, self._found, self.weights, sources, self.decoding(decoding), make)
+        contents = ""
+        if self.config.task.vectors:
+            from jaxnmt.data import pictures, prepared
+
+            contents = pictures.contents(sources, prepared.cache_folder(self.config.data) / "texts")
+        return translations.kept(self.folder, self._found, self.weights, sources, self.decoding(decoding), make, contents)
 
 
 def _words(words: str | Sequence[str]) -> tuple[str, ...]:

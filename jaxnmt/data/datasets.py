@@ -86,14 +86,16 @@ class Dataset(Source):
         self._files = builder.info.splits[split].file_instructions
         self._parts = [(part.skip, part.take, part.examples_in_shard) for part in self._files]
         paths = [files.to_path(part.filename) for part in self._files]
-        super().__init__(name, sides.languages, StatCache(cache, ["dataset", sides.languages, self._parts], paths))
+        super().__init__(name, sides.languages, StatCache(cache, ["dataset", sides, self._parts], paths))
         # TFDS fails on an empty slice.
         decoders = {sides.picture: tfds.decode.SkipDecoding()} if sides.picture else None
         self._records: Any = builder.as_data_source(split=split, decoders=decoders) if self._files else ()
         self._sides = sides
-        self._rows: Sequence[int] = range(len(self._records))
-        if sides.may_lack or sides.picture:
-            self._rows = self._kept.get("rows", self._whole_rows)
+
+    @functools.cached_property
+    def _rows(self) -> Sequence[int]:
+        is_whole = not (self._sides.may_lack or self._sides.picture)
+        return range(len(self._records)) if is_whole else self._kept.get("rows", self._whole_rows)
 
     def _count(self) -> int:
         return len(self._rows)
@@ -101,8 +103,8 @@ class Dataset(Source):
     def _whole_rows(self) -> list[int]:
         """Return the numbers of the records that have both sides; if they have pictures, each number once for each caption."""
         if self._sides.picture:
-            return [row for row, captions in enumerate(self._read(self._rows)) for _ in captions]
-        return [row for row, pair in enumerate(self._read(self._rows)) if pair]
+            return [row for row, captions in enumerate(self._read(range(len(self._records)))) for _ in captions]
+        return [row for row, pair in enumerate(self._read(range(len(self._records)))) if pair]
 
     def _read(self, rows: Sequence[int]) -> Iterator[Any]:
         read: Any = self._sides.captions if self._sides.picture else self._sides.read

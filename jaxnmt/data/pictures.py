@@ -65,6 +65,12 @@ def read_all(names: Sequence[str], task: Captioning) -> np.ndarray:
     return np.stack([read(name, task) for name in names])
 
 
+@functools.lru_cache(maxsize=1)
+def read_once(names: tuple[str, ...], task: Captioning) -> dict[str, np.ndarray]:
+    """Return what `read` does for each name. The last call's pictures are kept: all validations of a run have the same ones."""
+    return {name: read(name, task) for name in names}
+
+
 def _is_dataset(path: str) -> bool:
     return bool(SCENES.fullmatch(path) or DATASET.fullmatch(path))
 
@@ -76,7 +82,18 @@ def _opened(file: str | io.BytesIO, size: int) -> np.ndarray:
             width, height = image.size
             if width * height > MOST_PIXELS:
                 raise ValueError(f"it has {width:,} x {height:,} pixels, and at most {MOST_PIXELS:,} are read")
-            return _scaled(image.convert("RGB"), size)
+            return _scaled(_as_shown(image), size)
+
+
+def _as_shown(image: Image.Image) -> Image.Image:
+    """Return an image in RGB, 8 bits, as a viewer shows it on white: turned as its EXIF data say, 16-bit grey scaled."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    image = ImageOps.exif_transpose(image)
+    if "transparency" in image.info or image.mode in ("LA", "PA", "RGBA"):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
 
 
 def _scaled(image: Image.Image, size: int) -> np.ndarray:

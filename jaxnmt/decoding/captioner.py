@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ class Picture(list[int]):
 
 
 class Captioner(Translator):
-    """Captions what the lines name; see `data.pictures`."""
+    """Captions what the lines name; see `data.pictures`. Pictures that are `known` by name are not read again."""
+
+    known: Mapping[str, np.ndarray] = MappingProxyType({})
 
     @property
     def task(self) -> Captioning:
@@ -36,7 +39,7 @@ class Captioner(Translator):
         raise UserError("a picture has no words that those of a caption could be aligned with: `jaxnmt visualize` shows the attention")
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
-        return [Picture(pictures.read(line, self.task))] if line else []
+        return [Picture(self.known[line] if line in self.known else pictures.read(line, self.task))] if line else []
 
     def _as_source(self, ids: list[int]) -> Picture:
         return Picture(np.zeros(self.task.vector_shape, self.task.vector_dtype))

@@ -2,7 +2,7 @@
 
     RUN/translations/KEY.json    {made_by, decoding, translations}
 
-KEY is a fingerprint of the sentences, the checkpoint, the type of its weights, the decoding settings and the version of jaxnmt.
+KEY is a fingerprint of the sentences (or pictures), the checkpoint, the type of its weights, the decoding settings and the version of jaxnmt.
 """
 
 from __future__ import annotations
@@ -22,11 +22,21 @@ from jaxnmt.training.saved import Found
 
 
 def kept(
-    run: Path, found: Found, weights: str, sources: Sequence[str], decoding: Decoding, translate: Callable[[], list[str]]
+    run: Path,
+    found: Found,
+    weights: str,
+    sources: Sequence[str],
+    decoding: Decoding,
+    translate: Callable[[], list[str]],
+    contents: str = "",
 ) -> list[str]:
-    """Return a checkpoint's translations of sentences from the run's folder, or those that `translate` makes, and keep them there."""
+    """Return a checkpoint's translations of sentences from the run's folder, or those that `translate` makes, and keep them there.
+
+    Args:
+        contents: if the sentences name pictures, the digest of what these contain.
+    """
     settings = dataclasses.asdict(dataclasses.replace(decoding, n_best=1))
-    ingredients = [__version__, found.name, found.checksum, weights, settings, *sources]
+    ingredients = [__version__, found.name, found.checksum, weights, settings, *filter(None, [contents]), *sources]
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
     file = run / "translations" / f"{key}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged

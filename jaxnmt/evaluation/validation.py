@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from jaxnmt.config import Captioning
 from jaxnmt.data.vocabulary import stays_split
 from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.decoding.tasks import translator_of
@@ -52,6 +53,10 @@ class ValidationTranslator:
         pairs = [(source, tokenizer.readable(target)) for source, target in data.validation]
         sources, *targets = zip(*pairs, strict=True)
         names, references = by_picture(pairs) if config.task.vectors else (sources, targets)
+        if isinstance(config.task, Captioning) and hasattr(self._translator, "known"):
+            from jaxnmt.data import pictures  # which imports a library that other tasks do not need
+
+            self._translator.known = pictures.read_once(tuple(names), config.task)
         candidates = self._translator.translate(names, decoding)
         self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 
 from jaxnmt import errors
 from jaxnmt.config import Captioning
@@ -237,7 +238,9 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     if isinstance(config.task, Captioning):
         from jaxnmt.data import pictures
 
-        vectors, sources = pictures.read_all(sources, config.task), list(map(str, range(len(sources))))
+        found = pictures.read_once(tuple(dict.fromkeys(sources)), config.task)
+        numbers = {name: str(number) for number, name in enumerate(found)}
+        vectors, sources = np.stack(list(found.values())), [numbers[name] for name in sources]
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
     batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config), vectors)

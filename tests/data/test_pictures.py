@@ -15,8 +15,9 @@ from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.data import pictures, scenes, source
 from jaxnmt.data.prepared import prepare
-from jaxnmt.data.sources import open_sources
+from jaxnmt.data.sources import open_sources, sources_of
 from jaxnmt.errors import UserError
+from jaxnmt.evaluation import translations
 
 TASK, VECTORS = cfg.Captioning(size=8, patch=4), cfg.Captioning(source="vectors", size=3)
 ARRAY = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
@@ -54,6 +55,50 @@ def test_what_a_name_gives(folder):
     np.testing.assert_array_equal(pictures.read(f"{folder}/wide#1.png", TASK), ARRAY[1])  # the square in the middle
     (folder / "grey.png").write_bytes(png(ARRAY[0, :, :, 0]))
     np.testing.assert_array_equal(pictures.read(f"{folder}/grey.png", TASK), np.repeat(ARRAY[0, :, :, :1], 3, 2))
+
+
+def test_files_are_read_as_a_viewer_shows_them_on_white(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees to the right
+    Image.fromarray(ARRAY[0]).save(folder / "turned.png", exif=exif)
+    np.testing.assert_array_equal(pictures.read(f"{folder}/turned.png", TASK), np.rot90(ARRAY[0], -1))
+    alpha = np.dstack([ARRAY[0], np.where(np.arange(64).reshape(8, 8) % 2, 255, 0).astype(np.uint8)])
+    (folder / "alpha.png").write_bytes(png(alpha))
+    np.testing.assert_array_equal(pictures.read(f"{folder}/alpha.png", TASK), np.where(alpha[..., 3:] > 0, ARRAY[0], 255))
+    (folder / "deep.png").write_bytes(png(ARRAY[0, ..., 0].astype(np.uint16) * 257))
+    np.testing.assert_array_equal(pictures.read(f"{folder}/deep.png", TASK), np.repeat(ARRAY[0, ..., :1], 3, 2))
+
+
+def test_captions_are_kept_for_the_pictures_they_were_made_of(folder):
+    names = [f"{folder}/all.npz#1", f"{folder}/scenes/1.png", f"{folder}/all.npz#0"]
+    before = pictures.contents(names, None)
+    assert pictures.contents(names[:2], None) == before  # an archive is read once
+    (folder / "scenes" / "1.png").write_bytes(png(ARRAY[0]))
+    changed = pictures.contents(names, None)
+    assert changed != before
+    found, made = types.SimpleNamespace(name="1", checksum=""), iter("ab")
+    kept = [translations.kept(folder, found, "", names, cfg.Decoding(), lambda: [next(made)], each) for each in (before, changed, before)]
+    assert kept == [["a"], ["b"], ["a"]]
+
+
+def test_the_same_pictures_are_read_once(folder, monkeypatch):
+    names = (f"{folder}/all.npz#1", f"{folder}/scenes/2.png")
+    first = pictures.read_once(names, TASK)
+    monkeypatch.setattr(pictures, "read", None)
+    assert pictures.read_once(names, TASK) is first
+    np.testing.assert_array_equal(list(first.values()), ARRAY[1:3])
+
+
+def test_pairs_of_python_are_read_as_those_of_files(folder, monkeypatch):
+    class Mine(cfg.Data):
+        def pairs(self, part):
+            return [("all.npz#0", "a")]
+
+    monkeypatch.chdir(folder)
+    (captions,) = sources_of(cfg.Experiment(task=TASK, data=Mine()), "train")
+    (texts,) = sources_of(cfg.Experiment(task=cfg.Language(), data=Mine()), "train")
+    assert list(captions.pairs()) == [(f"{folder}/all.npz#0".encode(), b"a")]
+    assert list(texts.pairs()) == [(b"all.npz#0", b"all.npz#0")]
 
 
 def bad_files(folder):

@@ -44,6 +44,14 @@ def test_where_a_pair_stands():
     assert aligned.where(1) == "a.en:2 / a.de:2" and tsv.where(0) == "p.tsv:1"
 
 
+def test_one_text_is_the_same_text_whatever_stands_beside_it(here):
+    (here / "other.tsv").write_bytes(b"one\tx\ntwo\ty\nthree\tz\n")
+    mono, tsv, other = open_sources(("a.en", "p.tsv", "other.tsv@2"), "data.train", pairs=False)
+    assert mono.fingerprint() == tsv.fingerprint() == other.fingerprint() and other.weight == 2
+    assert list(tsv.pairs(1)) == list(mono.pairs(1)) == [(b"two", b"two"), (b"three", b"three")] and tsv.languages == ("", "")
+    assert mono.name == "a.en" and mono.where(2) == "a.en:3" and mono.languages == ("en", "en")
+
+
 def test_mixture_with_weights():
     words = ("a.en", "a.de@3", "p.tsv@0.5", "a.en.gz,a.de.gz@2", "p.tsv.gz")
     sources = open_sources(words, "data.train")

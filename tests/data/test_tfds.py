@@ -284,6 +284,9 @@ def test_prepared_files_that_have_not_changed_are_not_read_to_know_them(word, da
         patch.setattr(datasets.Dataset, "_whole_rows", None)
         (again,) = open_sources((word,), "data.train", tmp_path / "cache")
         assert again.fingerprint() == digest and list(again.pairs()) == pairs
+        with monkeypatch.context() as inner, pytest.raises(TypeError, match="not callable"):  # other sides: too
+            inner.setattr(datasets, "_sides", lambda *_: first._sides._replace(names=("other",)))
+            open_sources((word,), "data.train", tmp_path / "cache")[0].fingerprint()
         age(data_dir)  # other times: they must be read again
         with pytest.raises(TypeError, match="not callable"):
             open_sources((word,), "data.train", tmp_path / "cache")[0].fingerprint()
@@ -429,7 +432,10 @@ def test_pictures_of_coco_are_named_and_read(coco):
         assert list(train.pairs(start)) == list(train.pairs())[start:]
     assert list(validation.pairs()) == [(b"coco_captions:val#0", b"A tree.")] and validation.where(0) == "coco_captions:val example 1"
     assert [caption for _, caption in sliced.pairs()] == [caption for name, caption in train.pairs() if not name.endswith(b"#0")]
-    second = pictures.read("coco_captions:train#1", Captioning(size=8))
+    with pytest.MonkeyPatch.context() as patch:  # one picture is read without the others
+        patch.setattr(datasets.Dataset, "_whole_rows", None)
+        pictures._dataset.cache_clear()
+        second = pictures.read("coco_captions:train#1", Captioning(size=8))
     np.testing.assert_array_equal(pictures.read("coco_captions:train[1:]#0", Captioning(size=8)), second)
     with pytest.raises(UserError, match="coco_captions:val#1 is not a picture that can be read"):
         pictures.read("coco_captions:val#1", Captioning(size=8))
