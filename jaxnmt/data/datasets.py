@@ -102,9 +102,10 @@ class Dataset(Source):
 
     def _whole_rows(self) -> list[int]:
         """Return the numbers of the records that have both sides; if they have pictures, each number once for each caption."""
+        records = enumerate(self._read(range(len(self._records))))
         if self._sides.picture:
-            return [row for row, captions in enumerate(self._read(range(len(self._records)))) for _ in captions]
-        return [row for row, pair in enumerate(self._read(range(len(self._records)))) if pair]
+            return [row for row, captions in records for _ in captions]
+        return [row for row, pair in records if pair]
 
     def _read(self, rows: Sequence[int]) -> Iterator[Any]:
         read: Any = self._sides.captions if self._sides.picture else self._sides.read

@@ -153,7 +153,7 @@ class Scenes(Source):
 
 
 class Pictures(Changed):
-    """A source whose pictures' names are relative to a folder, by absolute names. Its fingerprint is of the text and of what the files contain.
+    """A source whose pictures' names are relative to a folder, by absolute names. Its fingerprint is of the text and the pictures' files.
 
     Args:
         cache: keeps the digests of files that do not change; see `StatCache`.

@@ -6,8 +6,8 @@
     CACHE/tokenizers/KEY/ trained tokenizers
     CACHE/texts/KEY.json  number of pairs and digest of a source's files, kept while the files do not change (`source.StatCache`)
 
-KEY is a fingerprint of the text and the pictures, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache folder is
-made under another name and renamed, so that it is complete if it exists.
+KEY is a fingerprint of the text and the pictures, the tokenizer, the cleaning rules, the maximum length and the held-out rule. A cache
+folder is made under another name and renamed, so that it is complete if it exists.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
 
 
 def _of_task(source: Source, folder: Path, cache: Path | None, pairs: bool, pictures: bool) -> Source:
-    """Return a source as a task reads it: with names of pictures, relative to the folder; or, if it has no pairs, one text as both sides."""
+    """Return a source as a task reads it: pictures by absolute names, or the source side as both sides if the task has no pairs."""
     if pictures:
         from jaxnmt.data.pictures import Pictures  # which imports a library that other tasks do not need
 

@@ -2,7 +2,8 @@
 
     RUN/translations/KEY.json    {made_by, decoding, translations}
 
-KEY is a fingerprint of the sentences (or pictures), the checkpoint, the type of its weights, the decoding settings and the version of jaxnmt.
+KEY is a fingerprint of the sentences (and the pictures that they name), the checkpoint, the type of its weights, the decoding settings and
+the version of jaxnmt.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ def kept(
 ) -> list[str]:
     """Return a checkpoint's translations of sentences from the run's folder, or those that `translate` makes, and keep them there.
 
-    Args:
-        contents: if the sentences name pictures, the digest of what these contain.
+    If the sentences name pictures, `contents` is the digest of their files.
     """
     settings = dataclasses.asdict(dataclasses.replace(decoding, n_best=1))
     ingredients = [__version__, found.name, found.checksum, weights, settings, *filter(None, [contents]), *sources]
