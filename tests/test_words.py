@@ -75,7 +75,10 @@ def test_settings_of_a_model_of_ones_own_may_stand_before_it(here):
         (["evaluate"], "missing argument RUN (usage: jaxnmt evaluate RUN [settings])"),
         (["evaluate", "--beam-size", "4"], "missing argument RUN (usage: jaxnmt evaluate RUN [settings])"),
         (["evaluate", "--data", "a", "b", "runs/x"], "missing argument RUN (usage: jaxnmt evaluate RUN [settings]); --data takes all"),
-        (["visualize", "runs/x", "Hello", "world"], 'unexpected argument world (usage: jaxnmt visualize RUN "SENTENCE" [settings])'),
+        (
+            ["visualize", "runs/x", "Hello", "world"],
+            'unexpected argument world (usage: jaxnmt visualize RUN "SENTENCE|PICTURE" [settings])',
+        ),
         (["train", "quickstart", "--training.steps", "1", "000"], "--training.steps expects a whole number, not 1 000"),
         (["train", "--beam-size", "4", "quickstart"], "unknown setting --beam-size; did you mean --validation.beam-size or --decoding"),
     ],

@@ -23,6 +23,9 @@ _LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "ro
 _LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
+GAP = "\0"
+"""Stands for a reference where a picture has fewer captions than others. No line of a text is this."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
@@ -144,9 +147,8 @@ def metric(name: str, tokenize: str, references: References | None = None) -> An
 
 
 def without_gaps(references: References) -> Any:
-    """Return references with None, as sacreBLEU wants it, for empty lines after the first list."""
-    first, *others = references
-    return [first, *([line or None for line in lines] for lines in others)]
+    """Return references with None, as sacreBLEU wants it, for each `GAP`."""
+    return [[None if line == GAP else line for line in lines] for lines in references]
 
 
 def check(hypotheses: Sequence[str], references: References) -> None:
