@@ -366,7 +366,7 @@ class Run(TrainedRun):
         made = [run.translations(sentences.sources) for run in (self, *others)]
         if sentences.labels:
             return labels.paired(sentences.labels, made, sentences.references[0], test, samples)
-        return paired(made, sentences.references, sentences.metrics(metrics), test, sentences.tokenize, samples)
+        return paired(made, sentences.known, sentences.metrics(metrics), test, sentences.tokenize, samples)
 
     def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
         """Return the best translation, or the label, of each sentence. The run's folder keeps them for the next time."""

@@ -2,8 +2,8 @@
 
 BLEU, chrF++ and TER are sacreBLEU's own, each with the signature that makes it reproducible; `rouge.py` has ROUGE, `cider.py` CIDEr and
 `means.py` exact match. The command `sacrebleu reference -i baseline other … --paired-bs` (or `--paired-ar`) gives the same digits.
-References are lists of lines, one list for each reference translation, as sacreBLEU takes them. An empty line after the first list is no
-reference: sentences may have different numbers of them.
+References are lists of lines, one list for each reference translation, as sacreBLEU takes them; None is no reference,
+so that sentences may have different numbers of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 
-References = Sequence[Sequence[str]]
+References = Sequence[Sequence[Any]]
 _LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 _LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
@@ -114,7 +114,7 @@ def bleu(hypotheses: Sequence[str], references: References, tokenize: str) -> Sc
 def _score(name: MetricName, hypotheses: Sequence[str], references: References, tokenize: str) -> Score:
     check(hypotheses, references)
     found = metric(name, tokenize)
-    value = found.corpus_score(hypotheses, without_gaps(references)).score
+    value = found.corpus_score(hypotheses, references).score
     return Score(_LABELS[name], value, str(found.get_signature()))
 
 
@@ -128,7 +128,6 @@ def metric(name: str, tokenize: str, references: References | None = None) -> An
     """
     from sacrebleu import BLEU, CHRF, TER
 
-    references = references and without_gaps(references)
     if name == "cider":
         from jaxnmt.evaluation.cider import Cider
 
@@ -144,11 +143,6 @@ def metric(name: str, tokenize: str, references: References | None = None) -> An
     if name == "bleu":  # force: no warning that the text looks tokenized; the note already says so
         return BLEU(tokenize=tokenize, force=True, references=references)
     return TER(references=references) if name == "ter" else CHRF(word_order=2 if name == "chrf++" else 0, references=references)
-
-
-def without_gaps(references: References) -> Any:
-    """Return references with None, as sacreBLEU wants it, for each `GAP`."""
-    return [[None if line == GAP else line for line in lines] for lines in references]
 
 
 def check(hypotheses: Sequence[str], references: References) -> None:

@@ -7,6 +7,7 @@ import itertools
 import pathlib
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 from jaxnmt.config import Classification, Experiment
 from jaxnmt.data import identity
@@ -89,11 +90,21 @@ class TestSet:
             from jaxnmt.evaluation import labels
 
             return labels.score(self.labels, translations, self.references[0], confidences, self.note)
-        return score(translations, self.references, self.tokenize, self.note, self.metrics(metrics))
+        return score(translations, self.known, self.tokenize, self.note, self.metrics(metrics))
+
+    @property
+    def known(self) -> list[list[Any]]:
+        """The references as metrics take them: with None for those that a picture lacks."""
+        return without_gaps(self.references) if self.captions else self.references
 
     def metrics(self, named: Sequence[MetricName]) -> Sequence[MetricName]:
         """Return the metrics that are named; for captions, CIDEr and exact match too if these are the default ones."""
         return (*named, "cider", "exact") if self.captions and tuple(named) == METRICS else named
+
+
+def without_gaps(references: list[list[str]]) -> list[list[Any]]:
+    """Return references with None for the empty lines after the first list."""
+    return [references[0], *([line or None for line in lines] for lines in references[1:])]
 
 
 def by_picture(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:

@@ -14,7 +14,7 @@ from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.decoding.tasks import translator_of
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
-from jaxnmt.evaluation.test_sets import by_picture
+from jaxnmt.evaluation.test_sets import by_picture, without_gaps
 from jaxnmt.evaluation.tokenization import choose
 from jaxnmt.parallel import log
 from jaxnmt.parallel.sharding import mesh_of, replicated
@@ -52,7 +52,11 @@ class ValidationTranslator:
         decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
         pairs = [(source, tokenizer.readable(target)) for source, target in data.validation]
         sources, *targets = zip(*pairs, strict=True)
-        names, references = by_picture(pairs) if config.task.vectors else (sources, targets)
+        names: Any = sources
+        references: Any = targets
+        if config.task.vectors:
+            names, captions = by_picture(pairs)
+            references = without_gaps(captions)
         if isinstance(config.task, Captioning) and hasattr(self._translator, "known"):
             from jaxnmt.data import pictures  # which imports a library that other tasks do not need
 

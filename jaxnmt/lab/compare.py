@@ -15,7 +15,7 @@ from jaxnmt.data.sources import language_of, sources_of
 from jaxnmt.data.tokenizer import joiner_of, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, joiner_seen, stays_split
 from jaxnmt.evaluation import labels
-from jaxnmt.evaluation.scores import paired, without_gaps
+from jaxnmt.evaluation.scores import paired
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 from jaxnmt.lab import baselines, breakdowns
 from jaxnmt.lab.options import Compare, Systems
@@ -103,7 +103,7 @@ def compare(test: TestSet, systems: Sequence[System], options: Compare, trained:
         except UserError as error:
             say(f"counting words in the references, since the training text cannot be read: {error}")
     lengths = [len(split_source(line)) for line in test.sources]
-    chrf, known = CHRF(word_order=2), without_gaps(test.references)
+    chrf = CHRF(word_order=2)
     say("resampling")
     return {
         "test_set": test.name,
@@ -114,15 +114,15 @@ def compare(test: TestSet, systems: Sequence[System], options: Compare, trained:
         "made_by": [system.made_by for system in systems],
         "identical": [system.name for system in systems[1:] if system.translations == systems[0].translations],
         "test": options.test,
-        "metrics": paired(texts, test.references, test.metrics(options.metrics), options.test, test.tokenize, options.samples),
-        "by_length": breakdowns.by_length(lengths, texts, known, test.tokenize),
+        "metrics": paired(texts, test.known, test.metrics(options.metrics), options.test, test.tokenize, options.samples),
+        "by_length": breakdowns.by_length(lengths, texts, test.known, test.tokenize),
         "counted_in": counted_in,
         "by_frequency": breakdowns.by_frequency(words, reference_words, frequency),
         "repetition": [breakdowns.repetition(sentences) for sentences in words],
         "reference_repetition": breakdowns.repetition(reference_words),
         "shapes": [breakdowns.shape(lines, first, split) for lines in texts],
         "sentence_chrf": [
-            [chrf.sentence_score(line, theirs).score for line, *theirs in zip(lines, *known, strict=True)] for lines in texts
+            [chrf.sentence_score(line, theirs).score for line, *theirs in zip(lines, *test.known, strict=True)] for lines in texts
         ],
     }
 
