@@ -4,11 +4,11 @@ Command: jaxnmt train scenes_attention
 Time, score: 99.9 % of the test's captions exact (docs/captions.md)
 """
 
-from jaxnmt.config import Captioning, Experiment, Recurrent, Schedule, replace
+from jaxnmt.config import Experiment, Recurrent, Schedule, replace
 from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
     model = Recurrent(context="bahdanau", emb_dim=64, hidden_dim=128, dropout=0.0)
     schedule = Schedule(name="cosine", learning_rate=4e-3, warmup_steps=200)
-    return replace(load_config("scenes"), model=model, schedule=schedule, task=Captioning(attention_penalty=0.0))
+    return replace(load_config("scenes"), model=model, schedule=schedule)

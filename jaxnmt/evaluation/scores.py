@@ -23,9 +23,6 @@ _LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "ro
 _LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
-GAP = "\0"
-"""Stands for a reference where a picture has fewer captions than others. No line of a text is this."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Score:

@@ -15,7 +15,7 @@ from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, load_tokenizer, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import GAP, Scores, score
+from jaxnmt.evaluation.scores import Scores, score
 from jaxnmt.evaluation.tokenization import METRICS, MetricName, choose
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
@@ -108,11 +108,11 @@ def without_gaps(references: list[list[str]]) -> list[list[Any]]:
 
 
 def by_picture(pairs: Sequence[tuple[str, str]]) -> tuple[list[str], list[list[str]]]:
-    """Return each picture once, and its captions as references: as many lists as the picture with the most has, filled by `GAP`."""
+    """Return each picture once, and its captions as references: as many lists as the picture with the most has, "" if one has fewer."""
     captions: dict[str, list[str]] = {}
     for name, caption in pairs:
         captions.setdefault(name, []).append(caption)
-    return list(captions), list(map(list, itertools.zip_longest(*captions.values(), fillvalue=GAP)))
+    return list(captions), list(map(list, itertools.zip_longest(*captions.values(), fillvalue="")))
 
 
 def open_test_set(
