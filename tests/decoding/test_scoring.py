@@ -144,7 +144,7 @@ def test_perplexity_is_validations_but_for_pad_and_bos(name):
     model, params = made(name)
 
     class Without:
-        has_features, target_vocab, mesh = False, model.target_vocab, None
+        has_loss, has_features, target_vocab, mesh = False, False, model.target_vocab, None
         encode = staticmethod(model.encode)
 
         def with_losses(self, method, params, memory, batch, noise):
