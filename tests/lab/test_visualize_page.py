@@ -220,7 +220,8 @@ def test_a_caption_is_gone_through_word_by_word(show, kind):
             assert shown.locator("#so-far span").all_inner_texts()[-1] == word["text"] and f"{word['p']:.2f}" in told(shown)[1]
             labels.append(shown.get_attribute("#picture svg", "aria-label"))
             assert shown.locator("#minis [aria-pressed=true]").count() == 1
-            shown.keyboard.press("ArrowRight") if number % 2 else shown.click("#next")
+            if number < len(found["words"]) - 1:  # a button that is off cannot be clicked
+                shown.keyboard.press("ArrowRight") if number % 2 else shown.click("#next")
         assert off(shown, "#next") and shown.locator(".veil").count() == (36 * (len(found["words"]) + 1) if kind == "transformer" else 0)
         assert kind == "fixed" or all("mostly on row" in label for label in labels)
         shown.evaluate(AXE)
