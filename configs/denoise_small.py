@@ -1,4 +1,4 @@
-"""An encoder–decoder that learns to restore texts of which spans are hidden; translation can begin with it.
+"""An encoder–decoder that learns to restore the hidden spans of texts. Translation can start from it.
 
 Command: jaxnmt train denoise_small --data.train mono.txt
 Time, score: depend on the files

@@ -101,18 +101,18 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "model.tie_embeddings all needs tokenizer.joint True: with two vocabularies, tie decoder or none"
     task, kind = experiment.task, type(experiment.task).__name__
     if batching.layout == "packed" and not task.packs:
-        yield f"batching.layout packed is not for the task {kind}, whose examples have a row each: set batching.layout buckets"
+        yield f"batching.layout packed does not work for the task {kind}, which puts one example in a row: set batching.layout buckets"
     if experiment.validation.metric not in task.metrics:
         yield f"validation.metric {experiment.validation.metric} is not for the task {kind}: set it to {' or '.join(task.metrics)}"
     if not (task.pairs or experiment.tokenizer.joint):
-        yield f"tokenizer.joint False is not for the task {kind}, whose text is source and target at once: set it to True"
+        yield f"tokenizer.joint False does not work for the task {kind}, which uses one text as source and target: set it to True"
     if experiment.init.from_ and experiment.tokenizer.model:
         yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
     if isinstance(model, Recurrent) and isinstance(task, Classification | MaskedLanguage):
         if model.copy or model.coverage:
-            yield f"model.copy and model.coverage are for decoders, and the task {kind} has none: leave them out"
+            yield f"model.copy and model.coverage need a decoder, and the task {kind} has no decoder: leave them out"
         width = model.encoder_dim or model.hidden_dim
         if isinstance(task, MaskedLanguage) and model.tie_embeddings != "none" and width != model.emb_dim:
             tied = f"model.tie_embeddings {model.tie_embeddings}"
@@ -123,7 +123,7 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         if not experiment.tokenizer.joint:
             yield "model.copy needs tokenizer.joint True: only then is the id of a source token that of the same target token"
         if experiment.decoding.shortlist:
-            yield "decoding.shortlist numbers tokens anew, and model.copy knows the old numbers: set it to 0"
+            yield "decoding.shortlist renumbers tokens, and model.copy needs the original ids: set it to 0"
     if batching.layout == "packed" and not getattr(model, "packs", False):
         yield f"batching.layout packed is for models that read packed rows; a {type(model).__name__} needs batching.layout buckets"
     if isinstance(model, Recurrent) and model.context == "fixed":
@@ -149,16 +149,16 @@ def _captioning(experiment: Experiment, task: Captioning) -> Iterator[str]:
     """Yield problems of a task whose source is not text."""
     model = experiment.model
     if isinstance(model, Recurrent) and model.bridge == "copy":
-        yield "model.bridge copy needs the states of a recurrent encoder, and pictures have none: set it to dense"
+        yield "model.bridge copy needs a recurrent encoder, and pictures are read without one: set it to dense"
     if isinstance(model, Recurrent) and model.copy:
-        yield "model.copy copies words of the source, and pictures have none: set it to False"
+        yield "model.copy copies words of the source, and a picture has no words: set it to False"
     if task.attention_penalty and not (isinstance(model, Recurrent) and model.context != "fixed"):
         yield f"task.attention_penalty {task.attention_penalty:g} is for a Recurrent model with attention: set it to 0"
     for name in ("shortlist", "coverage_penalty"):
         if getattr(experiment.decoding, name):
-            yield f"decoding.{name} needs words of the source, and pictures have none: set it to 0"
+            yield f"decoding.{name} needs words of the source, and a picture has no words: set it to 0"
     if experiment.decoding.unk == "replace":
-        yield "decoding.unk replace copies words of the source, and pictures have none: set it to write or forbid"
+        yield "decoding.unk replace copies words of the source, and a picture has no words: set it to write or forbid"
 
 
 def with_settings(experiment: Experiment, settings: Mapping[str, Any]) -> Experiment:

@@ -188,7 +188,7 @@ class Recurrent(Shipped):
         if self.window and self.context != "luong":
             yield f"model.window {self.window} is for model.context luong, not {self.context}"
         if self.copy and self.context == "fixed":
-            yield "model.copy needs attention over the source, and model.context fixed has none: choose bahdanau or luong"
+            yield "model.copy needs attention over the source, and model.context fixed has no attention: choose bahdanau or luong"
         if self.copy and self.window:
             yield f"model.copy needs attention that sums to 1, and that of model.window {self.window} does not: set it to 0"
         if self.coverage and not (self.context == "bahdanau" or (self.context == "luong" and self.score == "concat")):

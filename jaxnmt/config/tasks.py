@@ -1,4 +1,4 @@
-"""What a run learns: which examples its text is made of, and what is predicted of them. `Experiment.task` is one of these."""
+"""Tasks: what an example consists of, and what the model predicts. `Experiment.task` is one of these dataclasses."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class Classification(Task):
     searches = False
 
     labels: Literal["one", "several", "number"] = "one"
-    """What a text has. one: a label; several: labels, with commas between them, each of which applies or not, whatever others do; number: a
-    real number, of which the squared error is minimised."""
+    """The kind of target. one: one label; several: independent labels, separated by commas; number: a real number, trained with
+    the squared error."""
     pooling: Literal["mean", "last", "attention"] = "mean"
     """What the output layer reads. mean: the mean of the encoder's states; last: the state at the end of the text; attention: their mean,
     weighted by how well they match a trained vector (Lin et al. 2017, with one row)."""
@@ -76,7 +76,7 @@ class Classification(Task):
 
 @dataclass(frozen=True)
 class MaskedLanguage(Task):
-    """One text, some of whose words are hidden and predicted by the encoder alone (BERT, Devlin et al. 2019)."""
+    """The encoder alone predicts hidden words of a text (BERT, Devlin et al. 2019)."""
 
     pairs = False
     searches = False
@@ -95,7 +95,7 @@ class MaskedLanguage(Task):
 
 @dataclass(frozen=True)
 class Denoising(Task):
-    """One text, restored by the whole encoder–decoder from what is left when spans of it are hidden (BART, Lewis et al. 2020)."""
+    """The encoder–decoder restores a text from a copy in which spans are hidden (BART, Lewis et al. 2020)."""
 
     pairs = False
     metrics = ("loss", "accuracy")
@@ -103,7 +103,7 @@ class Denoising(Task):
     rate: Rate[float] = 0.3
     """Share of tokens that are hidden."""
     span: Positive[float] = 3.0
-    """Mean length of a hidden span in tokens, 1 or more. One token, unknown, stands for all of it."""
+    """Mean length of a hidden span in tokens, 1 or more. The unknown token replaces the whole span."""
 
     def problems(self) -> Iterator[str]:
         if self.span < 1 or self.rate > self.span / (self.span + 1):
@@ -147,7 +147,7 @@ class Captioning(Task):
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
-        """The shape of what is read of one source."""
+        """The shape of the array that one source is read as."""
         return (self.size,) if self.source == "vectors" else (self.size, self.size, 3)
 
     @property

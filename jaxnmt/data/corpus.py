@@ -40,7 +40,7 @@ class Corpus:
     target: Side
     name: str = ""
     vectors: np.ndarray | None = None
-    """Pictures or vectors (N, ...), whose numbers the source side has; None: its ids are tokens."""
+    """Pictures or vectors (N, ...). The source side has their row numbers. None: the source side has tokens."""
 
     def __len__(self) -> int:
         return len(self.source)

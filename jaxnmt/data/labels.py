@@ -1,4 +1,4 @@
-"""Targets that are no text: one label of a text, several labels, or a number. Each is the target vocabulary of a tokenizer."""
+"""Target vocabularies of classification: one label a text, several labels, or a number."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Numbers:
         return [text], [0, 0, 0]
 
     def unseen(self, texts: Sequence[str]) -> str:
-        """Check that texts are numbers, and return "": no number is new.
+        """Check that texts are numbers. Returns "", since a number cannot be unseen.
 
         Raises:
             UserError: one is not.
@@ -142,14 +142,14 @@ def _number(text: str) -> float:
     """Return the number that a text is.
 
     Raises:
-        UserError: it is none, or not finite.
+        UserError: the text is not a number, or not finite.
     """
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"task.labels number needs a number for each text, and {text.strip()[:40]!r} is none")
+        raise UserError(f"task.labels number needs a number for each text, not {text.strip()[:40]!r}")
     return value
 
 

@@ -144,7 +144,7 @@ def evaluation_batches(
         multiple: every shape has a multiple of this many rows.
         objective: what the task makes of the examples.
         budget: the positions that `tokens` counts.
-        vectors: whose numbers the sources are, see `Corpus`.
+        vectors: pictures or vectors, which the sources number; see `Corpus`.
 
     Yields:
         The numbers of the pairs in rows 0, 1, ... (later rows are padding), and the arrays of `assemble`.

@@ -1,4 +1,4 @@
-"""What a task makes of the examples of a batch: what is hidden from the model, and which target tokens count how much.
+"""Turn the examples of a batch into what the model reads and predicts: hidden tokens, and the weights of target tokens.
 
 Random choices are hashes of (seed, step, corpus, number of the example, place), so that a batch is the same on every host, in every session
 and in whatever order batches are made.
@@ -48,7 +48,7 @@ def objective_of(experiment: Experiment, tokenizer: Tokenizer, corpora: Sequence
 
     Args:
         tokenizer: has the tokens that replace others, and begin words.
-        corpora: what is trained on: its labels' frequencies balance their weights. Empty: every label weighs the same.
+        corpora: the training data, whose label frequencies balance the labels' weights. Empty: every label has weight 1.
     """
     task, seed = experiment.task, experiment.training.seed
     if isinstance(task, Classification) and task.labels != "one":

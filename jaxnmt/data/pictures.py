@@ -39,7 +39,7 @@ def read(name: str, task: Captioning) -> np.ndarray:
     """Return the picture that a line names, uint8 (size, size, 3), cut to a square and scaled; or its vector, float32 (size,).
 
     Raises:
-        UserError: there is none, it cannot be read, or a vector has another size.
+        UserError: the picture is missing or cannot be read, or a vector has another size.
     """
     path, _, number = name.rpartition("#")
     is_stored = path.endswith(".npz") or _is_dataset(path)
@@ -179,7 +179,7 @@ class Pictures(Changed):
 
 
 def contents(names: Iterable[str], cache: Path | None) -> str:
-    """Return the SHA-256 of the files that names name, each once, without those that are missing. `cache` is that of `StatCache`."""
+    """Return the SHA-256 of the named files, each counted once; missing files are left out. `cache` is as in `StatCache`."""
     paths = [Path(file) for file in dict.fromkeys(map(_file, names)) if os.path.isfile(file)]
 
     def read() -> str:
@@ -224,7 +224,7 @@ def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, m
 
     Args:
         count: how many there are.
-        more: sources whose pictures are read too, so that a bad one is found before training.
+        more: sources whose pictures are read as well, so that a damaged one is reported before training.
 
     Raises:
         UserError: one cannot be read.

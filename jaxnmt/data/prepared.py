@@ -302,7 +302,7 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
 
 
 def _sizes(tokenizer: Tokenizer) -> str:
-    """Return the sizes of both vocabularies, once if they are equal; of pictures there is none."""
+    """Return the sizes of both vocabularies, or one if they are equal. Pictures have no vocabulary."""
     sizes = (tokenizer.target_vocab_size,) if tokenizer.reads_pictures else (tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     return " and ".join(f"{size:,}" for size in dict.fromkeys(sizes))
 

@@ -117,7 +117,7 @@ class Source(abc.ABC):
 
 
 class Changed(Source):
-    """Another source, each of whose pairs a function changes.
+    """A source that applies a function to each pair of another.
 
     Args:
         change: returns what takes a pair's place.

@@ -133,7 +133,7 @@ class Words:
 
 
 class PictureNumbers(Words):
-    """Numbers of pictures, written in digits: each is its own id, and none is a special token."""
+    """Numbers of pictures in digits. A number is its own id; special tokens do not exist."""
 
     suffix = "pictures"
 

@@ -30,7 +30,7 @@ class Captioner(Translator):
 
     @property
     def task(self) -> Captioning:
-        """Which says what is read of a picture."""
+        """The task, which says how pictures are read."""
         return self.model.task
 
     @property

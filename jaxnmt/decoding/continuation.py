@@ -1,4 +1,4 @@
-"""What a language model writes: a line is the beginning of a text, which the model continues."""
+"""Continue texts with a language model: each line is the beginning of a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jaxnmt.errors import UserError
 
 
 class Continuation(Translator):
-    """Continues lines: each is the prefix of what is written, and there is no source."""
+    """Continues lines: each line is the forced prefix, and the source is empty."""
 
     reads_source = False
 

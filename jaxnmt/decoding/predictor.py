@@ -35,7 +35,7 @@ class Prediction:
         label: the label; of several the ones that apply, the most probable first, with commas between; or the number.
         probability: of the label; of several, that these apply and no others, if they are independent; of a number NaN.
         count: how many labels are predicted.
-        labels: all labels that there are, whatever is predicted; of a number none.
+        labels: every label of the run; empty for a number.
         values: their probabilities, float32.
     """
 
@@ -108,7 +108,7 @@ class Predictor:
     def _read(self, number: int, ids: list[int]) -> list[int]:
         limit = self.max_length - 1
         if not ids:
-            self.warn(f"text {number} is empty: its prediction rests on nothing")
+            self.warn(f"text {number} is empty: ignore its prediction")
         if len(ids) > limit and not self._has_cut:
             self._has_cut = True
             self.warn(f"text {number} has {len(ids)} tokens; the model reads {limit} (data.max_length): it is cut, as are later ones")

@@ -136,7 +136,7 @@ class Narrowing:
             UserError: the model copies tokens of the source, which it knows by their ids in the whole vocabulary.
         """
         if getattr(model.module, "copies", False):
-            raise UserError("decoding.shortlist numbers tokens anew, and a run with model.copy knows the old numbers: set it to 0")
+            raise UserError("decoding.shortlist renumbers tokens, and a run with model.copy needs the original ids: set it to 0")
         self.model = Narrowed(model, width)
         # The axis in which a narrowed model's parameters are smaller is the vocabulary's.
         self._axes = jax.tree.map(_first_difference, model.shapes, self.model.narrow.shapes)

@@ -1,4 +1,4 @@
-"""Which translator goes with a task."""
+"""Choose the translator of a task."""
 
 from __future__ import annotations
 

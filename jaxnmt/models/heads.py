@@ -50,7 +50,7 @@ def _headed(kind: Any, head: str) -> Any:
 
 
 class Encoded(NamedTuple):
-    """What is read of the source: a vector for each position that is predicted, (B, N, D)."""
+    """The encoder's output for each predicted position, (B, N, D)."""
 
     features_BND: jax.Array
 
@@ -107,7 +107,7 @@ class Classifier(EncoderDecoder):
 
 
 class LabelSets(Classifier):
-    """A classifier whose labels apply or not, each whatever others do."""
+    """A classifier with independent labels: each applies or not."""
 
     def predict(self, batch: Batch) -> jax.Array:
         """Return the probability that each label applies, float32 (B, labels)."""
@@ -130,7 +130,7 @@ class Regressor(Classifier):
 
     @property
     def outputs(self) -> int:
-        """Rows of the output layer's matrix, of which the first counts: as few as a mesh can split."""
+        """Rows of the output layer's matrix: the first is used, the others let a mesh split it."""
         return padded(1)
 
     def decode(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
@@ -207,11 +207,11 @@ class MaskedEncoder(EncoderDecoder):
 
 
 class LanguageModel(EncoderDecoder):
-    """A decoder that reads nothing but its own words."""
+    """A decoder without an encoder."""
 
     reads_source = False
     source_side = ()
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Any:
-        """Return a memory with a row for each row of the batch, and nothing in it."""
+        """Return an empty memory with one row for each row of the batch."""
         return self.empty_memory(batch["encoder_input_tokens"].shape[0])

@@ -65,7 +65,7 @@ class EncoderDecoder(nn.Module):
         source_size, target_size: rows of the embedding tables (padded vocabularies).
         target_vocab: how many target ids are tokens.
         mesh: that arrays lie on; None: one device.
-        task: what is predicted; see `heads`.
+        task: the task; `heads` implements it.
         reads_source: whether the decoder attends to an encoder.
         source_side: the submodules whose weights multiply source positions; all others multiply target positions. For counting FLOPs.
         attention_module: name of the submodules that sow their attention to the source as `attention` (B, H, T, S).

@@ -146,7 +146,7 @@ class TransformerModule(EncoderDecoder):
         return SourceStates(states_BSD, segments_BS, None)
 
     def empty_memory(self, rows: int) -> Memory:
-        """Return what a decoder without a source reads: nothing, in so many rows."""
+        """Return an empty memory with this many rows, for a decoder without a source."""
         return Memory(jnp.zeros((rows, 1, 1), self.dtype), jnp.ones((rows, 1), jnp.int32), None)
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Memory:

@@ -26,7 +26,8 @@ _TABLES: dict[str, dict[str, str]] = {
     "shared_embedding": {"shared_embedding": "all", "source_embedding": "encoder", "target_embedding": "decoder"},
     "embed_output": {"embed_output": "decoder"},
 }
-"""For each table of our models, those that serve as it where embeddings are tied otherwise, the best first, and whose vocabulary it has."""
+"""For each embedding table: the tables of another run that can initialise it if embeddings are tied differently, the best first,
+and the side whose vocabulary they have."""
 _SAME_SHAPES = ("num_encoder_layers", "num_decoder_layers", "tie_embeddings", "dtype", "scan_layers", "remat", "causal", "variational")
 """Settings that may differ: a parameter that both models have means the same in both."""
 _MOST = 6  # modules that a message names
@@ -56,7 +57,7 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
         mesh: on which parameters that are not taken are replicated while they are read.
 
     Raises:
-        UserError: there is no such run or checkpoint, a parameter has another shape, or none is taken.
+        UserError: the run or checkpoint does not exist, a parameter has another shape, or nothing can be taken.
     """
     run, only = directory.folder(experiment.init.from_), experiment.init.only
     settings, known, reader = directory.settings(run), load_tokenizer(run / "tokenizer"), CheckpointReader(run)
@@ -112,7 +113,7 @@ def _different(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
 
 
 def _modules(names: Iterable[str], without: Iterable[str]) -> list[str]:
-    """Return the largest modules of which no parameter is in `without`."""
+    """Return the largest modules that have no parameter in `without`."""
     begun = {prefix for name in without for prefix in _prefixes(name)}
     return list(dict.fromkeys(next(p for p in _prefixes(name) if p not in begun) for name in names if name not in begun))
 

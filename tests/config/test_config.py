@@ -209,7 +209,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):
         ({"model.window": 3}, "model.copy needs attention that sums to 1, and that of model.window 3 does not"),
         ({"model.score": "general", "model.coverage": 1.0}, "model.coverage 1 needs additive attention: model.context bahdanau, or luong"),
         ({"tokenizer.joint": False, "model.tie_embeddings": "none"}, "model.copy needs tokenizer.joint True"),
-        ({"decoding.shortlist": 20}, "decoding.shortlist numbers tokens anew, and model.copy knows the old numbers: set it to 0"),
+        ({"decoding.shortlist": 20}, "decoding.shortlist renumbers tokens, and model.copy needs the original ids: set it to 0"),
         ({"model.coverage": -1.0}, "model.coverage is -1.0; it must be 0 or more"),
     ],
 )
@@ -223,18 +223,18 @@ def test_what_does_not_go_with_copying_is_refused(changes, says):
 @pytest.mark.parametrize(
     ("config", "changes", "says"),
     [
-        ("topics", {"batching.layout": "packed"}, "batching.layout packed is not for the task Classification"),
+        ("topics", {"batching.layout": "packed"}, "batching.layout packed does not work for the task Classification"),
         ("topics", {"validation.metric": "bleu"}, "validation.metric bleu is not for the task Classification"),
         (
             "mlm_small",
             {"tokenizer.joint": False, "model.tie_embeddings": "none"},
-            "tokenizer.joint False is not for the task MaskedLanguage",
+            "tokenizer.joint False does not work for the task MaskedLanguage",
         ),
         ("lm_lstm", {"model.context": "luong"}, "the task Language has no source to attend to"),
         ("scenes", {"task.patch": 5}, "task.size 48 is not divisible by task.patch 5"),
         ("scenes", {"task.patch": 6}, "task.regions convolution halves the picture"),
         ("scenes", {"task.attention_penalty": 1.0}, "task.attention_penalty 1 is for a Recurrent model with attention"),
-        ("scenes", {"decoding.shortlist": 5}, "decoding.shortlist needs words of the source, and pictures have none"),
+        ("scenes", {"decoding.shortlist": 5}, "decoding.shortlist needs words of the source, and a picture has no words"),
     ],
 )
 def test_what_does_not_go_with_a_task_is_refused(config, changes, says):

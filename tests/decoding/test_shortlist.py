@@ -137,7 +137,7 @@ def test_an_ensemble_listens_to_each_member_about_the_sentence_own_candidates(sp
 
 def test_a_member_of_an_ensemble_that_copies_is_refused(tokenizer):
     both = EnsembleTranslator([translator(tiny.BASE, tokenizer), translator(tiny.RECURRENT["luong_concat"], tokenizer)])
-    with pytest.raises(UserError, match=r"decoding\.shortlist numbers tokens anew, and a run with model\.copy"):
+    with pytest.raises(UserError, match=r"decoding\.shortlist renumbers tokens, and a run with model\.copy"):
         both.translate(LINES, Decoding(shortlist=5))
 
 

@@ -90,7 +90,7 @@ def test_a_bad_picture_is_named(run, folder):
 def test_what_needs_words_of_the_source_is_refused(run):
     assert np.isfinite(run.translate("scenes/en:test#1", beam_size=2).score)
     for setting in ({"coverage_penalty": 0.1}, {"shortlist": 10}, {"unk": "replace"}):
-        with pytest.raises(UserError, match="words of the source, and pictures have none"):
+        with pytest.raises(UserError, match="words of the source, and a picture has no words"):
             run.translate("scenes/en:test#1", **setting)
     with pytest.raises(UserError, match="no words that those of a caption could be aligned with"):
         run.align("scenes/en:test#1")

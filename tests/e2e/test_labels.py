@@ -137,7 +137,7 @@ def test_labels_that_training_has_not_are_named_and_count_as_wrong(one, number, 
     scores = one.evaluate(one.test_set(data=str(folder / "new.tsv")))
     assert scores.metrics[0].value == 25
     assert scores.note == ("2 labels (new, old) occur in the training data never, so that the predictions for 3 of 4 texts count as wrong")
-    with pytest.raises(UserError, match="task.labels number needs a number for each text, and 'a' is none"):
+    with pytest.raises(UserError, match="task.labels number needs a number for each text, not 'a'"):
         number.test_set(data=str(folder / "new.tsv"))
 
 
@@ -149,7 +149,7 @@ def test_bad_training_data_are_named(folder):
     assert "2 labels (b, rare) occur in the training data only once, which is too little to learn" in lines
     assert any(line.startswith("data.validation: 2 labels (new, old) occur in the training data never") for line in lines)
     assert "2 dropped (2 empty side)" in prepared.describe() and prepared.tokenizer.label_names == ["a", "b", "rare"]
-    with pytest.raises(UserError, match="task.labels number needs a number for each text, and 'a' is none"):
+    with pytest.raises(UserError, match="task.labels number needs a number for each text, not 'a'"):
         prepare(jaxnmt.replace(made, **{"task.labels": "number"}), folder / "other", lines.append)
 
 

@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.errors import UserError
-from jaxnmt.models.pictures import Convolution, FeatureVector, Patches, doubly_stochastic, scaled
+from jaxnmt.config import Captioning
+from jaxnmt.models.pictures import Regions, doubly_stochastic
 from jaxnmt.parallel.axes import declared
 
 WIDTH, PATCH = 8, 4
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3), dtype=np.uint8)
-KINDS = {"patches": Patches, "convolution": Convolution}
+KINDS = ("patches", "convolution")
+
+
+def regions(kind, dtype=jnp.float32):
+    return Regions(Captioning(regions=kind, patch=PATCH), WIDTH, dtype)
 
 
 @functools.cache
 def filled(kind, dtype=jnp.float32):
     """A module and its parameters, random, so that none can be forgotten without being noticed."""
-    module = KINDS[kind](WIDTH, PATCH, dtype)
+    module = regions(kind, dtype)
     random = np.random.default_rng(1)
     shapes = nn.unbox(jax.eval_shape(module.init, jax.random.key(0), PICTURES)["params"])
     return jax.jit(module.apply), jax.tree.map(lambda x: 0.5 * random.standard_normal(x.shape).astype(x.dtype), shapes)
@@ -44,11 +48,11 @@ def in_numpy(kind, picture, p):
     if kind == "convolution":
         for i in range(2):
             x = np.maximum(layer_norm(convolution(x, p[f"convolution_{i}"]["kernel"]), p[f"norm_{i}"]), 0)
-        regions = x.reshape(-1, WIDTH)
+        cells = x.reshape(-1, WIDTH)
     else:
         corners = [(i, j) for i in range(0, 8, PATCH) for j in range(0, 12, PATCH)]
-        regions = np.array([x[i : i + PATCH, j : j + PATCH].ravel() for i, j in corners])
-    return regions @ p["projection"]["kernel"] + p["projection"]["bias"] + p["positions"]["table"]
+        cells = np.array([x[i : i + PATCH, j : j + PATCH].ravel() for i, j in corners])
+    return cells @ p["projection"]["kernel"] + p["projection"]["bias"] + p["positions"]["table"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -82,17 +86,9 @@ def test_bfloat16_is_a_type_of_the_computation(kind):
     np.testing.assert_allclose(np.float32(found), exact({"params": params}, PICTURES), atol=0.1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_bytes_are_scaled_and_floats_are_taken_as_they_are(kind):
-    apply, params = filled(kind)
-    floats = np.asarray(scaled(jnp.asarray(PICTURES), jnp.float32))
-    assert floats.min() >= -1 and floats.max() <= 1
-    tiny.assert_close(apply({"params": params}, floats), apply({"params": params}, PICTURES))
-
-
 def test_parameters_declare_their_axes():
     def letters(kind):
-        return declared(jax.eval_shape(KINDS[kind](WIDTH, PATCH).init, jax.random.key(0), PICTURES)["params"])
+        return declared(jax.eval_shape(regions(kind).init, jax.random.key(0), PICTURES)["params"])
 
     ends = {"positions": {"table": "PD"}, "projection": {"bias": "D", "kernel": "ND"}}
     norm = {"scale": "D", "bias": "D"}
@@ -102,23 +98,14 @@ def test_parameters_declare_their_axes():
 
 
 def test_a_vector_is_one_region():
-    module, vectors = FeatureVector(WIDTH), np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+    module, vectors = (
+        Regions(Captioning(source="vectors", size=5), WIDTH),
+        np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32),
+    )
     params = nn.unbox(module.init(jax.random.key(0), vectors)["params"])
     found = module.apply({"params": params}, vectors)
     assert found.shape == (3, 1, WIDTH)
     tiny.assert_close(found[:, 0], vectors @ params["projection"]["kernel"] + params["projection"]["bias"])
-
-
-def test_what_cannot_be_cut():
-    for kind, patch, words in (
-        ("patches", 5, "8 x 12 pixels cannot be cut"),
-        ("convolution", 3, "cannot be cut"),
-        ("convolution", 6, "cannot"),
-    ):
-        with pytest.raises(UserError, match=words):
-            KINDS[kind](WIDTH, patch).init(jax.random.key(0), PICTURES)
-    with pytest.raises(UserError, match="choose a power of two, such as 4"):
-        Convolution(WIDTH, 6).init(jax.random.key(0), PICTURES[:, :6])
 
 
 def test_the_doubly_stochastic_term():

@@ -77,12 +77,12 @@ def begun(folder, **changes):
     return trainer, take(trainer.config, trainer.flat_model, like, trainer.data.tokenizer, trainer.mesh)
 
 
-def check(taken, expected):
+def assert_taken(taken, expected):
     tiny.assert_same({name: np.asarray(x) for name, x in taken.params.items()}, expected)
     assert taken.record["parameters"] == sum(x.size for x in expected.values())
 
 
-def check_state(trainer, taken):
+def assert_state(trainer, taken):
     """What is taken is in the first state, all else is random, the EMA begins with it, and the optimizer anew."""
     states = [trainer.programs.fresh(trainer.config.training, params) for params in (taken.params, None)]
     layouts = [jax.tree.map(lambda x: x.sharding, state) for state in (*states, trainer.programs.abstract)]
@@ -101,9 +101,9 @@ def encoder_of(params):
 def test_a_translator_takes_a_masked_encoder_and_has_its_own_target_vocabulary(folder):
     there = stored(folder / "masked")
     trainer, taken = begun(folder, **TWO_SIDES, **{"init.from": str(folder / "masked"), "init.only": "encoder"})
-    check(taken, encoder_of(there) | {"source_embedding/table": there["shared_embedding/table"]})
+    assert_taken(taken, encoder_of(there) | {"source_embedding/table": there["shared_embedding/table"]})
     assert "from checkpoint 3 of" in taken.line and taken.line.endswith("; new: decoder, target_embedding")
-    check_state(trainer, taken)
+    assert_state(trainer, taken)
     assert taken.record | {"parameters": 0} == {
         "from": str(folder / "masked"),
         "checkpoint": 3,
@@ -115,7 +115,7 @@ def test_a_translator_takes_a_masked_encoder_and_has_its_own_target_vocabulary(f
 @pytest.mark.parametrize("only", ["all", "encoder"])
 def test_with_one_vocabulary_the_table_is_shared(folder, only):
     _, taken = begun(folder, **{"init.from": str(folder / "masked"), "init.only": only})
-    check(taken, stored(folder / "masked"))  # it has nothing but an encoder and the table
+    assert_taken(taken, stored(folder / "masked"))  # it has nothing but an encoder and the table
 
 
 def test_a_classifier_takes_the_encoder(folder):
@@ -123,25 +123,25 @@ def test_a_classifier_takes_the_encoder(folder):
     changes = {"task": cfg.Classification(), "data.train": (str(folder / "topics.tsv"),), "data.validation": (str(folder / "topics.tsv"),)}
     there = stored(folder / "translation")
     _, taken = begun(folder, **changes, **ROWS, **{"init.from": str(folder / "translation")})
-    check(taken, encoder_of(there) | {"source_embedding/table": there["source_embedding/table"]})
+    assert_taken(taken, encoder_of(there) | {"source_embedding/table": there["source_embedding/table"]})
 
 
 def test_a_translator_takes_all_of_a_translator_or_its_decoder(folder):
     there = stored(folder / "translation")
     init = {"init.from": str(folder / "translation")}
     _, taken = begun(folder, **TWO_SIDES, **init)
-    check(taken, there)
+    assert_taken(taken, there)
     assert "new:" not in taken.line
     _, taken = begun(folder, **TWO_SIDES, **init, **{"init.only": "decoder"})
-    check(taken, {name: x for name, x in there.items() if name.startswith(("decoder/", "target_embedding"))})
+    assert_taken(taken, {name: x for name, x in there.items() if name.startswith(("decoder/", "target_embedding"))})
 
 
 def test_scanned_layers_take_layers_one_by_one_and_further_layers_are_new(folder):
     changes = {"model.scan_layers": True, "model.num_encoder_layers": 3, "init.from": str(folder / "masked"), "init.only": "encoder"}
     trainer, taken = begun(folder, **changes)
-    check(taken, stored(folder / "masked"))
+    assert_taken(taken, stored(folder / "masked"))
     assert taken.line.endswith("; new: decoder, encoder/layer_1, encoder/layer_2")
-    check_state(trainer, taken)
+    assert_state(trainer, taken)
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence(folder):
@@ -206,7 +206,7 @@ def test_on_a_mesh_they_lie_as_fresh_ones_do(folder):
         "folder = pathlib.Path(sys.argv[3])\n"
         "changes = {'mesh.fsdp': 2, 'mesh.tensor': 2, 'init.from': str(folder / 'masked'), 'init.only': 'encoder'}\n"
         "trainer, taken = t.begun(folder, **changes)\n"
-        "t.check(taken, t.stored(folder / 'masked')); t.check_state(trainer, taken)"
+        "t.assert_taken(taken, t.stored(folder / 'masked')); t.assert_state(trainer, taken)"
     )
     tests = tiny.__file__.removesuffix("tiny.py")
     tiny.on_eight_devices("-c", code, tests, f"{tests}training", folder)

@@ -35,7 +35,7 @@ class Predict:
     weights: Weights = "trained"
     """int8: a quarter of the memory; bfloat16: for GPUs and TPUs; trained: as they are."""
     top: NonNegative[int] = 0
-    """Write this many labels, the most probable first, or all if there are fewer; 0: what is predicted."""
+    """Write this many labels, the most probable first, or all labels if there are fewer; 0: only the prediction."""
     batch_size: Positive[int] = 64
     """Texts read together."""
 
@@ -52,7 +52,8 @@ def checked(run: str, options: Predict) -> None:
 def predict(run: str, options: Predict) -> None:
     """Predict the label of each text, one a line, in their order: from stdin to stdout, or files.
 
-    A line of output is `label TAB probability`, for each of --top labels; of several labels, those that apply: none, if the line is empty.
+    A line of output is `label TAB probability`, repeated for each of --top labels. With several labels a text, it has the labels that
+    apply, and it is empty if no label applies.
     Of numbers it is the number.
 
     Examples:

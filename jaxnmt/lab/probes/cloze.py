@@ -50,11 +50,13 @@ def language_of(runs: Sequence[Run], chosen: str = "") -> str:
     """Return the language of the runs' text, or the chosen one.
 
     Raises:
-        UserError: a run is no language model, or the embedded grammar does not have the language.
+        UserError: a run is not a language model, or the embedded grammar does not have the language.
     """
     for run in runs:
         if not isinstance(run.config.task, Language):
-            raise UserError(f"{run.folder} is no language model (task Language): train one on `jaxnmt probe text cloze {chosen or 'en'}`")
+            raise UserError(
+                f"{run.folder} is not a language model (task Language): train one on `jaxnmt probe text cloze {chosen or 'en'}`"
+            )
     found = chosen or next(filter(None, (identity.languages(run.folder, run.config.data)[1] for run in runs)), "")
     if found not in phrases.LANGUAGES:
         raise UserError(f"--language {found or '(unknown)'}: the sentences are in {', '.join(phrases.LANGUAGES)}; choose one of them")

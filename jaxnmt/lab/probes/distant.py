@@ -302,7 +302,7 @@ def text(kind: str, languages: Sequence[str], split: str, count: int) -> Iterato
     """
     take = {"contrast": 2, "cloze": 1}.get(kind)
     if take is None:
-        raise UserError(f"{kind} is no kind of text: give cloze and a language, or contrast and two")
+        raise UserError(f"{kind} is not a kind of text: give cloze and a language, or contrast and two")
     if len({*languages} & {*LANGUAGES}) != take or len(languages) != take:
         raise UserError(f"{kind} {' '.join(languages)}: give {('one', 'two')[take - 1]} of the languages {', '.join(LANGUAGES)}")
     return _lines(cloze if kind == "cloze" else agreement, languages, split, count)
