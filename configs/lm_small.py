@@ -4,18 +4,9 @@ Command: jaxnmt train lm_small --data.train mono.txt
 Time, score: depend on the files
 """
 
-from jaxnmt.config import Batching, Data, Decoding, Experiment, Language, Schedule, Tokenizer, Training, Transformer, Validation
+from jaxnmt.config import Experiment, Language, replace
+from jaxnmt.config.files import load_config
 
 
 def config() -> Experiment:
-    return Experiment(
-        task=Language(),
-        data=Data(max_length=128),
-        tokenizer=Tokenizer(vocab_size=8000),
-        batching=Batching(tokens=4096, row_length=128),
-        model=Transformer(),
-        schedule=Schedule(learning_rate=1e-3, warmup_steps=1000),
-        training=Training(steps=10_000, label_smoothing=0.0),
-        validation=Validation(metric="loss"),
-        decoding=Decoding(max_length_extra=60),
-    )
+    return replace(load_config("mlm_small"), task=Language(), **{"decoding.max_length_extra": 60})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pathlib
+import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -63,10 +64,8 @@ class Run(TrainedRun):
         if "params" not in vars(self):
             self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
-        from jaxnmt.decoding.tasks import translator_of
-
         limit, kept_by = self.config.data.max_length, self._cache_key
-        kind = translator_of(self.config.task)
+        kind = pkgutil.resolve_name(self.config.task.translator)
         return kind(self._deferred_model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
     @property

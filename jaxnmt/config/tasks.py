@@ -21,7 +21,8 @@ class Task:
         packs: several examples may share a row.
         searches: the target is found by a search, word by word.
         metrics: what `validation.metric` may be.
-        head: what the task changes in our models, as `package:Class`; "": nothing.
+        head: the class that implements the task on our models, as `package:Class`; "": the model itself does.
+        translator: the class that turns lines into text, as `package:Class`.
     """
 
     pairs: ClassVar[bool] = True
@@ -29,6 +30,7 @@ class Task:
     vectors: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     searches: ClassVar[bool] = True
+    translator: ClassVar[str] = "jaxnmt.decoding.translator:Translator"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -120,6 +122,7 @@ class Language(Task):
     pairs = False
     metrics = ("loss", "accuracy")
     head = "jaxnmt.models.heads:LanguageModel"
+    translator = "jaxnmt.decoding.continuation:Continuation"
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,7 @@ class Captioning(Task):
 
     vectors = True
     packs = False
+    translator = "jaxnmt.decoding.captioner:Captioner"
 
     source: Literal["pictures", "vectors"] = "pictures"
     """pictures: in colour, cut to squares; vectors: the numbers of `vectors` in an .npz file."""

@@ -65,10 +65,8 @@ def read_all(names: Sequence[str], task: Captioning) -> np.ndarray:
     return np.stack([read(name, task) for name in names])
 
 
-@functools.lru_cache(maxsize=1)
-def read_once(names: tuple[str, ...], task: Captioning) -> dict[str, np.ndarray]:
-    """Return what `read` does for each name. The last call's pictures are kept: all validations of a run have the same ones."""
-    return {name: read(name, task) for name in names}
+kept = functools.lru_cache(maxsize=None)(read)
+"""`read` for the pictures of validation, which are the same each time: they stay in memory."""
 
 
 def _is_dataset(path: str) -> bool:

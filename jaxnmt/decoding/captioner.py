@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,13 @@ class Picture(list[int]):
 
 
 class Captioner(Translator):
-    """Captions what the lines name; see `data.pictures`. Pictures that are `known` by name are not read again."""
+    """Captions what the lines name.
 
-    known: Mapping[str, np.ndarray] = MappingProxyType({})
+    Attributes:
+        read: returns the picture of a name; see `data.pictures`.
+    """
+
+    read = staticmethod(pictures.read)
 
     @property
     def task(self) -> Captioning:
@@ -39,7 +42,7 @@ class Captioner(Translator):
         raise UserError("a picture has no words that those of a caption could be aligned with: `jaxnmt visualize` shows the attention")
 
     def _parts(self, number: int, line: str) -> list[list[int]]:
-        return [Picture(self.known[line] if line in self.known else pictures.read(line, self.task))] if line else []
+        return [Picture(self.read(line, self.task))] if line else []
 
     def _as_source(self, ids: list[int]) -> Picture:
         return Picture(np.zeros(self.task.vector_shape, self.task.vector_dtype))

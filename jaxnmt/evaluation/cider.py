@@ -34,6 +34,9 @@ class Cider(Mean):
         """Make a metric."""
         super().__init__("CIDEr", references, case="lc", n=str(LONGEST), sigma=f"{SIGMA:g}", stem=False)
 
+    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
+        return [float(by_picture([hypothesis], [ref_kwargs["references"]])[0]), 1.0]
+
     def _extract_corpus_statistics(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]] | None) -> Any:
         known: Any = self._ref_cache if references is None else self._cache_references(references)
         return [[score, 1.0] for score in by_picture(hypotheses, [each["references"] for each in known])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,18 +33,11 @@ class Mean(Metric):
         if references is not None:
             self._ref_cache = self._cache_references(references)
 
-    def score(self, line: str, references: Sequence[str]) -> float:
-        """Return a sentence's number."""
-        raise NotImplementedError
-
     def _preprocess_segment(self, sent: str) -> str:
         return " ".join(sent.split())
 
     def _extract_reference_info(self, refs: Sequence[str]) -> dict[str, Any]:
         return {"references": refs}
-
-    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
-        return [self.score(hypothesis, ref_kwargs["references"]), 1.0]
 
     def _compute_score_from_stats(self, stats: Sequence[float]) -> Score:
         return Score(self.label, 100 * float(stats[0]) / float(stats[1]))
@@ -52,7 +46,18 @@ class Mean(Metric):
         return self._compute_score_from_stats([sum(column) for column in zip(*stats, strict=True)])
 
 
-class Exact(Mean):
+class SentenceMean(Mean, abc.ABC):
+    """A mean whose numbers depend on a sentence and its references only."""
+
+    @abc.abstractmethod
+    def score(self, line: str, references: Sequence[str]) -> float:
+        """Return a sentence's number."""
+
+    def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
+        return [self.score(hypothesis, ref_kwargs["references"]), 1.0]
+
+
+class Exact(SentenceMean):
     """The share of sentences that equal a reference, but for spaces."""
 
     def __init__(self, references: Sequence[Sequence[str]] | None = None) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 
 from sacrebleu.metrics.bleu import BLEU
 
-from jaxnmt.evaluation.means import Mean
+from jaxnmt.evaluation.means import SentenceMean
 
 _WORD_CATEGORIES = "LMN"  # Unicode's letters, marks (vowels of many scripts) and numbers
 
 
-class Rouge(Mean):
+class Rouge(SentenceMean):
     """The mean over sentences of the F1 of n-grams, or of the longest common subsequence, 0 to 100; of several references, the best one's.
 
     Words are those of one of BLEU's tokenizers, lowercased and without punctuation; they are not stemmed.

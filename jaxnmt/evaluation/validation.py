@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from jaxnmt.config import Captioning
 from jaxnmt.data.vocabulary import stays_split
 from jaxnmt.decoding.predictor import Predictor
-from jaxnmt.decoding.tasks import translator_of
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.test_sets import by_picture, without_gaps
@@ -47,7 +46,12 @@ class ValidationTranslator:
         config, data, tokenizer = trainer.config, trainer.data, trainer.data.tokenizer
         if self._translator is None:
             quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
-            self._translator = translator_of(config.task)(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
+            kind = pkgutil.resolve_name(config.task.translator)
+            self._translator = translator = kind(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
+            if config.task.vectors:
+                from jaxnmt.data import pictures  # which imports a library that other tasks do not need
+
+                translator.read = pictures.kept
         self._translator.params = self._whole(params)
         decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
         pairs = [(source, tokenizer.readable(target)) for source, target in data.validation]
@@ -57,10 +61,6 @@ class ValidationTranslator:
         if config.task.vectors:
             names, captions = by_picture(pairs)
             references = without_gaps(captions)
-        if isinstance(config.task, Captioning) and hasattr(self._translator, "known"):
-            from jaxnmt.data import pictures  # which imports a library that other tasks do not need
-
-            self._translator.known = pictures.read_once(tuple(names), config.task)
         candidates = self._translator.translate(names, decoding)
         self._translator.params = None  # training needs the memory
         hypotheses = [best.text for best, *_ in candidates]

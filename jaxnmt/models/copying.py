@@ -38,8 +38,8 @@ class CopyingModule(RecurrentEncoderDecoder):
 def mixture(logits_BTV: jax.Array, generate_BT: jax.Array, attention_BTS: jax.Array, tokens_BS: jax.Array) -> jax.Array:
     """Return log(p softmax(logits) + (1 - p) copied), (B, T, V), at least float32 (See et al. 2017, equation 9).
 
-    A token's `copied` is the sum of the attention on the source positions that hold it. Token 0, padding, has no share of the softmax:
-    no target is padding.
+    A token's `copied` is the sum of the attention on the source positions that hold it. Token 0, padding, is not in the
+    normaliser: no target is padding.
 
     Args:
         generate_BT: the logit of p, the probability that a word is generated.

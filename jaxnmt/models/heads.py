@@ -55,7 +55,15 @@ class Encoded(NamedTuple):
     features_BND: jax.Array
 
 
-class Classifier(EncoderDecoder):
+class EncoderHead(EncoderDecoder):
+    """A model without a decoder: it predicts from the encoder's output, position by position."""
+
+    def start(self, memory: Encoded, max_length: int):
+        """Return the position, one row for each sentence."""
+        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
+
+
+class Classifier(EncoderHead):
     """An encoder, one vector of its states, and the output layer over the labels. After the label, the end is certain."""
 
     attention_module = "pooling"
@@ -84,10 +92,6 @@ class Classifier(EncoderDecoder):
     def decode(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return logits (B, T, V): of the label first, of the end afterwards."""
         return self._then_end(self.logits(self.features(memory, batch)), jnp.arange(batch["decoder_input_tokens"].shape[1])[:, None])
-
-    def start(self, memory: Encoded, max_length: int):
-        """Return the position, one row for each sentence."""
-        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
 
     def step(self, memory: Encoded, carry, token_B: jax.Array):
         """Return logits (B, V) of the label, or of the end, and the carry."""
@@ -180,11 +184,11 @@ class Pooling(nn.Module):
         return jnp.einsum("BS,BSD->BD", weights_BS, states).astype(read.states_BSD.dtype)
 
 
-class MaskedEncoder(EncoderDecoder):
+class MaskedEncoder(EncoderHead):
     """An encoder, and the output layer on each of its states."""
 
     def make_embeddings(self, features_width: int) -> None:
-        """Make the table of tokens, which is the output layer's too if both have the same width."""
+        """Make the tables of tokens, tied or not as the config says."""
         super().make_embeddings(self.states_width)
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Encoded:
@@ -194,10 +198,6 @@ class MaskedEncoder(EncoderDecoder):
     def features(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D): the states, whose positions are those of the target."""
         return constrain(memory.features_BND[:, : batch["decoder_input_tokens"].shape[1]], "BTD", self.mesh)
-
-    def start(self, memory: Encoded, max_length: int):
-        """Return the position, one row for each sentence."""
-        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
 
     def step(self, memory: Encoded, carry, token_B: jax.Array):
         """Return logits (B, V) of the token at the next position, and the carry."""

@@ -315,7 +315,7 @@ class RecurrentEncoderDecoder(EncoderDecoder):
 
     def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:
         """Return the next token's logits."""
-        raise NotImplementedError
+        return self.logits(outputs.features)
 
     def start(self, memory: RecurrentMemory, max_length: int):
         """Return the decoder's state before the first word, one row for each sentence, whatever `max_length` is."""
@@ -333,7 +333,3 @@ class RecurrentModule(RecurrentEncoderDecoder):
     def features(self, memory: RecurrentMemory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""
         return self.read(memory, batch, noise).features
-
-    def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:
-        """Return the next token's logits."""
-        return self.logits(outputs.features)

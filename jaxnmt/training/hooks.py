@@ -238,9 +238,8 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     if isinstance(config.task, Captioning):
         from jaxnmt.data import pictures
 
-        found = pictures.read_once(tuple(dict.fromkeys(sources)), config.task)
-        numbers = {name: str(number) for number, name in enumerate(found)}
-        vectors, sources = np.stack(list(found.values())), [numbers[name] for name in sources]
+        numbers = {name: str(number) for number, name in enumerate(dict.fromkeys(sources))}
+        vectors, sources = np.stack([pictures.kept(name, config.task) for name in numbers]), [numbers[name] for name in sources]
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
     batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config), vectors)

@@ -205,7 +205,7 @@ def test_a_value_that_cannot_be_is_refused_with_its_fields(changes, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model.context": "fixed"}, "model.copy needs attention over the source, and model.context fixed has none"),
+        ({"model.context": "fixed"}, "model.copy needs attention over the source, and model.context fixed has no attention"),
         ({"model.window": 3}, "model.copy needs attention that sums to 1, and that of model.window 3 does not"),
         ({"model.score": "general", "model.coverage": 1.0}, "model.coverage 1 needs additive attention: model.context bahdanau, or luong"),
         ({"tokenizer.joint": False, "model.tie_embeddings": "none"}, "model.copy needs tokenizer.joint True"),

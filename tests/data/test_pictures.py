@@ -81,12 +81,10 @@ def test_captions_are_kept_for_the_pictures_they_were_made_of(folder):
     assert kept == [["a"], ["b"], ["a"]]
 
 
-def test_the_same_pictures_are_read_once(folder, monkeypatch):
-    names = (f"{folder}/all.npz#1", f"{folder}/scenes/2.png")
-    first = pictures.read_once(names, TASK)
-    monkeypatch.setattr(pictures, "read", None)
-    assert pictures.read_once(names, TASK) is first
-    np.testing.assert_array_equal(list(first.values()), ARRAY[1:3])
+def test_pictures_of_validation_are_read_once(folder):
+    found = [pictures.kept(f"{folder}/scenes/2.png", TASK) for _ in range(2)]
+    assert found[0] is found[1]
+    np.testing.assert_array_equal(found[0], ARRAY[2])
 
 
 def test_pairs_of_python_are_read_as_those_of_files(folder, monkeypatch):

@@ -35,7 +35,7 @@ def trainer(config, tokenizer, pairs, languages):
 
 
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
-    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
+    monkeypatch.setattr(validation.pkgutil, "resolve_name", lambda name: Echo)
     experiment = replace(Experiment(), **{"validation.beam_size": 3, "decoding.n_best": 2})
     score = validation.ValidationTranslator()
     of = trainer(experiment, TOKENIZER, [("ein@@ fach so ja", "ein@@ fach so ja new 3")], ("en", "de"))
@@ -48,7 +48,7 @@ def test_one_translator_serves_all_validations_with_the_newest_parameters(monkey
 
 def validated(monkeypatch, pairs, languages, options=None):
     """What two validations say, and the signature of the second's BLEU; translations are the sources."""
-    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
+    monkeypatch.setattr(validation.pkgutil, "resolve_name", lambda name: Echo)
     said = []
     monkeypatch.setattr(validation.log, "say", said.append)
     score = validation.ValidationTranslator()
@@ -84,7 +84,7 @@ def test_references_are_joined_and_composed_as_translations_are(monkeypatch):
 
 
 def test_a_picture_with_several_captions_is_captioned_once_and_scored_against_all(monkeypatch):
-    monkeypatch.setattr(validation, "translator_of", lambda task: Echo)
+    monkeypatch.setattr(validation.pkgutil, "resolve_name", lambda name: Echo)
     experiment = replace(Experiment(task=Captioning()), **{"validation.beam_size": 1})
     score = validation.ValidationTranslator()
     pairs = [("a", "b c d e"), ("x", "x y z w 1"), ("a", "a y z w 1")]
