@@ -16,37 +16,29 @@ import contextlib
 import dataclasses
 import errno
 import functools
-import hashlib
-import itertools
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 
 from jaxnmt import config
 from jaxnmt.data import shards
-from jaxnmt.data.cleaning import Reason, clean, rules_of
+from jaxnmt.data.cleaning import rules_of
 from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.source import Changed, Source
 from jaxnmt.data.sources import languages_of, sources_of
-from jaxnmt.data.tokenizer import Tokenizer, joiner_of, load_tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
+from jaxnmt.data.tokenizer_choice import WAITING, Say, cache_key, choose_tokenizer, sizes_of
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import decode
 
-Say = Callable[[str], None]
-"""Receives one line for the user."""
-
-WAITING = "another process is preparing the same data: waiting for it"
 _VECTORS = "vectors.npy"
-_FORMAT = 1
-"""Increase it when the same text would be prepared differently (cleaning included): older caches are not used then."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +74,7 @@ class Prepared:
             names = [f"{name} (weight {weight:g})" for name, weight in zip(names, self.weights, strict=True)]
         return (
             f"{self.report['kept']:,} training pairs from {', '.join(names)}: {source:,} source and {target:,} target tokens, "
-            f"vocabulary {_sizes(self.tokenizer)}{' (joint)' if self.tokenizer.joint else ''}; "
+            f"vocabulary {sizes_of(self.tokenizer)}{' (joint)' if self.tokenizer.joint else ''}; "
             f"{self.report['read']:,} pairs read, {sum(dropped.values()):,} dropped{f' ({reasons})' if reasons else ''}; "
             f"{len(self.validation):,} validation pairs{' held out' if self.report['held out'] else ''}."
         )
@@ -125,32 +117,12 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
-    task = experiment.task
-    held_out = 0 if validation else data.held_out
     is_given = (folder / "tokenizer.json").exists()
     with _cache_errors(cache):
-        tokenizer = load_tokenizer(folder) if is_given else _tokenizer(experiment, sources, cache, say)
+        tokenizer = load_tokenizer(folder) if is_given else choose_tokenizer(experiment, sources, cache, say)
         if experiment.task.is_label and (unseen := tokenizer.unseen([target for _, target in texts])):
             say(f"data.validation: {unseen}")
-        cut: dict[str, Any] = {} if experiment.task.pairs else {"cuts": True}
-        cut |= {"pictures": [task.source, task.size]} if isinstance(task, config.Captioning) else {}
-        key = _key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **cut)
-        candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
-        recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not experiment.task.pairs)
-        made = cache / key
-        if task.vectors:  # held-out pairs have absolute names: the same pictures in another folder are prepared anew
-            made = cache / _key(experiment, [], prepared=key, first=[decode(next(source.pairs())[0]) for source in sources])
-        open_made = functools.partial(_open, made, sources, recipe.dtype, task.vectors)
-        opened = open_made()
-        if opened is None:
-            with files.lock(made.with_suffix(".lock"), say, WAITING):
-                # Another process may have made it meanwhile.
-                if open_made() is None:
-                    parts, more = _with_pictures(sources, task, validation) if task.vectors else (sources, None)
-                    _make(made, parts, recipe, data.workers, say, more)
-            opened = open_made()
-        assert opened is not None
-        corpora, meta = opened
+        key, corpora, meta = _corpora(experiment, tokenizer, sources, validation, cache, say)
     if not is_given:
         tokenizer.save(folder)
     languages = languages_of(data, [*validation, *sources])
@@ -172,6 +144,32 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     )
     say(prepared.describe())
     return prepared
+
+
+def _corpora(
+    experiment: config.Experiment, tokenizer: Tokenizer, sources: list[Source], validation: list[Source], cache: Path, say: Say
+) -> tuple[str, list[Corpus], dict[str, Any]]:
+    """Open the token cache of the training sources, or make it. Returns its fingerprint, the corpora, and its `meta.json`."""
+    data, task, held_out = experiment.data, experiment.task, 0 if validation else experiment.data.held_out
+    settings: dict[str, Any] = {} if task.pairs else {"cuts": True}
+    settings |= {"pictures": [task.source, task.size]} if isinstance(task, config.Captioning) else {}
+    key = cache_key(experiment, sources, tokenizer=tokenizer.fingerprint(), max_length=data.max_length, held_out=held_out, **settings)
+    candidates = min(1.0, 8 * held_out / sum(map(len, sources)))
+    recipe = shards.Recipe(tokenizer, rules_of(experiment), data.max_length, held_out, candidates, not task.pairs)
+    made = cache / key
+    if task.vectors:  # held-out pairs have absolute names: the same pictures in another folder are prepared again
+        made = cache / cache_key(experiment, [], prepared=key, first=[decode(next(source.pairs())[0]) for source in sources])
+    open_made = functools.partial(_open, made, sources, recipe.dtype, task.vectors)
+    opened = open_made()
+    if opened is None:
+        with files.lock(made.with_suffix(".lock"), say, WAITING):
+            # Another process may have made it meanwhile.
+            if open_made() is None:
+                parts, more = _with_pictures(sources, task, validation) if task.vectors else (sources, None)
+                _make(made, parts, recipe, data.workers, say, more)
+        opened = open_made()
+    assert opened is not None
+    return key, *opened
 
 
 def _with_pictures(sources: list[Source], task: Any, validation: list[Source]) -> tuple[list[Source], Callable[[Path], None]]:
@@ -217,106 +215,6 @@ def cache_folder(data: config.Data) -> Path:
         return Path(folder).expanduser()
     except RuntimeError:
         raise UserError(f"data.cache: there is no home folder for {folder}; set data.cache, $JAXNMT_CACHE or $HOME") from None
-
-
-def _key(experiment: config.Experiment, sources: list[Source], **settings) -> str:
-    """Return the fingerprint of what is made from the sources with these settings."""
-    texts = [source.fingerprint() for source in sources]
-    ingredients = {"format": _FORMAT, "texts": texts, "cleaning": dataclasses.asdict(rules_of(experiment)), **settings}
-    return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _tokenizer(experiment: config.Experiment, sources: list[Source], cache: Path, say: Say) -> Tokenizer:
-    """Return the tokenizer that the settings name, that of the run `init.from`, one trained earlier on the same text, or a new one."""
-    options, task = experiment.tokenizer, experiment.task
-    labels = {"labels": task.labels} if isinstance(task, config.Classification) else {}
-    given, half = _given(experiment), _trains_other_side(experiment)
-    pictures = task.vectors
-    if labels or pictures or not task.pairs or half:
-        options = dataclasses.replace(options, joint=True)  # of one side
-    if given:
-        options = config.replace(options, normalization=given.normalization)
-        whose = f"the {experiment.init.only}'s" if half else "the"
-        say(f"{whose} vocabulary is that of {experiment.init.from_}, which tokenizer.vocab_size does not change")
-    if (given or options.model) and not (half or labels or pictures):
-        return given or train_tokenizer(options, ())
-    more: dict[str, Any] = labels | ({"pictures": True} if pictures else {})
-    more |= {"given": given.fingerprint(), "only": experiment.init.only} if given else {}
-    key = _key(experiment, sources, tokenizer=dataclasses.asdict(options), trainer=sentencepiece.__version__, **more)
-    cached = cache / "tokenizers" / key
-    with files.lock(cached.with_suffix(".lock"), say, WAITING):
-        if (cached / "tokenizer.json").exists():
-            return load_tokenizer(cached)
-        tokenizer = given if given and not half else _train(experiment, options, sources, say)
-        if given and half:
-            tokenizer = given.with_target(tokenizer) if experiment.init.only == "encoder" else tokenizer.with_target(given)
-        if labels:
-            tokenizer = tokenizer.with_labels((decode(label) for source in sources for _, label in source.pairs()), labels["labels"], say)
-        if pictures:
-            tokenizer = tokenizer.with_pictures()
-        tokenizer.save(cached)
-        return tokenizer
-
-
-def _train(experiment: config.Experiment, options: config.Tokenizer, sources: list[Source], say: Say) -> Tokenizer:
-    """Return a tokenizer that is trained on the sources, or on the side that `init.from` has no vocabulary for."""
-    began, pairs, half = time.monotonic(), min(sum(map(len, sources)), options.max_sentences), _trains_other_side(experiment)
-    side = int(experiment.init.only == "encoder")
-    sides = shards.SIDES[side] if half else "joint" if options.joint else "separate"
-    say(f"training a tokenizer ({options.kind}, {sides}) on {pairs:,} pairs")
-    sample: Iterable[tuple[str, str]] = () if options.model else _sample(experiment, sources)
-    if half:
-        sample = ((pair[side], "") for pair in sample)
-    tokenizer = train_tokenizer(options, sample)
-    is_smaller = options.vocab_size not in (0, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    requested = f" ({options.vocab_size:,} were requested)" if is_smaller else ""
-    say(f"tokenizer: {_sizes(tokenizer)} tokens{requested}, {time.monotonic() - began:.1f} s")
-    return tokenizer
-
-
-def _trains_other_side(experiment: config.Experiment) -> bool:
-    """Return whether only one side's vocabulary is that of `init.from`: two are wanted, and either the encoder or the decoder is taken."""
-    kinds = experiment.task.is_label or experiment.tokenizer.joint or not experiment.task.pairs
-    return bool(experiment.init.from_) and experiment.init.only != "all" and not kinds
-
-
-def _given(experiment: config.Experiment) -> Tokenizer | None:
-    """Return the tokenizer of the run that `init.from` names; None if it names none.
-
-    Raises:
-        UserError: it is missing, or the settings contradict it.
-    """
-    run, options = experiment.init.from_, experiment.tokenizer
-    if not run:
-        return None
-    given = load_tokenizer(files.to_path(run) / "tokenizer")
-    if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
-        kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
-        raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
-    task = experiment.task
-    if given.joint != options.joint and not (task.is_label or task.vectors or _trains_other_side(experiment)):
-        brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
-        other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""
-        raise UserError(f"init.from {run} brings {brought}, and tokenizer.joint is {options.joint}: set it to {given.joint}{other}")
-    return given
-
-
-def _sizes(tokenizer: Tokenizer) -> str:
-    """Return the sizes of both vocabularies, or one if they are equal. Pictures have no vocabulary."""
-    sizes = (tokenizer.target_vocab_size,) if tokenizer.reads_pictures else (tokenizer.source_vocab_size, tokenizer.target_vocab_size)
-    return " and ".join(f"{size:,}" for size in dict.fromkeys(sizes))
-
-
-def _sample(experiment: config.Experiment, sources: list[Source]) -> Iterator[tuple[str, str]]:
-    """Yield about `tokenizer.max_sentences` cleaned pairs, spread evenly over all sources; without targets if these are no other text."""
-    both = experiment.task.pairs and not experiment.task.is_label and not experiment.task.vectors
-    count, total = experiment.tokenizer.max_sentences, sum(map(len, sources))
-    pairs = itertools.chain.from_iterable(source.pairs() for source in sources)
-    for index, pair in enumerate(pairs):
-        if index * count // total != (index + 1) * count // total:
-            cleaned = clean(pair, rules_of(experiment), experiment.tokenizer.normalization)
-            if not isinstance(cleaned, Reason):
-                yield cleaned if both else (cleaned[experiment.task.vectors], "")
 
 
 def _open(folder: Path, sources: Sequence[Source], dtype: type, has_vectors: bool) -> tuple[list[Corpus], dict[str, Any]] | None:

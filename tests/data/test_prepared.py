@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from jaxnmt.config import Cleaning, Data, Experiment, MaskedLanguage, Tokenizer, replace
-from jaxnmt.data import cleaning, prepared, shards
+from jaxnmt.data import cleaning, prepared, shards, tokenizer_choice
 from jaxnmt.data.cleaning import Reason, check
 from jaxnmt.data.prepared import Prepared, prepare
 from jaxnmt.data.sources import open_sources
@@ -356,7 +356,7 @@ def test_two_processes_at_once(experiment, tmp_path):
 def test_a_second_call_reads_no_tokens_anew(experiment, tmp_path, monkeypatch):
     first = prepare(experiment, tmp_path / "t", SILENT)
     monkeypatch.setattr(shards, "tokenise", None)
-    monkeypatch.setattr(prepared, "train_tokenizer", None)
+    monkeypatch.setattr(tokenizer_choice, "train_tokenizer", None)
     second = prepare(experiment, tmp_path / "other run", SILENT)
     assert contents(first.train[0]) == contents(second.train[0]) and first.report == second.report
     assert load_tokenizer(tmp_path / "other run").fingerprint() == first.tokenizer.fingerprint()
