@@ -61,8 +61,7 @@ class Run(TrainedRun):
     def translator(self) -> Translator:
         """Translates many lines with given decoding settings."""
         require(self.config.task, "translate", self.folder)
-        if "params" not in vars(self):
-            self._checkpoints.read_ahead(self._found)  # first, so that they are read while JAX is imported
+        self._read_ahead()
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
         limit, kept_by = self.config.data.max_length, self._cache_key
         kind = pkgutil.resolve_name(self.config.task.translator)

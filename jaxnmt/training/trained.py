@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -97,6 +98,12 @@ class TrainedRun:
         newest = self._asked == "best" and not self._checkpoints.scores()
         log.say(f"{self.checkpoint} of {self.folder}{' (the newest: no checkpoint has a validation score)' if newest else ''}")
         return params
+
+    def _read_ahead(self) -> None:
+        """Begin to read the parameters, in a thread: JAX can be imported meanwhile. If they cannot be read, their use says so."""
+        if "params" not in vars(self):
+            with contextlib.suppress(UserError):
+                self._checkpoints.read_ahead(self._found)
 
     @functools.cached_property
     def _checkpoints(self) -> Any:

@@ -85,7 +85,7 @@ def test_long_texts_are_cut_with_one_warning_and_empty_ones_named(one):
     assert found[1].label == "none of them"
     assert warnings == [
         "text 6 has 12 tokens; the model reads 11 (data.max_length): it is cut, as are later ones",
-        "text 8 is empty: its prediction rests on nothing",
+        "text 8 is empty: ignore its prediction",
     ]
 
 
