@@ -40,6 +40,11 @@ class Task:
     def head(self) -> str:
         return ""
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether what the model says of test sentences is compared with references; if not, its loss is all."""
+        return self.is_label or "bleu" in self.metrics
+
 
 @dataclass(frozen=True)
 class Translation(Task):

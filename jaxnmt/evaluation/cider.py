@@ -35,19 +35,14 @@ class Cider(Mean):
         super().__init__("CIDEr", references, case="lc", n=str(LONGEST), sigma=f"{SIGMA:g}", stem=False)
 
     def _compute_segment_statistics(self, hypothesis: str, ref_kwargs: dict[str, Any]) -> list[float]:
-        return [float(by_picture([hypothesis], [ref_kwargs["references"]])[0]), 1.0]
+        return [float(of_pictures([hypothesis], [ref_kwargs["references"]])[0]), 1.0]
 
     def _extract_corpus_statistics(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]] | None) -> Any:
         known: Any = self._ref_cache if references is None else self._cache_references(references)
-        return [[score, 1.0] for score in by_picture(hypotheses, [each["references"] for each in known])]
+        return [[score, 1.0] for score in of_pictures(hypotheses, [each["references"] for each in known])]
 
 
-def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Return the mean of `by_picture`."""
-    return float(by_picture(captions, references).mean())
-
-
-def by_picture(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
+def of_pictures(captions: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
     """Return each picture's CIDEr-D, from 0 to 10.
 
     A caption that equals all its references has 10. A shorter one than four words has less, since it lacks n-grams. An n-gram of every

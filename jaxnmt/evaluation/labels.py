@@ -105,11 +105,11 @@ def paired(
     """
     for each in made:
         check(each, [references])
-    return tested(made, {name: _for_tests(kind, name, references) for name in ratios(kind, made[0], references)}, test, samples)
+    return tested(made, {name: metric(kind, name, references) for name in ratios(kind, made[0], references)}, test, samples)
 
 
-def _for_tests(kind: str, name: str, references: Sequence[str]) -> SimpleNamespace:
-    """Return a ratio as sacreBLEU's `PairedTest` takes metrics."""
+def metric(kind: str, name: str, references: Sequence[str]) -> SimpleNamespace:
+    """Return one of `ratios` as sacreBLEU's tests take metrics."""
     from sacrebleu.metrics.base import Signature
 
     return SimpleNamespace(

@@ -19,8 +19,8 @@ from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 
 References = Sequence[Sequence[Any]]
-_LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-_LABELS |= {"cider": "CIDEr", "exact": "exact"}
+LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
 
@@ -112,7 +112,7 @@ def _score(name: MetricName, hypotheses: Sequence[str], references: References, 
     check(hypotheses, references)
     found = metric(name, tokenize)
     value = found.corpus_score(hypotheses, references).score
-    return Score(_LABELS[name], value, str(found.get_signature()))
+    return Score(LABELS[name], value, str(found.get_signature()))
 
 
 def metric(name: str, tokenize: str, references: References | None = None) -> Any:
@@ -184,24 +184,22 @@ def paired(
     return tested(hypotheses, {name: metric(name, tokenize, references) for name in metrics}, test, samples)
 
 
-def over_runs(systems: Sequence[Sequence[Sequence[str]]], references: References, tokenize: str) -> MetricResult:
-    """Score systems of several runs each by BLEU over all their translations, and test each against the first as `paired` does.
+def over_runs(systems: Sequence[Sequence[Sequence[str]]], by: Any) -> MetricResult:
+    """Score systems of several runs each over all their translations, and test each against the first as `paired` does.
 
     Sentences are resampled, each with every run's translation of it: more runs measure a system better, but do not add sentences.
 
     Args:
         systems: for each system and each of its runs a translation of each sentence; the baseline first.
-        references: one or several translations of each sentence.
-        tokenize: sacreBLEU's name of BLEU's tokenizer.
+        by: a metric with references, as `metric` returns it.
     """
-    bleu = metric("bleu", tokenize, references)
-    counts = bleu._extract_corpus_statistics
+    counts = by._extract_corpus_statistics
 
     def added_up(sentences, references):
         return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
 
-    bleu._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
-    return tested([list(zip(*runs, strict=True)) for runs in systems], {"bleu": bleu}, "paired-bootstrap", 0)[0]
+    by._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
+    return tested([list(zip(*runs, strict=True)) for runs in systems], {"one": by}, "paired-bootstrap", 0)[0]
 
 
 def tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:

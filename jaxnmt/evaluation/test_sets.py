@@ -15,7 +15,8 @@ from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, load_tokenizer, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import Scores, score
+from jaxnmt.evaluation import scores
+from jaxnmt.evaluation.scores import Scores
 from jaxnmt.evaluation.tokenization import METRICS, MetricName, choose
 from jaxnmt.io.text import canonical, decode, normalise, read_lines
 
@@ -90,7 +91,17 @@ class TestSet:
             from jaxnmt.evaluation import labels
 
             return labels.score(self.labels, translations, self.references[0], confidences, self.note)
-        return score(translations, self.known, self.tokenize, self.note, self.metrics(metrics))
+        return scores.score(translations, self.known, self.tokenize, self.note, self.metrics(metrics))
+
+    def metric(self, named: Sequence[MetricName] = ()) -> tuple[str, Any]:
+        """Return the name of the first metric, and the metric with these references: of those named, or of labels or numbers."""
+        if self.labels:
+            from jaxnmt.evaluation import labels
+
+            name = next(iter(labels.ratios(self.labels, self.references[0], self.references[0])))
+            return name, labels.metric(self.labels, name, self.references[0])
+        name = (*named, *METRICS)[0]
+        return scores.LABELS[name], scores.metric(name, self.tokenize, self.known)
 
     @property
     def known(self) -> list[list[Any]]:
@@ -142,7 +153,7 @@ def open_test_set(
         UserError: a source or file cannot be read, has not one line for each sentence, or is split in another way than the run's text; or
             pairs were held out from other text than the training text now.
     """
-    if not experiment.task.is_label and "bleu" not in experiment.task.metrics:
+    if not experiment.task.is_scored:
         kind = type(experiment.task).__name__
         raise UserError(f"{run} was trained for the task {kind}, whose scores are those of its validations: see `jaxnmt runs show {run}`")
     name, pairs, own = _pairs(experiment, run, split, words)

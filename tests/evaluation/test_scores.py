@@ -7,7 +7,7 @@ import sacrebleu
 
 from jaxnmt.data.vocabulary import join
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.cider import by_picture
+from jaxnmt.evaluation.cider import of_pictures
 from jaxnmt.evaluation.scores import bleu, score
 from jaxnmt.evaluation.test_sets import by_picture as captions_by_picture
 from jaxnmt.evaluation.test_sets import without_gaps
@@ -57,7 +57,7 @@ FURTHER = ["one red circle", "", "a green star"]  # the second picture has one c
 def test_captions_are_scored_against_all_captions_of_their_picture():
     cider, exact = score(CAPTIONS, without_gaps([FIRST, FURTHER]), "13a", metrics=("cider", "exact")).metrics
     assert exact.value == pytest.approx(200 / 3) and "nrefs:var" in exact.signature
-    assert cider.value == pytest.approx(100 * by_picture(CAPTIONS, [[*FIRST[:1], FURTHER[0]], FIRST[1:2], [FIRST[2], FURTHER[2]]]).mean())
+    assert cider.value == pytest.approx(100 * of_pictures(CAPTIONS, [[*FIRST[:1], FURTHER[0]], FIRST[1:2], [FIRST[2], FURTHER[2]]]).mean())
     assert "case:lc|n:4|sigma:6" in cider.signature
 
 

@@ -4,7 +4,7 @@ import pytest
 from evaluation.sacrebleu_command import cell, corpora, sacrebleu
 
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.scores import holm, over_runs, paired, score
+from jaxnmt.evaluation.scores import holm, metric, over_runs, paired, score
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_system_of_one_run_is_tested_like_a_system_and_the_same_run_thrice_pro
     systems = systems[:2]  # the worst has n-grams without a match, which are smoothed by how many there are
     (once,) = paired(systems, [reference], ("bleu",), "paired-bootstrap", "13a")
     for runs in (1, 3):
-        again = over_runs([[system] * runs for system in systems], [reference], "13a")
+        again = over_runs([[system] * runs for system in systems], metric("bleu", "13a", [reference]))
         assert again.estimates == once.estimates
-    mixed = over_runs([[systems[0]] * 2, systems], [reference], "13a")
+    mixed = over_runs([[systems[0]] * 2, systems], metric("bleu", "13a", [reference]))
     (whole,) = paired([systems[0] * 2, systems[0] + systems[1]], [reference * 2], ("bleu",), "paired-bootstrap", "13a")
     assert mixed.estimates[1].score == whole.estimates[1].score != once.estimates[1].score

@@ -17,21 +17,22 @@ import pytest
 import tiny
 
 from jaxnmt import cli
-from jaxnmt.config import replace
+from jaxnmt.config import MaskedLanguage, replace
 from jaxnmt.config.files import save_config, shipped_studies, write_json
 from jaxnmt.data.prepared import prepare
 from jaxnmt.errors import SAVED, UserError
-from jaxnmt.evaluation.scores import holm, over_runs
+from jaxnmt.evaluation.scores import holm, metric, over_runs
 from jaxnmt.lab.ablations import budgets, report, worker
 from jaxnmt.lab.ablations import study as studies
 from jaxnmt.lab.ablations.study import Budget, Job, Study
 from jaxnmt.parallel import peers
+from jaxnmt.runs import directory as run_directory
 
 STUDY = """
 import pathlib
 
 from jaxnmt.lab.ablations.study import Budget, Study
-from jaxnmt.config import replace
+from jaxnmt.config import MaskedLanguage, replace
 from jaxnmt.config.files import read_config
 
 
@@ -185,7 +186,7 @@ def test_p_is_corrected_for_all_variants_and_waits_for_every_seed(tmp_path):
             (folder / "test.txt").write_text("".join(f"{line}\n" for line in lines))
             write_json({}, folder / worker.RESULT)
             made.setdefault(name, []).append(lines)
-    plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], [references], "none").estimates[1:]]
+    plain = [estimate.p for estimate in over_runs([made[name] for name in "abc"], metric("bleu", "none", [references])).estimates[1:]]
     assert report.significance(study, tmp_path) == dict(zip("bc", holm(plain), strict=True)) and holm(plain) != plain
 
 
@@ -220,7 +221,9 @@ def test_a_clock_ends_the_runs_of_a_budget_in_minutes(tmp_path):
     assert (run.training.max_minutes, run.validation.patience, run.training.steps) == (30, 0, budgets.UNLIMITED)
     assert studies.experiment_of(study, Job("a", 1, 1e-3), size, None).training.max_minutes == 2
     rows = report.gather(study, tmp_path / "study", budgets.measure(study, tmp_path))
-    assert rows[0]["steps"] == 0 and report.table_of(study, rows).rows[0][8:10] == ["–", "–"]
+    table = report.table_of(study, rows)
+    shown = dict(zip(table.header, table.rows[0], strict=True))
+    assert rows[0]["steps"] == 0 and (shown["TFLOP"], shown["steps"]) == ("–", "–")
     with pytest.raises(UserError, match="budget in minutes .* cannot be reproduced"):
         worker.reproduce(study, tmp_path, {"a": size}, "a")
 
@@ -230,7 +233,7 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
     study = Study({"a": tiny.experiment(tmp_path), "b": tiny.experiment(tmp_path)}, Budget(5), seeds=(1, 2))
     found, result = [], {"validations": [1], "test": {"BLEU": 2}}
 
-    def train(experiment, folder, is_trial, claim):
+    def train(experiment, folder, is_trial, claim, metrics):
         found.append((folder / "run").exists())
         (folder / "run").mkdir(exist_ok=True)
         return result if len(found) < 3 else {**result, part: "another"}
@@ -247,6 +250,44 @@ def test_a_run_that_is_reproduced_again_is_trained_again(part, tmp_path, monkeyp
     assert found == [False] * 4 and len(said) == 6
 
 
+def in_this_process(words, out, log, claim):
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(log):
+        return cli.main(words)
+
+
+def test_a_study_of_labels_has_their_scores_and_tests_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_jaxnmt", in_this_process)
+    parent = tiny.labelled(tmp_path / "text")
+    slow = replace(parent, **{"schedule.learning_rate": 1e-5, "task.class_weights": "balanced"})
+    study = Study({"parent": parent, "slow": slow}, Budget(60), seeds=(1, 2))
+    sizes = budgets.measure(study, tmp_path)
+    assert worker.work(study, tmp_path, sizes) == []
+    first, second = report.gather(study, tmp_path, sizes)
+    assert list(first["scores"]) == ["accuracy", "macro-F1", "ECE"] and first["p"] is None and second["p"] < 0.05
+    references = [line.split("\t")[1] for line in (tmp_path / "text" / "v.tsv").read_text().splitlines()]
+    for row in (first, second):
+        made = [(folder / "test.txt").read_text().splitlines() for folder in row["runs"]]
+        right = [100 * np.mean([mine == label for mine, label in zip(lines, references, strict=True)]) for lines in made]
+        assert row["scores"]["accuracy"] == pytest.approx(report.mean(right)) and len(right) == 2
+    report.write(study, tmp_path, sizes)
+    written = {path.name for path in tmp_path.glob("*.*")}
+    assert {"report.html", "curves.svg"} <= written and "length.svg" not in written
+    assert "Validation accuracy" in (tmp_path / "report.html").read_text()
+
+
+def test_a_study_of_a_task_without_test_scores_compares_the_best_validations(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_jaxnmt", in_this_process)
+    parent = tiny.experiment(tmp_path, **{"task": MaskedLanguage(rate=0.5), "training.accumulation": 1})
+    study = Study({"parent": parent, "wider": replace(parent, **{"model.mlp_dim": 32})}, Budget(8), seeds=(1,), unequal_parameters=True)
+    sizes = budgets.measure(study, tmp_path)
+    assert worker.work(study, tmp_path, sizes) == []
+    for row in report.gather(study, tmp_path, sizes):
+        best = min(run_directory.read_metrics(row["runs"][0] / "run", "validation"), key=lambda record: record["loss"])
+        assert row["scores"]["perplexity"].mean == best["perplexity"] and row["p"] is None
+    report.write(study, tmp_path, sizes)
+    assert "best validation" in (tmp_path / "report.html").read_text()
+
+
 def test_mean_and_deviation_by_hand():
     assert report.mean([1.0, 2.0, 6.0]) == (3.0, pytest.approx(7**0.5), 3)
     assert str(report.mean([4.0])) == "4.00" and report.mean([]) is None
@@ -255,7 +296,7 @@ def test_mean_and_deviation_by_hand():
 ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX takes for its own
     {
         **{"variant": "parent", "differs": "", "parameters": 1_234_567, "flops": 3.21e12, "learning_rate": 1e-3, "steps": 1000},
-        **{"target_tokens": 0.0, "seconds": 0.0, "p": None, "bleu": None, "chrf": None, "ter": None, "perplexity": None, "runs": ()},
+        **{"target_tokens": 0.0, "seconds": 0.0, "p": None, "perplexity": None, "runs": (), "scores": {}},
     },
     {
         "variant": "tie_all & 50 %, #2 {a} $b \\c ~d ^e <f>",
@@ -267,11 +308,13 @@ ROWS = [  # by hand: nothing finished yet, and a name of letters that LaTeX take
         "target_tokens": 1e6,
         "seconds": 400.0,
         "p": 0.0123456,
-        "bleu": report.Mean(34.5678901234, 1 / 3, 2),
-        "chrf": report.Mean(55.25, 0.0, 2),
-        "ter": report.Mean(48.125, 0.5, 2),
         "perplexity": report.Mean(1.5, 0.25, 2),
         "runs": (pathlib.Path("runs/a/seed-1"), pathlib.Path("runs/a/seed-2")),
+        "scores": {
+            "BLEU": report.Mean(34.5678901234, 1 / 3, 2),
+            "chrF++": report.Mean(55.25, 0.0, 2),
+            "TER": report.Mean(48.125, 0.5, 2),
+        },
     },
 ]
 
@@ -281,7 +324,7 @@ def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_
     begin, heading, line, *rows, end, nothing = report.latex(report.table_of(study, ROWS)).split("\n")
     assert nothing == "" and (begin, line, end) == (r"\begin{tabular}{lrrrrrrrrrrrr}", r"\hline", r"\end{tabular}")
     parent, other = ([cell.strip() for cell in re.split(r"(?<!\\)&", row.removesuffix(r" \\"))] for row in rows)
-    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == len(report.HEADINGS) == 13
+    assert len(parent) == len(other) == len(re.split(r"(?<!\\)&", heading)) == 13
     assert all(row.endswith(r" \\") for row in (heading, *rows))
     assert parent == ["parent", "--", "--", "--", "--", "--", "0 of 3", "1,234,567", "3.21", "1,000", "0.001", "--", "0"]
     assert other == [
@@ -298,9 +341,9 @@ def test_latex_has_a_cell_under_each_heading_and_no_letter_that_latex_takes_for_
 def test_csv_has_the_numbers_themselves():
     parent, other = csv.DictReader(io.StringIO(report.table_csv(ROWS)))
     row = ROWS[1]
-    for name, value in row.items():
+    for name, value in (row | row["scores"]).items():
         if isinstance(value, report.Mean):
-            assert [float(other[f"{name}_{part}"]) for part in ("mean", "deviation", "count")] == list(value)
+            assert [float(other[f"{name.lower()}_{part}"]) for part in ("mean", "deviation", "count")] == list(value)
         elif isinstance(value, int | float):
             assert float(other[name]) == value
     assert (other["variant"], other["differs"], other["runs"]) == (row["variant"], row["differs"], "runs/a/seed-1 runs/a/seed-2")

@@ -1,5 +1,5 @@
 """A study's report, at any time: means and deviations over its finished runs, as a table on the terminal, Markdown, CSV and LaTeX; learning
-curves, and BLEU against the source's length; all of it on one HTML page."""
+curves, and BLEU against the source's length; all of it on one HTML page. Scores are those of the study's task."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from jaxnmt.lab.compare import as_read
 from jaxnmt.lab.probes import length
 
 LEARNING = "Learning curves"
-CURVES = "Validation BLEU, mean over seeds ± standard deviation"
-MEANS = ("bleu", "chrf", "ter", "perplexity")
-HEADINGS = ("variant", "BLEU", "p", "chrF++", "TER", "training ppl", "runs", "parameters", "TFLOP", "steps", "rate", "minutes", "tokens/s")
+CURVES = "Validation {}, mean over seeds ± standard deviation"
+NUMBERS = ("training ppl", "runs", "parameters", "TFLOP", "steps", "rate", "minutes", "tokens/s")
 
 Row = dict[str, Any]
 """A variant's results, as `report.csv` has them:
 
 variant; differs: its differences from the parent; parameters; flops, steps: mean of its finished runs, the planned ones while none is
 finished (0: unknown); learning_rate: of its runs, None while it is not chosen; target_tokens, seconds: of all its runs together; p: p-value
-of its difference from the parent in BLEU, corrected for the number of variants (Holm 1979), None for the parent and while runs are missing;
-bleu, chrf, ter: a `Mean` on the test sentences, None while no run is finished; perplexity: of reference words in the last training steps,
-with dropout, near 1 if the model sees what it is to predict; runs: folders of its finished runs.
+of its difference from the parent in the first score, corrected for the number of variants (Holm 1979), None for the parent, while runs are
+missing, and for a task without test scores; perplexity: of reference words in the last training steps, with dropout, near 1 if the model
+sees what it is to predict; runs: folders of its finished runs; scores: by name, a `Mean` on the test sentences, or of the best validation
+for a task without test scores.
 """
 
 
@@ -51,9 +51,9 @@ class Mean(NamedTuple):
 def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
     """Write the report's files, each atomically, and print the table."""
     rows = gather(study, folder, sizes)
-    lines = learning_curves(study, folder, sizes)
+    metric, lines = learning_curves(study, folder, sizes)
     table = table_of(study, rows)
-    drawn = {LEARNING: figures.chart(lines, CURVES, "epoch", "BLEU")} if lines else {}
+    drawn = {LEARNING: figures.chart(lines, CURVES.format(metric), "epoch", metric)} if lines else {}
     contents = {
         "report.md": markdown(table),
         "report.csv": table_csv(rows),
@@ -61,7 +61,8 @@ def write(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> None:
         "curves.csv": figures.lines_csv(lines),
         "curves.svg": drawn.get(LEARNING, ""),
     }
-    if made := translations(study, folder):
+    task = study.variants[study.parent].task
+    if (made := translations(study, folder)) and not (task.is_label or task.vectors):
         by_length, _ = length.report(test_set(study, folder), made)
         contents |= {f"length{suffix}": text for suffix, text in by_length.items()}
         drawn[length.TITLE] = by_length[".svg"]
@@ -100,10 +101,19 @@ def _row(study: Study, folder: pathlib.Path, variant: str, size: Size, p: float 
         "target_tokens": sum(result["target_tokens"] for result in results),
         "seconds": sum(result["seconds"] for result in results),
         "p": p,
-        **{name: mean([result["test"]["metrics"][i]["value"] for result in results]) for i, name in enumerate(MEANS[:3])},
         "perplexity": mean([found for result in results if (found := result["training_perplexity"]) is not None]),
         "runs": tuple(runs),
+        "scores": {name: mean(values) for name, values in _scores(results).items()},
     }
+
+
+def _scores(results: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    """Return the values of each score, one for each run that has it."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for each in result["test"]["metrics"]:
+            found.setdefault(each["name"], []).append(each["value"])
+    return found
 
 
 def mean(values: Sequence[float]) -> Mean | None:
@@ -112,7 +122,7 @@ def mean(values: Sequence[float]) -> Mean | None:
 
 
 def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
-    """Test each variant against the parent: paired bootstrap of BLEU (Koehn 2004) with Holm's correction.
+    """Test each variant against the parent: paired bootstrap of the first score (Koehn 2004) with Holm's correction.
 
     A sentence is resampled with all seeds' translations of it. Variants with a run missing, or with other test sentences than the
     parent's, are left out.
@@ -120,17 +130,19 @@ def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
     complete = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
     if study.parent not in complete or len(complete) == 1:
         return {}
-    test = test_set(study, folder)
-    bleu = over_runs(list(complete.values()), test.references, test.tokenize)
-    return {name: e.p_holm for name, e in zip(complete, bleu.estimates, strict=True) if e.p_holm is not None}
+    _, metric = test_set(study, folder).metric(study.metrics)
+    tested = over_runs(list(complete.values()), metric)
+    return {name: e.p_holm for name, e in zip(complete, tested.estimates, strict=True) if e.p_holm is not None}
 
 
 def translations(study: Study, folder: pathlib.Path) -> dict[str, list[list[str]]]:
-    """Return each variant's translations of the test sentences, one list per finished run.
+    """Return each variant's translations of the test sentences, or their labels, one list per finished run.
 
-    Variants without a finished run, or with other test sentences than the parent's, are left out.
+    Variants without a finished run, or with other test sentences than the parent's, are left out; without test scores, all are.
     """
     parent = study.variants[study.parent]
+    if not parent.task.is_scored:
+        return {}
     tested = ["data.test", "data.validation", "data.train", "data.held_out", "data.source_language", "data.target_language"]
     if not parent.data.test and not parent.data.validation:  # then cleaning changes the held-out sentences
         tested += ["data.max_length", "data.cleaning", "tokenizer"]
@@ -150,15 +162,15 @@ def test_set(study: Study, folder: pathlib.Path) -> TestSet:
     return as_read(test, study.variants[name], test.normalization)
 
 
-def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> dict[str, figures.Line]:
-    """Return each variant's validation BLEU by epoch, over its finished seeds."""
-    lines = {}
+def learning_curves(study: Study, folder: pathlib.Path, sizes: dict[str, Size]) -> tuple[str, dict[str, figures.Line]]:
+    """Return the name of the metric, and its value at each variant's validations by epoch, over its finished seeds."""
+    metric, lines = study.variants[study.parent].validation.metric, {}
     for variant in study.variants:
         steps, found = sizes[variant].epoch_steps, finished(study, folder, variant).values()
-        curves = [{record["step"] / steps: record["bleu"] for record in result["validations"] if "bleu" in record} for result in found]
+        curves = [{record["step"] / steps: record[metric] for record in result["validations"] if metric in record} for result in found]
         if curves and all(curves):
             lines[variant] = figures.over_seeds(curves)
-    return lines
+    return "BLEU" if metric == "bleu" else metric, lines
 
 
 def table_of(study: Study, rows: Sequence[Row]) -> figures.Table:
@@ -168,16 +180,24 @@ def table_of(study: Study, rows: Sequence[Row]) -> figures.Table:
         tuning = study.tuning or study.budget
         tried += f" for {tuning.amount:,g} {tuning.unit}"
     title = f"{study.budget.amount:,g} {study.budget.unit} a run, {len(study.seeds)} seeds{tried}"
-    return figures.Table(title, HEADINGS, [_cells(row, len(study.seeds)) for row in rows])
+    names = scores_of(rows)
+    headings = ("variant", *names[:1], "p", *names[1:], *NUMBERS)
+    return figures.Table(title, headings, [_cells(row, names, len(study.seeds)) for row in rows])
 
 
-def _cells(row: Row, seeds: int) -> list[str]:
-    runs, seconds = len(row["runs"]), row["seconds"]
+def scores_of(rows: Sequence[Row]) -> list[str]:
+    """Return the names of all scores, in their order."""
+    return list(dict.fromkeys(name for row in rows for name in row["scores"]))
+
+
+def _cells(row: Row, names: Sequence[str], seeds: int) -> list[str]:
+    runs, seconds, scores = len(row["runs"]), row["seconds"], [str(row["scores"].get(name) or "–") for name in names]
     return [
         row["variant"],
-        str(row["bleu"] or "–"),
+        *scores[:1],
         "–" if row["p"] is None else f"{row['p']:.3f}",
-        *(str(row[name] or "–") for name in ("chrf", "ter", "perplexity")),
+        *scores[1:],
+        str(row["perplexity"] or "–"),
         f"{runs} of {seeds}",
         f"{row['parameters']:,}",
         f"{row['flops'] / 1e12:,.3g}" if row["steps"] else "–",
@@ -212,19 +232,22 @@ def table_csv(rows: Sequence[Row]) -> str:
     """Return the numbers at full precision as CSV, one row per variant; a mean has three columns, and `runs` are folders."""
     lines = []
     for row in rows:
-        line: Row = {}
-        for name, value in row.items():
-            parts = zip(("mean", "deviation", "count"), value or ("", "", 0), strict=True) if name in MEANS else ()
-            line |= {f"{name}_{part}": number for part, number in parts} or {name: value}
+        means = {"perplexity": row["perplexity"]} | {name: row["scores"].get(name) for name in scores_of(rows)}
+        line = {name: value for name, value in row.items() if name not in ("perplexity", "scores", "runs")}
+        for name, value in means.items():
+            parts = zip(("mean", "deviation", "count"), value or ("", "", 0), strict=True)
+            line |= {f"{name.lower()}_{part}": number for part, number in parts}
         lines.append(line | {"runs": " ".join(map(str, row["runs"]))})
     return figures.to_csv(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def _body(study: Study, folder: pathlib.Path, rows: Sequence[Row], table: figures.Table, drawn: dict[str, str]) -> str:
     intro = (
-        f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of its difference in "
-        "BLEU, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
+        f"Mean ± standard deviation over seeds, on the test sentences. The parent is {study.parent}; p is that of its difference in the "
+        "first score, by paired bootstrap over all seeds' translations, corrected for the number of variants (Holm)."
     )
+    if not study.variants[study.parent].task.is_scored:
+        intro = f"Mean ± standard deviation over seeds of each run's best validation. The parent is {study.parent}."
     parts = [pages.paragraph(intro), pages.table(table)]
     parts += [f"<h2>{name}</h2>\n<figure>{figure}</figure>" for name, figure in drawn.items()]
     parts.append("<h2>Differences from the parent, and the runs of each row</h2>")
@@ -247,4 +270,4 @@ def _trials(study: Study, folder: pathlib.Path) -> figures.Table:
         scores = [f"{result['validation_score']:.4g}" if result else "–" for result in results]
         rows += [(variant, *scores)] if scores else []
     heading = ("variant", *(f"{rate:g}" for rate in study.learning_rates))
-    return figures.Table("Validation score with each rate", heading, rows, "BLEU, or the negative loss: higher is better.")
+    return figures.Table("Validation score with each rate", heading, rows, "By the validation metric; a loss is negated.")

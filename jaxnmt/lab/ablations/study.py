@@ -13,6 +13,7 @@ from typing import Any, Literal
 from jaxnmt import Experiment, UserError, replace
 from jaxnmt.config import checks as config_checks
 from jaxnmt.config.files import call_function, find_config, to_json, with_absolute_paths, write_json
+from jaxnmt.evaluation.tokenization import MetricName
 from jaxnmt.runs import directory as run_directory
 
 
@@ -39,6 +40,8 @@ class Study:
     """Of every run (not of the trials of learning rates)."""
     seeds: tuple[int, ...] = (1, 2, 3)
     """Each variant is trained once with each seed."""
+    metrics: tuple[MetricName, ...] = ()
+    """Scores of the test sentences, as `jaxnmt evaluate` takes them; variants are tested by the first. Empty: those of the task."""
     learning_rates: tuple[float, ...] = ()
     """Tried for every variant before its runs, with the first seed; its runs use the best on validation. Empty: the variant's own."""
     tuning: Budget | None = None

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from jaxnmt import Diverged, Experiment, Study, UserError
@@ -84,7 +84,7 @@ def _attempt(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size], job:
         total = len(list(jobs(study)))
         say(f"[{total - len(_unfinished(study, folder)) + 1}/{total}] {job.folder}")
         experiment = experiment_of(study, job, sizes[job.variant], rate)
-        result = _train_and_score(experiment, folder / job.folder, job.is_trial, claim)
+        result = _train_and_score(experiment, folder / job.folder, job.is_trial, claim, study.metrics)
         if result is None:
             say(f"{job.folder} failed: see the end of {folder / job.folder / 'log.txt'}")
             failed.append(job)
@@ -126,7 +126,7 @@ def _same_again(study: Study, folder: pathlib.Path, sizes: Mapping[str, Size], j
             shutil.rmtree(again / "run")
             (again / RESULT).unlink()
         say(f"again: {job.folder}")
-        now = _train_and_score(experiment_of(study, job, sizes[job.variant], rate), again, False, claim)
+        now = _train_and_score(experiment_of(study, job, sizes[job.variant], rate), again, False, claim, study.metrics)
         if now is None:
             raise UserError(f"{again} failed: see the end of {again / 'log.txt'}")
         write_json(now, again / RESULT)
@@ -166,8 +166,13 @@ def _claim(folder: pathlib.Path) -> Iterator[IO[str] | None]:
             yield file
 
 
-def _train_and_score(experiment: Experiment, folder: pathlib.Path, is_trial: bool, claim: IO[str]) -> dict[str, Any] | None:
-    """Return a job's result, or None if a subprocess ended with an error. A trial is not scored on the test sentences."""
+def _train_and_score(
+    experiment: Experiment, folder: pathlib.Path, is_trial: bool, claim: IO[str], metrics: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Return a job's result, or None if a subprocess ended with an error.
+
+    A trial is not scored on the test sentences. A task without scores of such has those of the best validation.
+    """
     run = folder / "run"
     try:
         run_directory.start(run, experiment)
@@ -181,10 +186,11 @@ def _train_and_score(experiment: Experiment, folder: pathlib.Path, is_trial: boo
         if status != 0:
             return None
         result = {"run": str(run), **_training_record(run)}
-        if is_trial:
+        if is_trial or not experiment.task.is_scored:
             return result
+        words = ["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")]
         with (folder / "scores.json").open("w+", encoding="utf-8") as scores:
-            status = _jaxnmt(["evaluate", str(run), "--trust", "--json", "True", "--output", str(folder / "test.txt")], scores, log, claim)
+            status = _jaxnmt([*words, *(["--metrics", *metrics] if metrics else [])], scores, log, claim)
             scores.seek(0)
             return result | {"test": json.load(scores)} if status == 0 else None
 
@@ -215,15 +221,17 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
     validations, training = run_directory.read_metrics(run, "validation"), run_directory.read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
-    sign, name = (1, "bleu") if run_directory.settings(run)["validation"]["metric"] == "bleu" else (-1, "loss")
+    metric = run_directory.settings(run)["validation"]["metric"]
+    kept = [{"name": name, "value": best[name]} for name in ("perplexity", "accuracy") if best and name in best]
     return {
-        "validation_score": sign * best[name] if best else -math.inf,
+        "validation_score": (-1 if metric == "loss" else 1) * best[metric] if best else -math.inf,
         "best_step": best and best["step"],
         "steps": training[-1]["step"],
         "target_tokens": training[-1]["target_tokens"],
         "seconds": sum(record["timing"]["seconds"] for record in training),
         "training_perplexity": training[-1]["perplexity"],
-        "validations": [{name: record[name] for name in ("step", "loss", "bleu") if name in record} for record in validations],
+        "validations": [{name: record[name] for name in ("step", "loss", "accuracy", "bleu") if name in record} for record in validations],
+        "test": {"metrics": kept},
     }
 
 
