@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnmt import Run, UserError
-from jaxnmt.config import Language
+from jaxnmt import Language, Run, UserError
 from jaxnmt.data import identity, phrases
 from jaxnmt.data.special_tokens import UNK
 from jaxnmt.data.tokenizer import Tokenizer

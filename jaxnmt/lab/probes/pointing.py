@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnmt import Run, UserError
-from jaxnmt.config import Captioning
+from jaxnmt import Captioning, Run, UserError
 from jaxnmt.data import identity, pictures, scenes
 from jaxnmt.data.special_tokens import BOS, EOS, UNK
 from jaxnmt.data.tokenizer import Tokenizer
