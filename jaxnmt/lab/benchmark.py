@@ -18,7 +18,7 @@ import jax
 
 from jaxnmt import Experiment, Hook, UserError, __version__
 from jaxnmt.config.fields import leaves
-from jaxnmt.models.seq2seq import parameter_count, training_flops
+from jaxnmt.models.parameters import parameter_count, training_flops
 from jaxnmt.parallel import compiler
 from jaxnmt.training.hooks import FinishedStep, SkippedSteps, Stop
 from jaxnmt.training.loop import Trainer

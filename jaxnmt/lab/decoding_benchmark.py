@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnmt import Decoding, Run, Translation, replace
 from jaxnmt.lab.benchmark import circumstances, described_circumstances, lines_of, memory, process_age
-from jaxnmt.models.seq2seq import parameter_count, training_flops
+from jaxnmt.models.parameters import parameter_count, training_flops
 from jaxnmt.training.metrics import peak_flops
 
 SENTENCES = 256

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import math
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -20,7 +19,7 @@ from jaxnmt.config import Task, Translation
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.models.pictures import Regions
-from jaxnmt.parallel.axes import declared, is_kernel, path_name
+from jaxnmt.parallel.axes import declared, path_name
 from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
 
@@ -301,71 +300,3 @@ def build_model(config: Any, source_vocab: int, target_vocab: int, task: Task = 
             f"a model has the methods {', '.join(FUNCTIONS)}"
         )
     return Seq2Seq(with_head(module, task), target_vocab, functools.partial(build_model, config, source_vocab, task=task))
-
-
-# ---- parameters
-
-
-def parameter_count(params: Any) -> int:
-    """Return the number of numbers in a tree of arrays or ShapeDtypeStructs."""
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
-
-
-def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float) -> float:
-    """Return the floating-point operations of a training step's products with weights: 6 for each weight and token.
-
-    Kernels of the model's `source_side` multiply source tokens, all other kernels and the output layer's table target tokens. Attention's
-    own products (1-2 % at a sentence's length) are left out.
-    """
-    has_table = hasattr(model.module, "output_table")
-    operations = math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens if has_table else 0
-    for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True):
-        if is_kernel(path, axes):
-            reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in model.source_side)
-            operations += math.prod(x.shape) * (source_tokens if reads_source else target_tokens)
-    return 6.0 * operations
-
-
-def is_scanned(config: Any) -> bool:
-    """Return whether a model's layers are stacked: its setting `scan_layers`, if it has one."""
-    return getattr(config, "scan_layers", False)
-
-
-def unscanned(config: Any) -> Any:
-    """Return the same model with its layers one by one and without rematerialization: what checkpoints hold and decoding runs."""
-    plain = {"scan_layers": False, "remat": "none"}
-    return dataclasses.replace(config, **{name: value for name, value in plain.items() if hasattr(config, name)})
-
-
-def stack_layers(tree: Any) -> Any:
-    """Replace the `layer_0`, `layer_1`, ... of each dict in a pytree by one `layers`, whose leaves have the layer axis first.
-
-    Checkpoints hold layers one by one; a model that scans its layers wants them stacked.
-    """
-
-    def stack(node: dict) -> dict:
-        layers = [f"layer_{i}" for i in range(len(node)) if f"layer_{i}" in node]
-        rest = {name: value for name, value in node.items() if name not in layers}
-        return rest | {"layers": jax.tree.map(lambda *x: jnp.stack(x), *(node[name] for name in layers))} if layers else rest
-
-    return _map_dicts(stack, tree)
-
-
-def unstack_layers(tree: Any) -> Any:
-    """Undo `stack_layers`."""
-
-    def unstack(node: dict) -> dict:
-        rest = {name: value for name, value in node.items() if name != "layers"}
-        depth = len(jax.tree.leaves(node["layers"])[0]) if "layers" in node else 0
-        return rest | {f"layer_{i}": jax.tree.map(lambda x, i=i: x[i], node["layers"]) for i in range(depth)}
-
-    return _map_dicts(unstack, tree)
-
-
-def _map_dicts(function, tree):
-    """Apply `function` to every dict of a pytree, the inner ones first."""
-
-    def mapped(node):
-        return function({name: _map_dicts(function, value) for name, value in node.items()}) if isinstance(node, dict) else node
-
-    return jax.tree.map(mapped, tree, is_leaf=lambda node: isinstance(node, dict))

@@ -18,7 +18,7 @@ from jaxnmt.data.batching import PlannedBatch, budget_of
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.objectives import objective_of
 from jaxnmt.io import files
-from jaxnmt.models.seq2seq import training_flops
+from jaxnmt.models.parameters import training_flops
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.sharding import num_shards, to_mesh
 from jaxnmt.training.display import train_line, validation_line

@@ -12,7 +12,8 @@ from jaxnmt.config import Experiment
 from jaxnmt.config.files import to_json, tupled
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import Seq2Seq, parameter_count
+from jaxnmt.models.parameters import parameter_count
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import replicated

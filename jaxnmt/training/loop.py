@@ -18,7 +18,8 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import batches
 from jaxnmt.data.objectives import objective_of
 from jaxnmt.data.prepared import prepare
-from jaxnmt.models.seq2seq import build_model, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
+from jaxnmt.models.parameters import is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
 from jaxnmt.training.checkpoints import Checkpoints

@@ -11,7 +11,8 @@ import optax
 
 from jaxnmt import config as cfg
 from jaxnmt import errors
-from jaxnmt.models.seq2seq import Seq2Seq, stack_layers, unstack_layers
+from jaxnmt.models.parameters import stack_layers, unstack_layers
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings

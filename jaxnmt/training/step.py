@@ -17,7 +17,8 @@ import optax
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Batch, Seq2Seq, is_scanned
+from jaxnmt.models.parameters import is_scanned
+from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.sharding import batch_sharding
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate, make_optimizer

@@ -81,7 +81,8 @@ class TrainedRun:
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
         compiler.check()  # first, because it starts JAX with the right flags
-        from jaxnmt.models.seq2seq import build_model, unscanned
+        from jaxnmt.models.parameters import unscanned
+        from jaxnmt.models.seq2seq import build_model
 
         config: Any = unscanned(self.config.model)
         config = dataclasses.replace(config, dtype="bfloat16") if self.weights == "bfloat16" else config

@@ -10,7 +10,7 @@ import tiny
 from jaxnmt import config as cfg
 from jaxnmt.lab.laws import gradients
 from jaxnmt.lab.laws.gradients import gradient_of
-from jaxnmt.models.seq2seq import stack_layers, unstack_layers
+from jaxnmt.models.parameters import stack_layers, unstack_layers
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import TrainState, initial_state
 from jaxnmt.training.step import accumulate_gradient

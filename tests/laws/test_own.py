@@ -13,7 +13,8 @@ from jaxnmt import cli
 from jaxnmt.config import files as config_files
 from jaxnmt.lab.laws import LAWS, Subject, ask
 from jaxnmt.models.copying import CopyingModule
-from jaxnmt.models.seq2seq import build_model, training_flops
+from jaxnmt.models.parameters import training_flops
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import is_matrix, path_name
 

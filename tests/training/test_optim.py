@@ -12,7 +12,7 @@ import tiny
 from jaxnmt.config import Experiment, Optimizer, Schedule, replace
 from jaxnmt.config.checks import validate
 from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import stack_layers
+from jaxnmt.models.parameters import stack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.optim import learning_rate, make_optimizer
 

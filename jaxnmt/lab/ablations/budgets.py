@@ -15,7 +15,8 @@ from jaxnmt.data.prepared import Prepared, cache_folder, prepare
 from jaxnmt.data.sources import sources_of
 from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Job
-from jaxnmt.models.seq2seq import build_model, parameter_count, training_flops
+from jaxnmt.models.parameters import parameter_count, training_flops
+from jaxnmt.models.seq2seq import build_model
 
 TOLERANCE = 1 / 20  # of numbers that should be equal
 UNLIMITED = 1_000_000_000  # steps of a run with a budget in minutes

@@ -22,7 +22,8 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.lab.laws.subject import Subject, Verdict, close, distance, model_of, random_pairs
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Seq2Seq, stack_layers, unscanned, unstack_layers
+from jaxnmt.models.parameters import stack_layers, unscanned, unstack_layers
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.training.loss import batch_loss

@@ -18,7 +18,8 @@ from jaxnmt.data.loader import assemble
 from jaxnmt.data.objectives import Objective, objective_of, unchanged
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Seq2Seq, build_model, is_scanned, stack_layers, unscanned
+from jaxnmt.models.parameters import is_scanned, stack_layers, unscanned
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
 from jaxnmt.training.state import TrainState, shardings_of
 from jaxnmt.training.step import TrainPrograms

@@ -27,7 +27,7 @@ from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws import subject as subjects
 from jaxnmt.lab.laws.subject import SHAPE, Pair, Practice, Subject, Verdict, close, random_pairs
-from jaxnmt.models.seq2seq import is_scanned, stack_layers, unstack_layers
+from jaxnmt.models.parameters import is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import to_mesh
 from jaxnmt.training.checkpoints import Checkpoints

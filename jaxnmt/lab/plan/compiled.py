@@ -25,7 +25,8 @@ from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import GIB, Target
 from jaxnmt.lab.sharding_table import bytes_per_device
 from jaxnmt.models.attention import Mask, attend
-from jaxnmt.models.seq2seq import build_model, unscanned
+from jaxnmt.models.parameters import unscanned
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import CHUNK_TOKENS
 from jaxnmt.training.step import TrainPrograms, batch_struct

@@ -18,7 +18,8 @@ from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.topology import Target
 from jaxnmt.lab.plan.workload import Lengths, Share
-from jaxnmt.models.seq2seq import build_model, parameter_count, training_flops
+from jaxnmt.models.parameters import parameter_count, training_flops
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh
 
 Say = Callable[[str], None]

@@ -28,7 +28,8 @@ from jaxnmt.io import files
 from jaxnmt.lab import figures
 from jaxnmt.lab.laws.subject import FIRST_WORD, Practice, WithoutDropout, shape_of
 from jaxnmt.lab.options import Recall, Subject
-from jaxnmt.models.seq2seq import Seq2Seq, build_model, parameter_count
+from jaxnmt.models.parameters import parameter_count
+from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.log import say
 from jaxnmt.parallel.sharding import make_mesh, num_shards
 from jaxnmt.training.state import TrainState

@@ -19,7 +19,8 @@ from jaxnmt.data.packing import Shape, rows_for
 from jaxnmt.lab import figures
 from jaxnmt.lab.laws.subject import FIRST_WORD, Practice
 from jaxnmt.lab.options import Steptime, Subject
-from jaxnmt.models.seq2seq import build_model, training_flops
+from jaxnmt.models.parameters import training_flops
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.log import say
 from jaxnmt.parallel.sharding import make_mesh, num_shards, to_mesh
 from jaxnmt.training.metrics import peak_flops
@@ -33,7 +34,7 @@ class Timing(NamedTuple):
 
     Attributes:
         step_s: the median step; `low_s` and `high_s` the quartiles.
-        utilisation: floating-point operations of `models.seq2seq.training_flops` (without attention's own products) as a share of what
+        utilisation: floating-point operations of `models.parameters.training_flops` (without attention's own products) as a share of what
             the device could do in that time (`training.metrics.peak_flops`).
     """
 
