@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 import pathlib
-import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from jaxnmt.config import Decoding, Input, checks
-from jaxnmt.config.tasks import require
+from jaxnmt.config import Input, checks
+from jaxnmt.decoding_run import DecodingRun
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
-from jaxnmt.parallel import compiler
 from jaxnmt.training.trained import Checkpoint as Checkpoint
-from jaxnmt.training.trained import TrainedRun
 from jaxnmt.training.trained import Weights as Weights
 
 if TYPE_CHECKING:
-    from jaxnmt.decoding.alignments import Aligner, Alignment
-    from jaxnmt.decoding.marked_translator import MarkedTranslator
-    from jaxnmt.decoding.predictor import Prediction, Predictor
-    from jaxnmt.decoding.scoring import ScoredPair, Scorer
-    from jaxnmt.decoding.translator import Translation, Translator
+    from jaxnmt.decoding.alignments import Alignment
+    from jaxnmt.decoding.predictor import Prediction
+    from jaxnmt.decoding.scoring import ScoredPair
+    from jaxnmt.decoding.translator import Translation
     from jaxnmt.evaluation.scores import MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
 
@@ -46,7 +40,7 @@ def load(folder: str | pathlib.Path, checkpoint: Checkpoint = "best", trust: boo
     return run
 
 
-class Run(TrainedRun):
+class Run(DecodingRun):
     """A trained model, and the folder in which training keeps it.
 
     Attributes:
@@ -54,75 +48,6 @@ class Run(TrainedRun):
         config: its experiment.
         weights: the type of the weights in decoding, see `load`.
     """
-
-    # ---- decoding
-
-    @functools.cached_property
-    def translator(self) -> Translator:
-        """Translates many lines with given decoding settings."""
-        require(self.config.task, "translate", self.folder)
-        self._read_ahead()
-        compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
-        limit, kept_by = self.config.data.max_length, self._cache_key
-        kind = pkgutil.resolve_name(self.config.task.translator)
-        return kind(self._deferred_model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
-
-    @property
-    def _deferred_model(self) -> Any:
-        """The model, which kept programs do not need to be built."""
-        from jaxnmt.models.deferred import DeferredModel
-
-        return DeferredModel(lambda: self.model) if self._cache_key else self.model
-
-    @functools.cached_property
-    def predictor(self) -> Predictor:
-        """Predicts the labels of many texts."""
-        task = require(self.config.task, "predict", self.folder)
-        compiler.check()
-        from jaxnmt.decoding.predictor import Predictor
-
-        limit = self.config.data.max_length
-        return Predictor(self._deferred_model, self.params, self.tokenizer, task.labels, limit, cache_key=self._cache_key)
-
-    def _lexicon(self) -> Any:
-        from jaxnmt.decoding import lexicon
-
-        return lexicon.of_run(self.folder, self.config, self.tokenizer)
-
-    @functools.cached_property
-    def aligner(self) -> Aligner:
-        """Aligns translations with their sources."""
-        return self.translator.aligner
-
-    @functools.cached_property
-    def scorer(self) -> Scorer:
-        """Scores given translations of many lines."""
-        from jaxnmt.decoding.scoring import Scorer
-
-        return Scorer(self.translator, self.config.decoding)
-
-    def translator_of(self, given: Input) -> Translator | MarkedTranslator:
-        """Return the translator for this kind of input.
-
-        Raises:
-            UserError: the model has no attention, and `given.format` is html.
-        """
-        translator = self.translator
-        if given.max_input:
-            trained = self.config.data.max_length
-            translator = copy.copy(translator)  # shares the compiled searches
-            translator.max_length = int(min(given.max_input, max(trained, getattr(self.config.model, "longest_input", given.max_input))))
-        if given.format == "text" and not given.protect:
-            return translator
-        from jaxnmt.decoding.marked_translator import MarkedTranslator
-
-        try:
-            aligner = self.aligner
-        except UserError:
-            if given.format == "html":
-                raise
-            aligner = None
-        return MarkedTranslator(translator, aligner, given.format, given.protect)
 
     @overload
     def translate(self, text: str, **options: Any) -> Translation: ...
@@ -280,16 +205,6 @@ class Run(TrainedRun):
         scorer, aligner = self.scorer, self.aligner if alignments else None
         found = scorer.score(sources, targets, batch_size, reverse=reverse.scorer if reverse else None, aligner=aligner)
         return found[0] if single else found
-
-    def decoding(self, changes: Mapping[str, Any]) -> Decoding:
-        """Return the run's decoding settings with other values for some fields.
-
-        Raises:
-            UserError: a field does not exist, or its value is invalid.
-        """
-        return checks.with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
-
-    # ---- evaluation
 
     def evaluate(self, test: TestSet | None = None, metrics: Sequence[MetricName] = METRICS, **decoding: Any) -> Scores:
         """Translate test sentences and return BLEU, chrF++ and TER, or other scores.

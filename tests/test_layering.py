@@ -21,7 +21,8 @@ BELOW["models"] = BELOW["parallel"] | {"parallel"}
 BELOW["training"] = BELOW["models"] | {"models", "data", "runs"}
 BELOW["decoding"] = BELOW["training"] | {"training"}  # to read checkpoints; training never imports decoding
 BELOW["evaluation"] = BELOW["decoding"] | {"decoding"}
-BELOW["run"] = BELOW["evaluation"] | {"evaluation"}  # the Python interface
+BELOW["decoding_run"] = BELOW["evaluation"] | {"evaluation"}
+BELOW["run"] = BELOW["decoding_run"] | {"decoding_run"}  # the Python interface
 BELOW["ensemble_run"] = BELOW["training_run"] = BELOW["run"] | {"run"}
 BELOW["lab"] = BELOW["training_run"] | {"training_run", "ensemble_run"}
 BELOW["cli"] = BELOW["lab"] | {"lab"}

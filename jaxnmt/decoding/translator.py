@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jax.tree_util import Partial
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
-from jaxnmt.decoding import penalties, sampling, unknown_words
 from jaxnmt.decoding import rules as target_rules
-from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit, pad, padded_rows, target_length
+from jaxnmt.decoding import unknown_words
+from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit, pad, padded_rows
+from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.programs import IN_FLIGHT, Searches
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
@@ -328,25 +328,6 @@ def _finished(finish: Callable[[], Hypotheses], whole: Callable[[Any], np.ndarra
     """Wait for a search, and return its result in the whole vocabulary."""
     found = finish()
     return found._replace(tokens_BWT=whole(found.tokens_BWT))
-
-
-def search_options(
-    decoding: cfg.Decoding, source_length: int, extra: int = 0, processors: tuple[LogitProcessor, ...] = ()
-) -> SearchOptions:
-    """Return the options of a search.
-
-    Args:
-        decoding: the settings.
-        source_length: that the sentences are padded to.
-        extra: tokens by which their length limits may be raised.
-        processors: the user's own.
-    """
-    numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
-    length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
-    how = sampling.of(decoding)
-    places = decoding.n_best if how else decoding.beam_size
-    coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
-    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
 
 
 def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:

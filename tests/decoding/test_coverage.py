@@ -18,9 +18,9 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding import coverage
 from jaxnmt.decoding.alignments import teacher_forced_attention
 from jaxnmt.decoding.ensemble import Ensemble, EnsembleParams
+from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.search import NEVER, SearchOptions, search
-from jaxnmt.decoding.translator import search_options
 from jaxnmt.errors import UserError
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 from jaxnmt.models.seq2seq import build_model

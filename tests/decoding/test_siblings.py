@@ -14,9 +14,9 @@ from decoding.test_search import CHAIN, VOCAB, brute_force, chain_log_probs, dec
 from jaxnmt.config import Decoding
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.decoding import siblings
+from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.search import NEVER, SearchOptions, search
-from jaxnmt.decoding.translator import search_options
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
 
 

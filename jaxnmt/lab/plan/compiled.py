@@ -17,8 +17,8 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.decoding.batches import output_limit
+from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.search import search
-from jaxnmt.decoding.translator import search_options
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
 from jaxnmt.lab.plan.hlo import Collective

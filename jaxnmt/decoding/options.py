@@ -1,0 +1,29 @@
+"""The options of a search, from the settings of a run."""
+
+from __future__ import annotations
+
+from jax.tree_util import Partial
+
+from jaxnmt import config as cfg
+from jaxnmt.decoding import penalties, sampling
+from jaxnmt.decoding.batches import target_length
+from jaxnmt.decoding.search import LogitProcessor, SearchOptions
+
+
+def search_options(
+    decoding: cfg.Decoding, source_length: int, extra: int = 0, processors: tuple[LogitProcessor, ...] = ()
+) -> SearchOptions:
+    """Return the options of a search.
+
+    Args:
+        decoding: the settings.
+        source_length: that the sentences are padded to.
+        extra: tokens by which their length limits may be raised.
+        processors: the user's own.
+    """
+    numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
+    length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
+    how = sampling.of(decoding)
+    places = decoding.n_best if how else decoding.beam_size
+    coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
+    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
