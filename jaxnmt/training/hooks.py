@@ -122,7 +122,8 @@ class Log(Hook):
         target_tokens = int(metrics.sums.tokens)
         means = metrics.sums._asdict() | {"gradient_norm": metrics.gradient_norm}
         add = {name: float(value) if metrics.finite else 0.0 for name, value in means.items()}
-        add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": shape.rows * (shape.source + shape.target)}
+        target_positions = shape.target if trainer.config.task.searches else 0  # a label or hidden words fill no side
+        add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": shape.rows * (shape.source + target_positions)}
         add |= {"source_tokens": int(metrics.source_tokens), "target_tokens": target_tokens}
         progress.window = {name: progress.window.get(name, 0) + value for name, value in add.items()}
         progress.window["learning_rate"] = float(metrics.learning_rate)
@@ -134,6 +135,7 @@ class Log(Hook):
     def run(self, trainer: Trainer, step: int) -> None:
         window, trainer.progress.window = trainer.progress.window, {}
         tokens, good_steps = window["tokens"] or math.nan, window["good_steps"] or math.nan
+        read = window["source_tokens"] + (window["target_tokens"] if trainer.config.task.searches else 0)
         values = {
             "epoch": trainer.plan.epoch(step),
             "loss": window["loss"] / tokens,
@@ -141,7 +143,7 @@ class Log(Hook):
             "accuracy": window.get("correct", math.nan) / tokens,  # a window that an earlier version began has none
             "learning_rate": window["learning_rate"],
             "gradient_norm": window["gradient_norm"] / good_steps,
-            "padding": 1 - (window["source_tokens"] + window["target_tokens"]) / window["positions"],
+            "padding": 1 - read / window["positions"],
             "target_tokens": trainer.progress.target_tokens,
         }
         seconds, waited = trainer.clock.take_window()
