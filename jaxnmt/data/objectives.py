@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnmt.config import Captioning, Classification, Denoising, Experiment, Language, MaskedLanguage
+from jaxnmt.config import Captioning, Classification, Denoising, Language, MaskedLanguage, Task
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.corpus import Corpus, Sentences, count_up
 from jaxnmt.data.special_tokens import FIRST_TOKEN, UNK
@@ -43,14 +43,14 @@ def unchanged(planned: PlannedBatch, examples: Examples) -> Examples:
     return examples
 
 
-def objective_of(experiment: Experiment, tokenizer: Tokenizer, corpora: Sequence[Corpus] = ()) -> Objective:
-    """Return the objective of an experiment's task.
+def objective_of(task: Task, tokenizer: Tokenizer, seed: int, corpora: Sequence[Corpus] = ()) -> Objective:
+    """Return the objective of a task.
 
     Args:
         tokenizer: has the tokens that replace others, and begin words.
+        seed: of what is hidden. Validation has one of its own, so that runs with different seeds have the same validation.
         corpora: the training data, whose label frequencies balance the labels' weights. Empty: every label has weight 1.
     """
-    task, seed = experiment.task, experiment.training.seed
     if isinstance(task, Classification) and task.labels != "one":
         return _described
     if isinstance(task, Classification):

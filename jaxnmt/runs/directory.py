@@ -303,7 +303,7 @@ def _progress(run: pathlib.Path) -> str:
 
 
 def _numbers(record: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_number(record[name])}" for name in ("bleu", "loss", "perplexity") if name in record)
+    return ", ".join(f"{name} {_number(record[name])}" for name in ("bleu", "accuracy", "loss", "perplexity") if name in record)
 
 
 def _number(value: float | None) -> str:

@@ -244,7 +244,8 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
         vectors, sources = np.stack([pictures.kept(name, config.task) for name in numbers]), [numbers[name] for name in sources]
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
-    batches = evaluation_batches(ids, *sizes, objective_of(config, tokenizer), budget_of(config), vectors)
+    objective = objective_of(config.task, tokenizer, seed=0)  # whatever the run's seed
+    batches = evaluation_batches(ids, *sizes, objective, budget_of(config), vectors)
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
     tokens = tokens or math.nan  # of a few short texts, no token may be hidden

@@ -115,7 +115,7 @@ class Trainer:
             counts_file=run / "batches.json",
             write_counts=distributed.is_leader(),
         )
-        self.objective = objective_of(experiment, tokenizer, self.data.train)
+        self.objective = objective_of(experiment.task, tokenizer, experiment.training.seed, self.data.train)
         sizes = tokenizer.source_vocab_size, tokenizer.target_vocab_size
         self.model = build_model(experiment.model, *sizes, experiment.task)
         self.flat_model = build_model(unscanned(experiment.model), *sizes, experiment.task)

@@ -38,11 +38,10 @@ def in_rows(corpus, step=3, packed=False):
 
 def applied(task, corpus, step=3, seed=1):
     """What the objective makes of all texts of a corpus."""
-    experiment = replace(Experiment(task=task), **{"training.seed": seed})
     planned = in_rows(corpus, step)
     source, target = (gather([side], planned.corpus, planned.index) for side in (corpus.source, corpus.target))
     ones = np.ones(len(target.ids), np.float32)
-    return objective_of(experiment, PIECES)(planned, Examples(source, target, ones, np.ones(len(corpus), np.float32)))
+    return objective_of(task, PIECES, seed)(planned, Examples(source, target, ones, np.ones(len(corpus), np.float32)))
 
 
 def split(flat, tokens):
@@ -87,8 +86,7 @@ def test_all_pieces_of_a_word_or_none():
 @pytest.mark.parametrize("task", [MaskedLanguage(), Denoising()], ids=["masked", "denoising"])
 def test_a_batch_is_a_pure_function_of_seed_step_and_example(task):
     corpus = corpus_of(np.random.default_rng(0).integers(1, 30, 60))
-    experiment, packed = Experiment(task=task), in_rows(corpus, packed=True)
-    objective, rows = objective_of(experiment, PIECES), in_rows(corpus)
+    packed, objective, rows = in_rows(corpus, packed=True), objective_of(task, PIECES, 1), in_rows(corpus)
     rows = dataclasses.replace(rows, shape=rows.shape._replace(rows=64))  # the last four are padding
     whole = assemble(rows, [corpus], objective)
     one_row = assemble(packed, [corpus], objective)
@@ -133,7 +131,7 @@ def test_hidden_spans_are_restored_from_the_target_and_have_their_share(rate, sp
 
 def test_a_language_model_reads_no_source():
     corpus = corpus_of([3, 1, 7])
-    batch = assemble(in_rows(corpus), [corpus], objective_of(Experiment(task=Language()), PIECES))
+    batch = assemble(in_rows(corpus), [corpus], objective_of(Language(), PIECES, 1))
     plain = assemble(in_rows(corpus), [corpus])
     assert batch["encoder_input_tokens"].tolist() == [[EOS] + [0] * 7] * 3
     for name in ("decoder_input_tokens", "decoder_target_tokens", "decoder_loss_weights"):
@@ -147,7 +145,7 @@ def test_labels_weigh_as_their_class_is_rare_and_one_on_average():
     corpus = in_memory([([5, 6], label) for label in ids])
     weights = {}
     for kind in ("none", "balanced"):
-        objective = objective_of(Experiment(task=Classification(class_weights=kind)), tokenizer, [corpus])
+        objective = objective_of(Classification(class_weights=kind), tokenizer, 1, [corpus])
         weights[kind] = assemble(in_rows(corpus), [corpus], objective)["decoder_loss_weights"]
         assert weights[kind].sum() == pytest.approx(12) and (weights[kind][:, 1:] == 0).all()  # the end is no target
     assert (weights["none"][:, 0] == 1).all()

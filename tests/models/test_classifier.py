@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
-from jaxnmt.config import Classification, Experiment, replace
+from jaxnmt.config import Classification, replace
 from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.labels import KINDS, Numbers
 from jaxnmt.data.objectives import objective_of
@@ -22,7 +22,7 @@ def setting(task, targets, tokenizer=None, corpora=()):
     """Return a bag of words, its parameters, and a batch of texts with these targets; the last row is padding."""
     vocabulary = len(Numbers(0, 1)) if task.labels == "number" else LABELS
     model = build_model(tiny.RECURRENT["bag"], 12, vocabulary, task)
-    objective = objective_of(Experiment(task=task), tokenizer, corpora)
+    objective = objective_of(task, tokenizer, 1, corpora)
     batch = batch_of(list(zip(TEXTS, targets, strict=True)), [[i] for i in range(len(TEXTS))] + [[]], 6, 5, objective=objective)
     return model, tiny.params_of(model), tiny.as_arrays(batch)
 

@@ -143,7 +143,7 @@ class Subject:
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
         self.experiment = cfg.replace(cfg.Experiment(task=task, model=self.config), **changes)
         tokens: Any = _Tokens()
-        self._objective = objective_of(self.experiment, tokens)
+        self._objective = objective_of(self.experiment.task, tokens, self.experiment.training.seed)
 
     def batch(
         self, pairs: Sequence[Pair], rows: Sequence[Sequence[int]], source: int, target: int, packed: bool = False
