@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation import labels
@@ -56,3 +57,12 @@ def test_a_paired_test_tells_systems_apart_if_their_labels_differ():
 def test_there_must_be_a_prediction_for_each_text():
     with pytest.raises(UserError, match="cannot be scored"):
         labels.score("one", ["a"], ["a", "b"])
+
+
+def test_accuracy_and_macro_f1_are_scikit_learns():
+    random = np.random.default_rng(0)
+    right, made = (random.choice(["one", "two words", "3", "rare"], 200, p=[0.5, 0.3, 0.18, 0.02]).tolist() for _ in range(2))
+    made[:5] = ["never in the references"] * 5
+    found = {each.name: each.value for each in labels.score("one", made, right).metrics}
+    assert found["accuracy"] == pytest.approx(100 * metrics.accuracy_score(right, made))
+    assert found["macro-F1"] == pytest.approx(100 * metrics.f1_score(right, made, average="macro", labels=sorted(set(right))))

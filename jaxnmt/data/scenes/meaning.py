@@ -35,9 +35,9 @@ class Scene(NamedTuple):
     """A picture's content.
 
     Attributes:
-        figure: the thing whose place is told.
+        figure: the thing that the caption places.
         relation: one of RELATIONS, "" if there is one thing.
-        ground: the thing relative to which it is told.
+        ground: the thing that this place is relative to.
     """
 
     figure: Thing

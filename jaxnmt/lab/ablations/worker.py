@@ -171,7 +171,7 @@ def _train_and_score(
 ) -> dict[str, Any] | None:
     """Return a job's result, or None if a subprocess ended with an error.
 
-    A trial is not scored on the test sentences. A task without scores of such has those of the best validation.
+    A trial is not scored on the test sentences. For a task without test scores, those of the best validation are returned.
     """
     run = folder / "run"
     try:

@@ -234,7 +234,7 @@ def cloze(language: str, split: str, distance: int, index: int) -> Cloze | None:
     """Return sentence `index` of a distance, in one of LANGUAGES; None if there is none of this distance.
 
     "The baker waited, but my sister grew up in Germany, sold thirteen red lamps in Rome and speaks ___": the country decides the language.
-    What lies between may name other countries. The person and the country occur together in this split only.
+    The words between may name other countries. The person and the country occur together in this split only.
     """
     rng, words = Random(f"cloze {language} {split} {distance} {index}"), _LANGUAGE[language]
     country = rng.one(tuple(SPOKEN))
