@@ -20,7 +20,7 @@ from jaxnmt.cli.verbs import launching
 from jaxnmt.config.files import find_config, shipped_configs
 from jaxnmt.lab.probes import contrast
 from jaxnmt.lab.visualize import record
-read = [find_config("quickstart"), record.TEMPLATE / "page.html", contrast.RULES / "de.toml"]
+read = [find_config("quickstart"), record.TEMPLATE / "frame.html", contrast.RULES / "de.toml"]
 read += [launching.launcher(name) for name in ("local.sh", "slurm.sbatch", "jobset.yaml", "tpu_vm.sh")]
 package = pathlib.Path(jaxnmt.__file__).parent
 print(json.dumps([str(package), [path.is_file() and package in path.parents for path in read], list(shipped_configs())]))
@@ -47,7 +47,7 @@ def test_every_file_of_the_package_its_configs_and_its_launchers_is_in_it(wheel)
     expected = {pathlib.Path(inside) / path for outside, inside in FOLDERS.items() for path in files(ROOT / outside)}
     packed = {path for path in files(wheel) if path.parts[0] == "jaxnmt"}
     assert packed == expected
-    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "lab/visualize/template/page.html"]
+    named = ["_configs/quickstart.py", "_configs/ablations/heads.py", "_launch/slurm.sbatch", "lab/visualize/template/frame.html"]
     assert {pathlib.Path("jaxnmt") / name for name in [*named, "lab/probes/rules/de.toml"]} <= packed
 
 

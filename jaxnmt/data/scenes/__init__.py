@@ -6,7 +6,7 @@ words/CODE.toml); the index decides everything about it, and there is no last on
 
 A picture has exactly one caption in each language, so that exact match is a fair score. Four rules make it so: no size word means the
 middle one of three sizes; a thing above another is not beside it, nor the other way round; two things differ in colour; the one whose
-colour comes first in `meaning.COLOURS` (the rainbow's order, then black) is the one that the caption places, relative to the other. So it is
+colour comes first in `meaning.COLOURS` (the rainbow's order, then black) is the one that the caption places, relative to the other. It is
 never "two blue squares below a small red circle".
 
 The test is more than memory: a picture of it has two things whose colours and shapes never occur together in training, where each occurs

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
-import html
 import io
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +18,7 @@ from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
 from jaxnmt.decoding.alignments import of_words
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
-from jaxnmt.lab.pages import fill
-from jaxnmt.lab.visualize.record import LIKELY, TEMPLATE, lang, piece_of, probability, rounded
+from jaxnmt.lab.visualize.record import LIKELY, framed, piece_of, probability, rounded
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.run import Run
 
@@ -173,14 +170,5 @@ def _data_uri(picture: np.ndarray) -> str:
 
 
 def page(record: dict[str, Any]) -> str:
-    """Return the page of a record of `of_run`: one HTML file with style, script and numbers inside, which loads nothing else."""
-    text = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("caption.html", "page.css", "caption.css", *SCRIPTS)}
-    parts = {
-        "sentence": html.escape(record["sentence"]),
-        "translation": html.escape(record["translation"]),
-        "target_lang": lang(record["languages"][1]),
-        "style": text["page.css"] + text["caption.css"],
-        "script": "".join(text[name] for name in SCRIPTS),
-        "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
-    }
-    return fill(text["caption.html"], parts)
+    """Return the page of a record of `of_run`, as `record.page` does."""
+    return framed(record, "caption", record["translation"], ("page.css", "caption.css"), SCRIPTS)

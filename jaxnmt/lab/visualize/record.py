@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -224,17 +225,33 @@ def probability(log_p: Any) -> float:
 
 def page(record: dict[str, Any]) -> str:
     """Return the page of a record of `of_run`: one HTML file with style, script and numbers inside, which loads nothing else."""
-    text = {name: (TEMPLATE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
+    return framed(record, "translation", record["sentence"], ("page.css",), SCRIPTS)
+
+
+def framed(record: dict[str, Any], kind: str, title: str, styles: Sequence[str], scripts: Sequence[str]) -> str:
+    """Return the page of a record.
+
+    Args:
+        record: what the scripts draw.
+        kind: "translation" or "caption"; the template of this name has what is special to it.
+        title: of the window.
+        styles, scripts: templates.
+    """
+    read = {path.name: path.read_text(encoding="utf-8") for path in TEMPLATE.iterdir()}
+    source_lang, target_lang = map(lang, record["languages"])
     parts = {
+        "kind": kind,
+        "title": html.escape(title),
         "sentence": html.escape(record["sentence"]),
         "translation": html.escape(record["translation"]),
-        "source_lang": lang(record["languages"][0]),
-        "target_lang": lang(record["languages"][1]),
-        "style": text["page.css"],
-        "script": "".join(text[name] for name in SCRIPTS),
+        "source_lang": source_lang,
+        "target_lang": target_lang,
+        "style": "".join(read[name] for name in styles),
+        "main": read[f"{kind}.html"],
+        "script": "".join(read[name] for name in scripts),
         "record": json.dumps(record, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),  # so that no text ends the element
     }
-    return fill(text["page.html"], parts)
+    return fill(read["frame.html"], parts)
 
 
 def lang(code: str) -> str:
