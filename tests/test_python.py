@@ -277,6 +277,7 @@ def test_a_mistake_is_one_sentence(call, says, run, tmp_path, monkeypatch):
 # ---- the notebook and the page
 
 
+@pytest.mark.slow  # a minute; the cells' calls are those of this file's other tests
 def test_every_cell_of_the_notebook_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAXNMT_CACHE", str(tmp_path / "cache"))

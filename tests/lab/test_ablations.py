@@ -362,7 +362,8 @@ def test_a_job_whose_worker_was_killed_is_claimed_while_its_training_goes_on(tmp
         assert claim is not None
 
 
-def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path):
+def test_a_rate_that_diverges_is_the_worst_and_ends_no_study(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "_jaxnmt", in_this_process)
     parent = replace(tiny.experiment(tmp_path), **{"optimizer.clip_norm": 0.0, "training.max_bad_steps": 1, "validation.metric": "loss"})
     study = Study({"a": parent, "b": parent}, Budget(4), seeds=(1,), learning_rates=(1e38, 1e-3))
     job = Job("a", 1, 1e38)
