@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 import jaxnmt
-from jaxnmt import UserError
+from jaxnmt import UserError, cli
 from jaxnmt.data.prepared import prepare
 from jaxnmt.decoding.predictor import Predictor
 from jaxnmt.lab import compare, comparison_report, options
@@ -112,6 +112,11 @@ def test_the_other_task_is_named(one, folder):
     (folder / "translation" / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "task"}))
     with pytest.raises(UserError, match="task Translation, which predicts no labels: use `jaxnmt translate"):
         jaxnmt.Run(folder / "translation").predict("a")
+
+
+def test_the_most_probable_numbers_are_not_asked_for(number, capsys):
+    assert cli.main(["predict", str(number.folder), "--top", "2"]) == 2
+    assert capsys.readouterr().err == f"error: --top is for labels, and {number.folder} predicts numbers: leave it out\n"
 
 
 # ---- scores

@@ -10,6 +10,7 @@ from jaxnmt.cli.verbs.common import leader_writer
 from jaxnmt.cli.verbs.drawing import drawable, publish
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.config.tasks import require
+from jaxnmt.errors import UserError
 from jaxnmt.io import streams
 from jaxnmt.lab.options import Confusion, Pointing, labels
 from jaxnmt.parallel import distributed
@@ -41,12 +42,14 @@ class Predict:
 
 
 def checked(run: str, options: Predict) -> None:
-    """Check that the run predicts labels.
+    """Check that the run predicts labels, and the options.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not, or --top is given and it predicts numbers.
     """
-    require(directory.read(run).task, "predict", run)
+    task = require(directory.read(run).task, "predict", run)
+    if options.top and task.labels == "number":
+        raise UserError(f"--top is for labels, and {run} predicts numbers: leave it out")
 
 
 def predict(run: str, options: Predict) -> None:
