@@ -20,6 +20,7 @@ class Task:
         vectors: the source is a picture or a feature vector, not text.
         packs: several examples may share a row.
         searches: the target is found by a search, word by word.
+        sides: "source" and "target", or the one that text fills; padding is measured there.
         metrics: what `validation.metric` may be.
         head: the class that implements the task on our models, as `package:Class`; "": the model itself does.
         translator: the class that turns lines into text, as `package:Class`.
@@ -30,6 +31,7 @@ class Task:
     vectors: ClassVar[bool] = False
     packs: ClassVar[bool] = True
     searches: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("source", "target")
     translator: ClassVar[str] = "jaxnmt.decoding.translator:Translator"
 
     @property
@@ -58,6 +60,7 @@ class Classification(Task):
     is_label = True
     packs = False
     searches = False
+    sides = ("source",)
 
     labels: Literal["one", "several", "number"] = "one"
     """The kind of target. one: one label; several: independent labels, separated by commas; number: a real number, trained with
@@ -87,6 +90,7 @@ class MaskedLanguage(Task):
 
     pairs = False
     searches = False
+    sides = ("source",)
     metrics = ("loss", "accuracy")
     head = "jaxnmt.models.heads:MaskedEncoder"
 
@@ -125,6 +129,7 @@ class Language(Task):
     """One text, predicted word by word without a source: a language model."""
 
     pairs = False
+    sides = ("target",)
     metrics = ("loss", "accuracy")
     head = "jaxnmt.models.heads:LanguageModel"
     translator = "jaxnmt.decoding.continuation:Continuation"
@@ -140,6 +145,7 @@ class Captioning(Task):
 
     vectors = True
     packs = False
+    sides = ("target",)
     translator = "jaxnmt.decoding.captioner:Captioner"
 
     source: Literal["pictures", "vectors"] = "pictures"

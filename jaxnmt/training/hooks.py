@@ -122,8 +122,8 @@ class Log(Hook):
         target_tokens = int(metrics.sums.tokens)
         means = metrics.sums._asdict() | {"gradient_norm": metrics.gradient_norm}
         add = {name: float(value) if metrics.finite else 0.0 for name, value in means.items()}
-        target_positions = shape.target if trainer.config.task.searches else 0  # a label or hidden words fill no side
-        add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": shape.rows * (shape.source + target_positions)}
+        positions = shape.rows * sum(getattr(shape, side) for side in trainer.config.task.sides)
+        add |= {"good_steps": int(metrics.finite), "steps": 1, "positions": positions}
         add |= {"source_tokens": int(metrics.source_tokens), "target_tokens": target_tokens}
         progress.window = {name: progress.window.get(name, 0) + value for name, value in add.items()}
         progress.window["learning_rate"] = float(metrics.learning_rate)
@@ -135,7 +135,7 @@ class Log(Hook):
     def run(self, trainer: Trainer, step: int) -> None:
         window, trainer.progress.window = trainer.progress.window, {}
         tokens, good_steps = window["tokens"] or math.nan, window["good_steps"] or math.nan
-        read = window["source_tokens"] + (window["target_tokens"] if trainer.config.task.searches else 0)
+        read = sum(window[f"{side}_tokens"] for side in trainer.config.task.sides)
         values = {
             "epoch": trainer.plan.epoch(step),
             "loss": window["loss"] / tokens,
