@@ -222,7 +222,8 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
     validations, training = run_directory.read_metrics(run, "validation"), run_directory.read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
     metric = run_directory.settings(run)["validation"]["metric"]
-    kept = [{"name": name, "value": best[name]} for name in ("perplexity", "accuracy") if best and name in best]
+    scales = {"perplexity": 1, "accuracy": 100}  # accuracy in per cent, as `jaxnmt evaluate` has it
+    kept = [{"name": name, "value": scale * best[name]} for name, scale in scales.items() if best and name in best]
     return {
         "validation_score": (-1 if metric == "loss" else 1) * best[metric] if best else -math.inf,
         "best_step": best and best["step"],
