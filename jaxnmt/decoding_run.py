@@ -46,6 +46,7 @@ class DecodingRun(TrainedRun):
     def predictor(self) -> Predictor:
         """Predicts the labels of many texts."""
         task = require(self.config.task, "predict", self.folder)
+        self._read_ahead()
         compiler.check()
         from jaxnmt.decoding.predictor import Predictor
 

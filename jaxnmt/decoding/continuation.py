@@ -35,6 +35,9 @@ class Continuation(Translator):
     def _parts(self, number: int, line: str) -> list[list[int]]:
         return [[]]
 
+    def _as_source(self, ids: list[int]) -> list[int]:
+        return []
+
 
 def _begun(rules: Rules, line: str) -> Rules:
     """Return a line's rules, with the line as the prefix of what is written."""

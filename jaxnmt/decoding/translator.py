@@ -218,14 +218,17 @@ class Translator:
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
-        devices, size, shapes = num_shards("B", self.mesh), self._whole.batch.share(decoding.batch_size), 0
+        devices, size = num_shards("B", self.mesh), self._whole.batch.share(decoding.batch_size)
+        shapes: set[tuple[int, ...]] = set()  # pictures, and the empty source of a language model, have one length
         for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
             for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
                 batch = self._batch([self._as_source([EOS] * (length - 1))], rows)
+                if (shape := batch["encoder_input_tokens"].shape) in shapes:
+                    continue
+                shapes.add(shape)
                 searches, params, batch, _ = self._narrowed([], decoding, batch)
-                searches.batch.warm(self.options(_of_candidates(decoding), length), params, batch)
-                shapes += 1
-        return shapes
+                searches.batch.warm(self.options(_of_candidates(decoding), shape[1]), params, batch)
+        return len(shapes)
 
     def options(self, decoding: cfg.Decoding, source_length: int, extra: int = 0) -> SearchOptions:
         """Return the options of a search, see `search_options`."""

@@ -105,10 +105,15 @@ def paired(
     """
     for each in made:
         check(each, [references])
-    return tested(made, {name: metric(kind, name, references) for name in ratios(kind, made[0], references)}, test, samples)
+    return tested(made, {name: _for_tests(kind, name, references) for name in ratios(kind, made[0], references)}, test, samples)
 
 
-def metric(kind: str, name: str, references: Sequence[str]) -> SimpleNamespace:
+def first_metric(kind: str, references: Sequence[str]) -> SimpleNamespace:
+    """Return the first of `ratios` as sacreBLEU's tests take metrics."""
+    return _for_tests(kind, next(iter(ratios(kind, references, references))), references)
+
+
+def _for_tests(kind: str, name: str, references: Sequence[str]) -> SimpleNamespace:
     """Return one of `ratios` as sacreBLEU's tests take metrics."""
     from sacrebleu.metrics.base import Signature
 

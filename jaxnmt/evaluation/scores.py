@@ -8,6 +8,7 @@ so that sentences may have different numbers of them.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,8 @@ from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName
 
 References = Sequence[Sequence[Any]]
-LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
-LABELS |= {"cider": "CIDEr", "exact": "exact"}
+_LABELS = {"bleu": "BLEU", "chrf": "chrF", "chrf++": "chrF++", "ter": "TER", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
+_LABELS |= {"cider": "CIDEr", "exact": "exact"}
 TestName = Literal["paired-bootstrap", "approximate-randomisation"]
 
 
@@ -112,7 +113,7 @@ def _score(name: MetricName, hypotheses: Sequence[str], references: References, 
     check(hypotheses, references)
     found = metric(name, tokenize)
     value = found.corpus_score(hypotheses, references).score
-    return Score(LABELS[name], value, str(found.get_signature()))
+    return Score(_LABELS[name], value, str(found.get_signature()))
 
 
 def metric(name: str, tokenize: str, references: References | None = None) -> Any:
@@ -193,13 +194,13 @@ def over_runs(systems: Sequence[Sequence[Sequence[str]]], by: Any) -> MetricResu
         systems: for each system and each of its runs a translation of each sentence; the baseline first.
         by: a metric with references, as `metric` returns it.
     """
-    counts = by._extract_corpus_statistics
+    counts, by = by._extract_corpus_statistics, copy.copy(by)
 
     def added_up(sentences, references):
         return np.sum([counts(translations, references) for translations in zip(*sentences, strict=True)], axis=0)
 
     by._extract_corpus_statistics = added_up  # PairedTest calls this for the statistics of each sentence
-    return tested([list(zip(*runs, strict=True)) for runs in systems], {"one": by}, "paired-bootstrap", 0)[0]
+    return tested([list(zip(*runs, strict=True)) for runs in systems], {"score": by}, "paired-bootstrap", 0)[0]
 
 
 def tested(systems: Sequence, metrics: Mapping[str, Any], test: TestName, samples: int) -> tuple[MetricResult, ...]:

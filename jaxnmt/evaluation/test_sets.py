@@ -93,15 +93,13 @@ class TestSet:
             return labels.score(self.labels, translations, self.references[0], confidences, self.note)
         return scores.score(translations, self.known, self.tokenize, self.note, self.metrics(metrics))
 
-    def metric(self, named: Sequence[MetricName] = ()) -> tuple[str, Any]:
-        """Return the name of the first metric, and the metric with these references: of those named, or of labels or numbers."""
+    def first_metric(self, named: Sequence[MetricName] = ()) -> Any:
+        """Return the metric that decides between systems, with these references: the first named one, or that of labels or numbers."""
         if self.labels:
             from jaxnmt.evaluation import labels
 
-            name = next(iter(labels.ratios(self.labels, self.references[0], self.references[0])))
-            return name, labels.metric(self.labels, name, self.references[0])
-        name = (*named, *METRICS)[0]
-        return scores.LABELS[name], scores.metric(name, self.tokenize, self.known)
+            return labels.first_metric(self.labels, self.references[0])
+        return scores.metric((*named, *METRICS)[0], self.tokenize, self.known)
 
     @property
     def known(self) -> list[list[Any]]:

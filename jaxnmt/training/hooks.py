@@ -244,7 +244,7 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
         vectors, sources = np.stack([pictures.kept(name, config.task) for name in numbers]), [numbers[name] for name in sources]
     ids = zip(tokenizer.encode_source(sources), tokenizer.encode_target(targets), strict=True)
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
-    objective = objective_of(config.task, tokenizer, seed=0)  # whatever the run's seed
+    objective = objective_of(config.task, tokenizer, seed=0)  # the same words are hidden in every run
     batches = evaluation_batches(ids, *sizes, objective, budget_of(config), vectors)
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))

@@ -45,3 +45,8 @@ def test_texts_are_scored_without_a_source(model):
     scorer = Scorer(model, Decoding(**LIMITS))
     one, other = scorer.score(["", "h g"], ["a b c", "a b c"], 4)
     assert one.log_prob == other.log_prob < 0 and len(one.tokens) == 4
+
+
+def test_warming_compiles_one_length_since_the_source_is_empty(model):
+    longer = Continuation(model.model, model.params, model.tokenizer, 70)
+    assert longer.warm(Decoding(beam_size=1, batch_size=1, **LIMITS)) == 1

@@ -473,6 +473,9 @@ def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, sta
         ("variants={'a': parent}", "at least two"),
         ("variants={'a': parent, 'b': parent}, seeds=(1, 1)", "seeds"),
         ("variants={'a b': parent, 'a_b': parent}", "punctuation"),
+        ("variants={'a': parent, 'b': parent}, metrics=('blue',)", "there is no blue; choose from bleu"),
+        ("variants={'a': labels, 'b': labels}, metrics=('bleu',)", "the task Classification has its own"),
+        ("variants={'a': parent, 'b': labels}", "variant b: scores of the tasks Translation and Classification do not compare"),
         ("variants={'a': parent, 'b': replace(parent, **{'model.dropout': 2.0})}", "variant b: model.dropout"),
         ("variants={'a': parent, 'b': replace(parent, **{'schedule.name': 'linear'})}, tuning=Budget(1, 'minutes')", "schedule.name"),
     ],
@@ -480,7 +483,8 @@ def test_a_study_that_is_stopped_leaves_with_85_if_it_has_advanced(finishes, sta
 def test_a_mistake_in_a_study_is_one_sentence(tmp_path, capsys, change, says):
     path = tmp_path / "study.py"
     path.write_text(
-        "from jaxnmt.lab.ablations.study import Budget, Study\nfrom jaxnmt.config import Experiment, replace\nparent = Experiment()\n"
+        "from jaxnmt.lab.ablations.study import Budget, Study\nfrom jaxnmt.config import Classification, Experiment, replace\n"
+        "parent, labels = Experiment(), Experiment(task=Classification())\n"
         f"def study():\n    return Study(budget=Budget(5), {change})\n"
     )
     assert cli.main(["ablate", str(path)]) == 2

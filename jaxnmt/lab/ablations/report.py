@@ -130,8 +130,7 @@ def significance(study: Study, folder: pathlib.Path) -> dict[str, float]:
     complete = {name: made for name, made in translations(study, folder).items() if len(made) == len(study.seeds)}
     if study.parent not in complete or len(complete) == 1:
         return {}
-    _, metric = test_set(study, folder).metric(study.metrics)
-    tested = over_runs(list(complete.values()), metric)
+    tested = over_runs(list(complete.values()), test_set(study, folder).first_metric(study.metrics))
     return {name: e.p_holm for name, e in zip(complete, tested.estimates, strict=True) if e.p_holm is not None}
 
 

@@ -8,7 +8,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jaxnmt import Experiment, UserError, replace
 from jaxnmt.config import checks as config_checks
@@ -112,7 +112,15 @@ def load(name: str) -> Study:
     folders = [Job(name, 0).folder for name in study.variants]
     if len(set(folders)) < len(folders):
         raise UserError(f"{where}: names of variants must differ in more than punctuation: {', '.join(study.variants)}")
+    task = study.variants[study.parent].task
+    if unknown := set(study.metrics).difference(get_args(MetricName)):
+        raise UserError(f"{where}: metrics: there is no {unknown.pop()}; choose from {', '.join(get_args(MetricName))}")
+    if study.metrics and (task.is_label or not task.is_scored):
+        raise UserError(f"{where}: metrics are for translations, and the task {type(task).__name__} has its own: leave them out")
     for name, experiment in study.variants.items():
+        if type(experiment.task) is not type(task):
+            kinds = f"{type(task).__name__} and {type(experiment.task).__name__}"
+            raise UserError(f"{where}: variant {name}: scores of the tasks {kinds} do not compare: give all variants one task")
         try:
             config_checks.validate(experiment)
         except UserError as error:

@@ -218,12 +218,15 @@ def _jaxnmt(words: list[str], out: IO[str], log: IO[str], claim: IO[str]) -> int
 
 
 def _training_record(run: pathlib.Path) -> dict[str, Any]:
-    """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record."""
+    """Summarize a run's log: validations, the best of them, tokens, time, and the perplexity of the last training record.
+
+    "test" has the scores of the best validation, which those of the test sentences replace if the task has any.
+    """
     validations, training = run_directory.read_metrics(run, "validation"), run_directory.read_metrics(run, "train")
     best = next((record for record in reversed(validations) if record["best"]), None)  # None: every score was NaN
     metric = run_directory.settings(run)["validation"]["metric"]
     scales = {"perplexity": 1, "accuracy": 100}  # accuracy in per cent, as `jaxnmt evaluate` has it
-    kept = [{"name": name, "value": scale * best[name]} for name, scale in scales.items() if best and name in best]
+    best_scores = [{"name": name, "value": scale * best[name]} for name, scale in scales.items() if best and name in best]
     return {
         "validation_score": (-1 if metric == "loss" else 1) * best[metric] if best else -math.inf,
         "best_step": best and best["step"],
@@ -232,7 +235,7 @@ def _training_record(run: pathlib.Path) -> dict[str, Any]:
         "seconds": sum(record["timing"]["seconds"] for record in training),
         "training_perplexity": training[-1]["perplexity"],
         "validations": [{name: record[name] for name in ("step", "loss", "accuracy", "bleu") if name in record} for record in validations],
-        "test": {"metrics": kept},
+        "test": {"metrics": best_scores},
     }
 
 
