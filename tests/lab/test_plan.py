@@ -20,9 +20,11 @@ from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled, prediction, report, topology, workload
+from jaxnmt.lab.plan.chips import Chip, Target
 from jaxnmt.lab.plan.compiled import Work, work
-from jaxnmt.lab.plan.hlo import Collective, collectives, first_group, runs
-from jaxnmt.lab.plan.prediction import estimate, sending
+from jaxnmt.lab.plan.hlo import Collective, collectives, first_group, parse
+from jaxnmt.lab.plan.prediction import estimate
+from jaxnmt.lab.plan.timing import Schedule, sending
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -92,7 +94,7 @@ def test_the_first_group_in_every_spelling(spelling, wanted):
 
 
 def test_collectives_are_counted_as_often_as_they_run():
-    found = {(c.kind, c.overlapped): c for c in collectives(runs(PROGRAM, 1), 4)}
+    found = {(c.kind, c.overlapped): c for c in collectives(parse(PROGRAM).runs(1), 4)}
     assert {key: (c.count, c.bytes) for key, c in found.items()} == {
         ("all-reduce", False): (3, 3 * (8 * 16 * 4 + 4 * 4 * 2)),  # a loop to 6 that counts by 2
         ("all-gather", False): (1, 8 * 16 * 2),  # inside a fusion
@@ -105,15 +107,15 @@ def test_collectives_are_counted_as_often_as_they_run():
 
 
 def test_a_loop_of_unknown_length_counts_as_told():
-    program = runs(PROGRAM.replace("constant(6)", "parameter(1)"), unknown_trips=10)
+    program = parse(PROGRAM.replace("constant(6)", "parameter(1)")).runs(unknown_trips=10)
     assert {c.count for c in collectives(program, 4) if c.kind == "all-reduce"} == {10}
     told = PROGRAM.replace("body=%layer", 'body=%layer, backend_config={"known_trip_count":{"n":"5"}}')
-    assert {c.count for c in collectives(runs(told, 1), 4) if c.kind == "all-reduce"} == {5}
+    assert {c.count for c in collectives(parse(told).runs(1), 4) if c.kind == "all-reduce"} == {5}
 
 
 def slice_of(name, rows, columns, closed):
     places = tuple((i, j) for i in range(rows) for j in range(columns))
-    return topology.Target(name, topology.Chip("chip", link=100.0), range(rows * columns), places, ((rows, closed), (columns, closed)))
+    return Target(name, Chip("chip", link=100.0), range(rows * columns), places, ((rows, closed), (columns, closed)))
 
 
 def test_what_the_tpu_compiler_spells_in_its_own_way():
@@ -144,7 +146,7 @@ ENTRY %main (p: bf16[2,16]) -> bf16[2,16] {{
   ROOT %fusion.2 = bf16[2,16] fusion(%fusion.1), kind=kCustom, calls=%all-reduce-scatter.1
 }}
 """
-    found = collectives(runs(text, 1), 4)
+    found = collectives(parse(text).runs(1), 4)
     assert [(c.kind, c.overlapped, c.count, c.sent) for c in found] == [
         ("all-gather", True, 1, 3 / 4 * 256),
         ("reduce-scatter", False, 1, 3 / 4 * 256),
@@ -199,7 +201,7 @@ EXPERIMENT = cfg.Experiment(
     data=cfg.Data(max_length=32),
     model=cfg.replace(tiny.BASE, emb_dim=32, mlp_dim=64, dropout=0.1),
 )
-HERE = lambda memory=None: topology.Target("here", topology.Chip("chip", memory, 1e12, 1e11, 1e10), jax.devices("cpu")[:1])  # noqa: E731
+HERE = lambda memory=None: Target("here", Chip("chip", memory, 1e12, 1e11, 1e10), jax.devices("cpu")[:1])  # noqa: E731
 
 
 def lengths_of(experiment):
@@ -234,8 +236,8 @@ def test_an_estimate_by_hand(planned):
         Collective("collective-permute", (0, 1), 1, 5, True),  # by two links at once
         Collective("collective-permute", (1, 0), 1, 10, True),
     )
-    target = topology.Target("four", topology.Chip("chip", flops=100.0, bandwidth=10.0, link=5.0, clock=2.0), range(4))
-    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, Work(800.0, 400.0, 0.0), 10, 0.0, sent, (0, 1, 2, 3), 0.0)
+    target = Target("four", Chip("chip", flops=100.0, bandwidth=10.0, link=5.0, clock=2.0), range(4))
+    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, Work(800.0, 400.0, 0.0), 10, Schedule(), 0, sent, (0, 1, 2, 3), 0.0)
     found = estimate(program, target)
     assert (found.arithmetic, found.computing, found.waiting, found.overlapped) == pytest.approx((2, 5 + 1, 3, 6 + 2))
     assert found.seconds == pytest.approx(3 + 8) and dataclasses.replace(found, overlapped=1.0).seconds == pytest.approx(3 + 6)

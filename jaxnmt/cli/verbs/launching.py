@@ -21,7 +21,7 @@ from typing import Any
 
 from jaxnmt.config import NonNegative, Positive
 from jaxnmt.errors import SAVED, Diverged, UserError
-from jaxnmt.lab.plan.topology import CHIPS_PER_HOST, slice_of
+from jaxnmt.lab.plan.tpus import CHIPS_PER_HOST, slice_of
 
 _SAVE_MINUTES = 5  # before a SLURM job's time limit
 

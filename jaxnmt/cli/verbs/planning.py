@@ -19,7 +19,8 @@ from jaxnmt.training_run import run_folder
 @dataclasses.dataclass(frozen=True)
 class Plan:
     on: str = ""
-    """Devices to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), cpu:8 (simulated devices), or gpu (those of this machine)."""
+    """Devices to compile for: a TPU slice (v5e:4x4, v5p:2x2x2, v6e:8x8, …), GPUs (h100:8, h100:2x8 for two hosts of 8; a100, h200, b200),
+    cpu:8 (simulated devices), or gpu (those of this machine)."""
     search: bool = False
     """Try meshes, remat policies and batch sizes, and rank those that fit by tokens per second."""
     decoding: bool = False
@@ -34,17 +35,18 @@ class Plan:
 def plan(config: str, options: Plan) -> int:
     """Compile the real training step for devices that need not be here; print memory, communication, speed and duration. Nothing is run.
 
-    TPU slices need the TPU compiler, pip install 'jax[tpu]'. Without prepared data the largest shapes that the config allows are compiled.
-    The exit status is 1 if the step does not fit.
+    TPU slices need the TPU compiler, pip install 'jaxnmt[plan]'; GPUs theirs, 'jaxnmt[plan-gpu]'. Neither needs a TPU or a GPU.
+    Without prepared data the largest shapes that the config allows are compiled. The exit status is 1 if the step does not fit.
 
     Examples:
       jaxnmt plan wmt14_big --on v5p:2x2x2
       jaxnmt plan transformer_1b --on v5e:16x16 --mesh.fsdp 16
       jaxnmt plan wmt14_base --on v5e:4x4 --search
+      jaxnmt plan wmt14_big --on h100:2x8
       jaxnmt plan quickstart --on cpu:8 --decoding
     """
     if not options.on:
-        raise UserError("--on is missing: give the devices to plan for, such as --on v5p:2x2x2, --on cpu:8, --on gpu")
+        raise UserError("--on is missing: give the devices to plan for, such as --on v5p:2x2x2, --on h100:8, --on cpu:8, --on gpu")
     writable("--json", options.json)
     config_checks.validate(options.experiment)
     from jaxnmt.lab import figures

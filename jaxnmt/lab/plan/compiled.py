@@ -21,8 +21,9 @@ from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.search import search
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.lab.plan import hlo
+from jaxnmt.lab.plan.chips import GIB, Target
 from jaxnmt.lab.plan.hlo import Collective
-from jaxnmt.lab.plan.topology import GIB, Target
+from jaxnmt.lab.plan.timing import Schedule, schedule
 from jaxnmt.lab.sharding_table import bytes_per_device
 from jaxnmt.models.attention import Mask, attend
 from jaxnmt.models.parameters import unscanned
@@ -63,8 +64,9 @@ class Compiled:
             needs beyond its arguments.
         fits: whether the program fits into the device's memory.
         work: of all devices together.
-        cycles: the compiler's estimate for its instructions, without collectives and Pallas kernels; None if it gives none.
-        accessed: the compiler's estimate of bytes read and written; the body of a loop counts once.
+        cycles: the TPU compiler's estimate for its instructions, without collectives and Pallas kernels; None if it gives none.
+        schedule: our estimate of its time, kernel by kernel.
+        waits: number of places where a GPU's host waits for a result of the device, to choose a branch or to end a loop.
         collectives: of a call.
         order: for each position in the mesh, row by row, the index of its device in the target.
         seconds: time of tracing and compiling.
@@ -76,7 +78,8 @@ class Compiled:
     fits: bool
     work: Work
     cycles: int | None
-    accessed: float
+    schedule: Schedule
+    waits: int
     collectives: tuple[Collective, ...]
     order: tuple[int, ...]
     seconds: float
@@ -127,20 +130,21 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     numbers = {device.id: i for i, device in enumerate(target.devices)}
     order = tuple(numbers[device.id] for device in mesh.devices.flat)
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(dict(target.compiler_options))
     except jax.errors.JaxRuntimeError as error:
         size, seconds = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
-        return Compiled(shape, size, required(str(error), size), False, arithmetic, None, 0.0, (), order, seconds)
+        return Compiled(shape, size, required(str(error), size), False, arithmetic, None, Schedule(), 0, (), order, seconds)
     seconds = time.perf_counter() - began
     try:
-        program = hlo.runs(compiled.as_text(), unknown_trips)
+        program = hlo.parse(compiled.as_text())
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
             "this JAX cannot read the programs of the installed TPU compiler, whose version does not match: "
             f"pip install 'jax[tpu]=={jax.__version__}' ({first_line(error)[:120]})"
         ) from None
     needs = compiled.memory_analysis()
-    cycles = [int(found[1]) * times for i, times, _ in program if (found := _CYCLES.search(i.rest))]
+    runs = program.runs(unknown_trips)
+    cycles = [int(found[1]) * times for i, times, _ in runs if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
     return Compiled(
         shape=shape,
@@ -149,8 +153,9 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         fits=needs.argument_size_in_bytes + temporaries <= (target.chip.memory or math.inf),
         work=arithmetic,
         cycles=sum(cycles) if cycles and target.chip.clock else None,
-        accessed=float((compiled.cost_analysis() or {}).get("bytes accessed", 0.0)),
-        collectives=tuple(hlo.collectives(program, mesh.size)),
+        schedule=schedule(program, target, order, unknown_trips),
+        waits=program.waits(),
+        collectives=tuple(hlo.collectives(runs, mesh.size)),
         order=order,
         seconds=seconds,
     )

@@ -30,20 +30,89 @@ class Instruction(NamedTuple):
     opcode: str
     rest: str
 
+    @property
+    def operands(self) -> list[str]:
+        """Names of the instructions whose results it reads."""
+        return re.findall(r"%([\w.\-]+)", self.rest.split(")")[0])
+
+    @property
+    def called(self) -> list[str]:
+        """Names of the computations that it runs: a fusion's, a loop's body, branches."""
+        return re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(self.rest)))
+
+    @property
+    def constant(self) -> int:
+        """Value of a constant; index of a parameter."""
+        return int(self.rest.split(")")[0])
+
+    @property
+    def arrays(self) -> list[tuple[int, tuple[int, ...]]]:
+        """Bits of a number, and lengths, of each array of the result."""
+        return [(int(bits or 8), tuple(int(n) for n in dims.split(",") if n)) for bits, dims in _ARRAY.findall(self.type)]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the result."""
+        return sum(bits * math.prod(lengths) // 8 for bits, lengths in self.arrays)
+
+    def attribute(self, name: str) -> str:
+        """Return an attribute, such as `index`; empty if there is none."""
+        found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
+        return found[1] if found else ""
+
 
 Run = tuple[Instruction, int, Instruction | None]
 """An instruction, how often it runs in a call of the program, and the caller of its computation (a loop, a fusion)."""
 
 
-def runs(text: str, unknown_trips: int) -> list[Run]:
-    """Return every instruction of a program, including those inside fusions, with how often it runs in one call.
+class Program(NamedTuple):
+    """A compiled program: the instructions of each computation, and the name of that which a call runs."""
 
-    Every branch of a conditional counts as taken.
+    computations: dict[str, list[Instruction]]
+    entry: str
 
-    Args:
-        text: `compiled.as_text()`.
-        unknown_trips: number of iterations of a loop whose bound is not in the text.
-    """
+    def runs(self, unknown_trips: int) -> list[Run]:
+        """Return every instruction, including those inside fusions, with how often it runs in one call.
+
+        Every branch of a conditional counts as taken.
+
+        Args:
+            unknown_trips: number of iterations of a loop whose bound is not in the program.
+        """
+
+        def walk(name: str, times: int, caller: Instruction | None) -> Iterator[Run]:
+            for instruction in self.computations.get(name, ()):
+                yield instruction, times, caller
+                inside = times * (self.trips(instruction) or unknown_trips if instruction.opcode == "while" else 1)
+                for called in instruction.called:
+                    yield from walk(called, inside, instruction)
+
+        return list(walk(self.entry, 1, None))
+
+    def trips(self, loop: Instruction) -> int | None:
+        """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
+        if known := _TRIPS.search(loop.rest):
+            return int(known[1])
+        test, body = (self.computations.get(loop.attribute(name), []) for name in ("condition", "body"))
+        by_name = {i.name: i for i in test}
+        for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
+            counter, bound = (by_name.get(name) for name in compare.operands[:2])
+            if counter and bound and counter.opcode == "get-tuple-element" and bound.opcode == "constant":
+                return -(-bound.constant // _increment(body, counter.attribute("index")))
+        return None
+
+    def waits(self) -> int:
+        """Return the number of conditionals, and of loops whose bound is not in the program.
+
+        A GPU's host must read what decides them: it waits until the device has computed it, and the device then waits for the host.
+        """
+        instructions = [i for i, _, _ in self.runs(1)]
+        loops = sum(i.opcode == "while" and self.trips(i) is None for i in instructions)
+        return loops + sum(i.opcode == "conditional" for i in instructions)
+
+
+def parse(text: str) -> Program:
+    """Parse `compiled.as_text()`."""
     computations: dict[str, list[Instruction]] = {}
     entry = name = ""
     for line in text.splitlines():
@@ -53,53 +122,19 @@ def runs(text: str, unknown_trips: int) -> list[Run]:
             entry = name if header[1] else entry
         elif found := _INSTRUCTION.match(line):
             computations[name].append(Instruction(*found.groups()))
-
-    def walk(name: str, times: int, caller: Instruction | None) -> Iterator[Run]:
-        for instruction in computations.get(name, ()):
-            yield instruction, times, caller
-            inside = times * (_trips(instruction, computations, unknown_trips) if instruction.opcode == "while" else 1)
-            for called in re.findall(r"[\w.\-]+", " ".join(_CALLED.findall(instruction.rest))):
-                yield from walk(called, inside, instruction)
-
-    return list(walk(entry, 1, None))
-
-
-def _trips(loop: Instruction, computations: dict[str, list[Instruction]], unknown: int) -> int:
-    """Return the iterations of a loop that counts from 0 to a constant: `lax.scan`, `fori_loop`, and the compiler's own rings."""
-    if known := _TRIPS.search(loop.rest):
-        return int(known[1])
-    test, body = (computations.get(_attribute(loop, name), []) for name in ("condition", "body"))
-    by_name = {i.name: i for i in test}
-    for compare in (i for i in test if i.opcode == "compare" and "direction=LT" in i.rest):
-        counter, bound = (by_name.get(name) for name in _operands(compare)[:2])
-        if counter and bound and counter.opcode == "get-tuple-element" and bound.opcode == "constant":
-            return -(-_constant(bound) // _increment(body, _attribute(counter, "index")))
-    return unknown
+    return Program(computations, entry)
 
 
 def _increment(body: list[Instruction], index: str) -> int:
     """Return the increment of a loop's counter, which is element `index` of the loop's carry; 1 if it is not found."""
     by_name = {i.name: i for i in body}
-    at = by_name.get(_operands(body[-1])[int(index)]) if body and body[-1].opcode == "tuple" else None
+    at = by_name.get(body[-1].operands[int(index)]) if body and body[-1].opcode == "tuple" else None
     total = 0
     while at and at.opcode in ("add", "copy", "bitcast"):
-        operands = [by_name.get(name) for name in _operands(at)]
-        total += sum(_constant(i) for i in operands if i and i.opcode == "constant")
-        at = next((i for i in operands if i and i.opcode != "constant"), None)
+        read = [by_name.get(name) for name in at.operands]
+        total += sum(i.constant for i in read if i and i.opcode == "constant")
+        at = next((i for i in read if i and i.opcode != "constant"), None)
     return total if total and at and at.opcode == "get-tuple-element" else 1
-
-
-def _constant(instruction: Instruction) -> int:
-    return int(instruction.rest.split(")")[0])
-
-
-def _operands(instruction: Instruction) -> list[str]:
-    return re.findall(r"%([\w.\-]+)", instruction.rest.split(")")[0])
-
-
-def _attribute(instruction: Instruction, name: str) -> str:
-    found = re.search(rf"\b{name}=%?([\w.\-]+)", instruction.rest)
-    return found[1] if found else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +179,11 @@ def collectives(program: Sequence[Run], devices: int) -> list[Collective]:
 
 
 def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | None, bool, bool]:
-    """Return the kind of a collective, whether the program computes meanwhile, and whether its result is the whole array.
+    """Return the kind of a collective, whether the program may compute meanwhile, and whether its result is the whole array.
 
     The kind is None if the instruction is no collective, or one that another line already counts: the TPU compiler writes a collective
     that overlaps a product three times (at its start, in the product, at its end), and a reduce-scatter as an all-reduce inside a fusion
-    that keeps a part.
+    that keeps a part. The GPU compiler starts every collective, and says of those that it waits for that they are `is_sync`.
     """
     kind = instruction.opcode.removesuffix("-start")
     if kind not in COLLECTIVES:
@@ -156,18 +191,17 @@ def _kind(instruction: Instruction, caller: Instruction | None) -> tuple[str | N
     name, calls = (caller.name, caller.rest) if caller and caller.opcode == "fusion" else ("", "")
     if name.startswith("async-collective-done") or "calls=%async_collective_fusion" in calls:
         return None, False, False
-    overlapped = instruction.opcode != kind or name.startswith("async-collective-start")
+    started = instruction.opcode != kind and '"is_sync":true' not in instruction.rest
     scattered = kind == "all-reduce" and "calls=%all-reduce-scatter" in calls
+    overlapped = started or name.startswith("async-collective-start")
     return "reduce-scatter" if scattered else kind, overlapped, scattered or kind != "reduce-scatter"
 
 
 def _bytes(instruction: Instruction) -> int:
-    """Return the bytes of a collective's results."""
-    parts = [int(bits or 8) * math.prod(int(n) for n in dims.split(",") if n) // 8 for bits, dims in _ARRAY.findall(instruction.type)]
-    if instruction.opcode in ("all-gather-start", "collective-permute-start"):  # (operands, results, semaphores)
-        parts = [part for part in parts if part > 8]
-        parts = parts[len(parts) // 2 :]
-    return sum(parts)
+    """Return the bytes of a collective's results; the type of one that is started may have (operands, results, semaphores)."""
+    number, parts = len(instruction.operands), [bits * math.prod(lengths) // 8 for bits, lengths in instruction.arrays]
+    both = instruction.opcode.endswith("-start") and len(parts) >= 2 * number
+    return sum(parts[number : 2 * number] if both else parts)
 
 
 def first_group(rest: str, devices: int) -> tuple[int, ...]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
 from jaxnmt.lab.plan import compiled
+from jaxnmt.lab.plan.chips import Target
 from jaxnmt.lab.plan.compiled import Compiled
-from jaxnmt.lab.plan.hlo import Collective
-from jaxnmt.lab.plan.topology import Target
+from jaxnmt.lab.plan.timing import sending
 from jaxnmt.lab.plan.workload import Lengths, Share
 from jaxnmt.models.parameters import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
@@ -34,8 +32,8 @@ class Estimate:
 
     Attributes:
         arithmetic: matrix products at the chip's peak.
-        computing: the compiler's estimate of every instruction, plus Pallas kernels at the chip's peak or at the memory's bandwidth,
-            whichever is slower. If the compiler gives no estimate: `arithmetic`, or reading and writing at the memory's bandwidth.
+        computing: for TPUs the compiler's estimate of every instruction, plus Pallas kernels at the chip's peak or at the memory's
+            bandwidth, whichever is slower. For GPUs ours, in the same way for every kernel (`timing`).
         waiting: collectives during which nothing is computed.
         overlapped: collectives that overlap with computing.
     """
@@ -58,32 +56,15 @@ def estimate(program: Compiled, target: Target) -> Estimate | None:
         return None
     arithmetic = program.work.flops / devices / chip.flops
     if program.cycles is None or not chip.clock:
-        computing = max(arithmetic, program.accessed / chip.bandwidth)
-    else:
-        kernels = max(program.work.kernel_flops / chip.flops, program.work.kernel_bytes / chip.bandwidth) / devices
-        computing = program.cycles / chip.clock + kernels
+        found = program.schedule
+        return Estimate(arithmetic, found.computing, found.waiting, found.overlapped)
+    kernels = max(program.work.kernel_flops / chip.flops, program.work.kernel_bytes / chip.bandwidth) / devices
+    computing = program.cycles / chip.clock + kernels
     waiting = sum(sending(c, target, program.order) for c in program.collectives if not c.overlapped)
     hidden = [(c.kind, sending(c, target, program.order)) for c in program.collectives if c.overlapped]
     # Permutes between different neighbours use different links at the same time, like a ring in both directions.
     permutes = max((time for kind, time in hidden if kind == "collective-permute"), default=0.0)
     return Estimate(arithmetic, computing, waiting, permutes + sum(time for kind, time in hidden if kind != "collective-permute"))
-
-
-def sending(collective: Collective, target: Target, order: Sequence[int]) -> float:
-    """Return the least seconds of a collective: bytes sent over the links that its group can use at once, without latency.
-
-    In a TPU slice a group uses the links along every axis that it spans, in both directions if the axis is a ring.
-
-    Args:
-        order: for each position in the mesh the index of its device in `target.devices`.
-    """
-    if not target.chip.link:
-        return 0.0
-    links = 1
-    if target.places and collective.kind != "collective-permute":
-        places = np.array([target.places[order[i]] for i in collective.group])
-        links = sum(2 if closed else 1 for axis, (_, closed) in enumerate(target.rings) if np.ptp(places[:, axis]))
-    return collective.sent / (target.chip.link * max(links, 1))
 
 
 def least_sent(model: Any, parameters: int, mesh: Mapping[str, int], shape: Shape) -> float:

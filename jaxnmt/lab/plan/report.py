@@ -11,9 +11,9 @@ import jax
 import numpy as np
 
 from jaxnmt.lab.figures import Table
+from jaxnmt.lab.plan.chips import GIB, Target
 from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.prediction import Prediction, describe, estimate
-from jaxnmt.lab.plan.topology import GIB, Target
 
 
 def tables(p: Prediction, name: str, kernel: tuple[int, int] | None = None) -> list[Table]:
@@ -52,10 +52,18 @@ def _times(p: Prediction) -> list[tuple[str, str]]:
     def ms(part: str) -> str:
         return f"{1e3 * p.mean(lambda step: getattr(step.time, part)):.1f} ms"
 
-    by = "the compiler's estimate" if p.largest.cycles is not None else "at the peak, or at the memory's speed"
+    on_tpus = p.largest.cycles is not None
+    by = "the compiler's estimate" if on_tpus else "each kernel at the peak or at the memory's speed"
+    found = p.largest.schedule
+    ours = [
+        ("    in matrix products and fused attention", f"{1e3 * found.products:.1f} ms"),
+        ("    kernels; bytes read and written", f"{found.kernels:,}; {_bytes(found.accessed)}"),
+        ("    places where the host waits", f"{p.largest.waits}"),
+    ]
     return [
         ("time of a step", ms("seconds")),
         (f"  computing, {by}", ms("computing")),
+        *([] if on_tpus else ours),
         ("  matrix products at the peak", ms("arithmetic")),
         ("  collectives that are waited for", ms("waiting")),
         ("  collectives behind computing", ms("overlapped")),

@@ -1,4 +1,4 @@
-"""Targets of compilation: a TPU slice that need not exist, simulated CPU devices, or the GPUs of this machine.
+"""Targets of compilation by name: a TPU slice or GPUs that need not exist, simulated CPU devices, or the GPUs of this machine.
 
 Importing this module does not import JAX, so that a typo is reported at once.
 """
@@ -6,174 +6,35 @@ Importing this module does not import JAX, so that a typo is reported at once.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import importlib.util
-import math
-import os
-import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 from jaxnmt.errors import UserError
-
-GIB = 2**30
-CHIPS_PER_HOST = 4  # of a TPU slice
-
-
-@dataclasses.dataclass(frozen=True)
-class Chip:
-    """The rates of one device.
-
-    Attributes:
-        memory: bytes that a program may use; None: unknown, or shared (simulated devices).
-        flops: dense bfloat16 matrix products, FLOP/s; None: unknown, so that no time is estimated.
-        bandwidth: of its memory, bytes/s.
-        link: of one link to a neighbour, bytes/s in one direction.
-        clock: cycles/s in the compiler's estimates; None: it gives no estimates.
-    """
-
-    name: str
-    memory: int | None = None
-    flops: float | None = None
-    bandwidth: float | None = None
-    link: float | None = None
-    clock: float | None = None
-
-
-class Tpu(NamedTuple):
-    """A TPU generation, with Google's names (https://cloud.google.com/tpu/docs/runtimes).
-
-    Attributes:
-        label: of a node in Kubernetes.
-        type, units: Cloud TPU's accelerator type, and its units per chip.
-        runtime: the machine image.
-        topologies: of its slices.
-        torus: an axis whose length is a multiple of this is a ring.
-    """
-
-    label: str
-    type: str
-    units: int
-    runtime: str
-    topologies: tuple[str, ...]
-    torus: int
-    chip: Chip
-
-
-_SQUARES = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
-_CUBES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
-# Rates: cloud.google.com/tpu/docs/v5e, /v5p, /v6e ("system architecture": peak, HBM bandwidth, ICI bandwidth of a chip, its ports).
-# A v5e's 400 GB/s, in both directions over 4 ports, are 50 GB/s per link and direction; a v5p's 4,800 Gbit/s one way over 6 ports 100.
-# Memory: the limit in the compiler's out-of-memory messages. Clock: peak / (2 x MACs of all matrix units).
-_V5E = Chip("TPU v5e", int(15.75 * GIB), 197e12, 819e9, 50e9, 197e12 / (2 * 4 * 128**2))
-_V5P = Chip("TPU v5p", int(95.74 * GIB), 459e12, 2765e9, 100e9, 459e12 / (2 * 2 * 4 * 128**2))
-_V6E = Chip("TPU v6e", int(31.25 * GIB), 918e12, 1638e9, 100e9, 918e12 / (2 * 4 * 256**2))
-TPUS = {
-    "v5e": Tpu("tpu-v5-lite-podslice", "v5litepod", 1, "v2-alpha-tpuv5-lite", _SQUARES, 16, _V5E),
-    "v5p": Tpu("tpu-v5p-slice", "v5p", 2, "v2-alpha-tpuv5", _CUBES, 4, _V5P),
-    "v6e": Tpu("tpu-v6e-slice", "v6e", 1, "v2-alpha-tpuv6e", _SQUARES, 16, _V6E),
-}
-
-# Data sheets of NVIDIA: dense bfloat16, memory, NVLink in one direction.
-_GPUS = {
-    "A100": Chip("A100", None, 312e12, 2039e9, 300e9),
-    "H100": Chip("H100", None, 989e12, 3350e9, 450e9),
-    "H200": Chip("H200", None, 989e12, 4800e9, 450e9),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """Devices to compile for.
-
-    Attributes:
-        name: as the user wrote it.
-        places: coordinates of each device in the slice, in the order of `devices`; empty if devices have none.
-        rings: for each coordinate the number of devices along it, and whether the last is linked to the first.
-    """
-
-    name: str
-    chip: Chip
-    devices: Sequence[Any]
-    places: tuple[tuple[int, ...], ...] = ()
-    rings: tuple[tuple[int, bool], ...] = ()
-
-
-class Slice(NamedTuple):
-    """Connected chips: `v5p:4x4x8`, its generation, and (4, 4, 8)."""
-
-    name: str
-    tpu: Tpu
-    lengths: tuple[int, ...]
-
-    @property
-    def chips(self) -> int:
-        return math.prod(self.lengths)
-
-
-def slice_of(word: str, others: str = "") -> Slice:
-    """Parse `v5p:4x4x8`; `others`: further values of the flag --on, for the message.
-
-    Raises:
-        UserError: the slice is unknown; the message lists the known ones.
-    """
-    generation, _, topology = word.partition(":")
-    if generation not in TPUS or topology not in TPUS[generation].topologies:
-        known = "; ".join(f"{name}:{', '.join(tpu.topologies)}" for name, tpu in TPUS.items())
-        raise UserError(f"--on {word} is not a known topology; choose one of {known}{others}")
-    return Slice(word, TPUS[generation], tuple(map(int, topology.split("x"))))
+from jaxnmt.lab.plan import gpus, tpus
+from jaxnmt.lab.plan.chips import Chip, Target
 
 
 def target(name: str) -> Target:
-    """Return the target of a name such as `v5p:4x4x8`, `cpu:8` or `gpu`. Call this before JAX initializes its devices.
+    """Return the target of a name such as `v5p:4x4x8`, `h100:2x8`, `cpu:8` or `gpu`. Call this before JAX initializes its devices.
 
     Raises:
-        UserError: the name is unknown, or the TPU compiler or a GPU is missing.
+        UserError: the name is unknown, or a compiler or a GPU is missing.
     """
-    import jax
-
-    kind, _, size = name.partition(":")
-    if kind == "cpu" and size.isdigit() and int(size) > 0:
-        jax.config.update("jax_platforms", "cpu")
-        with contextlib.suppress(RuntimeError):  # JAX has initialized its devices: a config's own code may do so
-            jax.config.update("jax_num_cpu_devices", int(size))
-        devices = jax.devices("cpu")[: int(size)]
-        if len(devices) < int(size):
-            raise UserError(
-                f"--on {name}: this process has {len(devices)} simulated device(s), and JAX cannot add more: start a new process"
-            )
-        return Target(name, Chip("simulated device"), devices)
     if name == "gpu":
-        return _gpus()
-    return _tpus(slice_of(name, "; cpu:N (N simulated devices); gpu (this machine's)"))
+        return gpus.here()
+    if size := gpus.size_of(name):
+        return gpus.target(name, *size)
+    kind, _, number = name.partition(":")
+    if kind == "cpu" and number.isdigit() and int(number) > 0:
+        return _simulated(name, int(number))
+    return tpus.target(tpus.slice_of(name, f"; {gpus.known()}; cpu:N (N simulated devices); gpu (this machine's)"))
 
 
-def _gpus() -> Target:
+def _simulated(name: str, number: int) -> Target:
     import jax
 
-    try:
-        devices = jax.devices("gpu")
-    except (RuntimeError, AssertionError):
-        raise UserError("--on gpu: JAX finds no GPU on this machine") from None
-    kind = devices[0].device_kind
-    chip = next((chip for name, chip in _GPUS.items() if name in kind), Chip(kind))
-    memory = (devices[0].memory_stats() or {}).get("bytes_limit")
-    return Target("gpu", dataclasses.replace(chip, name=kind, memory=memory), devices)
-
-
-def _tpus(wanted: Slice) -> Target:
-    import jax
-    from jax.experimental import topologies
-
-    name, tpu, lengths = wanted
-    found = importlib.util.find_spec("libtpu")
-    if found is None or found.origin is None:
-        raise UserError(f"--on {name} needs the TPU compiler (500 MB, no TPU): pip install 'jax[tpu]'")
-    os.environ.setdefault("TPU_LIBRARY_PATH", str(pathlib.Path(found.origin).parent / "libtpu.so"))
-    os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost")  # otherwise it looks for a TPU host on the network
     jax.config.update("jax_platforms", "cpu")
-    alone = {"chips_per_host_bounds": [1, 1, 1]} if wanted.chips == 1 else {}  # instead of a host's 2 x 2
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=name, **alone).devices
-    rings = tuple((length, length % tpu.torus == 0) for length in lengths)
-    places = tuple(tuple(device.coords[: len(lengths)]) for device in devices)
-    return Target(name, tpu.chip, devices, places, rings)
+    with contextlib.suppress(RuntimeError):  # JAX has initialized its devices: a config's own code may do so
+        jax.config.update("jax_num_cpu_devices", number)
+    devices = jax.devices("cpu")[:number]
+    if len(devices) < number:
+        raise UserError(f"--on {name}: this process has {len(devices)} simulated device(s), and JAX cannot add more: start a new process")
+    return Target(name, Chip("simulated device"), devices)

@@ -1,0 +1,195 @@
+"""Estimated seconds of a program that was compiled for GPUs, kernel by kernel. (The TPU compiler has estimates of its own.)
+
+Each kernel takes as long as its products at the peak, or its bytes at the memory's speed, whichever is slower (Williams et al. 2009, the
+roofline). Collectives take the time that their bytes need over the links. Both run side by side in the order of the compiled schedule.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from jaxnmt.lab.plan import hlo
+from jaxnmt.lab.plan.chips import Chip, Target
+from jaxnmt.lab.plan.hlo import Collective, Instruction, Program
+
+KERNEL_SECONDS = 2e-6  # the least that a kernel takes, from its start to the next one's
+
+_FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id", "replica-id"}
+_CONTROL = {"while", "conditional", "call"}
+_PART_READERS = {"dynamic-slice", "slice", "gather"}  # they read what they return
+_CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
+
+
+def sending(collective: Collective, target: Target, order: Sequence[int]) -> float:
+    """Return the least seconds of a collective: bytes sent over the links that its group can use at once, without latency.
+
+    In a TPU slice a group uses the links along every axis that it spans, in both directions if the axis is a ring. GPUs of one host send
+    by NVLink; a ring over several hosts passes from one to the next by all of their network adapters at once.
+
+    Args:
+        order: for each position in the mesh the index of its device in `target.devices`.
+    """
+    if not target.chip.link:
+        return 0.0
+    links = 1
+    if target.places and collective.kind != "collective-permute":
+        places = np.array([target.places[order[i]] for i in collective.group])
+        links = sum(2 if closed else 1 for axis, (_, closed) in enumerate(target.rings) if np.ptp(places[:, axis]))
+    speed = target.chip.link * max(links, 1)
+    if target.per_host and target.chip.network:
+        of_host = np.bincount([order[i] // target.per_host for i in collective.group])
+        if np.count_nonzero(of_host) > 1:
+            speed = min(speed, target.chip.network * of_host[of_host > 0].min())
+    return collective.sent / speed
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Seconds of one call on one device.
+
+    Attributes:
+        computing: all kernels.
+        waiting: collectives while nothing is computed.
+        overlapped: collectives while something is computed.
+        products: the part of `computing` in matrix products and fused attention.
+        accessed: bytes that kernels read and write.
+        kernels: number of them.
+    """
+
+    computing: float = 0.0
+    waiting: float = 0.0
+    overlapped: float = 0.0
+    products: float = 0.0
+    accessed: float = 0.0
+    kernels: int = 0
+
+    def __add__(self, other: Schedule) -> Schedule:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Schedule(*(a + b for a, b in pairs))
+
+    def times(self, number: int) -> Schedule:
+        """Return the schedule of as many calls."""
+        return Schedule(*(number * x for x in dataclasses.astuple(self)))
+
+
+def schedule(program: Program, target: Target, order: Sequence[int], unknown_trips: int) -> Schedule:
+    """Return the time of one call, for a chip whose rates are known.
+
+    Args:
+        order: as for `sending`.
+        unknown_trips: number of iterations of a loop whose bound is not in the program.
+    """
+    return _Clock(program, target, order, unknown_trips).run(program.entry)
+
+
+class _Clock:
+    """Runs a program's computations on paper, with one stream for kernels and one for collectives."""
+
+    def __init__(self, program: Program, target: Target, order: Sequence[int], unknown_trips: int):
+        self.program, self.target, self.order, self.unknown_trips = program, target, order, unknown_trips
+
+    def run(self, name: str) -> Schedule:
+        total, now, sent_at = Schedule(), 0.0, 0.0
+        ends: dict[str, float] = {}
+        by_name = {i.name: i for i in self.program.computations[name]}
+        for instruction in by_name.values():
+            opcode = instruction.opcode
+            if opcode in _CONTROL:
+                times = (self.program.trips(instruction) or self.unknown_trips) if opcode == "while" else 1
+                parts = [self.run(called).times(times) for called in instruction.called if called in self.program.computations]
+                part = max(parts, key=lambda part: part.computing, default=Schedule())  # of a conditional, the longest branch
+                total, now = total + part, now + part.computing + part.waiting
+            elif opcode.endswith("-done"):
+                end = ends.get(instruction.operands[0], now)
+                total, now = total + Schedule(waiting=max(0.0, end - now), overlapped=-max(0.0, end - now)), max(now, end)
+            elif found := hlo.collectives([(instruction, 1, None)], len(self.order)):
+                seconds = sending(found[0], self.target, self.order)
+                sent_at = max(sent_at, now) + seconds
+                ends[instruction.name] = sent_at
+                total += Schedule(overlapped=seconds)
+                if not found[0].overlapped:
+                    total, now = total + Schedule(waiting=sent_at - now, overlapped=now - sent_at), sent_at
+            elif opcode not in _FREE and not opcode.endswith("-start"):
+                kernel = self.kernel(instruction, by_name)
+                total, now = total + kernel, now + kernel.computing
+        return total
+
+    def kernel(self, instruction: Instruction, by_name: dict[str, Instruction]) -> Schedule:
+        """Return the time of one kernel."""
+        chip, size = self.target.chip, float(self.accessed(instruction, by_name))
+        products = product_seconds(instruction, by_name, chip)
+        seconds = max(products, size / (chip.bandwidth or math.inf), KERNEL_SECONDS)
+        return Schedule(computing=seconds, products=seconds if products else 0.0, accessed=size, kernels=1)
+
+    def accessed(self, instruction: Instruction, by_name: dict[str, Instruction]) -> int:
+        """Return the bytes that a kernel reads and writes."""
+        operands = [by_name[name] for name in instruction.operands if name in by_name]
+        if instruction.opcode == "fusion" and instruction.called:
+            body = self.program.computations.get(instruction.called[0], [])
+            return _fused_reads(body, operands) + _fused_writes(body)
+        if instruction.opcode in _PART_READERS:
+            return 2 * instruction.bytes
+        if instruction.opcode == "dynamic-update-slice":
+            return 2 * operands[1].bytes
+        return sum(i.bytes for i in operands) + _results(instruction)
+
+
+def _results(instruction: Instruction) -> int:
+    """Return the bytes of a result; a product's workspace is none."""
+    if instruction.opcode == "custom-call" and instruction.type.startswith("("):
+        bits, lengths = instruction.arrays[0]
+        return bits * math.prod(lengths) // 8
+    return instruction.bytes
+
+
+def _fused_reads(body: Sequence[Instruction], operands: Sequence[Instruction]) -> int:
+    """Return the bytes that a fusion reads of its operands: of those that it takes parts from, the parts."""
+    users: dict[str, list[Instruction]] = {}
+    for instruction in body:
+        for name in instruction.operands:
+            users.setdefault(name, []).append(instruction)
+
+    def read(name: str, whole: int) -> Iterator[int]:
+        for user in users.get(name, []):
+            first = user.operands[0] == name
+            if user.opcode == "bitcast":
+                yield from read(user.name, whole)
+            elif user.opcode in _PART_READERS and first:
+                yield user.bytes
+            elif not (user.opcode in ("dynamic-update-slice", "scatter") and first):  # it is changed where it lies
+                yield whole
+
+    parameters = {i.constant: i for i in body if i.opcode == "parameter"}
+    sizes = [operand.bytes for operand in operands]
+    return sum(min(size, sum(read(parameters[n].name, size))) for n, size in enumerate(sizes) if n in parameters)
+
+
+def _fused_writes(body: Sequence[Instruction]) -> int:
+    """Return the bytes that a fusion writes: of arrays that it changes where they lie, the changed part."""
+    by_name = {i.name: i for i in body}
+
+    def written(instruction: Instruction) -> int:
+        if instruction.opcode in ("tuple", "bitcast"):
+            return sum(written(by_name[name]) for name in instruction.operands if name in by_name)
+        if instruction.opcode in ("dynamic-update-slice", "scatter"):
+            part = by_name.get(instruction.operands[1 if instruction.opcode == "dynamic-update-slice" else 2])
+            return part.bytes if part else 0
+        return instruction.bytes
+
+    return written(body[-1]) if body else 0
+
+
+def product_seconds(instruction: Instruction, by_name: dict[str, Instruction], chip: Chip) -> float:
+    """Return the least seconds of a matrix product that a library computes; float32 takes twice as long (TF32). 0 for others."""
+    found = _CONTRACTED.search(instruction.rest) if instruction.opcode == "custom-call" else None
+    if found is None or not chip.flops:
+        return 0.0
+    bits, lengths = by_name[instruction.operands[0]].arrays[0]
+    contracted = math.prod(lengths[int(n)] for n in re.findall(r"\d+", found[1]))
+    flops = 2.0 * contracted * math.prod(instruction.arrays[0][1])
+    return flops / chip.flops * max(bits / 16, 1.0)
