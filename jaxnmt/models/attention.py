@@ -1,13 +1,12 @@
 """Attention: multi-head scaled dot-product (Vaswani et al. 2017, section 3.2), and that of recurrent decoders.
 
-On TPUs the former is one kernel, JAX's splash attention (a Pallas kernel), which never holds all scores of a head. The latter is additive
+On TPUs and GPUs the former is one kernel where it fits (`fused_attention`). The latter is additive
 (Bahdanau et al. 2015), or multiplicative, concatenated, located and windowed (Luong et al. 2015). It takes Q queries of each sentence: one
 in a step of a scan, all at once in teacher forcing without feedback, one for each hypothesis of a beam. The source is never repeated.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -16,32 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxnmt.models.fused_attention import Mask, fits, fused_attention
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
-from jaxnmt.parallel.sharding import activation_spec, constrain
-
-LANES = 128
-BLOCKS = (512, 256, LANES)  # positions at a time
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Mask:
-    """Which keys a query sees, as a rule: a fused kernel needs no more, and others make an array of it.
-
-    Attributes:
-        query_segments_BT, key_segments_BS: int32; a query sees only the keys of its own segment.
-        causal: whether a query sees no key after its own position.
-    """
-
-    query_segments_BT: jax.Array
-    key_segments_BS: jax.Array
-    causal: bool = dataclasses.field(default=False, metadata={"static": True})
-
-    def dense(self) -> jax.Array:
-        """Return booleans (B, T, S)."""
-        seen_BTS = self.query_segments_BT[:, :, None] == self.key_segments_BS[:, None, :]
-        return seen_BTS & jnp.tril(jnp.ones(seen_BTS.shape[1:], bool)) if self.causal else seen_BTS
+from jaxnmt.parallel.sharding import constrain
 
 
 def attend(
@@ -50,8 +27,8 @@ def attend(
     """Return softmax(q k / sqrt(K)) v over the keys that the mask lets a query see: (B, T, H, K).
 
     Scores and softmax are at least float32. The weights are sown as `attention` (B, H, T, S) into the module's intermediates. On a mesh of
-    TPUs, the fused kernel computes it for a Mask, if lengths are multiples of 128 and no weights are dropped or asked for. Outputs for
-    padding queries are undefined; the caller must mask them.
+    TPUs or GPUs, a fused kernel computes it for a Mask, if it fits and no weights are dropped or asked for. Outputs for padding queries are
+    undefined; the caller must mask them.
 
     Args:
         k, v: keys and values.
@@ -60,11 +37,11 @@ def attend(
     """
     q_BTHK = q_BTHK * (1.0 / math.sqrt(q_BTHK.shape[-1]))
     if isinstance(mask, Mask):
-        on_tpus = mesh is not None and mesh.devices.flat[0].platform == "tpu"
         needs_weights = (noise is not None and rate > 0) or module.is_mutable_collection("intermediates")
-        if on_tpus and not needs_weights and q_BTHK.shape[1] % LANES == k.shape[letters.index("S")] % LANES == 0:
+        lengths = q_BTHK.shape[1], k.shape[letters.index("S")]
+        if mesh is not None and not needs_weights and fits(mesh, *lengths, q_BTHK.shape[-1], q_BTHK.dtype):
             k_BSHK, v_BSHK = (jnp.einsum(f"{letters}->BSHK", x) for x in (k, v))
-            return fused(q_BTHK, k_BSHK, v_BSHK, mask, mesh)
+            return fused_attention(q_BTHK, k_BSHK, v_BSHK, mask, mesh)
         mask = mask.dense()
     scores_BHTS = jnp.einsum(f"BTHK,{letters}->BHTS", q_BTHK, k, preferred_element_type=at_least_float32(q_BTHK.dtype))
     scores_BHTS = jnp.where(mask[:, None], scores_BHTS, -1e9)
@@ -83,37 +60,6 @@ def attend_to_cache(q_B1HK, cache: dict[str, jax.Array], place: jax.Array) -> ja
     scores_BHS = jnp.einsum("BHK,BHSK->BHS", q_BHK, cache["k"], preferred_element_type=dtype)
     weights_BHS = jax.nn.softmax(jnp.where(jnp.arange(scores_BHS.shape[-1]) <= place, scores_BHS, -1e9), axis=-1)
     return jnp.einsum("BHS,BHSK->BHK", weights_BHS.astype(q_B1HK.dtype), cache["v"])[:, None]
-
-
-def fused(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh | None, interpret: bool = False) -> jax.Array:
-    """Return softmax(q k) v by the kernel: (B, T, H, K). Each device computes its own rows and heads.
-
-    Args:
-        interpret: run the kernel as Python, on any device.
-    """
-    from jax.experimental.pallas.ops.tpu import splash_attention as splash  # a second to import, and seldom needed
-
-    def one_device(q, k, v, query_segments, key_segments):
-        lengths = q.shape[1], k.shape[1]
-        seen = (splash.CausalMask if mask.causal else splash.FullMask)(lengths)
-        query, key = (next(size for size in BLOCKS if length % size == 0) for length in lengths)
-        forward = {"block_q": query, "block_kv": key, "block_kv_compute": key}
-        backward = {"block_q_dkv": query, "block_kv_dkv": key, "block_kv_dkv_compute": key, "block_q_dq": query, "block_kv_dq": key}
-        kernel = splash.make_splash_mha(
-            splash.MultiHeadMask([seen] * q.shape[2]),
-            block_sizes=splash.BlockSizes(**forward, **backward),
-            head_shards=1,
-            q_seq_shards=1,
-            interpret=interpret,
-        )
-        q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
-        y = jax.vmap(kernel)(q, k, v, segment_ids=splash.SegmentIds(query_segments, key_segments))
-        return y.swapaxes(1, 2).astype(v.dtype)
-
-    if mesh is not None:
-        layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
-        one_device = jax.shard_map(one_device, mesh=mesh, in_specs=layouts, out_specs=layouts[0], check_vma=False)
-    return one_device(q_BTHK, k_BSHK, v_BSHK, mask.query_segments_BT, mask.key_segments_BS)
 
 
 class _Heads(nn.Module):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
-from jaxnmt.models.attention import CrossAttention, Mask, SelfAttention
+from jaxnmt.models.attention import CrossAttention, SelfAttention
+from jaxnmt.models.fused_attention import Mask
 from jaxnmt.models.layers import DropoutKey, FeedForward, Norm, Positions, dropout
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory, SourceStates
 from jaxnmt.parallel.sharding import constrain

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from jaxnmt.models.layers import DropoutKey, at_least_float32
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 CHUNK_TOKENS = 512
-"""Tokens of a device that go through the output layer at a time: their logits fit into a CPU's cache and fill the units of a GPU."""
+"""The least tokens of a device that go through the output layer at a time: their logits fit into a CPU's cache."""
 
 
 class LossSums(NamedTuple):
@@ -82,20 +83,25 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
     return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh)[0]
 
 
-def _split(features_BTD, targets_BT, weights_BT, mesh: Mesh | None):
+def chunk_tokens(vocab: int, mesh: Mesh | None) -> int:
+    """Return the tokens of a device that go through the output layer at a time."""
+    return max(CHUNK_TOKENS, platform_of(mesh).logits // vocab)
+
+
+def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     """Split the positions of a batch into chunks.
 
-    If a device has the whole batch, positions with weight come first, and chunks of padding are never computed. If the rows are sharded,
-    they stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
+    If a device has the whole batch, and may choose, positions with weight come first, and chunks of padding are never computed. Otherwise
+    rows stay on their devices: the target axis is split instead, and padded to a multiple of the chunk length.
 
     Returns:
         The three arrays in chunks, which their first axis counts; the number of chunks that have positions with weight; and a function that
         returns an array in chunks, such as the features, in the shape (B, T, D) of the batch.
     """
     rows, length = targets_BT.shape
-    if is_replicated("B", mesh):
+    if is_replicated("B", mesh) and platform_of(mesh).branches:
         total = rows * length
-        size = min(CHUNK_TOKENS, total)
+        size = min(chunk_tokens(vocab, mesh), total)
         counts_N = jnp.asarray(weights_BT).reshape(-1) != 0
         number = counts_N.sum()
         ranks_N = jnp.where(counts_N, counts_N.cumsum() - 1, number + (~counts_N).cumsum() - 1)
@@ -104,7 +110,7 @@ def _split(features_BTD, targets_BT, weights_BT, mesh: Mesh | None):
         split = lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]).at[places].get(mode="fill", fill_value=0)  # noqa: E731
         join = lambda x: x.reshape(-1, x.shape[-1])[ranks_N].reshape(rows, length, -1)  # noqa: E731
     else:
-        used = -(-length // max(1, CHUNK_TOKENS * num_shards("B", mesh) // rows))
+        used = -(-length // max(1, chunk_tokens(vocab, mesh) * num_shards("B", mesh) // rows))
         size = -(-length // used)
         pad = lambda x: jnp.pad(x, ((0, 0), (0, used * size - length)) + ((0, 0),) * (x.ndim - 2))  # noqa: E731
         split = lambda x: jnp.moveaxis(pad(x).reshape(rows, used, size, *x.shape[2:]), 1, 0)  # noqa: E731
@@ -136,7 +142,7 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
-    chunks, used, join = _split(features_BTD, targets_BT, weights_BT, mesh)
+    chunks, used, join = _split(features_BTD, targets_BT, weights_BT, table_VD.shape[0], mesh)
 
     def body(i, sums):
         totals, d_table_VD, d_x = sums

@@ -19,6 +19,7 @@ from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import batch_sharding
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import learning_rate, make_optimizer
@@ -61,8 +62,11 @@ def train_step(
             ema = optax.tree.cast_like(jax.tree.map(lambda a, p: a + (1 - decay) * (p - a), ema, params), ema)
         return params, optax.tree.cast_like(opt_state, state.opt_state), ema
 
-    # A branch, not a choice between two values for each number: XLA then updates the donated arrays where they lie.
-    params, opt_state, ema = jax.lax.cond(finite, update, lambda: (state.params, state.opt_state, state.ema))
+    old = state.params, state.opt_state, state.ema
+    if platform_of(model.mesh).branches:
+        params, opt_state, ema = jax.lax.cond(finite, update, lambda: old)
+    else:
+        params, opt_state, ema = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), update(), old)
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
     return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics

@@ -186,10 +186,10 @@ def test_what_is_computed_again_counts_again():
 
 
 def test_flops_of_a_kernel():
-    from jaxnmt.models.attention import Mask, fused
+    from jaxnmt.models.fused_attention import Mask, splash
 
     heads, segments = jax.ShapeDtypeStruct((2, 256, 3, 64), np.float32), jax.ShapeDtypeStruct((2, 256), np.int32)
-    attend = jax.jit(lambda q, s: fused(q, q, q, Mask(s, s), None, interpret=True))
+    attend = jax.jit(lambda q, s: splash(q, q, q, Mask(s, s), interpret=True))
     found = work(attend.trace(heads, segments).jaxpr, 1)
     assert found.kernel_flops == found.flops == 2 * (2.0 * 2 * 3 * 256 * 256 * 64)  # scores, and the weighted sum
     assert found.kernel_bytes >= 4 * heads.size * 4

@@ -1,4 +1,6 @@
-"""The fused kernel computes what plain attention computes; where it does not fit, nothing is asked of it."""
+"""The fused kernels compute what plain attention computes; where none fits, nothing is asked of it."""
+
+import functools
 
 import flax.linen as nn
 import jax
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxnmt import config as cfg
-from jaxnmt.models import attention
-from jaxnmt.models.attention import Mask, attend, fused
+from jaxnmt.models import attention, fused_attention
+from jaxnmt.models.attention import attend
+from jaxnmt.models.fused_attention import Mask, cudnn, splash
 from jaxnmt.parallel.sharding import make_mesh
 
 ROWS, HEADS, WIDTH = 2, 2, 64
@@ -33,8 +36,15 @@ class Plain(nn.Module):
         return attend(self, q, k, v, mask, 0.0, None)
 
 
+KERNELS = {
+    "splash": functools.partial(splash, interpret=True),
+    "cudnn": functools.partial(cudnn, implementation="xla"),  # JAX's reference for it, with the same arguments
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("queries, keys, causal", [(256, 256, True), (128, 256, False)])
-def test_values_and_gradients(queries, keys, causal):
+def test_values_and_gradients(kernel, queries, keys, causal):
     query_segments, key_segments = segments(queries, 50, 120), segments(keys, 130, 200)
     if queries == keys:
         key_segments = query_segments
@@ -53,14 +63,14 @@ def test_values_and_gradients(queries, keys, causal):
         (_, y), gradient = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(*arrays(queries, keys))
         return y, *gradient
 
-    kernel = results(lambda q, k, v: fused(q / 8, k, v, Mask(query_segments, key_segments, causal), None, interpret=True))
+    fused = results(lambda q, k, v: KERNELS[kernel](q / 8, k, v, Mask(query_segments, key_segments, causal)))
     plain = results(lambda q, k, v: Plain().apply({}, q, k, v, mask))
-    for ours, theirs in zip(kernel, plain, strict=True):
+    for ours, theirs in zip(fused, plain, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_cpu_uses_plain_attention(monkeypatch):
-    monkeypatch.setattr(attention, "fused", lambda *_, **__: pytest.fail("the kernel was used"))
+    monkeypatch.setattr(attention, "fused_attention", lambda *_, **__: pytest.fail("the kernel was used"))
 
     class Either(nn.Module):
         mesh: jax.sharding.Mesh | None
@@ -72,3 +82,22 @@ def test_a_cpu_uses_plain_attention(monkeypatch):
     mask = Mask(ones, ones)
     meshes = (make_mesh(cfg.Mesh(), jax.devices()[:1]), None)
     np.testing.assert_array_equal(*(Either(mesh).apply({}, *arrays(128, 128), mask) for mesh in meshes))
+
+
+@pytest.mark.parametrize(
+    "kind, lengths, head_dim, dtype, wanted",
+    [
+        ("tpu", (128, 256), 64, "float32", True),
+        ("tpu", (128, 200), 64, "bfloat16", False),
+        ("nvidia", (2, 200), 64, "bfloat16", True),
+        ("nvidia", (2, 200), 64, "float32", False),  # cuDNN's takes no float32
+        ("nvidia", (3, 200), 64, "bfloat16", False),
+        ("nvidia", (2, 200), 160, "bfloat16", False),
+        ("nvidia", (2, 200), 12, "bfloat16", False),
+        ("other", (128, 128), 64, "bfloat16", False),
+        ("cpu", (128, 128), 64, "bfloat16", False),
+    ],
+)
+def test_where_a_kernel_fits(kind, lengths, head_dim, dtype, wanted, monkeypatch):
+    monkeypatch.setattr(fused_attention, "kind_of", lambda mesh: kind)
+    assert fused_attention.fits(None, *lengths, head_dim, jnp.dtype(dtype)) == wanted

@@ -9,6 +9,7 @@ import optax
 import pytest
 import tiny
 
+from jaxnmt.parallel import platform
 from jaxnmt.training import loss as losses
 from jaxnmt.training.loss import batch_loss, cross_entropy, projected_cross_entropy
 
@@ -37,9 +38,11 @@ def test_plain_loss_is_optax_summed_over_what_has_weight():
 
 
 @pytest.mark.parametrize("length", [7, 64, 600])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_fused_loss_is_the_plain_one_and_so_are_its_gradients(length, smoothing, monkeypatch):
+@pytest.mark.parametrize("smoothing, kind", [(0.0, "cpu"), (0.1, "cpu"), (0.1, "nvidia")])
+def test_the_fused_loss_is_the_plain_one_and_so_are_its_gradients(length, smoothing, kind, monkeypatch):
     monkeypatch.setattr(losses, "CHUNK_TOKENS", 48)
+    monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
+    monkeypatch.setattr(platform, "_ACCELERATOR", platform._ACCELERATOR._replace(logits=100 * 16))
     vocab, size, rows = 13, 16, 3  # three ids of the table are padding
     features = jnp.asarray(random.standard_normal((rows, length, 8)), jnp.float32)
     table = jnp.asarray(random.standard_normal((size, 8)), jnp.float32)
@@ -73,7 +76,7 @@ def test_rows_spread_over_devices_are_padded_to_whole_chunks(length, rounds, mon
     features = jnp.asarray(random.standard_normal((3, length, 8)), jnp.float32)
     table, targets = jnp.asarray(random.standard_normal((16, 8)), jnp.float32), jnp.asarray(random.integers(0, 13, (3, length)))
     weights = jnp.asarray(random.random((3, length)) < 0.7, jnp.float32)
-    assert losses._split(features, targets, weights, None)[1] == rounds
+    assert losses._split(features, targets, weights, 16, None)[1] == rounds
     fused = jax.jit(jax.value_and_grad(lambda *x: projected_cross_entropy(*x, targets, weights, 13, 0.1)[0], (0, 1)))
     plain = jax.jit(jax.value_and_grad(lambda x, y: cross_entropy((x @ y.T)[..., :13], targets, weights, 0.1)[0], (0, 1)))
     tiny.assert_close(fused(features, table), plain(features, table), rtol=1e-4, atol=1e-4)

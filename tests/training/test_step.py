@@ -13,6 +13,7 @@ import tiny
 from jaxnmt.config import Experiment, Mesh, replace
 from jaxnmt.errors import UserError
 from jaxnmt.models.layers import DropoutKey
+from jaxnmt.parallel import platform
 from jaxnmt.parallel.sharding import make_mesh
 from jaxnmt.training.loss import batch_loss
 from jaxnmt.training.optim import make_optimizer
@@ -105,7 +106,10 @@ def test_what_the_plateau_cut_scales_the_learning_rate():
 
 
 @as_shipped
-def test_a_step_that_is_not_finite_changes_nothing_but_counters():
+@pytest.mark.parametrize("kind", ["cpu", "nvidia"])
+def test_a_step_that_is_not_finite_changes_nothing_but_counters(kind, monkeypatch):
+    monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
+    program.cache_clear()
     config = replace(CONFIG, **{"training.ema_decay": 0.95})
     params = tiny.params_of(MODEL)
     params["encoder"]["final_norm"]["scale"] = params["encoder"]["final_norm"]["scale"].at[0].set(jnp.nan)

@@ -25,11 +25,12 @@ from jaxnmt.lab.plan.chips import GIB, Target
 from jaxnmt.lab.plan.hlo import Collective
 from jaxnmt.lab.plan.timing import Schedule, schedule
 from jaxnmt.lab.sharding_table import bytes_per_device
-from jaxnmt.models.attention import Mask, attend
+from jaxnmt.models.attention import attend
+from jaxnmt.models.fused_attention import Mask
 from jaxnmt.models.parameters import unscanned
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
-from jaxnmt.training.loss import CHUNK_TOKENS
+from jaxnmt.training.loss import chunk_tokens
 from jaxnmt.training.step import TrainPrograms, batch_struct
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -44,7 +45,7 @@ class Work:
 
     Attributes:
         flops: floating-point operations of matrix products, including those in kernels.
-        kernel_flops: those in Pallas kernels, which the compiler's analysis does not see.
+        kernel_flops: those in fused attention kernels, which the compiler's analysis does not see.
         kernel_bytes: bytes that these kernels read and write.
     """
 
@@ -103,7 +104,8 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     model = build_model(experiment.model, *vocabularies, experiment.task)
     programs = TrainPrograms(model, experiment, mesh)
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh, experiment.task)
-    chunks = -(-shape.rows * shape.target // experiment.training.accumulation // CHUNK_TOKENS)  # of the output layer, at most
+    positions = shape.rows * shape.target // experiment.training.accumulation
+    chunks = -(-positions // chunk_tokens(vocabularies[1], mesh))  # of the output layer, at most
     return _compile(programs.step, (programs.abstract, batch), target, mesh, shape, chunks)
 
 
@@ -186,6 +188,13 @@ def _equation(eqn: Any, unknown_trips: int) -> np.ndarray:
             return np.array([2.0 * products, 0, 0])  # a multiplication and an addition each
         case "pallas_call":  # its program is that of one grid point
             flops = sum(part[0] for part in parts) * math.prod(eqn.params["grid_mapping"].grid)
+            return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
+        case "dot_product_attention_fwd_wrapper" | "dot_product_attention_bwd_wrapper" as name:  # cuDNN's
+            q, k = (x.aval.shape for x in eqn.invars[:2])
+            products = (
+                2 if name.endswith("fwd_wrapper") else 5
+            )  # of scores or of what has their size; the backward pass computes scores again
+            flops = products * 2.0 * math.prod(q) * k[1]
             return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
         case "cond":
             return max(parts, key=lambda part: part[0])

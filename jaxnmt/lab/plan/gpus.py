@@ -66,10 +66,13 @@ def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
         UserError: JAX's plugin for GPUs, or the assembler that it calls, is missing.
     """
     import jax
+    from jax._src.cudnn import fused_attention_stablehlo
     from jax.experimental import topologies
 
     if not _has("jax_cuda12_plugin") or not _has("nvidia.cuda_nvcc"):
         raise UserError(f"--on {name} needs the compiler for GPUs (220 MB, no GPU): pip install 'jaxnmt[plan-gpu]'")
+    # JAX asks the installed cuDNN (700 MB) for nothing but its version: it is the GPU's that will run the program.
+    fused_attention_stablehlo.check_cudnn_version = lambda: 10_000 * _CUDNN[0] + 100 * _CUDNN[1] + _CUDNN[2]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it reports that this machine has no driver, at every start
     jax.config.update("jax_platforms", "cpu")
     try:

@@ -22,6 +22,8 @@ KERNEL_SECONDS = 2e-6  # the least that a kernel takes, from its start to the ne
 _FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id", "replica-id"}
 _CONTROL = {"while", "conditional", "call"}
 _PART_READERS = {"dynamic-slice", "slice", "gather"}  # they read what they return
+_PRODUCT = 'custom_call_target="__cublas$'
+_ATTENTION = re.compile(r'custom_call_target="__cudnn\$fmha\w*?(Backward)?"')
 _CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
 
 
@@ -185,11 +187,19 @@ def _fused_writes(body: Sequence[Instruction]) -> int:
 
 
 def product_seconds(instruction: Instruction, by_name: dict[str, Instruction], chip: Chip) -> float:
-    """Return the least seconds of a matrix product that a library computes; float32 takes twice as long (TF32). 0 for others."""
-    found = _CONTRACTED.search(instruction.rest) if instruction.opcode == "custom-call" else None
-    if found is None or not chip.flops:
+    """Return the least seconds of a matrix product or of fused attention, by a library; float32 takes twice as long (TF32). 0 for others.
+
+    Fused attention counts whole, causal or not: two products forward; five backward, one of them to compute the scores again.
+    """
+    if instruction.opcode != "custom-call" or not chip.flops:
         return 0.0
-    bits, lengths = by_name[instruction.operands[0]].arrays[0]
-    contracted = math.prod(lengths[int(n)] for n in re.findall(r"\d+", found[1]))
-    flops = 2.0 * contracted * math.prod(instruction.arrays[0][1])
-    return flops / chip.flops * max(bits / 16, 1.0)
+    shapes = [by_name[name].arrays[0] for name in instruction.operands[:2] if name in by_name]
+    if found := _CONTRACTED.search(instruction.rest) if _PRODUCT in instruction.rest else None:
+        contracted = math.prod(shapes[0][1][int(n)] for n in re.findall(r"\d+", found[1]))
+        flops = 2.0 * contracted * math.prod(instruction.arrays[0][1])
+    elif found := _ATTENTION.search(instruction.rest):
+        (_, query), (_, key) = shapes  # (B, T, H, K) and (B, S, H, K)
+        flops = (5 if found[1] else 2) * 2.0 * math.prod(query) * key[1]
+    else:
+        return 0.0
+    return flops / chip.flops * max(shapes[0][0] / 16, 1.0)

@@ -1,0 +1,41 @@
+"""What kind of devices a mesh has, and what their compilers do best. Results do not depend on it, beyond rounding."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+Kind = Literal["cpu", "tpu", "nvidia", "other"]
+
+
+class Platform(NamedTuple):
+    """What is best on a kind of device.
+
+    Attributes:
+        branches: whether a step may choose a branch, or the length of a loop, by what it has computed. A CPU then skips work, and updates
+            donated arrays where they lie. A GPU's host would wait for the device to learn the choice, and the device for the host.
+        logits: most logits that exist at once, of a device. On a CPU those of 512 positions fit into its cache; others read the output
+            layer's table, and add to its gradient, once for each chunk.
+    """
+
+    branches: bool
+    logits: int
+
+
+_CPU = Platform(branches=True, logits=0)
+_ACCELERATOR = Platform(branches=False, logits=2**28)
+
+
+def kind_of(mesh: Mesh | None) -> Kind:
+    """Return the kind of a mesh's devices; without a mesh, of the default ones."""
+    device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+    if device.platform in ("cpu", "tpu"):
+        return device.platform
+    return "nvidia" if "NVIDIA" in device.device_kind else "other"
+
+
+def platform_of(mesh: Mesh | None) -> Platform:
+    """Return what is best on a mesh's devices; without a mesh, on the default ones."""
+    return _CPU if kind_of(mesh) == "cpu" else _ACCELERATOR
