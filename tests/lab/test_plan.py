@@ -24,7 +24,7 @@ from jaxnmt.lab.plan.chips import Chip, Target
 from jaxnmt.lab.plan.compiled import Work, work
 from jaxnmt.lab.plan.hlo import Collective, collectives, first_group, parse
 from jaxnmt.lab.plan.prediction import estimate
-from jaxnmt.lab.plan.timing import Schedule, sending
+from jaxnmt.lab.plan.timing import Operation, Schedule, sending
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
@@ -237,7 +237,8 @@ def test_an_estimate_by_hand(planned):
         Collective("collective-permute", (1, 0), 1, 10, True),
     )
     target = Target("four", Chip("chip", flops=100.0, bandwidth=10.0, link=5.0, clock=2.0), range(4))
-    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, Work(800.0, 400.0, 0.0), 10, Schedule(), 0, sent, (0, 1, 2, 3), 0.0)
+    computed = Schedule(operations={"a product": Operation(1, 5.0, 0.0)})
+    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, Work(800.0, 400.0, 0.0), computed, 0, sent, (0, 1, 2, 3), 0.0)
     found = estimate(program, target)
     assert (found.arithmetic, found.computing, found.waiting, found.overlapped) == pytest.approx((2, 5 + 1, 3, 6 + 2))
     assert found.seconds == pytest.approx(3 + 8) and dataclasses.replace(found, overlapped=1.0).seconds == pytest.approx(3 + 6)

@@ -1,4 +1,4 @@
-"""`plan` for GPUs that are not here: what is read of a program, its time by hand; in the slow tests, where their compiler is, real programs."""
+"""`plan` for GPUs that are not here: times by hand; in the slow tests, where their compiler is, real programs."""
 
 import dataclasses
 import importlib.util
@@ -9,11 +9,12 @@ import pytest
 
 from jaxnmt import config as cfg
 from jaxnmt.config.files import load_config, shipped_configs
+from jaxnmt.data.packing import Shape
 from jaxnmt.errors import UserError
-from jaxnmt.lab.plan import gpus, prediction, report, topology, workload
+from jaxnmt.lab.plan import compiled, gpus, prediction, report, topology, workload
 from jaxnmt.lab.plan.chips import Chip, Target
-from jaxnmt.lab.plan.hlo import Collective, parse
-from jaxnmt.lab.plan.timing import KERNEL_SECONDS, schedule, sending
+from jaxnmt.lab.plan.hlo import Collective, Instruction, parse
+from jaxnmt.lab.plan.timing import KERNEL_SECONDS, Operation, Schedule, place, schedule, sending
 
 # 1,000 float32 numbers are 4,000 bytes: 4 s at 1,000 bytes/s. The product is 2 x 10 x 20 x 30 = 12,000 operations: 12 s at 1,000 a second,
 # and twice as long in float32.
@@ -68,21 +69,49 @@ def test_the_time_of_a_program_by_hand():
     found = schedule(parse(PROGRAM), target, (0, 1), 1)
     turn = 4000 + 4 + 4000 + 4000  # the fusion reads a row and what it adds, and writes the row; the index has 4 bytes
     product, copy, send = 24.0, 8000 / 1000, 4000 / 400
-    assert found.computing == pytest.approx(5 * turn / 1000 + product + copy)
-    assert found.products == product and found.kernels == 7
-    assert found.accessed == 5 * turn + 4 * (200 + 600 + 300) + 8000
+    assert found.total.seconds == pytest.approx(5 * turn / 1000 + product + copy)
+    assert found.products == product and found.total.kernels == 7
+    assert found.total.accessed == 5 * turn + 4 * (200 + 600 + 300) + 8000
     assert (found.waiting, found.overlapped) == pytest.approx((send, send))  # one behind the product, one waited for
     slow = dataclasses.replace(target, chip=dataclasses.replace(CHIP, link=100.0))
     assert schedule(parse(PROGRAM), slow, (0, 1), 1).waiting == pytest.approx(40 - product + 40)
     fast = dataclasses.replace(target, chip=dataclasses.replace(CHIP, flops=1e15, bandwidth=1e15))
-    assert schedule(parse(PROGRAM), fast, (0, 1), 1).computing == pytest.approx(7 * KERNEL_SECONDS)
+    assert schedule(parse(PROGRAM), fast, (0, 1), 1).total.seconds == pytest.approx(7 * KERNEL_SECONDS)
+
+
+def test_where_the_time_goes_adds_up():
+    computed = Schedule(operations={"a": Operation(2, 0.003, 2e9), "b": Operation(1, 0.001, 0.0), "c": Operation(1, 0.004, 1e9)})
+    program = compiled.Compiled(Shape(1, 1, 1), 0, 0, True, compiled.Work(1.0, 0.0, 0.0), computed, 0, (), (0,), 0.0)
+    rows = report.operations_table(program, 1).rows
+    assert rows == (
+        ("c", "1", "4.000", "50.0%", "1.00 GB"),
+        ("2 others", "3", "4.000", "50.0%", "2.00 GB"),
+        ("all", "4", "8.000", "100.0%", "3.00 GB"),
+    )
+
+
+@pytest.mark.parametrize(
+    "op, wanted",
+    [
+        ("jit(train_step)/jvp(TransformerModule.features)/decoder/layer_3/mlp/wi/dot_general", "layer/mlp/wi/dot_general"),
+        (
+            "jit(train_step)/transpose(jvp(T.encode))/encoder/layer_0/self_attention/shard_map/mul",
+            "encoder/layer/self_attention/mul, backward",
+        ),
+        ("jit(train_step)/jvp()/while/body/closed_call/BTV,VD->BTD/dot_general", "BTV,VD->BTD/dot_general"),
+    ],
+)
+def test_places_in_the_model(op, wanted):
+    assert place(Instruction("x", "f32[2]", "fusion", f'(%a), metadata={{op_name="{op}"}}')) == wanted
 
 
 def test_where_a_host_waits():
     assert parse(PROGRAM).waits() == 0
     unknown = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', "")
     assert parse(unknown).waits() == 1
-    chosen = PROGRAM.replace("ROOT %copied = f32[1000]{0} copy(%there)", "ROOT %c = f32[1000] conditional(%zero, %a), branch_computations={%x}")
+    chosen = PROGRAM.replace(
+        "ROOT %copied = f32[1000]{0} copy(%there)", "ROOT %c = f32[1000] conditional(%zero, %a), branch_computations={%x}"
+    )
     assert parse(chosen).waits() == 1
 
 
@@ -172,7 +201,6 @@ def test_a_program_that_is_too_large_is_refused():
 @pytest.mark.slow
 @needs_compiler
 def test_a_planted_gather_shows(monkeypatch):
-    from jaxnmt.lab.plan import compiled
     from jaxnmt.training import step
 
     def gathered(programs):

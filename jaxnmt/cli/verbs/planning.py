@@ -25,6 +25,8 @@ class Plan:
     """Try meshes, remat policies and batch sizes, and rank those that fit by tokens per second."""
     decoding: bool = False
     """Plan the search for translations instead of the training step."""
+    operations: int = 0
+    """Print where the time goes: so many operations that take longest, each for all layers together."""
     run: str = ""
     """Folder of the run, whose prepared data determines the batches; when empty, runs/ and the config's name."""
     json: str = ""
@@ -42,7 +44,7 @@ def plan(config: str, options: Plan) -> int:
       jaxnmt plan wmt14_big --on v5p:2x2x2
       jaxnmt plan transformer_1b --on v5e:16x16 --mesh.fsdp 16
       jaxnmt plan wmt14_base --on v5e:4x4 --search
-      jaxnmt plan wmt14_big --on h100:2x8
+      jaxnmt plan wmt14_big --on h100:2x8 --operations 20
       jaxnmt plan quickstart --on cpu:8 --decoding
     """
     if not options.on:
@@ -70,7 +72,10 @@ def plan(config: str, options: Plan) -> int:
         write(options.json, json.dumps(report.record(found, config), indent=1), "--json")
     used = found.fits and found.largest.work.kernel_flops > 0
     saved = compiled.kernel_saving(options.experiment, target, found.largest.shape) if used else None
-    figures.show(report.tables(found, config, saved))
+    tables = report.tables(found, config, saved)
+    if options.operations and found.step_seconds:
+        tables.append(report.operations_table(found.largest, options.operations))
+    figures.show(tables)
     if not found.fits:
         print(report.refusal(found, config), file=sys.stderr)
     return int(not found.fits)

@@ -33,7 +33,6 @@ from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import chunk_tokens
 from jaxnmt.training.step import TrainPrograms, batch_struct
 
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _UNITS = {"K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
 _FULL = re.compile(r"Used ([\d.]+)([KMGT]) of")  # all memory; for a program that is far too large only its temporaries:
 _FAR_TOO_FULL = re.compile(r"\(([\d.]+)([KMGT])\) exceeds available HBM")
@@ -65,8 +64,7 @@ class Compiled:
             needs beyond its arguments.
         fits: whether the program fits into the device's memory.
         work: of all devices together.
-        cycles: the TPU compiler's estimate for its instructions, without collectives and Pallas kernels; None if it gives none.
-        schedule: our estimate of its time, kernel by kernel.
+        schedule: its time, kernel by kernel; of Pallas kernels it has none.
         waits: number of places where a GPU's host waits for a result of the device, to choose a branch or to end a loop.
         collectives: of a call.
         order: for each position in the mesh, row by row, the index of its device in the target.
@@ -78,7 +76,6 @@ class Compiled:
     temporaries: int
     fits: bool
     work: Work
-    cycles: int | None
     schedule: Schedule
     waits: int
     collectives: tuple[Collective, ...]
@@ -135,7 +132,7 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         compiled = lowered.compile(dict(target.compiler_options))
     except jax.errors.JaxRuntimeError as error:
         size, seconds = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
-        return Compiled(shape, size, required(str(error), size), False, arithmetic, None, Schedule(), 0, (), order, seconds)
+        return Compiled(shape, size, required(str(error), size), False, arithmetic, Schedule(), 0, (), order, seconds)
     seconds = time.perf_counter() - began
     try:
         program = hlo.parse(compiled.as_text())
@@ -146,7 +143,6 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         ) from None
     needs = compiled.memory_analysis()
     runs = program.runs(unknown_trips)
-    cycles = [int(found[1]) * times for i, times, _ in runs if (found := _CYCLES.search(i.rest))]
     temporaries = needs.temp_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes + needs.generated_code_size_in_bytes
     return Compiled(
         shape=shape,
@@ -154,7 +150,6 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
         temporaries=temporaries,
         fits=needs.argument_size_in_bytes + temporaries <= (target.chip.memory or math.inf),
         work=arithmetic,
-        cycles=sum(cycles) if cycles and target.chip.clock else None,
         schedule=schedule(program, target, order, unknown_trips),
         waits=program.waits(),
         collectives=tuple(hlo.collectives(runs, mesh.size)),

@@ -54,12 +54,10 @@ def estimate(program: Compiled, target: Target) -> Estimate | None:
     chip, devices = target.chip, len(program.order)
     if not program.fits or not chip.flops or not chip.bandwidth:
         return None
-    arithmetic = program.work.flops / devices / chip.flops
-    if program.cycles is None or not chip.clock:
-        found = program.schedule
-        return Estimate(arithmetic, found.computing, found.waiting, found.overlapped)
-    kernels = max(program.work.kernel_flops / chip.flops, program.work.kernel_bytes / chip.bandwidth) / devices
-    computing = program.cycles / chip.clock + kernels
+    arithmetic, computing = program.work.flops / devices / chip.flops, program.schedule.total.seconds
+    if not chip.clock:
+        return Estimate(arithmetic, computing, program.schedule.waiting, program.schedule.overlapped)
+    computing += max(program.work.kernel_flops / chip.flops, program.work.kernel_bytes / chip.bandwidth) / devices
     waiting = sum(sending(c, target, program.order) for c in program.collectives if not c.overlapped)
     hidden = [(c.kind, sending(c, target, program.order)) for c in program.collectives if c.overlapped]
     # Permutes between different neighbours use different links at the same time, like a ring in both directions.

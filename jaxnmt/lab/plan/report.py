@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxnmt.lab.figures import Table
 from jaxnmt.lab.plan.chips import GIB, Target
 from jaxnmt.lab.plan.compiled import Compiled
 from jaxnmt.lab.plan.prediction import Prediction, describe, estimate
+from jaxnmt.lab.plan.timing import Operation
 
 
 def tables(p: Prediction, name: str, kernel: tuple[int, int] | None = None) -> list[Table]:
@@ -52,12 +54,12 @@ def _times(p: Prediction) -> list[tuple[str, str]]:
     def ms(part: str) -> str:
         return f"{1e3 * p.mean(lambda step: getattr(step.time, part)):.1f} ms"
 
-    on_tpus = p.largest.cycles is not None
+    on_tpus = p.target.chip.clock is not None
     by = "the compiler's estimate" if on_tpus else "each kernel at the peak or at the memory's speed"
     found = p.largest.schedule
     ours = [
         ("    in matrix products and fused attention", f"{1e3 * found.products:.1f} ms"),
-        ("    kernels; bytes read and written", f"{found.kernels:,}; {_bytes(found.accessed)}"),
+        ("    kernels; bytes read and written", f"{found.total.kernels:,}; {_bytes(found.total.accessed)}"),
         ("    places where the host waits", f"{p.largest.waits}"),
     ]
     return [
@@ -79,6 +81,18 @@ def _shapes(p: Prediction) -> Table:
         ms = f"{1e3 * time.seconds:.1f} ms" if time else ""
         rows.append((" x ".join(map(str, share.shape)), f"{share.share:.0%}", _gib(program.memory), _si(program.work.flops), ms))
     return Table("Shapes: rows x source x target positions", ("shape", "share", "memory", "FLOPs", "time"), tuple(rows))
+
+
+def operations_table(program: Compiled, most: int) -> Table:
+    """Return where the time of one call goes: the places in the model that take longest, and the others together."""
+    total, places = program.schedule.total, sorted(program.schedule.operations.items(), key=lambda item: -item[1].seconds)
+    named, others = places[:most], functools.reduce(Operation.plus, (operation for _, operation in places[most:]), Operation())
+    rows = [*named, (f"{len(places) - len(named)} others", others)] if len(places) > most else named
+    shown = [
+        (name, f"{o.kernels:,}", f"{1e3 * o.seconds:.3f}", f"{o.seconds / total.seconds:.1%}", _bytes(o.accessed))
+        for name, o in [*rows, ("all", total)]
+    ]
+    return Table("Where the time goes, all layers together", ("operation", "kernels", "ms", "share", "bytes"), tuple(shown))
 
 
 def collectives_table(program: Compiled) -> Table:

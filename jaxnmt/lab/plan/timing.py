@@ -1,15 +1,18 @@
-"""Estimated seconds of a program that was compiled for GPUs, kernel by kernel. (The TPU compiler has estimates of its own.)
+"""Estimated seconds of a compiled program, kernel by kernel.
 
-Each kernel takes as long as its products at the peak, or its bytes at the memory's speed, whichever is slower (Williams et al. 2009, the
-roofline). Collectives take the time that their bytes need over the links. Both run side by side in the order of the compiled schedule.
+For TPUs they are the compiler's own. On GPUs each kernel takes as long as its products at the peak, or its bytes at the memory's speed,
+whichever is slower (Williams et al. 2009, the roofline). Collectives take the time that their bytes need over the links. Both run side by
+side in the order of the compiled schedule.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +25,10 @@ KERNEL_SECONDS = 2e-6  # the least that a kernel takes, from its start to the ne
 _FREE = {"parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all", "partition-id", "replica-id"}
 _CONTROL = {"while", "conditional", "call"}
 _PART_READERS = {"dynamic-slice", "slice", "gather"}  # they read what they return
+_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_OP_NAME = re.compile(r'op_name="([^"]*)"')
+_WRAPPER = re.compile(r"\w*\(.*\)|while|body|cond|branch_\d+_fun|closed_call|shard_map|checkpoint|rematted_computation|\w+Module\.\w+")
+_NUMBER = re.compile(r"_\d+\b")
 _PRODUCT = 'custom_call_target="__cublas$'
 _ATTENTION = re.compile(r'custom_call_target="__cudnn\$fmha\w*?(Backward)?"')
 _CONTRACTED = re.compile(r'"lhs_contracting_dimensions":\[([^\]]*)\]')
@@ -50,33 +57,46 @@ def sending(collective: Collective, target: Target, order: Sequence[int]) -> flo
     return collective.sent / speed
 
 
-@dataclasses.dataclass(frozen=True)
+class Operation(NamedTuple):
+    """Kernels of one kind: of the same primitive at the same place in the model, all layers together."""
+
+    kernels: int = 0
+    seconds: float = 0.0
+    accessed: float = 0.0
+
+    def plus(self, other: Operation, times: int = 1) -> Operation:
+        """Return it together with as many calls of another."""
+        return Operation(self.kernels + times * other.kernels, self.seconds + times * other.seconds, self.accessed + times * other.accessed)
+
+
+@dataclasses.dataclass
 class Schedule:
     """Seconds of one call on one device.
 
     Attributes:
-        computing: all kernels.
         waiting: collectives while nothing is computed.
         overlapped: collectives while something is computed.
-        products: the part of `computing` in matrix products and fused attention.
-        accessed: bytes that kernels read and write.
-        kernels: number of them.
+        products: of matrix products and fused attention, for GPUs.
+        operations: what is computed, by its place in the model.
     """
 
-    computing: float = 0.0
     waiting: float = 0.0
     overlapped: float = 0.0
     products: float = 0.0
-    accessed: float = 0.0
-    kernels: int = 0
+    operations: dict[str, Operation] = dataclasses.field(default_factory=dict)
 
-    def __add__(self, other: Schedule) -> Schedule:
-        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Schedule(*(a + b for a, b in pairs))
+    @property
+    def total(self) -> Operation:
+        """All kernels."""
+        return functools.reduce(Operation.plus, self.operations.values(), Operation())
 
-    def times(self, number: int) -> Schedule:
-        """Return the schedule of as many calls."""
-        return Schedule(*(number * x for x in dataclasses.astuple(self)))
+    def add(self, other: Schedule, times: int = 1) -> None:
+        """Add as many calls of another computation."""
+        self.waiting += times * other.waiting
+        self.overlapped += times * other.overlapped
+        self.products += times * other.products
+        for name, operation in other.operations.items():
+            self.operations[name] = self.operations.get(name, Operation()).plus(operation, times)
 
 
 def schedule(program: Program, target: Target, order: Sequence[int], unknown_trips: int) -> Schedule:
@@ -103,30 +123,37 @@ class _Clock:
             opcode = instruction.opcode
             if opcode in _CONTROL:
                 times = (self.program.trips(instruction) or self.unknown_trips) if opcode == "while" else 1
-                parts = [self.run(called).times(times) for called in instruction.called if called in self.program.computations]
-                part = max(parts, key=lambda part: part.computing, default=Schedule())  # of a conditional, the longest branch
-                total, now = total + part, now + part.computing + part.waiting
+                parts = [self.run(called) for called in instruction.called if called in self.program.computations]
+                part = max(parts, key=lambda part: part.total.seconds, default=Schedule())  # of a conditional, the longest branch
+                total.add(part, times)
+                now += times * (part.total.seconds + part.waiting)
             elif opcode.endswith("-done"):
-                end = ends.get(instruction.operands[0], now)
-                total, now = total + Schedule(waiting=max(0.0, end - now), overlapped=-max(0.0, end - now)), max(now, end)
+                late = max(0.0, ends.get(instruction.operands[0], now) - now)
+                total.add(Schedule(waiting=late, overlapped=-late))
+                now += late
             elif found := hlo.collectives([(instruction, 1, None)], len(self.order)):
                 seconds = sending(found[0], self.target, self.order)
                 sent_at = max(sent_at, now) + seconds
                 ends[instruction.name] = sent_at
-                total += Schedule(overlapped=seconds)
+                total.overlapped += seconds
                 if not found[0].overlapped:
-                    total, now = total + Schedule(waiting=sent_at - now, overlapped=now - sent_at), sent_at
+                    total.add(Schedule(waiting=sent_at - now, overlapped=now - sent_at))
+                    now = sent_at
             elif opcode not in _FREE and not opcode.endswith("-start"):
                 kernel = self.kernel(instruction, by_name)
-                total, now = total + kernel, now + kernel.computing
+                total.add(kernel)
+                now += kernel.total.seconds
         return total
 
     def kernel(self, instruction: Instruction, by_name: dict[str, Instruction]) -> Schedule:
-        """Return the time of one kernel."""
+        """Return the time of one kernel: the compiler's estimate, if it gives one, or ours."""
         chip, size = self.target.chip, float(self.accessed(instruction, by_name))
+        if chip.clock:
+            cycles = sum(int(found) for found in _CYCLES.findall(instruction.rest))
+            return Schedule(operations={place(instruction): Operation(1, cycles / chip.clock, size)})
         products = product_seconds(instruction, by_name, chip)
         seconds = max(products, size / (chip.bandwidth or math.inf), KERNEL_SECONDS)
-        return Schedule(computing=seconds, products=seconds if products else 0.0, accessed=size, kernels=1)
+        return Schedule(products=seconds if products else 0.0, operations={place(instruction): Operation(1, seconds, size)})
 
     def accessed(self, instruction: Instruction, by_name: dict[str, Instruction]) -> int:
         """Return the bytes that a kernel reads and writes."""
@@ -139,6 +166,15 @@ class _Clock:
         if instruction.opcode == "dynamic-update-slice":
             return 2 * operands[1].bytes
         return sum(i.bytes for i in operands) + _results(instruction)
+
+
+def place(instruction: Instruction) -> str:
+    """Return where in the model an instruction comes from, all layers the same: `decoder/layer/mlp/wi/dot_general, backward`."""
+    found = _OP_NAME.search(instruction.rest)
+    if found is None:
+        return instruction.opcode
+    parts = [_NUMBER.sub("", part) for part in found[1].split("/") if not _WRAPPER.fullmatch(part)]
+    return "/".join(parts[-4:]) + (", backward" if "transpose(" in found[1] else "")
 
 
 def _results(instruction: Instruction) -> int:
