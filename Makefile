@@ -4,6 +4,7 @@
 #   make test         the tests          make slow   the long ones
 #   make lint         ruff and mypy      make bench  speed, a row for each rung (CONFIG=names for others)
 #   make parity       recurrent and Transformer layers against PyTorch's
+#   make bench-gpu    what one GPU does: right numbers, speed, memory, in eight minutes
 #   make docs         the documentation site, into site/index.html; fails on a broken link
 #
 # PYTHON=/path/to/python chooses the interpreter; VENV=folder where everything is installed.
@@ -14,7 +15,7 @@ CONFIG ?= bag rnn_fixed lstm_fixed gru_bahdanau lstm_luong gnmt_small transforme
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: help quickstart test slow lint parity docs bench clean
+.PHONY: help quickstart test slow lint parity docs bench bench-gpu clean
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -46,6 +47,10 @@ parity: $(VENV)/.installed-parity
 # The variable silences an advertisement of the theme's makers.
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# For a machine with a GPU, whose JAX has CUDA: PIP may first install jax[cuda12] into $(VENV).
+bench-gpu: $(VENV)/.installed
+	$(BIN)/python benchmarks/accelerator.py build/accelerator
 
 bench: $(VENV)/.installed
 	@for config in $(CONFIG); do $(BIN)/jaxnmt bench $$config || exit; done
