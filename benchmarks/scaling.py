@@ -3,7 +3,7 @@
     python benchmarks/scaling.py FOLDER
 
 Each plan is one `jaxnmt plan ... --json FOLDER/NAME.json`, half a minute to three on one core; a plan that is there already is kept.
-Needs the TPU compiler: pip install 'jax[tpu]'. Nothing is run.
+Needs the compilers for TPUs and GPUs: pip install 'jaxnmt[plan,plan-gpu]'. Nothing is run.
 """
 
 import json
@@ -18,9 +18,17 @@ SCAN = "--model.scan-layers True"
 CHIPS = {1: "1x1", 4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"}
 A_CHIP = 2048  # target positions, whatever the number of chips
 
+PLACES = {"h100:1": 1, "h100:8": 8, "h100:2x8": 16, "v5e:4x4": 16, "v5p:2x2x2": 8}  # of the table of both families, and devices
+A_DEVICE = {"h100": 8192, "v5e": 2048, "v5p": 4096}  # target positions of transformer_1b
+
 PLANS = {
-    "big_v5e": f"{BIG} --on v5e:4x4",
-    "big_v5p": f"{BIG} --on v5p:2x2x2",
+    **{f"base_{on}": f"{BASE} --on {on}" for on in PLACES},
+    **{f"big_{on}": f"{BIG} --on {on}" for on in PLACES},
+    **{f"big_{on}_fsdp": f"{BIG} --on {on} --mesh.fsdp {min(n, 8)}" for on, n in PLACES.items() if n > 1},
+    **{
+        f"1b_{on}": f"{BILLION} --on {on} --mesh.fsdp {min(n, 16 if 'v5e' in on else 8)} --batching.tokens {n * A_DEVICE[on.split(':')[0]]}"
+        for on, n in PLACES.items()
+    },
     "1b_v5p": f"{BILLION} --on v5p:4x4x8",
     "1b_v5e": f"{BILLION} --on v5e:16x16",
     "refuse": f"{BILLION} --on v5e:2x2 --mesh.fsdp 1 --model.remat none --batching.tokens 65536",
@@ -84,7 +92,11 @@ def runs(plans: dict[str, dict]) -> str:
         "| target tokens/s | utilisation | hours"
     )
     rows = []
-    for name in ("big_v5e", "weak_big_16", "big_v5p", "1b_v5p", "1b_v5e"):
+    for name in (
+        *(f"{model}_{on}{form}" for model in ("base", "big", "1b") for on in PLACES for form in ("", "_fsdp")),
+        "1b_v5p",
+        "1b_v5e",
+    ):
         if plan := plans.get(name):
             shape = plan["shapes"][0]
             memory, times = (
@@ -100,7 +112,7 @@ def runs(plans: dict[str, dict]) -> str:
 def sending(plans: dict[str, dict]) -> str:
     """What is sent against the least that must be."""
     rows = []
-    for name in ("big_v5p", "fsdp", "tp"):
+    for name in ("big_v5p:2x2x2", "big_h100:8", "big_h100:8_fsdp", "fsdp", "tp"):
         if plan := plans.get(name):
             numbers = [f"{plan[key] / 1e9:.2f}" for key in ("sent", "least_sent")]
             rows.append([f"`{PLANS[name].partition(' --on ')[2]}`", _mesh(plan), *numbers, f"{plan['sent'] / plan['least_sent']:.2f}"])

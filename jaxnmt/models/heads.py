@@ -76,8 +76,8 @@ class Classifier(EncoderHead):
     def make_embeddings(self, features_width: int) -> None:
         """Make the table of source tokens, and the output layer's, in `setup`."""
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
-        self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim)
-        self.embed_output = Embedding(self.outputs, self.states_width, is_output=True)
+        self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim, mesh=self.mesh)
+        self.embed_output = Embedding(self.outputs, self.states_width, is_output=True, mesh=self.mesh)
         self.pooling = Pooling(self.task.pooling, self.states_width)
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Encoded:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
 from jaxnmt.parallel.numbers import mix
-from jaxnmt.parallel.sharding import constrain, is_replicated
+from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 NORM_EPSILON = 1e-5
 
@@ -162,13 +162,36 @@ class Embedding(nn.Module):
     size: int
     width: int
     is_output: bool = False
+    mesh: Mesh | None = None
 
     def setup(self):
         init = declare(nn.initializers.normal(self.width**-0.5), "VD", multiplied=self.is_output)
         self.table = self.param("table", init, (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
-        return self.table[tokens_BT].astype(dtype) * jnp.asarray(math.sqrt(self.width), dtype)
+        return look_up(self.table, tokens_BT, self.mesh).astype(dtype) * jnp.asarray(math.sqrt(self.width), dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def look_up(table_VD: jax.Array, tokens_BT: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Return the vectors of tokens, (B, T, D)."""
+    return table_VD[tokens_BT]
+
+
+def _look_up(table_VD, tokens_BT, mesh):
+    return table_VD[tokens_BT], (tokens_BT, jnp.zeros(0, table_VD.dtype), table_VD.shape[0])
+
+
+def _look_up_gradient(mesh, residuals, x_BTD):
+    """Each part of the rows has a gradient of its own; the sum over devices is left for last, when it is one for all uses of a table."""
+    tokens_BT, like, size = residuals
+    parts = num_shards("B", mesh)
+    split = lambda x: x.reshape(parts, -1, *x.shape[1:])  # noqa: E731
+    of_part = lambda tokens, x: jnp.zeros((size, x.shape[-1]), like.dtype).at[tokens].add(x.astype(like.dtype))  # noqa: E731
+    return constrain(jax.vmap(of_part)(split(tokens_BT), split(x_BTD)), "BVD", mesh).sum(0), None
+
+
+look_up.defvjp(_look_up, _look_up_gradient)
 
 
 def sinusoids(length: int, width: int) -> np.ndarray:

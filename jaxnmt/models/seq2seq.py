@@ -85,14 +85,14 @@ class EncoderDecoder(nn.Module):
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
         width, tie = self.config.emb_dim, getattr(self.config, "tie_embeddings", "none")
         if tie == "all":
-            self.shared_embedding = Embedding(self.target_size, width, is_output=True)
+            self.shared_embedding = Embedding(self.target_size, width, is_output=True, mesh=self.mesh)
             self.embed_source = self.embed_target = self.shared_embedding
         else:
-            self.source_embedding = Embedding(self.source_size, width)
-            self.target_embedding = Embedding(self.target_size, width, is_output=tie != "none")
+            self.source_embedding = Embedding(self.source_size, width, mesh=self.mesh)
+            self.target_embedding = Embedding(self.target_size, width, is_output=tie != "none", mesh=self.mesh)
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
-            self.output_embedding = Embedding(self.target_size, features_width, is_output=True)
+            self.output_embedding = Embedding(self.target_size, features_width, is_output=True, mesh=self.mesh)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
         if self.task.vectors:

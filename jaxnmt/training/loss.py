@@ -43,10 +43,8 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, l
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD, others = model.with_losses("features", params, memory, batch, noise)
-        # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
-        table_VD = constrain(model.output_table(params).astype(features_BTD.dtype), "VD", model.mesh)
         loss, nll, correct = projected_cross_entropy(
-            features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh
+            features_BTD, model.output_table(params), targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh
         )
     else:
         logits_BTV, others = model.with_losses("decode", params, memory, batch, noise)
@@ -70,7 +68,9 @@ def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float, mesh: Mesh | None = None):
-    """Return `cross_entropy` of `features @ table.T`, computed in chunks of positions, so that all logits never exist at once.
+    """Return `cross_entropy` of `features @ table.T` in the features' dtype.
+
+    It is computed in chunks of positions, so that all logits never exist at once.
 
     The forward pass computes the gradient, too, while it has the softmax of a chunk: no softmax is stored or computed twice. Only the
     first output, the loss, is differentiable.
@@ -118,8 +118,11 @@ def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float):
-    """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features and of the table."""
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float, parts: int):
+    """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features and of the table.
+
+    The latter is (parts, V, D): each part of the rows has its own.
+    """
     dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
     logits_BTV = jnp.where(ids_V < vocab, logits_BTV, -1e9)
@@ -136,31 +139,38 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
     wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(ids_V < vocab, label_smoothing / vocab, 0.0)
     d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]).astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
-    d_table_VD = jnp.einsum("BTV,BTD->VD", d_logits_BTV, x_BTD, preferred_element_type=dtype)
+    d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
+    d_table_NVD = jnp.einsum("NBTV,NBTD->NVD", d_logits_NBTV, x_NBTD, preferred_element_type=dtype)
     sums = [(x_BT * weights_BT).sum() for x_BT in (loss_BT, nll_BT, right_BT)]
-    return sums, d_x_BTD, d_table_VD
+    return sums, d_x_BTD, d_table_NVD
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
     chunks, used, join = _split(features_BTD, targets_BT, weights_BT, table_VD.shape[0], mesh)
+    dtype = table_VD.dtype
+    # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
+    table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
+
+    parts = num_shards("B", mesh)
 
     def body(i, sums):
-        totals, d_table_VD, d_x = sums
+        totals, d_table_NVD, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        found, d_x_BTD, d_chunk_VD = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing)
-        # Sharded like this, the table's gradient is summed over devices once after the loop; sharded like the table, in each iteration.
-        return [a + b for a, b in zip(totals, found, strict=True)], d_table_VD + constrain(d_chunk_VD, "VD", mesh), d_x.at[i].set(d_x_BTD)
+        found, d_x_BTD, d_chunk_NVD = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing, parts)
+        totals = [a + b for a, b in zip(totals, found, strict=True)]
+        return totals, d_table_NVD + constrain(d_chunk_NVD, "BVD", mesh), d_x.at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    start = ([zero] * 3, constrain(jnp.zeros(table_VD.shape, zero.dtype), "VD", mesh), jnp.zeros_like(chunks[0]))
-    totals, d_table_VD, d_x = jax.lax.fori_loop(0, used, body, start)
-    return tuple(totals), (join(d_x), d_table_VD.astype(table_VD.dtype))
+    start = ([zero] * 3, constrain(jnp.zeros((parts, *table_VD.shape), zero.dtype), "BVD", mesh), jnp.zeros_like(chunks[0]))
+    totals, d_table_NVD, d_x = jax.lax.fori_loop(0, used, body, start)
+    return tuple(totals), (join(d_x), d_table_NVD, jnp.zeros(0, dtype))
 
 
 def _backward(vocab, label_smoothing, mesh, residuals, cotangents):
-    d_features, d_table = residuals
+    d_features, d_table_NVD, like = residuals
     scale = cotangents[0]
-    return (d_features * scale).astype(d_features.dtype), (d_table * scale).astype(d_table.dtype), None, None
+    # The sum over devices is left for last: XLA makes one of it and those of the embeddings.
+    return (d_features * scale).astype(d_features.dtype), (d_table_NVD * scale).sum(0).astype(like.dtype), None, None
 
 
 projected_cross_entropy.defvjp(_forward, _backward)
