@@ -73,8 +73,8 @@ def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
         raise UserError(f"--on {name} needs the compiler for GPUs (220 MB, no GPU): pip install 'jaxnmt[plan-gpu]'")
     # JAX asks the installed cuDNN (700 MB) for nothing but its version: it is the GPU's that will run the program.
     fused_attention_stablehlo.check_cudnn_version = lambda: 10_000 * _CUDNN[0] + 100 * _CUDNN[1] + _CUDNN[2]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # it reports that this machine has no driver, at every start
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # a kept program cannot be read without a GPU
     try:
         found = topologies.get_topology_desc(platform="cuda", target_config=described(gpu), topology=f"1x{hosts}x{per_host}")
     except (jax.errors.JaxRuntimeError, RuntimeError, NotImplementedError) as error:
