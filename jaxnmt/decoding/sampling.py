@@ -1,7 +1,7 @@
 """Draw the next token of each hypothesis at random: `decoding.temperature`.
 
-The random numbers of a token depend on the seed, the source sentence, the sample's number and the step. So a sample depends neither on
-its batch nor on how many others are drawn, and equal sentences have equal samples.
+The random numbers of a token depend on the seed, the source sentence or picture, the sample's number and the step. So a sample depends
+neither on its batch nor on how many others are drawn, and equal sentences have equal samples.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import PAD
+from jaxnmt.models.seq2seq import Batch
+from jaxnmt.parallel.numbers import mix
 
 
 class Sampling(NamedTuple):
@@ -45,14 +47,15 @@ def of(decoding: cfg.Decoding) -> Sampling | None:
     return Sampling(decoding.seed, float(decoding.temperature), decoding.top_k or None, top_p, float(decoding.epsilon) or None)
 
 
-def keys(sampling: Sampling, source: jax.Array, samples: int) -> jax.Array:
-    """Return the key of each sample of each sentence, (B, samples): the seed with the sentence's tokens and the sample's number.
+def keys(sampling: Sampling, batch: Batch, samples: int) -> jax.Array:
+    """Return the key of each sample of each sentence, (B, samples): the seed with what the sentence is of and the sample's number.
 
     Args:
         sampling: has the seed.
-        source: the tokens (B, S); of an ensemble's (B, S, M) the first member's count.
+        batch: its source is tokens (B, S), of an ensemble (B, S, M), of which the first member's count; or also vectors (B, ...).
         samples: how many of each sentence.
     """
+    source = batch["encoder_input_tokens"]
     source_BS = source if source.ndim == 2 else source[..., 0]
     fold = jax.vmap(jax.random.fold_in)
 
@@ -61,7 +64,17 @@ def keys(sampling: Sampling, source: jax.Array, samples: int) -> jax.Array:
 
     of_seed_B = jnp.broadcast_to(jax.random.key(sampling.seed, impl="threefry2x32"), len(source_BS))
     of_sentence_B, _ = jax.lax.scan(read, of_seed_B, source_BS.T)
+    if "encoder_input_vectors" in batch:
+        of_sentence_B = fold(of_sentence_B, _hashes(batch["encoder_input_vectors"]))
     return jax.vmap(fold, (None, 0), 1)(of_sentence_B, jnp.repeat(jnp.arange(samples)[:, None], len(source_BS), 1))
+
+
+def _hashes(vectors: jax.Array) -> jax.Array:
+    """Return a hash of each row's numbers, uint32 (B,): a sum of integers, so that no order of adding changes it."""
+    is_bytes = vectors.dtype == jnp.uint8
+    bits = vectors.astype(jnp.uint32) if is_bytes else jax.lax.bitcast_convert_type(vectors.astype(jnp.float32), jnp.uint32)
+    bits_BN = bits.reshape(len(vectors), -1)
+    return mix(bits_BN ^ mix(jnp.arange(bits_BN.shape[1], dtype=jnp.uint32))).sum(1, dtype=jnp.uint32)
 
 
 def draw(sampling: Sampling, keys_BW: jax.Array, step: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:

@@ -130,7 +130,7 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
     if options.sampling is not None:
-        before = before._replace(keys_BW=sampling.keys(options.sampling, batch["encoder_input_tokens"], W))
+        before = before._replace(keys_BW=sampling.keys(options.sampling, batch, W))
     return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch), coverage_RS=covered_RS))
 
 

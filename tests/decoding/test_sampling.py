@@ -12,7 +12,7 @@ from decoding.test_search import CHAIN, chain_log_probs, decode, table, words
 
 from jaxnmt.config import Decoding
 from jaxnmt.data.special_tokens import EOS
-from jaxnmt.decoding import penalties
+from jaxnmt.decoding import penalties, sampling
 from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.sampling import Sampling, kept, of
 from jaxnmt.decoding.search import SearchOptions, search
@@ -55,6 +55,22 @@ def model_probabilities(params):
     logits[:, [0, 1]] = -np.inf
     p = np.exp(logits)
     return p / p.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_pictures_have_keys_of_their_own_in_any_batch(dtype):
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3)).astype(dtype)
+    pictures[3] = pictures[0]
+    source = np.ones((4, 1), np.int32)
+
+    def made(rows):
+        batch = {"encoder_input_tokens": source[rows], "encoder_input_vectors": pictures[rows]}
+        return np.asarray(jax.random.key_data(sampling.keys(Sampling(7, 1.0), batch, 2)))
+
+    together = made([0, 1, 2, 3])
+    assert len(np.unique(together[:3].reshape(6, -1), axis=0)) == 6
+    np.testing.assert_array_equal(together[3], together[0])
+    np.testing.assert_array_equal(made([2, 0]), together[[2, 0]])
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
