@@ -46,9 +46,15 @@ def fits(mesh: Mesh | None, queries: int, keys: int, head_dim: int, dtype) -> bo
     match kind_of(mesh):
         case "tpu":
             return queries % LANES == keys % LANES == 0
-        case "nvidia":  # docs.nvidia.com/deeplearning/cudnn, "scaled dot product attention"; even lengths because a mask is added
+        case "nvidia" if _is_ampere(mesh):  # docs.nvidia.com/deeplearning/cudnn, "scaled dot product attention"; a mask wants even lengths
             return dtype in (jnp.bfloat16, jnp.float16) and queries % 2 == keys % 2 == 0 and head_dim % 8 == 0 and head_dim <= 128
     return False
+
+
+def _is_ampere(mesh: Mesh | None) -> bool:
+    """Return whether the GPUs are of NVIDIA's generation of 2020 or later, which cuDNN's kernel needs."""
+    device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+    return float(getattr(device, "compute_capability", "8.0")) >= 8
 
 
 def fused_attention(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh) -> jax.Array:
@@ -72,6 +78,10 @@ def cudnn(q_BTHK, k_BSHK, v_BSHK, mask: Mask, implementation: Literal["cudnn", "
     Args:
         implementation: `xla` computes the same on any device.
     """
+    from jax._src.cudnn import fused_attention_stablehlo
+
+    # JAX 0.10 has the backward pass write a gradient of the mask, which nobody reads (fixed by JAX's pull request 39512).
+    fused_attention_stablehlo.should_export_dbias = lambda *_: False
     segments_B1TS = mask.segments()[:, None]
     return jax.nn.dot_product_attention(
         q_BTHK, k_BSHK, v_BSHK, mask=segments_B1TS, scale=1.0, is_causal=mask.causal, implementation=implementation

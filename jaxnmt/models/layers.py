@@ -169,7 +169,9 @@ class Embedding(nn.Module):
         self.table = self.param("table", init, (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
-        return look_up(self.table, tokens_BT, self.mesh).astype(dtype) * jnp.asarray(math.sqrt(self.width), dtype)
+        return look_up(self.table, tokens_BT, self.mesh if self.is_output else None).astype(dtype) * jnp.asarray(
+            math.sqrt(self.width), dtype
+        )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -183,7 +185,7 @@ def _look_up(table_VD, tokens_BT, mesh):
 
 
 def _look_up_gradient(mesh, residuals, x_BTD):
-    """Each part of the rows has a gradient of its own; the sum over devices is left for last, when it is one for all uses of a table."""
+    """On a mesh each part of the rows has a gradient of its own; the sum over devices is left for last, when it is one for all uses."""
     tokens_BT, like, size = residuals
     parts = num_shards("B", mesh)
     split = lambda x: x.reshape(parts, -1, *x.shape[1:])  # noqa: E731

@@ -332,8 +332,10 @@ def test_least_traffic_by_hand():
     least = lambda **mesh: prediction.least_sent(model, 1000, {"data": 1, "fsdp": 1, "tensor": 1} | mesh, Shape(16, 32, 64))  # noqa: E731
     assert least() == 0
     assert least(data=4) == 2 * 3 / 4 * 2000
-    assert least(fsdp=4) == 3 * 3 / 4 * 2000
-    assert least(data=2, fsdp=4) == 2 * 1 / 2 * 2000 / 4 + 3 * 3 / 4 * 2000
+    assert least(fsdp=4) == 2 * 3 / 4 * 2000
+    assert least(data=2, fsdp=4) == 2 * 1 / 2 * 2000 / 4 + 2 * 3 / 4 * 2000
+    again = cfg.replace(model, scan_layers=True)
+    assert prediction.least_sent(again, 1000, {"data": 1, "fsdp": 4, "tensor": 1}, Shape(16, 32, 64)) == 3 * 3 / 4 * 2000
     source, target = 16 * 32 * 8 * 2, 16 * 64 * 8 * 2
     assert least(tensor=2) == 2 * 1 / 2 * ((4 * 2 + 1 + 1) * source + (6 * 3 + 2) * target)
 

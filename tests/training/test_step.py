@@ -107,8 +107,9 @@ def test_what_the_plateau_cut_scales_the_learning_rate():
 
 @as_shipped
 @pytest.mark.parametrize("kind", ["cpu", "nvidia"])
-def test_a_step_that_is_not_finite_changes_nothing_but_counters(kind, monkeypatch):
+def test_a_step_that_is_not_finite_changes_nothing_but_counters(kind, monkeypatch, request):
     monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
+    request.addfinalizer(program.cache_clear)
     program.cache_clear()
     config = replace(CONFIG, **{"training.ema_decay": 0.95})
     params = tiny.params_of(MODEL)

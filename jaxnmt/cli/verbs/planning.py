@@ -9,7 +9,7 @@ from typing import Annotated
 
 from jaxnmt.cli.verbs.common import Flat, writable
 from jaxnmt.cli.verbs.drawing import write
-from jaxnmt.config import Experiment
+from jaxnmt.config import Experiment, NonNegative
 from jaxnmt.config import checks as config_checks
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.log import say
@@ -25,7 +25,7 @@ class Plan:
     """Try meshes, remat policies and batch sizes, and rank those that fit by tokens per second."""
     decoding: bool = False
     """Plan the search for translations instead of the training step."""
-    operations: int = 0
+    operations: NonNegative[int] = 0
     """Print where the time goes: so many operations that take longest, each for all layers together."""
     run: str = ""
     """Folder of the run, whose prepared data determines the batches; when empty, runs/ and the config's name."""
@@ -73,7 +73,9 @@ def plan(config: str, options: Plan) -> int:
     used = found.fits and found.largest.work.kernel_flops > 0
     saved = compiled.kernel_saving(options.experiment, target, found.largest.shape) if used else None
     tables = report.tables(found, config, saved)
-    if options.operations and found.step_seconds:
+    if options.operations and not found.step_seconds:
+        print(f"--operations: the speed of {target.name} is not known, or a program does not fit", file=sys.stderr)
+    elif options.operations:
         tables.append(report.operations_table(found.largest, options.operations))
     figures.show(tables)
     if not found.fits:

@@ -56,7 +56,7 @@ GPUS = {
 }
 # Without a GPU to time them on, the compiler's own products are untuned; cuBLAS, which it calls instead, needs no tuning here.
 _OPTIONS = {"xla_gpu_enable_triton_gemm": False}
-_CUDA, _CUDNN = (12, 9, 0), (9, 10, 0)
+_CUDA, _CUDNN = (12, 9, 0), (9, 10, 2)
 
 
 def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
@@ -112,9 +112,11 @@ def here() -> Target:
     except (RuntimeError, AssertionError):
         raise UserError("--on gpu: JAX finds no GPU on this machine") from None
     kind = devices[0].device_kind
-    chip = next((gpu.chip for gpu in GPUS.values() if gpu.chip.name in kind), Chip(kind))
+    # Those of cards for PCIe, and of other products with such a name, have other rates.
+    chip = next((gpu.chip for gpu in GPUS.values() if re.search(rf"\b{gpu.chip.name}\b(?!.*(PCIe|PCIE|NVL))", kind)), Chip(kind))
     memory = (devices[0].memory_stats() or {}).get("bytes_limit")
-    return Target("gpu", dataclasses.replace(chip, name=kind, memory=memory), devices, per_host=jax.local_device_count())
+    chip = dataclasses.replace(chip, name=kind, memory=memory)
+    return Target("gpu", chip, devices, per_host=jax.local_device_count(), compiler_options=_OPTIONS)
 
 
 def _has(module: str) -> bool:

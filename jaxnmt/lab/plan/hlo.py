@@ -102,12 +102,12 @@ class Program(NamedTuple):
         return None
 
     def waits(self) -> int:
-        """Return the number of conditionals, and of loops whose bound is not in the program.
+        """Return the number of conditionals, and of loops whose number of iterations the compiler does not know.
 
         A GPU's host must read what decides them: it waits until the device has computed it, and the device then waits for the host.
         """
         instructions = [i for i, _, _ in self.runs(1)]
-        loops = sum(i.opcode == "while" and self.trips(i) is None for i in instructions)
+        loops = sum(i.opcode == "while" and not _TRIPS.search(i.rest) for i in instructions)
         return loops + sum(i.opcode == "conditional" for i in instructions)
 
 

@@ -124,7 +124,7 @@ class _Clock:
             if opcode in _CONTROL:
                 times = (self.program.trips(instruction) or self.unknown_trips) if opcode == "while" else 1
                 parts = [self.run(called) for called in instruction.called if called in self.program.computations]
-                part = max(parts, key=lambda part: part.total.seconds, default=Schedule())  # of a conditional, the longest branch
+                part = max(parts, key=lambda part: part.total.accessed, default=Schedule())  # of a conditional, the branch with most work
                 total.add(part, times)
                 now += times * (part.total.seconds + part.waiting)
             elif opcode.endswith("-done"):
@@ -178,11 +178,11 @@ def place(instruction: Instruction) -> str:
 
 
 def _results(instruction: Instruction) -> int:
-    """Return the bytes of a result; a product's workspace is none."""
-    if instruction.opcode == "custom-call" and instruction.type.startswith("("):
-        bits, lengths = instruction.arrays[0]
-        return bits * math.prod(lengths) // 8
-    return instruction.bytes
+    """Return the bytes of a result; a library's workspace, a last row of bytes, is none."""
+    arrays = instruction.arrays
+    if instruction.opcode == "custom-call" and len(arrays) > 1 and arrays[-1][0] == 8 and len(arrays[-1][1]) == 1:
+        arrays = arrays[:-1]
+    return sum(bits * math.prod(lengths) // 8 for bits, lengths in arrays)
 
 
 def _fused_reads(body: Sequence[Instruction], operands: Sequence[Instruction]) -> int:
