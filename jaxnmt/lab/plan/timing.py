@@ -12,7 +12,6 @@ import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -57,8 +56,14 @@ def sending(collective: Collective, target: Target, order: Sequence[int]) -> flo
     return collective.sent / speed
 
 
-class Operation(NamedTuple):
-    """Kernels of one kind: of the same primitive at the same place in the model, all layers together."""
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """Kernels of one kind: of the same primitive at the same place in the model, all layers together.
+
+    Attributes:
+        kernels: number of them.
+        accessed: bytes that they read and write.
+    """
 
     kernels: int = 0
     seconds: float = 0.0
