@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jaxnmt.config import Captioning, Classification, Decoding, Experiment, Input, Language, MaskedLanguage, Recurrent, Schedule, replace
+from jaxnmt.config import Captioning, Classification, Experiment, Input, Language, MaskedLanguage, Recurrent, Schedule, replace
 from jaxnmt.config.fields import Constraint, OnlyFor, constraints, did_you_mean, leaves, markers, type_constraint
 from jaxnmt.config.files import tupled
 from jaxnmt.config.tasks import TASKS
@@ -104,8 +104,6 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield f"batching.layout packed does not work for the task {kind}, which puts one example in a row: set batching.layout buckets"
     if experiment.validation.metric not in task.metrics:
         yield f"validation.metric {experiment.validation.metric} is not for the task {kind}: set it to {' or '.join(task.metrics)}"
-    if not task.searches and experiment.decoding != Decoding():
-        yield f"decoding.* has no effect for the task {kind}, which predicts in one pass: leave it out"
     if not (task.pairs or experiment.tokenizer.joint):
         yield f"tokenizer.joint False does not work for the task {kind}, which uses one text as source and target: set it to True"
     if experiment.init.from_ and experiment.tokenizer.model:

@@ -7,15 +7,17 @@ neither on its batch nor on how many others are drawn, and equal sentences have 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import PAD
-from jaxnmt.models.seq2seq import Batch
 from jaxnmt.parallel.numbers import mix
+
+if TYPE_CHECKING:
+    from jaxnmt.models.seq2seq import Batch
 
 
 class Sampling(NamedTuple):

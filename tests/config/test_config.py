@@ -230,7 +230,6 @@ def test_what_does_not_go_with_copying_is_refused(changes, says):
             {"tokenizer.joint": False, "model.tie_embeddings": "none"},
             "tokenizer.joint False does not work for the task MaskedLanguage",
         ),
-        ("topics", {"decoding.beam_size": 2}, r"decoding.\* has no effect for the task Classification"),
         ("lm_lstm", {"model.context": "luong"}, "the task Language has no source to attend to"),
         ("scenes", {"task.patch": 5}, "task.size 48 is not divisible by task.patch 5"),
         ("scenes", {"task.patch": 6}, "task.regions convolution halves the picture"),
