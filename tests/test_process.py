@@ -105,7 +105,7 @@ sys.exit(cli.main())
 """
 
 
-@pytest.mark.parametrize("home", ["/dev/null", None])
+@pytest.mark.parametrize("home", ["/dev/null", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_computation_needs_no_home_folder(home, tmp_path):
     environment = {name: value for name, value in UNSET.items() if name != "HOME"} | ({"HOME": home} if home else {})
     words = ["probe", "gradients", "quickstart", "--distance", "1", "--samples", "1", "--width", "16"]

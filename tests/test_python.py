@@ -138,6 +138,7 @@ def test_the_average_is_a_checkpoint_too(run):
     np.testing.assert_allclose(mean, (np.asarray(last, np.float64) + first) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_again_resumes_and_a_finished_run_is_left_as_it_is(run, experiment, folder):
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "checkpoints").rglob("*")}
     assert jaxnmt.train(experiment, folder=str(run.folder)).checkpoints == [6, 8]
@@ -205,6 +206,7 @@ def test_it_works_in_a_thread(run, experiment, folder):
         assert pool.submit(made.translate, "a b c").result() == run.translate("a b c")
 
 
+@pytest.mark.slow
 def test_it_works_where_an_event_loop_runs_as_in_a_notebook(run, experiment, folder):
     async def cells():
         made = jaxnmt.train(experiment, folder=folder / "notebook")

@@ -101,7 +101,7 @@ def test_an_ensembles_coverage_is_its_first_members():
     assert_exact(find(options, shares, {"encoder_input_tokens": source_BSM}, limits), expected)
 
 
-@pytest.mark.parametrize("rung", ["post", "luong"])
+@pytest.mark.parametrize("rung", [pytest.param("post", marks=pytest.mark.slow), "luong"])
 def test_whatever_the_batch_the_padding_and_the_stage(rung):
     """And the search for one stops where no other can be the best: its best is that of the search for all."""
     model = tiny.model_of(RUNGS[rung], TARGET_VOCAB)

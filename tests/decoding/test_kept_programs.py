@@ -55,7 +55,14 @@ def problem(rung):
     return model, tiny.params_of(model, 3), {"encoder_input_tokens": random.integers(3, 9, (ROWS, 3), np.int32)}, limits
 
 
-@pytest.mark.parametrize(("rung", "kind"), [*(("pre", kind) for kind in OPTIONS), ("rotary", "beam"), ("luong", "beam"), ("gnmt", "beam")])
+@pytest.mark.parametrize(
+    ("rung", "kind"),
+    [
+        *(("pre", kind) for kind in OPTIONS),
+        ("luong", "beam"),
+        *(pytest.param(rung, "beam", marks=pytest.mark.slow) for rung in ("rotary", "gnmt")),
+    ],
+)
 def test_kept_programs_find_what_traced_ones_find(folder, rung, kind):
     model, params, batch, limits = problem(rung)
     expected = StagedSearch(model)(OPTIONS[kind], params, batch, limits)

@@ -162,7 +162,7 @@ def test_a_score_is_the_models_log_probability_whatever_is_truncated_or_forbidde
                 assert len(set(words(tokens))) == len(words(tokens)) > 1
 
 
-@pytest.mark.parametrize("rung", ["pre", "luong"])
+@pytest.mark.parametrize("rung", ["pre", pytest.param("luong", marks=pytest.mark.slow)])
 def test_a_sample_depends_on_its_sentence_seed_and_number_alone(rung):
     model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT}[rung], TARGET_VOCAB)
     params, (source, limits) = tiny.params_of(model, 3), tiny.some_sentences(16, 3)

@@ -138,7 +138,7 @@ def test_the_output_layer_a_few_positions_at_a_time_is_the_models_own():
     np.testing.assert_allclose(*(np.asarray(token_log_probs(each, params, batch))[counts] for each in (model, plain)), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm_luong"])
+@pytest.mark.parametrize("name", ["transformer", pytest.param("lstm_luong", marks=pytest.mark.slow)])
 def test_perplexity_is_validations_but_for_pad_and_bos(name):
     """Validation counts the probability of PAD and BOS, which no translation contains; without them both are the same."""
     model, params = made(name)

@@ -123,7 +123,7 @@ def test_a_stream_is_the_translation(tokenizer):
         assert "".join(narrowed.stream(line, greedy)) == narrowed.translate([line], greedy)[0][0].text
 
 
-@pytest.mark.parametrize("space", ["probability", "log"])
+@pytest.mark.parametrize("space", [pytest.param("probability", marks=pytest.mark.slow), "log"])
 def test_an_ensemble_listens_to_each_member_about_the_sentence_own_candidates(space, tokenizer):
     """Members that give much probability to a neighbour's candidates must not count less for it."""
     members = [translator(tiny.BASE, tokenizer), translator(tiny.RECURRENT["luong"], tokenizer, seed=1)]

@@ -6,6 +6,7 @@ import sys
 
 import jax
 import mine
+import pytest
 import tiny
 
 import jaxnmt
@@ -32,6 +33,7 @@ def test_a_model_with_bfloat16_parameters_is_trained_resumed_averaged_and_transl
         assert cli.main(["translate", str(tmp_path / "whole"), "--checkpoint", checkpoint, "--input", str(tmp_path / "in")]) == 0
 
 
+@pytest.mark.slow
 def test_jax_enable_x64_changes_nothing(tmp_path):
     def jaxnmt(*words, **environment):
         done = subprocess.run([sys.executable, "-m", "jaxnmt", *words], env=os.environ | environment, capture_output=True, text=True)

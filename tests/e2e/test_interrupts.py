@@ -263,7 +263,7 @@ def test_a_disk_without_room_for_a_checkpoint(train, tmp_path, monkeypatch, caps
     assert train(tmp_path / "run") == 0
 
 
-@pytest.mark.parametrize("other", ["settings", "text"])
+@pytest.mark.parametrize("other", [pytest.param("settings", marks=pytest.mark.slow), "text"])
 def test_a_try_that_saved_nothing_binds_the_run_to_nothing(other, train, finished, text, tmp_path, monkeypatch):
     def fails(store, state, progress, score):
         raise UserError("no room")

@@ -61,6 +61,7 @@ def test_it_is_resumed_where_it_stood_and_refused_with_another_kernel(folder, ca
     assert len(losses[0]) == 12 and losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_translations_have_the_scores_of_teacher_forcing_and_keep_their_beams_apart(folder):
     trained = jaxnmt.load(folder / "run")
     translator = Translator(trained.model, trained.params, trained.tokenizer, 8)

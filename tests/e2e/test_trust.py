@@ -115,6 +115,7 @@ def test_a_run_that_was_trained_here_needs_no_flag_wherever_it_is_moved(folder, 
     assert "--trust" in in_a_process(*words("translate", folder, folder / "run"), XDG_STATE_HOME=str(tmp_path)).stderr
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_is_no_error_and_processes_of_ours_go_on_working(folder, tmp_path):
     nowhere = {"XDG_STATE_HOME": "/proc/nowhere"}
     text = [word for part in ("train", "test") for word in (f"--data.{part}", f"{folder}/text.xx", f"{folder}/text.yy")]

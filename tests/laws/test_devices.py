@@ -20,6 +20,7 @@ def runs(tmp_path_factory):
     return folder, devices.train(folder, folder / "one"), folder / "eight"
 
 
+@pytest.mark.slow
 def test_one_device_and_eight_train_on_the_same_sentences_to_the_same_loss(runs):
     folder, one, eight = runs
     assert jax.device_count() == 1

@@ -109,7 +109,7 @@ def declaring(tmp_path_factory):
     "settings",
     [
         pytest.param([], id="unrolled", marks=pytest.mark.slow),
-        pytest.param(["--model.scan-layers", "True", "--model.remat", "full"], id="scanned"),
+        pytest.param(["--model.scan-layers", "True", "--model.remat", "full"], id="scanned", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_that_declares_it_is_packed_and_scanned_as_ours_are(settings, declaring, capsys):

@@ -148,7 +148,10 @@ def damages():
 
 @pytest.mark.parametrize(
     "damage",
-    [pytest.param(damage, id=name, marks=[pytest.mark.slow] if "end" in name or "half" in name else []) for name, damage in damages()],
+    [
+        pytest.param(damage, id=name, marks=[pytest.mark.slow] if any(word in name for word in ("end", "half", "lost")) else [])
+        for name, damage in damages()
+    ],
 )
 def test_damage_to_any_file_is_noticed_or_harmless(saved, tmp_path, damage):
     noticed = 0

@@ -140,7 +140,7 @@ def narrow(config, dtype):
         ("adam", "bfloat16"),
         ("adam", "float16"),
         ("lion", "bfloat16"),
-        ("muon", "bfloat16"),
+        pytest.param("muon", "bfloat16", marks=pytest.mark.slow),
         ("adafactor", "bfloat16"),
         *(pytest.param(rule, "float16", marks=pytest.mark.slow) for rule in ("adamw", "lion", "muon", "adafactor")),
     ],
