@@ -11,10 +11,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import itertools
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,11 +108,24 @@ def _sized(entry: np.ndarray, name: str, task: Captioning) -> np.ndarray:
     return _scaled(Image.fromarray(entry), task.size)
 
 
+def _promised_shape(path: str, name: str) -> tuple[int, ...]:
+    """Return the shape of an array in an archive by its header: a small file may promise a huge array."""
+    with zipfile.ZipFile(path) as archive:
+        file = name if name in archive.namelist() else f"{name}.npy"
+        with archive.open(file) as member:
+            is_first = np.lib.format.read_magic(member) == (1, 0)
+            read_header = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+            return read_header(member)[0]
+
+
 @functools.lru_cache(maxsize=4)
 def _array(path: str, name: str) -> np.ndarray:
     with np.load(path, allow_pickle=False) as arrays:
         if name not in arrays:
             raise UserError(f"{path} has no array {name!r}; it has {', '.join(arrays.files)}")
+        shape = _promised_shape(path, name)
+        if len(shape) == 4 and shape[1] * shape[2] > MOST_PIXELS:
+            raise UserError(f"{path}: its pictures have {shape[1]:,} x {shape[2]:,} pixels, and at most {MOST_PIXELS:,} are read")
         return arrays[name]
 
 
@@ -217,6 +230,17 @@ def each(sources: Iterable[Source], task: Captioning) -> Iterator[np.ndarray | U
                     yield UserError(f"{source.where(index)}: {error}")
 
 
+def check(sources: Iterable[Source], task: Captioning) -> None:
+    """Read each picture or vector of some sources.
+
+    Raises:
+        UserError: one cannot be read; the message has file and line.
+    """
+    for found in each(sources, task):
+        if isinstance(found, UserError):
+            raise found
+
+
 def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, more: Iterable[Source] = ()) -> None:
     """Write the pictures or vectors of sources as an array (count, ...), one after the other.
 
@@ -228,9 +252,10 @@ def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, m
         UserError: one cannot be read.
     """
     array = np.lib.format.open_memmap(path, "w+", task.vector_dtype, (count, *task.vector_shape))
-    for row, found in enumerate(itertools.chain(each(sources, task), each(more, task))):
+    for row, found in enumerate(each(sources, task)):
         if isinstance(found, UserError):
             raise found
         if row < count:
             array[row] = found
     array.flush()
+    check(more, task)

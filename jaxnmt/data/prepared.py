@@ -168,6 +168,10 @@ def _corpora(
                 parts, more = _with_pictures(sources, task, validation) if task.vectors else (sources, None)
                 _make(made, parts, recipe, data.workers, say, more)
         opened = open_made()
+    elif isinstance(task, config.Captioning):  # the cache knows nothing of validation
+        from jaxnmt.data import pictures
+
+        pictures.check(validation, task)
     assert opened is not None
     return key, *opened
 

@@ -49,7 +49,8 @@ def score(kind: str, made: Sequence[str], references: Sequence[str], confidences
         found += _against_spread(np.array(made, float), np.array(references, float))
     else:
         f1 = [value for value, _ in f1_by_label(kind, made, references).values()]
-        found.append(Score("macro-F1", 100 * statistics.fmean(f1), f"mean over the {len(f1):,} labels that occur in the references"))
+        if f1:  # no reference need have a label if a text may have several
+            found.append(Score("macro-F1", 100 * statistics.fmean(f1), f"mean over the {len(f1):,} labels that occur in the references"))
     if kind == "one" and len(confidences):
         error = 100 * calibration_error(np.asarray(confidences), parts["accuracy"][:, 0] / 100)
         found.append(Score("ECE", error, f"expected calibration error, {BINS} bins (Guo et al. 2017); lower is better"))

@@ -5,6 +5,7 @@ import re
 import struct
 import time
 import types
+import zipfile
 import zlib
 
 import numpy as np
@@ -212,6 +213,14 @@ def test_held_out_pictures_are_in_no_training_pair(folder):
     assert len(prepared.validation) == 2 * len(held_out) > 2 and not held_out & kept and len(held_out | kept) == 60
 
 
+def test_an_array_that_promises_more_pixels_than_are_read_is_refused_unread(tmp_path):
+    header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 10_001, 10_001, 3)}
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("pictures.npy", "w") as member:
+        np.lib.format.write_array_header_1_0(member, header)
+    with pytest.raises(UserError, match=r"huge\.npz: its pictures have 10,001 x 10,001 pixels"):
+        pictures.read(f"{tmp_path}/huge.npz#1", TASK)
+
+
 def test_a_bad_picture_is_found_before_training_with_file_and_line(folder, capsys):
     bad_files(folder)
     lines = [("scenes/0.png", "a"), ("scenes/0.png", "b"), ("text.png", "c"), ("all.npz#1", "d")]
@@ -220,6 +229,9 @@ def test_a_bad_picture_is_found_before_training_with_file_and_line(folder, capsy
         prepare(experiment(folder, lines), folder / "run", lambda line: None)
     (folder / "v.tsv").write_text("scenes/0.png\ta\nbomb.png\ta\n")
     good = experiment(folder, [lines[0]], **{"data.validation": (f"{folder}/v.tsv",)})
+    with pytest.raises(UserError, match=r"v\.tsv:2: .*bomb\.png"):
+        prepare(good, folder / "run", lambda line: None)
+    prepare(experiment(folder, [lines[0]]), folder / "run", lambda line: None)  # now the training text is in the cache
     with pytest.raises(UserError, match=r"v\.tsv:2: .*bomb\.png"):
         prepare(good, folder / "run", lambda line: None)
     assert cli.main(["data", "check", "captions", "--data.train", written(folder, lines)]) == 0

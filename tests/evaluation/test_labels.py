@@ -28,6 +28,11 @@ def test_several_labels_by_hand():
     assert found["macro-F1"] == pytest.approx(100 * (2 / 3 + 2 / 4 + 1) / 3)
 
 
+def test_texts_without_any_label_have_no_f1_of_labels():
+    found = values("several", ["", "a"], ["", ""])
+    assert found["exact"] == 50 and "macro-F1" not in found
+
+
 def test_numbers_by_hand():
     found = values("number", ["1", "2", "4"], ["1", "3", "5"])
     assert found["MAE"] == pytest.approx(2 / 3) and found["R2"] == pytest.approx(1 - 2 / 8)
