@@ -53,6 +53,7 @@ class Tokenizer:
     Attributes:
         joint: both languages share one vocabulary.
         reads_pictures: source ids are numbers of pictures.
+        has_labels: targets are labels or numbers.
         pretokenized: the tokenizer works on text that is already split.
         source_vocab_size, target_vocab_size: number of tokens in each vocabulary.
     """
@@ -60,6 +61,7 @@ class Tokenizer:
     def __init__(self, source: Vocabulary, target: AnyVocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
         self.joint, self.reads_pictures = source is target, isinstance(source, PictureNumbers)
+        self.has_labels = isinstance(target, labels.Labels | labels.Numbers)
         self.pretokenized = isinstance(target if self.reads_pictures else source, Words)
         self.source_vocab_size, self.target_vocab_size = len(source), len(target)
 

@@ -100,11 +100,21 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
     run, options = experiment.init.from_, experiment.tokenizer
     if not run:
         return None
-    given = load_tokenizer(files.to_path(run) / "tokenizer")
+    given, task = load_tokenizer(files.to_path(run) / "tokenizer"), experiment.task
+    taken = experiment.init.only if _trains_other_side(experiment) else "all"
+    if given.reads_pictures and not task.vectors and taken != "decoder":
+        way = (
+            "set init.only to decoder and tokenizer.joint to False" if task.pairs and not task.is_label else "choose a run that reads texts"
+        )
+        raise UserError(f"init.from {run} reads pictures and has no vocabulary for texts: {way}")
+    if given.has_labels and not task.is_label and taken != "encoder":
+        way = (
+            "set init.only to encoder and tokenizer.joint to False" if task.pairs and not task.vectors else "choose a run that writes texts"
+        )
+        raise UserError(f"init.from {run} predicts labels and has no vocabulary for target texts: {way}")
     if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
         kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
         raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
-    task = experiment.task
     if given.joint != options.joint and not (task.is_label or task.vectors or _trains_other_side(experiment)):
         brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
         other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""

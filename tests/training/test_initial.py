@@ -11,7 +11,9 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.config import checks
-from jaxnmt.config.files import save_config
+from jaxnmt.config.files import load_config, save_config
+from jaxnmt.data import tokenizer_choice
+from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.runs import directory
@@ -210,3 +212,23 @@ def test_on_a_mesh_they_lie_as_fresh_ones_do(folder):
     )
     tests = tiny.__file__.removesuffix("tiny.py")
     tiny.on_eight_devices("-c", code, tests, f"{tests}training", folder)
+
+
+@pytest.mark.parametrize(
+    "made, config, changes, says",
+    [
+        ("pictures", "transformer_small", {}, "reads pictures .*: set init.only to decoder"),
+        ("pictures", "topics", {}, "reads pictures .*: choose a run that reads texts"),
+        ("labels", "transformer_small", {}, "predicts labels .*: set init.only to encoder"),
+        ("labels", "transformer_small", {"tokenizer.joint": False}, "predicts labels .*: set init.only to encoder"),
+        ("labels", "scenes", {}, "predicts labels .*: choose a run that writes texts"),
+        ("labels", "mlm_small", {}, "predicts labels .*: choose a run that writes texts"),
+    ],
+)
+def test_a_run_without_the_vocabulary_that_is_needed_is_refused(made, config, changes, says, tmp_path, monkeypatch):
+    words = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [("a b c", "d e f")])
+    given = words.with_pictures() if made == "pictures" else words.with_labels(["x", "y"])
+    monkeypatch.setattr(tokenizer_choice, "load_tokenizer", lambda folder: given)
+    wanted = cfg.replace(load_config(config), init=cfg.Init(from_="runs/other"), **changes)
+    with pytest.raises(UserError, match=says):
+        tokenizer_choice.choose_tokenizer(wanted, [], tmp_path, print)
