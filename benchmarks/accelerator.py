@@ -4,7 +4,7 @@
     python benchmarks/accelerator.py FOLDER --small    # the same on a CPU, with small sizes, to try the script
 
 It writes FOLDER/accelerator.json and accelerator.md after each figure. A part that fails is reported, and the others go on. It needs
-nothing but the installed package: its text is random words. (Not yet run on a GPU: eight minutes is what it is meant to take.)
+only the installed package: its text is random words. (Not yet run on a GPU; it is meant to take eight minutes.)
 """
 
 from __future__ import annotations

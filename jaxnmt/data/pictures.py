@@ -241,12 +241,11 @@ def check(sources: Iterable[Source], task: Captioning) -> None:
             raise found
 
 
-def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, more: Iterable[Source] = ()) -> None:
+def write(path: Path, sources: Iterable[Source], count: int, task: Captioning) -> None:
     """Write the pictures or vectors of sources as an array (count, ...), one after the other.
 
     Args:
         count: how many there are.
-        more: sources whose pictures are read as well, so that a damaged one is reported before training.
 
     Raises:
         UserError: one cannot be read.
@@ -255,7 +254,5 @@ def write(path: Path, sources: Iterable[Source], count: int, task: Captioning, m
     for row, found in enumerate(each(sources, task)):
         if isinstance(found, UserError):
             raise found
-        if row < count:
-            array[row] = found
+        array[row] = found
     array.flush()
-    check(more, task)

@@ -160,30 +160,30 @@ def _corpora(
     if task.vectors:  # held-out pairs have absolute names: the same pictures in another folder are prepared again
         made = cache / cache_key(experiment, [], prepared=key, first=[decode(next(source.pairs())[0]) for source in sources])
     open_made = functools.partial(_open, made, sources, recipe.dtype, task.vectors)
+    if isinstance(task, config.Captioning):  # validation is not in the cache: a damaged picture must be found before training
+        from jaxnmt.data import pictures
+
+        pictures.check(validation, task)
     opened = open_made()
     if opened is None:
         with files.lock(made.with_suffix(".lock"), say, WAITING):
             # Another process may have made it meanwhile.
             if open_made() is None:
-                parts, more = _with_pictures(sources, task, validation) if task.vectors else (sources, None)
+                parts, more = _with_pictures(sources, task) if task.vectors else (sources, None)
                 _make(made, parts, recipe, data.workers, say, more)
         opened = open_made()
-    elif isinstance(task, config.Captioning):  # the cache knows nothing of validation
-        from jaxnmt.data import pictures
-
-        pictures.check(validation, task)
     assert opened is not None
     return key, *opened
 
 
-def _with_pictures(sources: list[Source], task: Any, validation: list[Source]) -> tuple[list[Source], Callable[[Path], None]]:
+def _with_pictures(sources: list[Source], task: Any) -> tuple[list[Source], Callable[[Path], None]]:
     """Return the sources with numbers of pictures, and what writes the pictures, and the names of those held out, into a cache folder."""
     from jaxnmt.data import pictures
 
     numbers = pictures.numbers_of(sources)
 
     def write(folder: Path) -> None:
-        pictures.write(folder / _VECTORS, sources, len(numbers), task, validation)
+        pictures.write(folder / _VECTORS, sources, len(numbers), task)
         meta, names = json.loads((folder / "meta.json").read_bytes()), list(numbers)
         meta["held_out"] = [(decode(names[int(number)]), caption) for number, caption in meta["held_out"]]
         files.write(folder / "meta.json", json.dumps(meta))

@@ -102,15 +102,13 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
         return None
     given, task = load_tokenizer(files.to_path(run) / "tokenizer"), experiment.task
     taken = experiment.init.only if _trains_other_side(experiment) else "all"
+    two_texts = task.pairs and not task.vectors and not task.is_label  # of which one can have a vocabulary of its own
+    other_side = "set tokenizer.joint to False and init.only to"
     if given.reads_pictures and not task.vectors and taken != "decoder":
-        way = (
-            "set init.only to decoder and tokenizer.joint to False" if task.pairs and not task.is_label else "choose a run that reads texts"
-        )
+        way = f"{other_side} decoder" if two_texts else "choose a run that reads texts"
         raise UserError(f"init.from {run} reads pictures and has no vocabulary for texts: {way}")
     if given.has_labels and not task.is_label and taken != "encoder":
-        way = (
-            "set init.only to encoder and tokenizer.joint to False" if task.pairs and not task.vectors else "choose a run that writes texts"
-        )
+        way = f"{other_side} encoder" if two_texts else "choose a run that writes texts"
         raise UserError(f"init.from {run} predicts labels and has no vocabulary for target texts: {way}")
     if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
         kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"

@@ -50,7 +50,7 @@ def of(decoding: cfg.Decoding) -> Sampling | None:
 
 
 def keys(sampling: Sampling, batch: Batch, samples: int) -> jax.Array:
-    """Return the key of each sample of each sentence, (B, samples): the seed with what the sentence is of and the sample's number.
+    """Return the key of each sample of each sentence, (B, samples): a hash of the seed, the source and the sample's number.
 
     Args:
         sampling: has the seed.

@@ -80,7 +80,7 @@ def cudnn(q_BTHK, k_BSHK, v_BSHK, mask: Mask, implementation: Literal["cudnn", "
     """
     from jax._src.cudnn import fused_attention_stablehlo
 
-    # JAX 0.10 has the backward pass write a gradient of the mask, which nobody reads (fixed by JAX's pull request 39512).
+    # In JAX 0.10 the backward pass also writes the mask's gradient, which is not used (fixed by JAX's pull request 39512).
     fused_attention_stablehlo.should_export_dbias = lambda *_: False
     segments_B1TS = mask.segments()[:, None]
     return jax.nn.dot_product_attention(

@@ -151,7 +151,7 @@ def test_the_share_of_memory_that_jax_takes(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
     assert gpus._share_of_memory() == 0.9
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "most")
-    with pytest.raises(UserError, match="no number"):
+    with pytest.raises(UserError, match="not a number"):
         gpus._share_of_memory()
 
 

@@ -217,10 +217,10 @@ def test_on_a_mesh_they_lie_as_fresh_ones_do(folder):
 @pytest.mark.parametrize(
     "made, config, changes, says",
     [
-        ("pictures", "transformer_small", {}, "reads pictures .*: set init.only to decoder"),
+        ("pictures", "transformer_small", {}, "reads pictures .*init.only to decoder"),
         ("pictures", "topics", {}, "reads pictures .*: choose a run that reads texts"),
-        ("labels", "transformer_small", {}, "predicts labels .*: set init.only to encoder"),
-        ("labels", "transformer_small", {"tokenizer.joint": False}, "predicts labels .*: set init.only to encoder"),
+        ("labels", "transformer_small", {}, "predicts labels .*init.only to encoder"),
+        ("labels", "transformer_small", {"tokenizer.joint": False}, "predicts labels .*init.only to encoder"),
         ("labels", "scenes", {}, "predicts labels .*: choose a run that writes texts"),
         ("labels", "mlm_small", {}, "predicts labels .*: choose a run that writes texts"),
     ],

@@ -26,7 +26,7 @@ class Plan:
     decoding: bool = False
     """Plan the search for translations instead of the training step."""
     operations: NonNegative[int] = 0
-    """Print where the time goes: so many operations that take longest, each for all layers together."""
+    """Print the N operations that take longest, each summed over layers; 0: print no such table."""
     run: str = ""
     """Folder of the run, whose prepared data determines the batches; when empty, runs/ and the config's name."""
     json: str = ""

@@ -18,8 +18,8 @@ class Chip:
         flops: dense bfloat16 matrix products, FLOP/s; None: unknown, so that no time is estimated.
         bandwidth: of its memory, bytes/s.
         link: of one link to a neighbour, or of a GPU to the others of its host, bytes/s in one direction.
-        clock: cycles/s in the compiler's estimates; None: it gives no estimates.
-        network: its share of the network between hosts, bytes/s in one direction; None: there is none.
+        clock: cycles/s in the compiler's estimates; None: the compiler does not estimate times.
+        network: a device's share of the network between hosts, bytes/s in one direction; None: not modelled.
     """
 
     name: str

@@ -64,7 +64,7 @@ class Compiled:
             needs beyond its arguments.
         fits: whether the program fits into the device's memory.
         work: of all devices together.
-        schedule: its time, kernel by kernel; of Pallas kernels it has none.
+        schedule: estimated time of each kernel, without Pallas kernels.
         waits: number of places where a GPU's host waits for a result of the device, to choose a branch or to end a loop.
         collectives: of a call.
         order: for each position in the mesh, row by row, the index of its device in the target.
@@ -186,9 +186,7 @@ def _equation(eqn: Any, unknown_trips: int) -> np.ndarray:
             return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
         case "dot_product_attention_fwd_wrapper" | "dot_product_attention_bwd_wrapper" as name:  # cuDNN's
             q, k = (x.aval.shape for x in eqn.invars[:2])
-            products = (
-                2 if name.endswith("fwd_wrapper") else 5
-            )  # of scores or of what has their size; the backward pass computes scores again
+            products = 2 if "fwd" in name else 5  # the backward pass computes the scores again
             flops = products * 2.0 * math.prod(q) * k[1]
             return np.array([flops, flops, sum(x.aval.size * x.aval.dtype.itemsize for x in (*eqn.invars, *eqn.outvars))])
         case "cond":

@@ -1,4 +1,4 @@
-"""NVIDIA's GPUs: those of this machine, and others that need not be here, since JAX's plugin compiles for any that is described to it."""
+"""NVIDIA's GPUs, in this machine or not: JAX's plugin compiles for any GPU whose properties it is given."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _CUDA, _CUDNN = (12, 9, 0), (9, 10, 2)
 
 
 def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
-    """Return GPUs that need not be here.
+    """Return GPUs of a kind as devices to compile for; this machine need not have them.
 
     Raises:
         UserError: JAX's plugin for GPUs, or the assembler that it calls, is missing.
@@ -71,13 +71,13 @@ def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
 
     if not _has("jax_cuda12_plugin") or not _has("nvidia.cuda_nvcc"):
         raise UserError(f"--on {name} needs the compiler for GPUs (220 MB, no GPU): pip install 'jaxnmt[plan-gpu]'")
-    # JAX asks the installed cuDNN (700 MB) for nothing but its version: it is the GPU's that will run the program.
+    # Compiling needs only the version number of cuDNN, which JAX reads from the library (700 MB).
     fused_attention_stablehlo.check_cudnn_version = lambda: 10_000 * _CUDNN[0] + 100 * _CUDNN[1] + _CUDNN[2]
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_compilation_cache", False)  # a kept program cannot be read without a GPU
     try:
         found = topologies.get_topology_desc(platform="cuda", target_config=described(gpu), topology=f"1x{hosts}x{per_host}")
-    except (jax.errors.JaxRuntimeError, RuntimeError, NotImplementedError) as error:
+    except RuntimeError as error:  # also JAX's own errors and NotImplementedError
         raise UserError(
             f"--on {name}: JAX's plugin for GPUs does not load: its version must be that of JAX, {jax.__version__}: "
             f"pip install 'jax[cuda12-local]=={jax.__version__}' ({error})"
@@ -87,7 +87,7 @@ def target(name: str, gpu: Gpu, hosts: int, per_host: int) -> Target:
 
 
 def size_of(word: str) -> tuple[Gpu, int, int] | None:
-    """Parse `h100:8` (one host) or `h100:2x8` (hosts x GPUs): the GPU, hosts, GPUs of a host. None if it is neither."""
+    """Parse `h100:8` (one host) or `h100:2x8` (hosts x GPUs). Return (GPU, hosts, GPUs of a host), or None for other words."""
     found = re.fullmatch(r"(\w+):(?:([1-9]\d*)x)?([1-9]\d*)", word)
     if found is None or found[1] not in GPUS or int(found[3]) > PER_HOST:
         return None
@@ -103,7 +103,7 @@ def here() -> Target:
     """Return the GPUs of this machine.
 
     Raises:
-        UserError: there is none.
+        UserError: JAX finds no GPU.
     """
     import jax
 
@@ -131,7 +131,7 @@ def _share_of_memory() -> float:
     try:
         return float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION") or 0.75)
     except ValueError:
-        raise UserError("XLA_PYTHON_CLIENT_MEM_FRACTION in the environment is no number: give a share such as 0.9") from None
+        raise UserError("the environment variable XLA_PYTHON_CLIENT_MEM_FRACTION is not a number: set it to a share such as 0.9") from None
 
 
 def described(gpu: Gpu) -> str:

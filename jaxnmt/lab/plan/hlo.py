@@ -56,7 +56,7 @@ class Instruction(NamedTuple):
         return sum(bits * math.prod(lengths) // 8 for bits, lengths in self.arrays)
 
     def attribute(self, name: str) -> str:
-        """Return an attribute, such as `index`; empty if there is none."""
+        """Return an attribute, such as `index`, or an empty string."""
         found = re.search(rf"\b{name}=%?([\w.\-]+)", self.rest)
         return found[1] if found else ""
 

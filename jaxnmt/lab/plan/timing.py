@@ -70,7 +70,7 @@ class Operation:
     accessed: float = 0.0
 
     def plus(self, other: Operation, times: int = 1) -> Operation:
-        """Return it together with as many calls of another."""
+        """Return the sum of this and `times` calls of another."""
         return Operation(self.kernels + times * other.kernels, self.seconds + times * other.seconds, self.accessed + times * other.accessed)
 
 
@@ -96,7 +96,7 @@ class Schedule:
         return functools.reduce(Operation.plus, self.operations.values(), Operation())
 
     def add(self, other: Schedule, times: int = 1) -> None:
-        """Add as many calls of another computation."""
+        """Add `times` calls of another computation."""
         self.waiting += times * other.waiting
         self.overlapped += times * other.overlapped
         self.products += times * other.products
@@ -183,7 +183,7 @@ def place(instruction: Instruction) -> str:
 
 
 def _results(instruction: Instruction) -> int:
-    """Return the bytes of a result; a library's workspace, a last row of bytes, is none."""
+    """Return the bytes of a result, without the workspace of a library call (a last row of bytes)."""
     arrays = instruction.arrays
     if instruction.opcode == "custom-call" and len(arrays) > 1 and arrays[-1][0] == 8 and len(arrays[-1][1]) == 1:
         arrays = arrays[:-1]
