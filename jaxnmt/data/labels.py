@@ -5,17 +5,23 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxnmt.data.special_tokens import FIRST_TOKEN, UNK
 from jaxnmt.data.vocabulary import Words
 from jaxnmt.errors import UserError
+from jaxnmt.io.text import decode
 
-Say = Callable[[str], None]
+if TYPE_CHECKING:
+    from jaxnmt.data.source import Source
+
 NAMED = 5
 """How many labels a message names."""
+LARGEST = 1e30
+"""The largest number that can be predicted: float32 has room for its distance from the others."""
 
 
 class Labels(Words):
@@ -29,11 +35,9 @@ class Labels(Words):
         return [" ".join(text.split())]
 
     @classmethod
-    def learnt(cls, texts: Iterable[str], say: Say) -> Labels:
-        """Return the labels of training targets, the most frequent first, and report those that occur once."""
+    def learnt(cls, texts: Iterable[str]) -> Labels:
+        """Return the labels of training targets, the most frequent first."""
         counts = collections.Counter(filter(None, itertools.chain.from_iterable(map(cls.of, texts))))
-        if once := [label for label, count in counts.items() if count == 1]:
-            say(f"{_named(once)} in the training data only once, which is too little to learn")
         return cls(sorted(counts, key=lambda label: (-counts[label], label)), "")
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -41,6 +45,15 @@ class Labels(Words):
 
     def decode(self, ids: Sequence[int], unknown: str = "") -> str:
         return ",".join(map(self.piece, ids))
+
+    def rare(self, counts: np.ndarray) -> str:
+        """Return a sentence about the labels that training examples have once or never, or "".
+
+        Args:
+            counts: how often each id is in the examples that are left after cleaning, (vocabulary,).
+        """
+        labels = [self.piece(index) for index in range(FIRST_TOKEN, len(self)) if counts[index] < 2]
+        return f"{_named(labels)} in the training data at most once, which is too little to learn" if labels else ""
 
     def unseen(self, texts: Sequence[str]) -> str:
         """Return a sentence about the labels of validation or test targets that the training data have not, or ""."""
@@ -77,9 +90,9 @@ class Numbers:
         self.mean, self.deviation = mean, deviation
 
     @classmethod
-    def learnt(cls, texts: Iterable[str], say: Say) -> Numbers:
-        """Return the numbers whose mean and standard deviation are those of training targets."""
-        values = np.array([_number(text) for text in texts if text.strip()] or [0.0])
+    def learnt(cls, texts: Iterable[str]) -> Numbers:
+        """Return the numbers whose mean and standard deviation are those of training targets, which `check_numbers` has seen."""
+        values = np.array([float(text) for text in texts if text.strip()] or [0.0])
         return cls(float(values.mean()), float(values.std()) or 1.0)
 
     @classmethod
@@ -96,7 +109,7 @@ class Numbers:
         return FIRST_TOKEN + (1 << 11)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return [self._ids(_number(text)) if text.strip() else [] for text in texts]
+        return [self._ids(float(text)) if text.strip() else [] for text in texts]
 
     def _ids(self, value: float) -> list[int]:
         bits = int(np.float32((value - self.mean) / self.deviation).view(np.uint32))
@@ -120,14 +133,12 @@ class Numbers:
         """Return the number as the one word that all its tokens belong to."""
         return [text], [0, 0, 0]
 
-    def unseen(self, texts: Sequence[str]) -> str:
-        """Check that texts are numbers. Returns "", since a number cannot be unseen.
+    def rare(self, counts: np.ndarray) -> str:
+        """Return "": a number cannot be rare."""
+        return ""
 
-        Raises:
-            UserError: one is not.
-        """
-        for text in texts:
-            _number(text)
+    def unseen(self, texts: Sequence[str]) -> str:
+        """Return "": a number cannot be unseen."""
         return ""
 
     def to_bytes(self) -> bytes:
@@ -138,19 +149,28 @@ KINDS: dict[str, type[Labels] | type[Numbers]] = {"one": Labels, "several": Labe
 """The target vocabularies of `Classification.labels`."""
 
 
-def _number(text: str) -> float:
-    """Return the number that a text is.
+def check_numbers(sources: Iterable[Source], drops_empty: bool = False) -> None:
+    """Check that all targets are numbers.
+
+    Args:
+        drops_empty: an empty target is allowed, because its example is not used.
 
     Raises:
-        UserError: the text is not a number, or not finite.
+        UserError: one is not, and where it is.
     """
+    for source in sources:
+        for index, (_, target) in enumerate(source.pairs()):
+            text = decode(target).strip()
+            if not (_is_number(text) or (drops_empty and not text)):
+                need = f"task.labels number needs a number from {-LARGEST:g} to {LARGEST:g}"
+                raise UserError(f"{source.where(index)}: {need}, not {text[:40]!r}")
+
+
+def _is_number(text: str) -> bool:
     try:
-        value = float(text)
+        return abs(float(text)) <= LARGEST  # NaN is not
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise UserError(f"task.labels number needs a number for each text, not {text.strip()[:40]!r}")
-    return value
+        return False
 
 
 def _named(labels: Sequence[str]) -> str:

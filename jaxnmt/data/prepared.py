@@ -30,6 +30,7 @@ from jaxnmt import config
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import rules_of
 from jaxnmt.data.corpus import Corpus, Side
+from jaxnmt.data.labels import check_numbers
 from jaxnmt.data.source import Changed, Source
 from jaxnmt.data.sources import languages_of, sources_of
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
@@ -118,11 +119,16 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")
     is_given = (folder / "tokenizer.json").exists()
+    if isinstance(experiment.task, config.Classification) and experiment.task.labels == "number":
+        check_numbers(validation)
+        check_numbers(sources, drops_empty=True)
     with _cache_errors(cache):
         tokenizer = load_tokenizer(folder) if is_given else choose_tokenizer(experiment, sources, cache, say)
         if experiment.task.is_label and (unseen := tokenizer.unseen([target for _, target in texts])):
             say(f"data.validation: {unseen}")
         key, corpora, meta = _corpora(experiment, tokenizer, sources, validation, cache, say)
+    if experiment.task.is_label and (rare := tokenizer.rare(_counts(corpora, tokenizer.target_vocab_size))):
+        say(f"data.train: {rare}")
     if not is_given:
         tokenizer.save(folder)
     languages = languages_of(data, [*validation, *sources])
@@ -189,6 +195,11 @@ def _with_pictures(sources: list[Source], task: Any) -> tuple[list[Source], Call
         files.write(folder / "meta.json", json.dumps(meta))
 
     return [Changed(source, lambda pair: (b"%d" % numbers[pair[0]], pair[1])) for source in sources], write
+
+
+def _counts(corpora: Sequence[Corpus], size: int) -> np.ndarray:
+    """Return how often each id is in the targets, (size,)."""
+    return np.sum([np.bincount(corpus.target.ids, minlength=size) for corpus in corpora], 0)
 
 
 def _record(source: Source, pairs: int) -> dict:

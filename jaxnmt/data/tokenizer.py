@@ -109,15 +109,14 @@ class Tokenizer:
         """Return a tokenizer whose sources are numbers of pictures, with this one's target vocabulary."""
         return Tokenizer(PictureNumbers(), self._target, self.joiner, self.normalization)
 
-    def with_labels(self, texts: Iterable[str], kind: str = "one", say: labels.Say = lambda line: None) -> Tokenizer:
+    def with_labels(self, texts: Iterable[str], kind: str = "one") -> Tokenizer:
         """Return a tokenizer with the same source vocabulary, whose targets are labels or numbers.
 
         Args:
             texts: the training targets.
             kind: as `config.Classification.labels`.
-            say: receives a line about labels that cannot be learnt.
         """
-        found = labels.KINDS[kind].learnt((canonical(text, self.normalization) for text in texts), say)
+        found = labels.KINDS[kind].learnt(canonical(text, self.normalization) for text in texts)
         return Tokenizer(self._source, found, self.joiner, self.normalization)
 
     @property
@@ -130,12 +129,13 @@ class Tokenizer:
         assert isinstance(self._target, labels.Numbers)
         return self._target.text(standardised)
 
-    def unseen(self, texts: Sequence[str]) -> str:
-        """Return a sentence about the labels in validation or test targets that the training data have not, or "".
+    def rare(self, counts: np.ndarray) -> str:
+        """Return a sentence about the labels that training examples have once or never, or ""; `counts` has a number for each target id."""
+        assert isinstance(self._target, labels.Labels | labels.Numbers)
+        return self._target.rare(counts)
 
-        Raises:
-            UserError: the targets are numbers, and one of these is not.
-        """
+    def unseen(self, texts: Sequence[str]) -> str:
+        """Return a sentence about the labels in validation or test targets that the training data have not, or ""."""
         assert isinstance(self._target, labels.Labels | labels.Numbers)
         return self._target.unseen([canonical(text, self.normalization) for text in texts])
 

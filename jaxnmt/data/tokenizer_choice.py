@@ -62,7 +62,7 @@ def choose_tokenizer(experiment: config.Experiment, sources: Sequence[Source], c
         if given and half:
             tokenizer = given.with_target(tokenizer) if experiment.init.only == "encoder" else tokenizer.with_target(given)
         if labels:
-            tokenizer = tokenizer.with_labels((decode(label) for source in sources for _, label in source.pairs()), labels["labels"], say)
+            tokenizer = tokenizer.with_labels((decode(label) for source in sources for _, label in source.pairs()), labels["labels"])
         if pictures:
             tokenizer = tokenizer.with_pictures()
         tokenizer.save(cached)

@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxnmt.config import Classification, Experiment
 from jaxnmt.data import identity
+from jaxnmt.data.labels import check_numbers
 from jaxnmt.data.sources import languages_of, open_sources, sources_of
 from jaxnmt.data.tokenizer import joiner_of, load_tokenizer, normalization_of, readable
 from jaxnmt.data.vocabulary import check_joiner, count_tokens, stays_split
@@ -198,6 +199,8 @@ def _pairs(
     sources = next(filter(None, given), [])
     languages = languages_of(experiment.data, sources)
     if sources:
+        if isinstance(experiment.task, Classification) and experiment.task.labels == "number":
+            check_numbers(sources)
         pairs = [(decode(source), decode(target)) for source, target in itertools.chain.from_iterable(s.pairs() for s in sources)]
         return " ".join(source.name for source in sources), pairs, languages
     from jaxnmt.data.prepared import prepare

@@ -142,7 +142,7 @@ def test_labels_that_training_has_not_are_named_and_count_as_wrong(one, number, 
     scores = one.evaluate(one.test_set(data=str(folder / "new.tsv")))
     assert scores.metrics[0].value == 25
     assert scores.note == ("2 labels (new, old) occur in the training data never, so that the predictions for 3 of 4 texts count as wrong")
-    with pytest.raises(UserError, match="task.labels number needs a number for each text, not 'a'"):
+    with pytest.raises(UserError, match=r"new.tsv:1: task.labels number needs a number from -1e\+30 to 1e\+30, not 'a'"):
         number.test_set(data=str(folder / "new.tsv"))
 
 
@@ -151,11 +151,24 @@ def test_bad_training_data_are_named(folder):
     (folder / "t.tsv").write_text("x a\ta\nx b\t b \nx c\t\n\ta\nx d\ta\nx e\trare\n")
     made = tiny.labelled(folder / "t", **{"data.train": (str(folder / "t.tsv"),), "data.validation": (str(folder / "new.tsv"),)})
     prepared = prepare(made, folder / "tokenizer", lines.append)
-    assert "2 labels (b, rare) occur in the training data only once, which is too little to learn" in lines
+    assert "data.train: 2 labels (b, rare) occur in the training data at most once, which is too little to learn" in lines
+    again = []
+    prepare(made, folder / "tokenizer", again.append)  # whatever was made before
+    assert [line for line in again if "at most once" in line] == [line for line in lines if "at most once" in line]
     assert any(line.startswith("data.validation: 2 labels (new, old) occur in the training data never") for line in lines)
     assert "2 dropped (2 empty side)" in prepared.describe() and prepared.tokenizer.label_names == ["a", "b", "rare"]
-    with pytest.raises(UserError, match="task.labels number needs a number for each text, not 'a'"):
-        prepare(jaxnmt.replace(made, **{"task.labels": "number"}), folder / "other", lines.append)
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("wrong", ["a", "nan", "1e31", pytest.param("", id="empty")])
+def test_a_target_that_is_no_number_is_named_with_its_line(tmp_path, part, wrong):
+    (tmp_path / "bad.tsv").write_text(f"x a\t1\nx b\t2\nx c\t{wrong}\n")
+    made = tiny.labelled(tmp_path / "good", "number", **{f"data.{part}": (str(tmp_path / "bad.tsv"),)})
+    if part == "train" and not wrong:  # dropped, as an empty side of any pair is
+        assert prepare(made, tmp_path / "tokenizer", print).report["empty side"] == 1
+        return
+    with pytest.raises(UserError, match=rf"bad.tsv:3: task.labels number needs a number from .*, not '{wrong}'"):
+        prepare(made, tmp_path / "tokenizer", print)
 
 
 def test_compare_tests_labels_and_refuses_what_translations_have(one, folder):

@@ -57,7 +57,7 @@ def test_several_labels_are_as_many_decisions():
 
 
 def test_a_number_has_a_squared_error_in_standard_deviations():
-    numbers = Numbers.learnt(["-1", "3", "1e3", "0.25"], print)
+    numbers = Numbers.learnt(["-1", "3", "1e3", "0.25"])
     targets = numbers.encode(["-1", "3", "1e3", "0.25"])
     assert [numbers.decode(ids) for ids in targets] == ["-1", "3", "1000", "0.25"]
     model, params, batch = setting(Classification(labels="number"), targets)
@@ -74,7 +74,7 @@ def test_a_number_has_a_squared_error_in_standard_deviations():
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_targets_survive_their_file(kind):
     texts = {"one": ["b c", "a", "b  c"], "several": ["a,b", "b , c,b"], "number": ["1.5", "-2", "7e-3"]}[kind]
-    learnt = KINDS[kind].learnt(texts, print)
+    learnt = KINDS[kind].learnt(texts)
     again = type(learnt).from_bytes(learnt.to_bytes(), "@@ ")
     assert again.encode(texts) == learnt.encode(texts) and len(again) == len(learnt)
     decoded = {"one": ["b c", "a", "b c"], "several": ["a,b", "b,c"], "number": ["1.5", "-2", "0.007"]}[kind]
