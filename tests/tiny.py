@@ -53,6 +53,8 @@ RUNGS: dict[str, cfg.Model] = {  # with dropout, for the laws about training
 _TASKS: dict[str, tuple[cfg.Model, cfg.Task]] = {
     "classifier": (RUNGS["pre"], cfg.Classification(pooling="attention", class_weights="balanced")),
     "classifier_lstm": (RUNGS["luong"], cfg.Classification(pooling="last")),
+    "label_sets": (RUNGS["bag"], cfg.Classification(labels="several", pooling="mean")),
+    "numbers": (RUNGS["rotary"], cfg.Classification(labels="number", pooling="last")),
     "masked": (RUNGS["learned"], cfg.MaskedLanguage(rate=0.5)),
     "masked_lstm": (RUNGS["luong"], cfg.MaskedLanguage(rate=0.5)),
     "captions": (RUNGS["pre"], cfg.Captioning(size=8, patch=4)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pkgutil
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from jaxnmt.models.layers import DropoutKey, Embedding, Matrix, at_least_float32
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates, padded, project
 from jaxnmt.parallel.sharding import constrain
 
-END, UNKNOWN, FIRST_TOKEN = 2, 3, 4  # the ids of the end token, of unknown words and of the first other token, in every vocabulary
+UNKNOWN, FIRST_TOKEN = 3, 4  # the ids of unknown words and of the first token that is not special, in every vocabulary
 
 
 def with_head(module: nn.Module, task: Task) -> nn.Module:
@@ -56,15 +56,17 @@ class Encoded(NamedTuple):
 
 
 class EncoderHead(EncoderDecoder):
-    """A model without a decoder: it predicts from the encoder's output, position by position."""
+    """A model without a decoder: it predicts from the encoder's output in one pass. Nothing is found word by word."""
 
-    def start(self, memory: Encoded, max_length: int):
-        """Return the position, one row for each sentence."""
-        return {"position": jnp.zeros((len(memory.features_BND),), jnp.int32)}
+    def start(self, memory: Encoded, max_length: int) -> NoReturn:
+        raise NotImplementedError("a model without a decoder has no first step")
+
+    def step(self, memory: Encoded, carry: Any, token_B: jax.Array) -> NoReturn:
+        raise NotImplementedError("a model without a decoder has no steps")
 
 
 class Classifier(EncoderHead):
-    """An encoder, one vector of its states, and the output layer over the labels. After the label, the end is certain."""
+    """An encoder, one vector of its states, and the output layer over the labels."""
 
     attention_module = "pooling"
 
@@ -88,18 +90,6 @@ class Classifier(EncoderHead):
         """Return what the output layer reads, (B, T, D): the same at every position."""
         rows, length = batch["decoder_input_tokens"].shape
         return jnp.broadcast_to(memory.features_BND, (rows, length, memory.features_BND.shape[-1]))
-
-    def decode(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
-        """Return logits (B, T, V): of the label first, of the end afterwards."""
-        return self._then_end(self.logits(self.features(memory, batch)), jnp.arange(batch["decoder_input_tokens"].shape[1])[:, None])
-
-    def step(self, memory: Encoded, carry, token_B: jax.Array):
-        """Return logits (B, V) of the label, or of the end, and the carry."""
-        logits_BV = self.logits(jnp.repeat(memory.features_BND[:, 0], len(token_B) // len(memory.features_BND), 0))
-        return self._then_end(logits_BV, carry["position"][:, None]), {"position": carry["position"] + 1}
-
-    def _then_end(self, logits, place):
-        return jnp.where(place == 0, logits, jnp.where(jnp.arange(self.target_size) == END, 0.0, -jnp.inf))
 
     def predict(self, batch: Batch) -> jax.Array:
         """Return the probability of each label, float32 (B, labels)."""
@@ -198,12 +188,6 @@ class MaskedEncoder(EncoderHead):
     def features(self, memory: Encoded, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D): the states, whose positions are those of the target."""
         return constrain(memory.features_BND[:, : batch["decoder_input_tokens"].shape[1]], "BTD", self.mesh)
-
-    def step(self, memory: Encoded, carry, token_B: jax.Array):
-        """Return logits (B, V) of the token at the next position, and the carry."""
-        states_BND = jnp.repeat(memory.features_BND, len(token_B) // len(memory.features_BND), 0)
-        place_B = jnp.minimum(carry["position"], states_BND.shape[1] - 1)
-        return self.logits(jnp.take_along_axis(states_BND, place_B[:, None, None], 1)[:, 0]), {"position": carry["position"] + 1}
 
 
 class LanguageModel(EncoderDecoder):

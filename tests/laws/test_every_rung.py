@@ -10,29 +10,31 @@ from jaxnmt.lab.laws import LAWS, Subject, ask
 # What takes long to compile is kept out of `make test` where another rung has the same code: `make slow` has the rest. Between them these
 # have both families, each context, dropout at each step and variational; whole runs of a Transformer, killed and resumed, on eight devices
 # and counting compilations, are in the files beside this one.
+TASKS = tiny.SUBJECTS.keys() - tiny.RUNGS
 QUICK = {
-    "causal": {"pre", "rotary", "bag", "elman", "bahdanau", "luong_location"},
-    "greedy": {"pre", "bahdanau"},
-    "beam": {"rotary", "bag", "cho", "gnmt", "luong_concat", "luong_location"},
-    "alone": {"pre", "scanned", "elman", "bahdanau", "luong_dot", "luong_concat"},
-    "scanned": {"scanned"},
-    "packed": {"learned", "rotary"},
-    "accumulated": {"cho", "bahdanau"},
+    "causal": {"pre", "rotary", "bag", "elman", "bahdanau", "luong_location"} | TASKS,
+    "greedy": {"pre", "bahdanau"} | TASKS,
+    "beam": {"rotary", "bag", "cho", "gnmt", "luong_concat", "luong_location"} | TASKS,
+    "alone": {"pre", "scanned", "elman", "bahdanau", "luong_dot", "luong_concat"} | TASKS,
+    "scanned": {"scanned", "numbers"},
+    "packed": {"learned", "rotary", "language"},
+    "accumulated": {"cho", "bahdanau", "label_sets", "numbers", "language_lstm"},
     "compiled": set(),
-    "compiles": set(),
-    "resume": set(),
+    "compiles": {"label_sets"},
+    "resume": {"label_sets"},
     "devices": set(),
-    "overfit": {"bag"},
+    "overfit": {"bag", "label_sets", "numbers", "captions_lstm"},
     "reversal": {"rotary", "elman"},
 }
 
 LOOKS_AT_ORDER = {name for name in tiny.RUNGS if name not in ("bag", "post")}  # post has no positions
 TRANSFORMERS = {"pre", "post", "rotary", "learned", "scanned", "masked", "denoising", "language"}
+IN_ONE_PASS = {name for name, (_, task) in tiny.SUBJECTS.items() if not task.searches}
 APPLIES = {
-    "causal": {name for name in tiny.SUBJECTS if not name.startswith(("classifier", "masked"))},
+    **dict.fromkeys(("causal", "cached", "greedy", "beam"), tiny.SUBJECTS.keys() - IN_ONE_PASS),
     "neighbours": TRANSFORMERS,
     "packed": TRANSFORMERS,
-    "scanned": {*TRANSFORMERS, "classifier"},
+    "scanned": {*TRANSFORMERS, "classifier", "numbers", "captions"},
     "overfit": {name for name in tiny.SUBJECTS if not name.startswith(("masked", "denoising", "language"))},
     "reversal": LOOKS_AT_ORDER,
 }

@@ -12,7 +12,8 @@ from jaxnmt.data.labels import KINDS, Numbers
 from jaxnmt.data.objectives import objective_of
 from jaxnmt.data.special_tokens import EOS, UNK
 from jaxnmt.lab.laws.subject import batch_of
-from jaxnmt.models.seq2seq import build_model
+from jaxnmt.models import heads
+from jaxnmt.models.seq2seq import SourceStates, build_model
 from jaxnmt.training.loss import batch_loss
 
 LABELS, TEXTS = 9, [[5, 6], [7], [8, 9, 4], [6]]
@@ -98,6 +99,26 @@ def test_balanced_classes_weigh_as_if_all_were_equally_frequent():
     balanced, expected = (loss_of(model, params, each, 0.1) for each in (batch, repeats))
     assert balanced.loss / balanced.tokens == pytest.approx(float(expected.loss / expected.tokens), rel=1e-5)
     assert balanced.tokens == pytest.approx(4)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["states", "vector"])
+@pytest.mark.parametrize("kind", ["mean", "last", "attention"])
+def test_a_pooling_reads_the_positions_of_the_text_alone(kind, own):
+    random, lengths = np.random.default_rng(0), [3, 1, 5]
+    states, vector, query = (random.standard_normal(shape, np.float32) for shape in ((3, 5, 4), (3, 4), (4, 1)))
+    segments = (np.arange(5) < np.array(lengths)[:, None]).astype(np.int32)
+    read = SourceStates(jnp.asarray(states), jnp.asarray(segments), jnp.asarray(vector) if own else None)
+    params = {"query": {"kernel": query}} if kind == "attention" else {}
+    found = heads.Pooling(kind, 4).apply({"params": params}, read)
+    for row, length, made in zip(range(3), lengths, found, strict=True):
+        text = states[row, :length].astype(np.float64)
+        weights = np.exp(text @ query[:, 0])
+        expected = {
+            "mean": text.mean(0),
+            "last": vector[row] if own else text[-1],
+            "attention": weights @ text / weights.sum(),
+        }[kind]
+        np.testing.assert_allclose(made, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_is_visible_and_ignores_padding():

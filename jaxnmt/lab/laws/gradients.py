@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ from jaxnmt.models.parameters import stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.axes import path_name
-from jaxnmt.training.loss import batch_loss
+from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.state import TrainState
 from jaxnmt.training.step import accumulate_gradient
 
@@ -44,14 +44,19 @@ QUICKLY = {"xla_backend_optimization_level": 0}
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy: bool):
-    """Return the gradient of a batch's loss, and the loss sums."""
+    """Return the gradient of a batch's loss, and its sums."""
     noise = DropoutKey.of(3, jnp.int32(5), jnp.arange(batch["decoder_target_tokens"].shape[0])) if noisy else None
 
     def loss(params):
         sums = batch_loss(model, params, batch, noise, 0.1)
-        return sums.loss, sums
+        return sums.loss, _defined(model, sums)
 
     return jax.grad(loss, has_aux=True)(params)
+
+
+def _defined(model: Seq2Seq, sums: LossSums) -> Sequence[jax.Array]:
+    """Return the sums that are no NaN by definition: no number is correct."""
+    return sums if "accuracy" in model.task.metrics else (sums.loss, sums.tokens)
 
 
 def scanned(subject: Subject) -> Verdict:
@@ -78,7 +83,8 @@ def accumulated(subject: Subject) -> Verdict:
 
     def gradient(parts: int) -> Any:
         accumulate = functools.partial(accumulate_gradient, subject.model, cfg.Training(accumulation=parts))
-        return jax.jit(accumulate)(state, jax.tree.map(jnp.asarray, subject.batch(PAIRS, *SINGLE)))
+        found, sums = jax.jit(accumulate)(state, jax.tree.map(jnp.asarray, subject.batch(PAIRS, *SINGLE)))
+        return found, _defined(subject.model, sums)
 
     return close(distance(gradient(2), gradient(1)))
 

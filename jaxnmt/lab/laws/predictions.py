@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,10 +42,19 @@ def _other(tokens: np.ndarray, vocab: int) -> np.ndarray:
     return FIRST_WORD + (tokens - FIRST_WORD + 1) % (vocab - FIRST_WORD)
 
 
+def _of_searches(law: Callable[[Subject], Verdict]) -> Callable[[Subject], Verdict]:
+    """Return a law that does not apply where nothing is found word by word."""
+
+    @functools.wraps(law)
+    def ask(subject: Subject) -> Verdict:
+        return law(subject) if subject.task.searches else Verdict(None, f"the task {type(subject.task).__name__} predicts in one pass")
+
+    return ask
+
+
+@_of_searches
 def causal(subject: Subject) -> Verdict:
     """Replace the target words from each position on: no earlier prediction may change, and the position's own must."""
-    if not subject.reads_itself:
-        return Verdict(None, "no prediction depends on the target")
     batch = _padded(subject)
     before_BTV = subject.logits(batch)
     for place in range(1, TARGET):
@@ -62,6 +72,11 @@ def causal(subject: Subject) -> Verdict:
     return Verdict(True, f"to the bit, {TARGET - 1} positions changed in two ways")
 
 
+def _used(subject: Subject, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
+    """Return `subject.logits` without those after the end, which nobody uses: they are 0."""
+    return np.where((batch["decoder_target_tokens"] != PAD)[..., None], subject.logits(batch, params), 0)
+
+
 def padding(subject: Subject) -> Verdict:
     """Replace the vector of the padding id: no prediction may change. Replace each source word: a prediction must change."""
     larger = build_model(subject.config, 2 * VOCABULARY_MULTIPLE, 2 * VOCABULARY_MULTIPLE, subject.task)
@@ -69,10 +84,10 @@ def padding(subject: Subject) -> Verdict:
     if all(map(operator.is_, jax.tree.leaves(changed), jax.tree.leaves(subject.params))):
         return Verdict(None, "no parameter grows with the vocabulary, so the vector of padding cannot be changed; law `alone` adds padding")
     batch = _padded(subject)
-    counts_BT1 = (batch["decoder_target_tokens"] != PAD)[..., None]  # a prediction after the end is nobody's
+    first = 0 if subject.task.is_label else PAD + 1  # the vector of padding gives padding another logit where it is in the output layer
 
     def predictions(changes: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
-        return np.where(counts_BT1, subject.logits(batch | changes, params)[..., PAD + 1 :], 0)
+        return _used(subject, batch | changes, params)[..., first:]
 
     before_BTV, after_BTV = predictions({}), predictions({}, changed)
     if not np.array_equal(before_BTV, after_BTV):
@@ -128,6 +143,7 @@ def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:
     return subject.logits(subject.batch(PAIRS, SINGLE, SOURCE, TARGET) | {"decoder_input_tokens": inputs_BT}).copy()
 
 
+@_of_searches
 def cached(subject: Subject) -> Verdict:
     """Compare the logits of `step`, one token after the other, with those of a teacher-forced pass."""
     model = subject.flat_model
@@ -168,6 +184,7 @@ def _teacher_forced(subject: Subject, tokens_BT: np.ndarray) -> tuple[np.ndarray
     return np.take_along_axis(log_p, tokens_BT[..., None], -1)[..., 0], log_p.max(-1)
 
 
+@_of_searches
 def greedy(subject: Subject) -> Verdict:
     """Compare the words of a beam of one with the best words of the teacher-forced pass, up to the end token."""
     tokens_BT = _found(subject, 1).tokens_BWT[:, 0]
@@ -177,6 +194,7 @@ def greedy(subject: Subject) -> Verdict:
     return close(missed, what=f"largest distance to a better word, of {chosen_BT.sum()} chosen,")
 
 
+@_of_searches
 def beam(subject: Subject) -> Verdict:
     """Compare the score of each translation of a beam with the teacher-forced pass."""
     found = _found(subject, BEAM)
@@ -189,8 +207,14 @@ def beam(subject: Subject) -> Verdict:
 
 
 def alone(subject: Subject) -> Verdict:
-    """Translate sentences again in another batch, in another order, with more padding, and compare."""
+    """Translate sentences again in another batch, in another order, with more padding, and compare. Or predict what is not translated."""
     rows = [3, 1]
+    if not subject.task.searches:
+        again, before = (
+            _used(subject, subject.batch(PAIRS, [[row] for row in some], width, TARGET))
+            for some, width in ((rows, SOURCE + 4), (range(ROWS), SOURCE))
+        )
+        return close(apart(again, before[rows]).max(), TIE, "largest difference of a prediction")
     found = _found(subject, BEAM)
     other = _search(subject, SearchOptions(BEAM, TARGET + 2), rows, SOURCE + 4)
     apart_BW = apart(other.scores_BW, found.scores_BW[rows])

@@ -14,6 +14,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.data.batching import PlannedBatch
 from jaxnmt.data.corpus import in_memory
+from jaxnmt.data.labels import Numbers
 from jaxnmt.data.loader import assemble
 from jaxnmt.data.objectives import Objective, objective_of, unchanged
 from jaxnmt.data.packing import Shape
@@ -30,6 +31,8 @@ ROUNDING = 1e-4
 """Largest difference between two orders of the same float32 sums, in logits, or relative to the largest gradient."""
 
 SHAPE = Shape(8, 9, 8)  # of a training step
+
+NUMBERS = Numbers((FIRST_WORD + TARGET_VOCAB) / 2, (TARGET_VOCAB - FIRST_WORD) / 4)  # as which a task of numbers reads target words
 
 Pair = tuple[list[int], list[int]]
 
@@ -101,10 +104,17 @@ def model_of(config: Any, target_vocab: int = TARGET_VOCAB, task: cfg.Task = cfg
 class _Tokens:
     """What an objective asks of a tokenizer: every token is a word."""
 
-    target_vocab_size = TARGET_VOCAB
+    target_vocab_size = len(NUMBERS)
 
     def target_begins(self) -> np.ndarray:
         return np.ones(TARGET_VOCAB, bool)
+
+
+def one_pass(model: Seq2Seq, params: Any, batch: Any) -> jax.Array:
+    """Return what a model predicts without a search: teacher-forced logits (B, T, V), or what it says of labels (B, 1, labels)."""
+    if model.task.is_label:
+        return model.apply(params, "predict", batch)[:, None]
+    return model.decode(params, model.encode(params, batch), batch)
 
 
 class WithoutDropout(Seq2Seq):
@@ -125,7 +135,7 @@ class Subject:
         config: the model's configuration, in float32, so that rounding does not hide mistakes.
         task: what it predicts.
         name: the configuration's class.
-        reads_itself: whether a prediction depends on the target words before it.
+        labels: their kind, as `config.Classification.labels`; "" for other tasks.
         packs: whether a row may hold several pairs.
         model: as it trains; with params.
         flat_model: as it decodes, its layers one by one; with flat_params, the same parameters.
@@ -135,9 +145,9 @@ class Subject:
     def __init__(self, config: Any, task: cfg.Task = cfg.Translation()):  # noqa: B008  it is frozen
         self.config, self.task = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config, task
         self.name, self.packs = type(config).__name__, getattr(config, "packs", False) and task.packs
-        self.reads_itself = not isinstance(task, cfg.Classification | cfg.MaskedLanguage)
+        self.labels = task.labels if isinstance(task, cfg.Classification) else ""
         self.model, self.flat_model = (model_of(each, task=task) for each in (self.config, unscanned(self.config)))
-        self._logits = jax.jit(lambda params, batch: self.model.decode(params, self.model.encode(params, batch), batch))
+        self._logits, self._flat_pass = (jax.jit(functools.partial(one_pass, model)) for model in (self.model, self.flat_model))
         # Rounding may take a ReLU past zero, and Adam's first steps follow a gradient's sign, however small it is. At a high learning rate,
         # rounding on eight devices that differs from rounding on one would soon show in the loss.
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
@@ -152,13 +162,30 @@ class Subject:
         if not self.task.pairs:
             pairs = [(text, text) for text, _ in pairs]
         elif self.task.is_label:
-            pairs = [(text, words[:1]) for text, words in pairs]
+            pairs = [(text, self._label_ids(self.label(words))) for text, words in pairs]
         vectors = None
         if isinstance(self.task, cfg.Captioning):
             pairs = [([number], words) for number, (_, words) in enumerate(pairs)]
-            random = np.random.default_rng(7)
-            vectors = random.integers(0, 256, (len(pairs), *self.task.vector_shape)).astype(self.task.vector_dtype)
+            random, shape = np.random.default_rng(7), (len(pairs), *self.task.vector_shape)
+            pixels = random.integers(0, 256, shape, np.uint8)
+            vectors = pixels if self.task.source == "pictures" else random.standard_normal(shape, np.float32)
         return batch_of(pairs, rows, source, target, packed, self._objective, vectors)
+
+    def label(self, words: Sequence[int]) -> list[int]:
+        """Return the label that stands for random target words; it is as `labels_found` returns it."""
+        return sorted(set(words)) if self.labels == "several" else list(words[:1])
+
+    def _label_ids(self, label: list[int]) -> list[int]:
+        return NUMBERS.encode([str(label[0])])[0] if self.labels == "number" else label
+
+    def labels_found(self, params: Any, batch: dict[str, np.ndarray]) -> list[list[int]]:
+        """Return the labels that the flat model predicts."""
+        values_BV = np.asarray(self._flat_pass(params, batch))[:, 0]
+        if self.labels == "number":
+            return [[round(float(NUMBERS.text(value)))] for value in values_BV[:, 0]]
+        if self.labels == "several":
+            return [(FIRST_WORD + np.flatnonzero(values_V > 0.5)).tolist() for values_V in values_BV]
+        return (FIRST_WORD + values_BV.argmax(1, keepdims=True)).tolist()
 
     def batch_of_step(self, step: int, shape: Shape = SHAPE) -> dict[str, np.ndarray]:
         """Return the random examples of a step; the last row is empty, as in a batch that is padded."""
@@ -182,7 +209,7 @@ class Subject:
         return jax.jit(stack_layers)(self.flat_params) if is_scanned(self.config) else self.flat_params
 
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
-        """Return teacher-forced logits of the ids that are tokens, (B, T, V)."""
+        """Return teacher-forced logits of the ids that are tokens, (B, T, V); of a task of labels what it predicts, (B, 1, labels)."""
         return np.asarray(self._logits(self.params if params is None else params, batch))[..., :TARGET_VOCAB]
 
 

@@ -87,15 +87,19 @@ def _differing(left, right) -> list[str]:
 
 
 def compiles(subject: Subject) -> Verdict:
-    """Count compilations while training and searching over two shapes each, then over other sentences of the same shapes."""
-    shapes = (SHAPE, Shape(8, 5, 6))
+    """Count compilations while training and predicting over two shapes each, then over other sentences of the same shapes."""
+    shapes = (SHAPE, Shape(8, 6, 6))
     find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(2, 6)))
+    predict = jax.jit(functools.partial(subjects.one_pass, subject.flat_model))
 
     def work(practice: Practice, state: TrainState, seed: int) -> TrainState:
         state, _ = practice.run(state, [subject.batch_of_step(seed, shape) for shape in shapes])
         for rows, width in ((4, 8), (2, 12)):
             batch = subject.batch(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)
-            find(subject.flat_params, subjects.sources(batch), np.full(rows, 6, np.int32))
+            if subject.task.searches:
+                find(subject.flat_params, subjects.sources(batch), np.full(rows, 6, np.int32))
+            else:
+                predict(subject.flat_params, batch)
         return state
 
     names: list[str] = []  # of the functions that are lowered, in order
@@ -114,10 +118,11 @@ def compiles(subject: Subject) -> Verdict:
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     again = names[first.total() :]
-    steps, searches = (sum(n for name, n in first.items() if part in name) for part in ("train_step", "search"))
+    pass_of = "search" if subject.task.searches else "one_pass"
+    steps, passes = (sum(n for name, n in first.items() if part in name) for part in ("train_step", pass_of))
     if again:
         return Verdict(False, f"shapes met before are compiled again: {', '.join(sorted(set(again)))}")
-    return Verdict((steps, searches) == (2, 2), f"2 shapes each: training compiled {steps} times, searching {searches}; none after")
+    return Verdict((steps, passes) == (2, 2), f"2 shapes each: training compiled {steps} times, predicting {passes}; none after")
 
 
 def devices(subject: Subject) -> Verdict:
@@ -171,13 +176,13 @@ def _evaluation(subject: Subject, practice: Practice, state: TrainState) -> floa
 
 
 def overfit(subject: Subject) -> Verdict:
-    """Train on six pairs of two to six words until greedy search returns each target word for word.
+    """Train on six pairs of two to six words until greedy search returns each target word for word, or each label is predicted.
 
     Dropout is off, as in `reversal`: the question is what a model can learn.
     """
     if not subject.task.pairs:
         return Verdict(None, f"the task {type(subject.task).__name__} has no pairs")
-    pairs = [(source, target[:1] if subject.task.is_label else target) for source, target in random_pairs(6, seed=9)]
+    pairs = [(source, subject.label(target) if subject.task.is_label else target) for source, target in random_pairs(6, seed=9)]
     return _learn(subject, Shape(6, 8, 8), pairs, lambda: pairs, every=50, most=300, needed=1.0)
 
 
@@ -227,8 +232,11 @@ def _learn(
         for step in range(every, most + 1, every):
             state, _ = practice.run(state, (batch(draw()) for _ in range(every)))
             params = jax.jit(unstack_layers)(state.params) if is_scanned(subject.config) else state.params
-            tokens = np.asarray(find(params, sources, limits).tokens_BWT[:, 0])
-            words = [[int(token) for token in row if token not in (PAD, EOS)] for row in tokens]
+            if subject.task.is_label:
+                words = subject.labels_found(params, sources)
+            else:
+                tokens = np.asarray(find(params, sources, limits).tokens_BWT[:, 0])
+                words = [[int(token) for token in row if token not in (PAD, EOS)] for row in tokens]
             right = float(np.mean([found == target for found, (_, target) in zip(words, tested, strict=True)]))
             best = max(best, right)
             if right >= needed:
