@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -158,12 +158,17 @@ def check_numbers(sources: Iterable[Source], drops_empty: bool = False) -> None:
     Raises:
         UserError: one is not, and where it is.
     """
+    for wrong in not_numbers(sources, drops_empty):
+        raise UserError(wrong)
+
+
+def not_numbers(sources: Iterable[Source], drops_empty: bool = False) -> Iterator[str]:
+    """Yield a sentence for each target that is not a number; see `check_numbers`."""
     for source in sources:
         for index, (_, target) in enumerate(source.pairs()):
             text = decode(target).strip()
             if not (_is_number(text) or (drops_empty and not text)):
-                need = f"task.labels number needs a number from {-LARGEST:g} to {LARGEST:g}"
-                raise UserError(f"{source.where(index)}: {need}, not {text[:40]!r}")
+                yield f"{source.where(index)}: task.labels number needs a number from {-LARGEST:g} to {LARGEST:g}, not {text[:40]!r}"
 
 
 def _is_number(text: str) -> bool:

@@ -1,6 +1,7 @@
 """Runs that predict labels and numbers: predictions, their batches, scores, comparisons, bad input, and runs of another task."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -169,6 +170,16 @@ def test_a_target_that_is_no_number_is_named_with_its_line(tmp_path, part, wrong
         return
     with pytest.raises(UserError, match=rf"bad.tsv:3: task.labels number needs a number from .*, not '{wrong}'"):
         prepare(made, tmp_path / "tokenizer", print)
+
+
+def test_data_check_names_the_lines_whose_target_is_no_number(tmp_path, capsys):
+    (tmp_path / "bad.tsv").write_text("x a\t1\nx b\tmany\nx c\t\nx d\tinf\n")
+    config = tmp_path / "numbers.py"
+    config.write_text("from jaxnmt.config import *\n\ndef config():\n    return Experiment(task=Classification(labels='number'))\n")
+    settings = ["--batching.layout", "buckets", "--validation.metric", "loss"]
+    assert cli.main(["data", "check", str(config), "--data.train", str(tmp_path / "bad.tsv"), *settings]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"not a number +2\n.+bad.tsv:2: task.labels number .+ not 'many'\n.+bad.tsv:4: .+ not 'inf'", printed)
 
 
 def test_compare_tests_labels_and_refuses_what_translations_have(one, folder):

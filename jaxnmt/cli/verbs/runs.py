@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
-from jaxnmt.config import Captioning, Experiment, Positive, checks
+from jaxnmt.config import Captioning, Classification, Experiment, Positive, checks
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
@@ -111,7 +112,7 @@ def data_prepare(config: str, options: Prepare) -> None:
 
 
 def data_check(first: str, second: str | None, options: Settings) -> None:
-    """Read sentence pairs and report what cleaning would drop: how many for each reason, and where; and which pictures cannot be read.
+    """Read pairs and report what cleaning would drop: how many for each reason, and where; and pictures and numbers that cannot be read.
 
     Examples:
       jaxnmt data check a.en a.de
@@ -122,6 +123,9 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
     checks.validate(options.experiment)
     from jaxnmt.data.cleaning import EXAMPLES, check, rules_of
     from jaxnmt.data.sources import open_sources, sources_of
+
+    def listed(what: str, wrong: Sequence[str]) -> str:
+        return "\n".join([f"  {what:<20} {len(wrong):>12,}", *(f"      {line}" for line in wrong[:EXAMPLES])])
 
     experiment, words = options.experiment, tuple(filter(None, (first, second)))
     sources = (
@@ -134,7 +138,11 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
         from jaxnmt.data.pictures import each
 
         bad = [str(found) for found in each(sources, experiment.task) if isinstance(found, UserError)]
-        print("\n".join([f"  {'unreadable picture':<20} {len(bad):>12,}", *(f"      {line}" for line in bad[:EXAMPLES])]))
+        print(listed("unreadable picture", bad))
+    if isinstance(experiment.task, Classification) and experiment.task.labels == "number":
+        from jaxnmt.data.labels import not_numbers
+
+        print(listed("not a number", list(not_numbers(sources, drops_empty=True))))
 
 
 def runs_show(run: str, options: NoOptions) -> None:
