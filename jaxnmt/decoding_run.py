@@ -33,14 +33,19 @@ class DecodingRun(TrainedRun):
         compiler.check()  # starts JAX with the right flags, and a missing device is reported before a damaged checkpoint
         limit, kept_by = self.config.data.max_length, self._cache_key
         kind = pkgutil.resolve_name(self.config.task.translator)
-        return kind(self._deferred_model, self.params, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
+        return kind(*self._decoding_form, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
     @property
-    def _deferred_model(self) -> Any:
-        """The model, which kept programs do not need to be built."""
-        from jaxnmt.models.deferred import DeferredModel
+    def _decoding_form(self) -> tuple[Any, Any]:
+        """The model as it decodes, which kept programs do not need to be built, and its parameters."""
+        import jax
 
-        return DeferredModel(lambda: self.model) if self._cache_key else self.model
+        from jaxnmt.models.deferred import DeferredModel
+        from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers
+
+        if is_scanned(for_decoding(self.config.model)):
+            return self._built(for_decoding), jax.jit(stack_layers)(self.params)
+        return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
 
     @functools.cached_property
     def predictor(self) -> Predictor:
@@ -51,7 +56,7 @@ class DecodingRun(TrainedRun):
         from jaxnmt.decoding.predictor import Predictor
 
         limit = self.config.data.max_length
-        return Predictor(self._deferred_model, self.params, self.tokenizer, task.labels, limit, cache_key=self._cache_key)
+        return Predictor(*self._decoding_form, self.tokenizer, task.labels, limit, cache_key=self._cache_key)
 
     def _lexicon(self) -> Any:
         from jaxnmt.decoding import lexicon

@@ -69,7 +69,7 @@ class Predictor:
         """Make a predictor; texts are spread over the devices that the parameters lie on.
 
         Args:
-            model: its layers are unstacked.
+            model: as it decodes (`models.parameters.for_decoding`).
             params: the parameters, replicated if they lie on several devices.
             tokenizer: of texts and labels.
             kind: as `config.Classification.labels`.

@@ -77,7 +77,7 @@ class Translator:
         """Make a translator; sentences are spread over the devices that the parameters lie on.
 
         Args:
-            model: its layers are unstacked.
+            model: as it decodes (`models.parameters.for_decoding`).
             params: the parameters, replicated if they lie on several devices.
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.

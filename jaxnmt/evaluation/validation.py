@@ -40,14 +40,14 @@ class ValidationTranslator:
         validation.beam_size.
 
         Args:
-            trainer: its experiment, its unstacked model and its data are used.
-            params: layers unstacked.
+            trainer: its experiment, its decoder and its data are used.
+            params: the decoder's.
         """
         config, data, tokenizer = trainer.config, trainer.data, trainer.data.tokenizer
         if self._translator is None:
             quiet = lambda line: None  # noqa: E731  the same sentences are too long at every validation; `evaluate` says so
             kind = pkgutil.resolve_name(config.task.translator)
-            self._translator = translator = kind(trainer.flat_model, params, tokenizer, config.data.max_length, warn=quiet)
+            self._translator = translator = kind(trainer.decoder, params, tokenizer, config.data.max_length, warn=quiet)
             if config.task.vectors:
                 from jaxnmt.data import pictures  # which imports a library that other tasks do not need
 
@@ -82,7 +82,7 @@ class ValidationTranslator:
         config, data = trainer.config, trainer.data
         if self._predictor is None:
             settings: Any = config.task.labels, config.data.max_length, lambda line: None  # type: ignore[attr-defined]
-            self._predictor = Predictor(trainer.flat_model, params, data.tokenizer, *settings)
+            self._predictor = Predictor(trainer.decoder, params, data.tokenizer, *settings)
         self._predictor.params = self._whole(params)
         found = self._predictor.predict([source for source, _ in data.validation], config.decoding.batch_size)
         self._predictor.params = None

@@ -51,6 +51,11 @@ def attend(
     return constrain(jnp.einsum(f"BHTS,{letters}->BTHK", weights_BHTS, v), "BTHK", mesh)
 
 
+def of_layer(x: jax.Array, layer: jax.Array) -> jax.Array:
+    """Return (B, ...), one layer of an array (B, L, ...)."""
+    return jax.lax.dynamic_index_in_dim(x, layer, 1, keepdims=False)
+
+
 def attend_to_cache(q_B1HK, cache: dict[str, jax.Array], place: jax.Array) -> jax.Array:
     """Return what `attend` does of one query a row and the keys and values up to `place` of a cache: (B, 1, H, K).
 
@@ -89,21 +94,27 @@ class SelfAttention(_Heads):
         super().setup()
         self.qkv = Dense((3, self.num_heads, self.head_dim), axes="D3HK", mesh=self.mesh)
 
-    def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: DropoutKey | None, cache=None):
+    def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: DropoutKey | None, cache=None, layer=None):
         """Return (B, T, D), and the cache.
 
         Args:
             mask: a Mask, or booleans (B, T, T); not read with a cache.
             cache: of a decoder that reads one position at a time: {"k", "v"}, (B, H, S, K) each, filled before `positions_BT` (B, 1).
+            layer: which of the cache's layers this is, if it has those of a stack, (B, L, H, S, K).
         """
         q, k, v = self._split(self.qkv(x_BTD), "BTHK")
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
             place = positions_BT[0, 0]
-            new = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}
-            cache = {name: jax.lax.dynamic_update_slice_in_dim(old, new[name], place, axis=2) for name, old in cache.items()}
-            return self.out(attend_to_cache(q, cache, place)), cache
+            new, own = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}, cache
+            if layer is None:
+                own = cache = {name: jax.lax.dynamic_update_slice_in_dim(old, new[name], place, axis=2) for name, old in cache.items()}
+            else:  # only what is new is written
+                at = (0, layer.astype(place.dtype), 0, place, 0)
+                cache = {name: jax.lax.dynamic_update_slice(old, new[name][:, None], at) for name, old in cache.items()}
+                own = {name: of_layer(x, layer) for name, x in cache.items()}
+            return self.out(attend_to_cache(q, own, place)), cache
         return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache
 
 

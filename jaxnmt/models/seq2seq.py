@@ -18,6 +18,7 @@ from jaxnmt import errors
 from jaxnmt.config import Task, Translation
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
+from jaxnmt.models.parameters import unstack_layers
 from jaxnmt.models.pictures import Regions
 from jaxnmt.parallel.axes import declared, path_name
 from jaxnmt.parallel.boxes import Multiplied
@@ -239,12 +240,26 @@ class Seq2Seq:
             UserError: the model's `attention_module` sows nothing.
         """
         made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
-        return *made, source_attention(found.get("intermediates", {}), self.attention_module).reshape(len(token_B), -1)
+        return *made, source_attention(_of_layers(found), self.attention_module).reshape(len(token_B), -1)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
-        _, found = self.module.apply({"params": params}, batch, method=_teacher_forced, mutable=["intermediates"])
-        return found.get("intermediates", {})
+        return self.seen(params, batch)[1]
+
+    def seen(self, params, batch: Batch, capture: Callable[[nn.Module, str], bool] | bool = False) -> tuple[jax.Array, Any]:
+        """Return logits (B, T, V) of a teacher-forced pass, and what its modules sow, with layers unstacked.
+
+        Args:
+            capture: of which modules the outputs are sown too, as flax's `capture_intermediates`.
+        """
+        options = {"method": _teacher_forced, "mutable": ["intermediates"], "capture_intermediates": capture}
+        logits_BTV, found = self.module.apply({"params": params}, batch, **options)
+        return logits_BTV, _of_layers(found)
+
+
+def _of_layers(variables: Any) -> Any:
+    """Return sown intermediates, those of scanned layers as if these were unrolled."""
+    return unstack_layers(nn.meta.unbox(variables).get("intermediates", {}))
 
 
 def _teacher_forced(module: nn.Module, batch: Batch) -> jax.Array:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
-from jaxnmt.models.attention import CrossAttention, SelfAttention
+from jaxnmt.models.attention import CrossAttention, SelfAttention, of_layer
 from jaxnmt.models.fused_attention import Mask
 from jaxnmt.models.layers import DropoutKey, FeedForward, Norm, Positions, dropout
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory, SourceStates
@@ -44,7 +46,9 @@ class Block(nn.Module):
         x = x + dropout(y, self.config.dropout, noise and noise.fold_in("residual"))
         return x if self.config.norm_order == "pre" else norm(x)
 
-    def __call__(self, x_BTD, layer, self_mask, positions_BT, noise: DropoutKey | None, memory=None, cross_mask=None, cache=None):
+    def __call__(
+        self, x_BTD, layer, self_mask, positions_BT, noise: DropoutKey | None, memory=None, cross_mask=None, cache=None, shared=False
+    ):
         """Return (B, T, D), and the cache.
 
         Args:
@@ -52,11 +56,13 @@ class Block(nn.Module):
             self_mask, cross_mask: a Mask, or booleans (B, T, S).
             memory: the encoder's states, or keys and values that are projected already.
             cache: as in SelfAttention.
+            shared: the cache is that of all layers.
         """
         noise = noise and noise.fold_in(layer)
         own, cross, mlp = (noise and noise.fold_in(name) for name in ("self", "cross", "mlp"))
         x = x_BTD
-        y, cache = self.self_attention(self._before(self.self_attention_norm, x), self_mask, positions_BT, own, cache)
+        read = self._before(self.self_attention_norm, x)
+        y, cache = self.self_attention(read, self_mask, positions_BT, own, cache, layer if shared else None)
         x = self._after(self.self_attention_norm, x, y, own)
         if self.cross:
             keys_values = memory if isinstance(memory, tuple) else self.cross_attention.project(memory)
@@ -64,6 +70,20 @@ class Block(nn.Module):
             x = self._after(self.cross_attention_norm, x, y, cross)
         x = self._after(self.mlp_norm, x, self.mlp(self._before(self.mlp_norm, x), mlp), mlp)
         return constrain(x, "BTD", self.mesh), cache
+
+    def step(self, carry, layer, positions_B1, memory, cross_mask):
+        """Take one layer of a scanned decoder's step.
+
+        Args:
+            carry: (B, 1, D), and the cache of all layers.
+            memory: keys and values of all layers, (B, L, H, K, S) each; None: there is no source.
+        """
+        read = memory and tuple(of_layer(x, layer) for x in memory)
+        return self(carry[0], layer, None, positions_B1, None, read, cross_mask, carry[1], shared=True), None
+
+    def project(self, states_BSD, _=None):
+        """Return the encoder's states, and this layer's keys and values of them."""
+        return states_BSD, self.cross_attention.project(states_BSD)
 
 
 class Stack(nn.Module):
@@ -78,15 +98,18 @@ class Stack(nn.Module):
         c = self.config
         block = Block if c.remat == "none" else nn.remat(Block, policy=_POLICIES[c.remat])
         if c.scan_layers:
-            scanned = nn.scan(
-                block,
-                variable_axes={"params": 0, "intermediates": 0},
-                split_rngs={"params": True},
-                in_axes=(0,) + (nn.broadcast,) * 5,
-                length=self.depth,
-                metadata_params={nn.PARTITION_NAME: "L"},
-            )
-            self.layers = scanned(c, self.cross, self.mesh)
+            stacked: dict[str, Any] = {
+                "variable_axes": {"params": 0, "intermediates": 0},
+                "split_rngs": {"params": True},
+                "length": self.depth,
+                "metadata_params": {nn.PARTITION_NAME: "L"},
+            }
+            methods = {
+                "__call__": stacked | {"in_axes": (0,) + (nn.broadcast,) * 5},
+                "step": stacked | {"in_axes": (0,) + (nn.broadcast,) * 3},
+                "project": stacked | {"out_axes": 1},
+            }
+            self.layers = nn.scan(block, methods=methods)(c, self.cross, self.mesh)
         else:
             self.layer = [block(c, self.cross, self.mesh) for _ in range(self.depth)]
         if c.norm_order == "pre":
@@ -96,17 +119,34 @@ class Stack(nn.Module):
         """Return (B, T, D), and the cache.
 
         Args:
-            memory: the encoder's states, or a tuple of (keys, values) for each layer.
-            cache: that of each layer; None: all positions are read at once.
+            memory: the encoder's states, or what `project` returns.
+            cache: what `empty_cache` returns, filled by earlier steps; None: all positions are read at once.
         """
         if self.config.scan_layers:
-            x_BTD, _ = self.layers(x_BTD, jnp.arange(self.depth, dtype=jnp.uint32), self_mask, positions_BT, noise, memory, cross_mask)
+            layers = jnp.arange(self.depth, dtype=jnp.uint32)
+            if cache is None:
+                x_BTD, _ = self.layers(x_BTD, layers, self_mask, positions_BT, noise, memory, cross_mask)
+            else:
+                (x_BTD, cache), _ = self.layers.step((x_BTD, cache), layers, positions_BT, memory, cross_mask)
         else:
             before, cache = cache or {}, {}
             for i, layer in enumerate(self.layer):
                 read, name = memory[i] if isinstance(memory, tuple) else memory, f"layer_{i}"
                 x_BTD, cache[name] = layer(x_BTD, i, self_mask, positions_BT, noise, read, cross_mask, before.get(name))
         return (self.final_norm(x_BTD) if self.config.norm_order == "pre" else x_BTD), cache
+
+    def project(self, states_BSD):
+        """Return keys and values of the encoder's states for a step: (keys, values) of each layer, or with those of all layers."""
+        if self.config.scan_layers:
+            return self.layers.project(states_BSD)[1]
+        return tuple(layer.cross_attention.project(states_BSD) for layer in self.layer)
+
+    def empty_cache(self, rows: int, length: int, dtype: Any) -> Any:
+        """Return a cache for this many positions: that of each layer, or one with those of all layers."""
+        c, depth = self.config, (self.depth,) if self.config.scan_layers else ()
+        shape = (rows, *depth, c.num_heads, length, c.head_dim or c.emb_dim // c.num_heads)
+        make = lambda: {name: jnp.zeros(shape, dtype) for name in ("k", "v")}  # noqa: E731
+        return make() if self.config.scan_layers else {f"layer_{i}": make() for i in range(self.depth)}
 
 
 class TransformerModule(EncoderDecoder):
@@ -151,31 +191,31 @@ class TransformerModule(EncoderDecoder):
         return Memory(jnp.zeros((rows, 1, 1), self.dtype), jnp.ones((rows, 1), jnp.int32), None)
 
     def encode(self, batch: Batch, noise: DropoutKey | None = None) -> Memory:
-        """Return encoder states, and the cross-attention keys and values of every decoder layer (unless layers are scanned)."""
+        """Return encoder states, and the cross-attention keys and values of every decoder layer.
+
+        Scanned layers read the latter in a step alone: training is compiled without them.
+        """
         states_BSD, segments_BS, _ = self.read_source(batch, noise)
-        if self.config.scan_layers:
-            return Memory(states_BSD, segments_BS, None)
-        return Memory(states_BSD, segments_BS, tuple(layer.cross_attention.project(states_BSD) for layer in self.decoder.layer))
+        skips = self.config.scan_layers and self.is_initializing()  # fresh parameters do not depend on who asks for them first
+        return Memory(states_BSD, segments_BS, None if skips else self.decoder.project(states_BSD))
 
     def features(self, memory: Memory, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
         """Return what the output layer reads, (B, T, D), for every target position at once (teacher forcing)."""
         ones_BT = jnp.ones_like(batch["decoder_input_tokens"])
         x_BTD, segments_BT, positions_BT, noise = self._begin("decoder", batch, ones_BT, noise)
-        read = memory.states_BSD if memory.keys_values is None else memory.keys_values
+        read = memory.states_BSD if self.config.scan_layers or memory.keys_values is None else memory.keys_values
         masks = Mask(segments_BT, segments_BT, self.config.causal), Mask(segments_BT, memory.segments_BS)
         return self.decoder(x_BTD, masks[0], positions_BT, noise, read, masks[1])[0]
 
     def start(self, memory: Memory, max_length: int):
         """Return an empty key-value cache with one row for each sentence, at position 0."""
-        c, rows = self.config, memory.states_BSD.shape[0]
-        shape = (rows, c.num_heads, max_length, c.head_dim or c.emb_dim // c.num_heads)
-        cache = {f"layer_{i}": {name: jnp.zeros(shape, self.dtype) for name in ("k", "v")} for i in range(c.num_decoder_layers)}
-        return {"cache": cache, "position": jnp.zeros((rows,), jnp.int32)}
+        rows = memory.states_BSD.shape[0]
+        return {"cache": self.decoder.empty_cache(rows, max_length, self.dtype), "position": jnp.zeros((rows,), jnp.int32)}
 
     def step(self, memory: Memory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
         place_B1 = carry["position"][:, None]
-        bound = carry["cache"]["layer_0"]["k"].shape[2]
+        bound = jax.tree.leaves(carry["cache"])[0].shape[-2]
         x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), place_B1, bound)
         mask_B1S = (memory.segments_BS > 0)[:, None]
         x_B1D, cache = self.decoder(x_B1D, None, place_B1, None, memory.keys_values, mask_B1S, carry["cache"])

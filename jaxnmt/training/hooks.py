@@ -29,7 +29,7 @@ from jaxnmt.training.step import StepMetrics
 if TYPE_CHECKING:
     from jaxnmt.training.loop import Trainer
 
-# (trainer, params with layers unstacked) -> (translations of the validation sentences, BLEU)
+# (trainer, its decoding_params()) -> (translations of the validation sentences, BLEU)
 TranslateAndScore = Callable[["Trainer", Any], tuple[list[str], float]]
 
 
@@ -183,13 +183,12 @@ class Validate(Hook):
     def run(self, trainer: Trainer, step: int) -> None:
         with trainer.not_training():
             start = time.perf_counter()
-            params = trainer.unstacked(trainer.state.eval_params)
-            values = validation_loss(trainer, params)
+            values = validation_loss(trainer, trainer.state.eval_params)
             hypotheses: list[str] = []
             if self._translate is not None and "bleu" in trainer.config.task.metrics:
-                hypotheses, values["bleu"] = self._translate(trainer, params)
+                hypotheses, values["bleu"] = self._translate(trainer, trainer.decoding_params())
             elif trainer.config.task.is_label and (predict := getattr(self._translate, "predict", None)):
-                hypotheses = predict(trainer, params)
+                hypotheses = predict(trainer, trainer.decoding_params())
             signature = getattr(self._translate, "signature", None)  # sacreBLEU's
             score = self._score(trainer, values, signature)
             trainer.validated = step, score

@@ -18,7 +18,7 @@ from jaxnmt.data.batching import BatchPlan
 from jaxnmt.data.loader import batches
 from jaxnmt.data.objectives import objective_of
 from jaxnmt.data.prepared import prepare
-from jaxnmt.models.parameters import is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
+from jaxnmt.models.parameters import for_decoding, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
@@ -84,7 +84,7 @@ class Trainer:
 
     Attributes for hooks:
         config, folder: the experiment, and the run's folder.
-        mesh, model, flat_model: the model as it is trained, and with its layers unstacked.
+        mesh, model, flat_model, decoder: the model as it is trained, with its layers unstacked, and as it decodes.
         programs, evaluate: the compiled training step of each shape, and the validation loss.
         data, plan, objective: the prepared text, which pairs form which batch, and what the task makes of them.
         state, step, progress: the training state on the devices, the steps done, counters and best scores.
@@ -118,9 +118,9 @@ class Trainer:
         self.objective = objective_of(experiment.task, tokenizer, experiment.training.seed, self.data.train)
         sizes = tokenizer.source_vocab_size, tokenizer.target_vocab_size
         self.model = build_model(experiment.model, *sizes, experiment.task)
-        self.flat_model = build_model(unscanned(experiment.model), *sizes, experiment.task)
+        self.flat_model, self.decoder = (build_model(form(experiment.model), *sizes, experiment.task) for form in (unscanned, for_decoding))
         self.programs = TrainPrograms(self.model, experiment, self.mesh)
-        self.evaluate = evaluation_program(self.flat_model, experiment.training.label_smoothing, self.mesh)
+        self.evaluate = evaluation_program(self.model, experiment.training.label_smoothing, self.mesh)
         self.progress = Progress()
         self.validated: tuple[int, Score | None] = 0, None
         self.stopped = ""
@@ -191,8 +191,13 @@ class Trainer:
             yield
 
     def unstacked(self, tree: Any) -> Any:
-        """Return parameters or state with layers unstacked, as checkpoints and decoding need them."""
+        """Return parameters or state with layers unstacked, as checkpoints need them."""
         return jax.jit(unstack_layers)(tree) if is_scanned(self.config.model) else tree
+
+    def decoding_params(self) -> Any:
+        """Return the parameters that `decoder` needs: the EMA if there is one."""
+        params = self.state.eval_params
+        return params if is_scanned(for_decoding(self.config.model)) else self.unstacked(params)
 
     # ---- set-up and end
 

@@ -14,6 +14,8 @@ from jaxnmt.parallel import compiler, kept, log
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.models.seq2seq import Seq2Seq
 
@@ -80,11 +82,16 @@ class TrainedRun:
     @functools.cached_property
     def model(self) -> Seq2Seq:
         """The model as functions of its parameters: encode, decode, start, step, attention. Its layers are unstacked."""
-        compiler.check()  # first, because it starts JAX with the right flags
         from jaxnmt.models.parameters import unscanned
+
+        return self._built(unscanned)
+
+    def _built(self, form: Callable[[Any], Any]) -> Seq2Seq:
+        """Return the model in one of the forms of its layers; see `models.parameters`."""
+        compiler.check()  # first, because it starts JAX with the right flags
         from jaxnmt.models.seq2seq import build_model
 
-        config: Any = unscanned(self.config.model)
+        config: Any = form(self.config.model)
         config = dataclasses.replace(config, dtype="bfloat16") if self.weights == "bfloat16" else config
         return build_model(config, self.tokenizer.source_vocab_size, self.tokenizer.target_vocab_size, self.config.task)
 

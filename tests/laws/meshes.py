@@ -93,7 +93,7 @@ def validated(mesh: Mesh | None) -> list[str]:
     trained, validate = translator_of("transformer", mesh), ValidationTranslator()
     pairs = [(line, line) for line in ("a b c", "d e", "f g h i")]
     data = types.SimpleNamespace(tokenizer=trained.tokenizer, validation=pairs, languages=("", ""))
-    trainer: Any = types.SimpleNamespace(config=cfg.Experiment(), flat_model=trained.model, data=data)
+    trainer: Any = types.SimpleNamespace(config=cfg.Experiment(), decoder=trained.model, data=data)
     for _ in range(2):
         found, _ = validate(trainer, trained.params)
     return found

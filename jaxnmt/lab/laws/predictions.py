@@ -146,7 +146,7 @@ def _logits(subject: Subject, inputs_BT: np.ndarray) -> np.ndarray:
 @_of_searches
 def cached(subject: Subject) -> Verdict:
     """Compare the logits of `step`, one token after the other, with those of a teacher-forced pass."""
-    model = subject.flat_model
+    model = subject.decoder
     inputs_BT = np.random.default_rng(4).integers(EOS + 1, TARGET_VOCAB, (ROWS, TARGET), np.int32)
     inputs_BT[:, 0] = BOS
 
@@ -160,7 +160,7 @@ def cached(subject: Subject) -> Verdict:
 
         return jnp.moveaxis(jax.lax.scan(step, model.start(params, memory, TARGET), inputs_TB)[1], 0, 1)
 
-    found_BTV = np.asarray(by_step(subject.flat_params, _sources(subject, [0, 1, 2, 3], SOURCE), inputs_BT.T))[..., :TARGET_VOCAB]
+    found_BTV = np.asarray(by_step(subject.decoder_params, _sources(subject, [0, 1, 2, 3], SOURCE), inputs_BT.T))[..., :TARGET_VOCAB]
     return close(apart(found_BTV, _logits(subject, inputs_BT)).max(), what="largest difference of a logit")
 
 
@@ -171,8 +171,8 @@ def _found(subject: Subject, beam: int) -> Hypotheses:
 
 
 def _search(subject: Subject, options: SearchOptions, rows: list[int], width: int) -> Hypotheses:
-    run = jax.jit(functools.partial(search, subject.flat_model, options))
-    return jax.device_get(run(subject.flat_params, _sources(subject, rows, width), LIMITS[rows]))
+    run = jax.jit(functools.partial(search, subject.decoder, options))
+    return jax.device_get(run(subject.decoder_params, _sources(subject, rows, width), LIMITS[rows]))
 
 
 def _teacher_forced(subject: Subject, tokens_BT: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from jaxnmt.data.loader import assemble
 from jaxnmt.data.objectives import Objective, objective_of, unchanged
 from jaxnmt.data.packing import Shape
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.parameters import is_scanned, stack_layers, unscanned
+from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers, unscanned
 from jaxnmt.models.seq2seq import Seq2Seq, build_model
 from jaxnmt.parallel.sharding import make_mesh, to_mesh
 from jaxnmt.training.state import TrainState, shardings_of
@@ -138,7 +138,8 @@ class Subject:
         labels: their kind, as `config.Classification.labels`; "" for other tasks.
         packs: whether a row may hold several pairs.
         model: as it trains; with params.
-        flat_model: as it decodes, its layers one by one; with flat_params, the same parameters.
+        flat_model: with its layers one by one; with flat_params, the same parameters.
+        decoder: as it decodes; with decoder_params, the same parameters.
         experiment: a run of this model, for the laws about training.
     """
 
@@ -146,8 +147,9 @@ class Subject:
         self.config, self.task = dataclasses.replace(config, dtype="float32") if hasattr(config, "dtype") else config, task
         self.name, self.packs = type(config).__name__, getattr(config, "packs", False) and task.packs
         self.labels = task.labels if isinstance(task, cfg.Classification) else ""
-        self.model, self.flat_model = (model_of(each, task=task) for each in (self.config, unscanned(self.config)))
-        self._logits, self._flat_pass = (jax.jit(functools.partial(one_pass, model)) for model in (self.model, self.flat_model))
+        configs = self.config, unscanned(self.config), for_decoding(self.config)
+        self.model, self.flat_model, self.decoder = (model_of(each, task=task) for each in configs)
+        self._logits, self._predict = (jax.jit(functools.partial(one_pass, model)) for model in (self.model, self.decoder))
         # Rounding may take a ReLU past zero, and Adam's first steps follow a gradient's sign, however small it is. At a high learning rate,
         # rounding on eight devices that differs from rounding on one would soon show in the loss.
         changes = {"schedule.name": "constant", "schedule.learning_rate": 1e-4, "schedule.warmup_steps": 2, "training.ema_decay": 0.9}
@@ -179,8 +181,8 @@ class Subject:
         return NUMBERS.encode([str(label[0])])[0] if self.labels == "number" else label
 
     def labels_found(self, params: Any, batch: dict[str, np.ndarray]) -> list[list[int]]:
-        """Return the labels that the flat model predicts."""
-        values_BV = np.asarray(self._flat_pass(params, batch))[:, 0]
+        """Return the labels that the decoder predicts."""
+        values_BV = np.asarray(self._predict(params, batch))[:, 0]
         if self.labels == "number":
             return [[round(float(NUMBERS.text(value)))] for value in values_BV[:, 0]]
         if self.labels == "several":
@@ -207,6 +209,10 @@ class Subject:
     @functools.cached_property
     def params(self) -> Any:
         return jax.jit(stack_layers)(self.flat_params) if is_scanned(self.config) else self.flat_params
+
+    @property
+    def decoder_params(self) -> Any:
+        return self.params if is_scanned(for_decoding(self.config)) else self.flat_params
 
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
         """Return teacher-forced logits of the ids that are tokens, (B, T, V); of a task of labels what it predicts, (B, 1, labels)."""

@@ -27,7 +27,7 @@ from jaxnmt.data.special_tokens import EOS, PAD
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws import subject as subjects
 from jaxnmt.lab.laws.subject import SHAPE, Pair, Practice, Subject, Verdict, close, random_pairs
-from jaxnmt.models.parameters import is_scanned, stack_layers, unstack_layers
+from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers, unstack_layers
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import to_mesh
 from jaxnmt.training.checkpoints import Checkpoints
@@ -89,17 +89,17 @@ def _differing(left, right) -> list[str]:
 def compiles(subject: Subject) -> Verdict:
     """Count compilations while training and predicting over two shapes each, then over other sentences of the same shapes."""
     shapes = (SHAPE, Shape(8, 6, 6))
-    find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(2, 6)))
-    predict = jax.jit(functools.partial(subjects.one_pass, subject.flat_model))
+    find = jax.jit(functools.partial(search, subject.decoder, SearchOptions(2, 6)))
+    predict = jax.jit(functools.partial(subjects.one_pass, subject.decoder))
 
     def work(practice: Practice, state: TrainState, seed: int) -> TrainState:
         state, _ = practice.run(state, [subject.batch_of_step(seed, shape) for shape in shapes])
         for rows, width in ((4, 8), (2, 12)):
             batch = subject.batch(random_pairs(rows, seed), [[i] for i in range(rows)], width, 8)
             if subject.task.searches:
-                find(subject.flat_params, subjects.sources(batch), np.full(rows, 6, np.int32))
+                find(subject.decoder_params, subjects.sources(batch), np.full(rows, 6, np.int32))
             else:
-                predict(subject.flat_params, batch)
+                predict(subject.decoder_params, batch)
         return state
 
     names: list[str] = []  # of the functions that are lowered, in order
@@ -223,7 +223,7 @@ def _learn(
 
     changes = {"schedule.learning_rate": 1.0, "schedule.warmup_steps": 20, "training.label_smoothing": 0.0, "training.ema_decay": 0.0}
     practice = Practice(subjects.WithoutDropout(subject.model), cfg.replace(subject.experiment, **changes), [shape])
-    find = jax.jit(functools.partial(search, subject.flat_model, SearchOptions(1, shape.target + 2)))
+    find = jax.jit(functools.partial(search, subject.decoder, SearchOptions(1, shape.target + 2)))
     limits: np.ndarray = np.full(shape.rows, shape.target + 2, np.int32)
     sources = subjects.sources(batch(tested))
     best = 0.0
@@ -231,7 +231,8 @@ def _learn(
         state = practice.fresh(rate)
         for step in range(every, most + 1, every):
             state, _ = practice.run(state, (batch(draw()) for _ in range(every)))
-            params = jax.jit(unstack_layers)(state.params) if is_scanned(subject.config) else state.params
+            unrolls = is_scanned(subject.config) and not is_scanned(for_decoding(subject.config))
+            params = jax.jit(unstack_layers)(state.params) if unrolls else state.params
             if subject.task.is_label:
                 words = subject.labels_found(params, sources)
             else:

@@ -27,7 +27,7 @@ from jaxnmt.lab.plan.timing import Schedule, schedule
 from jaxnmt.lab.sharding_table import bytes_per_device
 from jaxnmt.models.attention import attend
 from jaxnmt.models.fused_attention import Mask
-from jaxnmt.models.parameters import unscanned
+from jaxnmt.models.parameters import for_decoding
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import activation_spec, make_mesh, replicated
 from jaxnmt.training.loss import chunk_tokens
@@ -110,7 +110,7 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     """Compile the search that validation and `translate` run, on one device, for a full batch of the longest sentences."""
     mesh, settings, source = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding, experiment.data.max_length
     shape = Shape(settings.batch_size, source, output_limit(source, settings))
-    model = build_model(unscanned(experiment.model), *vocabularies, experiment.task)
+    model = build_model(for_decoding(experiment.model), *vocabularies, experiment.task)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
     params = jax.tree.map(lambda x: placed(x.shape, x.dtype), model.shapes)
     options = search_options(settings, source)

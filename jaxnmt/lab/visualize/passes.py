@@ -19,7 +19,7 @@ from jaxnmt.models.recurrent import RecurrentEncoderDecoder, RecurrentMemory
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 
-_LAYER = re.compile(r"(encoder|decoder)/(layer_\d+)|(encoder|decoder)_positions")
+_LAYER = re.compile(r"(encoder|decoder)/(layer_\d+|layers)|(encoder|decoder)_positions")
 _OUTPUT = re.compile(r"(.*)/__call__/0(?:/0)?")  # a recurrent layer returns (outputs, state)
 _WEIGHTS = re.compile(r"(.*)/attention/0")  # 0: sown values come in a tuple
 PARTS = ("encoder", "decoder", "cross")
@@ -67,14 +67,9 @@ def teacher_forced(
     @jax.jit
     def run(params, batch):
         """Return logits (T, V), sown values and every layer's output."""
-        logits_BTV, variables = model.module.apply(
-            {"params": params},
-            batch,
-            method=lambda module, batch: module.decode(module.encode(batch), batch),
-            mutable=["intermediates"],
-            capture_intermediates=lambda module, method: method == "__call__" and bool(_LAYER.fullmatch("/".join(module.path))),
-        )
-        return logits_BTV[0].astype(jnp.float32), variables.get("intermediates", {})
+        is_layer = lambda module, method: method == "__call__" and bool(_LAYER.fullmatch("/".join(module.path)))  # noqa: E731
+        logits_BTV, intermediates = model.seen(params, batch, is_layer)
+        return logits_BTV[0].astype(jnp.float32), intermediates
 
     logits_TV, intermediates = jax.device_get(run(params, batch))
     logits_TV = logits_TV.copy()
