@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from jaxnmt.decoding.kept_programs import KeptFunction
 from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSearch, advance, begin, lengthen, search, select
-from jaxnmt.parallel.sharding import per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import is_spread, per_device, replicated, to_mesh
 
 if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.seq2seq import Batch, Seq2Seq
@@ -139,12 +140,20 @@ class _KeptPrograms:
 
 
 class MeshSearch:
-    """`search.search` for one model on a mesh."""
+    """`search.search` for one model on a mesh. Parameters that a device has only a part of are gathered layer by layer."""
 
     def __init__(self, model: Seq2Seq, mesh: jax.sharding.Mesh) -> None:
-        self._mesh = mesh
-        # The layout lets every process have every translation.
-        self._search = jax.jit(functools.partial(_on_each_device, model, mesh), out_shardings=replicated(mesh))
+        self._model, self._mesh = model, mesh
+        self._compiled: Any = None
+
+    def program(self, params: Any) -> Any:
+        """Return the search as a jitted function, for parameters that lie as these do."""
+        if self._compiled is None:
+            layouts = jax.tree.map(lambda x: x.sharding.spec, params) if self._model.can_gather and is_spread(params) else None
+            # The layout lets every process have every translation.
+            on_each = functools.partial(_on_each_device, self._model, self._mesh, layouts)
+            self._compiled = jax.jit(on_each, out_shardings=replicated(self._mesh))
+        return self._compiled
 
     def share(self, sentences: int) -> int:
         """Return how many of the sentences that are translated together one search takes: all."""
@@ -153,7 +162,7 @@ class MeshSearch:
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
         batch = to_mesh(batch | {"limits": limits_B}, self._mesh)
-        return functools.partial(jax.device_get, self._search(options, params, batch, batch.pop("limits")))
+        return functools.partial(jax.device_get, self.program(params)(options, params, batch, batch.pop("limits")))
 
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile the program for batches of this shape."""
@@ -215,9 +224,15 @@ def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beam
     return advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done
 
 
-def _on_each_device(model: Seq2Seq, mesh: jax.sharding.Mesh, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
-    def find(replicated_arguments, batch, limits_B):
-        options, params = replicated_arguments
-        return search(model, options, params, batch, limits_B, mesh)
+def _on_each_device(model: Seq2Seq, mesh: jax.sharding.Mesh, layouts: Any, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
+    whole = PartitionSpec()
+    if layouts is not None:
+        from jaxnmt.models.gathering import gathering
 
-    return per_device(find, mesh)((options, params), batch, limits_B)
+        model, others = gathering(model, layouts)
+
+    def find(arguments, batch, limits_B):
+        options, params = arguments
+        return search(model, options, params if layouts is None else others(params), batch, limits_B, mesh)
+
+    return per_device(find, mesh, (whole, whole if layouts is None else layouts))((options, params), batch, limits_B)

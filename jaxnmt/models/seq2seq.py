@@ -18,7 +18,7 @@ from jaxnmt import errors
 from jaxnmt.config import Task, Translation
 from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
-from jaxnmt.models.parameters import unstack_layers
+from jaxnmt.models.parameters import is_scanned, unstack_layers
 from jaxnmt.models.pictures import Regions
 from jaxnmt.parallel.axes import declared, path_name
 from jaxnmt.parallel.boxes import Multiplied
@@ -156,11 +156,20 @@ class Seq2Seq:
 
     def on(self, mesh: Mesh | None) -> Seq2Seq:
         """Return the same model for arrays that lie on a mesh. A module without the field `mesh` leaves layouts to the compiler."""
-        spread = copy.copy(self)
+        spread = self.with_module(mesh=mesh) if hasattr(self.module, "mesh") else copy.copy(self)
         spread.mesh = mesh
-        if hasattr(self.module, "mesh"):
-            spread.module = self.module.clone(mesh=mesh)
         return spread
+
+    def with_module(self, **fields: Any) -> Seq2Seq:
+        """Return the same model with other values in some of its module's fields."""
+        changed = copy.copy(self)
+        changed.module = self.module.clone(**fields)
+        return changed
+
+    @property
+    def can_gather(self) -> bool:
+        """Whether each layer can gather its parameters when it is its turn (`models.gathering`): scanned layers of ours can."""
+        return hasattr(self.module, "gather") and is_scanned(self.module.config)
 
     def with_target_vocabulary(self, size: int) -> Seq2Seq:
         """Return the same model for a target vocabulary of another size; the source vocabulary stays."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -87,12 +90,17 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The layers of an encoder or a decoder, and the norm at the end of a pre-norm stack."""
+    """The layers of an encoder or a decoder, and the norm at the end of a pre-norm stack.
+
+    Attributes:
+        gather: returns a whole parameter of a scanned layer from its path and a device's part of it; None: each device has all.
+    """
 
     config: cfg.Transformer
     depth: int
     cross: bool = False
     mesh: Mesh | None = None
+    gather: Any = None
 
     def setup(self):
         c = self.config
@@ -103,6 +111,7 @@ class Stack(nn.Module):
                 "split_rngs": {"params": True},
                 "length": self.depth,
                 "metadata_params": {nn.PARTITION_NAME: "L"},
+                "data_transform": self.gather and functools.partial(_gathered, self.gather),
             }
             methods = {
                 "__call__": stacked | {"in_axes": (0,) + (nn.broadcast,) * 5},
@@ -149,17 +158,27 @@ class Stack(nn.Module):
         return make() if self.config.scan_layers else {f"layer_{i}": make() for i in range(self.depth)}
 
 
+def _gathered(gather: Callable[[Any, jax.Array], jax.Array], groups: Any, keys: Any) -> tuple[Any, Any]:
+    """Return the variables that flax gives a scanned layer, with its parameters gathered."""
+    return jax.tree_util.tree_map_with_path(gather, groups), keys
+
+
 class TransformerModule(EncoderDecoder):
-    """Encoder, decoder and output layer, with the four methods that `seq2seq.Seq2Seq` calls."""
+    """Encoder, decoder and output layer, with the four methods that `seq2seq.Seq2Seq` calls.
+
+    Attributes:
+        gather: see `Stack`.
+    """
 
     config: cfg.Transformer
+    gather: Any = dataclasses.field(default=None, kw_only=True)
 
     def setup(self):
         c = self.config
         self.make_embeddings(c.emb_dim)
         self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
-        self.encoder = Stack(c, c.num_encoder_layers, mesh=self.mesh)
-        self.decoder = Stack(c, c.num_decoder_layers, cross=self.reads_source, mesh=self.mesh)
+        self.encoder = Stack(c, c.num_encoder_layers, mesh=self.mesh, gather=self.gather)
+        self.decoder = Stack(c, c.num_decoder_layers, cross=self.reads_source, mesh=self.mesh, gather=self.gather)
 
     def _begin(self, side: str, batch: Batch, segments_BT, noise: DropoutKey | None):
         """Return what the layers of the encoder or the decoder read: vectors (B, T, D), segments, positions, and the noise of that side."""

@@ -102,15 +102,32 @@ def is_replicated(letter: str, mesh: Mesh | None) -> bool:
     return num_shards(letter, mesh) == 1
 
 
-def per_device(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Return `function(params, *arrays)`, run by each device on its own rows with all parameters. `function` must not constrain."""
+def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = PartitionSpec()) -> Callable[..., Any]:  # noqa: B008
+    """Return `function(params, *arrays)`, run by each device on its own rows. `function` must not constrain.
+
+    Args:
+        params_layout: PartitionSpecs of the parameters, a prefix of their tree: `function` gets the parts that its device has. By default it
+            gets everything whole.
+    """
     rows = PartitionSpec(BATCH_AXES)
 
     def spread(params, *arrays):
-        layouts = (PartitionSpec(), *(rows for _ in arrays))
+        layouts = (params_layout, *(rows for _ in arrays))
         return jax.shard_map(function, mesh=mesh, in_specs=layouts, out_specs=rows, check_vma=False)(params, *arrays)
 
     return spread
+
+
+def is_spread(params: Any) -> bool:
+    """Return whether a device has only a part of some parameter."""
+    return not all(x.is_fully_replicated for x in jax.tree.leaves(params))
+
+
+def gather(x: jax.Array, layout: PartitionSpec) -> jax.Array:
+    """Return, within `per_device`, the whole of an array of which each device has the part that its layout gives it."""
+    for axis, over in enumerate(layout):
+        x = x if over is None else jax.lax.all_gather(x, over, axis=axis, tiled=True)
+    return x
 
 
 def any_across_devices(flags: jax.Array, mesh: Mesh | None) -> jax.Array:

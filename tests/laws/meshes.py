@@ -4,7 +4,6 @@ Each mesh takes the first steps from the start, and one more from what the mesh 
 """
 
 import json
-import math
 import pathlib
 import re
 import sys
@@ -40,6 +39,7 @@ MESHES = {
     "1x2x4": Mesh(data=1, fsdp=2, tensor=4),
 }
 DECODED = ("8x1x1", "2x2x2")
+ROWS, BEAMS, LENGTH = 16, 3, 10
 LETTERS = "a b c d e f g h i j k l m n o p"
 _NOISY = {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
 _TRANSFORMER = cfg.replace(tiny.BASE, **_NOISY, num_heads=4, num_encoder_layers=2, num_decoder_layers=2)
@@ -69,7 +69,8 @@ def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.P
 def translator_of(name: str, mesh: Mesh | None) -> Translator:
     """With parameters laid out on a mesh (None: on one device)."""
     tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [(LETTERS, LETTERS)])
-    model = build_model(MODELS[name], tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    config = cfg.replace(MODELS[name], remat="none") if name == "scanned" else MODELS[name]
+    model = build_model(config, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
     if mesh is not None:
         params = jax.device_put(params, param_shardings(params, model.axes, make_mesh(mesh)))
@@ -88,9 +89,9 @@ def translations(name: str, mesh: Mesh | None) -> list[str]:
     return [candidates[0].text for part in found for candidates in part]
 
 
-def validated(mesh: Mesh | None) -> list[str]:
+def validated(name: str, mesh: Mesh | None) -> list[str]:
     """What validations translate, the second time, with parameters as training has them on a mesh."""
-    trained, validate = translator_of("transformer", mesh), ValidationTranslator()
+    trained, validate = translator_of(name, mesh), ValidationTranslator()
     pairs = [(line, line) for line in ("a b c", "d e", "f g h i")]
     data = types.SimpleNamespace(tokenizer=trained.tokenizer, validation=pairs, languages=("", ""))
     trainer: Any = types.SimpleNamespace(config=cfg.Experiment(), decoder=trained.model, data=data)
@@ -99,23 +100,25 @@ def validated(mesh: Mesh | None) -> list[str]:
     return found
 
 
-def largest_exchange(name: str) -> tuple[int, int]:
-    """-> numbers in the largest array that a beam search over eight devices exchanges, and in the one that holds the translations."""
-    translator = translator_of(name, Mesh(data=8))
-    rows, beams, length = 16, 3, 10
+def exchanged(name: str, mesh: Mesh, kind: str = "all-gather|all-reduce|all-to-all|collective-permute") -> list[list[int]]:
+    """-> the shapes of the arrays that a beam search over eight devices exchanges."""
+    translator = translator_of(name, mesh)
+    rows, beams, length = ROWS, BEAMS, LENGTH
     options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
     arrays = to_mesh({"encoder_input_tokens": tokens, "limits": np.full(rows, length, np.int32)}, translator.mesh)
-    text = translator._whole.batch._search.lower(options, translator.params, arrays, arrays.pop("limits")).compile().as_text()
-    exchanged = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-start)?\(", text)
-    shapes = [shape for results in exchanged for shape in re.findall(r"\w\[([\d,]*)\]", results)]
-    return max(math.prod(map(int, filter(None, shape.split(",")))) for shape in shapes), rows * beams * length
+    program = translator._whole.batch.program(translator.params)
+    text = program.lower(options, translator.params, arrays, arrays.pop("limits")).compile().as_text()
+    found = re.findall(rf"= (.*?) (?:{kind})(?:-start)?\(", text)
+    shapes = [shape for results in found for shape in re.findall(r"\w\[([\d,]*)\]", results)]
+    return [[int(size) for size in filter(None, shape.split(","))] for shape in shapes]
 
 
 def main(folder: pathlib.Path) -> None:
     told: dict = {"devices": jax.device_count(), "models": {}}
-    told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "lstm")}
-    told["validated"] = {mesh: validated(MESHES[mesh]) for mesh in DECODED}
-    told["exchanged"] = {name: largest_exchange(name) for name in ("transformer", "lstm")}
+    told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in MODELS}
+    told["validated"] = {name: {mesh: validated(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "scanned")}
+    told["exchanged"] = {name: exchanged(name, Mesh(data=8)) for name in ("transformer", "lstm")}
+    told["gathered"] = exchanged("scanned", Mesh(data=1, fsdp=8), "all-gather")
     for name in MODELS:
         subject, before = subject_of(name), None
         told["models"][name] = {}

@@ -1,6 +1,7 @@
 """Laws 2 and 7 on eight devices: every mesh reaches one device's losses, and what it saved is restored on another and on one device."""
 
 import json
+import math
 
 import jax
 import numpy as np
@@ -53,7 +54,7 @@ def test_one_device_goes_on_from_what_a_mesh_saved(eight, one):
         assert on[0] == pytest.approx(expected[meshes.STEPS], abs=1e-4), mesh
 
 
-@pytest.mark.parametrize("name", ["transformer", "lstm"])
+@pytest.mark.parametrize("name", meshes.MODELS)
 def test_translations_are_the_same_on_every_mesh(eight, name):
     expected = meshes.translations(name, None)
     assert len(set(expected)) > 3
@@ -62,9 +63,17 @@ def test_translations_are_the_same_on_every_mesh(eight, name):
 
 @pytest.mark.parametrize("name", ["transformer", "lstm"])
 def test_devices_that_share_a_search_exchange_words_and_no_states(eight, name):
-    exchanged, words = eight[1]["exchanged"][name]
-    assert 0 < exchanged <= words
+    sizes = [math.prod(shape) for shape in eight[1]["exchanged"][name]]
+    assert 0 < max(sizes) <= meshes.ROWS * meshes.BEAMS * meshes.LENGTH
+
+
+def test_scanned_layers_gather_their_parameters_one_after_the_other(eight):
+    config, gathered = meshes.MODELS["scanned"], eight[1]["gathered"]
+    width, heads = config.emb_dim, (config.num_heads, config.emb_dim // config.num_heads)
+    assert [width, 3, *heads] in gathered and [width, 2, *heads] in gathered
+    assert not any(shape[0] == config.num_encoder_layers and len(shape) > 2 and shape[1] == width for shape in gathered)
 
 
 def test_validations_translate_the_same_on_every_mesh(eight):
-    assert eight[1]["validated"] == {mesh: meshes.validated(None) for mesh in meshes.DECODED}
+    for name, found in eight[1]["validated"].items():
+        assert found == {mesh: meshes.validated(name, None) for mesh in meshes.DECODED}, name
