@@ -106,8 +106,8 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
     """Return `function(params, *arrays)`, run by each device on its own rows. `function` must not constrain.
 
     Args:
-        params_layout: PartitionSpecs of the parameters, a prefix of their tree: `function` gets the parts that its device has. By default it
-            gets everything whole.
+        params_layout: PartitionSpecs of the parameters, a prefix of their tree; `function` gets the parts that its device has. By default
+            each device has everything whole.
     """
     rows = PartitionSpec(BATCH_AXES)
 

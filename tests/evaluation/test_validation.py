@@ -31,7 +31,7 @@ TOKENIZER = train_tokenizer(Tokenizer(kind="words", vocab_size=0), [("ein@@ fach
 def trainer(config, tokenizer, pairs, languages):
     """What the validation reads of a trainer."""
     data = types.SimpleNamespace(tokenizer=tokenizer, validation=pairs, languages=languages)
-    return types.SimpleNamespace(config=config, decoder=None, data=data)
+    return types.SimpleNamespace(config=config, decoder=types.SimpleNamespace(can_gather=False), data=data)
 
 
 def test_one_translator_serves_all_validations_with_the_newest_parameters(monkeypatch):
