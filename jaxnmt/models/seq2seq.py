@@ -20,7 +20,7 @@ from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.models.parameters import is_scanned, unstack_layers
 from jaxnmt.models.pictures import Regions
-from jaxnmt.parallel.axes import declared, path_name
+from jaxnmt.parallel.axes import declared, is_kernel, path_name
 from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
 
@@ -69,6 +69,7 @@ class EncoderDecoder(nn.Module):
         reads_source: whether the decoder attends to an encoder.
         source_side: the submodules whose weights multiply source positions; all others multiply target positions. For counting FLOPs.
         attention_module: name of the submodules that sow their attention to the source as `attention` (B, H, T, S).
+        multiplies_once: see `Seq2Seq.as_multiplied`.
     """
 
     config: Any
@@ -81,6 +82,7 @@ class EncoderDecoder(nn.Module):
     reads_source: ClassVar[bool] = True
     source_side: ClassVar[tuple[str, ...]] = ("encoder", "regions", "cross_attention/kv")
     attention_module: ClassVar[str] = "cross_attention"
+    multiplies_once: ClassVar[bool] = False
 
     def make_embeddings(self, features_width: int) -> None:
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
@@ -208,6 +210,17 @@ class Seq2Seq:
         if weights == "bfloat16":
             return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
+
+    def as_multiplied(self, params: Any) -> Any:
+        """Return parameters with the kernels that the model multiplies by once in the type of that product: fewer bytes to send.
+
+        Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that recurrent layers use at each step.
+        """
+        if not getattr(self.module, "multiplies_once", False):
+            return params
+        dtype = self.module.config.dtype  # type: ignore[attr-defined]
+        cast = lambda path, x, axes: x.astype(dtype) if is_kernel(path, axes) else x  # noqa: E731
+        return jax.tree_util.tree_map_with_path(cast, params, self.axes)
 
     def apply(self, params, method: str, *args, **options):
         """Call one of the module's methods."""

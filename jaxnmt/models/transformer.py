@@ -170,6 +170,8 @@ class TransformerModule(EncoderDecoder):
         gather: see `Stack`.
     """
 
+    multiplies_once = True
+
     config: cfg.Transformer
     gather: Any = dataclasses.field(default=None, kw_only=True)
 

@@ -178,6 +178,23 @@ def param_shardings(params: Any, axes: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, params, axes)
 
 
+SPREAD = 1 << 16
+"""Numbers of the smallest array that `spread_over_data` splits: to gather a smaller one takes longer than to compute it everywhere."""
+
+
+def spread_over_data(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+    """Return a layout that splits an array over `data` too, along the longest dimension that can be split so."""
+    mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
+    over = [() if axis is None or mesh.shape[axis] == 1 else (axis,) for axis in spec]
+    size = [length // math.prod(mesh.shape[axis] for axis in axes) for length, axes in zip(shape, over, strict=True)]
+    possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0]
+    if mesh.shape["data"] == 1 or not possible or math.prod(shape) < SPREAD:
+        return sharding
+    longest = max(possible, key=size.__getitem__)
+    spec[longest] = (*over[longest], "data")
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
 def state_shardings(state: Any, params: Any, shardings: Any) -> Any:
     """Return shardings for a pytree that is built around the parameters (optimizer state, EMA).
 

@@ -42,6 +42,11 @@ def make_optimizer(config: cfg.Optimizer, axes: Any) -> optax.GradientTransforma
             return optax.chain(muon, optax.add_decayed_weights(-config.weight_decay, matrices))
 
 
+def is_elementwise(config: cfg.Optimizer) -> bool:
+    """Return whether an update rule changes each number by its own gradient alone, so that devices can share a matrix."""
+    return isinstance(config, cfg.Optimizer) and config.name in ("adam", "adamw", "lion")
+
+
 def _muon_dimensions(path: Any, axes: str) -> contrib.MuonDimensionNumbers | None:
     return contrib.MuonDimensionNumbers(*rows_and_columns(axes)) if is_kernel(path, axes) else None
 

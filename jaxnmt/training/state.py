@@ -15,7 +15,7 @@ from jaxnmt.models.parameters import stack_layers, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.numbers import at_least_float32
-from jaxnmt.parallel.sharding import param_shardings, replicated, state_shardings
+from jaxnmt.parallel.sharding import param_shardings, replicated, spread_over_data, state_shardings
 
 
 @jax.tree_util.register_dataclass
@@ -80,10 +80,20 @@ def widen(tree: Any) -> Any:
     return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), tree)
 
 
-def abstract_state(model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh) -> TrainState:
-    """Return the state's shapes, types and shardings, without computing it."""
+def abstract_state(
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh, shares_update: bool = False
+) -> TrainState:
+    """Return the state's shapes, types and shardings, without computing it.
+
+    Args:
+        shares_update: devices along `data` share the update: each has, of the parameters and of what the optimizer keeps, the part that it
+            updates (Xu et al. 2020, "Automatic cross-replica sharding of weight update in data-parallel training"; Rajbhandari et al. 2020,
+            "ZeRO"). Otherwise all of them have, and do, the same.
+    """
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
     like_params = param_shardings(state.params, model.axes, mesh)
+    if shares_update:
+        like_params = jax.tree.map(lambda sharding, x: spread_over_data(sharding, x.shape), like_params, state.params)
     shardings = dataclasses.replace(
         jax.tree.map(lambda _: replicated(mesh), state),
         params=like_params,

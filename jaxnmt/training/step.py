@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import functools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding
+from jaxnmt.parallel.sharding import batch_sharding, param_shardings
 from jaxnmt.training.loss import LossSums, batch_loss
-from jaxnmt.training.optim import learning_rate, make_optimizer
+from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
 
 
@@ -37,15 +38,50 @@ class StepMetrics(NamedTuple):
     bad_steps: jax.Array
 
 
+class Spread(NamedTuple):
+    """How devices along `data` share the update of parameters: the sum of the gradients is scattered, and new parameters are gathered.
+
+    That is as many bytes as the sum alone.
+
+    Attributes:
+        whole: returns the parameters as the model reads them, from those of the state.
+        part: lays out a tree like the state's parameters.
+    """
+
+    whole: Callable[[Any], Any]
+    part: Callable[[Any], Any]
+
+    @staticmethod
+    def of(model: Seq2Seq, mesh: jax.sharding.Mesh, layout: Any) -> Spread:
+        """Return it for parameters with this layout in the state."""
+        read = param_shardings(model.shapes, model.axes, mesh)
+
+        def whole(params: Any) -> Any:
+            # Behind the barrier XLA cannot gather kernels before it rounds them.
+            rounded = jax.tree.map(jax.lax.optimization_barrier, model.as_multiplied(params))
+            return jax.lax.with_sharding_constraint(rounded, read)
+
+        return Spread(whole, functools.partial(jax.lax.with_sharding_constraint, shardings=layout))
+
+
 def train_step(
-    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Experiment, state: TrainState, batch: Batch
+    model: Seq2Seq,
+    optimizer: optax.GradientTransformation,
+    config: cfg.Experiment,
+    state: TrainState,
+    batch: Batch,
+    spread: Spread | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Take one optimizer step on a batch's mean token loss; if the gradient is not finite, change only counters.
 
     Parameters, optimizer state and EMA keep their dtypes.
+
+    Args:
+        spread: how devices share the update; None: each updates all that it has.
     """
-    gradient, sums = accumulate_gradient(model, config.training, state, batch)
-    gradient = widen(gradient)
+    whole, part = spread or (lambda tree: tree,) * 2
+    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=whole(state.params)), batch)
+    gradient = part(widen(gradient))
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
@@ -67,6 +103,7 @@ def train_step(
         params, opt_state, ema = jax.lax.cond(finite, update, lambda: old)
     else:
         params, opt_state, ema = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), update(), old)
+    params = part(params)
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
     return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
@@ -101,7 +138,10 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
 def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable[..., LossSums]:
     """Return `(params, batch) -> LossSums`, the loss without dropout, compiled for each shape when it first occurs."""
 
+    read = param_shardings(model.shapes, model.axes, mesh)
+
     def evaluation_step(params, batch: Batch) -> LossSums:
+        params = jax.lax.with_sharding_constraint(params, read)  # which training may have spread further
         return batch_loss(model.on(mesh), params, batch, None, label_smoothing)
 
     return jax.jit(evaluation_step)
@@ -136,9 +176,10 @@ class TrainPrograms:
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
         self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
-        self._optimizer = make_optimizer(config.optimizer, model.axes)
-        self.abstract = abstract_state(model, self._optimizer, config.training, mesh)
-        step = functools.partial(train_step, self._model, self._optimizer, config)
+        self._optimizer, shares = make_optimizer(config.optimizer, model.axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
+        self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shares)
+        spread = Spread.of(model, mesh, shardings_of(self.abstract.params)) if shares else None
+        step = functools.partial(train_step, self._model, self._optimizer, config, spread=spread)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
 
     def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:

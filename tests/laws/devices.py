@@ -11,6 +11,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import tiny
 
 from jaxnmt.config.files import save_config
+from jaxnmt.parallel import sharding
 from jaxnmt.training.loop import Trainer, default_hooks
 
 CHANGES = {
@@ -36,6 +37,14 @@ def train(folder: pathlib.Path, run: pathlib.Path, **changes) -> Trainer:
     return trainer
 
 
+def held(trainer: Trainer) -> list[float]:
+    """The share of each of the state's matrices that this process's first device has."""
+    state = trainer.state
+    matrices = [x for x in jax.tree.leaves((state.params, state.opt_state, state.ema)) if x.ndim > 1]
+    return [x.addressable_shards[0].data.size / x.size for x in matrices]
+
+
 if __name__ == "__main__":
-    train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
-    print(jax.device_count())
+    sharding.SPREAD = 1  # as if these matrices were large
+    trainer = train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
+    print(jax.device_count(), *sorted(set(held(trainer))))

@@ -28,6 +28,7 @@ from jaxnmt.evaluation.validation import ValidationTranslator
 from jaxnmt.lab.laws.subject import Practice, Subject
 from jaxnmt.lab.laws.training import restore, save
 from jaxnmt.models.seq2seq import build_model
+from jaxnmt.parallel import sharding
 from jaxnmt.parallel.sharding import make_mesh, param_shardings, to_mesh
 
 STEPS = 3
@@ -114,6 +115,7 @@ def exchanged(name: str, mesh: Mesh, kind: str = "all-gather|all-reduce|all-to-a
 
 
 def main(folder: pathlib.Path) -> None:
+    sharding.SPREAD = 1  # devices share the update of small matrices too
     told: dict = {"devices": jax.device_count(), "models": {}}
     told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in MODELS}
     told["validated"] = {name: {mesh: validated(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "scanned")}

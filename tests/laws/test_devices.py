@@ -16,7 +16,7 @@ from jaxnmt.training.hooks import validation_loss
 def runs(tmp_path_factory):
     """-> (folder, the run on one device, the folder of the run on eight)."""
     folder = tmp_path_factory.mktemp("devices")
-    assert tiny.on_eight_devices(devices.__file__, folder, folder / "eight").stdout.split() == ["8"]
+    assert tiny.on_eight_devices(devices.__file__, folder, folder / "eight").stdout.split() == ["8", "0.125"]
     return folder, devices.train(folder, folder / "one"), folder / "eight"
 
 
