@@ -44,24 +44,31 @@ class Spread(NamedTuple):
     That is as many bytes as the sum alone.
 
     Attributes:
-        whole: returns the parameters as the model reads them, from those of the state.
-        part: lays out a tree like the state's parameters.
+        model: whose parameters they are.
+        read: how they lie when the model reads them.
+        kept: how they lie in the state.
     """
 
-    whole: Callable[[Any], Any]
-    part: Callable[[Any], Any]
+    model: Seq2Seq
+    read: Any
+    kept: Any
 
-    @staticmethod
-    def of(model: Seq2Seq, mesh: jax.sharding.Mesh, layout: Any) -> Spread:
-        """Return it for parameters with this layout in the state."""
-        read = param_shardings(model.shapes, model.axes, mesh)
+    def whole(self, params: Any) -> Any:
+        """Return the state's parameters as the model reads them. Behind the barrier XLA cannot gather kernels before it rounds them."""
+        rounded = jax.tree.map(jax.lax.optimization_barrier, self.model.as_multiplied(params))
+        return jax.lax.with_sharding_constraint(rounded, self.read)
 
-        def whole(params: Any) -> Any:
-            # Behind the barrier XLA cannot gather kernels before it rounds them.
-            rounded = jax.tree.map(jax.lax.optimization_barrier, model.as_multiplied(params))
-            return jax.lax.with_sharding_constraint(rounded, read)
+    def scattered(self, gradient: Any) -> Any:
+        """Return a gradient that lies as the state's parameters. Without a barrier, XLA cuts products into pieces to send each early.
 
-        return Spread(whole, functools.partial(jax.lax.with_sharding_constraint, shardings=layout))
+        By its own estimate for TPUs that takes longer.
+        """
+        whole = jax.lax.with_sharding_constraint(gradient, self.read)
+        return self.part(widen(jax.tree.map(jax.lax.optimization_barrier, whole)))
+
+    def part(self, params: Any) -> Any:
+        """Return parameters that lie as the state's."""
+        return jax.lax.with_sharding_constraint(params, self.kept)
 
 
 def train_step(
@@ -79,9 +86,9 @@ def train_step(
     Args:
         spread: how devices share the update; None: each updates all that it has.
     """
-    whole, part = spread or (lambda tree: tree,) * 2
-    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=whole(state.params)), batch)
-    gradient = part(widen(gradient))
+    read = spread.whole(state.params) if spread else state.params
+    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=read), batch)
+    gradient = spread.scattered(gradient) if spread else widen(gradient)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
@@ -103,7 +110,7 @@ def train_step(
         params, opt_state, ema = jax.lax.cond(finite, update, lambda: old)
     else:
         params, opt_state, ema = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), update(), old)
-    params = part(params)
+    params = spread.part(params) if spread else params
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
     return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
@@ -178,7 +185,8 @@ class TrainPrograms:
         self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
         self._optimizer, shares = make_optimizer(config.optimizer, model.axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shares)
-        spread = Spread.of(model, mesh, shardings_of(self.abstract.params)) if shares else None
+        read, kept = param_shardings(model.shapes, model.axes, mesh), shardings_of(self.abstract.params)
+        spread = Spread(model, read, kept) if shares else None
         step = functools.partial(train_step, self._model, self._optimizer, config, spread=spread)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
 
