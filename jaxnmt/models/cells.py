@@ -13,10 +13,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
+from jax.sharding import Mesh
 
 from jaxnmt.models.int8 import Int8
 from jaxnmt.models.layers import Matrix, normalise
 from jaxnmt.parallel.axes import declare
+from jaxnmt.parallel.platform import platform_of
 
 State = tuple[jax.Array, ...]
 """What a cell hands from step to step: (h,), or (h, c) of an LSTM; (B, U) each."""
@@ -60,6 +62,13 @@ def advance(
     return (gates["output"] * gates["cell"], c_BU), gates
 
 
+def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, x_T: Any, mesh: Mesh | None, reverse: bool = False) -> tuple[Any, Any]:
+    """Return what `jax.lax.scan` does, with a backward pass as the mesh's devices do it best (`platform.Platform.recomputes`)."""
+    if platform_of(mesh).recomputes:
+        step = jax.checkpoint(step, prevent_cse=False)
+    return jax.lax.scan(step, carry, x_T, reverse=reverse)
+
+
 def reverse(x_TBD: jax.Array, length_B: jax.Array) -> jax.Array:
     """Reverse the first `length_B` steps of each row and leave the others in place; its own inverse."""
     step_T1 = jnp.arange(x_TBD.shape[0])[:, None]
@@ -89,6 +98,7 @@ class RecurrentLayer(nn.Module):
         inputs: width of what it reads at each step.
         width: units of its state.
         context: width of the context that it reads as well; 0: none.
+        mesh: that it computes on; None: one device.
     """
 
     kind: str
@@ -97,6 +107,7 @@ class RecurrentLayer(nn.Module):
     width: int
     context: int
     dtype: Any
+    mesh: Mesh | None = None
 
     def setup(self):
         gates, glorot = GATES[self.kind], _for_each_gate(nn.initializers.glorot_uniform())
@@ -156,7 +167,7 @@ class RecurrentLayer(nn.Module):
                 return new, new[0]
             return tuple(jnp.where(mask_B1, a, b) for a, b in zip(new, state, strict=True)), jnp.where(mask_B1, new[0], 0)
 
-        state, h_TBU = jax.lax.scan(step, state, (z_TBZ, mask_TB1), reverse=reverse)
+        state, h_TBU = scan(step, state, (z_TBZ, mask_TB1), self.mesh, reverse)
         return h_TBU, state
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
 from jaxnmt.models import cells
@@ -79,12 +80,13 @@ class Decoder(nn.Module):
 
     config: cfg.Recurrent
     keeps_attention: bool = False
+    mesh: Mesh | None = None
 
     def setup(self):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         states = c.encoder_dim or c.hidden_dim
         every, fed = states if c.reads_context else 0, c.hidden_dim if c.feeds_back else 0
-        layer = functools.partial(RecurrentLayer, c.cell, c.activation, width=c.hidden_dim, dtype=dtype)
+        layer = functools.partial(RecurrentLayer, c.cell, c.activation, width=c.hidden_dim, dtype=dtype, mesh=self.mesh)
         above = [layer(inputs=c.hidden_dim, context=every) for _ in range(c.num_decoder_layers - 1)]
         self.layer = [layer(inputs=c.emb_dim, context=every or fed), *above]
         if c.context != "fixed":
@@ -208,7 +210,7 @@ class Decoder(nn.Module):
 
         z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
         first = self.start(memory) | {"states": memory.initial[:layers]}
-        return jax.lax.scan(step, first, (z_TBZ, jnp.arange(x_TBD.shape[0])))[1]
+        return cells.scan(step, first, (z_TBZ, jnp.arange(x_TBD.shape[0])), self.mesh)[1]
 
     def _outputs(self, made: Step, x, noise: DropoutKey | None = None) -> Outputs:
         generate = None
@@ -257,8 +259,8 @@ class RecurrentEncoderDecoder(EncoderDecoder):
     def setup(self):
         c = self.config
         self.make_embeddings(c.emb_dim if c.reads_context else c.hidden_dim)
-        self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c)
-        self.decoder = Decoder(c, getattr(self.task, "attention_penalty", 0.0) > 0)
+        self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c, self.mesh)
+        self.decoder = Decoder(c, getattr(self.task, "attention_penalty", 0.0) > 0, self.mesh)
         if c.bridge == "dense":
             self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU")
 

@@ -7,6 +7,7 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
 from jaxnmt.models import cells
@@ -38,10 +39,11 @@ class Encoder(nn.Module):
     """A stack of recurrent layers; a bidirectional one is two layers of half the width."""
 
     config: cfg.Recurrent
+    mesh: Mesh | None = None
 
     def setup(self):
         c, width = self.config, self.config.encoder_dim or self.config.hidden_dim
-        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=jnp.dtype(c.dtype))
+        layer = functools.partial(RecurrentLayer, c.cell, c.activation, context=0, dtype=jnp.dtype(c.dtype), mesh=self.mesh)
         both = [c.bidirectional == "all" or (c.bidirectional == "first" and i == 0) for i in range(c.num_encoder_layers)]
         inputs = [c.emb_dim] + [width] * (c.num_encoder_layers - 1)
         self.layer = [layer(inputs=n, width=width // 2 if two else width) for n, two in zip(inputs, both, strict=True)]

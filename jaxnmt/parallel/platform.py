@@ -18,14 +18,18 @@ class Platform(NamedTuple):
             donated arrays where they lie. A GPU's host would wait for the device to learn the choice, and the device for the host.
         logits: most logits that exist at once, of a device. On a CPU those of 512 positions fit into its cache; others read the output
             layer's table, and add to its gradient, once for each chunk.
+        recomputes: whether a recurrent layer computes each step again in the backward pass, from the states before it, instead of storing
+            all that a step computes. A GPU starts a kernel for each array that is stored.
     """
 
     branches: bool
     logits: int
+    recomputes: bool = False
 
 
 _CPU = Platform(branches=True, logits=0)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
+_GPU = _ACCELERATOR._replace(recomputes=True)
 
 
 def kind_of(mesh: Mesh | None) -> Kind:
@@ -38,4 +42,4 @@ def kind_of(mesh: Mesh | None) -> Kind:
 
 def platform_of(mesh: Mesh | None) -> Platform:
     """Return what is best on a mesh's devices; without a mesh, on the default ones."""
-    return _CPU if kind_of(mesh) == "cpu" else _ACCELERATOR
+    return {"cpu": _CPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)

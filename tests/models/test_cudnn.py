@@ -1,4 +1,5 @@
-"""The fused LSTM has the scan's parameters, results and gradients; cuDNN is played by JAX's reference implementation of its interface."""
+"""Recurrent layers on GPUs: the fused LSTM has the scan's parameters, results and gradients (cuDNN is played by JAX's reference of its
+interface), and so has a scan that computes its steps again."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ from jax.experimental import rnn
 
 from jaxnmt.models import cells
 from jaxnmt.models.cells import RecurrentLayer
+from jaxnmt.models.layers import DropoutKey
+from jaxnmt.parallel import platform
+from jaxnmt.training.loss import batch_loss
 
 
 def played(x, h, c, weights, lengths, inputs, width, layers, dropout, bidirectional):
@@ -40,3 +44,21 @@ def test_the_fused_lstm_is_the_scan(reverse, context, monkeypatch):
         both.append(jax.jit(lambda *a: jax.value_and_grad(results, argnums=(0, 1, 2), has_aux=True)(*a))(params, x, state))
     tiny.assert_close(both[1], both[0], rtol=1e-4, atol=1e-5)
     assert (np.asarray(both[0][0][1][0])[:, 2] == 0).all()  # the empty sentence
+
+
+@pytest.mark.parametrize("rung", ["luong_concat", *(pytest.param(name, marks=pytest.mark.slow) for name in ("luong", "cho", "gnmt"))])
+def test_steps_that_are_computed_again_have_the_same_gradient(rung, monkeypatch):
+    """With dropout, which must be drawn again alike; the step's intermediate values are then no longer stored."""
+    model = tiny.model_of(tiny.RUNGS[rung])
+    params, batch = tiny.params_of(model), tiny.as_arrays(tiny.batch_of(tiny.random_pairs(4), [[i] for i in range(4)], 8, 8))
+
+    found = []
+    for kind in ("cpu", "nvidia"):
+        monkeypatch.setattr(platform, "kind_of", lambda mesh, kind=kind: kind)
+
+        def loss(params):  # a function of its own: nothing traced is kept
+            return batch_loss(model, params, batch, DropoutKey.of(1, jnp.int32(2), jnp.arange(4)), 0.1).loss
+
+        assert ("prevent_cse" in str(jax.make_jaxpr(loss)(params))) == (kind == "nvidia")
+        found.append(jax.jit(jax.grad(loss))(params))
+    tiny.assert_close(*found, rtol=1e-4, atol=1e-5)
