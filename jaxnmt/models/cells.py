@@ -17,8 +17,8 @@ from jax.sharding import Mesh
 
 from jaxnmt.models.int8 import Int8
 from jaxnmt.models.layers import Matrix, normalise
+from jaxnmt.models.scans import scan
 from jaxnmt.parallel.axes import declare
-from jaxnmt.parallel.platform import platform_of
 
 State = tuple[jax.Array, ...]
 """What a cell hands from step to step: (h,), or (h, c) of an LSTM; (B, U) each."""
@@ -60,13 +60,6 @@ def advance(
     read_BU = normalise(c_BU, weights["cell_scale"], weights["cell_bias"]) if kind == "layernorm_lstm" else c_BU
     gates["cell"] = jnp.tanh(read_BU)
     return (gates["output"] * gates["cell"], c_BU), gates
-
-
-def scan(step: Callable[[Any, Any], tuple[Any, Any]], carry: Any, x_T: Any, mesh: Mesh | None, reverse: bool = False) -> tuple[Any, Any]:
-    """Return what `jax.lax.scan` does, with a backward pass as the mesh's devices do it best (`platform.Platform.recomputes`)."""
-    if platform_of(mesh).recomputes:
-        step = jax.checkpoint(step, prevent_cse=False)
-    return jax.lax.scan(step, carry, x_T, reverse=reverse)
 
 
 def reverse(x_TBD: jax.Array, length_B: jax.Array) -> jax.Array:
@@ -160,14 +153,14 @@ class RecurrentLayer(nn.Module):
         if context_TBD is not None:
             z_TBZ = z_TBZ + context_TBD @ weights["context"]
 
-        def step(state: State, x):
+        def step(weights: dict[str, jax.Array], state: State, x):
             z_BZ, mask_B1 = x
             new, _ = advance(self.kind, self.activation, weights, z_BZ, state, recurrent_dropout_mask)
             if mask_B1 is None:
                 return new, new[0]
             return tuple(jnp.where(mask_B1, a, b) for a, b in zip(new, state, strict=True)), jnp.where(mask_B1, new[0], 0)
 
-        state, h_TBU = scan(step, state, (z_TBZ, mask_TB1), self.mesh, reverse)
+        state, h_TBU = scan(step, weights, state, (z_TBZ, mask_TB1), self.mesh, reverse)
         return h_TBU, state
 
 

@@ -21,6 +21,7 @@ from jaxnmt.models.cells import STATES, RecurrentLayer, State
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32
 from jaxnmt.models.pictures import doubly_stochastic
 from jaxnmt.models.recurrent_encoder import Bag, Encoder, drop, recurrent_dropout, reverse_sequence
+from jaxnmt.models.scans import scan
 from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
@@ -202,7 +203,7 @@ class Decoder(nn.Module):
         weights = self._weights(memory, layers)
         masks = {f"layer_{i}": recurrent_dropout(x_TBD, c.hidden_dim, c, noise, f"layer_{i}") for i in range(layers)}
 
-        def step(carry, x):
+        def step(weights, carry, x):
             z_BZ, t = x
             fresh = noise and (noise if c.variational else noise.fold_in(t))
             carry, made = self._advance(weights, carry, z_BZ, fresh, masks)
@@ -210,7 +211,7 @@ class Decoder(nn.Module):
 
         z_TBZ = x_TBD @ weights["layer_0"]["input"] + weights["layer_0"]["bias"]
         first = self.start(memory) | {"states": memory.initial[:layers]}
-        return cells.scan(step, first, (z_TBZ, jnp.arange(x_TBD.shape[0])), self.mesh)[1]
+        return scan(step, weights, first, (z_TBZ, jnp.arange(x_TBD.shape[0])), self.mesh)[1]
 
     def _outputs(self, made: Step, x, noise: DropoutKey | None = None) -> Outputs:
         generate = None

@@ -19,7 +19,7 @@ class Platform(NamedTuple):
         logits: most logits that exist at once, of a device. On a CPU those of 512 positions fit into its cache; others read the output
             layer's table, and add to its gradient, once for each chunk.
         recomputes: whether a recurrent layer computes each step again in the backward pass, from the states before it, instead of storing
-            all that a step computes. A GPU starts a kernel for each array that is stored.
+            all that a step computes, and its kernels' gradients after the loop (`models/scans.py`).
     """
 
     branches: bool

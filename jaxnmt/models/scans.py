@@ -1,0 +1,111 @@
+"""Scans of recurrent layers, with a backward pass as the devices do it best.
+
+A plain scan stores all that a step computes, and adds to the gradient of each kernel in every step. On a GPU each of these is a kernel to
+start, and each sum reads and writes a whole matrix. There a scan stores the states, computes its steps again in the backward pass, and has
+one product for each kernel after the loop: the sum over steps of x_t^T dy_t, for y_t = x_t W.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from jaxnmt.models.int8 import Int8
+from jaxnmt.models.layers import at_least_float32
+from jaxnmt.parallel.platform import platform_of
+
+KERNELS = ("recurrent", "input", "context", "combine", "query", "place")
+"""The weights that a step multiplies by, once, as `x @ weight`."""
+
+Step = Callable[[Any, Any, Any], tuple[Any, Any]]
+"""`(weights, carry, x) -> (carry, y)`."""
+
+
+def scan(step: Step, weights: Any, carry: Any, x_T: Any, mesh: Mesh | None, reverse: bool = False) -> tuple[Any, Any]:
+    """Return what `jax.lax.scan` does of a step with these weights.
+
+    Args:
+        step: what else it reads must have no gradient.
+        mesh: that it computes on; None: one device.
+    """
+    if not platform_of(mesh).recomputes:
+        return jax.lax.scan(functools.partial(step, weights), carry, x_T, reverse=reverse)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(weights, is_leaf=lambda x: isinstance(x, Int8))
+    kernels = {i: x for i, (path, x) in enumerate(leaves) if path[-1].key in KERNELS and not isinstance(x, Int8)}
+    others = {i: x for i, (_, x) in enumerate(leaves) if i not in kernels}
+
+    def joined(parts: dict[int, Any]) -> Any:
+        return structure.unflatten([parts[i] for i in range(len(leaves))])
+
+    return _scan(lambda parts, carry, x: step(joined(parts), carry, x), kernels, others, carry, x_T, reverse)
+
+
+class _Factor:
+    """A kernel in one step. It remembers what it is multiplied by; the gradient of the probe that it adds is that of the product."""
+
+    def __init__(self, kernel: jax.Array, probe: jax.Array | None) -> None:
+        self.kernel, self.probe, self.read, self.product = kernel, probe, None, None
+
+    def __rmatmul__(self, x: jax.Array) -> jax.Array:
+        self.read, self.product = x, x @ self.kernel
+        return self.product if self.probe is None else self.product + self.probe
+
+
+class _Probed(NamedTuple):
+    """What a step makes, and by kernel what it multiplied and the products."""
+
+    carry: Any
+    y: Any
+    read: dict[int, Any]
+    products: dict[int, Any]
+
+
+def _scan(step: Step, kernels: dict[int, Any], others: dict[int, Any], carry: Any, x_T: Any, reverse: bool) -> tuple[Any, Any]:
+    def probed(kernels, others, probes, carry, x) -> _Probed:
+        factors = {i: _Factor(kernel, probes.get(i)) for i, kernel in kernels.items()}
+        carry, y = step(factors | others, carry, x)
+        used = {i: factor for i, factor in factors.items() if factor.read is not None}
+        return _Probed(carry, y, {i: f.read for i, f in used.items()}, {i: f.product for i, f in used.items()})
+
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x_T)
+    products = jax.eval_shape(probed, kernels, others, {}, carry, one).products
+    steps = len(jax.tree.leaves(x_T)[0])
+
+    @jax.custom_vjp
+    def run(kernels, others, carry, x_T):
+        return jax.lax.scan(lambda carry, x: step(kernels | others, carry, x), carry, x_T, reverse=reverse)
+
+    def forward(kernels, others, carry, x_T):
+        def whole(others, probes_T, carry, x_T):
+            @functools.partial(jax.checkpoint, prevent_cse=False)
+            def again(carry, x):
+                made = probed(kernels, others, x[1], carry, x[0])
+                return made.carry, (made.y, made.read)
+
+            carry, (y_T, read_T) = jax.lax.scan(again, carry, (x_T, probes_T), reverse=reverse)
+            return (carry, y_T), read_T
+
+        probes_T = {i: jnp.zeros((steps, *like.shape), like.dtype) for i, like in products.items()}
+        made, backward, read_T = jax.vjp(whole, others, probes_T, carry, x_T, has_aux=True)
+        return made, (backward, read_T, kernels)
+
+    def backward(kept, cotangent):
+        of_rest, read_T, kernels = kept
+        others, products_T, carry, x_T = of_rest(cotangent)
+        return {i: _gradient(kernel, read_T.get(i), products_T.get(i)) for i, kernel in kernels.items()}, others, carry, x_T
+
+    run.defvjp(forward, backward)
+    return run(kernels, others, carry, x_T)
+
+
+def _gradient(kernel: jax.Array, read: jax.Array | None, product: jax.Array | None) -> jax.Array:
+    """Return the gradient of a kernel (N, M) from all that it was multiplied by, (T, ..., N), and the products' gradients, (T, ..., M)."""
+    if read is None or product is None:
+        return jnp.zeros_like(kernel)
+    dtype = at_least_float32(kernel.dtype)
+    return jnp.einsum("...N,...M->NM", read, product, preferred_element_type=dtype).astype(kernel.dtype)
