@@ -171,7 +171,7 @@ def planned(name, on, **changes):
 @needs_compiler
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_compiles_for_gpus_and_nothing_waits(name):
-    found = planned(name, "h100:8")
+    found = planned(name, "h100:8", **({"mesh.fsdp": 8} if name == "transformer_1b" else {}))  # which is for 16 devices
     assert found.fits and found.step_seconds and found.largest.collectives and found.largest.waits == 0
 
 
@@ -196,8 +196,26 @@ def test_fused_attention_is_called_once_a_layer_and_direction(monkeypatch):
 def test_the_gradient_of_a_table_that_several_layers_read_is_sent_once():
     small = {"batching.tokens": 4096, "model.num_encoder_layers": 1, "model.num_decoder_layers": 1, "model.tie_embeddings": "all"}
     found = planned("transformer_small", "h100:4", **small)
-    reduced = sum(c.bytes for c in found.largest.collectives if c.kind == "all-reduce")
+    reduced = sum(c.bytes for c in found.largest.collectives if c.kind in ("all-reduce", "reduce-scatter"))
     assert 1.0 <= reduced / (4 * found.parameters) < 1.05
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_devices_share_the_update_and_send_no_more_than_a_sum():
+    small = {"model.num_encoder_layers": 2, "model.num_decoder_layers": 2}
+    found = planned("wmt14_big", "h100:8", **small)
+    state = 3 * 4 * found.parameters  # parameters and Adam's two moments, float32
+    assert found.largest.arguments < 1.05 * state / 8 + 2**20
+    tables, kernels = (4 * 37_120 * 1024, 2 * (found.parameters - 37_120 * 1024))  # a table's gradient is summed in float32
+    assert found.sent < 1.02 * 2 * 7 / 8 * (tables + kernels)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_recurrent_step_stores_states_alone():
+    found = planned("phrases/lstm_luong", "h100:1", **{"tokenizer.vocab_size": 2000})
+    assert found.largest.schedule.total.kernels < 9000  # 11,839 with all that a step computes
 
 
 @pytest.mark.slow
@@ -221,11 +239,11 @@ def test_a_planted_gather_shows(monkeypatch):
     before = gathered(planned("transformer_small", "h100:4", **settings))
     whole = step.train_step
 
-    def faulty(model, optimizer, config, state, batch):
+    def faulty(model, optimizer, config, state, batch, spread):
         mesh = model.mesh
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         extra = jax.lax.with_sharding_constraint(batch["decoder_loss_weights"] * 2.0, everywhere).sort().sum()
-        new, metrics = whole(model, optimizer, config, state, batch)
+        new, metrics = whole(model, optimizer, config, state, batch, spread)
         return new, metrics._replace(learning_rate=metrics.learning_rate + extra)
 
     monkeypatch.setattr(step, "train_step", faulty)
