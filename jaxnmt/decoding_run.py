@@ -35,16 +35,18 @@ class DecodingRun(TrainedRun):
         kind = pkgutil.resolve_name(self.config.task.translator)
         return kind(*self._decoding_form, self.tokenizer, limit, make_lexicon=self._lexicon, cache_key=kept_by)
 
-    @property
+    @functools.cached_property
     def _decoding_form(self) -> tuple[Any, Any]:
-        """The model as it decodes, which kept programs do not need to be built, and its parameters."""
+        """The model as it decodes, and its parameters. Kept programs do not need an unrolled one to be built."""
         import jax
 
         from jaxnmt.models.deferred import DeferredModel
         from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers
 
         if is_scanned(for_decoding(self.config.model)):
-            return self._built(for_decoding), jax.jit(stack_layers)(self.params)
+            stacked = jax.jit(stack_layers)(self.params)
+            del self.params  # which is read again if it is asked for: two copies might not fit
+            return self._built(for_decoding), stacked
         return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
 
     @functools.cached_property

@@ -153,7 +153,7 @@ def check_numbers(sources: Iterable[Source], drops_empty: bool = False) -> None:
     """Check that all targets are numbers.
 
     Args:
-        drops_empty: an empty target is allowed, because its example is not used.
+        drops_empty: a pair with an empty side is allowed, because it is not used.
 
     Raises:
         UserError: one is not, and where it is.
@@ -165,15 +165,15 @@ def check_numbers(sources: Iterable[Source], drops_empty: bool = False) -> None:
 def not_numbers(sources: Iterable[Source], drops_empty: bool = False) -> Iterator[str]:
     """Yield a sentence for each target that is not a number; see `check_numbers`."""
     for source in sources:
-        for index, (_, target) in enumerate(source.pairs()):
+        for index, (read, target) in enumerate(source.pairs()):
             text = decode(target).strip()
-            if not (_is_number(text) or (drops_empty and not text)):
+            if not (_is_number(text) or (drops_empty and not (text and read.strip()))):
                 yield f"{source.where(index)}: task.labels number needs a number from {-LARGEST:g} to {LARGEST:g}, not {text[:40]!r}"
 
 
 def _is_number(text: str) -> bool:
     try:
-        return abs(float(text)) <= LARGEST  # NaN is not
+        return abs(float(text)) <= LARGEST and "_" not in text  # NaN is not
     except ValueError:
         return False
 

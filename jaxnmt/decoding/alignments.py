@@ -16,6 +16,7 @@ from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.decoding.batches import groups, pad, padded_rows
 from jaxnmt.decoding.translator import Translation, Translator
 from jaxnmt.models.seq2seq import Batch, Seq2Seq, source_attention
+from jaxnmt.parallel.sharding import replicated
 
 
 class Alignment(NamedTuple):
@@ -56,7 +57,8 @@ class Aligner:
             UserError: the model has no attention over the source.
         """
         self.tokenizer, self._translator = translator.tokenizer, translator  # whose parameters may change
-        self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model))
+        layout = {} if translator.mesh is None else {"out_shardings": replicated(translator.mesh)}  # every process has all
+        self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model), **layout)
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         jax.eval_shape(self._attention, translator.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
 

@@ -144,16 +144,17 @@ class MeshSearch:
 
     def __init__(self, model: Seq2Seq, mesh: jax.sharding.Mesh) -> None:
         self._model, self._mesh = model, mesh
-        self._compiled: Any = None
+        self._compiled: dict[bool, Any] = {}
 
     def program(self, params: Any) -> Any:
         """Return the search as a jitted function, for parameters that lie as these do."""
-        if self._compiled is None:
-            layouts = jax.tree.map(lambda x: x.sharding.spec, params) if self._model.can_gather and is_spread(params) else None
+        gathers = self._model.can_gather and is_spread(params)
+        if gathers not in self._compiled:
+            layouts = jax.tree.map(lambda x: x.sharding.spec, params) if gathers else None
             # The layout lets every process have every translation.
             on_each = functools.partial(_on_each_device, self._model, self._mesh, layouts)
-            self._compiled = jax.jit(on_each, out_shardings=replicated(self._mesh))
-        return self._compiled
+            self._compiled[gathers] = jax.jit(on_each, out_shardings=replicated(self._mesh))
+        return self._compiled[gathers]
 
     def share(self, sentences: int) -> int:
         """Return how many of the sentences that are translated together one search takes: all."""

@@ -11,8 +11,7 @@ from jaxnmt.lab.figures import Table
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.sharding import make_mesh, owner_of
-from jaxnmt.training.optim import make_optimizer
-from jaxnmt.training.state import abstract_state
+from jaxnmt.training.step import TrainPrograms
 
 _REST = "(counters)"
 
@@ -33,7 +32,7 @@ def explain(experiment: Experiment, vocabularies: tuple[int, int]) -> Table:
     """
     mesh = make_mesh(experiment.mesh)
     model = build_model(experiment.model, *vocabularies, experiment.task)
-    state = abstract_state(model, make_optimizer(experiment.optimizer, model.axes), experiment.training, mesh)
+    state = TrainPrograms(model, experiment, mesh).abstract
     params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
     beside = dict.fromkeys([*params, _REST], 0)
     for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):
@@ -52,4 +51,4 @@ def explain(experiment: Experiment, vocabularies: tuple[int, int]) -> Table:
 
 def _spec(spec: jax.sharding.PartitionSpec, rank: int) -> str:
     axes = (*spec, *[None] * (rank - len(spec)))
-    return ", ".join(axis or "-" for axis in axes) if any(axes) else "whole"
+    return ", ".join(" and ".join(axis) if isinstance(axis, tuple) else axis or "-" for axis in axes) if any(axes) else "whole"

@@ -25,14 +25,13 @@ def gathering(model: Seq2Seq, layouts: Any) -> tuple[Seq2Seq, Callable[[Any], An
         model: one whose `can_gather` is true.
         layouts: the PartitionSpec of each parameter.
     """
-    of_layer = {}
-    for path, layout in jax.tree_util.tree_leaves_with_path(layouts):
-        if _LAYERS in (name := path_name(path)):
-            of_layer[name.split(_LAYERS)[1]] = jax.sharding.PartitionSpec(*layout[1:])
+    names = {path_name(path): layout for path, layout in jax.tree_util.tree_leaves_with_path(layouts)}
+    # The layer axis comes first, and is whole on each device.
+    of_layer = {name: jax.sharding.PartitionSpec(*layout[1:]) for name, layout in names.items() if _LAYERS in name}
     dtype = getattr(model.module.config, "dtype", "float32")  # type: ignore[attr-defined]
 
-    def layer(path: Any, x: jax.Array) -> jax.Array:
-        name = path_name(path).split("params/")[1]
+    def layer(stack: str, path: Any, x: jax.Array) -> jax.Array:
+        name = f"{stack}{_LAYERS}{path_name(path).split('params/')[1]}"
         return gather(x.astype(dtype) if name.endswith("kernel") else x, of_layer[name])
 
     def others(params: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.config import Transformer
 from jaxnmt.parallel.axes import is_kernel, path_name
 
 if TYPE_CHECKING:
@@ -45,9 +46,11 @@ UNROLLED = 12
 
 
 def for_decoding(config: Any) -> Any:
-    """Return the same model as decoding runs it: without rematerialization, and with scanned layers if they are, and are many."""
-    deepest = max(getattr(config, f"num_{stack}_layers", 0) for stack in ("encoder", "decoder"))
-    scans = is_scanned(config) and deepest > UNROLLED
+    """Return the same model as decoding runs it: without rematerialization, and with scanned layers if they are, and are many.
+
+    Models of users' own are unrolled: their `step` need not know scanned layers.
+    """
+    scans = type(config) is Transformer and config.scan_layers and max(config.num_encoder_layers, config.num_decoder_layers) > UNROLLED
     return dataclasses.replace(unscanned(config), scan_layers=True) if scans else unscanned(config)
 
 

@@ -35,7 +35,8 @@ class Memory(NamedTuple):
     Attributes:
         states_BSD: encoder states.
         segments_BS: int32, 0 at padding.
-        keys_values: each decoder layer's cross-attention (keys, values), (B, H, K, S) each; or None.
+        keys_values: each decoder layer's cross-attention (keys, values), (B, H, K, S) each; of scanned layers (keys, values) with those of
+            all, (B, L, H, K, S) each; or None.
     """
 
     states_BSD: jax.Array
@@ -171,7 +172,7 @@ class Seq2Seq:
     @property
     def can_gather(self) -> bool:
         """Whether each layer can gather its parameters when it is its turn (`models.gathering`): scanned layers of ours can."""
-        return hasattr(self.module, "gather") and is_scanned(self.module.config)
+        return _is_ours(self.module) and hasattr(self.module, "gather") and is_scanned(self.module.config)
 
     def with_target_vocabulary(self, size: int) -> Seq2Seq:
         """Return the same model for a target vocabulary of another size; the source vocabulary stays."""
@@ -212,14 +213,18 @@ class Seq2Seq:
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
     def as_multiplied(self, params: Any) -> Any:
-        """Return parameters with the kernels that the model multiplies by once in the type of that product: fewer bytes to send.
+        """Return parameters with the kernels of layers that multiply by each once in the type of that product: fewer bytes to send.
 
         Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that recurrent layers use at each step.
         """
-        if not getattr(self.module, "multiplies_once", False):
+        if not (_is_ours(self.module) and self.module.multiplies_once):  # type: ignore[attr-defined]
             return params
         dtype = self.module.config.dtype  # type: ignore[attr-defined]
-        cast = lambda path, x, axes: x.astype(dtype) if is_kernel(path, axes) else x  # noqa: E731
+
+        def cast(path: Any, x: jax.Array, axes: str) -> jax.Array:
+            in_stack = path_name(path).startswith(("encoder/", "decoder/"))
+            return x.astype(dtype) if in_stack and is_kernel(path, axes) else x
+
         return jax.tree_util.tree_map_with_path(cast, params, self.axes)
 
     def apply(self, params, method: str, *args, **options):
@@ -262,7 +267,7 @@ class Seq2Seq:
             UserError: the model's `attention_module` sows nothing.
         """
         made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
-        return *made, source_attention(_of_layers(found), self.attention_module).reshape(len(token_B), -1)
+        return *made, source_attention(self._of_layers(found), self.attention_module).reshape(len(token_B), -1)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
@@ -276,12 +281,17 @@ class Seq2Seq:
         """
         options = {"method": _teacher_forced, "mutable": ["intermediates"], "capture_intermediates": capture}
         logits_BTV, found = self.module.apply({"params": params}, batch, **options)
-        return logits_BTV, _of_layers(found)
+        return logits_BTV, self._of_layers(found)
+
+    def _of_layers(self, variables: Any) -> Any:
+        """Return sown intermediates, those of scanned layers as if these were unrolled."""
+        sown = variables.get("intermediates", {})
+        return unstack_layers(nn.meta.unbox(sown)) if is_scanned(getattr(self.module, "config", None)) else sown
 
 
-def _of_layers(variables: Any) -> Any:
-    """Return sown intermediates, those of scanned layers as if these were unrolled."""
-    return unstack_layers(nn.meta.unbox(variables).get("intermediates", {}))
+def _is_ours(module: nn.Module) -> bool:
+    """Return whether no class of a user's is among a module's: what ours promise need not hold for those that derive from them."""
+    return all(base.__module__.partition(".")[0] in ("jaxnmt", "flax", "builtins") for base in type(module).__mro__)
 
 
 def _teacher_forced(module: nn.Module, batch: Batch) -> jax.Array:

@@ -167,7 +167,7 @@ class TransformerModule(EncoderDecoder):
     """Encoder, decoder and output layer, with the four methods that `seq2seq.Seq2Seq` calls.
 
     Attributes:
-        gather: see `Stack`.
+        gather: as of a `Stack`, with the stack's name before the path.
     """
 
     multiplies_once = True
@@ -179,8 +179,9 @@ class TransformerModule(EncoderDecoder):
         c = self.config
         self.make_embeddings(c.emb_dim)
         self.encoder_positions, self.decoder_positions = (Positions(c.positions, c.emb_dim, c.max_positions) for _ in range(2))
-        self.encoder = Stack(c, c.num_encoder_layers, mesh=self.mesh, gather=self.gather)
-        self.decoder = Stack(c, c.num_decoder_layers, cross=self.reads_source, mesh=self.mesh, gather=self.gather)
+        encoder, decoder = (self.gather and functools.partial(self.gather, stack) for stack in ("encoder", "decoder"))
+        self.encoder = Stack(c, c.num_encoder_layers, mesh=self.mesh, gather=encoder)
+        self.decoder = Stack(c, c.num_decoder_layers, cross=self.reads_source, mesh=self.mesh, gather=decoder)
 
     def _begin(self, side: str, batch: Batch, segments_BT, noise: DropoutKey | None):
         """Return what the layers of the encoder or the decoder read: vectors (B, T, D), segments, positions, and the noise of that side."""

@@ -182,12 +182,13 @@ SPREAD = 1 << 16
 """Numbers of the smallest array that `spread_over_data` splits: to gather a smaller one takes longer than to compute it everywhere."""
 
 
-def spread_over_data(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
-    """Return a layout that splits an array over `data` too, along the longest dimension that can be split so."""
+def spread_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str = "") -> NamedSharding:
+    """Return a layout that splits an array over `data` too, along the longest dimension that can be split so; never along layers (L)."""
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     over = [() if axis is None or mesh.shape[axis] == 1 else (axis,) for axis in spec]
     size = [length // math.prod(mesh.shape[axis] for axis in axes) for length, axes in zip(shape, over, strict=True)]
-    possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0]
+    first = int(axes.startswith("L"))
+    possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0 and dimension >= first]
     if mesh.shape["data"] == 1 or not possible or math.prod(shape) < SPREAD:
         return sharding
     longest = max(possible, key=size.__getitem__)

@@ -21,7 +21,7 @@ from jaxnmt.data.prepared import prepare
 from jaxnmt.models.parameters import for_decoding, is_scanned, parameter_count, stack_layers, unscanned, unstack_layers
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
-from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, to_mesh
+from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, param_shardings, to_mesh
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
@@ -85,7 +85,7 @@ class Trainer:
     Attributes for hooks:
         config, folder: the experiment, and the run's folder.
         mesh, model, flat_model, decoder: the model as it is trained, with its layers unstacked, and as it decodes.
-        programs, evaluate: the compiled training step of each shape, and the validation loss.
+        programs, evaluate: the compiled training step of each shape, and the validation loss of parameters that `as_read` has laid out.
         data, plan, objective: the prepared text, which pairs form which batch, and what the task makes of them.
         state, step, progress: the training state on the devices, the steps done, counters and best scores.
         validated: the last step of this session that was validated (0: none), and its score.
@@ -121,6 +121,8 @@ class Trainer:
         self.flat_model, self.decoder = (build_model(form(experiment.model), *sizes, experiment.task) for form in (unscanned, for_decoding))
         self.programs = TrainPrograms(self.model, experiment, self.mesh)
         self.evaluate = evaluation_program(self.model, experiment.training.label_smoothing, self.mesh)
+        read = param_shardings(self.model.shapes, self.model.axes, self.mesh)
+        self.as_read = jax.jit(lambda params: params, out_shardings=read)
         self.progress = Progress()
         self.validated: tuple[int, Score | None] = 0, None
         self.stopped = ""

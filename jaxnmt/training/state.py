@@ -93,7 +93,8 @@ def abstract_state(
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
     like_params = param_shardings(state.params, model.axes, mesh)
     if shares_update:
-        like_params = jax.tree.map(lambda sharding, x: spread_over_data(sharding, x.shape), like_params, state.params)
+        spread = lambda sharding, x, axes: spread_over_data(sharding, x.shape, axes)  # noqa: E731
+        like_params = jax.tree.map(spread, like_params, state.params, model.axes)
     shardings = dataclasses.replace(
         jax.tree.map(lambda _: replicated(mesh), state),
         params=like_params,

@@ -145,10 +145,7 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
 def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable[..., LossSums]:
     """Return `(params, batch) -> LossSums`, the loss without dropout, compiled for each shape when it first occurs."""
 
-    read = param_shardings(model.shapes, model.axes, mesh)
-
     def evaluation_step(params, batch: Batch) -> LossSums:
-        params = jax.lax.with_sharding_constraint(params, read)  # which training may have spread further
         return batch_loss(model.on(mesh), params, batch, None, label_smoothing)
 
     return jax.jit(evaluation_step)

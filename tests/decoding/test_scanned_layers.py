@@ -1,5 +1,6 @@
 """Decoding with scanned layers: what unrolled ones give, from programs whose size does not depend on the depth."""
 
+import dataclasses
 import functools
 import re
 
@@ -18,6 +19,7 @@ from jaxnmt.lab.visualize.passes import teacher_forced
 from jaxnmt.models import parameters
 from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers
 from jaxnmt.models.seq2seq import source_attention
+from jaxnmt.models.transformer import TransformerModule
 
 THREE = {"num_encoder_layers": 3, "num_decoder_layers": 3, "scan_layers": True}
 
@@ -33,6 +35,28 @@ def test_many_scanned_layers_are_scanned_in_decoding_too():
         made = for_decoding(cfg.replace(tiny.BASE, num_encoder_layers=depth, scan_layers=scans, remat="full"))
         assert (is_scanned(made), made.remat) == (expected, "none")
     assert for_decoding(tiny.RNN) == tiny.RNN
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnConfig(cfg.Transformer):
+    def build(self, *sizes):
+        return OwnModule(self, *sizes)
+
+
+class OwnModule(TransformerModule):
+    pass
+
+
+def test_nothing_of_this_is_expected_of_a_users_own_model():
+    own = OwnConfig(**vars(cfg.replace(tiny.BASE, num_encoder_layers=13, scan_layers=True)))
+    assert not is_scanned(for_decoding(own))
+    model = model_of(own)
+    shapes = model.shapes
+    assert not model.can_gather and model.as_multiplied(shapes) is shapes
+    sown = {"intermediates": {"decoder": {"layers": {"attention": (np.zeros((2, 1, 4, 5)),)}}}}  # a module of this name, with two rows
+    plain = model_of(tiny.BASE)
+    assert plain._of_layers(sown) is sown["intermediates"]
+    assert set(model._of_layers(sown)["decoder"]) == {"layer_0", "layer_1"}
 
 
 @pytest.mark.parametrize("law", ["cached", "greedy", "beam", "alone"])

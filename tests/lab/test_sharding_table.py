@@ -1,5 +1,6 @@
 """The table of `train --explain-sharding`: what a device holds, counted here by hand."""
 
+import jax
 import pytest
 import tiny
 
@@ -13,8 +14,6 @@ from jaxnmt.parallel import sharding
 @pytest.fixture
 def on_two(monkeypatch):
     """Shards of a mesh whose `fsdp` and `tensor` are 2; no array is made."""
-    import jax
-
     grid = jax.sharding.AbstractMesh((1, 2, 2), sharding.AXES)
     monkeypatch.setattr(sharding_table, "make_mesh", lambda config: grid)
     return Experiment(model=tiny.BASE, training=Training(ema_decay=0.9), mesh=Mesh(data=1, fsdp=2, tensor=2))
@@ -28,6 +27,14 @@ def test_bytes_on_a_device_are_those_counted_by_hand(on_two):
     assert norms and all(row == ("16", "whole", "64", "192") for row in norms)
     numbers = {name: int(row[2].replace(",", "")) for name, row in rows.items() if row[2]}
     assert numbers.pop("all") == sum(numbers.values())
+
+
+def test_what_devices_along_data_share_is_told(on_two, monkeypatch):
+    grid = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
+    monkeypatch.setattr(sharding_table, "make_mesh", lambda config: grid)
+    monkeypatch.setattr(sharding, "SPREAD", 1)
+    rows = {row[0]: row[1:] for row in sharding_table.explain(on_two, (100, 100)).rows}
+    assert rows["encoder/layer_0/mlp/wi/kernel"] == ("16 x 24", "fsdp, tensor and data", f"{16 * 24 * 4 // 8}", f"{3 * 16 * 24 * 4 // 8}")
 
 
 def test_adafactors_vectors_are_told_beside_their_parameters(on_two):

@@ -39,7 +39,7 @@ MESHES = {
     "4x1x2": Mesh(data=4, tensor=2),
     "1x2x4": Mesh(data=1, fsdp=2, tensor=4),
 }
-DECODED = ("8x1x1", "2x2x2")
+DECODED = ("8x1x1", "2x2x2", "1x8x1")
 ROWS, BEAMS, LENGTH = 16, 3, 10
 LETTERS = "a b c d e f g h i j k l m n o p"
 _NOISY = {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
@@ -70,11 +70,13 @@ def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.P
 def translator_of(name: str, mesh: Mesh | None) -> Translator:
     """With parameters laid out on a mesh (None: on one device)."""
     tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [(LETTERS, LETTERS)])
-    config = cfg.replace(MODELS[name], remat="none") if name == "scanned" else MODELS[name]
+    config = cfg.replace(MODELS[name], remat="none", num_encoder_layers=8) if name == "scanned" else MODELS[name]  # deeper than the decoder
     model = build_model(config, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
-    if mesh is not None:
-        params = jax.device_put(params, param_shardings(params, model.axes, make_mesh(mesh)))
+    if mesh is not None:  # as training has them
+        layouts = param_shardings(params, model.axes, make_mesh(mesh))
+        spread = jax.tree.map(lambda layout, x, axes: sharding.spread_over_data(layout, x.shape, axes), layouts, params, model.axes)
+        params = jax.device_put(params, spread)
     return Translator(model, params, tokenizer, 12)
 
 
