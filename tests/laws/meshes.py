@@ -67,13 +67,15 @@ def losses(subject: Subject, mesh: Mesh, folder: pathlib.Path, before: pathlib.P
     return found, on[0]
 
 
-def translator_of(name: str, mesh: Mesh | None) -> Translator:
-    """With parameters laid out on a mesh (None: on one device)."""
+def translator_of(name: str, mesh: Mesh | None, whole: bool = False) -> Translator:
+    """With parameters as training has them on a mesh (None: on one device), or whole on each device as `translate` has them."""
     tokenizer = train_tokenizer(cfg.Tokenizer(kind="words", vocab_size=0), [(LETTERS, LETTERS)])
     config = cfg.replace(MODELS[name], remat="none", num_encoder_layers=8) if name == "scanned" else MODELS[name]  # deeper than the decoder
     model = build_model(config, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
     params = tiny.params_of(model, 5)
-    if mesh is not None:  # as training has them
+    if mesh is not None and whole:
+        params = jax.device_put(params, sharding.replicated(make_mesh(mesh)))
+    elif mesh is not None:
         layouts = param_shardings(params, model.axes, make_mesh(mesh))
         spread = jax.tree.map(lambda layout, x, axes: sharding.spread_over_data(layout, x.shape, axes), layouts, params, model.axes)
         params = jax.device_put(params, spread)
@@ -105,7 +107,7 @@ def validated(name: str, mesh: Mesh | None) -> list[str]:
 
 def exchanged(name: str, mesh: Mesh, kind: str = "all-gather|all-reduce|all-to-all|collective-permute") -> list[list[int]]:
     """-> the shapes of the arrays that a beam search over eight devices exchanges."""
-    translator = translator_of(name, mesh)
+    translator = translator_of(name, mesh, whole=name != "scanned")
     rows, beams, length = ROWS, BEAMS, LENGTH
     options, tokens = SearchOptions(beams, length), np.full((rows, 8), EOS, np.int32)
     arrays = to_mesh({"encoder_input_tokens": tokens, "limits": np.full(rows, length, np.int32)}, translator.mesh)
