@@ -43,7 +43,7 @@ class Written:
 
 
 def aligner(*places):
-    return Aligner(types.SimpleNamespace(model=Written(*places), tokenizer=TOKENIZER, params={}))
+    return Aligner(types.SimpleNamespace(mesh=None, model=Written(*places), tokenizer=TOKENIZER, params={}))
 
 
 def translation(*pairs):
@@ -95,7 +95,7 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size():
             return super().attention(params, batch)
 
     model, found = Traced([product]), [[translation(("a d", "y"))]] * 5
-    few = Aligner(types.SimpleNamespace(model=model, tokenizer=TOKENIZER, params={}))
+    few = Aligner(types.SimpleNamespace(mesh=None, model=model, tokenizer=TOKENIZER, params={}))
     shapes.clear()
     assert len(few.align(["a d"] * 5, found, rows=20_000)) == 5 and shapes == [(16, 16)]
 
@@ -107,7 +107,7 @@ def test_a_no_break_space_divides_no_words():
         tokenizer = train_tokenizer(options, [(line, text)])
         parts = ((tokenizer.encode_source([line])[0], tokenizer.encode_target([text])[0]),)
         found = Translation(tokenizer.decode_target(parts[0][1]), -0.5, parts=parts)
-        model = types.SimpleNamespace(model=Written([product]), tokenizer=tokenizer, params={})
+        model = types.SimpleNamespace(mesh=None, model=Written([product]), tokenizer=tokenizer, params={})
         [[alignment]] = Aligner(model).align([line], [[found]], 1)
         assert alignment.source == ["10\u00a0000", "men"] and alignment.target == found.text.split(" ")
         assert len(alignment.pharaoh().split()) == len(alignment.target)
@@ -119,7 +119,7 @@ def test_words_of_a_given_pair_are_those_of_its_text_though_the_vocabulary_lacks
     tokenizer = train_tokenizer(cfg.Tokenizer(kind=kind, vocab_size=0 if kind == "words" else 300), [("a b@@ c d", "u@@ v w@@ x y z")] * 9)
     texts = [("a b@@ Q d", "u@@ Q Q@@ x y"), ("d", ""), ("d a", "z")]
     pairs = list(zip(tokenizer.encode_source([s for s, _ in texts]), tokenizer.encode_target([t for _, t in texts]), strict=True))
-    model = types.SimpleNamespace(model=Written([product]), tokenizer=tokenizer, params={})
+    model = types.SimpleNamespace(mesh=None, model=Written([product]), tokenizer=tokenizer, params={})
     first, empty, last = Aligner(model).align_pairs(texts, pairs, rows=2)
     joined = kind == "words"
     assert first.source == (["a", "bQ", "d"] if joined else texts[0][0].split())
