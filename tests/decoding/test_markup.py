@@ -156,7 +156,7 @@ class Upper:
     """Stands in for a translator: writes each word in capitals."""
 
     def __init__(self, tokenizer):
-        self.model, self.params, self.tokenizer, self.seen = Diagonal(), {}, tokenizer, []
+        self.model, self.params, self.tokenizer, self.seen, self.mesh = Diagonal(), {}, tokenizer, [], None
 
     def translate(self, lines, decoding, first=1, rules=()):
         from jaxnmt.decoding.translator import Translation
