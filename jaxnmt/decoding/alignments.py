@@ -57,7 +57,7 @@ class Aligner:
             UserError: the model has no attention over the source.
         """
         self.tokenizer, self._translator = translator.tokenizer, translator  # whose parameters may change
-        layout = {} if translator.mesh is None else {"out_shardings": replicated(translator.mesh)}  # every process has all
+        layout = {} if translator.mesh is None else {"out_shardings": replicated(translator.mesh)}  # so that every process can read it
         self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model), **layout)
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         jax.eval_shape(self._attention, translator.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})

@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec
 
 from jaxnmt.decoding.kept_programs import KeptFunction
 from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSearch, advance, begin, lengthen, search, select
-from jaxnmt.parallel.sharding import is_spread, per_device, replicated, to_mesh
+from jaxnmt.parallel.sharding import is_sharded, per_device, replicated, to_mesh
 
 if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.seq2seq import Batch, Seq2Seq
@@ -140,15 +140,15 @@ class _KeptPrograms:
 
 
 class MeshSearch:
-    """`search.search` for one model on a mesh. Parameters that a device has only a part of are gathered layer by layer."""
+    """`search.search` for one model on a mesh. Sharded parameters of scanned layers are gathered layer by layer."""
 
     def __init__(self, model: Seq2Seq, mesh: jax.sharding.Mesh) -> None:
         self._model, self._mesh = model, mesh
         self._compiled: dict[bool, Any] = {}
 
     def program(self, params: Any) -> Any:
-        """Return the search as a jitted function, for parameters that lie as these do."""
-        gathers = self._model.can_gather and is_spread(params)
+        """Return the jitted search for parameters that are sharded, or replicated, as these are."""
+        gathers = self._model.can_gather and is_sharded(params)
         if gathers not in self._compiled:
             layouts = jax.tree.map(lambda x: x.sharding.spec, params) if gathers else None
             # The layout lets every process have every translation.
@@ -226,14 +226,15 @@ def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beam
 
 
 def _on_each_device(model: Seq2Seq, mesh: jax.sharding.Mesh, layouts: Any, options: SearchOptions, params, batch, limits_B) -> Hypotheses:
-    whole = PartitionSpec()
+    gather_outside = lambda params: params  # noqa: E731
     if layouts is not None:
         from jaxnmt.models.gathering import gathering
 
-        model, others = gathering(model, layouts)
+        model, gather_outside = gathering(model, layouts)
 
     def find(arguments, batch, limits_B):
         options, params = arguments
-        return search(model, options, params if layouts is None else others(params), batch, limits_B, mesh)
+        return search(model, options, gather_outside(params), batch, limits_B, mesh)
 
-    return per_device(find, mesh, (whole, whole if layouts is None else layouts))((options, params), batch, limits_B)
+    replicate = PartitionSpec()
+    return per_device(find, mesh, (replicate, layouts or replicate))((options, params), batch, limits_B)

@@ -16,7 +16,7 @@ from jaxnmt.evaluation.scores import bleu
 from jaxnmt.evaluation.test_sets import by_picture, without_gaps
 from jaxnmt.evaluation.tokenization import choose
 from jaxnmt.parallel import log
-from jaxnmt.parallel.sharding import is_spread, mesh_of, replicated
+from jaxnmt.parallel.sharding import is_sharded, mesh_of, replicated
 from jaxnmt.training.loop import Trainer
 
 
@@ -52,8 +52,8 @@ class ValidationTranslator:
                 from jaxnmt.data import pictures  # which imports a library that other tasks do not need
 
                 translator.read = pictures.kept
-        # The layers of a deep model gather their parameters themselves: whole, they might not fit beside the training state.
-        self._translator.params = params if trainer.decoder.can_gather else self._whole(params)
+        # A deep model gathers its parameters layer by layer: a replicated copy might not fit beside the training state.
+        self._translator.params = params if trainer.decoder.can_gather else self._replicated(params)
         decoding = dataclasses.replace(config.decoding, beam_size=config.validation.beam_size, n_best=1, shortlist=0)
         pairs = [(source, tokenizer.readable(target)) for source, target in data.validation]
         sources, *targets = zip(*pairs, strict=True)
@@ -84,15 +84,15 @@ class ValidationTranslator:
         if self._predictor is None:
             settings: Any = config.task.labels, config.data.max_length, lambda line: None  # type: ignore[attr-defined]
             self._predictor = Predictor(trainer.decoder, params, data.tokenizer, *settings)
-        self._predictor.params = self._whole(params)
+        self._predictor.params = self._replicated(params)
         found = self._predictor.predict([source for source, _ in data.validation], config.decoding.batch_size)
         self._predictor.params = None
         return [each.label for each in found]
 
-    def _whole(self, params: Any) -> Any:
+    def _replicated(self, params: Any) -> Any:
         """Return the parameters replicated on each device, as `translate` has them: sharded ones would be gathered again for each batch."""
         mesh = mesh_of(params)
-        if mesh is None or not is_spread(params):
+        if mesh is None or not is_sharded(params):
             return params
         if self._lay_out is None:
             self._lay_out = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pkgutil
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -55,18 +55,8 @@ class Encoded(NamedTuple):
     features_BND: jax.Array
 
 
-class EncoderHead(EncoderDecoder):
-    """A model without a decoder: it predicts from the encoder's output in one pass. Nothing is found word by word."""
-
-    def start(self, memory: Encoded, max_length: int) -> NoReturn:
-        raise NotImplementedError("a model without a decoder has no first step")
-
-    def step(self, memory: Encoded, carry: Any, token_B: jax.Array) -> NoReturn:
-        raise NotImplementedError("a model without a decoder has no steps")
-
-
-class Classifier(EncoderHead):
-    """An encoder, one vector of its states, and the output layer over the labels."""
+class Classifier(EncoderDecoder):
+    """An encoder, one vector of its states, and the output layer over the labels. It predicts in one pass, without `start` and `step`."""
 
     attention_module = "pooling"
 
@@ -174,7 +164,7 @@ class Pooling(nn.Module):
         return jnp.einsum("BS,BSD->BD", weights_BS, states).astype(read.states_BSD.dtype)
 
 
-class MaskedEncoder(EncoderHead):
+class MaskedEncoder(EncoderDecoder):
     """An encoder, and the output layer on each of its states."""
 
     def make_embeddings(self, features_width: int) -> None:

@@ -1,8 +1,8 @@
-"""Scans of recurrent layers, with a backward pass as the devices do it best.
+"""Scans of recurrent layers, with the backward pass that is fastest on the platform.
 
-A plain scan stores all that a step computes, and adds to the gradient of each kernel in every step. On a GPU each of these is a kernel to
-start, and each sum reads and writes a whole matrix. There a scan stores the states, computes its steps again in the backward pass, and has
-one product for each kernel after the loop: the sum over steps of x_t^T dy_t, for y_t = x_t W.
+A plain scan stores everything that a step computes, and adds to the gradient of each weight matrix W in every step. On a GPU, each stored
+array is a kernel launch, and each addition reads and writes a whole matrix. There, the scan stores only the states and recomputes the steps
+in the backward pass. The gradient of W in y_t = x_t W is one product after the loop, the sum over t of x_t^T dy_t.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Step = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def scan(step: Step, weights: Any, carry: Any, x_T: Any, mesh: Mesh | None, reverse: bool = False) -> tuple[Any, Any]:
-    """Return what `jax.lax.scan` does of a step with these weights.
+    """Scan a step with these weights; returns what `jax.lax.scan` returns.
 
     Args:
-        step: what else it reads must have no gradient.
+        step: arrays that it closes over get no gradient.
         mesh: that it computes on; None: one device.
     """
-    if not platform_of(mesh).recomputes:
+    if not platform_of(mesh).recurrent_remat:
         return jax.lax.scan(functools.partial(step, weights), carry, x_T, reverse=reverse)
     leaves, structure = jax.tree_util.tree_flatten_with_path(weights, is_leaf=lambda x: isinstance(x, Int8))
     kernels = {i: x for i, (path, x) in enumerate(leaves) if path[-1].key in KERNELS and not isinstance(x, Int8)}
@@ -45,8 +45,8 @@ def scan(step: Step, weights: Any, carry: Any, x_T: Any, mesh: Mesh | None, reve
     return _scan(lambda parts, carry, x: step(joined(parts), carry, x), kernels, others, carry, x_T, reverse)
 
 
-class _Factor:
-    """A kernel in one step. It remembers what it is multiplied by; the gradient of the probe that it adds is that of the product."""
+class _TracedKernel:
+    """A kernel in one step that records its input. It adds a probe of zeros to the product: the probe's gradient is the product's."""
 
     def __init__(self, kernel: jax.Array, probe: jax.Array | None) -> None:
         self.kernel, self.probe, self.read, self.product = kernel, probe, None, None
@@ -57,7 +57,7 @@ class _Factor:
 
 
 class _Probed(NamedTuple):
-    """What a step makes, and by kernel what it multiplied and the products."""
+    """The results of a step, and by kernel its input and product."""
 
     carry: Any
     y: Any
@@ -67,13 +67,13 @@ class _Probed(NamedTuple):
 
 def _scan(step: Step, kernels: dict[int, Any], others: dict[int, Any], carry: Any, x_T: Any, reverse: bool) -> tuple[Any, Any]:
     def probed(kernels, others, probes, carry, x) -> _Probed:
-        factors = {i: _Factor(kernel, probes.get(i)) for i, kernel in kernels.items()}
+        factors = {i: _TracedKernel(kernel, probes.get(i)) for i, kernel in kernels.items()}
         carry, y = step(factors | others, carry, x)
         used = {i: factor for i, factor in factors.items() if factor.read is not None}
         return _Probed(carry, y, {i: f.read for i, f in used.items()}, {i: f.product for i, f in used.items()})
 
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x_T)
-    products = jax.eval_shape(probed, kernels, others, {}, carry, one).products
+    x_shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), x_T)
+    products = jax.eval_shape(probed, kernels, others, {}, carry, x_shapes).products
     steps = len(jax.tree.leaves(x_T)[0])
 
     @jax.custom_vjp
@@ -83,11 +83,11 @@ def _scan(step: Step, kernels: dict[int, Any], others: dict[int, Any], carry: An
     def forward(kernels, others, carry, x_T):
         def whole(others, probes_T, carry, x_T):
             @functools.partial(jax.checkpoint, prevent_cse=False)
-            def again(carry, x):
+            def recomputed_step(carry, x):
                 made = probed(kernels, others, x[1], carry, x[0])
                 return made.carry, (made.y, made.read)
 
-            carry, (y_T, read_T) = jax.lax.scan(again, carry, (x_T, probes_T), reverse=reverse)
+            carry, (y_T, read_T) = jax.lax.scan(recomputed_step, carry, (x_T, probes_T), reverse=reverse)
             return (carry, y_T), read_T
 
         probes_T = {i: jnp.zeros((steps, *like.shape), like.dtype) for i, like in products.items()}
@@ -104,7 +104,7 @@ def _scan(step: Step, kernels: dict[int, Any], others: dict[int, Any], carry: An
 
 
 def _gradient(kernel: jax.Array, read: jax.Array | None, product: jax.Array | None) -> jax.Array:
-    """Return the gradient of a kernel (N, M) from all that it was multiplied by, (T, ..., N), and the products' gradients, (T, ..., M)."""
+    """Return the gradient of a kernel (N, M) from its inputs (T, ..., N) and the gradients of its products (T, ..., M)."""
     if read is None or product is None:
         return jnp.zeros_like(kernel)
     dtype = at_least_float32(kernel.dtype)

@@ -70,7 +70,7 @@ class EncoderDecoder(nn.Module):
         reads_source: whether the decoder attends to an encoder.
         source_side: the submodules whose weights multiply source positions; all others multiply target positions. For counting FLOPs.
         attention_module: name of the submodules that sow their attention to the source as `attention` (B, H, T, S).
-        multiplies_once: see `Seq2Seq.as_multiplied`.
+        uses_kernels_once: see `Seq2Seq.cast_kernels`.
     """
 
     config: Any
@@ -83,7 +83,7 @@ class EncoderDecoder(nn.Module):
     reads_source: ClassVar[bool] = True
     source_side: ClassVar[tuple[str, ...]] = ("encoder", "regions", "cross_attention/kv")
     attention_module: ClassVar[str] = "cross_attention"
-    multiplies_once: ClassVar[bool] = False
+    uses_kernels_once: ClassVar[bool] = False
 
     def make_embeddings(self, features_width: int) -> None:
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
@@ -171,7 +171,7 @@ class Seq2Seq:
 
     @property
     def can_gather(self) -> bool:
-        """Whether each layer can gather its parameters when it is its turn (`models.gathering`): scanned layers of ours can."""
+        """Whether the layers can all-gather their own sharded parameters (`models.gathering`): our scanned ones can."""
         return _is_ours(self.module) and hasattr(self.module, "gather") and is_scanned(self.module.config)
 
     def with_target_vocabulary(self, size: int) -> Seq2Seq:
@@ -212,12 +212,12 @@ class Seq2Seq:
             return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
-    def as_multiplied(self, params: Any) -> Any:
+    def cast_kernels(self, params: Any) -> Any:
         """Return parameters with the kernels of layers that multiply by each once in the type of that product: fewer bytes to send.
 
         Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that recurrent layers use at each step.
         """
-        if not (_is_ours(self.module) and self.module.multiplies_once):  # type: ignore[attr-defined]
+        if not (_is_ours(self.module) and self.module.uses_kernels_once):  # type: ignore[attr-defined]
             return params
         dtype = self.module.config.dtype  # type: ignore[attr-defined]
 
@@ -267,13 +267,13 @@ class Seq2Seq:
             UserError: the model's `attention_module` sows nothing.
         """
         made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
-        return *made, source_attention(self._of_layers(found), self.attention_module).reshape(len(token_B), -1)
+        return *made, source_attention(self._unstacked(found), self.attention_module).reshape(len(token_B), -1)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
-        return self.seen(params, batch)[1]
+        return self.intermediates(params, batch)[1]
 
-    def seen(self, params, batch: Batch, capture: Callable[[nn.Module, str], bool] | bool = False) -> tuple[jax.Array, Any]:
+    def intermediates(self, params, batch: Batch, capture: Callable[[nn.Module, str], bool] | bool = False) -> tuple[jax.Array, Any]:
         """Return logits (B, T, V) of a teacher-forced pass, and what its modules sow, with layers unstacked.
 
         Args:
@@ -281,16 +281,16 @@ class Seq2Seq:
         """
         options = {"method": _teacher_forced, "mutable": ["intermediates"], "capture_intermediates": capture}
         logits_BTV, found = self.module.apply({"params": params}, batch, **options)
-        return logits_BTV, self._of_layers(found)
+        return logits_BTV, self._unstacked(found)
 
-    def _of_layers(self, variables: Any) -> Any:
-        """Return sown intermediates, those of scanned layers as if these were unrolled."""
+    def _unstacked(self, variables: Any) -> Any:
+        """Return sown intermediates; those of scanned layers are split into layers, named as in an unrolled model."""
         sown = variables.get("intermediates", {})
         return unstack_layers(nn.meta.unbox(sown)) if is_scanned(getattr(self.module, "config", None)) else sown
 
 
 def _is_ours(module: nn.Module) -> bool:
-    """Return whether no class of a user's is among a module's: what ours promise need not hold for those that derive from them."""
+    """Return whether a module and its bases are ours: a user's subclass need not keep what our classes promise."""
     return all(base.__module__.partition(".")[0] in ("jaxnmt", "flax", "builtins") for base in type(module).__mro__)
 
 

@@ -59,7 +59,7 @@ class Block(nn.Module):
             self_mask, cross_mask: a Mask, or booleans (B, T, S).
             memory: the encoder's states, or keys and values that are projected already.
             cache: as in SelfAttention.
-            shared: the cache is that of all layers.
+            shared: the cache is one array for all layers, as scanned layers have it.
         """
         noise = noise and noise.fold_in(layer)
         own, cross, mlp = (noise and noise.fold_in(name) for name in ("self", "cross", "mlp"))
@@ -145,13 +145,13 @@ class Stack(nn.Module):
         return (self.final_norm(x_BTD) if self.config.norm_order == "pre" else x_BTD), cache
 
     def project(self, states_BSD):
-        """Return keys and values of the encoder's states for a step: (keys, values) of each layer, or with those of all layers."""
+        """Project the encoder's states for `step`. Returns (keys, values) of each layer, or of all layers stacked if they are scanned."""
         if self.config.scan_layers:
             return self.layers.project(states_BSD)[1]
         return tuple(layer.cross_attention.project(states_BSD) for layer in self.layer)
 
     def empty_cache(self, rows: int, length: int, dtype: Any) -> Any:
-        """Return a cache for this many positions: that of each layer, or one with those of all layers."""
+        """Return an empty cache for this many positions: one for each layer, or one with a layer axis if layers are scanned."""
         c, depth = self.config, (self.depth,) if self.config.scan_layers else ()
         shape = (rows, *depth, c.num_heads, length, c.head_dim or c.emb_dim // c.num_heads)
         make = lambda: {name: jnp.zeros(shape, dtype) for name in ("k", "v")}  # noqa: E731
@@ -170,7 +170,7 @@ class TransformerModule(EncoderDecoder):
         gather: as of a `Stack`, with the stack's name before the path.
     """
 
-    multiplies_once = True
+    uses_kernels_once = True
 
     config: cfg.Transformer
     gather: Any = dataclasses.field(default=None, kw_only=True)

@@ -18,18 +18,18 @@ class Platform(NamedTuple):
             donated arrays where they lie. A GPU's host would wait for the device to learn the choice, and the device for the host.
         logits: most logits that exist at once, of a device. On a CPU those of 512 positions fit into its cache; others read the output
             layer's table, and add to its gradient, once for each chunk.
-        recomputes: whether a recurrent layer computes each step again in the backward pass, from the states before it, instead of storing
-            all that a step computes, and its kernels' gradients after the loop (`models/scans.py`).
+        recurrent_remat: whether recurrent layers recompute each step in the backward pass and accumulate their kernels' gradients after the
+            loop (`models/scans.py`), instead of storing everything that a step computes. A GPU launches a kernel for each stored array.
     """
 
     branches: bool
     logits: int
-    recomputes: bool = False
+    recurrent_remat: bool = False
 
 
 _CPU = Platform(branches=True, logits=0)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
-_GPU = _ACCELERATOR._replace(recomputes=True)
+_GPU = _ACCELERATOR._replace(recurrent_remat=True)
 
 
 def kind_of(mesh: Mesh | None) -> Kind:

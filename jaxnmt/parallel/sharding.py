@@ -106,8 +106,8 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
     """Return `function(params, *arrays)`, run by each device on its own rows. `function` must not constrain.
 
     Args:
-        params_layout: PartitionSpecs of the parameters, a prefix of their tree; `function` gets the parts that its device has. By default
-            each device has everything whole.
+        params_layout: PartitionSpecs of the parameters, a prefix of their tree; `function` gets the shards of its device. By default the
+            parameters are replicated.
     """
     rows = PartitionSpec(BATCH_AXES)
 
@@ -118,13 +118,13 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
     return spread
 
 
-def is_spread(params: Any) -> bool:
-    """Return whether a device has only a part of some parameter."""
+def is_sharded(params: Any) -> bool:
+    """Return whether any parameter is sharded: no device has all of it."""
     return not all(x.is_fully_replicated for x in jax.tree.leaves(params))
 
 
 def gather(x: jax.Array, layout: PartitionSpec) -> jax.Array:
-    """Return, within `per_device`, the whole of an array of which each device has the part that its layout gives it."""
+    """All-gather an array, within `per_device`: return all of it from each device's shard. `layout` is that of the shards."""
     for axis, over in enumerate(layout):
         x = x if over is None else jax.lax.all_gather(x, over, axis=axis, tiled=True)
     return x
@@ -178,18 +178,18 @@ def param_shardings(params: Any, axes: Any, mesh: Mesh) -> Any:
     return jax.tree_util.tree_map_with_path(sharding, params, axes)
 
 
-SPREAD = 1 << 16
-"""Numbers of the smallest array that `spread_over_data` splits: to gather a smaller one takes longer than to compute it everywhere."""
+MIN_SHARDED_SIZE = 1 << 16
+"""Size of the smallest array that `shard_over_data` shards. To gather a smaller one takes longer than to update it on every device."""
 
 
-def spread_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str = "") -> NamedSharding:
-    """Return a layout that splits an array over `data` too, along the longest dimension that can be split so; never along layers (L)."""
+def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str = "") -> NamedSharding:
+    """Return a layout that also shards an array over `data`, along its longest dimension that `data` divides, but never along layers."""
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     over = [() if axis is None or mesh.shape[axis] == 1 else (axis,) for axis in spec]
     size = [length // math.prod(mesh.shape[axis] for axis in axes) for length, axes in zip(shape, over, strict=True)]
     first = int(axes.startswith("L"))
     possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0 and dimension >= first]
-    if mesh.shape["data"] == 1 or not possible or math.prod(shape) < SPREAD:
+    if mesh.shape["data"] == 1 or not possible or math.prod(shape) < MIN_SHARDED_SIZE:
         return sharding
     longest = max(possible, key=size.__getitem__)
     spec[longest] = (*over[longest], "data")

@@ -20,7 +20,7 @@ from jaxnmt.data.objectives import objective_of
 from jaxnmt.io import files
 from jaxnmt.models.parameters import training_flops
 from jaxnmt.parallel import distributed
-from jaxnmt.parallel.sharding import is_spread, num_shards, to_mesh
+from jaxnmt.parallel.sharding import is_sharded, num_shards, to_mesh
 from jaxnmt.training.display import train_line, validation_line
 from jaxnmt.training.metrics import peak_flops, perplexity
 from jaxnmt.training.progress import Score
@@ -245,7 +245,7 @@ def validation_loss(trainer: Trainer, params: Any) -> dict[str, float]:
     sizes = config.batching.tokens, config.data.max_length, num_shards("B", trainer.mesh)
     objective = objective_of(config.task, tokenizer, seed=0)  # the same words are hidden in every run
     batches = evaluation_batches(ids, *sizes, objective, budget_of(config), vectors)
-    params = trainer.as_read(params) if is_spread(params) else params  # once, not for each batch
+    params = trainer.gather_over_data(params) if is_sharded(params) else params  # once, not for each batch
     sums = [trainer.evaluate(params, to_mesh(arrays, trainer.mesh)) for _, arrays in batches]
     loss, nll, tokens, correct = (sum(map(float, part)) for part in zip(*jax.device_get(sums), strict=True))
     tokens = tokens or math.nan  # of a few short texts, no token may be hidden

@@ -85,7 +85,8 @@ class Trainer:
     Attributes for hooks:
         config, folder: the experiment, and the run's folder.
         mesh, model, flat_model, decoder: the model as it is trained, with its layers unstacked, and as it decodes.
-        programs, evaluate: the compiled training step of each shape, and the validation loss of parameters that `as_read` has laid out.
+        programs, evaluate: the compiled training step of each shape, and the validation loss.
+        gather_over_data: returns parameters with the layout that `evaluate` reads.
         data, plan, objective: the prepared text, which pairs form which batch, and what the task makes of them.
         state, step, progress: the training state on the devices, the steps done, counters and best scores.
         validated: the last step of this session that was validated (0: none), and its score.
@@ -122,7 +123,7 @@ class Trainer:
         self.programs = TrainPrograms(self.model, experiment, self.mesh)
         self.evaluate = evaluation_program(self.model, experiment.training.label_smoothing, self.mesh)
         read = param_shardings(self.model.shapes, self.model.axes, self.mesh)
-        self.as_read = jax.jit(lambda params: params, out_shardings=read)
+        self.gather_over_data = jax.jit(lambda params: params, out_shardings=read)
         self.progress = Progress()
         self.validated: tuple[int, Score | None] = 0, None
         self.stopped = ""

@@ -15,7 +15,7 @@ from jaxnmt.models.parameters import stack_layers, unstack_layers
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.parallel.numbers import at_least_float32
-from jaxnmt.parallel.sharding import param_shardings, replicated, spread_over_data, state_shardings
+from jaxnmt.parallel.sharding import param_shardings, replicated, shard_over_data, state_shardings
 
 
 @jax.tree_util.register_dataclass
@@ -81,20 +81,19 @@ def widen(tree: Any) -> Any:
 
 
 def abstract_state(
-    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh, shares_update: bool = False
+    model: Seq2Seq, optimizer: optax.GradientTransformation, config: cfg.Training, mesh: jax.sharding.Mesh, shards_update: bool = False
 ) -> TrainState:
     """Return the state's shapes, types and shardings, without computing it.
 
     Args:
-        shares_update: devices along `data` share the update: each has, of the parameters and of what the optimizer keeps, the part that it
-            updates (Xu et al. 2020, "Automatic cross-replica sharding of weight update in data-parallel training"; Rajbhandari et al. 2020,
-            "ZeRO"). Otherwise all of them have, and do, the same.
+        shards_update: parameters, optimizer state and EMA are sharded over `data` too, so that each device updates its shard (ZeRO,
+            Rajbhandari et al. 2020). Otherwise they are replicated along `data`.
     """
     state = jax.eval_shape(lambda: initial_state(model, optimizer, config))
     like_params = param_shardings(state.params, model.axes, mesh)
-    if shares_update:
-        spread = lambda sharding, x, axes: spread_over_data(sharding, x.shape, axes)  # noqa: E731
-        like_params = jax.tree.map(spread, like_params, state.params, model.axes)
+    if shards_update:
+        over_data = lambda sharding, x, axes: shard_over_data(sharding, x.shape, axes)  # noqa: E731
+        like_params = jax.tree.map(over_data, like_params, state.params, model.axes)
     shardings = dataclasses.replace(
         jax.tree.map(lambda _: replicated(mesh), state),
         params=like_params,

@@ -38,37 +38,37 @@ class StepMetrics(NamedTuple):
     bad_steps: jax.Array
 
 
-class Spread(NamedTuple):
-    """How devices along `data` share the update of parameters: the sum of the gradients is scattered, and new parameters are gathered.
+class ShardedUpdate(NamedTuple):
+    """Layouts of an update that devices along `data` share: gradients are reduce-scattered, and parameters are all-gathered.
 
-    That is as many bytes as the sum alone.
+    Xu et al. 2020, "Automatic cross-replica sharding of weight update in data-parallel training".
 
     Attributes:
-        model: whose parameters they are.
-        read: how they lie when the model reads them.
-        kept: how they lie in the state.
+        model: the model whose parameters these are.
+        compute: shardings of the parameters during the forward and backward pass.
+        stored: shardings of the parameters in the state.
     """
 
     model: Seq2Seq
-    read: Any
-    kept: Any
+    compute: Any
+    stored: Any
 
-    def whole(self, params: Any) -> Any:
-        """Return the state's parameters as the model reads them. Behind the barrier XLA cannot gather kernels before it rounds them."""
-        rounded = jax.tree.map(jax.lax.optimization_barrier, self.model.as_multiplied(params))
-        return jax.lax.with_sharding_constraint(rounded, self.read)
+    def gather(self, params: Any) -> Any:
+        """Return the state's parameters as the model reads them. Without the barrier, XLA may gather kernels before it casts them."""
+        cast = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_kernels(params))
+        return jax.lax.with_sharding_constraint(cast, self.compute)
 
-    def scattered(self, gradient: Any) -> Any:
-        """Return a gradient that lies as the state's parameters. Without a barrier, XLA cuts products into pieces to send each early.
+    def scatter(self, gradient: Any) -> Any:
+        """Return the float32 gradient with the layout of the state's parameters.
 
-        By its own estimate for TPUs that takes longer.
+        Without the barrier, XLA for TPUs splits products into pieces to send each one early, which is slower by its own estimate.
         """
-        whole = jax.lax.with_sharding_constraint(gradient, self.read)
-        return self.part(widen(jax.tree.map(jax.lax.optimization_barrier, whole)))
+        gradient = jax.lax.with_sharding_constraint(gradient, self.compute)
+        return self.shard(widen(jax.tree.map(jax.lax.optimization_barrier, gradient)))
 
-    def part(self, params: Any) -> Any:
-        """Return parameters that lie as the state's."""
-        return jax.lax.with_sharding_constraint(params, self.kept)
+    def shard(self, tree: Any) -> Any:
+        """Return a tree like the parameters with the layout of the state's parameters."""
+        return jax.lax.with_sharding_constraint(tree, self.stored)
 
 
 def train_step(
@@ -77,18 +77,18 @@ def train_step(
     config: cfg.Experiment,
     state: TrainState,
     batch: Batch,
-    spread: Spread | None = None,
+    sharded: ShardedUpdate | None = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Take one optimizer step on a batch's mean token loss; if the gradient is not finite, change only counters.
 
     Parameters, optimizer state and EMA keep their dtypes.
 
     Args:
-        spread: how devices share the update; None: each updates all that it has.
+        sharded: the layouts, if devices along `data` share the update; None: each device updates every parameter that it has.
     """
-    read = spread.whole(state.params) if spread else state.params
-    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=read), batch)
-    gradient = spread.scattered(gradient) if spread else widen(gradient)
+    params = sharded.gather(state.params) if sharded else state.params
+    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=params), batch)
+    gradient = sharded.scatter(gradient) if sharded else widen(gradient)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
@@ -110,7 +110,7 @@ def train_step(
         params, opt_state, ema = jax.lax.cond(finite, update, lambda: old)
     else:
         params, opt_state, ema = jax.tree.map(lambda new, kept: jnp.where(finite, new, kept), update(), old)
-    params = spread.part(params) if spread else params
+    params = sharded.shard(params) if sharded else params
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
     return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
@@ -180,11 +180,11 @@ class TrainPrograms:
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
         self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
-        self._optimizer, shares = make_optimizer(config.optimizer, model.axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
-        self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shares)
-        read, kept = param_shardings(model.shapes, model.axes, mesh), shardings_of(self.abstract.params)
-        spread = Spread(model, read, kept) if shares else None
-        step = functools.partial(train_step, self._model, self._optimizer, config, spread=spread)
+        self._optimizer, shards = make_optimizer(config.optimizer, model.axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
+        self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards)
+        compute, stored = param_shardings(model.shapes, model.axes, mesh), shardings_of(self.abstract.params)
+        sharded = ShardedUpdate(model, compute, stored) if shards else None
+        step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
 
     def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:

@@ -52,11 +52,11 @@ def test_nothing_of_this_is_expected_of_a_users_own_model():
     assert not is_scanned(for_decoding(own))
     model = model_of(own)
     shapes = model.shapes
-    assert not model.can_gather and model.as_multiplied(shapes) is shapes
+    assert not model.can_gather and model.cast_kernels(shapes) is shapes
     sown = {"intermediates": {"decoder": {"layers": {"attention": (np.zeros((2, 1, 4, 5)),)}}}}  # a module of this name, with two rows
     plain = model_of(tiny.BASE)
-    assert plain._of_layers(sown) is sown["intermediates"]
-    assert set(model._of_layers(sown)["decoder"]) == {"layer_0", "layer_1"}
+    assert plain._unstacked(sown) is sown["intermediates"]
+    assert set(model._unstacked(sown)["decoder"]) == {"layer_0", "layer_1"}
 
 
 @pytest.mark.parametrize("law", ["cached", "greedy", "beam", "alone"])

@@ -32,7 +32,7 @@ def test_bytes_on_a_device_are_those_counted_by_hand(on_two):
 def test_what_devices_along_data_share_is_told(on_two, monkeypatch):
     grid = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
     monkeypatch.setattr(sharding_table, "make_mesh", lambda config: grid)
-    monkeypatch.setattr(sharding, "SPREAD", 1)
+    monkeypatch.setattr(sharding, "MIN_SHARDED_SIZE", 1)
     rows = {row[0]: row[1:] for row in sharding_table.explain(on_two, (100, 100)).rows}
     assert rows["encoder/layer_0/mlp/wi/kernel"] == ("16 x 24", "fsdp, tensor and data", f"{16 * 24 * 4 // 8}", f"{3 * 16 * 24 * 4 // 8}")
 

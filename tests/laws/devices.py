@@ -45,6 +45,6 @@ def held(trainer: Trainer) -> list[float]:
 
 
 if __name__ == "__main__":
-    sharding.SPREAD = 1  # as if these matrices were large
+    sharding.MIN_SHARDED_SIZE = 1  # as if these matrices were large
     trainer = train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
     print(jax.device_count(), *sorted(set(held(trainer))))

@@ -77,7 +77,7 @@ def translator_of(name: str, mesh: Mesh | None, whole: bool = False) -> Translat
         params = jax.device_put(params, sharding.replicated(make_mesh(mesh)))
     elif mesh is not None:
         layouts = param_shardings(params, model.axes, make_mesh(mesh))
-        spread = jax.tree.map(lambda layout, x, axes: sharding.spread_over_data(layout, x.shape, axes), layouts, params, model.axes)
+        spread = jax.tree.map(lambda layout, x, axes: sharding.shard_over_data(layout, x.shape, axes), layouts, params, model.axes)
         params = jax.device_put(params, spread)
     return Translator(model, params, tokenizer, 12)
 
@@ -119,7 +119,7 @@ def exchanged(name: str, mesh: Mesh, kind: str = "all-gather|all-reduce|all-to-a
 
 
 def main(folder: pathlib.Path) -> None:
-    sharding.SPREAD = 1  # devices share the update of small matrices too
+    sharding.MIN_SHARDED_SIZE = 1  # devices share the update of small matrices too
     told: dict = {"devices": jax.device_count(), "models": {}}
     told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in MODELS}
     told["validated"] = {name: {mesh: validated(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "scanned")}

@@ -179,14 +179,14 @@ def test_a_mesh_that_does_not_fit_the_devices_is_refused(mesh):
 
 def test_devices_along_data_share_the_longest_dimension_that_they_can_split():
     def spread(shape, *spec, mesh=GRID):
-        made = sharding.spread_over_data(jax.sharding.NamedSharding(mesh, PartitionSpec(*spec)), shape)
+        made = sharding.shard_over_data(jax.sharding.NamedSharding(mesh, PartitionSpec(*spec)), shape)
         return tuple(made.spec)
 
     assert spread((512, 256), None, "tensor") == ("data", "tensor")
     assert spread((512, 1024), "fsdp", "tensor") == ("fsdp", ("tensor", "data"))  # 256 and 512 are left of them
     assert spread((3, 512, 129), None, "fsdp") == (None, ("fsdp", "data"), None)
     layers = jax.sharding.NamedSharding(GRID, PartitionSpec())
-    assert sharding.spread_over_data(layers, (4096, 64), "LD").spec == PartitionSpec(None, ("data",))
+    assert sharding.shard_over_data(layers, (4096, 64), "LD").spec == PartitionSpec(None, ("data",))
     assert spread((257, 257)) == () and spread((64,)) == ()  # cannot be split, and too small
     wide = jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES)
     assert spread((512, 256), "fsdp", "tensor", mesh=wide) == ("data", "tensor")

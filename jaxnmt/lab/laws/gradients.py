@@ -55,7 +55,7 @@ def gradient_of(model: Seq2Seq, params: Any, batch: dict[str, jax.Array], noisy:
 
 
 def _defined(model: Seq2Seq, sums: LossSums) -> Sequence[jax.Array]:
-    """Return the sums that are no NaN by definition: no number is correct."""
+    """Return the sums that the task defines. Regression has neither a likelihood nor correct tokens: those are NaN."""
     return sums if "accuracy" in model.task.metrics else (sums.loss, sums.tokens)
 
 

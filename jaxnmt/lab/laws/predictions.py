@@ -43,7 +43,7 @@ def _other(tokens: np.ndarray, vocab: int) -> np.ndarray:
 
 
 def _of_searches(law: Callable[[Subject], Verdict]) -> Callable[[Subject], Verdict]:
-    """Return a law that does not apply where nothing is found word by word."""
+    """Return a law that applies only to tasks with a search."""
 
     @functools.wraps(law)
     def ask(subject: Subject) -> Verdict:
@@ -73,7 +73,7 @@ def causal(subject: Subject) -> Verdict:
 
 
 def _used(subject: Subject, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
-    """Return `subject.logits` without those after the end, which nobody uses: they are 0."""
+    """Return `subject.logits`, with 0 at the positions after the end token, whose logits are undefined."""
     return np.where((batch["decoder_target_tokens"] != PAD)[..., None], subject.logits(batch, params), 0)
 
 

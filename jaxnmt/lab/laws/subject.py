@@ -111,7 +111,7 @@ class _Tokens:
 
 
 def one_pass(model: Seq2Seq, params: Any, batch: Any) -> jax.Array:
-    """Return what a model predicts without a search: teacher-forced logits (B, T, V), or what it says of labels (B, 1, labels)."""
+    """Return what a model predicts without a search: teacher-forced logits (B, T, V), or the result of `predict` (B, 1, labels)."""
     if model.task.is_label:
         return model.apply(params, "predict", batch)[:, None]
     return model.decode(params, model.encode(params, batch), batch)
@@ -174,7 +174,7 @@ class Subject:
         return batch_of(pairs, rows, source, target, packed, self._objective, vectors)
 
     def label(self, words: Sequence[int]) -> list[int]:
-        """Return the label that stands for random target words; it is as `labels_found` returns it."""
+        """Make a label of random target words, in the form that `labels_found` returns."""
         return sorted(set(words)) if self.labels == "several" else list(words[:1])
 
     def _label_ids(self, label: list[int]) -> list[int]:
@@ -215,7 +215,7 @@ class Subject:
         return self.params if is_scanned(for_decoding(self.config)) else self.flat_params
 
     def logits(self, batch: dict[str, np.ndarray], params: Any = None) -> np.ndarray:
-        """Return teacher-forced logits of the ids that are tokens, (B, T, V); of a task of labels what it predicts, (B, 1, labels)."""
+        """Return teacher-forced logits without padding ids, (B, T, V); for tasks with labels the result of `predict`, (B, 1, labels)."""
         return np.asarray(self._logits(self.params if params is None else params, batch))[..., :TARGET_VOCAB]
 
 

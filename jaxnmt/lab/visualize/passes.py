@@ -68,7 +68,7 @@ def teacher_forced(
     def run(params, batch):
         """Return logits (T, V), sown values and every layer's output."""
         is_layer = lambda module, method: method == "__call__" and bool(_LAYER.fullmatch("/".join(module.path)))  # noqa: E731
-        logits_BTV, intermediates = model.seen(params, batch, is_layer)
+        logits_BTV, intermediates = model.intermediates(params, batch, is_layer)
         return logits_BTV[0].astype(jnp.float32), intermediates
 
     logits_TV, intermediates = jax.device_get(run(params, batch))
