@@ -10,16 +10,14 @@ of its own.
 from __future__ import annotations
 
 import argparse
-import collections
-import gzip
-import itertools
 import json
-import os
 import re
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from profiled import dump_programs, print_parts, seconds_of_parts
 
 PARTS = {  # the first one that matches `name in JAX, operation, [shape of the result]`
     "encoder": r"\.encode/",
@@ -29,37 +27,6 @@ PARTS = {  # the first one that matches `name in JAX, operation, [shape of the r
     "attention to source and caches": r"->|^ dot |_attention/(attention|jit)",
     "moving, copying and writing caches": r"/gather |dynamic_update_slice |broadcast_in_dim |^ fusion | copy |transpose ",
 }
-
-
-def parts(folder: Path, vocabulary: int) -> dict[str, float]:
-    """Return the seconds of each part of a profile, by the programs that XLA dumped to the same folder."""
-    names = {}
-    for file in folder.glob("*after_optimizations.txt"):
-        module = file.name.split(".")[1]
-        for line in file.read_text().splitlines():
-            if found := re.match(r"\s*(?:ROOT )?%?([\w.-]+) = \(?\w+(\[[\d,]*\]).*? ([a-z][\w-]*)\(", line):
-                name = re.search(r'op_name="([^"]*)"', line)
-                names[module, found[1]] = f"{name[1] if name else ''} {found[3]} {found[2]}"
-    wide = {"{V}": vocabulary, "{V16}": vocabulary // 16, "{V32}": vocabulary // 32}
-    patterns = {part: re.sub(r"\{V\d*\}", lambda found: str(wide[found[0]]), pattern) for part, pattern in PARTS.items()}
-    events = []
-    for event in json.loads(gzip.decompress(next(folder.rglob("*.trace.json.gz")).read_bytes()))["traceEvents"]:
-        place = event.get("args", {}).get("hlo_module"), event.get("args", {}).get("hlo_op")
-        if event.get("ph") == "X" and place in names:
-            part = next((part for part, pattern in patterns.items() if re.search(pattern, names[place])), "the rest of the programs")
-            events.append((event["ts"], event["ts"] + event["dur"], event["tid"], part))
-    events.sort(key=lambda event: (event[0], -event[1]))
-    # XLA runs operations in two threads even on one core: where both have begun one, each counts half of the time.
-    edges = sorted(edge for number, (start, end, *_) in enumerate(events) for edge in ((start, 1, number), (end, 0, number)))
-    seconds: collections.Counter[str] = collections.Counter()
-    running: dict[int, list[int]] = collections.defaultdict(list)  # for each thread, the operations that have begun
-    for (now, begins, number), (then, *_) in itertools.pairwise(edges):
-        thread = running[events[number][2]]
-        thread.append(number) if begins else thread.remove(number)
-        innermost = [numbers[-1] for numbers in running.values() if numbers]
-        for each in innermost:
-            seconds[events[each][3]] += (then - now) / 1e6 / len(innermost)
-    return dict(seconds)
 
 
 def main() -> None:
@@ -72,8 +39,7 @@ def main() -> None:
     parser.add_argument("--ours", default=[], nargs="*", help="decoding settings, such as patience=1")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
-        os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)  # XLA dumps what it compiles
+        dump_programs(folder)
         import jax
 
         import jaxnmt
@@ -98,10 +64,12 @@ def main() -> None:
         profile.python_tracer_level = 0
         with jax.profiler.trace(folder, profiler_options=profile):
             whole = seconds()
-        found = parts(Path(folder), run.model.module.target_size)
+        size = run.model.module.target_size
+        wide = {"{V}": size, "{V16}": size // 16, "{V32}": size // 32}
+        patterns = {part: re.sub(r"\{V\d*\}", lambda found: str(wide[found[0]]), pattern) for part, pattern in PARTS.items()}
+        found = seconds_of_parts(Path(folder), patterns)
     found["Python, text, and calls of programs"] = whole - sum(found.values())
-    for part, spent in [*sorted(found.items(), key=lambda each: -each[1]), ("sum", whole)]:
-        print(f"{part:<38} {1e3 * spent / len(sources):6.2f} ms a sentence {spent / whole:6.1%}")
+    print_parts(found, whole, len(sources), "sentence")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A training that takes so many steps each time it is told to; run by `versus_opennmt.py`, ours and OpenNMT-py's alike.
 
     python paced.py opennmt ARGUMENTS OF onmt_train
-    python paced.py jaxnmt transformer|lstm SOURCE TARGET [settings]
+    python paced.py jaxnmt transformer|base|lstm SOURCE TARGET [settings]
 
 Each line read from stdin is a number of steps; after them one line `BURST {"units": .., "seconds": ..}` is written; its
 units are target tokens.
@@ -82,6 +82,7 @@ def jaxnmt(model: str, source: str, target: str, settings: list[str]) -> None:
 
     same_models = {
         "transformer": Transformer(attention_dropout=0.1, activation_dropout=0.1),
+        "base": Transformer(512, 8, 0, 2048, 6, 6, attention_dropout=0.1, activation_dropout=0.1),
         "lstm": Recurrent(cell="lstm", emb_dim=512, hidden_dim=512, tie_embeddings="all", dropout=0.1),
     }
     same = {
@@ -93,7 +94,7 @@ def jaxnmt(model: str, source: str, target: str, settings: list[str]) -> None:
         "data.held_out": 0,
         "tokenizer.kind": "words",
         "tokenizer.vocab_size": 0,
-        "batching": Batching(row_length=64) if model == "transformer" else Batching(layout="buckets", max_shapes=12),
+        "batching": Batching(layout="buckets", max_shapes=12) if model == "lstm" else Batching(row_length=64),
         "schedule.learning_rate": 5e-4,
         "training.steps": 1_000_000,
     }

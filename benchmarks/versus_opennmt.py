@@ -6,6 +6,7 @@ WORK is a folder for what is made on the way; DATA has train.src and train.tgt, 
 of an environment with OpenNMT-py (tried with 3.5.1). Pieces that SentencePiece has made need `--ours --tokenizer.joiner ▁`. Both train the
 same model:
 transformer: pre-norm, 3+3 layers, width 256, MLP 1024, 4 heads, dropout 0.1 on residuals, attention and activations;
+base: the same with 6+6 layers, width 512, MLP 2048 and 8 heads, the size of Vaswani et al. 2017;
 lstm: one bidirectional encoder layer of 256 each way, one decoder layer of 512 with input feeding and Luong's general attention, word
 vectors of 512, dropout 0.1.
 Either has one vocabulary and one embedding matrix (of every piece of the text), label smoothing 0.1, Adam, float32, batches of 4096
@@ -31,6 +32,11 @@ MODELS = {
     "transformer": {
         **{"encoder_type": "transformer", "decoder_type": "transformer", "position_encoding": True},
         **{"enc_layers": 3, "dec_layers": 3, "heads": 4, "hidden_size": 256, "word_vec_size": 256, "transformer_ff": 1024},
+        **{"dropout": [0.1], "attention_dropout": [0.1]},
+    },
+    "base": {
+        **{"encoder_type": "transformer", "decoder_type": "transformer", "position_encoding": True},
+        **{"enc_layers": 6, "dec_layers": 6, "heads": 8, "hidden_size": 512, "word_vec_size": 512, "transformer_ff": 2048},
         **{"dropout": [0.1], "attention_dropout": [0.1]},
     },
     "lstm": {

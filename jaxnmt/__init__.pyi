@@ -28,7 +28,7 @@ from jaxnmt.config.files import load_config
 from jaxnmt.decoding.alignments import Alignment
 from jaxnmt.decoding.predictor import Prediction
 from jaxnmt.decoding.scoring import ScoredPair
-from jaxnmt.decoding.translator import Translation
+from jaxnmt.decoding.translation import Translation
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores

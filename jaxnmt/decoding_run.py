@@ -44,9 +44,11 @@ class DecodingRun(TrainedRun):
         from jaxnmt.models.parameters import for_decoding, is_scanned, stack_layers
 
         if is_scanned(for_decoding(self.config.model)):
-            stacked = jax.jit(stack_layers)(self.params)
+            model = self._built(for_decoding)
+            layouts = self._layouts(model, model.shapes) if jax.device_count() > 1 else None
+            stacked = jax.jit(stack_layers, out_shardings=layouts)(self.params)
             del self.params  # which is read again if it is asked for: two copies might not fit
-            return self._built(for_decoding), stacked
+            return model, stacked
         return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
 
     @functools.cached_property

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Alignment
     from jaxnmt.decoding.predictor import Prediction
     from jaxnmt.decoding.scoring import ScoredPair
-    from jaxnmt.decoding.translator import Translation
+    from jaxnmt.decoding.translation import Translation
     from jaxnmt.evaluation.scores import MetricResult, Scores, TestName
     from jaxnmt.evaluation.test_sets import TestSet
 

@@ -59,7 +59,9 @@ class Decoding:
     mbr: Literal["none", "chrf", "bleu"] = "none"
     """Minimum Bayes risk: of beam_size hypotheses, or samples, choose the one with the largest expected chrF (or BLEU) against all."""
     batch_size: Positive[int] = 64
-    """Sentences translated together."""
+    """Most sentences translated together."""
+    batch_tokens: NonNegative[int] = 0
+    """Most source tokens translated together, padding counted: fewer sentences if they are long; 0: batch_size sentences of any length."""
 
     def problems(self) -> Iterator[str]:
         if not self.temperature:

@@ -25,11 +25,26 @@ def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
     yield from made
 
 
-def groups(lengths: Sequence[Any], size: int) -> Iterator[list[int]]:
-    """Yield the indices of the lengths, similar ones together, at most `size` at a time."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def most_rows(length: int, size: int, tokens: int) -> int:
+    """Return how many sentences of a padded length are translated together: at most `size`, and `tokens` source tokens if that is not 0."""
+    return max(1, min(size, tokens // length)) if tokens else size
+
+
+def groups(lengths: Sequence[Any], size: int, tokens: int = 0) -> Iterator[list[int]]:
+    """Yield the indices of the lengths, similar ones together, at most `size` at a time.
+
+    Args:
+        lengths: anything that can be sorted; with `tokens`, numbers of source tokens.
+        tokens: most source tokens of a group, padding counted; 0: any number. A sentence of more is alone.
+    """
+    group: list[int] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and len(group) >= (most_rows(bucket(lengths[i]), size, tokens) if tokens else size):
+            yield group
+            group = []
+        group.append(i)
+    if group:
+        yield group
 
 
 def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from jaxnmt import config as cfg
 from jaxnmt.decoding.rules import Rules
-from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.decoding.translation import Translation
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 
 

@@ -20,6 +20,7 @@ from jaxnmt.decoding.shortlist import Narrowing
 from jaxnmt.decoding.translator import SENTENCE_END, Translator
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.parallel.sharding import replicated
 
 Space = Literal["probability", "log"]
 
@@ -138,8 +139,10 @@ class EnsembleTranslator(Translator):
         """
         self.members, self._space = tuple(members), space
         shares = np.array(weights or [1.0] * len(members))
-        params = EnsembleParams(tuple(member.params for member in members), (shares / shares.sum()).astype(np.float32))
-        first = members[0]
+        first, own = members[0], [member.params for member in members]
+        if first.mesh is not None:  # deep models may be sharded, each over a mesh of its own
+            own = [jax.device_put(params, replicated(first.mesh)) for params in own]
+        params = EnsembleParams(tuple(own), (shares / shares.sum()).astype(np.float32))
         model = Ensemble([member.model for member in members], space)
         super().__init__(model, params, first.tokenizer, first.max_length, first.warn, first.make_lexicon)
 

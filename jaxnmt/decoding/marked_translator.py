@@ -14,7 +14,8 @@ from jaxnmt.decoding.markup import Marked
 from jaxnmt.decoding.markup_transfer import transfer, words
 from jaxnmt.decoding.placeholders import counts, taken_out, without
 from jaxnmt.decoding.rules import Rules
-from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.decoding.translation import Translation
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 

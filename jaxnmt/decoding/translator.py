@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +15,13 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding import unknown_words
-from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, output_limit, pad, padded_rows
+from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, most_rows, output_limit, pad, padded_rows
 from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.programs import IN_FLIGHT, Searches
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
 from jaxnmt.decoding.streaming import check_stream, growing_text
+from jaxnmt.decoding.translation import Translation, by_risk, joined, of_candidates
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.parallel import log
@@ -33,23 +33,6 @@ if TYPE_CHECKING:
     from jaxnmt.models.seq2seq import Batch, Seq2Seq
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
-
-
-class Translation(NamedTuple):
-    """A translation.
-
-    Attributes:
-        text: the translation, detokenised.
-        score: log-probability weighed with length and coverage (`decoding.length_normalization`, `coverage_penalty`), of a sample the
-            log-probability. A line that was translated in parts has the sum of their scores.
-        tokens: the target tokens as the vocabulary has them, without the end token.
-        parts: the ids of source and target, without end tokens. A line that was translated in parts has several pairs.
-    """
-
-    text: str
-    score: float
-    tokens: tuple[str, ...] = ()
-    parts: tuple[tuple[list[int], list[int]], ...] = ()
 
 
 class Translator:
@@ -113,8 +96,8 @@ class Translator:
         """
         _check_rules(rules, decoding)
         if decoding.mbr != "none":
-            candidates = self.translate(lines, _of_candidates(decoding), first, rules)
-            return [_by_risk(each, decoding) for each in candidates]
+            candidates = self.translate(lines, of_candidates(decoding), first, rules)
+            return [by_risk(each, decoding) for each in candidates]
         aligner = self.aligner if decoding.unk == "replace" else None
         tables = [each.unk_table for each in rules] or [None] * len(lines)
         if any(tables) and not aligner:
@@ -129,7 +112,7 @@ class Translator:
         found: list[list[list[Translation]]] = [[] for _ in lines]
         for (row, _), translations in zip(pieces, translated, strict=True):
             found[row].append(translations)
-        made = [_joined(parts) for parts in found]
+        made = [joined(parts) for parts in found]
         return unknown_words.replaced(lines, made, aligner, tables, decoding.batch_size) if aligner else made
 
     @functools.cached_property
@@ -218,16 +201,15 @@ class Translator:
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
-        devices, size = num_shards("B", self.mesh), self._whole.batch.share(decoding.batch_size)
         shapes: set[tuple[int, ...]] = set()  # pictures, and the empty source of a language model, have one length
-        for rows in sorted({padded_rows(count, size, devices) for count in (1, size)}):
-            for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
+        for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
+            for rows in sorted({self._rows(count, length, decoding) for count in (1, decoding.batch_size)}):
                 batch = self._batch([self._as_source([EOS] * (length - 1))], rows)
                 if (shape := batch["encoder_input_tokens"].shape) in shapes:
                     continue
                 shapes.add(shape)
                 searches, params, batch, _ = self._narrowed([], decoding, batch)
-                searches.batch.warm(self.options(_of_candidates(decoding), shape[1]), params, batch)
+                searches.batch.warm(self.options(of_candidates(decoding), shape[1]), params, batch)
         return len(shapes)
 
     def options(self, decoding: cfg.Decoding, source_length: int, extra: int = 0) -> SearchOptions:
@@ -289,10 +271,9 @@ class Translator:
     ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
         """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
         extra = max((each.extra_tokens for each in rules), default=0)
-        size = self._whole.batch.share(decoding.batch_size)
-        rows = padded_rows(min(len(sentences), size), size, num_shards("B", self.mesh))
-        for group in groups(list(map(len, sentences)), size):
+        for group in groups([len(ids) + 1 for ids in sentences], *self._budget(decoding)):
             chosen = [sentences[i] for i in group]
+            rows = self._rows(len(sentences), bucket(len(chosen[-1]) + 1), decoding)
             batch = self._batch(chosen, rows)
             width = batch["encoder_input_tokens"].shape[1]
             limits: np.ndarray = np.ones(rows, np.int32)
@@ -303,6 +284,15 @@ class Translator:
             searches, params, batch, whole = self._narrowed(chosen, decoding, batch)
             finish = searches.batch.start(self.options(decoding, width, extra), params, batch, limits)
             yield group, functools.partial(_finished, finish, whole)
+
+    def _budget(self, decoding: cfg.Decoding) -> tuple[int, int]:
+        """Return how many sentences, and how many source tokens, one search takes."""
+        return self._whole.batch.share(decoding.batch_size), self._whole.batch.share(decoding.batch_tokens)
+
+    def _rows(self, count: int, length: int, decoding: cfg.Decoding) -> int:
+        """Return the rows of a batch of this padded source length, if there are `count` sentences in all."""
+        most = most_rows(length, *self._budget(decoding))
+        return padded_rows(min(count, most), most, num_shards("B", self.mesh))
 
     @property
     def _whole(self) -> Searches:
@@ -336,27 +326,3 @@ def _finished(finish: Callable[[], Hypotheses], whole: Callable[[Any], np.ndarra
 def _check_rules(rules: Sequence[Rules], decoding: cfg.Decoding) -> None:
     constrained = any(each.constraints or each.terminology for each in rules)
     target_rules.check_together(decoding, constrained, max((each.alternatives for each in rules), default=0))
-
-
-def _of_candidates(decoding: cfg.Decoding) -> cfg.Decoding:
-    """Return the settings with which the candidates of minimum Bayes risk are searched for; without it, the settings themselves."""
-    return decoding if decoding.mbr == "none" else dataclasses.replace(decoding, mbr="none", n_best=decoding.beam_size)
-
-
-def _by_risk(candidates: list[Translation], decoding: cfg.Decoding) -> list[Translation]:
-    """Return the n best of a sentence's hypotheses by minimum Bayes risk, each weighted by its score; samples count equally."""
-    from jaxnmt.decoding import mbr  # sacreBLEU is imported if it is needed
-
-    texts, scores = zip(*((candidate.text, candidate.score) for candidate in candidates), strict=True)
-    order = mbr.ranking(texts, decoding.mbr, None if decoding.temperature else scores)
-    return [candidates[i] for i in order[: decoding.n_best]]
-
-
-def _joined(parts: list[list[Translation]]) -> list[Translation]:
-    """Return the translations of a line from those of its parts: the k-th best of each, one after the other."""
-    if not parts:
-        return [Translation("", 0.0)]
-    return [
-        Translation(" ".join(texts), sum(scores), tuple(itertools.chain(*tokens)), tuple(itertools.chain(*pairs)))
-        for texts, scores, tokens, pairs in (zip(*chosen, strict=True) for chosen in zip(*parts, strict=False))
-    ]

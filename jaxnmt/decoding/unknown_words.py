@@ -17,7 +17,7 @@ from jaxnmt.io.text import normalise
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
-    from jaxnmt.decoding.translator import Translation
+    from jaxnmt.decoding.translation import Translation
 
 _MARK = "\uffff"  # Unicode has no such character, and so a vocabulary has none
 _WORD = re.compile(f"(?:{LETTER}|{_MARK})*{_MARK}(?:{LETTER}|{_MARK})*")

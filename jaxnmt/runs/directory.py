@@ -246,7 +246,8 @@ def _changes_validation_bleu(name: str, experiment: Experiment) -> bool:
     """Return whether a field may change validation BLEU."""
     if name == "data.target_language":  # it may choose BLEU's tokenizer
         return True
-    if not name.startswith("decoding.") or name in ("decoding.beam_size", "decoding.n_best", "decoding.batch_size"):
+    no_effect = ("decoding.beam_size", "decoding.n_best", "decoding.batch_size", "decoding.batch_tokens")
+    if not name.startswith("decoding.") or name in no_effect:
         return False  # validation has its own beam size, and a translation does not depend on its batch
     of_length = name in ("decoding.length_penalty", "decoding.length_normalization")
     return not of_length or experiment.validation.beam_size > 1  # greedy search compares no lengths

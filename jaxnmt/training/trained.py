@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -97,9 +98,9 @@ class TrainedRun:
 
     @functools.cached_property
     def params(self) -> Any:
-        """The parameters that decoding uses, replicated on each device: a tree of arrays, and of `Int8` weights if the run was loaded so.
+        """The parameters that decoding uses: a tree of arrays, and of `Int8` weights if the run was loaded so.
 
-        They are the EMA if the run keeps one.
+        They are the EMA if the run keeps one. Each device has all of them, unless they are sharded (`_layouts`).
         """
         params = self._checkpoints.params(self._found, self._shapes)
         params = self.model.rounded(params, self.weights) if self.weights != "trained" else params
@@ -136,17 +137,34 @@ class TrainedRun:
 
     @property
     def _shapes(self) -> Any:
-        """The parameters as ShapeDtypeStructs. Starts JAX."""
+        """The parameters as ShapeDtypeStructs, with the layout in which they are read. Starts JAX."""
         compiler.check()
         import jax
 
-        from jaxnmt.config import Mesh
-        from jaxnmt.parallel.sharding import make_mesh, replicated
         from jaxnmt.training.saved import kept_shapes
 
         shapes = kept_shapes(self._cache_key, lambda: self.model.shapes)
-        device = jax.sharding.SingleDeviceSharding(jax.devices()[0]) if jax.device_count() == 1 else replicated(make_mesh(Mesh()))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+        layouts = self._layouts(self.model, shapes) if jax.device_count() > 1 else None
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        layouts = layouts or jax.tree.map(lambda x: one, shapes)
+        return jax.tree.map(lambda x, layout: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), shapes, layouts)
+
+    def _layouts(self, model: Seq2Seq, shapes: Any) -> Any:
+        """Return the layout of the parameters of a model on several devices.
+
+        They are sharded, as `mesh.fsdp` says, if decoding can gather them layer by layer (`models.gathering`), else replicated.
+        """
+        import jax
+
+        from jaxnmt.config import Mesh
+        from jaxnmt.models.parameters import for_decoding, is_scanned
+        from jaxnmt.parallel.sharding import make_mesh, param_shardings, replicated
+
+        if self.weights == "int8" or not is_scanned(for_decoding(self.config.model)):
+            return jax.tree.map(lambda x: replicated(make_mesh(Mesh())), shapes)
+        trained, devices = self.config.mesh.fsdp, jax.device_count()
+        mesh = make_mesh(Mesh(fsdp=devices if trained == -1 else math.gcd(trained, devices)))
+        return param_shardings(shapes, model.axes, mesh)
 
     def average(self, last: int = 5) -> list[int]:
         """Write the mean of the newest checkpoints, which `load(folder, "average")` reads. Returns their steps.

@@ -15,7 +15,8 @@ from jaxnmt.config import replace
 from jaxnmt.config.files import save_config
 from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, teacher_forced_attention
-from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.decoding.translation import Translation
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loop import train

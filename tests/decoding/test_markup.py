@@ -159,7 +159,7 @@ class Upper:
         self.model, self.params, self.tokenizer, self.seen, self.mesh = Diagonal(), {}, tokenizer, [], None
 
     def translate(self, lines, decoding, first=1, rules=()):
-        from jaxnmt.decoding.translator import Translation
+        from jaxnmt.decoding.translation import Translation
 
         self.seen += [line for line in lines if line]
         found = []

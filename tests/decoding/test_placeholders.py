@@ -12,7 +12,8 @@ from jaxnmt.decoding.alignments import Aligner
 from jaxnmt.decoding.marked_translator import MarkedTranslator
 from jaxnmt.decoding.markup import Marked, parse
 from jaxnmt.decoding.placeholders import PLACEHOLDER, counts, taken_out, without
-from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.decoding.translation import Translation
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 
 KINDS = ["%s", "%d", "%-5.2f", "%(name)s", "%1$d", "%%", "{name}", "{0}", "{}", "{x:.2f}", "${HOME}", "{{user}}", "%@", "%ld"]

@@ -14,7 +14,8 @@ from jaxnmt.data.tokenizer import train_tokenizer
 from jaxnmt.decoding.marked_translator import MarkedTranslator
 from jaxnmt.decoding.rules import Rules, rules_of_lines
 from jaxnmt.decoding.terminology import Terminology
-from jaxnmt.decoding.translator import Translation, Translator
+from jaxnmt.decoding.translation import Translation
+from jaxnmt.decoding.translator import Translator
 from jaxnmt.decoding.unknown_words import replaced
 from jaxnmt.errors import UserError
 from jaxnmt.models.seq2seq import build_model

@@ -17,6 +17,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import tiny
 
+import jaxnmt
 from jaxnmt import config as cfg
 from jaxnmt.config import Mesh
 from jaxnmt.data.special_tokens import EOS
@@ -27,6 +28,7 @@ from jaxnmt.decoding.translator import Translator
 from jaxnmt.evaluation.validation import ValidationTranslator
 from jaxnmt.lab.laws.subject import Practice, Subject
 from jaxnmt.lab.laws.training import restore, save
+from jaxnmt.models.parameters import UNROLLED
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.sharding import make_mesh, param_shardings, to_mesh
@@ -42,6 +44,7 @@ MESHES = {
 DECODED = ("8x1x1", "2x2x2", "1x8x1")
 ROWS, BEAMS, LENGTH = 16, 3, 10
 LETTERS = "a b c d e f g h i j k l m n o p"
+SOME_LINES = ["a b c", "d", "e f g h"]
 _NOISY = {"dropout": 0.2, "attention_dropout": 0.1, "activation_dropout": 0.1}
 _TRANSFORMER = cfg.replace(tiny.BASE, **_NOISY, num_heads=4, num_encoder_layers=2, num_decoder_layers=2)
 MODELS = {
@@ -105,6 +108,17 @@ def validated(name: str, mesh: Mesh | None) -> list[str]:
     return found
 
 
+def loaded(folder: pathlib.Path) -> dict[str, Any]:
+    """A deep run that is trained with fsdp, and what is loaded of it: a device's share of the parameters, and translations."""
+    deep = cfg.replace(MODELS["scanned"], num_encoder_layers=UNROLLED + 1)
+    changes = {"model": deep, "mesh": Mesh(data=1, fsdp=8), "training.steps": 2, "validation.every": 0}
+    jaxnmt.train(tiny.experiment(folder, **changes), folder / "run")
+    run = jaxnmt.load(folder / "run")
+    found, params = run.translate(SOME_LINES, beam_size=2, n_best=2), jax.tree.leaves(run.translator.params)
+    share = sum(x.addressable_shards[0].data.size for x in params) / sum(x.size for x in params)
+    return {"share": share, "found": [[each.text, each.score] for line in found for each in line]}
+
+
 def exchanged(name: str, mesh: Mesh, kind: str = "all-gather|all-reduce|all-to-all|collective-permute") -> list[list[int]]:
     """-> the shapes of the arrays that a beam search over eight devices exchanges."""
     translator = translator_of(name, mesh, whole=name != "scanned")
@@ -124,6 +138,7 @@ def main(folder: pathlib.Path) -> None:
     told["translations"] = {name: {mesh: translations(name, MESHES[mesh]) for mesh in DECODED} for name in MODELS}
     told["validated"] = {name: {mesh: validated(name, MESHES[mesh]) for mesh in DECODED} for name in ("transformer", "scanned")}
     told["exchanged"] = {name: exchanged(name, Mesh(data=8)) for name in ("transformer", "lstm")}
+    told["loaded"] = loaded(folder / "loaded")
     told["gathered"] = exchanged("scanned", Mesh(data=1, fsdp=8), "all-gather")
     for name in MODELS:
         subject, before = subject_of(name), None

@@ -9,6 +9,7 @@ import pytest
 import tiny
 from laws import meshes
 
+import jaxnmt
 from jaxnmt.lab.laws.subject import Practice
 from jaxnmt.lab.laws.training import restore
 
@@ -77,3 +78,11 @@ def test_scanned_layers_gather_their_parameters_one_after_the_other(eight):
 def test_validations_translate_the_same_on_every_mesh(eight):
     for name, found in eight[1]["validated"].items():
         assert found == {mesh: meshes.validated(name, None) for mesh in meshes.DECODED}, name
+
+
+def test_a_deep_run_that_was_sharded_stays_so_in_decoding(eight):
+    folder, told = eight[0] / "loaded", eight[1]["loaded"]
+    assert told["share"] < 0.2  # norms and biases are replicated
+    found = jaxnmt.load(folder / "run").translate(meshes.SOME_LINES, beam_size=2, n_best=2)
+    assert [each.text for line in found for each in line] == [text for text, _ in told["found"]]
+    np.testing.assert_allclose([each.score for line in found for each in line], [score for _, score in told["found"]], atol=1e-5)

@@ -147,6 +147,13 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translat
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
         assert [shape[0] for shape in shapes] == rows
+    monkeypatch.setattr(translate.translator._whole.batch, "share", lambda most: most)
+    shapes.clear()
+    same(translate(lines, batch_size=64, batch_tokens=4 * 16 + 15), expected)
+    assert shapes == [(4, 16)] * 3
+    shapes.clear()
+    same(translate(lines[:2], batch_tokens=1), expected[:2])  # a sentence of more is alone
+    assert shapes == [(1, 16)] * 2
 
 
 @pytest.mark.parametrize(
