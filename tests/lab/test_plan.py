@@ -375,7 +375,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 @needs_libtpu
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_compiles_for_tpus(name):
-    experiment, target = load_config(name), topology.target("v5p:2x2x4")
+    experiment, target = load_config(name), topology.target("v5e:4x4")
     size = experiment.tokenizer.vocab_size or 10_000  # `words` takes all there are
     experiment = cfg.replace(experiment, **{"tokenizer.vocab_size": size})
     found = prediction.predict(experiment, target, lengths_of(experiment))
