@@ -112,7 +112,7 @@ def loaded(folder: pathlib.Path) -> dict[str, Any]:
     """A deep run that is trained with fsdp, and what is loaded of it: a device's share of the parameters, and translations."""
     deep = cfg.replace(MODELS["scanned"], num_encoder_layers=UNROLLED + 1)
     changes = {"model": deep, "mesh": Mesh(data=1, fsdp=8), "training.steps": 2, "validation.every": 0}
-    jaxnmt.train(tiny.experiment(folder, **changes), folder / "run")
+    jaxnmt.train(tiny.experiment(folder, **changes), folder=folder / "run")
     run = jaxnmt.load(folder / "run")
     found, params = run.translate(SOME_LINES, beam_size=2, n_best=2), jax.tree.leaves(run.translator.params)
     share = sum(x.addressable_shards[0].data.size for x in params) / sum(x.size for x in params)

@@ -82,7 +82,7 @@ def test_validations_translate_the_same_on_every_mesh(eight):
 
 def test_a_deep_run_that_was_sharded_stays_so_in_decoding(eight):
     folder, told = eight[0] / "loaded", eight[1]["loaded"]
-    assert told["share"] < 0.2  # norms and biases are replicated
+    assert told["share"] < 0.25  # norms and biases are replicated
     found = jaxnmt.load(folder / "run").translate(meshes.SOME_LINES, beam_size=2, n_best=2)
     assert [each.text for line in found for each in line] == [text for text, _ in told["found"]]
     np.testing.assert_allclose([each.score for line in found for each in line], [score for _, score in told["found"]], atol=1e-5)
