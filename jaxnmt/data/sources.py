@@ -77,7 +77,7 @@ def open_sources(
             raise UserError(f"{field}: {source.name} {f'has no pairs; it has {left_out}' if left_out else 'is empty: it has no pairs'}")
         sources.append(source)
     if min_score is not None and sources and "tsv" not in kinds:
-        raise UserError(f"data.min_score {min_score:g} has no effect: none of {field} is a .tsv file, whose third column has scores")
+        raise UserError(f"{field}: none of the sources is a .tsv file with scores in its third column: leave out data.min_score")
     return sources
 
 

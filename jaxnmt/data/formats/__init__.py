@@ -16,6 +16,7 @@ _READERS = {
     ".xlf": "xliff:Xliff",
     ".xliff": "xliff:Xliff",
     ".zip": "archive:Archive",
+    ".tsv": "scored:Scored",
     **dict.fromkeys(parquet.SUFFIXES, "parquet:Parquet"),
 }
 
@@ -31,7 +32,7 @@ def _suffix(text: str) -> str:
 
 
 def open_format(request: Request, cache: Path | None) -> Units:
-    """Open the file that a request names; a TSV if it asks for a least score.
+    """Open the file that a request names.
 
     Args:
         cache: what was found by reading the file is kept in this folder. None: nothing is kept.
@@ -39,5 +40,5 @@ def open_format(request: Request, cache: Path | None) -> Units:
     Raises:
         UserError: the file is missing, damaged, or of other languages than the requested ones.
     """
-    named = "scored:Scored" if request.min_score is not None else _READERS.get(_suffix(request.name), "parquet:Parquet")
-    return Units(pkgutil.resolve_name(f"{__name__}.{named}")(request), cache)
+    reader = pkgutil.resolve_name(f"{__name__}.{_READERS.get(_suffix(request.name), 'parquet:Parquet')}")
+    return Units(reader(request), cache)
