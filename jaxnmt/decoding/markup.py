@@ -86,8 +86,8 @@ class Marked(NamedTuple):
 def read(line: str) -> list[Event]:
     """Return the text, tags and comments of a line, in order. They cover all of it, and text is not decoded."""
     found = _Reader(line).found
-    ends = [*(offset for _, offset, _ in found[1:]), len(line)]
-    return [Event(kind, offset, end, name) for (kind, offset, name), end in zip(found, ends, strict=True)]
+    bounds = [*(offset for _, offset, _ in found), len(line)]
+    return [Event(kind, offset, end, name) for (kind, offset, name), end in zip(found, bounds[1:], strict=True)]
 
 
 def parse(line: str) -> Marked:

@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
+from jaxnmt.decoding.placeholders import PLACEHOLDER
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
+
+_MARKUP = re.compile(r"<[^<>]*>|&#?\w+;")
 
 
 class Document(abc.ABC):
@@ -39,7 +42,7 @@ class Span:
         self._pieces: list[str | int] = []  # text that stays, and indices of lines
         for piece in re.split(r"([ \t]*\r?\n[ \t]*)", text):
             line = normalise(piece)
-            if not any(map(str.isalpha, line)):
+            if not has_words(line):
                 self._pieces.append(piece)
                 continue
             at = piece.find(line)
@@ -103,6 +106,11 @@ class Tags:
                 yield "" if number in seen else match[0]
                 seen.update([number] if number else [])
         yield line[end:]
+
+
+def has_words(line: str) -> bool:
+    """Return whether a line has a letter outside tags, entities and placeholders."""
+    return any(map(str.isalpha, PLACEHOLDER.sub("", _MARKUP.sub("", line))))
 
 
 def decoded(data: bytes, where: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from jaxnmt.decoding import markup
-from jaxnmt.decoding.documents.document import Document, Tags, decoded, spliced
+from jaxnmt.decoding.documents.document import Document, Tags, decoded, has_words, spliced
 from jaxnmt.io.text import normalise
 
 _BLOCKS = markup.BREAKS | frozenset(
@@ -77,8 +77,8 @@ def _end_of(start: markup.Event, events: Iterator[markup.Event]) -> int:
 
 
 def _block(parts: Sequence[tuple[int, int, str]], tags: Tags, text: str) -> Iterator[tuple[int, int, str, Tags]]:
-    """Yield a block if it has a letter outside tags. Spaces around it do not belong to it."""
-    if not any(map(str.isalpha, "".join(line for _, _, line in parts if not line.startswith("<")))):
+    """Yield a block if it has words. Spaces around it do not belong to it."""
+    if not has_words("".join(line for _, _, line in parts)):
         return
     start, end = parts[0][0], parts[-1][1]
     start = end - len(text[start:end].lstrip(_SPACES))

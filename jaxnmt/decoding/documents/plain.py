@@ -12,7 +12,7 @@ class Plain(Document):
 
     def __init__(self, data: bytes, where: str, overwrite: bool, languages: tuple[str, str]) -> None:
         self.lines = []
-        self._lines = [(line, Span(line, self.lines)) for line in decoded(data, where).splitlines(keepends=True)]
+        self._lines = [(line, Span(line, self.lines)) for line in decoded(data, where).split("\n")]
 
     def written(self, translations: Sequence[str]) -> bytes:
-        return "".join(span.written(translations) or line for line, span in self._lines).encode()
+        return "\n".join(span.written(translations) or line for line, span in self._lines).encode()

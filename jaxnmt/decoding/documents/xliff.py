@@ -10,7 +10,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from jaxnmt.data.formats.xliff import CODES, UNITS
-from jaxnmt.decoding.documents.document import Document, Tags
+from jaxnmt.decoding.documents.document import Document, Tags, has_words
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.io.xml import Event, events
@@ -113,7 +113,7 @@ class Xliff(Document):
                 start, end = (behind, behind) if event.name == "seg-source" else (start, end)
         state = (target.attributes if target and not self._is_2 else segment.attributes).get("state", "")
         wanted = self._overwrite or not has_text or state in _UNTRANSLATED
-        if source and translate and wanted and any(map(str.isalpha, re.sub("<[^<>]*>|&[a-z]+;", "", line))):
+        if source and translate and wanted and has_words(line):
             stripped = line.strip()
             before, _, after = line.partition(stripped)
             self.lines.append(normalise(stripped))
