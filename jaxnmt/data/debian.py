@@ -24,6 +24,7 @@ _CONFIG = """
 Dir::State "{folder}";
 Dir::State::Lists "{folder}/lists";
 Dir::Cache "{folder}/cache";
+#clear Acquire::Languages;
 Acquire::Languages {{ "en"; "{language}"; }};
 Acquire::GzipIndexes "false";
 #clear APT::Update::Pre-Invoke;
@@ -59,9 +60,20 @@ class Pair(NamedTuple):
     translation: str
 
 
+def splits(language: str) -> dict[str, list[Pair]]:
+    """Fetch the descriptions in English and a language, and return the pairs of each split.
+
+    Raises:
+        UserError: as `fetched`.
+    """
+    with fetched(language) as lists:
+        english, translated = (descriptions(sorted(lists.glob(f"*_Translation-{code}")), code) for code in ("en", language))
+        return split(pairs(english, translated, families(sorted(lists.glob("*_Packages")))))
+
+
 @contextlib.contextmanager
 def fetched(language: str) -> Iterator[Path]:
-    """Yield a temporary folder with the lists of packages and their descriptions in English and a language, as `apt-get update` writes them.
+    """Yield a temporary folder with the lists that `apt-get update` fetches: packages, and their descriptions in English and a language.
 
     Raises:
         UserError: this is not Debian or Ubuntu, or the lists cannot be fetched.

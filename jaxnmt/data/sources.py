@@ -23,7 +23,7 @@ from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import COMPRESSED, existing_file, open_text
 
-OUR_DATASETS = ("multi30k", "phrases", "scenes")
+OUR_DATASETS = ("multi30k", "phrases", "scenes", "debian")
 
 _DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
 
