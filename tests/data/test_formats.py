@@ -15,6 +15,7 @@ import pytest
 from babel.messages import mofile, pofile
 
 from jaxnmt.config import Data, Experiment, Tokenizer, replace
+from jaxnmt.config.files import with_absolute_paths
 from jaxnmt.data.cleaning import check
 from jaxnmt.data.prepared import prepare
 from jaxnmt.data.sources import open_sources, sources_of
@@ -179,6 +180,8 @@ def test_a_folder_of_parquet(here):
     assert text(opened("books:test", ("en", "de"))) == [("four", "vier")]
     assert "name one of its splits, such as books:test (test, train)" in failure("books") and "books:val" in failure("books:val")
     assert "has no text in fr; it has en, de" in failure("books:train", ("en", "fr"))
+    named = with_absolute_paths(replace(Experiment(), **{"data.train": ("books:train@2", "x:train")}))
+    assert named.data.train == (f"{here}/books:train@2", "x:train")  # so a run resumes from any folder
 
 
 def test_a_folder_that_datasets_has_saved(here):

@@ -209,6 +209,10 @@ def test_xliff_targets():
         assert all(part.count(pair) <= 1 for part in re.findall("<target>.*?</target>", translated(Xliff, XLIFF_2)))
 
 
+def test_xliff_with_a_byte_order_mark():
+    assert translated(Xliff, "\ufeff" + XLIFF_1) == "\ufeff" + translated(Xliff, XLIFF_1)
+
+
 def test_hostile_xliff():
     bomb = '<!DOCTYPE x [<!ENTITY a "ha">]><xliff/>'
     for content, says in (
@@ -216,6 +220,7 @@ def test_hostile_xliff():
         (XLIFF_1[:300], "not well-formed"),
         ("<a/>", "is not XLIFF"),
         (b"<xliff>\xff</xliff>", "is not UTF-8"),
+        (XLIFF_1.replace("UTF-8", "iso-8859-1"), "is in iso-8859-1, and a document must be UTF-8"),
     ):
         with pytest.raises(UserError, match=says):
             document(Xliff, content)

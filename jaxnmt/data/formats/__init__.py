@@ -5,8 +5,8 @@ from __future__ import annotations
 import pkgutil
 from pathlib import Path, PurePath
 
-from jaxnmt.data.formats import parquet
 from jaxnmt.data.formats.units import Request, Units
+from jaxnmt.io.table_folders import SUFFIXES, folder_and_split
 from jaxnmt.io.text import COMPRESSED
 
 _READERS = {
@@ -17,13 +17,13 @@ _READERS = {
     ".xliff": "xliff:Xliff",
     ".zip": "archive:Archive",
     ".tsv": "scored:Scored",
-    **dict.fromkeys(parquet.SUFFIXES, "parquet:Parquet"),
+    **dict.fromkeys(SUFFIXES, "parquet:Parquet"),
 }
 
 
 def is_format(text: str) -> bool:
     """Return whether a word names a file of one of these formats, also a compressed one, or a folder of a dataset."""
-    return "," not in text and (_suffix(text) in _READERS or parquet.names_dataset(text))
+    return "," not in text and (_suffix(text) in _READERS or folder_and_split(text) is not None)
 
 
 def _suffix(text: str) -> str:

@@ -19,6 +19,8 @@ from jaxnmt.data.language_codes import in_order, language_of, languages_of_tsv
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import existing_file
 
+MOST_FILES = 1000
+"""The most files of an archive. Those of OPUS have about six."""
 MOST_EXPANSION = 200
 """How many bytes one byte of a member may become. Text becomes 3 to 10, and 1,000 are possible."""
 _NOT_TEXT = frozenset(("ids", "xml", "log", "md", "pdf"))
@@ -89,6 +91,10 @@ class Archive(Reader):
             UserError: there is none, or more than one; or a member has a path outside the archive or expands too much.
         """
         where, members = self.request.where, [each for each in archive.infolist() if not each.is_dir()]
+        if len(members) > MOST_FILES:
+            raise UserError(
+                f"{where} has {len(members):,} files, and at most {MOST_FILES:,} are looked through: unpack it and name two files"
+            )
         for member in members:
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.filename):

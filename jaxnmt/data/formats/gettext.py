@@ -11,7 +11,7 @@ from jaxnmt.data.formats.units import Entry, Reader, Request
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io.text import existing_file, open_binary
 
-LARGEST = 64 << 20
+LARGEST = 16 << 20
 """The most bytes of a catalog, which Babel holds in memory. The largest ones that are published have some MB."""
 
 MOST_PLURALS = 16

@@ -6,7 +6,6 @@ A row has a column `translation`, {"en": ..., "de": ...}, or a column of text fo
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,11 @@ from typing import Any
 from jaxnmt.data.formats.units import Entry, Reader, Request
 from jaxnmt.data.language_codes import same_language
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.io import files
+from jaxnmt.io.table_folders import SUFFIXES, folder_and_split, splits_of
 from jaxnmt.io.text import existing_file
 
-SUFFIXES = (".parquet", ".arrow")
 _ROWS = 1000
 """Rows that are read at a time."""
-
-
-def names_dataset(text: str) -> bool:
-    """Return whether a word names a folder with Parquet or Arrow files, or a split in it, `folder:train`."""
-    # The name is too long, or in a folder that may not be read.
-    with contextlib.suppress(OSError):
-        return any(_in_folder(name) for name in {text, text.rpartition(":")[0]} if name)
-    return False
-
-
-def _in_folder(name: str) -> list[Path]:
-    """Return the data files of a folder, or of its folder `data`, where Hugging Face keeps them."""
-    folder = files.to_path(name)
-    found = [path for place in (folder, folder / "data") if place.is_dir() for path in place.iterdir() if path.suffix in SUFFIXES]
-    return sorted(found)
 
 
 class Parquet(Reader):
@@ -49,21 +32,21 @@ class Parquet(Reader):
             raise UserError(f"{request.where} needs a package: pip install 'jaxnmt[parquet]'") from None
 
     def _files(self) -> list[Path]:
-        """Return the files of a folder and split. The split is the beginning of their names: `train-00000-of-00001.parquet`."""
+        """Return the file, or the files of a folder's split.
+
+        Raises:
+            UserError: there are several splits, and none is named, or one that does not exist.
+        """
         request = self.request
         if request.name.endswith(SUFFIXES):
             return [existing_file(request.name, request.field)]
-        found, split = _in_folder(request.name), ""
-        if not found:
-            name, _, split = request.name.rpartition(":")
-            found = _in_folder(name)
-        splits = {path: re.split(r"-\d{5}-of-|\.", path.name)[0] for path in found}
-        names = sorted(set(splits.values()))
-        if (split and split not in names) or (not split and len(names) > 1):
-            raise UserError(
-                f"{request.where}: name one of its splits, such as {request.name.partition(':')[0]}:{names[0]} ({', '.join(names)})"
-            )
-        return [path for path in found if not split or splits[path] == split]
+        found = folder_and_split(request.name)
+        assert found  # by this it was recognised
+        folder, split = found
+        splits = splits_of(folder)
+        if (split and split not in splits) or (not split and len(splits) > 1):
+            raise UserError(f"{request.where}: name one of its splits, such as {folder}:{next(iter(splits))} ({', '.join(splits)})")
+        return splits[split] if split else next(iter(splits.values()))
 
     def languages(self) -> tuple[str, str]:
         """Return the requested languages, and for one that is not requested the first other language of the columns."""

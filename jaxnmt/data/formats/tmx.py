@@ -6,6 +6,7 @@ Segments are read as Level 1: inline tags are left out, and so are the codes ins
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Generator, Iterator
 
 from jaxnmt.data.formats.units import LONGEST, Entry, Reader, Request
@@ -14,6 +15,8 @@ from jaxnmt.errors import UserError
 from jaxnmt.io.text import existing_file, open_binary
 from jaxnmt.io.xml import Event, events
 
+MOST_VARIANTS = 1000
+"""The most segments of a unit: one for each language."""
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 """Inline elements whose text is code of the document."""
 
@@ -54,7 +57,10 @@ class Tmx(Reader):
                 raise UserError(f"{request.where}:{root.line} is not TMX: its first element is {root.name}")
             for event in found:
                 if event.kind == "start" and event.name == "tu":
-                    yield event.line, list(self._variants(found))
+                    variants = list(itertools.islice(self._variants(found), MOST_VARIANTS))
+                    if len(variants) == MOST_VARIANTS:
+                        raise UserError(f"{request.where}:{event.line}: a unit has {MOST_VARIANTS:,} segments or more: the file is damaged")
+                    yield event.line, variants
 
     def _variants(self, found: Iterator[Event]) -> Iterator[tuple[str, str]]:
         """Yield language and text of each variant, to the end of the unit."""

@@ -13,7 +13,7 @@ from jaxnmt.decoding.documents.document import Document
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import existing_file, open_text
 
-LARGEST = 64 << 20
+LARGEST = 32 << 20
 """The most bytes of a document, which is held in memory."""
 
 _KINDS = {

@@ -10,12 +10,13 @@ from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
 from jaxnmt.data.formats.xliff import CODES, UNITS
-from jaxnmt.decoding.documents.document import Document, Tags, has_words
+from jaxnmt.decoding.documents.document import Document, Tags, decoded, has_words
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 from jaxnmt.io.xml import Event, events
 
 _TAG = re.compile(rb"""<(?:[^"'<>]|"[^"]*"|'[^']*')*>""")
+_ENCODING = re.compile(rb"""(?:\xef\xbb\xbf)?<\?xml[^>]*encoding\s*=\s*["']([\w.-]+)""")
 _UNTRANSLATED = ("new", "needs-translation", "initial")
 """States of targets that stand for a missing translation."""
 
@@ -48,10 +49,10 @@ class Xliff(Document):
 
     def __init__(self, data: bytes, where: str, overwrite: bool, languages: tuple[str, str]) -> None:
         field, _, name = where.partition(": ")
-        try:
-            data.decode()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{where} is not UTF-8 ({error}): convert it, and correct its first line") from None
+        decoded(data, where)
+        declared = _ENCODING.match(data)
+        if declared and declared[1].lower() != b"utf-8":
+            raise UserError(f"{where} is in {declared[1].decode()}, and a document must be UTF-8: convert it, and correct its first line")
         self._data, self._where, self._overwrite, self.lines = data, where, overwrite, []
         self._edits: list[tuple[int, int, bytes]] = []
         self._units: list[_Unit] = []
