@@ -124,7 +124,7 @@ class Phrases(_PairBuilder):
 
 
 class Debian(_PairBuilder):
-    """Descriptions of Debian's or Ubuntu's packages, technical prose: a synopsis or a paragraph each, about 100,000 pairs.
+    """Descriptions of Debian's or Ubuntu's packages, technical prose: a synopsis or a paragraph each, about 120,000 pairs.
 
     The machine's own `apt-get` fetches them (`jaxnmt.data.debian`), so they are those of its release at the time. No family of packages is
     in two of the splits train, validation and test. The translations are the work of Debian's Description Translation Project.
