@@ -112,7 +112,7 @@ MESSAGE = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(MESSAGE, max_size=8, unique_by=lambda message: message[0] if isinstance(message[0], str) else message[0][0]), st.booleans())
 def test_po_read_back_by_babel(messages, overwrite):
     catalog = pofile.Catalog(locale="de")
@@ -322,7 +322,7 @@ BITS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.lists(BITS, max_size=14).map("".join))
 def test_html_whatever_is_in_it(content):
     opened = document(Html, content)
