@@ -105,6 +105,24 @@ class Run(DecodingRun):
         best = found if settings.n_best > 1 or alternatives else [candidates[0] for candidates in found]
         return best[0] if isinstance(text, str) else best
 
+    def translate_document(self, file: str | pathlib.Path, overwrite: bool = False, **options: Any) -> bytes:
+        """Translate a document, and return it with its translations; all else of it stays as it is.
+
+        Args:
+            file: a file in PO, XLIFF (1.2 or 2), HTML or plain text; its suffix says which.
+            overwrite: also translate entries of PO and XLIFF that have a translation.
+            options: as `translate` takes them, apart from alternatives, format and protect; placeholders are always kept.
+
+        Raises:
+            UserError: the file cannot be read, an option is invalid, or the document has tags and the model has no attention.
+        """
+        from jaxnmt.data import identity
+        from jaxnmt.decoding.documents import open_document
+
+        document = open_document(file, overwrite, identity.languages(self.folder, self.config.data))
+        best = self.translate(document.lines, **options | {"n_best": 1, "format": document.format, "protect": True})
+        return document.written([each.text for each in best])
+
     @overload
     def predict(self, text: str, batch_size: int = 64) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload

@@ -50,8 +50,9 @@ class Cleaning:
 class Data:
     """Where sentence pairs come from.
 
-    A source is written as: two words `a.en a.de` (aligned files); `a.en,a.de` (the same as one word); `pairs.tsv` (source TAB target); or a
-    dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train` or any TFDS translation dataset,
+    A source is written as: two words `a.en a.de` (aligned files); `a.en,a.de` (the same as one word); `pairs.tsv` (source TAB target); a
+    file of translators (.tmx, .xlf, .xliff, .po, .mo); a .zip with two aligned files; a .parquet file or a folder of them, `folder:train`;
+    or a dataset `name/config:split`, such as `multi30k/en-de:train`, `phrases/en-fr:train` or any TFDS translation dataset,
     `wmt14_translate/de-en:train[:90%]`. Files are plain or compressed (.gz, .xz, .bz2, .zst). Several sources form a mixture; `@3` after
     a source is its weight.
     """
@@ -63,9 +64,12 @@ class Data:
     test: tuple[str, ...] = ()
     """Test sources for `jaxnmt evaluate`. If empty, the validation pairs are used."""
     source_language: str = ""
-    """Language code of the source side. If empty, taken from the dataset's name or the file's suffix."""
+    """Language code of the source side. If empty, taken from the dataset's name, the file's suffix, or what a file of several languages
+    has first. Chooses among the languages of a .tmx, .zip or .parquet file."""
     target_language: str = ""
-    """Language code of the target side. If empty, taken from the dataset's name or the file's suffix."""
+    """Language code of the target side, likewise."""
+    min_score: float | None = None
+    """Leave out training pairs of .tsv files whose score, the third column, is lower. None: a third column is ignored."""
     held_out: NonNegative[int] = 1000
     """Training pairs held out for validation if data.validation is empty (at most a tenth of the corpus)."""
     max_length: Annotated[int, constraint("at least 2, a token and the end token", lambda value: value >= 2)] = 128

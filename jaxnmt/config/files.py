@@ -14,6 +14,7 @@ from jaxnmt.config import Experiment, model_code, replace
 from jaxnmt.config.fields import attribute_of, did_you_mean, leaves, spelt
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
+from jaxnmt.io.table_folders import folder_and_split
 
 Returned = TypeVar("Returned")
 _STUDIES = "ablations/"
@@ -169,8 +170,11 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
 
 
 def _absolute(source: str) -> str:
-    """Return a source with absolute paths. It may be two files and a weight, `a.en,a.de@3`."""
+    """Return a source with absolute paths. It may be two files and a weight, `a.en,a.de@3`, or a split of a folder, `books:train`."""
     text, at, weight = source.rpartition("@") if "@" in source and not pathlib.Path(source).exists() else (source, "", "")
+    if found := folder_and_split(text):
+        folder, split = found
+        return str(pathlib.Path(folder).expanduser().absolute()) + f":{split}" * bool(split) + at + weight
     files = [pathlib.Path(part).expanduser() for part in text.split(",")]
     if not all(file.is_file() for file in files):
         return source

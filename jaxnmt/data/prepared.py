@@ -32,7 +32,7 @@ from jaxnmt.data.cleaning import rules_of
 from jaxnmt.data.corpus import Corpus, Side
 from jaxnmt.data.labels import check_numbers
 from jaxnmt.data.source import Changed, Source
-from jaxnmt.data.sources import languages_of, sources_of
+from jaxnmt.data.sources import described, languages_of, sources_of
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.data.tokenizer_choice import WAITING, Say, cache_key, choose_tokenizer, sizes_of
 from jaxnmt.errors import UserError
@@ -115,6 +115,8 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
     sources, validation = sources_of(experiment, "train", cache), sources_of(experiment, "validation", cache)
     if not sources:
         raise UserError("data.train names no source: give two aligned files, a .tsv file or a dataset")
+    for line in described([*sources, *validation]):
+        say(line)
     texts = [(decode(source), decode(target)) for each in validation for source, target in each.pairs()]
     if texts and not any(target for _, target in texts):
         raise UserError(f"data.validation: the target side of {' '.join(each.name for each in validation)} is empty in every line")

@@ -105,6 +105,10 @@ class Source(abc.ABC):
     def where(self, index: int) -> str:
         """Return where a user finds pair `index`: `a.en:17 / a.de:17`."""
 
+    def left_out(self) -> dict[str, int]:
+        """Return how many entries of the file are no pairs of this source, by reason: `{"fuzzy": 12}`."""
+        return {}
+
     @abc.abstractmethod
     def _count(self) -> int:
         """Return the number of pairs."""
@@ -136,6 +140,9 @@ class Changed(Source):
 
     def where(self, index: int) -> str:
         return self._whole.where(index)
+
+    def left_out(self) -> dict[str, int]:
+        return self._whole.left_out()
 
     def _count(self) -> int:
         return len(self._whole)

@@ -1,6 +1,7 @@
 """Open the sources that `data.train`, `data.validation` and `data.test` name (the words are described at `config.Data`).
 
-Here are the sources that are text files, plain or compressed, and Python's own pairs. TFDS datasets are in `datasets`.
+Here are the sources that are text files, plain or compressed, and Python's own pairs. TFDS datasets are in `datasets`, other files in
+`formats`.
 """
 
 from __future__ import annotations
@@ -14,22 +15,28 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from jaxnmt.config import Data, Experiment
+from jaxnmt.data.formats import is_format, open_format
+from jaxnmt.data.formats.units import Request
+from jaxnmt.data.language_codes import language_of, languages_of_tsv
 from jaxnmt.data.source import Changed, Source, StatCache
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import COMPRESSED, existing_file, open_text
 
-OUR_DATASETS = ("multi30k", "phrases", "scenes")
+OUR_DATASETS = ("multi30k", "phrases", "scenes", "debian")
 
 _DATASET = re.compile(r"(?P<name>[a-z][a-z0-9_]*)(/(?P<config>[^/:,]+))?(:(?P<split>[^/,]+))?", re.IGNORECASE)
-_NOT_LANGUAGES = set("tsv csv dat src tgt trg ref hyp raw tok bpe spm lc tc out dev val tst".split())
-# Language, script, region: en, zho_Hans, pt-BR, es-419.
-_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*"
-# The script may be in lower case, too: zh-hans.
-_LOOSE_CODE = r"[a-z]{2,3}(?:[-_](?:[A-Za-z]{2,4}|[0-9]{3}))*"
 
 
-def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, pairs: bool = True, pictures: bool = False) -> list[Source]:
+def open_sources(
+    words: tuple[str, ...],
+    field: str,
+    cache: Path | None = None,
+    pairs: bool = True,
+    pictures: bool = False,
+    languages: tuple[str, str] = ("", ""),
+    min_score: float | None = None,
+) -> list[Source]:
     """Open the sources that the words of a field name, in order. Text files are counted and checked.
 
     Args:
@@ -38,11 +45,14 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
         cache: the cache folder. Files that it knows, and that have not changed, are not read again. None: all files are read.
         pictures: the source side names pictures, relative to the folder of its file.
         pairs: two text files are a source, line by line. Otherwise each is one, and of other sources the source side is read.
+        languages: which two to read of a file that says what languages it has; "": the file decides.
+        min_score: leave out the pairs of a TSV whose score is lower. None: a TSV needs no scores.
 
     Raises:
         UserError: a word is misspelt, or a file is missing, damaged, or does not match its partner.
     """
     sources: list[Source] = []
+    kinds = set()
     rest, cache = iter(words), cache and cache / "texts"
     for word in rest:
         text, weight = _split_weight(word, field)
@@ -58,13 +68,23 @@ def open_sources(words: tuple[str, ...], field: str, cache: Path | None = None, 
             names = [text, partner]
         elif kind == "files" and len(names) != 2:
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
-        source = _open(kind, names, field, cache, pictures)
+        kinds.add(kind)
+        source = _open(kind, names, Request(names[0], field, languages, min_score), cache, pictures)
         source.weight = weight or 1.0
         source = _of_task(source, Path(names[0]).parent, cache, pairs, pictures and kind != "dataset")
         if not len(source):
-            raise UserError(f"{field}: {source.name} is empty: it has no pairs")
+            left_out = ", ".join(f"{count:,} {reason}" for reason, count in source.left_out().items())
+            raise UserError(f"{field}: {source.name} {f'has no pairs; it has {left_out}' if left_out else 'is empty: it has no pairs'}")
         sources.append(source)
+    if min_score is not None and sources and "tsv" not in kinds:
+        raise UserError(f"{field}: none of the sources is a .tsv file with scores in its third column: leave out data.min_score")
     return sources
+
+
+def described(sources: Sequence[Source]) -> list[str]:
+    """Return a line for each source with entries that are no pairs: how many, and why."""
+    reasons = ((source, ", ".join(f"{count:,} {reason}" for reason, count in source.left_out().items())) for source in sources)
+    return [f"{source.name}: {len(source):,} pairs, left out: {left_out}" for source, left_out in reasons if left_out]
 
 
 def _of_task(source: Source, folder: Path, cache: Path | None, pairs: bool, pictures: bool) -> Source:
@@ -79,7 +99,10 @@ def _of_task(source: Source, folder: Path, cache: Path | None, pairs: bool, pict
     return source
 
 
-def _open(kind: str, names: Sequence[str], field: str, cache: Path | None, pictures: bool) -> Source:
+def _open(kind: str, names: Sequence[str], request: Request, cache: Path | None, pictures: bool) -> Source:
+    field = request.field
+    if kind == "format" or (kind == "tsv" and request.min_score is not None):
+        return open_format(request, cache)
     if kind == "tsv":
         return TabSeparated(names, languages_of_tsv(names[0]), field, cache)
     if kind == "dataset" and names[0].startswith("scenes/"):
@@ -107,7 +130,8 @@ def sources_of(experiment: Experiment, part: str, cache: Path | None = None) -> 
     """
     data, task = experiment.data, experiment.task
     if not hasattr(data, "pairs"):
-        return open_sources(getattr(data, part), f"data.{part}", cache, task.pairs, task.vectors)
+        languages, min_score = (data.source_language, data.target_language), data.min_score if part == "train" else None
+        return open_sources(getattr(data, part), f"data.{part}", cache, task.pairs, task.vectors, languages, min_score)
     if not (pairs := list(data.pairs(part) or ())):
         return []
     source = PythonPairs(f"{type(data).__name__}:{part}", pairs)
@@ -128,13 +152,15 @@ def _is_file(text: str) -> bool:
     return False
 
 
-def _kind(text: str) -> Literal["files", "tsv", "dataset", "file"]:
-    """Return what a word without its weight names: two files, a TSV, a dataset, or one of two files.
+def _kind(text: str) -> Literal["files", "tsv", "format", "dataset", "file"]:
+    """Return what a word without its weight names: two files, a TSV, a file of `formats`, a dataset, or one of two files.
 
     `name`, `name/config` and anything with `:split` is a dataset. A suffix, as in `data/train.en`, means a file.
     """
     if text.endswith((".tsv", *(f".tsv{suffix}" for suffix in COMPRESSED))) and "," not in text:
         return "tsv"
+    if is_format(text):
+        return "format"
     if _is_file(text):
         return "file"
     if "," in text:
@@ -158,26 +184,6 @@ def _split_weight(word: str, field: str) -> tuple[str, float | None]:
     if not (math.isfinite(weight) and weight > 0) or not text:
         raise UserError(f"{field}: the weight {number!r} in {word} must be a number above 0, such as @3 or @0.5")
     return text, weight
-
-
-def language_of(path: str) -> str:
-    """Return the language code in a file name such as `train.en`, `train.en.xz`, `train.en.txt` or `eng_Latn.dev` (FLORES); "" if none."""
-    parts = _parts(path)
-    if len(parts) > 1 and re.fullmatch(_LOOSE_CODE, parts[-1]) and parts[-1] not in _NOT_LANGUAGES:
-        return parts[-1]
-    return next((part for part in reversed(parts) if re.fullmatch(_CODE, part) and not part.islower()), "")
-
-
-def languages_of_tsv(path: str) -> tuple[str, str]:
-    """Return the language codes in a TSV's name: `en-tr.tsv` and `train.en-tr.tsv.gz` are `en` and `tr`; ("", "") if none."""
-    matches = (re.fullmatch(rf"({_CODE})[-_]({_CODE})", part) for part in _parts(path))
-    return next(((match[1], match[2]) for match in matches if match), ("", ""))
-
-
-def _parts(path: str) -> list[str]:
-    """Return the parts of a file name between its dots, without the suffixes of plain and compressed text."""
-    suffixes = "|".join(map(re.escape, (*COMPRESSED, ".txt")))
-    return re.sub(f"({suffixes})+$", "", Path(path).name).split(".")
 
 
 def _count_lines(file: Path, field: str) -> int:

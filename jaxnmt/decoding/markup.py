@@ -10,12 +10,27 @@ from typing import NamedTuple
 from jaxnmt.io.text import normalise
 
 _VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_BREAKS = frozenset(
+BREAKS = frozenset(
     "address article aside blockquote br button caption dd details dialog div dl dt fieldset figcaption figure footer form "
     "h1 h2 h3 h4 h5 h6 header hgroup hr label legend li main nav ol optgroup option p pre section select summary table "
     "tbody td tfoot th thead title tr ul".split()
 )
 """Tags that separate words: the text before and after them never forms one word."""
+
+
+class Event(NamedTuple):
+    """A piece of a line.
+
+    Attributes:
+        kind: "text", "open" or "close" for a tag, or "point" for what encloses no text.
+        offset, end: where it is in the line.
+        name: of a tag; empty for other events.
+    """
+
+    kind: str
+    offset: int
+    end: int
+    name: str
 
 
 class Element(NamedTuple):
@@ -68,15 +83,21 @@ class Marked(NamedTuple):
         return not self.elements and not self.points
 
 
+def read(line: str) -> list[Event]:
+    """Return the text, tags and comments of a line, in order. They cover all of it, and text is not decoded."""
+    found = _Reader(line).found
+    bounds = [*(offset for _, offset, _ in found), len(line)]
+    return [Event(kind, offset, end, name) for (kind, offset, name), end in zip(found, bounds[1:], strict=True)]
+
+
 def parse(line: str) -> Marked:
     """Return the text of a line of HTML or XML with its entities decoded, and its tags as they are written.
 
     A tag whose partner is not on the line is a `Point`: the partner may be on another line.
     """
     line = normalise(line)
-    events = _Reader(line).events
-    bounds = [*(event.offset for event in events), len(line)]
-    raw = [line[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    events = read(line)
+    raw = [line[event.offset : event.end] for event in events]
     end_of = _pairs(events)
     number = {start: k for k, start in enumerate(sorted(end_of))}  # of the element that a start tag opens
     start_of = {end: start for start, end in end_of.items()}
@@ -86,8 +107,8 @@ def parse(line: str) -> Marked:
     points: list[Point] = []
     inside: list[int] = []
     length, broken = 0, False  # broken: a tag that separates words came after the text
-    for i, (kind, _, name) in enumerate(events):
-        broken |= name in _BREAKS
+    for i, (kind, _, _, name) in enumerate(events):
+        broken |= name in BREAKS
         if kind == "text":
             piece = normalise(f"|{html.unescape(raw[i])}|")[1:-1]
             if broken and length and not texts[-1].endswith(" "):
@@ -121,11 +142,11 @@ def _spaced(text: str, points: Sequence[Point]) -> Iterable[Point]:
         )
 
 
-def _pairs(events: Sequence[_Event]) -> dict[int, int]:
+def _pairs(events: Sequence[Event]) -> dict[int, int]:
     """Return the index of the end tag of each start tag that has one. A start tag that another element's end tag passes over has none."""
     pairs: dict[int, int] = {}
     unclosed: list[int] = []
-    for i, (kind, _, name) in enumerate(events):
+    for i, (kind, _, _, name) in enumerate(events):
         if kind == "open":
             unclosed.append(i)
         elif kind == "close":
@@ -136,23 +157,17 @@ def _pairs(events: Sequence[_Event]) -> dict[int, int]:
     return pairs
 
 
-class _Event(NamedTuple):
-    kind: str  # text, open, close, or point
-    offset: int
-    name: str
-
-
 class _Reader(html.parser.HTMLParser):
     """Lists the text, tags and comments of a line. Text is not decoded."""
 
     def __init__(self, line: str) -> None:
         super().__init__()
-        self.events: list[_Event] = []
+        self.found: list[tuple[str, int, str]] = []
         self.feed(line)
         self.close()
 
     def _add(self, kind: str, name: str = "") -> None:
-        self.events.append(_Event(kind, self.getpos()[1], name))
+        self.found.append((kind, self.getpos()[1], name))
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
         self._add("point" if tag in _VOID else "open", tag)

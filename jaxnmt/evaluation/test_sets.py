@@ -192,7 +192,7 @@ def _pairs(
     """Return name, sentence pairs, and the languages that settings or sources name."""
     parts = ("test", "validation") if split == "test" else ("validation",)
     given = (
-        [open_sources(words, "--data", None, experiment.task.pairs, experiment.task.vectors)]
+        [open_sources(words, "--data", None, experiment.task.pairs, experiment.task.vectors, identity.languages(run, experiment.data))]
         if words
         else (sources_of(experiment, part) for part in parts)
     )

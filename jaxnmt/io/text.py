@@ -78,7 +78,7 @@ COMPRESSED = tuple(_COMPRESSIONS)
 """Suffixes of compressed files that can be read."""
 
 _NOT_TEXT = {  # first bytes: (what the file is, how to get its text)
-    re.compile(rb"PK\x03\x04"): ("a zip archive", "unpack it with `unzip {}` and name the text files in it"),
+    re.compile(rb"PK\x03\x04"): ("a zip archive", "name it .zip if it has a pair of text files, or unpack it with `unzip {}`"),
     re.compile(rb"7z\xbc\xaf\x27\x1c"): ("a 7z archive", "unpack it with `7z x {}` and name the text files in it"),
     re.compile(rb".{257}ustar", re.DOTALL): ("a tar archive", "unpack it with `tar -xf {}` and name the text files in it"),
     re.compile(rb"%PDF-"): ("a PDF document", "extract its text first, for example with `pdftotext {}`"),
@@ -115,15 +115,28 @@ def open_text(file: pathlib.Path, field: str) -> BinaryIO:
     Raises:
         UserError: the file may not be read, or is not text. While it is read: it is truncated or damaged.
     """
+    return decompressed(_open(file, field), str(file), field)
+
+
+def open_binary(file: pathlib.Path, field: str) -> BinaryIO:
+    """Open a file of any content, as `open_text` opens text."""
+    return decompressed(_open(file, field), str(file), field, is_text=False)
+
+
+def _open(file: pathlib.Path, field: str) -> Any:
     try:
-        raw = file.open("rb")
+        return file.open("rb")
     except PermissionError as error:
         raise UserError(f"{field}: {file} may not be read: check its permissions") from error
-    return decompressed(raw, str(file), field)
 
 
-def decompressed(raw: Any, name: str, field: str) -> BinaryIO:
-    """Return the text in an open binary file or stream, as `open_text` does. On a stream, wait for the first bytes.
+def decompressed(raw: Any, name: str, field: str, is_text: bool = True) -> BinaryIO:
+    """Return the content of an open binary file or stream, as `open_text` does. On a stream, wait for the first bytes.
+
+    Args:
+        name: of the file, for messages.
+        field: the setting that names the file, for messages.
+        is_text: refuse what is not UTF-8 text.
 
     Raises:
         UserError: as `open_text`.
@@ -137,7 +150,8 @@ def decompressed(raw: Any, name: str, field: str) -> BinaryIO:
             raise UserError(f"{field}: {name} is compressed twice: decompress it once")
     elif named := _COMPRESSIONS.get(pathlib.PurePath(name).suffix):
         raise UserError(f"{field}: {name} is not {named.name} data, as its name says: fetch it again, or rename it if it is text")
-    _refuse_other_than_text(head, name, field)
+    if is_text:
+        _refuse_other_than_text(head, name, field)
     return raw
 
 

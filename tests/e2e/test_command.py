@@ -172,3 +172,25 @@ def test_a_label_that_changes_the_bleu_that_decides_is_refused(tmp_path, capsys)
     assert "data.target_language: (none) → th" in capsys.readouterr().err
     assert cli.main([*more, "de"]) == 0
     assert "tok:13a" in read_metrics(pathlib.Path(run), "validation")[-1]["signature"]
+
+
+def test_a_document_is_translated_as_a_whole(run, tmp_path, capfdbinary):
+    (tmp_path / "x.po").write_text('msgid ""\nmsgstr ""\n"Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "a b c"\nmsgstr ""\n')
+    command = ["translate", str(run), "--document", str(tmp_path / "x.po")]
+    assert cli.main([*command, "--output", str(tmp_path / "y.po")]) == 0 and cli.main([*command, "--beam-size", "4"]) == 0
+    made, printed = (tmp_path / "y.po").read_bytes(), capfdbinary.readouterr().out
+    opened = jaxnmt.load(run)
+    best = opened.translate("a b c", protect=True).text
+    assert made == opened.translate_document(tmp_path / "x.po") and printed == opened.translate_document(tmp_path / "x.po", beam_size=4)
+    assert f'#, fuzzy\nmsgid "a b c"\nmsgstr "{best}"\n' in made.decode()
+    for words, says in (
+        (["--n-best", "2"], b"--n-best is for lines"),
+        (["--json-lines", "True"], b"--json-lines is for lines"),
+        (["--input", "a"], b"--input is for lines"),
+        (["--output", str(tmp_path / "no" / "y.po")], b"there is no folder"),
+    ):
+        assert cli.main([*command, *words]) == 2 and says in capfdbinary.readouterr().err
+    assert (
+        cli.main(["translate", str(run), "--overwrite", "True"]) == 2
+        and b"has no effect without --document" in capfdbinary.readouterr().err
+    )

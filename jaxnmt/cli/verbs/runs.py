@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from jaxnmt.cli.verbs.common import Flat, NoOptions, Settings
-from jaxnmt.config import Captioning, Classification, Experiment, Positive, checks
+from jaxnmt.config import Captioning, Classification, Experiment, Positive, checks, replace
 from jaxnmt.config.files import shipped_configs
 from jaxnmt.errors import UserError
 from jaxnmt.parallel import compiler, distributed
@@ -122,17 +122,19 @@ def data_check(first: str, second: str | None, options: Settings) -> None:
     """
     checks.validate(options.experiment)
     from jaxnmt.data.cleaning import EXAMPLES, check, rules_of
-    from jaxnmt.data.sources import open_sources, sources_of
+    from jaxnmt.data.sources import described, sources_of
 
     def listed(what: str, wrong: Sequence[str]) -> str:
         return "\n".join([f"  {what:<20} {len(wrong):>12,}", *(f"      {line}" for line in wrong[:EXAMPLES])])
 
     experiment, words = options.experiment, tuple(filter(None, (first, second)))
-    sources = (
-        open_sources(words, "data.train", pairs=experiment.task.pairs) if second or is_text(first) else sources_of(experiment, "train")
-    )
+    if second or is_text(first):
+        experiment = replace(experiment, **{"data.train": words})
+    sources = sources_of(experiment, "train")
     if not sources:
         raise UserError(f"config {first} has no training data; give yours with --data.train a.en a.de")
+    for line in described(sources):
+        print(line)
     print(check(sources, rules_of(experiment), experiment.tokenizer.normalization))
     if isinstance(experiment.task, Captioning):
         from jaxnmt.data.pictures import each

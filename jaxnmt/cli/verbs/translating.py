@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxnmt.cli.verbs import workers
+from jaxnmt.cli.verbs import documents, workers
 from jaxnmt.cli.verbs.common import NO_METRICS, Flat, leader_writer, writable
 from jaxnmt.config import Decoding, Input, NonNegative, checks
 from jaxnmt.config.tasks import require
@@ -48,6 +48,10 @@ class Translate(Input, Members):
     """File to translate, one sentence a line, plain or compressed; stdin if empty or -."""
     output: str = ""
     """File to write, whole or not at all; stdout if empty or -."""
+    document: str = ""
+    """A .po, .xlf, .xliff, .html or .txt file to translate as a whole, instead of lines: its structure, tags and placeholders are kept."""
+    overwrite: bool = False
+    """With --document: also translate entries of a .po or .xliff file that have a translation."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     alignments: Literal["none", "hard", "soft"] = "none"
@@ -128,6 +132,7 @@ def translate(run: str, options: Translate) -> None:
       echo "one hundred and two" | jaxnmt translate runs/quickstart --stream --beam-size 1
       jaxnmt translate runs/one --ensemble runs/two runs/three --ensemble-weights 2 1 1 < a.en
       echo "one <b>hundred</b> and two" | jaxnmt translate runs/quickstart --format html
+      jaxnmt translate runs/quickstart --document fr.po --output fr.translated.po
     """
     _check_together(options)
     checked(run, options)
@@ -141,6 +146,9 @@ def translate(run: str, options: Translate) -> None:
         _stream(run, options)
         return
     processes = workers.number(options.workers)
+    if options.document:
+        documents.translate(run, options, lambda given, windows: _translated(run, given, windows, processes))
+        return
     size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
     with distributed.leader_first("read the input"):
         lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
@@ -161,6 +169,7 @@ def _check_together(options: Translate) -> None:
     from jaxnmt.decoding.rules import check_together
     from jaxnmt.decoding.streaming import check_stream
 
+    documents.check_together(options)
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.alignments != "none" and options.decoding.unk == "replace":

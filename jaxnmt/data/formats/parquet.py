@@ -1,0 +1,112 @@
+"""Hugging Face datasets on disk: Parquet files, or the Arrow files of `save_to_disk`, read by pyarrow.
+
+A row has a column `translation`, {"en": ..., "de": ...}, or a column of text for each language.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxnmt.data.formats.units import Entry, Reader, Request
+from jaxnmt.data.language_codes import same_language
+from jaxnmt.errors import UserError, first_line
+from jaxnmt.io.table_folders import SUFFIXES, folder_and_split, splits_of
+from jaxnmt.io.text import existing_file
+
+_ROWS = 1000
+"""Rows that are read at a time."""
+
+
+class Parquet(Reader):
+    """The rows with both sides."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.files = self._files()
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise UserError(f"{request.where} needs a package: pip install 'jaxnmt[parquet]'") from None
+
+    def _files(self) -> list[Path]:
+        """Return the file, or the files of a folder's split.
+
+        Raises:
+            UserError: there are several splits, and none is named, or one that does not exist.
+        """
+        request = self.request
+        if request.name.endswith(SUFFIXES):
+            return [existing_file(request.name, request.field)]
+        found = folder_and_split(request.name)
+        assert found  # by this it was recognised
+        folder, split = found
+        splits = splits_of(folder)
+        if (split and split not in splits) or (not split and len(splits) > 1):
+            raise UserError(f"{request.where}: name one of its splits, such as {folder}:{next(iter(splits))} ({', '.join(splits)})")
+        return splits[split] if split else next(iter(splits.values()))
+
+    def languages(self) -> tuple[str, str]:
+        """Return the requested languages, and for one that is not requested the first other language of the columns."""
+        with self._batches(self.files[0]) as (schema, _):
+            found, (source, target) = self._codes(schema), self.request.languages
+        others = [code for code in found if not any(same_language(each, code) for each in (source, target) if each)]
+        source = source or next(iter(others), "")
+        target = target or next((code for code in others if code != source), "")
+        for language in (source, target):
+            if not any(language and same_language(language, code) for code in found):
+                raise UserError(
+                    f"{self.request.where} has no text in {language or 'a second language'}; it has {', '.join(found) or 'none'}"
+                )
+        return source, target
+
+    def _codes(self, schema: Any) -> list[str]:
+        """Return the names of the columns of text, or of the fields of `translation`."""
+        import pyarrow
+
+        fields = schema.field("translation").type if "translation" in schema.names else schema
+        if not (isinstance(fields, pyarrow.Schema) or pyarrow.types.is_struct(fields)):
+            raise UserError(f"{self.request.where}: the column translation is {fields}, not a text for each language")
+        fields = [fields.field(i) for i in range(fields.num_fields)] if isinstance(fields, pyarrow.DataType) else list(fields)
+        return [field.name for field in fields if pyarrow.types.is_string(field.type) or pyarrow.types.is_large_string(field.type)]
+
+    def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
+        for path in self.files:
+            row = 0
+            with self._batches(path) as (schema, batches):
+                codes = self._codes(schema)
+                keys = [next((code for code in codes if same_language(language, code)), "") for language in languages]
+                if not all(keys):
+                    raise UserError(f"{self.request.where}: {path.name} has no text in {' or '.join(languages)}")
+                for batch in batches:
+                    for sides in self._rows(batch, keys):
+                        row += 1
+                        source, target = ((side or "").encode() for side in sides)
+                        yield Entry(f": {path.name} row {row}", source, target, "" if source and target else "without a side")
+
+    def _rows(self, batch: Any, keys: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
+        struct = batch.column("translation") if "translation" in batch.schema.names else None
+        columns = [batch.column(key) if struct is None else struct.field(key) for key in keys]
+        return zip(*(column.to_pylist() for column in columns), strict=True)
+
+    @contextlib.contextmanager
+    def _batches(self, path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
+        """Open a file: its schema, and its rows in batches."""
+        import pyarrow
+        from pyarrow import ipc, parquet
+
+        try:
+            with path.open("rb") as file:
+                if path.suffix == ".arrow":
+                    with ipc.open_stream(file) as stream:
+                        yield stream.schema, iter(stream)
+                else:
+                    opened = parquet.ParquetFile(file)
+                    yield opened.schema_arrow, opened.iter_batches(_ROWS)
+        except (pyarrow.ArrowException, OSError) as error:
+            kind = path.suffix.removeprefix(".")
+            raise UserError(
+                f"{self.request.field}: {path} is not a {kind} file that can be read ({first_line(error)}): fetch it again"
+            ) from None

@@ -1,0 +1,103 @@
+"""Translation memories, TMX 1.4: https://www.gala-global.org/tmx-14b
+
+Segments are read as Level 1: inline tags are left out, and so are the codes inside them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Generator, Iterator
+
+from jaxnmt.data.formats.units import LONGEST, Entry, Reader, Request
+from jaxnmt.data.language_codes import same_language
+from jaxnmt.errors import UserError
+from jaxnmt.io.text import existing_file, open_binary
+from jaxnmt.io.xml import Event, events
+
+MOST_VARIANTS = 1000
+"""The most segments of a unit: one for each language."""
+_CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
+"""Inline elements whose text is code of the document."""
+
+
+class Tmx(Reader):
+    """The translation units that have a segment in both languages."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.files = [existing_file(request.name, request.field)]
+
+    def languages(self) -> tuple[str, str]:
+        """Return the requested languages. For one that is not requested: the first other language of the first unit."""
+        source, target = self.request.languages
+        if not (source and target):
+            with contextlib.closing(self._units()) as units:
+                found = [
+                    code for code, _ in next(units, (0, []))[1] if not any(same_language(each, code) for each in (source, target) if each)
+                ]
+            source = source or next(iter(found), "")
+            target = target or next((code for code in found if code != source), "")
+        return source, target
+
+    def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
+        without = f"without {' or '.join(languages)}"
+        for line, variants in self._units():
+            sides = [next((text for code, text in variants if same_language(language, code)), "") for language in languages]
+            source, target = (side.strip() for side in sides)
+            yield Entry(f":{line}", source.encode(), target.encode(), "" if source and target else without)
+
+    def _units(self) -> Generator[tuple[int, list[tuple[str, str]]]]:
+        """Yield each unit's line, and its languages with their texts."""
+        request = self.request
+        with open_binary(self.files[0], request.field) as file:
+            found = events(file, request.name, request.field)
+            root = next(found)
+            if root.name != "tmx":
+                raise UserError(f"{request.where}:{root.line} is not TMX: its first element is {root.name}")
+            for event in found:
+                if event.kind == "start" and event.name == "tu":
+                    variants = list(itertools.islice(self._variants(found), MOST_VARIANTS))
+                    if len(variants) == MOST_VARIANTS:
+                        raise UserError(f"{request.where}:{event.line}: a unit has {MOST_VARIANTS:,} segments or more: the file is damaged")
+                    yield event.line, variants
+
+    def _variants(self, found: Iterator[Event]) -> Iterator[tuple[str, str]]:
+        """Yield language and text of each variant, to the end of the unit."""
+        language = ""
+        for event in found:
+            if event.kind == "start" and event.name == "tuv":
+                language = event.attributes.get("xml:lang") or event.attributes.get("lang", "")
+            elif event.kind == "start" and event.name == "seg":
+                yield language, text_of(found, "seg", _CODES, f"{self.request.where}:{event.line}")
+            elif event.kind == "end" and event.name == "tu":
+                return
+
+
+def text_of(found: Iterator[Event], name: str, codes: frozenset[str], where: str) -> str:
+    """Return the text up to the end of an element whose start tag has been read, without that of code elements.
+
+    Args:
+        name: of the element.
+        codes: names of the elements whose text is left out.
+        where: file and line, for messages.
+
+    Raises:
+        UserError: the text is longer than `LONGEST`.
+    """
+    texts, length, depth, inside = list[str](), 0, 0, 0
+    for event in found:
+        if event.kind == "start":
+            depth += 1
+            inside += event.name in codes
+        elif event.kind == "end" and not depth:
+            return "".join(texts)
+        elif event.kind == "end":
+            depth -= 1
+            inside -= event.name in codes
+        elif not inside:
+            texts.append(event.name)
+            length += len(event.name)
+            if length > LONGEST:
+                raise UserError(f"{where}: {name} has more than {LONGEST:,} characters: it is no sentence, and the file may be damaged")
+    return "".join(texts)

@@ -1,0 +1,113 @@
+"""Sentence pairs from a file that a reader knows how to read: what is counted, left out and remembered is the same for every format."""
+
+from __future__ import annotations
+
+import abc
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxnmt.data.source import Source, StatCache
+
+LONGEST = 1 << 20
+"""The most characters of one side of a pair. Real ones are far below; a hostile file may promise any number."""
+
+
+class Request(NamedTuple):
+    """What a user asks for.
+
+    Attributes:
+        name: the file or folder, as the user wrote it.
+        field: the setting that names it, for messages.
+        languages: codes of source and target; "" if the user has not said.
+        min_score: pairs with a lower score are left out. None: all are read.
+    """
+
+    name: str
+    field: str
+    languages: tuple[str, str] = ("", "")
+    min_score: float | None = None
+
+    @property
+    def where(self) -> str:
+        """The beginning of a message."""
+        return f"{self.field}: {self.name}"
+
+
+class Entry(NamedTuple):
+    """A pair, or what stands in the place of one.
+
+    Attributes:
+        place: where it is in the file, such as ":12".
+        source, target: the text in UTF-8; line ends are still in it.
+        left_out: why it is no pair; empty if it is one.
+    """
+
+    place: str
+    source: bytes
+    target: bytes
+    left_out: str = ""
+
+
+class Reader(abc.ABC):
+    """Reads a file from the beginning, as a stream.
+
+    Attributes:
+        files: the files that are read.
+    """
+
+    files: list[Path]
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def languages(self) -> tuple[str, str]:
+        """Return the codes of source and target; "" if unknown. Only the head of the file is read."""
+        return self.request.languages
+
+    @abc.abstractmethod
+    def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
+        """Yield the file's entries in order.
+
+        Args:
+            languages: what `languages` returned.
+
+        Raises:
+            UserError: the file is damaged, or is not what its name says.
+        """
+
+
+class Units(Source):
+    """The pairs of a reader. The file is read only if it has changed since it was last read."""
+
+    def __init__(self, reader: Reader, cache: Path | None) -> None:
+        request = reader.request
+        kept = StatCache(cache, [type(reader).__name__, *request], reader.files)
+        languages = kept.get("languages", reader.languages)
+        super().__init__(request.name, (languages[0], languages[1]), kept)
+        self._reader = reader
+
+    def _entries(self) -> Iterator[Entry]:
+        return self._reader.entries(self.languages)
+
+    def _counts(self) -> dict[str, int]:
+        """Return the number of entries for each reason to leave them out; under "" the number of pairs."""
+        return self._kept.get("entries", lambda: Counter(entry.left_out for entry in self._entries()))
+
+    def _count(self) -> int:
+        return self._counts().get("", 0)
+
+    def left_out(self) -> dict[str, int]:
+        return {reason: count for reason, count in self._counts().items() if reason}
+
+    def _kept_entries(self, start: int) -> Iterator[Entry]:
+        return itertools.islice((entry for entry in self._entries() if not entry.left_out), start, None)
+
+    def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
+        for entry in self._kept_entries(start):
+            yield entry.source.replace(b"\n", b" "), entry.target.replace(b"\n", b" ")
+
+    def where(self, index: int) -> str:
+        return f"{self.name}{next(self._kept_entries(index)).place}"
