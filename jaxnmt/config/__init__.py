@@ -280,11 +280,14 @@ class Init:
     """Where a new run begins: with random parameters, or with those of another run. The optimizer always begins anew."""
 
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Folder of a run. Its parameters that this model has too are taken, and its vocabulary. If empty, all are random."""
+    """Folder of a run. Its parameters that this model has too are taken. If empty, all are random."""
     only: Literal["all", "encoder", "decoder"] = "all"
     """What is taken. encoder: the encoder and the source's embeddings; decoder: everything else."""
     checkpoint: int | Literal["best", "latest", "average"] = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    vocabulary: Literal["keep", "map"] = "keep"
+    """keep: the run's vocabulary. map: that of tokenizer.*: tokens that both have keep their vectors, and a new one begins as the mean of
+    the tokens that spell it in the run's."""
     l2: NonNegative[float] = 0.0
     """L2 penalty on the distance of the trained parameters from where they began: half of this times the sum of the squares (L2-SP, Li et
     al. 2018). The reported loss does not include it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,27 @@ from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.sharding import param_shardings, replicated, shard_over_data, state_shardings
 from jaxnmt.training.lora import adapted
 from jaxnmt.training.tuning import join, split, tuning_of
+
+
+class Rows(NamedTuple):
+    """Some rows of a table of embeddings (V, D).
+
+    Attributes:
+        values: (V, D).
+        known: bool (V,), which rows have a value.
+    """
+
+    values: jax.Array
+    known: jax.Array
+
+    @property
+    def size(self) -> int:
+        """The number of numbers that are known."""
+        return int(self.known.sum()) * self.values.shape[1]
+
+    def over(self, table: jax.Array) -> jax.Array:
+        """Return a table with these rows instead of its own."""
+        return jnp.where(self.known[:, None], self.values.astype(table.dtype), table)
 
 
 @jax.tree_util.register_dataclass
@@ -70,7 +91,7 @@ def initial_state(
     """Return a fresh state; a pure function of the seed and of `taken`.
 
     Args:
-        taken: {path: value} of some parameters, layers one by one; the others are random.
+        taken: {path: value, or `Rows` of it} of some parameters, layers one by one; the others are random.
         scanned: whether the model's layers are stacked.
         keep_start: keep the trained parameters as `TrainState.start`, too.
 
@@ -80,8 +101,14 @@ def initial_state(
     params = model.init(jax.random.key(config.seed))
     if taken:
         flat = unstack_layers(params) if scanned else params
-        # Copies: donating buffers that came from the checkpoint reader is not safe on CPU.
-        value = lambda path, x: jnp.copy(taken[name]).astype(x.dtype) if (name := path_name(path)) in taken else x  # noqa: E731
+
+        def value(path: Any, x: jax.Array) -> jax.Array:
+            found = taken.get(path_name(path))
+            if found is None:
+                return x
+            # A copy: donating buffers that came from the checkpoint reader is not safe on CPU.
+            return found.over(x) if isinstance(found, Rows) else jnp.copy(found).astype(x.dtype)
+
         flat = jax.tree_util.tree_map_with_path(value, flat)
         params = stack_layers(flat) if scanned else flat
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
