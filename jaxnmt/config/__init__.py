@@ -207,7 +207,7 @@ class Training:
     rates: tuple[str, ...] = ()
     """Factors of the learning rate, as PATTERN=FACTOR, such as encoder=0.1. The first pattern that matches counts."""
     lora: Lora = field(default_factory=Lora)
-    """Low-rank adapters."""
+    """Low-rank adapters (LoRA, Hu et al. 2021): a kernel W becomes W + alpha / rank A B, and only A and B are trained."""
 
     def problems(self) -> Iterator[str]:
         yield from tuning_problems(self.freeze, self.rates, self.lora)

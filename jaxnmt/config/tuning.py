@@ -12,7 +12,7 @@ from jaxnmt.config.fields import NonNegative, Positive
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank adapters (LoRA, Hu et al. 2021): a kernel W becomes W + alpha / rank A B. Only A and B are trained."""
+    """Low-rank adapters (LoRA, Hu et al. 2021): a kernel W becomes W + alpha / rank A B, and only A and B are trained."""
 
     rank: NonNegative[int] = 0
     """Rank of each product A B; 0: no adapters."""

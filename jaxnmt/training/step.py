@@ -187,8 +187,8 @@ class TrainPrograms:
     """
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
+        self._keep_start, axes = config.init.l2 > 0, tuning_of(config.training, model).axes  # first: `on` copies the shapes, once computed
         self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
-        self._keep_start, axes = config.init.l2 > 0, tuning_of(config.training, model).axes
         self._optimizer, shards = make_optimizer(config.optimizer, axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards, self._keep_start)
         trained = self.abstract.params

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 
 import jax
@@ -133,9 +134,8 @@ def test_gradients_of_frozen_parameters_are_not_computed(together):
     state, shape = together.programs.abstract, together.plan.shapes[0]
     batch = batch_struct(shape, False, together.mesh, together.config.task)
     text = together.programs.step.lower(state, batch).as_text(debug_info=True)
-    assert "transpose(jvp(TransformerModule.features))/decoder/layer_0" in text
-    assert "transpose(jvp(TransformerModule.encode))/encoder/final_norm" in text
-    assert "transpose(jvp(TransformerModule.encode))/encoder/layer_0" not in text
+    computed = {found for found in re.findall(r'"transpose\(jvp\([^"]*/((?:en|de)coder/\w+)/', text)}
+    assert "decoder/layer_0" in computed and {name for name in computed if name.startswith("encoder")} == {"encoder/final_norm"}
 
 
 def test_a_factor_is_of_the_learning_rate(together, folder):
@@ -188,7 +188,8 @@ def test_its_checkpoints_are_those_of_any_run(lora, folder):
     assert Checkpoints(folder / "lora-whole").average(2, run._shapes) == [2, 4]
 
 
-@pytest.mark.parametrize("kind", [pytest.param("freeze", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["freeze", "lora"])
 def test_scanned_layers_train_as_layers_one_by_one(kind, folder):
     changes = KINDS[kind] | {"training.accumulation": 1, "training.steps": 2}
     one, scanned = (begun(folder, f"{kind}-{scans}", **changes, **{"model.scan_layers": scans}) for scans in (False, True))

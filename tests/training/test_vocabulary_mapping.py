@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+import jaxnmt
 from jaxnmt import config as cfg
 from jaxnmt.config.files import save_config
 from jaxnmt.data.tokenizer import load_tokenizer, train_tokenizer
@@ -16,13 +17,22 @@ from jaxnmt.errors import UserError
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.runs import directory
 from jaxnmt.training.hooks import Log, Save
-from jaxnmt.training.initial import _rows
+from jaxnmt.training.initial import _rows, take
 from jaxnmt.training.loop import Trainer
+from jaxnmt.training.metrics import MetricsLog
 from jaxnmt.training.progress import Progress
+from jaxnmt.training.step import TrainPrograms
 
 PIECES = {"tokenizer.kind": "unigram", "tokenizer.vocab_size": 340}
 MAPPED = {"init.vocabulary": "map"}
-SHORT = {"training.steps": 2, "checkpoints.every": 2, "batching.layout": "buckets", "batching.max_shapes": 1, "training.accumulation": 1}
+SHORT = {
+    "training.steps": 2,
+    "checkpoints.every": 2,
+    "batching.layout": "buckets",
+    "batching.max_shapes": 1,
+    "training.accumulation": 1,
+    "data.max_length": 40,
+}
 
 
 def by_path(tree):
@@ -34,7 +44,7 @@ def new_text(folder):
     lines = [" ".join("abcxyzß"[(i * k) % 7] for k in range(1, 5)) + f" {'jachten' if i % 2 else 'beijing'}" for i in range(80)]
     (folder / "new.xx").write_text("".join(f"{line}\n" for line in lines))
     (folder / "new.yy").write_text("".join(f"{line[::-1]}\n" for line in lines))
-    return {"data.train": (f"{folder / 'new'}.xx,{folder / 'new'}.yy",), "data.validation": (), "data.held_out": 5}
+    return {"data.train": (f"{folder / 'new'}.xx,{folder / 'new'}.yy",)}
 
 
 def begun(folder, name, **changes):
@@ -42,6 +52,12 @@ def begun(folder, name, **changes):
     config = cfg.replace(tiny.experiment(folder), **SHORT | changes)
     save_config(config, run / directory.CONFIG)
     return Trainer(config, run, [Log(), Save()])
+
+
+def taken_by(trainer):
+    """What a new run takes from another."""
+    like = TrainPrograms(trainer.flat_model, trainer.config, trainer.mesh).abstract.params
+    return take(trainer.config, trainer.flat_model, like, trainer.data.tokenizer, trainer.mesh)
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +75,9 @@ def folder(tmp_path_factory):
 def test_tokens_keep_their_vectors_or_begin_as_the_mean_of_those_that_spell_them(kind, folder):
     changes = MAPPED | (PIECES if kind == "pieces" else {}) | new_text(folder) | {"init.from": str(folder / kind)}
     trainer = begun(folder, f"mapped-{kind}", **changes, **{"training.ema_decay": 0.0})
-    said = []
-    trainer.display.say = said.append
-    trainer._load_and_compile()
-    (line,) = (line for line in said if " tokens " in line)
-    old, new = load_tokenizer(folder / kind / "tokenizer"), trainer.data.tokenizer
-    there = by_path(
-        begun(folder, kind, **(PIECES if kind == "pieces" else {}), **{"training.seed": 2}).programs.fresh(cfg.Training(seed=2)).params
-    )
-    random, found = by_path(trainer.programs.fresh(trainer.config.training).params), by_path(trainer.state.params)
+    taken, old, new = taken_by(trainer), load_tokenizer(folder / kind / "tokenizer"), trainer.data.tokenizer
+    there = by_path(jaxnmt.load(folder / kind, "latest").params)
+    random, found = (by_path(trainer.programs.fresh(trainer.config.training, params).params) for params in (None, taken.params))
     known = {piece: index for index, piece in enumerate(old.source_pieces(range(old.source_vocab_size)))}
     counts = dict.fromkeys(("kept", "mean", "random"), 0)
     for index, piece in enumerate(new.source_pieces(range(new.source_vocab_size))):
@@ -83,7 +93,8 @@ def test_tokens_keep_their_vectors_or_begin_as_the_mean_of_those_that_spell_them
             np.testing.assert_array_equal(row, random["shared_embedding/table"][index])
     kept, mean, alone = counts.values()
     assert (
-        f"of {new.source_vocab_size:,} source tokens {kept} keep their vectors, {mean} are means of others, and {alone} are random" in line
+        f"of {new.source_vocab_size:,} source tokens {kept} keep their vectors, {mean} are means of others, and {alone} are random"
+        in taken.line
     )
     assert kept > 4 and (mean > 3 and not alone if kind == "pieces" else alone > 3 and not mean)
     padding = found["shared_embedding/table"][new.source_vocab_size :]
@@ -119,15 +130,17 @@ def test_another_kind_of_vocabulary_is_refused(folder):
 
 
 def test_a_run_remembers_its_ancestors_when_they_are_gone(folder):
-    shutil.copytree(folder / "words", folder / "first")
-    for parent, name in (("first", "second"), ("second", "third")):
-        begun(folder, name, **{"init.from": str(folder / parent)}).run()
-    expected = [(str(folder / "second"), 2), (str(folder / "first"), 2)]
-    shutil.rmtree(folder / "first")
+    for parent, name in (("words", "second"), ("second", "third")):
+        trainer = begun(folder, name, **{"init.from": str(folder / parent)})
+        with trainer.store as store:
+            store.save(dataclasses.replace(trainer.programs.fresh(trainer.config.training), step=jnp.int32(7)), Progress(), None)
+        with MetricsLog(folder / name, 0, False) as log:
+            log.write("init", 0, taken_by(trainer).record)
     shutil.rmtree(folder / "second")
-    assert [(record["from"], record["checkpoint"]) for record in directory.ancestry(folder / "third")] == expected
+    found = directory.ancestry(folder / "third")
+    assert [(record["from"], record["checkpoint"]) for record in found] == [(str(folder / "second"), 7), (str(folder / "words"), 2)]
     lines = [line for line in directory.show(folder / "third").splitlines() if "began with" in line]
     assert [line.partition(" (")[0] for line in lines] == [
-        f"began with checkpoint 2 of {folder / 'second'}",
-        f"which began with checkpoint 2 of {folder / 'first'}",
+        f"began with checkpoint 7 of {folder / 'second'}",
+        f"which began with checkpoint 2 of {folder / 'words'}",
     ]
