@@ -18,9 +18,11 @@ from jaxnmt.config import checks
 from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
 from jaxnmt.errors import UserError
-from jaxnmt.parallel.axes import path_name
+from jaxnmt.models.seq2seq import build_model
+from jaxnmt.parallel.axes import path_name, rows_and_columns
 from jaxnmt.parallel.sharding import to_mesh
 from jaxnmt.runs import directory
+from jaxnmt.training import lora as lora_module
 from jaxnmt.training import tuning
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.hooks import Log, Save
@@ -199,6 +201,31 @@ def test_scanned_layers_train_as_layers_one_by_one(kind, folder):
     assert by_path(states[0].params).keys() == by_path(states[1].params).keys()
     tiny.assert_close(states[1].params, states[0].params, rtol=1e-4, atol=1e-5)
     tiny.assert_same(states[1].frozen, states[0].frozen)
+
+
+@pytest.mark.parametrize("rung", ["rotary", "scanned", "gnmt", "luong_concat"])
+def test_each_matrix_of_each_kernel_changes_by_a_product_of_its_rank(rung):
+    model = build_model(tiny.RUNGS[rung], 9, 9)
+    config = cfg.Training(lora=cfg.Lora(rank=2, alpha=4.0))
+    made = tuning.tuning_of(config, model)
+    adapters, base = tuning.split(tiny.params_of(model), made, model, config)
+    assert lora_module.pairs_by_path(adapters).keys() == lora_module.pairs_by_path(made.axes).keys()
+    tiny.assert_same(lora_module.adapted(base, adapters, made.scale), base)
+    moved = jax.tree.map(lambda x: x + 0.1 + jnp.arange(x.size, dtype=x.dtype).reshape(x.shape) % 7 / 50, adapters)
+    change = jax.tree.map(jnp.subtract, lora_module.adapted(base, moved, made.scale), base)
+    letters = {path_name(path): axes for path, axes in jax.tree_util.tree_leaves_with_path(model.axes)}
+    kernels = {"/".join(path) for path in lora_module.pairs_by_path(adapters)}
+    assert any("encoder" in name for name in kernels) and any("decoder" in name for name in kernels)
+    for name, x in by_path(change).items():
+        if name not in kernels:
+            assert not x.any()
+            continue
+        rows, columns = rows_and_columns(letters[name])
+        counted = [i for i in range(x.ndim) if i not in (*rows, *columns)]
+        matrices = x.transpose(*counted, *rows, *columns).reshape(
+            -1, np.prod([x.shape[i] for i in rows]), np.prod([x.shape[i] for i in columns])
+        )
+        assert all(np.linalg.matrix_rank(matrix, tol=1e-4) == min(2, *matrix.shape) for matrix in matrices), name
 
 
 # ---- slowly: each kind, and several devices
