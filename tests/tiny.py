@@ -165,7 +165,12 @@ def as_arrays(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 def on_eight_devices(*words) -> subprocess.CompletedProcess[str]:
     """Run Python with these words in a process that sees eight CPU devices; it must succeed."""
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    return on_devices(8, *words)
+
+
+def on_devices(count: int, *words) -> subprocess.CompletedProcess[str]:
+    """Run Python with these words in a process that sees some CPU devices; it must succeed."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     done = subprocess.run([sys.executable, *map(str, words)], env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return done

@@ -31,6 +31,8 @@ from jaxnmt.config.tasks import Language as Language
 from jaxnmt.config.tasks import MaskedLanguage as MaskedLanguage
 from jaxnmt.config.tasks import Task as Task
 from jaxnmt.config.tasks import Translation as Translation
+from jaxnmt.config.tuning import Lora as Lora
+from jaxnmt.config.tuning import problems as tuning_problems
 from jaxnmt.errors import UserError as UserError  # which the `build` of a user's own model may raise
 
 
@@ -203,6 +205,16 @@ class Training:
     """Stop after this many minutes of training in all sessions of the run, without validation and compilation; 0: no limit."""
     stuck_minutes: NonNegative[float] = 20.0
     """Several processes: exit if no training step starts for this many minutes (validation and saving do not count); 0: never."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that stay as they are: regular expressions for their whole path or that of a module around them, such as
+    source_embedding or encoder/layer_[0-3]."""
+    rates: tuple[str, ...] = ()
+    """Factors of the learning rate, as PATTERN=FACTOR, such as encoder=0.1. The first pattern that matches counts."""
+    lora: Lora = field(default_factory=Lora)
+    """Low-rank adapters (LoRA, Hu et al. 2021): a kernel W becomes W + alpha / rank A B, and only A and B are trained."""
+
+    def problems(self) -> Iterator[str]:
+        yield from tuning_problems(self.freeze, self.rates, self.lora)
 
 
 @dataclass(frozen=True)
@@ -272,15 +284,22 @@ class Init:
     """Where a new run begins: with random parameters, or with those of another run. The optimizer always begins anew."""
 
     from_: Annotated[str, tyro.conf.arg(name="from")] = ""
-    """Folder of a run. Its parameters that this model has too are taken, and its vocabulary. If empty, all are random."""
+    """Folder of a run. Its parameters that this model has too are taken. If empty, all are random."""
     only: Literal["all", "encoder", "decoder"] = "all"
     """What is taken. encoder: the encoder and the source's embeddings; decoder: everything else."""
     checkpoint: int | Literal["best", "latest", "average"] = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    vocabulary: Literal["keep", "map"] = "keep"
+    """keep: the run's vocabulary. map: that of tokenizer.*: tokens that both have keep their vectors, and a new one begins as the mean of
+    the tokens that spell it in the run's."""
+    l2: NonNegative[float] = 0.0
+    """L2 penalty on the distance of the trained parameters from where they began: half of this times the sum of the squares (L2-SP, Li et
+    al. 2018). The reported loss does not include it."""
 
     def problems(self) -> Iterator[str]:
         if not self.from_ and self != Init():
-            yield f"init.only {self.only} and init.checkpoint {self.checkpoint} have no effect without init.from: name a run"
+            given = [f"init.{name} {value}" for name, value in vars(self).items() if value != getattr(Init(), name)]
+            yield f"{' and '.join(given)} has no effect without init.from: name a run"
 
 
 Model = Transformer | Recurrent  # or a dataclass of the user's own with a method `build`

@@ -106,8 +106,13 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield f"validation.metric {experiment.validation.metric} is not for the task {kind}: set it to {' or '.join(task.metrics)}"
     if not (task.pairs or experiment.tokenizer.joint):
         yield f"tokenizer.joint False does not work for the task {kind}, which uses one text as source and target: set it to True"
-    if experiment.init.from_ and experiment.tokenizer.model:
-        yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
+    if experiment.init.from_ and experiment.tokenizer.model and experiment.init.vocabulary == "keep":
+        both = "tokenizer.model and init.from each bring a vocabulary, and parameters are for one"
+        yield f"{both}: leave out tokenizer.model, or set init.vocabulary map"
+    if training.lora.rank and not experiment.init.from_:
+        yield f"training.lora.rank {training.lora.rank} adapts the parameters of another run: name it with init.from"
+    if training.lora.rank and experiment.init.l2:
+        yield "init.l2 holds parameters near those of init.from, and training.lora.rank does not change them: leave out one of the two"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
     if isinstance(model, Recurrent) and isinstance(task, Classification | MaskedLanguage):

@@ -96,6 +96,18 @@ class Tokenizer:
         pairs = enumerate(itertools.zip_longest(own, others, fillvalue=""))
         return next(((index, one, another) for index, (one, another) in pairs if one != another), None)
 
+    def spellings(self, new: Tokenizer, side: str) -> list[list[int]]:
+        """Return, for each token of another tokenizer, the tokens of this one that spell it; none if they cannot.
+
+        Args:
+            new: the other tokenizer.
+            side: "source" or "target", of both.
+        """
+        known, wanted = (each._source if side == "source" else each._target for each in (self, new))
+        assert isinstance(known, Vocabulary) and isinstance(wanted, Vocabulary)
+        special = [[index] for index in range(FIRST_TOKEN)]
+        return special + [known.spelling(wanted.piece(index)) for index in range(FIRST_TOKEN, len(wanted))]
+
     def target_begins(self) -> np.ndarray:
         """Return whether each target id begins a word, bool (ids,); of text that is already split, every token does."""
         pieces = self.target_pieces(range(self.target_vocab_size))

@@ -88,11 +88,12 @@ def _train(experiment: config.Experiment, options: config.Tokenizer, sources: Se
 def _trains_other_side(experiment: config.Experiment) -> bool:
     """Return whether only one side's vocabulary is that of `init.from`: two are wanted, and either the encoder or the decoder is taken."""
     kinds = experiment.task.is_label or experiment.tokenizer.joint or not experiment.task.pairs
-    return bool(experiment.init.from_) and experiment.init.only != "all" and not kinds
+    init = experiment.init
+    return bool(init.from_) and init.vocabulary == "keep" and init.only != "all" and not kinds
 
 
 def _given(experiment: config.Experiment) -> Tokenizer | None:
-    """Return the tokenizer of the run that `init.from` names; None if it names none.
+    """Return the tokenizer of the run that `init.from` names; None if it names none, or `init.vocabulary` is map.
 
     Raises:
         UserError: it is missing, or the settings contradict it.
@@ -113,6 +114,8 @@ def _given(experiment: config.Experiment) -> Tokenizer | None:
     if (options.kind == "words", joiner_of(options)) != (given.pretokenized, given.joiner):
         kind = f"words and tokenizer.joiner to {given.joiner!r}" if given.pretokenized else "unigram"
         raise UserError(f"init.from {run} brings its vocabulary, which tokenizer.kind {options.kind} does not fit: set it to {kind}")
+    if experiment.init.vocabulary == "map":
+        return None
     if given.joint != options.joint and not (task.is_label or task.vectors or _trains_other_side(experiment)):
         brought = "one vocabulary for both sides" if given.joint else "a vocabulary for each side"
         other = ", or init.only to encoder, and the target gets a vocabulary of its own" if given.joint else ""

@@ -6,6 +6,7 @@ In every vocabulary the ids 0 to 3 are padding, begin, end and unknown. No text 
 from __future__ import annotations
 
 import collections
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,9 @@ from jaxnmt.errors import UserError
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 SPACER, JOINER = "▁", "￭"
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+"""`normalizer_spec { add_dummy_prefix: false }`. Messages of protocol buffers are merged by appending one to the other."""
 
 
 class Subwords:
@@ -64,6 +68,20 @@ class Subwords:
     def piece(self, index: int) -> str:
         """Return a token as the vocabulary spells it; `▁` begins a word."""
         return self._processor.id_to_piece(index)
+
+    def spelling(self, piece: str) -> list[int]:
+        """Return the tokens that spell a token of another vocabulary: itself, if it is one of these; none, if some text is unknown."""
+        if (index := self._processor.piece_to_id(piece)) != UNK:
+            return [index]
+        ids = [] if _BYTE.fullmatch(piece) else self._of_pieces.encode(piece)
+        return [] if UNK in ids else ids
+
+    @functools.cached_property
+    def _of_pieces(self) -> sentencepiece.SentencePieceProcessor:
+        """The same model, for text that does not begin a word unless it says so."""
+        processor = sentencepiece.SentencePieceProcessor()
+        processor.LoadFromSerializedProto(self._model + _NO_DUMMY_PREFIX)
+        return processor
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """Return the words of a text, and for each of its tokens the number of its word."""
@@ -120,6 +138,10 @@ class Words:
     def piece(self, index: int) -> str:
         """Return a token as the vocabulary spells it."""
         return self._tokens[index]
+
+    def spelling(self, piece: str) -> list[int]:
+        """Return the id of a token of another vocabulary, in a list; none, if it is unknown here."""
+        return [self._ids[piece]] if piece in self._ids else []
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """Return the joined words of a text, and for each of its tokens the number of its word."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -33,9 +34,9 @@ def explain(experiment: Experiment, vocabularies: tuple[int, int]) -> Table:
     mesh = make_mesh(experiment.mesh)
     model = build_model(experiment.model, *vocabularies, experiment.task)
     state = TrainPrograms(model, experiment, mesh).abstract
-    params = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(state.params)}
+    params = {path_name(path): x for tree in (state.frozen, state.params) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
     beside = dict.fromkeys([*params, _REST], 0)
-    for path, x in jax.tree_util.tree_leaves_with_path((state.opt_state, state.ema, state.step, state.lr_scale, state.bad_steps)):
+    for path, x in jax.tree_util.tree_leaves_with_path(dataclasses.replace(state, params=None, frozen=None)):
         beside[owner_of(path_name(path), params) or _REST] += bytes_per_device(x)
     rows = []
     for name, x in params.items():

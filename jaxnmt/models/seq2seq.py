@@ -213,19 +213,21 @@ class Seq2Seq:
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
     def cast_kernels(self, params: Any) -> Any:
-        """Return parameters with the kernels of layers that multiply by each once in the type of that product: fewer bytes to send.
+        """Return parameters, or some of them, with the kernels of layers that multiply by each once in the type of that product.
 
-        Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that recurrent layers use at each step.
+        These are fewer bytes to send. Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that
+        recurrent layers use at each step.
         """
         if not (_is_ours(self.module) and self.module.uses_kernels_once):  # type: ignore[attr-defined]
             return params
         dtype = self.module.config.dtype  # type: ignore[attr-defined]
+        kernels = {path_name(path) for path, axes in jax.tree_util.tree_leaves_with_path(self.axes) if is_kernel(path, axes)}
 
-        def cast(path: Any, x: jax.Array, axes: str) -> jax.Array:
-            in_stack = path_name(path).startswith(("encoder/", "decoder/"))
-            return x.astype(dtype) if in_stack and is_kernel(path, axes) else x
+        def cast(path: Any, x: jax.Array) -> jax.Array:
+            name = path_name(path)
+            return x.astype(dtype) if name.startswith(("encoder/", "decoder/")) and name in kernels else x
 
-        return jax.tree_util.tree_map_with_path(cast, params, self.axes)
+        return jax.tree_util.tree_map_with_path(cast, params)
 
     def apply(self, params, method: str, *args, **options):
         """Call one of the module's methods."""

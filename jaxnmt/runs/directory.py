@@ -116,13 +116,23 @@ def read_metrics(run: pathlib.Path, kind: str = "") -> list[dict[str, Any]]:
 
     Args:
         run: the run's folder.
-        kind: "train", "validation" or "skipped"; "" for all.
+        kind: "train", "validation", "skipped" or "init"; "" for all.
     """
     path, records = run / METRICS, []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return [record for record in records if kind in ("", record["kind"])]
+
+
+def ancestry(run: pathlib.Path) -> list[dict[str, Any]]:
+    """Return where a run's first parameters are from, and those of that run's, and so on: the newest first, empty if they were random.
+
+    Each record has "from", "checkpoint", "checksum" and "parameters". A run keeps those of all its ancestors, which need not exist.
+    """
+    records = read_metrics(run, "init")[:1]
+    own = [{name: value for name, value in record.items() if name not in ("kind", "step", "ancestors", "timing")} for record in records]
+    return own + [each for record in records for each in record.get("ancestors", ())]
 
 
 def locked(run: pathlib.Path, say: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
@@ -277,6 +287,13 @@ def _summary(run: pathlib.Path) -> str:
     values = {name: value for name, value in _flat(settings(run)).items() if value not in ((), "")}
     model = values.pop("model.type").rpartition(":")[2]
     lines = [f"{run}: {model}, {_progress(run)}", f"checkpoints: {', '.join(map(str, checkpoints(run))) or 'none'}"]
+    for depth, record in enumerate(ancestry(run)):
+        named = (
+            f"average of {record['from']}"
+            if record["checkpoint"] == "average"
+            else f"checkpoint {record['checkpoint']} of {record['from']}"
+        )
+        lines.append(f"{'which ' if depth else ''}began with {named} ({record['parameters']:,} parameters, checksum {record['checksum']})")
     if validations := read_metrics(run, "validation"):
         lines += ["validations:", *(f"  step {record['step']:,}: {_numbers(record)}" for record in validations)]
     width = max(map(len, values))

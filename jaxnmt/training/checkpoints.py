@@ -25,11 +25,14 @@ from jaxnmt import config as cfg
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io import files
 from jaxnmt.parallel import distributed
+from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.training.checksums import checksum
+from jaxnmt.training.lora import adapted_kernels
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.saved import CheckpointReader, crc
-from jaxnmt.training.state import TrainState
+from jaxnmt.training.state import TrainState, widen
 from jaxnmt.training.storage import remove, with_orbax
+from jaxnmt.training.tuning import join, part_of
 
 
 class Checkpoints(CheckpointReader, contextlib.AbstractContextManager):
@@ -70,7 +73,7 @@ class Checkpoints(CheckpointReader, contextlib.AbstractContextManager):
         """Return the training state (layers unstacked) and the progress of a step; `like`: ShapeDtypeStructs of the state."""
         sums = self._sums(step)
         found = {name: self._read(self.folder / str(step) / name, item, sums.get(name)) for name, item in _items(like).items()}
-        return TrainState(params=found["params"], ema=found.get("ema"), **found["optimizer"]), self.progress(step)
+        return _state(found, like), self.progress(step)
 
     # ---- writing
 
@@ -189,9 +192,41 @@ def _summed(item: str, record: dict[str, Any], arrays: dict[str, int]) -> dict[s
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Return what a checkpoint holds as arrays; decoding reads `params` or `ema` alone."""
+    """Return what a checkpoint holds as arrays.
+
+    Decoding reads `params` or `ema` alone: all of the model's parameters, into which adapters are merged. The adapters themselves, and the
+    kernels without them, are with the optimizer's state.
+    """
     optimizer = {"step": state.step, "opt_state": state.opt_state, "lr_scale": state.lr_scale, "bad_steps": state.bad_steps}
-    return {"params": state.params, "optimizer": optimizer} | ({} if state.ema is None else {"ema": state.ema})
+    if state.start is not None:
+        optimizer["start"] = state.start
+    if state.scale:
+        adapters = {"params": state.params} | ({} if state.ema is None else {"ema": state.ema})
+        optimizer["lora"] = adapters | {"kernels": adapted_kernels(state.frozen, state.params)}
+    wide = dataclasses.replace(state, frozen=jax.tree.map(_wide, state.frozen))
+    ema = {} if state.ema is None else {"ema": wide.model_params(state.ema)}
+    return {"params": state.model_params(state.params), "optimizer": optimizer} | ema
+
+
+def _wide(x: Any) -> Any:
+    """Return an array, or a ShapeDtypeStruct, as the EMA holds it."""
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(x.shape, at_least_float32(x.dtype), sharding=x.sharding)
+    return widen(x)
+
+
+def _state(items: dict[str, Any], like: TrainState) -> TrainState:
+    """Undo `_items`."""
+    optimizer = dict(items["optimizer"])
+    if like.scale:
+        adapters = optimizer.pop("lora")
+        frozen = join(items["params"], adapters.pop("kernels"))
+        return dataclasses.replace(like, **optimizer, **adapters, frozen=frozen)
+    params: dict[str, Any] = {name: items[name] for name in ("params", "ema") if name in items}
+    if like.frozen is not None:
+        params = {name: part_of(tree, like.params) for name, tree in params.items()}
+        params["frozen"] = part_of(items["params"], like.frozen)
+    return dataclasses.replace(like, **optimizer, **params)
 
 
 def _shapes(tree: Any) -> dict[Any, Any]:

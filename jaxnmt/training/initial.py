@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from jaxnmt.config import Experiment
 from jaxnmt.config.files import to_json, tupled
@@ -16,9 +18,12 @@ from jaxnmt.models.parameters import parameter_count
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.axes import path_name
+from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.sharding import replicated
 from jaxnmt.runs import directory
+from jaxnmt.training.paths import by_path, modules_around
 from jaxnmt.training.saved import CheckpointReader
+from jaxnmt.training.state import Rows
 
 _TABLES: dict[str, dict[str, str]] = {
     "source_embedding": {"source_embedding": "encoder", "shared_embedding": "encoder"},
@@ -38,12 +43,12 @@ class Taken(NamedTuple):
     """What a new run takes from another.
 
     Attributes:
-        params: arrays by their parameter's path in the new model, layers one by one.
+        params: arrays, or rows of tables, by their parameter's path in the new model, layers one by one.
         record: for metrics.jsonl: the run, the checkpoint, its checksum, and how many parameters.
         line: for people.
     """
 
-    params: dict[str, jax.Array]
+    params: dict[str, jax.Array | Rows]
     record: dict[str, Any]
     line: str
 
@@ -58,47 +63,129 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
         mesh: on which parameters that are not taken are replicated while they are read.
 
     Raises:
-        UserError: the run or checkpoint does not exist, a parameter has another shape, or nothing can be taken.
+        UserError: the run or checkpoint does not exist, a parameter has another shape, nothing can be taken, or a parameter that has no
+            adapter would be random and could not learn.
     """
     run, only = directory.folder(experiment.init.from_), experiment.init.only
     settings, known, reader = directory.settings(run), load_tokenizer(run / "tokenizer"), CheckpointReader(run)
     found = reader.find(distributed.broadcast_decision("init.from", reader.find(experiment.init.checkpoint).which))
     shapes = reader.shapes(found)
-    ours, theirs = ({path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)} for tree in (like, shapes))
+    ours, theirs = by_path(like), {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(shapes)}
     different = _different(settings["model"], to_json(experiment)["model"])
-    same = {"decoder": known.target_difference(tokenizer) is None, "encoder": known.source_difference(tokenizer) is None}
-    encoder = ("encoder_positions", *(part for part in model.source_side if "/" not in part))
-    origins: dict[str, str] = {}
-    for name, x in ours.items():
-        for origin, side in _origins(name, encoder):
-            wanted = only == "all" or side in (only, "all")
-            means_the_same = name == origin and name.partition("/")[0] not in _TABLES or same["decoder" if side == "decoder" else "encoder"]
-            if name not in origins and origin in theirs and wanted and means_the_same:
-                if theirs[origin].shape == x.shape:
-                    origins[name] = origin
-                elif origin == name:
-                    shaped = f"{name} has the shape {theirs[name].shape} there and {x.shape} here"
-                    raise UserError(f"init.from {run}: {shaped}{different}: give both models the same width")
+    origins = _origins(experiment, model, ours, theirs, _Vocabularies(known, tokenizer), different)
     if not origins:
         raise UserError(
             f"init.from {run}: nothing of it{'' if only == 'all' else f', init.only {only},'} has a place in this model: it has "
             f"{_listed(_modules(theirs, ()))}, this model {_listed(_modules(ours, ()))}"
         )
-    layouts = {origin: ours[name].sharding for name, origin in origins.items()}
+    new = _modules(ours, origins)
+    if new and experiment.training.lora.rank:
+        raise UserError(f"training.lora.rank trains adapters alone, and {run} has no {_listed(new)}, which would stay random{different}")
+    layouts = {each.name: ours[name].sharding for name, each in origins.items() if not each.mapped}
 
     def struct(path, x) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layouts.get(path_name(path), replicated(mesh)))
 
     params = reader.params(found, jax.tree_util.tree_map_with_path(struct, shapes))
     read = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
-    taken = {name: read[origin] for name, origin in origins.items()}
-    count, new = parameter_count(taken), _modules(ours, taken)
+    spelt = {side: known.spellings(tokenizer, side) for side in dict.fromkeys(each.mapped for each in origins.values()) if side}
+    taken = {
+        name: _rows(read[each.name], spelt[each.mapped], ours[name].shape[0]) if each.mapped else read[each.name]
+        for name, each in origins.items()
+    }
+    count = sum(x.size for x in taken.values())
     line = f"{count:,} of {parameter_count(like):,} parameters are from {found.name} of {run}{different}"
+    line += "".join(f"; {_origin_of_tokens(side, spellings, known, tokenizer)}" for side, spellings in spelt.items())
     record = {"from": str(run), "checkpoint": found.which, "checksum": found.checksum, "parameters": count}
+    record |= {"ancestors": ancestors} if (ancestors := directory.ancestry(run)) else {}
     return Taken(taken, record, f"{line}; new: {_listed(new)}" if new else line)
 
 
-def _origins(name: str, encoder: Collection[str]) -> Iterable[tuple[str, str]]:
+class _Vocabularies(NamedTuple):
+    """The tokenizers of the other run and of the new one."""
+
+    known: Tokenizer
+    new: Tokenizer
+
+    def are_equal(self, side: str) -> bool:
+        """Return whether a side's tokens have the same ids in both."""
+        kind = "target" if side == "decoder" else "source"
+        return getattr(self.known, f"{kind}_difference")(self.new) is None
+
+    def are_texts(self, side: str) -> bool:
+        """Return whether a side's tokens are pieces of text in both: neither labels nor numbers of pictures."""
+        return not any(each.has_labels if side == "decoder" else each.reads_pictures for each in self)
+
+
+class _Origin(NamedTuple):
+    """A parameter of the other run that is taken.
+
+    Attributes:
+        name: its path there.
+        mapped: "source" or "target" if its rows are those of another vocabulary; otherwise "".
+    """
+
+    name: str
+    mapped: str
+
+
+def _origins(
+    experiment: Experiment, model: Seq2Seq, ours: Mapping[str, Any], theirs: Mapping[str, Any], tokens: _Vocabularies, different: str
+) -> dict[str, _Origin]:
+    """Return where each parameter that the new run takes is from.
+
+    Args:
+        ours, theirs: shapes of the parameters of both models by their paths.
+        different: for the message, settings in which the models differ.
+
+    Raises:
+        UserError: a parameter has another shape.
+    """
+    encoder = ("encoder_positions", *(part for part in model.source_side if "/" not in part))
+    equal, texts = ({side: holds(side) for side in ("encoder", "decoder")} for holds in (tokens.are_equal, tokens.are_texts))
+    maps, letters, only = experiment.init.vocabulary == "map", by_path(model.axes), experiment.init.only
+    origins: dict[str, _Origin] = {}
+    for name, x in ours.items():
+        for origin, side in _candidates(name, encoder):
+            whose = "decoder" if side == "decoder" else "encoder"
+            is_taken = name == origin and name.partition("/")[0] not in _TABLES or equal[whose]
+            is_mapped = maps and not is_taken and letters[name] == "VD" and texts[whose]
+            wanted = (only == "all" or side in (only, "all")) and (is_taken or is_mapped)
+            if name not in origins and origin in theirs and wanted:
+                if theirs[origin].shape[is_mapped:] == x.shape[is_mapped:]:
+                    origins[name] = _Origin(origin, ("target" if side == "decoder" else "source") if is_mapped else "")
+                elif origin == name:
+                    shaped = f"{name} has the shape {theirs[name].shape} there and {x.shape} here"
+                    raise UserError(f"init.from {experiment.init.from_}: {shaped}{different}: give both models the same width")
+    return origins
+
+
+def _rows(table_VD: jax.Array, spellings: Sequence[Sequence[int]], size: int) -> Rows:
+    """Return the rows of a new table (size, D) that are means of rows of another run's.
+
+    Args:
+        table_VD: the other run's.
+        spellings: for each new token, the tokens whose mean it is; if there are none, its row is not known.
+    """
+    lengths = list(map(len, spellings))
+    counts: np.ndarray = np.array(lengths + [0] * (size - len(lengths)), np.int32)
+    old: np.ndarray = np.array(list(itertools.chain.from_iterable(spellings)), np.int32)
+    new: np.ndarray = np.repeat(np.arange(size), counts)
+    wide = table_VD.astype(at_least_float32(table_VD.dtype))
+    sums = jax.ops.segment_sum(wide[old], new, size)
+    return Rows(sums / np.maximum(counts, 1)[:, None], jnp.asarray(counts > 0))
+
+
+def _origin_of_tokens(side: str, spellings: Sequence[Sequence[int]], known: Tokenizer, tokenizer: Tokenizer) -> str:
+    """Return "of 8,000 source tokens 6,120 keep their vectors, 1,871 are means of others, and 9 are random"."""
+    old, new = (getattr(each, f"{side}_pieces") for each in (known, tokenizer))
+    kept = sum(old(ids) == [piece] for ids, piece in zip(spellings, new(range(len(spellings))), strict=True))
+    unknown = sum(not ids for ids in spellings)
+    means = len(spellings) - kept - unknown
+    return f"of {len(spellings):,} {side} tokens {kept:,} keep their vectors, {means:,} are means of others, and {unknown:,} are random"
+
+
+def _candidates(name: str, encoder: Collection[str]) -> Iterable[tuple[str, str]]:
     """Return the parameters of another run that may serve as one of ours, the best first, each with its side: encoder, decoder, or all."""
     module, _, rest = name.partition("/")
     if module in _TABLES:
@@ -115,12 +202,8 @@ def _different(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
 
 def _modules(names: Iterable[str], without: Iterable[str]) -> list[str]:
     """Return the largest modules that have no parameter in `without`."""
-    begun = {prefix for name in without for prefix in _prefixes(name)}
-    return list(dict.fromkeys(next(p for p in _prefixes(name) if p not in begun) for name in names if name not in begun))
-
-
-def _prefixes(name: str) -> list[str]:
-    return list(itertools.accumulate(name.split("/"), "{}/{}".format))
+    begun = {module for name in without for module in modules_around(name)}
+    return list(dict.fromkeys(next(m for m in modules_around(name) if m not in begun) for name in names if name not in begun))
 
 
 def _listed(names: list[str]) -> str:

@@ -22,6 +22,7 @@ from jaxnmt.models.parameters import for_decoding, is_scanned, parameter_count, 
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, param_shardings, to_mesh
+from jaxnmt.training import tuning
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
@@ -101,6 +102,7 @@ class Trainer:
         self.config, self.folder, self.hooks = experiment, run, tuple(hooks)
         self.signals = Signals(signals)
         self.mesh = make_mesh(experiment.mesh)
+        tuning.check(experiment)
         self.store = Checkpoints(run, experiment.checkpoints)
         step = self.store.latest() or 0
         self.display = Display(experiment.training.steps, step, self.signals.stderr_lost, progress)
@@ -210,12 +212,13 @@ class Trainer:
         if step is not None:
             self.state = self._restore(step)
         elif self.config.init.from_:
-            like = TrainPrograms(self.flat_model, self.config, self.mesh).abstract.params
-            self._taken = take(self.config, self.flat_model, like, self.data.tokenizer, self.mesh)
+            abstract = TrainPrograms(self.flat_model, self.config, self.mesh).abstract
+            self._taken = take(self.config, self.flat_model, abstract.model_params(abstract.params), self.data.tokenizer, self.mesh)
             self.display.say(self._taken.line)
         devices = f"{jax.device_count()} {jax.devices()[0].platform} device{'s' if jax.device_count() > 1 else ''}"
-        parameters = parameter_count(self.programs.abstract.params)
-        self.display.say(f"{parameters:,} parameters on {devices}; compiling {len(self.plan.shapes)} shape(s)")
+        trained, parameters = parameter_count(self.programs.abstract.params), parameter_count(self.model.shapes)
+        of_them = f" ({trained:,} {'in adapters' if training.lora.rank else 'of them'} are trained)" if trained != parameters else ""
+        self.display.say(f"{parameters:,} parameters{of_them} on {devices}; compiling {len(self.plan.shapes)} shape(s)")
         pool = concurrent.futures.ThreadPoolExecutor(1)
         fresh = pool.submit(self.programs.fresh, training, self._taken and self._taken.params) if step is None else None
         pool.shutdown(wait=distributed.is_distributed())  # whose processes must do everything in the same order

@@ -25,6 +25,7 @@ from jaxnmt.parallel.sharding import batch_sharding, param_shardings
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
+from jaxnmt.training.tuning import rates, tuning_of
 
 
 class StepMetrics(NamedTuple):
@@ -39,14 +40,14 @@ class StepMetrics(NamedTuple):
 
 
 class ShardedUpdate(NamedTuple):
-    """Layouts of an update that devices along `data` share: gradients are reduce-scattered, and parameters are all-gathered.
+    """Layouts of an update that devices along `data` share: gradients are reduce-scattered, and trained parameters are all-gathered.
 
     Xu et al. 2020, "Automatic cross-replica sharding of weight update in data-parallel training".
 
     Attributes:
         model: the model whose parameters these are.
-        compute: shardings of the parameters during the forward and backward pass.
-        stored: shardings of the parameters in the state.
+        compute: shardings of the trained parameters during the forward and backward pass.
+        stored: shardings of the trained parameters in the state.
     """
 
     model: Seq2Seq
@@ -67,7 +68,7 @@ class ShardedUpdate(NamedTuple):
         return self.shard(widen(jax.tree.map(jax.lax.optimization_barrier, gradient)))
 
     def shard(self, tree: Any) -> Any:
-        """Return a tree like the parameters with the layout of the state's parameters."""
+        """Return a tree like the trained parameters with the layout of the state's."""
         return jax.lax.with_sharding_constraint(tree, self.stored)
 
 
@@ -78,6 +79,7 @@ def train_step(
     state: TrainState,
     batch: Batch,
     sharded: ShardedUpdate | None = None,
+    factors: Any = None,
 ) -> tuple[TrainState, StepMetrics]:
     """Take one optimizer step on a batch's mean token loss; if the gradient is not finite, change only counters.
 
@@ -85,10 +87,14 @@ def train_step(
 
     Args:
         sharded: the layouts, if devices along `data` share the update; None: each device updates every parameter that it has.
+        factors: what the learning rate of each trained parameter is multiplied by (`tuning.rates`); None: by 1.
     """
     params = sharded.gather(state.params) if sharded else state.params
     gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=params), batch)
     gradient = sharded.scatter(gradient) if sharded else widen(gradient)
+    if state.start is not None:  # the gradient of l2 / 2 |params - start|^2
+        pull = lambda g, p, start: g + config.init.l2 * (p - start)  # noqa: E731
+        gradient = jax.tree.map(pull, gradient, widen(state.params), widen(state.start))
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
@@ -98,6 +104,7 @@ def train_step(
         if clip_norm := getattr(config.optimizer, "clip_norm", 0.0):  # a user's own optimizer may clip in its transformation
             clipped = jax.tree.map(lambda g: g * jnp.minimum(1.0, clip_norm / (norm + 1e-9)), gradient)
         updates, opt_state = optimizer.update(clipped, state.opt_state, widen(state.params))
+        updates = jax.tree.map(jnp.multiply, updates, factors) if factors else updates
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: rate * u, updates))
         ema = state.ema
         if ema is not None:  # it starts as a plain mean, so that the first parameters are soon forgotten
@@ -113,11 +120,12 @@ def train_step(
     params = sharded.shard(params) if sharded else params
     bad_steps = jnp.where(finite, 0, state.bad_steps + 1)
     metrics = StepMetrics(sums, (batch["encoder_input_tokens"] > 0).sum(), norm, rate, finite, bad_steps)
-    return TrainState(state.step + 1, params, opt_state, ema, state.lr_scale, bad_steps), metrics
+    changed = dataclasses.replace(state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema, bad_steps=bad_steps)
+    return changed, metrics
 
 
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
-    """Return the gradient of the batch's mean token loss, and the loss sums, computed in `accumulation` parts.
+    """Return the trained parameters' gradient of the batch's mean token loss, and the loss sums, computed in `accumulation` parts.
 
     Part j holds rows j, j + parts, j + 2 parts, ...: an equal number of each device's rows. A row's dropout depends on its index in the
     whole batch.
@@ -127,7 +135,7 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
 
     def part_loss(params, part, rows_B):
         noise = DropoutKey.of(config.seed, state.step, rows_B)
-        sums = batch_loss(model, params, part, noise, config.label_smoothing)
+        sums = batch_loss(model, state.model_params(params), part, noise, config.label_smoothing)
         return sums.loss / tokens, sums
 
     gradient_of = jax.grad(part_loss, has_aux=True)
@@ -179,17 +187,19 @@ class TrainPrograms:
     """
 
     def __init__(self, model: Seq2Seq, config: cfg.Experiment, mesh: jax.sharding.Mesh):
+        self._keep_start, axes = config.init.l2 > 0, tuning_of(config.training, model).axes  # first: `on` copies the shapes, once computed
         self._model, self._mesh, self._scanned = model.on(mesh), mesh, is_scanned(config.model)
-        self._optimizer, shards = make_optimizer(config.optimizer, model.axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
-        self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards)
-        compute, stored = param_shardings(model.shapes, model.axes, mesh), shardings_of(self.abstract.params)
-        sharded = ShardedUpdate(model, compute, stored) if shards else None
-        step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded)
+        self._optimizer, shards = make_optimizer(config.optimizer, axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
+        self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards, self._keep_start)
+        trained = self.abstract.params
+        sharded = ShardedUpdate(model, param_shardings(trained, axes, mesh), shardings_of(trained)) if shards else None
+        factors = rates(config.training, trained, axes)
+        step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded, factors=factors)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
 
     def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:
         """Return the state before the first step, laid out like `abstract`. For `taken` see `initial_state`."""
-        make = functools.partial(initial_state, self._model, self._optimizer, config, scanned=self._scanned)
+        make = functools.partial(initial_state, self._model, self._optimizer, config, scanned=self._scanned, keep_start=self._keep_start)
         return jax.jit(make, out_shardings=shardings_of(self.abstract))(taken)
 
     def compile(self, shapes: Sequence[Shape], packed: bool) -> list[str]:

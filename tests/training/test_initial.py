@@ -196,7 +196,8 @@ def test_the_other_run_is_read_once_and_resuming_is_exact(folder):
         records = directory.read_metrics(folder / run)
         assert [(record["kind"], record["step"]) for record in records[:1]] == [("init", 0)]
         assert records[0]["from"] == str(other) and records[0]["checkpoint"] == 3
-        assert directory.settings(folder / run)["init"] == {"from": str(other), "only": "all", "checkpoint": "best"}
+        init = {"from": str(other), "only": "all", "checkpoint": "best", "vocabulary": "keep", "l2": 0.0}
+        assert directory.settings(folder / run)["init"] == init
     with pytest.raises(UserError, match=r"init.from: \S+other → \S+masked"):
         train_folder(folder / "resumed", experiment(folder, **changes | {"init.from": str(folder / "masked"), "training.steps": 6}))
 
