@@ -33,6 +33,8 @@ from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.interop.check import Agreement
+from jaxnmt.interop.export import export_model
 from jaxnmt.lab.ablations.study import Budget, Study
 from jaxnmt.run import Run, load
 from jaxnmt.training.hooks import Hook, Profile
@@ -41,6 +43,7 @@ from jaxnmt.training_run import train
 __version__: str
 
 __all__ = [
+    "Agreement",
     "Alignment",
     "Batching",
     "Budget",
@@ -81,6 +84,7 @@ __all__ = [
     "UserError",
     "Validation",
     "ensemble",
+    "export_model",
     "load",
     "load_config",
     "replace",

@@ -1,0 +1,33 @@
+"""The verbs that exchange models with other software: export."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxnmt.interop.export import export_model
+from jaxnmt.run import Checkpoint, Run, Weights
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    to: str = ""
+    """The format: marian, pegasus or safetensors."""
+    data: tuple[str, ...] = ()
+    """Sentences to check with instead of the run's validation, written as `data.test`."""
+    checkpoint: Checkpoint = "best"
+    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
+    weights: Weights = "trained"
+    """int8: a quarter of the size, in formats that have it; trained: as they are."""
+
+
+def export(run: str, out: str, options: Export) -> None:
+    """Write a run to the new folder OUT in a format of other software, with a model card.
+
+    The export is refused unless the format's own software, where it is installed, translates up to 200 validation sentences to the same
+    tokens as the run does, greedily and with a beam of 5.
+
+    Examples:
+      jaxnmt export runs/quickstart en-fr --to marian
+      jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
+    """
+    export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data)
