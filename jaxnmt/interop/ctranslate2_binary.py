@@ -58,7 +58,9 @@ def write(path: pathlib.Path, arrays: Mapping[str, np.ndarray], aliases: Mapping
         file.write(struct.pack("<I", VERSION) + _string(SPECIFICATION) + struct.pack("<II", REVISION, len(arrays)))
         for name, array in sorted(arrays.items()):
             if array.nbytes > _LARGEST:
-                raise UserError(f"{name} has {array.nbytes:,} bytes, and CTranslate2's file holds arrays of less than 4 GiB: use safetensors")
+                raise UserError(
+                    f"{name} has {array.nbytes:,} bytes, and CTranslate2's file holds arrays of less than 4 GiB: use safetensors"
+                )
             kind = _TYPES.index(array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype)
             shape = struct.pack(f"<B{array.ndim}I", array.ndim, *array.shape)
             file.write(_string(name) + shape + struct.pack("<BI", kind, array.nbytes))

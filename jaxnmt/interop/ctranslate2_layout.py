@@ -1,6 +1,6 @@
 """Our Transformer's parameters under the names of CTranslate2's Transformer, and what its file says of the architecture.
 
-The facts are those of CTranslate2 4.8 (`python/ctranslate2/specs/transformer_spec.py`, `src/layers`). Both directions read one table: `pairs`.
+The facts are those of CTranslate2 4.8: `python/ctranslate2/specs/transformer_spec.py`, `src/layers`. Export and import read one table: `pairs`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def architecture(model: cfg.Transformer) -> dict[str, np.ndarray]:
                 found |= {f"{scope}/rotary_base": np.float32(ROTARY_BASE)}
     layers = model.num_decoder_layers  # the layer that our word alignments read, and all of its heads
     found |= {"decoder/alignment_layer": np.int16(layers - 2 if layers > 2 else layers - 1), "decoder/alignment_heads": np.int16(0)}
-    found |= {f"decoder/{flag}": np.int8(0) for flag in ("alibi", "alibi_use_positive_positions", "scale_alibi", "start_from_zero_embedding")}
+    found |= {
+        f"decoder/{flag}": np.int8(0) for flag in ("alibi", "alibi_use_positive_positions", "scale_alibi", "start_from_zero_embedding")
+    }
     return {name: np.asarray(value) for name, value in (found | {"encoder/embeddings_merge": np.int8(0)}).items()}
 
 
@@ -152,3 +154,21 @@ def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     largest = np.abs(weight).max(1)
     scale = np.float32(127) / np.where(largest == 0, np.float32(127), largest)
     return np.rint(weight * scale[:, None]).astype(np.int8), scale.astype(np.float32)
+
+
+def positions(model: cfg.Transformer, learned: Mapping[str, np.ndarray] | None, longest: int) -> np.ndarray:
+    """Return the vectors that are added at each position, float32 (positions, width).
+
+    Args:
+        model: its `positions` are not rotary.
+        learned: the table that was trained. Later positions use its last row, as in the model.
+        longest: the number of positions that are needed.
+    """
+    rows = max(POSITIONS, longest)
+    if learned is not None:
+        return learned["table"][np.minimum(np.arange(rows), len(learned["table"]) - 1)]
+    if model.positions == "sinusoidal":
+        from jaxnmt.models.layers import sinusoids
+
+        return sinusoids(rows, model.emb_dim)
+    return np.zeros((rows, model.emb_dim), np.float32)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxnmt.run import Run
 
 FORMATS = {
+    "ctranslate2": "jaxnmt.interop.ctranslate2",
     "marian": "jaxnmt.interop.marian",
     "pegasus": "jaxnmt.interop.pegasus",
     "safetensors": "jaxnmt.interop.plain",

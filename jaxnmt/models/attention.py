@@ -137,7 +137,7 @@ class CrossAttention(_Heads):
         """Return (rows, T, D). x may have several rows for each row of the memory (adjacent beams); they share its keys and values."""
         k, v = keys_values
         q = constrain(self.q(x_BTD), "BTHK", self.mesh)
-        y = attend(self, q.reshape(len(k), -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh, "BHKS")
+        y = attend(self, q.reshape(k.shape[0], -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh, "BHKS")
         return self.out(y.reshape(q.shape))
 
 

@@ -23,6 +23,8 @@ from jaxnmt.parallel.numbers import mix
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 NORM_EPSILON = 1e-5
+SYMBOLIC_POSITIONS = 2048
+"""Sinusoidal positions in a program whose lengths are symbolic dimensions (`jax.export`); the program must not have more."""
 
 
 class DropoutKey(NamedTuple):
@@ -220,7 +222,8 @@ class Positions(nn.Module):
             table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "PD"), (self.max_positions, self.width))
             vectors = table[jnp.minimum(positions_BT, self.max_positions - 1)]
         elif self.kind == "sinusoidal":
-            vectors = jnp.asarray(sinusoids(bound, self.width))[positions_BT]
+            length = bound if isinstance(bound, int) else SYMBOLIC_POSITIONS
+            vectors = jnp.asarray(sinusoids(length, self.width))[positions_BT]
         else:
             return x_BTD
         return x_BTD + vectors.astype(x_BTD.dtype)

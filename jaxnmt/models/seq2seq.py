@@ -267,7 +267,7 @@ class Seq2Seq:
             UserError: the model's `attention_module` sows nothing.
         """
         made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
-        return *made, source_attention(self._unstacked(found), self.attention_module).reshape(len(token_B), -1)
+        return *made, source_attention(self._unstacked(found), self.attention_module).reshape(token_B.shape[0], -1)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
