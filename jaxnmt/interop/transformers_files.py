@@ -186,7 +186,7 @@ class TransformersRuntime:
         import torch
 
         batch = self._tokenizer(list(texts), return_tensors="pt", padding=True)
-        options = {"num_beams": beam_size, "max_new_tokens": limit, "max_length": None, "no_repeat_ngram_size": 0}
+        options: dict[str, Any] = {"num_beams": beam_size, "max_new_tokens": limit, "max_length": None, "no_repeat_ngram_size": 0}
         if beam_size == 1:
             options |= {"early_stopping": False, "length_penalty": 1.0}
         with torch.inference_mode():
