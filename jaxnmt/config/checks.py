@@ -110,6 +110,8 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "tokenizer.model and init.from each bring a vocabulary, and parameters are for one: leave out tokenizer.model"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
+    if isinstance(task, Classification) and getattr(model, "output_bias", False):
+        yield "model.output_bias is for tokens, and the task Classification predicts labels: leave it out"
     if isinstance(model, Recurrent) and isinstance(task, Classification | MaskedLanguage):
         if model.copy or model.coverage:
             yield f"model.copy and model.coverage need a decoder, and the task {kind} has no decoder: leave them out"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
+from jaxnmt.config import Decoding
 from jaxnmt.errors import UserError
 
 if TYPE_CHECKING:
@@ -74,6 +76,15 @@ class Format(Protocol):
 
     def usage(self, run: Run) -> str:
         """Return the part of the model card that says how the files are used, in Markdown."""
+
+
+def plain_search(**changes: Any) -> dict[str, Any]:
+    """Return fields of `Decoding` for `Runtime.decoding`: the defaults, which use no rule of ours that others lack, with some changed.
+
+    The length limits stay the run's own: each `Source` has its limit.
+    """
+    kept = ("beam_size", "n_best", "batch_size", "max_length_ratio", "max_length_extra")
+    return {field.name: field.default for field in dataclasses.fields(Decoding) if field.name not in kept} | changes
 
 
 def format_of(name: str) -> Format:

@@ -20,7 +20,7 @@ from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.models.parameters import is_scanned, unstack_layers
 from jaxnmt.models.pictures import Regions
-from jaxnmt.parallel.axes import declared, is_kernel, path_name
+from jaxnmt.parallel.axes import declare, declared, is_kernel, path_name
 from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
 
@@ -62,7 +62,7 @@ class EncoderDecoder(nn.Module):
     """Embeddings, tied or not, and the output layer, for modules to derive from.
 
     Attributes:
-        config: has `emb_dim`; `tie_embeddings` and `dtype` are read if it has them (else "none" and float32).
+        config: has `emb_dim`; `tie_embeddings`, `output_bias` and `dtype` are read if it has them (else "none", False and float32).
         source_size, target_size: rows of the embedding tables (padded vocabularies).
         target_vocab: how many target ids are tokens.
         mesh: that arrays lie on; None: one device.
@@ -98,6 +98,8 @@ class EncoderDecoder(nn.Module):
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width, is_output=True, mesh=self.mesh)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
+        if getattr(self.config, "output_bias", False):
+            self.output_bias_V = self.param("output_bias", declare(nn.initializers.zeros, "V"), (self.target_size,))
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
         if self.task.vectors:
             self.regions = Regions(self.task, self.states_width, self.dtype, self.mesh)
@@ -121,6 +123,8 @@ class EncoderDecoder(nn.Module):
         """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
         logits = constrain(project(features, table_VD), "BTV" if features.ndim == 3 else "BV", self.mesh)
+        if getattr(self.config, "output_bias", False):
+            logits += self.output_bias_V
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
     def decode(self, memory: Any, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
@@ -140,7 +144,7 @@ class Seq2Seq:
     """A linen module with methods `encode`, `decode`, `start` and `step`, as functions of its parameters.
 
     A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once. One
-    that offers `loss` has its own.
+    that offers `loss` has its own. With `output_bias`, logits are no product, and the loss takes `decode`.
 
     Attributes:
         mesh: that the module constrains its activations to; None: it computes for one device.
@@ -152,7 +156,7 @@ class Seq2Seq:
     def __init__(self, module: nn.Module, target_vocab: int, resize: Callable[[int], Seq2Seq] | None = None):
         self.module, self.target_vocab, self._resize = module, target_vocab, resize
         self.has_loss = hasattr(module, "loss")
-        self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
+        self.has_features = hasattr(module, "features") and hasattr(module, "output_table") and not _has_bias(module)
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
         self.task: Any = getattr(module, "task", Translation())
         self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
@@ -287,6 +291,10 @@ class Seq2Seq:
         """Return sown intermediates; those of scanned layers are split into layers, named as in an unrolled model."""
         sown = variables.get("intermediates", {})
         return unstack_layers(nn.meta.unbox(sown)) if is_scanned(getattr(self.module, "config", None)) else sown
+
+
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(getattr(module, "config", None), "output_bias", False)
 
 
 def _is_ours(module: nn.Module) -> bool:
