@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, UNK
 from jaxnmt.interop import ctranslate2_binary
 from jaxnmt.interop import ctranslate2_layout as layout
-from jaxnmt.interop.formats import Source
+from jaxnmt.interop.formats import Source, plain_search, save_tokenizer
 from jaxnmt.io import files
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def write(run: Run, folder: Path) -> None:
     }
     for name, content in {"config": settings, **{f"{side}_vocabulary": pieces for side, pieces in vocabularies.items()}}.items():
         files.write(folder / f"{name}.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    run.tokenizer.save(folder / "tokenizer")
+    save_tokenizer(run, folder)
 
 
 def variables(run: Run) -> ctranslate2_binary.Variables:
@@ -91,7 +90,7 @@ def variables(run: Run) -> ctranslate2_binary.Variables:
     for side in ("decoder", "encoder") if model.positions != "rotary" else ():
         learned = f"{side}_positions" if model.positions == "learned" else ""
         put(f"{side}/position_encodings", learned, {"encodings": layout.positions(model, params.get(learned), longest(run))})
-    arrays["decoder/projection/bias"] = layout.output_bias(run.tokenizer.target_vocab_size)
+    arrays["decoder/projection/bias"] = layout.output_bias(run.tokenizer.target_vocab_size, params.get("", {}).get("output_bias"))
     return ctranslate2_binary.Variables(arrays, aliases)
 
 
@@ -127,7 +126,7 @@ class CTranslate2:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kind = "int8" if is_int8 else "float32"
         self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.5 if is_int8 else 0.99
-        self.decoding = dataclasses.asdict(cfg.Decoding()) | SEARCH
+        self.decoding = plain_search(**SEARCH)
         self._translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=1, intra_threads=cores)
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
@@ -170,18 +169,17 @@ def runtime(run: Run, folder: Path) -> CTranslate2 | None:
 
 def usage(run: Run) -> str:
     """Return how the folder is used."""
-    if run.tokenizer.pretokenized:
-        read, pieces, text = "", "line.split()", '" ".join(found.hypotheses[0])'
-    else:
-        source, target = ("joint", "joint") if run.tokenizer.joint else ("source", "target")
-        read = "\n".join(
-            f'{name} = sentencepiece.SentencePieceProcessor("tokenizer/{side}.model")'
-            for name, side in (("source", source), ("target", target))
+    if run.tokenizer.subwords:
+        imports, read = (
+            "import sentencepiece\n",
+            "\n".join(f'{side} = sentencepiece.SentencePieceProcessor(model_file="{side}.spm")' for side in ("source", "target")),
         )
         pieces, text = "source.encode(line, out_type=str)", "target.decode(found.hypotheses[0])"
+    else:
+        imports, read, pieces, text = "", "", "line.split()", '" ".join(found.hypotheses[0])'
     return f"""```python
-import ctranslate2  # pip install ctranslate2
-{"import sentencepiece" if read else ""}
+import ctranslate2  # pip install ctranslate2 sentencepiece
+{imports}
 {read}
 translator = ctranslate2.Translator(".")
 for line in open("lines.txt"):

@@ -1,6 +1,6 @@
 """Our Transformer's parameters under the names of CTranslate2's Transformer, and what its file says of the architecture.
 
-The facts are those of CTranslate2 4.8: `python/ctranslate2/specs/transformer_spec.py`, `src/layers`. Export and import read one table: `pairs`.
+The facts are those of CTranslate2 4.8: `python/ctranslate2/specs/transformer_spec.py`, `src/layers`. Export and import share `pairs`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POSITIONS = 2048
 IMPOSSIBLE = -1e9
 """Bias of PAD and BOS, which no translation has. CTranslate2 does not know that they are special."""
 ROTARY_BASE = 10000.0
-ACTIVATIONS = {"relu": 0, "gelu": 1, "silu": 2, "swiglu": 2}  # gelu as flax computes it, with tanh
+ACTIVATIONS = {"relu": 0, "gelu": 1, "silu": 2, "swiglu": 2, "gelu_exact": 3}
 
 
 class Pair(NamedTuple):
@@ -144,9 +144,10 @@ def to_ours(kind: str, found: Mapping[str, np.ndarray], shapes: Mapping[str, Any
     return {name: np.ascontiguousarray(array).reshape(shapes[name].shape) for name, array in made.items()}
 
 
-def output_bias(vocabulary: int) -> np.ndarray:
-    """Return the bias of the output layer, float32 (vocabulary,)."""
-    return np.where(np.isin(np.arange(vocabulary), (PAD, BOS)), np.float32(IMPOSSIBLE), np.float32(0))
+def output_bias(vocabulary: int, learned: np.ndarray | None) -> np.ndarray:
+    """Return the bias of the output layer, float32 (vocabulary,): the model's own or zeros, and at PAD and BOS `IMPOSSIBLE`."""
+    own = np.zeros(vocabulary, np.float32) if learned is None else learned[:vocabulary]
+    return np.where(np.isin(np.arange(vocabulary), (PAD, BOS)), np.float32(IMPOSSIBLE), own)
 
 
 def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

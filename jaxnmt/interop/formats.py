@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from jaxnmt.config import Decoding
 from jaxnmt.errors import UserError
+from jaxnmt.io import files
 
 if TYPE_CHECKING:
     from jaxnmt.run import Run
@@ -19,6 +20,7 @@ FORMATS = {
     "marian": "jaxnmt.interop.marian",
     "pegasus": "jaxnmt.interop.pegasus",
     "safetensors": "jaxnmt.interop.plain",
+    "stablehlo": "jaxnmt.interop.stablehlo",
 }
 """The module of each format."""
 
@@ -96,3 +98,10 @@ def format_of(name: str) -> Format:
     if name not in FORMATS:
         raise UserError(f"--to {name or 'is missing'}: choose one of {', '.join(sorted(FORMATS))}")
     return cast("Format", importlib.import_module(FORMATS[name]))
+
+
+def save_tokenizer(run: Run, folder: Path) -> None:
+    """Write tokenizer/, and for other software `source.spm` and `target.spm` if both vocabularies are SentencePiece models."""
+    run.tokenizer.save(folder / "tokenizer")
+    for side, (model, _) in run.tokenizer.subwords.items():
+        files.write(folder / f"{side}.spm", model)

@@ -207,8 +207,8 @@ class SourceAttention(nn.Module):
             keys_BSA = weights["keys"]
             return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
         located, length = _product(query_BQD, weights["locations"]), weights["mask"].shape[-1]
-        missing = max(0, length - located.shape[-1])  # words beyond max_positions are never seen
-        return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
+        places_S, reach = jnp.arange(length), located.shape[-1]  # words beyond max_positions are never seen
+        return jnp.where(places_S < reach, located[..., jnp.minimum(places_S, reach - 1)], -1e9)
 
     def attend(
         self, weights: dict[str, jax.Array], query_BQD: jax.Array, coverage_BQS: jax.Array | None = None

@@ -1,0 +1,52 @@
+"""Translate with model.npz beside this file. It needs jax and numpy, and sentencepiece for text.
+
+    python translate.py [greedy|beam] < LINES
+
+Without SentencePiece models in this folder, lines are token ids between spaces.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.export
+import numpy as np
+
+HERE, PAD, EOS = pathlib.Path(__file__).parent, 0, 2
+
+
+def load(search="beam"):
+    """Return a function that translates a list of sentences; each is a list of token ids, without the end token."""
+    model = np.load(HERE / "model.npz", allow_pickle=False)
+    program = jax.jit(jax.export.deserialize(bytearray(model[f"program/{search}"].tobytes())).call)
+    params = {name.removeprefix("params/"): jax.device_put(model[name]) for name in model.files if name.startswith("params/")}
+
+    def translate(sentences):
+        width = max(map(len, sentences)) + 1  # padded to few sizes, since each is compiled
+        tokens = np.full((1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))), PAD, np.int32)
+        tokens[:, 0] = EOS
+        for row, ids in zip(tokens, sentences, strict=False):
+            row[: len(ids) + 1] = [*ids, EOS]
+        found, _ = program(params, tokens)
+        return [ids[: ids.index(EOS)] for ids in np.asarray(found)[: len(sentences)].tolist()]
+
+    return translate
+
+
+def main():
+    """Translate the lines of stdin."""
+    translate, lines = load(*sys.argv[1:]), [line.rstrip("\n") for line in sys.stdin]
+    if (HERE / "source.spm").exists():
+        import sentencepiece
+
+        source, target = (sentencepiece.SentencePieceProcessor(model_file=str(HERE / f"{side}.spm")) for side in ("source", "target"))
+        read, write = source.encode, target.decode
+    else:
+        read, write = (lambda line: list(map(int, line.split()))), (lambda ids: " ".join(map(str, ids)))
+    for start in range(0, len(lines), 64):
+        for ids in translate([read(line) for line in lines[start : start + 64]]):
+            print(write(ids))
+
+
+if __name__ == "__main__":
+    main()
