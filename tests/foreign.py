@@ -36,7 +36,7 @@ def run(folder: Path, joint: bool = True, kind: str = "bpe", **model) -> Run:
     (folder.parent / "v.tsv").write_text("".join(f"{line}\t{line}\n" for line in lines(12, 1)))
     tokenizer = cfg.Tokenizer(kind=kind, vocab_size=40, joint=joint, byte_fallback=False)
     experiment = cfg.Experiment(
-        data=cfg.Data(validation=(str(folder.parent / "v.tsv"),), source_language="de", target_language="en", max_length=16),
+        data=cfg.Data(validation=(str(folder.parent / "v.tsv"),), source_language="de", target_language="en", max_length=24),
         tokenizer=tokenizer,
         model=cfg.replace(tiny.BASE, **model),
         decoding=cfg.Decoding(max_length_extra=4, length_normalization="average", batch_size=16),
@@ -57,7 +57,7 @@ def tokenizer_files(folder: Path) -> int:
     pieces: dict[str, None] = {}
     for name, side in (("source", lines(200)), ("target", [line[::-1] for line in lines(200)])):
         model = io.BytesIO()
-        options = {"vocab_size": 36, "model_type": "unigram", "minloglevel": 2}  # unknown 0, begin 1, end 2, no padding
+        options = {"vocab_size": 30, "model_type": "unigram", "minloglevel": 2}  # unknown 0, begin 1, end 2, no padding
         sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(side), model_writer=model, **options)
         (folder / f"{name}.spm").write_bytes(model.getvalue())
         processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())

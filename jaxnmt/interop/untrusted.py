@@ -23,11 +23,11 @@ def read_bytes(path: Path, most: int) -> bytes:
         raise UserError(f"{path.parent} has no {path.name}")
     if not path.is_file():
         raise UserError(f"{path} is not a file")
-    if path.stat().st_size > most:
-        raise UserError(f"{path} has {path.stat().st_size:,} bytes, and such a file has at most {most:,}")
+    if (size := path.stat().st_size) > most:
+        raise UserError(f"{path} has {size:,} bytes, and such a file has at most {most:,}")
     try:
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(size)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
 

@@ -50,7 +50,7 @@ def test_an_export_says_how_many_sentences_it_has_checked(run, checks, tmp_path)
 
 
 FAULTS = {
-    "keys and values are swapped": lambda tensor: tensor._replace(part={1: 2, 2: 1}.get(tensor.part, tensor.part)),
+    "queries and keys are swapped": lambda tensor: tensor._replace(part={0: 1, 1: 0}.get(tensor.part, tensor.part)),
     "rows are of other tokens": lambda tensor: tensor,
     "a layer's norms are swapped": lambda tensor: tensor._replace(path=tensor.path.replace("cross_attention_norm", "mlp_norm")),
 }

@@ -166,7 +166,7 @@ SETTINGS = {
     "scale": (lambda f: settings(f, scale_embedding=False), "scale_embedding is not true"),
     "an id beyond": (lambda f: settings(f, pad_token_id=10**6), "pad_token_id is 1000000"),
     "another begin": (lambda f: settings(f, decoder_start_token_id=5), "decoder_start_token_id 5 is not pad_token_id"),
-    "vocabulary": (lambda f: settings(f, vocab_size=38), "the vocabulary has 39 tokens, and config.json says 38"),
+    "vocabulary": (lambda f: settings(f, vocab_size=40), "the vocabulary has 39 tokens, and config.json says 40"),
 }
 
 

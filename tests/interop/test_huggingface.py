@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import foreign
@@ -21,14 +22,23 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module", params=FORMS)
-def exported(request, tmp_path_factory):
-    """A run, the folder that it was exported to, and the run that was imported from there."""
-    folder = tmp_path_factory.mktemp(request.param)
-    run = foreign.run(folder / "run", joint="tables" not in request.param, **FORMS[request.param])
-    to = request.param.partition("_")[0]
-    jaxnmt.export_model(run, folder / "out", to)
-    return run, folder / "out", jaxnmt.import_model(folder / "out", folder / "back"), to
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Of a form: a run, the folder that it was exported to, the run that was imported from there, and the format."""
+
+    @functools.cache
+    def make(form: str):
+        folder, to = tmp_path_factory.mktemp(form), form.partition("_")[0]
+        run = foreign.run(folder / "run", joint="tables" not in form, **FORMS[form])
+        jaxnmt.export_model(run, folder / "out", to)
+        return run, folder / "out", jaxnmt.import_model(folder / "out", folder / "back"), to
+
+    return make
+
+
+@pytest.fixture(params=FORMS)
+def exported(request, made):
+    return made(request.param)
 
 
 def test_what_goes_out_comes_back(exported):
@@ -46,15 +56,14 @@ def test_what_goes_out_comes_back(exported):
     assert run.config.model.output_bias or (bias[2:] == 0).all()
 
 
-def test_it_translates_alike(exported):
-    run, _, back, _ = exported
+@pytest.mark.parametrize("form", ["marian", "pegasus"])
+def test_it_translates_alike(form, made):
+    run, _, back, _ = made(form)
     texts = foreign.lines(20, 3)
     assert run.tokenizer.encode_source(texts) == back.tokenizer.encode_source(texts)
-    for beam_size in (1, 3):
-        ours, theirs = (each.translate(texts, beam_size=beam_size, max_length_extra=4) for each in (run, back))
-        assert [each.tokens for each in ours] == [each.tokens for each in theirs]
-        assert [each.text for each in ours] == [each.text for each in theirs]
-        np.testing.assert_allclose([each.score for each in ours], [each.score for each in theirs], rtol=1e-5)
+    ours, theirs = (each.translate(texts, beam_size=3, max_length_extra=4) for each in (run, back))
+    assert [(each.tokens, each.text) for each in ours] == [(each.tokens, each.text) for each in theirs]
+    np.testing.assert_allclose([each.score for each in ours], [each.score for each in theirs], rtol=1e-5)
 
 
 def test_its_second_export_is_the_same_files(exported, tmp_path):
@@ -74,24 +83,16 @@ def test_the_card_says_what_it_is(exported):
     assert 'language: ["de", "en"]' in card and f"in the format {to}" in card and run.checkpoint in card
 
 
-def test_a_run_of_another_begins_with_it(exported, tmp_path):
-    """`init.from` takes an imported run."""
-    _, _, back, _ = exported
-    settings = {"data.train": (str(back.folder.parent / "v.tsv"),), "data.held_out": 2, "training.steps": 1, "init.from": str(back.folder)}
-    cleaning = {
-        "data.cleaning.drop_duplicates": False,
-        "data.cache": str(tmp_path / "cache"),
-        "data.workers": 1,
-        "validation.metric": "loss",
-    }
-    made = jaxnmt.replace(
-        back.config,
-        **settings,
-        **cleaning,
-        **{"data.validation": (), "data.max_length": 16, "batching.tokens": 256, "batching.row_length": 16},
-    )
-    run = jaxnmt.train(made, folder=tmp_path / "run")
+@pytest.mark.slow
+def test_a_new_run_begins_with_it(made, tmp_path):
+    _, _, back, _ = made("pegasus")
+    lines = str(back.folder.parent / "v.tsv")
+    data = {"data.train": (lines,), "data.validation": (lines,), "data.cache": str(tmp_path / "cache"), "data.workers": 1}
+    small = {"training.steps": 1, "batching.tokens": 256, "batching.row_length": 32, "data.max_length": 24, "validation.metric": "loss"}
+    run = jaxnmt.train(jaxnmt.replace(back.config, **data, **small, **{"init.from": str(back.folder)}), folder=tmp_path / "run")
     assert run.tokenizer.fingerprint() == back.tokenizer.fingerprint()
+    (begun,) = [record for record in run.metrics if record["kind"] == "init"]
+    assert begun["parameters"] == sum(x.size for x in foreign.arrays(back.params).values())
 
 
 def test_pieces_that_the_table_lacks_are_unknown(tmp_path):
