@@ -35,6 +35,7 @@ from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.interop.check import Agreement
 from jaxnmt.interop.export import export_model
+from jaxnmt.interop.importing import import_model
 from jaxnmt.lab.ablations.study import Budget, Study
 from jaxnmt.run import Run, load
 from jaxnmt.training.hooks import Hook, Profile
@@ -85,6 +86,7 @@ __all__ = [
     "Validation",
     "ensemble",
     "export_model",
+    "import_model",
     "load",
     "load_config",
     "replace",

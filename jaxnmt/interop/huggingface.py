@@ -161,3 +161,9 @@ def special_ids(target: Numbering) -> dict[str, Any]:
         "decoder_start_token_id": target.pad,
         "bos_token_id": None,
     }
+
+
+def positions(length: int, width: int) -> np.ndarray:
+    """Return the vectors of positions as they compute them, [sines | cosines], float32 (length, width); ours but for rounding."""
+    angles = np.arange(length)[:, None] / np.power(10000, 2 * np.arange(width // 2) / width)
+    return np.concatenate([np.sin(angles), np.cos(angles)], 1).astype(np.float32)

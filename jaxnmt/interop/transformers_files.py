@@ -25,8 +25,6 @@ NEEDS = "pip install transformers sentencepiece torch"
 OTHERWISE = "--to safetensors holds every model"
 BATCH = 64
 """Sentences that the runtime translates together."""
-_POSITIONS = 512
-"""The least number of positions that a model there has, as those of OPUS-MT."""
 
 
 def model_of(run: Run) -> cfg.Transformer:
@@ -80,6 +78,10 @@ def write(run: Run, folder: Path, kind: str) -> None:
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     params = {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(run.params)}
     found = {tensor.name: layout.theirs(tensor, params, numberings) for tensor in layout.tensors(model, *sizes)}
+    if kind == "pegasus":  # which reads them from the file; Marian computes them
+        found |= dict.fromkeys(
+            (f"model.{stack}.embed_positions.weight" for stack in ("encoder", "decoder")), layout.positions(positions(run), model.emb_dim)
+        )
     save(folder / "model.safetensors", found, {"format": "pt"})
     write_json(layout.settings(model, kind, numberings, positions(run)), folder / "config.json")
     write_json(_generation(run, numberings["target"]), folder / "generation_config.json")
@@ -91,7 +93,7 @@ def positions(run: Run) -> int:
     from jaxnmt.decoding.batches import output_limit
 
     longest = run.config.data.max_length
-    return -(-max(_POSITIONS, longest, 1 + output_limit(longest, run.config.decoding)) // _POSITIONS) * _POSITIONS
+    return max(model_of(run).max_positions, longest, output_limit(longest, run.config.decoding))
 
 
 def _generation(run: Run, target: Numbering) -> dict[str, Any]:

@@ -72,6 +72,7 @@ VERBS = {
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
     "visualize": Verb(analysis.visualize, 'RUN "SENTENCE|PICTURE"', "draw step by step how a translation or caption is made: HTML"),
     "export": Verb(exchanging.export, "RUN OUT", "write a run in a format of other software, and check it there"),
+    "import": Verb(exchanging.import_, "FOLDER RUN", "make a run of a model that other software has trained"),
     "data prepare": Verb(runs.data_prepare, "CONFIG", "clean and tokenise now, train later", runs.check_training, makes_runs=True),
     "data check": Verb(runs.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
     "runs show": Verb(runs.runs_show, "RUN|FOLDER", "show settings, progress and scores"),

@@ -1,10 +1,12 @@
-"""The verbs that exchange models with other software: export."""
+"""The verbs that exchange models with other software: export, import."""
 
 from __future__ import annotations
 
 import dataclasses
 
+from jaxnmt.cli.verbs.common import NoOptions
 from jaxnmt.interop.export import export_model
+from jaxnmt.interop.importing import import_model
 from jaxnmt.run import Checkpoint, Run, Weights
 
 
@@ -31,3 +33,14 @@ def export(run: str, out: str, options: Export) -> None:
       jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
     """
     export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data)
+
+
+def import_(folder: str, run: str, options: NoOptions) -> None:
+    """Make the run RUN of a model that other software has trained: Hugging Face's Marian (every OPUS-MT model) and Pegasus.
+
+    FOLDER has config.json, model.safetensors and the tokenizer's files. Nothing in it is executed; weights in other files are refused.
+
+    Examples:
+      jaxnmt import opus-mt-en-fr runs/opus
+    """
+    import_model(folder, run)
