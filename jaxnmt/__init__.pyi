@@ -34,6 +34,7 @@ from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
 from jaxnmt.interop.check import Agreement
+from jaxnmt.interop.engine import with_engine
 from jaxnmt.interop.export import export_model
 from jaxnmt.interop.importing import import_model
 from jaxnmt.lab.ablations.study import Budget, Study
@@ -91,4 +92,5 @@ __all__ = [
     "load_config",
     "replace",
     "train",
+    "with_engine",
 ]

@@ -18,12 +18,15 @@ from jaxnmt.interop.formats import Source, plain_search, save_tokenizer
 from jaxnmt.io import files
 
 if TYPE_CHECKING:
+    from jaxnmt.data.tokenizer import Tokenizer
     from jaxnmt.run import Run
 
+Params = Mapping[str, Mapping[str, np.ndarray]]
+
 NEEDS = "pip install 'jaxnmt[ctranslate2]'"
-SEARCH = {"length_normalization": "average", "patience": 1.0, "min_length": 1}
+SEARCH: dict[str, Any] = {"length_normalization": "average", "patience": 1.0, "min_length": 1}
 """How CTranslate2 searches, in fields of `config.Decoding`: its own length normalization and patience, and no empty translation."""
-TABLE, MODEL = "position_encodings/encodings", "model.bin"
+MODEL, CONFIG = "model.bin", "config.json"
 
 
 def refusal(run: Run) -> str | None:
@@ -38,41 +41,59 @@ def refusal(run: Run) -> str | None:
     if run.weights == "bfloat16":
         return "it is written in float32 or int8: leave out --weights bfloat16"
     for side in ("source", "target"):
-        pieces = pieces_of(run, side)
+        pieces = pieces_of(run.tokenizer, side)
         if len(set(pieces)) < len(pieces):
             twice = next(piece for piece in pieces if pieces.count(piece) > 1)
             return f"CTranslate2 knows tokens by their text, and the {side} vocabulary has {twice!r} twice: use stablehlo or safetensors"
     return None
 
 
-def pieces_of(run: Run, side: str) -> list[str]:
-    """Return the tokens of a run's vocabulary, in the order of their ids."""
-    tokenizer = run.tokenizer
+def pieces_of(tokenizer: Tokenizer, side: str) -> list[str]:
+    """Return the tokens of a vocabulary, in the order of their ids."""
     if side == "source":
         return tokenizer.source_pieces(range(tokenizer.source_vocab_size))
     return tokenizer.target_pieces(range(tokenizer.target_vocab_size))
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write model.bin, config.json, the vocabularies as JSON, and tokenizer/ as jaxnmt has it. Weights are int8 if the run's are."""
-    arrays, aliases = variables(run)
-    ctranslate2_binary.write(folder / MODEL, arrays, aliases)
-    source, target = (pieces_of(run, side) for side in ("source", "target"))
-    vocabularies = {"shared": source} if source == target else {"source": source, "target": target}
-    settings = {
-        **{"add_source_bos": False, "add_source_eos": True, "multi_query_attention": False, "layer_norm_epsilon": layout.NORM_EPSILON},
-        **{"bos_token": target[BOS], "decoder_start_token": target[BOS], "eos_token": target[EOS], "unk_token": target[UNK]},
-    }
-    for name, content in {"config": settings, **{f"{side}_vocabulary": pieces for side, pieces in vocabularies.items()}}.items():
-        files.write(folder / f"{name}.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    """Write model.bin, config.json, the vocabularies as JSON, and the tokenizer. Weights are int8 if the run's are."""
+    assert isinstance(run.config.model, cfg.Transformer)  # or it was refused
+    found = variables(run.config.model, _float32(run.params), run.tokenizer, run.weights == "int8", _longest(run))
+    ctranslate2_binary.write(folder / MODEL, *found)
+    for name, content in {CONFIG: settings(run.tokenizer), **vocabularies(run.tokenizer)}.items():
+        files.write(folder / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     save_tokenizer(run, folder)
 
 
-def variables(run: Run) -> ctranslate2_binary.Variables:
-    """Return everything that model.bin has of a run."""
-    model, params, is_int8 = run.config.model, _float32(run.params), run.weights == "int8"
-    arrays, aliases, known = layout.architecture(model), {}, {}
-    sizes = {"encoder/embeddings_0": run.tokenizer.source_vocab_size}
+def settings(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return what config.json says. CTranslate2 adds the end token to a source, and begins a translation with the begin token."""
+    target = pieces_of(tokenizer, "target")
+    return {
+        **{"add_source_bos": False, "add_source_eos": True, "multi_query_attention": False, "layer_norm_epsilon": layout.NORM_EPSILON},
+        **{"bos_token": target[BOS], "decoder_start_token": target[BOS], "eos_token": target[EOS], "unk_token": target[UNK]},
+    }
+
+
+def vocabularies(tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """Return the tokens that each vocabulary file has, by its name."""
+    source, target = (pieces_of(tokenizer, side) for side in ("source", "target"))
+    both = {"shared": source} if source == target else {"source": source, "target": target}
+    return {f"{side}_vocabulary.json": pieces for side, pieces in both.items()}
+
+
+def variables(model: cfg.Transformer, params: Params, tokenizer: Tokenizer, is_int8: bool, longest: int) -> ctranslate2_binary.Variables:
+    """Return everything that model.bin has.
+
+    Args:
+        model: the architecture.
+        params: the parameters of each module by its path, float32.
+        tokenizer: has the sizes of the vocabularies: tables have further rows.
+        is_int8: whether weights are written in int8.
+        longest: the number of positions that sentences and translations have at most.
+    """
+    arrays, aliases = layout.architecture(model), dict[str, str]()
+    known: dict[str, str] = {}
+    sizes = {"encoder/embeddings_0": tokenizer.source_vocab_size}
 
     def put(scope: str, ours: str, found: Mapping[str, np.ndarray]) -> None:
         first = known.setdefault(ours, scope)  # scopes come in alphabetical order: CTranslate2 knows the first, and the others by it
@@ -83,25 +104,27 @@ def variables(run: Run) -> ctranslate2_binary.Variables:
                 aliases[f"{scope}/{name}"] = f"{first}/{name}"
 
     for ours, theirs, kind in sorted(layout.pairs(model), key=lambda pair: pair.theirs):
-        found = layout.to_theirs(kind, params[ours], sizes.get(theirs, run.tokenizer.target_vocab_size))
+        found = layout.to_theirs(kind, params[ours], sizes.get(theirs, tokenizer.target_vocab_size))
         if is_int8 and "weight" in found:
             found = found | dict(zip(("weight", "weight_scale"), layout.quantised(found["weight"]), strict=True))
         put(theirs, ours, found)
     for side in ("decoder", "encoder") if model.positions != "rotary" else ():
         learned = f"{side}_positions" if model.positions == "learned" else ""
-        put(f"{side}/position_encodings", learned, {"encodings": layout.positions(model, params.get(learned), longest(run))})
-    arrays["decoder/projection/bias"] = layout.output_bias(run.tokenizer.target_vocab_size, params.get("", {}).get("output_bias"))
+        table = params[learned]["table"] if learned else None
+        put(f"{side}/position_encodings", learned, {"encodings": layout.positions(model, table, longest)})
+    own = params[""]["output_bias"] if model.output_bias else None
+    arrays["decoder/projection/bias"] = layout.output_bias(tokenizer.target_vocab_size, own)
     return ctranslate2_binary.Variables(arrays, aliases)
 
 
-def longest(run: Run) -> int:
+def _longest(run: Run) -> int:
     """Return the number of positions that a run's sentences and translations have at most."""
     from jaxnmt.decoding.batches import output_limit
 
     return max(run.config.data.max_length, output_limit(run.config.data.max_length, cfg.Decoding()))
 
 
-def _float32(params: Any) -> dict[str, dict[str, np.ndarray]]:
+def _float32(params: Any) -> Params:
     """Return the parameters of each module by its path; int8 weights as the numbers that they stand for."""
     import jax
 
@@ -125,7 +148,7 @@ class CTranslate2:
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kind = "int8" if is_int8 else "float32"
-        self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.5 if is_int8 else 0.99
+        self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.25 if is_int8 else 0.99
         self.decoding = plain_search(**SEARCH)
         self._translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=1, intra_threads=cores)
 

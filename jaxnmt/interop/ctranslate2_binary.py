@@ -10,7 +10,6 @@ what is left of it, so that a damaged or hostile file costs no memory.
 
 from __future__ import annotations
 
-import collections
 import mmap
 import pathlib
 import struct
@@ -99,7 +98,7 @@ def read(path: pathlib.Path) -> Variables:
         arrays[name] = reader.array(name)
     aliases: dict[str, str] = {}
     for _ in range(reader.number("<I")):
-        alias = reader.new_name(collections.ChainMap(aliases, arrays))
+        alias = reader.new_name(arrays, aliases)
         aliases[alias] = reader.string()
         if aliases[alias] not in arrays:
             reader.refuse(f"{alias!r} stands for {aliases[alias]!r}, which is not there")
@@ -140,9 +139,9 @@ class _Reader:
         except ValueError:
             self.refuse(f"the name before byte {self._at:,} is not text that ends with a zero")
 
-    def new_name(self, known: Mapping[str, object]) -> str:
+    def new_name(self, *known: Mapping[str, object]) -> str:
         name = self.string()
-        if name in known:
+        if any(name in names for names in known):
             self.refuse(f"{name!r} is there twice")
         return name
 

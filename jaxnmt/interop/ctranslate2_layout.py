@@ -73,7 +73,7 @@ def _layer(model: cfg.Transformer, cross: bool) -> Iterator[Pair]:
 
 def architecture(model: cfg.Transformer) -> dict[str, np.ndarray]:
     """Return the numbers and flags that describe a model: scalars by name."""
-    width, found = head_width(model), {}
+    width, found = head_width(model), dict[str, np.generic]()
     for side, depth in depths(model).items():
         found |= {f"{side}/num_heads": np.int16(model.num_heads), f"{side}/activation": np.int8(ACTIVATIONS[model.activation])}
         found |= {f"{side}/pre_norm": np.int8(model.norm_order == "pre"), f"{side}/scale_embeddings": np.int8(1)}
@@ -157,7 +157,7 @@ def quantised(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(weight * scale[:, None]).astype(np.int8), scale.astype(np.float32)
 
 
-def positions(model: cfg.Transformer, learned: Mapping[str, np.ndarray] | None, longest: int) -> np.ndarray:
+def positions(model: cfg.Transformer, learned: np.ndarray | None, longest: int) -> np.ndarray:
     """Return the vectors that are added at each position, float32 (positions, width).
 
     Args:
@@ -167,7 +167,7 @@ def positions(model: cfg.Transformer, learned: Mapping[str, np.ndarray] | None, 
     """
     rows = max(POSITIONS, longest)
     if learned is not None:
-        return learned["table"][np.minimum(np.arange(rows), len(learned["table"]) - 1)]
+        return learned[np.minimum(np.arange(rows), len(learned) - 1)]
     if model.positions == "sinusoidal":
         from jaxnmt.models.layers import sinusoids
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxnmt.config import Transformer, checks
+from jaxnmt.config import Experiment, Transformer, checks
 from jaxnmt.config.files import save_config
 from jaxnmt.errors import UserError
+from jaxnmt.interop import ctranslate2_import, huggingface_files
 from jaxnmt.interop import huggingface as layout
-from jaxnmt.interop import huggingface_files
 from jaxnmt.interop.tensors import TensorFile, opened
 from jaxnmt.io import files
 from jaxnmt.parallel import compiler
@@ -28,10 +28,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.h5", "*.msgpack")
 
 
 def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
-    """Make a run of a folder of Hugging Face's transformers with a Marian or Pegasus model. Nothing of it is executed.
+    """Make a run of a folder of Hugging Face's transformers with a Marian or Pegasus model, or of CTranslate2. Nothing of it is executed.
 
     Args:
-        folder: has config.json, model.safetensors, and the tokenizer's files: vocab.json, source.spm and target.spm, or spiece.model.
+        folder: has config.json, model.safetensors, and the tokenizer's files: vocab.json, source.spm and target.spm, or spiece.model; or
+            what `export_model` writes for CTranslate2.
         run: the run's folder, which is made.
 
     Returns:
@@ -48,16 +49,13 @@ def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
         raise UserError(f"{place} exists: choose another folder")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the one that has config.json and {WEIGHTS}")
-    _check_weights(folder)
-    foreign = huggingface_files.read(folder)
-    checks.validate(foreign.experiment)
-    params = _parameters(folder / WEIGHTS, foreign)
+    experiment, tokenizer, params = ctranslate2_import.read(folder) if ctranslate2_import.is_folder(folder) else _transformers(folder)
     temporary = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         temporary.mkdir(parents=True)
-        save_config(foreign.experiment, temporary / directory.CONFIG)
-        foreign.tokenizer.save(temporary / "tokenizer")
-        _write_checkpoint(temporary, foreign, params)
+        save_config(experiment, temporary / directory.CONFIG)
+        tokenizer.save(temporary / "tokenizer")
+        _write_checkpoint(temporary, experiment, params)
         files.replace(temporary, place)
     except OSError as error:
         raise UserError(f"{place} cannot be written ({error.strerror or error}): repair that, or choose another folder") from error
@@ -65,6 +63,14 @@ def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
         shutil.rmtree(temporary, ignore_errors=True)
     say(f"{place} is a run of {sum(x.size for x in params.values()):,} parameters from {folder}")
     return Run(place)
+
+
+def _transformers(folder: pathlib.Path) -> ctranslate2_import.Imported:
+    """Read a folder of Hugging Face's transformers."""
+    _check_weights(folder)
+    foreign = huggingface_files.read(folder)
+    checks.validate(foreign.experiment)
+    return ctranslate2_import.Imported(foreign.experiment, foreign.tokenizer, _parameters(folder / WEIGHTS, foreign))
 
 
 def _check_weights(folder: pathlib.Path) -> None:
@@ -129,7 +135,7 @@ def _check_header(file: TensorFile, expected: Mapping[str, tuple[int, ...]], mod
     return {name: origin for name, origin in (copies | positions).items() if name in file.shapes}
 
 
-def _write_checkpoint(run: pathlib.Path, foreign: huggingface_files.Foreign, params: Mapping[str, np.ndarray]) -> None:
+def _write_checkpoint(run: pathlib.Path, experiment: Experiment, params: Mapping[str, np.ndarray]) -> None:
     """Write the parameters as the checkpoint of step 0."""
     import jax
     import jax.numpy as jnp
@@ -146,5 +152,5 @@ def _write_checkpoint(run: pathlib.Path, foreign: huggingface_files.Foreign, par
             part = part.setdefault(module, {})
         part[name] = jax.device_put(x)
     state = TrainState(jnp.int32(0), nested, {}, None, lr_scale=jnp.float32(1), bad_steps=jnp.int32(0))
-    with Checkpoints(run, foreign.experiment.checkpoints) as checkpoints:
+    with Checkpoints(run, experiment.checkpoints) as checkpoints:
         checkpoints.save(state, Progress(), None)

@@ -27,7 +27,7 @@ NEEDS = ""
 PLATFORMS = ("cpu", "cuda", "tpu")
 BEAMS = {"greedy": 1, "beam": 5}
 MODEL, LOADER = "model.npz", "translate.py"
-SEARCH = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0, "seed": 0, "mbr": "none", "shortlist": 0, "n_best": 1}
+SEARCH: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0, "seed": 0, "mbr": "none", "shortlist": 0}
 """What the programs leave out: draws, and what depends on other sentences or on files."""
 
 
@@ -47,7 +47,7 @@ def refusal(run: Run) -> str | None:
 
 def settings(run: Run) -> cfg.Decoding:
     """Return how the programs search: as the run, with one translation of each sentence, and nothing drawn."""
-    return run.decoding(SEARCH)
+    return run.decoding(SEARCH | {"n_best": 1})
 
 
 def _positions() -> int:

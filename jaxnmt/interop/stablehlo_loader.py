@@ -23,7 +23,9 @@ def load(search="beam"):
 
     def translate(sentences):
         width = max(map(len, sentences)) + 1  # padded to few sizes, since each is compiled
-        tokens = np.full((1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))), PAD, np.int32)
+        tokens: np.ndarray = np.full(
+            (1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))), PAD, np.int32
+        )
         tokens[:, 0] = EOS
         for row, ids in zip(tokens, sentences, strict=False):
             row[: len(ids) + 1] = [*ids, EOS]
@@ -33,16 +35,20 @@ def load(search="beam"):
     return translate
 
 
+def vocabulary():
+    """Return a function that turns a line into token ids, and one that turns ids into a line."""
+    if not (HERE / "source.spm").exists():
+        return (lambda line: [int(number) for number in line.split()]), (lambda ids: " ".join(map(str, ids)))
+    import sentencepiece
+
+    source, target = (sentencepiece.SentencePieceProcessor(model_file=str(HERE / f"{side}.spm")) for side in ("source", "target"))
+    return source.encode, target.decode
+
+
 def main():
     """Translate the lines of stdin."""
     translate, lines = load(*sys.argv[1:]), [line.rstrip("\n") for line in sys.stdin]
-    if (HERE / "source.spm").exists():
-        import sentencepiece
-
-        source, target = (sentencepiece.SentencePieceProcessor(model_file=str(HERE / f"{side}.spm")) for side in ("source", "target"))
-        read, write = source.encode, target.decode
-    else:
-        read, write = (lambda line: list(map(int, line.split()))), (lambda ids: " ".join(map(str, ids)))
+    read, write = vocabulary()
     for start in range(0, len(lines), 64):
         for ids in translate([read(line) for line in lines[start : start + 64]]):
             print(write(ids))
