@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from jaxnmt.run import Run
 
 SENTENCES = 200
-"""How many sentences an export is checked with at most."""
+"""How many sentences an export is checked with at most, unless it is told otherwise."""
 BEAMS = (1, 5)
 """The beam sizes of the searches that are compared; 1: greedy."""
 
@@ -34,7 +34,7 @@ class Agreement(NamedTuple):
         return f"{'greedy' if self.beam_size == 1 else f'beam {self.beam_size}'}: {self.same:,} of {self.sentences:,}"
 
 
-def sentences_of(run: Run, data: Sequence[str] = (), most: int = SENTENCES) -> list[str]:
+def sentences_of(run: Run, data: Sequence[str], most: int) -> list[str]:
     """Return sentences to check a run's export with: of its validation, or of `data`, written as `data.test`.
 
     Empty sentences and those that the model reads in parts are left out.

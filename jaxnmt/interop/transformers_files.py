@@ -187,8 +187,23 @@ class TransformersRuntime:
     def _translate(self, texts: Sequence[str], beam_size: int, limit: int) -> list[list[str]]:
         import torch
 
-        batch = self._tokenizer(list(texts), return_tensors="pt", padding=True)
+        batch, tokenizer = self._tokenizer(list(texts), return_tensors="pt", padding=True), self._tokenizer
+
+        def as_ours(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            """Take padding out of the softmax, and at the limit leave the end token alone, as our search does.
+
+            transformers itself forbids padding after the softmax, and forced_eos_token_id gives the end token the probability 1.
+            """
+            scores[:, tokenizer.pad_token_id] = -torch.inf
+            scores = scores.log_softmax(-1)
+            if ids.shape[1] == limit:
+                at_end = scores[:, tokenizer.eos_token_id].clone()
+                scores[:] = -torch.inf
+                scores[:, tokenizer.eos_token_id] = at_end
+            return scores
+
         options: dict[str, Any] = {"num_beams": beam_size, "max_new_tokens": limit, "max_length": None, "no_repeat_ngram_size": 0}
+        options |= {"forced_eos_token_id": None, "logits_processor": [as_ours]}
         if beam_size == 1:
             options |= {"early_stopping": False, "length_penalty": 1.0}
         with torch.inference_mode():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from jaxnmt.cli.verbs.common import NoOptions
+from jaxnmt.config import Positive
+from jaxnmt.interop.check import SENTENCES
 from jaxnmt.interop.export import export_model
 from jaxnmt.interop.importing import import_model
 from jaxnmt.run import Checkpoint, Run, Weights
@@ -16,6 +18,8 @@ class Export:
     """The format: marian, pegasus or safetensors."""
     data: tuple[str, ...] = ()
     """Sentences to check with instead of the run's validation, written as `data.test`."""
+    sentences: Positive[int] = SENTENCES
+    """Sentences to check with at most."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     weights: Weights = "trained"
@@ -25,14 +29,14 @@ class Export:
 def export(run: str, out: str, options: Export) -> None:
     """Write a run to the new folder OUT in a format of other software, with a model card.
 
-    The export is refused unless the format's own software, where it is installed, translates up to 200 validation sentences to the same
-    tokens as the run does, greedily and with a beam of 5.
+    The export is refused unless the format's own software, where it is installed, translates validation sentences to the same tokens as
+    the run does, greedily and with a beam of 5.
 
     Examples:
       jaxnmt export runs/quickstart en-fr --to marian
       jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
     """
-    export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data)
+    export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data, options.sentences)
 
 
 def import_(folder: str, run: str, options: NoOptions) -> None:
