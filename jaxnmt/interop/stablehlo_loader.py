@@ -23,9 +23,8 @@ def load(search="beam"):
 
     def translate(sentences):
         width = max(map(len, sentences)) + 1  # padded to few sizes, since each is compiled
-        tokens: np.ndarray = np.full(
-            (1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))), PAD, np.int32
-        )
+        shape = 1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))
+        tokens: np.ndarray = np.full(shape, PAD, np.int32)
         tokens[:, 0] = EOS
         for row, ids in zip(tokens, sentences, strict=False):
             row[: len(ids) + 1] = [*ids, EOS]

@@ -1,4 +1,4 @@
-"""Searches as StableHLO programs: the same translations as the run's, for batches and lengths that were not known when they were written."""
+"""Searches as StableHLO programs: the translations of their run, for any batch and length."""
 
 from __future__ import annotations
 
