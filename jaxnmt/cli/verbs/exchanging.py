@@ -15,7 +15,7 @@ from jaxnmt.run import Checkpoint, Run, Weights
 @dataclasses.dataclass(frozen=True)
 class Export:
     to: str = ""
-    """The format: marian, pegasus or safetensors."""
+    """The format: ctranslate2, marian, pegasus, safetensors or stablehlo."""
     data: tuple[str, ...] = ()
     """Sentences to check with instead of the run's validation, written as `data.test`."""
     sentences: Positive[int] = SENTENCES
@@ -35,6 +35,8 @@ def export(run: str, out: str, options: Export) -> None:
     Examples:
       jaxnmt export runs/quickstart en-fr --to marian
       jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
+      jaxnmt export runs/quickstart en-fr --to ctranslate2 --weights int8
+      jaxnmt export runs/quickstart en-fr --to stablehlo
     """
     export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data, options.sentences)
 
@@ -43,6 +45,7 @@ def import_(folder: str, run: str, options: NoOptions) -> None:
     """Make the run RUN of a model that other software has trained: Hugging Face's Marian (every OPUS-MT model) and Pegasus.
 
     FOLDER has config.json, model.safetensors and the tokenizer's files. Nothing in it is executed; weights in other files are refused.
+    A folder that `jaxnmt export --to ctranslate2` has written comes back too.
 
     Examples:
       jaxnmt import opus-mt-en-fr runs/opus
