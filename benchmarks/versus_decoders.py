@@ -4,8 +4,9 @@
     python benchmarks/versus_decoders.py RUN WORK --opennmt PYTHON
     python benchmarks/versus_decoders.py RUN WORK --joey PYTHON
 
-RUN is a Transformer with ReLU, sinusoidal positions, one vocabulary, and pre-norm (with CTranslate2 any that `jaxnmt export` writes for it);
-WORK is a folder for intermediate files; PYTHON the interpreter of an environment with the peer (tried with CTranslate2 4.8.5, OpenNMT-py 3.5.1, Joey NMT 2.3.0).
+RUN is a Transformer with ReLU, sinusoidal positions, one vocabulary, and pre-norm; with CTranslate2 any that `jaxnmt export` writes for it.
+WORK is a folder for intermediate files; PYTHON the interpreter of an environment with the peer (tried with CTranslate2 4.8.5,
+OpenNMT-py 3.5.1, Joey NMT 2.3.0).
 Both translate the run's test sentences, one process each with as many threads as there are cores. Both keep running, so start-up and
 compilation are not measured. The peer reads pieces; ours reads text, and its time includes tokenising and detokenising. With
 `--batch-size 1` a sentence is given once the last one is translated. CTranslate2 and OpenNMT-py sort the sentences by length, Joey NMT

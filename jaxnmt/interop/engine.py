@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxnmt import config as cfg
+from jaxnmt.ensemble_run import EnsembleRun
 from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2
 from jaxnmt.interop.export import export_model
@@ -43,6 +44,8 @@ def with_engine(run: Run, engine: Engine) -> Run:
     Raises:
         UserError: the engine is not installed, or cannot hold the run.
     """
+    if engine != "jaxnmt" and isinstance(run, EnsembleRun):
+        raise UserError(f"--engine {engine} is for one run, and this is an ensemble: leave out one of them")
     return run if engine == "jaxnmt" else _EngineRun(run)
 
 

@@ -17,6 +17,7 @@ from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2
 from jaxnmt.interop.engine import searching
 from jaxnmt.models.deferred import DeferredModel
+from jaxnmt.parallel.log import say
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
@@ -36,7 +37,9 @@ class EngineTranslator(Translator):
 
     @functools.cached_property
     def _engine(self) -> ctranslate2.CTranslate2:
-        return ctranslate2.CTranslate2(self._folder, self._run.weights == "int8")
+        engine = ctranslate2.CTranslate2(self._folder, self._run.weights == "int8")
+        say(f"translating by {engine.name}, which searches with length_normalization average, and patience 1 instead of inf")
+        return engine
 
     @property
     def aligner(self) -> Aligner:  # type: ignore[override]

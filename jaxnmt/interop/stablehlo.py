@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxnmt import config as cfg
+from jaxnmt.config import model_code
+from jaxnmt.errors import UserError, first_line
 from jaxnmt.interop.formats import Source, save_tokenizer
 from jaxnmt.io import files
 
@@ -68,8 +70,15 @@ def _target_length(source_length: Any, decoding: cfg.Decoding) -> Any:
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write model.npz, which has the programs and the parameters and no Python objects; translate.py, the loader; and the tokenizer."""
+    """Write model.npz, which has the programs and the parameters and no Python objects; translate.py, the loader; and the tokenizer.
+
+    Raises:
+        UserError: JAX has an accelerator, for which other layers are traced; or a user's own model needs sizes that are numbers.
+    """
     import jax
+
+    if jax.default_backend() != "cpu":
+        raise UserError("programs for every platform are written on a CPU: set the environment variable JAX_PLATFORMS=cpu")
 
     from jaxnmt.parallel.axes import path_name
 
@@ -102,7 +111,15 @@ def program(run: Run, beam_size: int) -> bytes:
 
     dimensions = jax.export.symbolic_shape("b, s", constraints=[f"s <= {_longest(run)}"])
     tokens = jax.ShapeDtypeStruct(dimensions, jnp.int32)
-    return bytes(jax.export.export(jax.jit(translate), platforms=PLATFORMS)(shapes, tokens).serialize())
+    try:
+        return bytes(jax.export.export(jax.jit(translate), platforms=PLATFORMS)(shapes, tokens).serialize())
+    except Exception as error:
+        if not model_code.executed(run.config):
+            raise
+        raise UserError(
+            f"the model's own code cannot be traced for any number of sentences and tokens ({first_line(error)}): "
+            "use x.shape[0] instead of len(x), and do not compare sizes with numbers; or use safetensors"
+        ) from error
 
 
 def searching(run: Run, beam_size: int) -> Callable[[Any, Any], Any]:

@@ -23,7 +23,9 @@ def load(search="beam"):
 
     def translate(sentences):
         width = max(map(len, sentences)) + 1  # padded to few sizes, since each is compiled
-        shape = 1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), int(model["longest"]))
+        if width > (longest := int(model["longest"])):
+            raise ValueError(f"a sentence has {width - 1} tokens, and the model reads {longest - 1}: split it")
+        shape = 1 << (len(sentences) - 1).bit_length(), min(1 << (width - 1).bit_length(), longest)
         tokens: np.ndarray = np.full(shape, PAD, np.int32)
         tokens[:, 0] = EOS
         for row, ids in zip(tokens, sentences, strict=False):
