@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,6 +156,17 @@ def runtime(run: Run, folder: Path) -> TransformersRuntime | None:
     return TransformersRuntime(run, folder)
 
 
+@contextlib.contextmanager
+def _without_progress_bars(transformers: Any) -> Iterator[None]:
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
 class TransformersRuntime:
     """Translates by the generate method of transformers. It reads text, so that the tokenizer's files are checked too.
 
@@ -172,8 +184,9 @@ class TransformersRuntime:
 
         self.name = f"transformers {transformers.__version__}"
         self.decoding = plain_search(length_normalization="average", length_penalty=_length_penalty(run))
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
+        with _without_progress_bars(transformers):
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
         """Return the target tokens of each translation, without the end token."""
