@@ -58,12 +58,9 @@ def card(run: Run, to: str, name: str, usage: str, software: str, found: Sequenc
 
 def _named(code: str) -> str:
     """Return a language's name in English, or its code if it has no name."""
-    from babel import Locale, UnknownLocaleError
+    from babel import Locale
 
-    try:
-        return Locale.parse(code, sep="-").english_name or code
-    except (ValueError, UnknownLocaleError):
-        return code or "an unnamed language"
+    return Locale("en").languages.get(code.replace("-", "_"), code) or "an unnamed language"
 
 
 def _quality(run: Run) -> list[str]:

@@ -16,7 +16,7 @@ from jaxnmt.config.files import write_json
 from jaxnmt.data import identity
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.formats import Source, plain_search
-from jaxnmt.interop.tensors import save
+from jaxnmt.interop.tensors import library, save
 
 if TYPE_CHECKING:
     from jaxnmt.data.pieces import Numbering
@@ -36,6 +36,7 @@ def model_of(run: Run) -> cfg.Transformer:
 
 def problems(run: Run) -> Iterator[str]:
     """Yield what neither format can hold."""
+    library()
     model, task = run.config.model, run.config.task
     if type(task) is not cfg.Translation:
         yield f"it translates, and the task is {type(task).__name__}: {OTHERWISE}"
