@@ -34,7 +34,7 @@ def card(run: Run, to: str, name: str, usage: str, software: str, found: Sequenc
     lines = [
         f"# {name}",
         "",
-        f"Translates {source or 'an unnamed language'} to {target or 'an unnamed language'}. "
+        f"Translates {_named(source)} to {_named(target)}. "
         f"Made by jaxnmt {jaxnmt.__version__} from {run.checkpoint} of the run `{run.folder.name}`, in the format {to}.",
         "",
         "## Use",
@@ -56,6 +56,13 @@ def card(run: Run, to: str, name: str, usage: str, software: str, found: Sequenc
     return "\n".join([*head, "", *lines]) + "\n"
 
 
+def _named(code: str) -> str:
+    """Return a language's name in English, or its code if it has no name."""
+    from babel import Locale
+
+    return Locale("en").languages.get(code.replace("-", "_"), code) or "an unnamed language"
+
+
 def _quality(run: Run) -> list[str]:
     from jaxnmt.training.saved import CheckpointReader
 
@@ -63,8 +70,9 @@ def _quality(run: Run) -> list[str]:
     score = CheckpointReader(run.folder).scores().get(step) if isinstance(step, int) else None
     if score is None:
         return ["The checkpoint has no validation score."]
-    signature = f" (`{score.signature}`)" if score.signature else ""
-    return [f"Validation {score.kind} at step {step:,}: {score.value:.4g}{signature}."]
+    name, value = {"bleu": ("BLEU", score.value), "loss": ("loss", -score.value)}.get(score.metric, (score.metric, score.value))
+    signature = f" (sacreBLEU `{score.signature}`)" if score.signature else ""
+    return [f"Validation {name} at step {step:,}: {value:.4g}{signature}."]
 
 
 def _data(run: Run) -> list[str]:
@@ -76,5 +84,11 @@ def _data(run: Run) -> list[str]:
     return [
         "| part | source | fingerprint |",
         "|---|---|---|",
-        *(f"| {part} | {str(source.get('name', '')).replace('|', chr(92) + '|')} | `{source['fingerprint']}` |" for part, source in rows),
+        *(f"| {part} | {_file_names(source['name'])} | `{source['fingerprint']}` |" for part, source in rows),
     ]
+
+
+def _file_names(source: str) -> str:
+    """Return a source without the folders of its files, which mean nothing elsewhere."""
+    is_path = source.startswith(("/", "~", "."))
+    return (",".join(part.rpartition("/")[2] for part in source.split(",")) if is_path else source).replace("|", r"\|")

@@ -89,22 +89,14 @@ def _check_weights(folder: pathlib.Path) -> None:
 
 
 def _parameters(path: pathlib.Path, foreign: huggingface_files.Foreign) -> dict[str, np.ndarray]:
-    """Return our parameters by path, from a file of theirs. Names, shapes and types are compared before numbers are read."""
-    compiler.check()
-    import jax
-
-    from jaxnmt.models.seq2seq import build_model
-    from jaxnmt.parallel.axes import path_name
-
+    """Return our parameters by path, from a file of theirs. Names, shapes and types are compared before numbers are read or JAX starts."""
     experiment, numberings = foreign.experiment, foreign.numberings
     assert isinstance(experiment.model, Transformer)
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     expected = {tensor.name: tensor for tensor in layout.tensors(experiment.model, *sizes)}
     with opened(path) as file:
         copies = _check_header(file, {name: tensor.shape for name, tensor in expected.items()}, experiment.model)
-        model = build_model(experiment.model, foreign.tokenizer.source_vocab_size, foreign.tokenizer.target_vocab_size)
-        shapes = {path_name(where): x.shape for where, x in jax.tree_util.tree_leaves_with_path(model.shapes)}
-        params: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+        params: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in _shapes(foreign).items()}
         for name, tensor in expected.items():
             if name in file.shapes:
                 layout.put(tensor, file.read(name), params, numberings)
@@ -114,6 +106,19 @@ def _parameters(path: pathlib.Path, foreign: huggingface_files.Foreign) -> dict[
                 other = f"{origin}, with which it is shared" if origin else "sinusoids, as those of such a model are"
                 raise UserError(f"{path}: the tensor {name} differs from {other}")
     return params
+
+
+def _shapes(foreign: huggingface_files.Foreign) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of our parameters by path."""
+    compiler.check()
+    import jax
+
+    from jaxnmt.models.seq2seq import build_model
+    from jaxnmt.parallel.axes import path_name
+
+    tokenizer = foreign.tokenizer
+    model = build_model(foreign.experiment.model, tokenizer.source_vocab_size, tokenizer.target_vocab_size)
+    return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(model.shapes)}
 
 
 def _check_header(file: TensorFile, expected: Mapping[str, tuple[int, ...]], model: Transformer) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxnmt.config.files import save_config
-from jaxnmt.interop.tensors import save
+from jaxnmt.interop.tensors import library, save
 
 if TYPE_CHECKING:
     from jaxnmt.interop.formats import Runtime
@@ -17,6 +17,7 @@ NEEDS = ""
 
 def refusal(run: Run) -> str | None:
     """Return None: it holds every run whose weights are as they were trained."""
+    library()
     return "its weights are rounded: leave out --weights" if run.weights == "int8" else None
 
 

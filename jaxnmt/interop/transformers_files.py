@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from jaxnmt.config.files import write_json
 from jaxnmt.data import identity
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.formats import Source, plain_search
-from jaxnmt.interop.tensors import save
+from jaxnmt.interop.tensors import library, save
 
 if TYPE_CHECKING:
     from jaxnmt.data.pieces import Numbering
@@ -35,6 +36,7 @@ def model_of(run: Run) -> cfg.Transformer:
 
 def problems(run: Run) -> Iterator[str]:
     """Yield what neither format can hold."""
+    library()
     model, task = run.config.model, run.config.task
     if type(task) is not cfg.Translation:
         yield f"it translates, and the task is {type(task).__name__}: {OTHERWISE}"
@@ -155,6 +157,17 @@ def runtime(run: Run, folder: Path) -> TransformersRuntime | None:
     return TransformersRuntime(run, folder)
 
 
+@contextlib.contextmanager
+def _without_progress_bars(transformers: Any) -> Iterator[None]:
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
 class TransformersRuntime:
     """Translates by the generate method of transformers. It reads text, so that the tokenizer's files are checked too.
 
@@ -172,8 +185,9 @@ class TransformersRuntime:
 
         self.name = f"transformers {transformers.__version__}"
         self.decoding = plain_search(length_normalization="average", length_penalty=_length_penalty(run))
-        self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
+        with _without_progress_bars(transformers):
+            self._tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True)
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
         """Return the target tokens of each translation, without the end token."""

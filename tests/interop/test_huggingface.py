@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
 
 import foreign
 import numpy as np
 import pytest
+from sentencepiece import SentencePieceTrainer
 
 import jaxnmt
+from jaxnmt.interop import huggingface_files
 
 pytest.importorskip("safetensors", reason="models are exchanged in the format safetensors")
 from safetensors.numpy import load_file  # noqa: E402
@@ -105,3 +108,23 @@ def test_pieces_that_the_table_lacks_are_unknown(tmp_path):
     assert coded == [vocabulary.encode([">>en<<"])[0][0], *plain] and vocabulary.piece(coded[0]) == ">>en<<"
     assert 3 in odd and 3 not in plain and vocabulary.decode(plain) == "das haus"
     assert vocabulary.numbering.ours.tolist()[:3] == [2, 3, 4] and vocabulary.numbering.ours[-1] == 1
+
+
+def test_pegasus_numbers_its_pieces_after_its_masks(tmp_path):
+    """As in its paper's code: padding 0, end 1, masks to 104, unknown 105, and then the other pieces."""
+    model = io.BytesIO()
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    SentencePieceTrainer.train(sentence_iterator=iter(foreign.lines(200)), model_writer=model, vocab_size=30, minloglevel=2, **ids)
+    (tmp_path / "spiece.model").write_bytes(model.getvalue())
+    sizes = {"d_model": 8, "vocab_size": 133, "max_position_embeddings": 64}
+    sizes |= {f"{s}_{n}": 2 for s in ("encoder", "decoder") for n in ("layers", "ffn_dim", "attention_heads")}
+    form = {"model_type": "pegasus", "scale_embedding": True, "activation_function": "relu"}
+    config = sizes | form | {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = huggingface_files.read(tmp_path)
+    numbering = found.numberings["source"]
+    assert (numbering.pad, numbering.eos, numbering.unk, len(numbering.tokens)) == (0, 1, 105, 133)
+    assert numbering.tokens[2:5] == ("<mask_1>", "<mask_2>", "<unk_2>") and numbering.tokens[104:106] == ("<unk_102>", "<unk>")
+    (tokens,) = found.tokenizer.encode_source(["das haus"])
+    assert found.tokenizer.decode_source(tokens) == "das haus" and found.tokenizer.joint
+    assert found.experiment.model.norm_order == "pre" and found.experiment.data.max_length == 29
