@@ -193,19 +193,15 @@ def runtime(run: Run, folder: Path) -> CTranslate2 | None:
 def usage(run: Run) -> str:
     """Return how the folder is used."""
     if run.tokenizer.subwords:
-        imports, read = (
-            "import sentencepiece\n",
-            "\n".join(f'{side} = sentencepiece.SentencePieceProcessor(model_file="{side}.spm")' for side in ("source", "target")),
-        )
-        pieces, text = "source.encode(line, out_type=str)", "target.decode(found.hypotheses[0])"
+        models = "".join(f'{side} = sentencepiece.SentencePieceProcessor(model_file="{side}.spm")\n' for side in ("source", "target"))
+        setup = f"import sentencepiece\n\n{models}"
+        pieces, text = "source.encode(line.strip(), out_type=str)", "target.decode(found.hypotheses[0])"
     else:
-        imports, read, pieces, text = "", "", "line.split()", '" ".join(found.hypotheses[0])'
+        setup, pieces, text = "\n", "line.split()", '" ".join(found.hypotheses[0])'
     return f"""```python
 import ctranslate2  # pip install ctranslate2 sentencepiece
-{imports}
-{read}
-translator = ctranslate2.Translator(".")
-for line in open("lines.txt"):
+{setup}translator = ctranslate2.Translator(".")
+for line in open("lines.txt", encoding="utf-8"):
     [found] = translator.translate_batch([{pieces}], beam_size=5)
     print({text})
 ```
