@@ -99,6 +99,10 @@ NUMBERS = {
         lambda f: tensors(f, lambda t: t | {"lm_head.weight": t[SHARED] + 1}),
         "lm_head.weight differs from model.shared",
     ),
+    "positions that are no sinusoids": (
+        lambda f: tensors(f, lambda t: t | {"model.encoder.embed_positions.weight": np.zeros((512, 16), np.float32)}),
+        "model.encoder.embed_positions.weight differs from sinusoids",
+    ),
     "no file": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     "a pipe": (lambda f: ((f / "model.safetensors").unlink(), os.mkfifo(f / "model.safetensors")), "has no file model.safetensors"),
 }
@@ -149,6 +153,7 @@ SETTINGS = {
     "nested": (lambda f: (f / "config.json").write_text("[" * 200_000), "nests too deeply"),
     "huge": (lambda f: os.truncate(f / "config.json", 2**40), "config.json has 1,099,511,627,776 bytes"),
     "a name twice": (lambda f: (f / "config.json").write_text('{"d_model": 16, "d_model": 32}'), "the name 'd_model' occurs twice"),
+    "half a character": (lambda f: (f / "config.json").write_text('{"d_model": "\\ud800"}'), "config.json is not JSON"),
     "a number of many digits": (lambda f: (f / "config.json").write_text('{"d_model": ' + "9" * 5000 + "}"), "config.json is not JSON"),
     "missing": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json is not a file"),
@@ -196,6 +201,7 @@ TOKENIZERS = {
     "an id twice": (lambda f: vocabulary(f, lambda v: v | {"▁": 7}), "ids are 0 to"),
     "an id beyond": (lambda f: vocabulary(f, lambda v: v | {"new": 10**12}), "has the id 1000000000000"),
     "an id that is text": (lambda f: vocabulary(f, lambda v: v | {"new": "39"}), "has the id 39; ids are"),
+    "half a character": (lambda f: (f / "vocab.json").write_text('{"\\ud800": 0}'), "vocab.json is not JSON"),
     "no unknown": (lambda f: vocabulary(f, lambda v: {("x" if t == "<unk>" else t): i for t, i in v.items()}), "has no token '<unk>'"),
 }
 
