@@ -79,6 +79,7 @@ def read(folder: Path) -> Foreign:
         activation=_activation(found),  # type: ignore[arg-type]
         max_positions=sizes["max_position_embeddings"],
         tie_embeddings=tie,  # type: ignore[arg-type]
+        scale_embeddings=found.get("scale_embedding", False),
         output_bias=True,
         dropout=_rate(found, "dropout", 0.1),
         attention_dropout=_rate(found, "attention_dropout", 0.0),
@@ -124,8 +125,8 @@ def _problems(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[st
         yield f"d_model {sizes['d_model']} is not divisible by encoder_attention_heads {sizes['encoder_attention_heads']}"
     if sizes["d_model"] % 2:
         yield f"d_model {sizes['d_model']} is odd"
-    if found.get("scale_embedding") is not True:
-        yield "scale_embedding is not true, and our embeddings are multiplied by the square root of d_model"
+    if not isinstance(found.get("scale_embedding", False), bool):
+        yield f"scale_embedding is {str(found['scale_embedding'])[:50]}; it must be true or false"
     if not _activation(found):
         yield f"activation_function is {str(found.get('activation_function'))[:50]}; {', '.join(_THEIRS)} are read"
     if kind == "pegasus" and _tied(found) != "all":
