@@ -61,6 +61,8 @@ class Transformer(Shipped):
     """Mask later target tokens in the decoder. False is for demonstration: the decoder sees the answer and learns nothing useful."""
     tie_embeddings: Literal["all", "decoder", "none"] = "all"
     """all: source, target and output layer share one matrix (needs a joint vocabulary); decoder: target and output layer do; none."""
+    scale_embeddings: bool = True
+    """Multiply the embeddings by the square root of emb_dim (Vaswani et al. 2017, section 3.4)."""
     output_bias: bool = False
     """Add a bias to the logits, as Marian does. The loss then keeps the logits of all positions, which takes memory."""
     dropout: Rate[float] = 0.1

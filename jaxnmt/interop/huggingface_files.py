@@ -53,38 +53,22 @@ def read(folder: Path) -> Foreign:
         UserError: a file is missing, damaged or too large, or the model is none of ours.
     """
     where, found = folder / "config.json", read_json(folder / "config.json")
+    kind = found.get("model_type")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"{where}: model_type is {str(kind)[:50]}; {' and '.join(KINDS)} are read")
     sizes = {name: _size(where, found, name, most) for name, most in _SIZES.items()}
     for problem in _problems(found, sizes):
         raise UserError(f"{where}: {problem}")
     described = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    tables = _vocabularies(folder, found, described)
-    source, target = (Pieces(model, numbering, name) for name, model, numbering in tables)
-    sizes["decoder_vocab_size"] = _size(
-        where, {"decoder_vocab_size": sizes["vocab_size"]} | _without_null(found), "decoder_vocab_size", 2**22
-    )
-    for vocabulary, size in ((source, sizes["vocab_size"]), (target, sizes["decoder_vocab_size"])):
+    source, target = (Pieces(model, numbering, name) for name, model, numbering in _vocabularies(folder, found, described))
+    own = found.get("decoder_vocab_size") is not None
+    of_target = _size(where, found, "decoder_vocab_size", _SIZES["vocab_size"]) if own else sizes["vocab_size"]
+    for vocabulary, size in ((source, sizes["vocab_size"]), (target, of_target)):
         if len(vocabulary.numbering.tokens) != size:
             raise UserError(f"{folder}: the vocabulary has {len(vocabulary.numbering.tokens):,} tokens, and config.json says {size:,}")
-    tokenizer = Tokenizer(source, target)
-    tie = _tied(found)
-    if tie == "all" and not tokenizer.joint:
+    tokenizer, model, decoding = Tokenizer(source, target), _model(found, sizes), _decoding(folder)
+    if model.tie_embeddings == "all" and not tokenizer.joint:
         raise UserError(f"{where}: source and target share one table, and the tokenizer has a vocabulary for each")
-    model = Transformer(
-        emb_dim=sizes["d_model"],
-        num_heads=sizes["encoder_attention_heads"],
-        mlp_dim=sizes["encoder_ffn_dim"],
-        num_encoder_layers=sizes["encoder_layers"],
-        num_decoder_layers=sizes["decoder_layers"],
-        norm_order=KINDS[found["model_type"]],  # type: ignore[arg-type]
-        activation=_activation(found),  # type: ignore[arg-type]
-        max_positions=sizes["max_position_embeddings"],
-        tie_embeddings=tie,  # type: ignore[arg-type]
-        output_bias=True,
-        dropout=_rate(found, "dropout", 0.1),
-        attention_dropout=_rate(found, "attention_dropout", 0.0),
-        activation_dropout=_rate(found, "activation_dropout", 0.0),
-    )
-    decoding = _decoding(folder)
     # So that no translation needs a position that the model has not.
     longest = int((model.max_positions - decoding.max_length_extra) / decoding.max_length_ratio)
     languages = {f"{side}_language": str(described.get(f"{side}_lang") or "")[:20] for side in ("source", "target")}
@@ -97,8 +81,27 @@ def read(folder: Path) -> Foreign:
     return Foreign(experiment, tokenizer, {"source": source.numbering, "target": target.numbering})
 
 
-def _without_null(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
+def _model(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Transformer:
+    """Return the settings of the model, which `_problems` has checked."""
+    settings: dict[str, Any] = {
+        "norm_order": KINDS[found["model_type"]],
+        "activation": _activation(found),
+        "tie_embeddings": _tied(found),
+        "scale_embeddings": found.get("scale_embedding", False),
+        "output_bias": True,
+    }
+    return Transformer(
+        emb_dim=sizes["d_model"],
+        num_heads=sizes["encoder_attention_heads"],
+        mlp_dim=sizes["encoder_ffn_dim"],
+        num_encoder_layers=sizes["encoder_layers"],
+        num_decoder_layers=sizes["decoder_layers"],
+        max_positions=sizes["max_position_embeddings"],
+        dropout=_rate(found, "dropout", 0.1),
+        attention_dropout=_rate(found, "attention_dropout", 0.0),
+        activation_dropout=_rate(found, "activation_dropout", 0.0),
+        **settings,
+    )
 
 
 def _size(where: Path, values: Mapping[str, Any], name: str, most: int) -> int:
@@ -114,9 +117,6 @@ def _rate(values: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _problems(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[str]:
-    kind = found.get("model_type")
-    if kind not in KINDS:
-        yield f"model_type is {str(kind)[:50]}; {' and '.join(KINDS)} are read"
     for name in ("attention_heads", "ffn_dim"):
         if sizes[f"encoder_{name}"] != sizes[f"decoder_{name}"]:
             yield f"encoder_{name} and decoder_{name} differ, and ours are equal"
@@ -124,11 +124,11 @@ def _problems(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[st
         yield f"d_model {sizes['d_model']} is not divisible by encoder_attention_heads {sizes['encoder_attention_heads']}"
     if sizes["d_model"] % 2:
         yield f"d_model {sizes['d_model']} is odd"
-    if found.get("scale_embedding") is not True:
-        yield "scale_embedding is not true, and our embeddings are multiplied by the square root of d_model"
+    if not isinstance(found.get("scale_embedding", False), bool):
+        yield f"scale_embedding is {str(found['scale_embedding'])[:50]}; it must be true or false"
     if not _activation(found):
         yield f"activation_function is {str(found.get('activation_function'))[:50]}; {', '.join(_THEIRS)} are read"
-    if kind == "pegasus" and _tied(found) != "all":
+    if found["model_type"] == "pegasus" and _tied(found) != "all":
         yield "tie_word_embeddings is not true, and source, target and output share one table otherwise"
     for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
         if type(found.get(name)) is not int or not 0 <= found[name] < sizes["vocab_size"]:

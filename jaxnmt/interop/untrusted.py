@@ -9,8 +9,8 @@ from typing import Any
 from jaxnmt.errors import UserError
 
 MIB = 2**20
-SETTINGS_SIZE, VOCABULARY_SIZE = 1 * MIB, 64 * MIB
-"""Bytes that a file of settings and one of a vocabulary may have: a hundred times what such files have."""
+SETTINGS_SIZE, VOCABULARY_SIZE = 1 * MIB, 16 * MIB
+"""Bytes that a file of settings and one of a vocabulary may have. JSON takes up to twenty times as much when it is read."""
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -41,6 +41,7 @@ def read_json(path: Path, most: int = SETTINGS_SIZE) -> dict[str, Any]:
     data = read_bytes(path, most)
     try:
         found = json.loads(data.decode(), object_pairs_hook=_unique)
+        json.dumps(found, ensure_ascii=False).encode()  # half a surrogate pair has no UTF-8
     except RecursionError:
         raise UserError(f"{path} is not what it should be: its JSON nests too deeply") from None
     except ValueError as error:
@@ -51,8 +52,9 @@ def read_json(path: Path, most: int = SETTINGS_SIZE) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
-        raise ValueError(f"the name {twice[:50]!r} occurs twice")
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:50]!r} occurs twice")
+        found[name] = value
     return found

@@ -155,25 +155,26 @@ class Norm(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of token vectors; what is looked up is multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4).
+    """A table of token vectors.
 
     Attributes:
         is_output: whether the table is the output layer's matrix too.
+        is_scaled: multiply what is looked up by sqrt(width) (Vaswani et al. 2017, section 3.4).
     """
 
     size: int
     width: int
     is_output: bool = False
     mesh: Mesh | None = None
+    is_scaled: bool = True
 
     def setup(self):
         init = declare(nn.initializers.normal(self.width**-0.5), "VD", multiplied=self.is_output)
         self.table = self.param("table", init, (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
-        return look_up(self.table, tokens_BT, self.mesh if self.is_output else None).astype(dtype) * jnp.asarray(
-            math.sqrt(self.width), dtype
-        )
+        x_BTD = look_up(self.table, tokens_BT, self.mesh if self.is_output else None).astype(dtype)
+        return x_BTD * jnp.asarray(math.sqrt(self.width), dtype) if self.is_scaled else x_BTD
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

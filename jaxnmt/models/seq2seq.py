@@ -62,7 +62,8 @@ class EncoderDecoder(nn.Module):
     """Embeddings, tied or not, and the output layer, for modules to derive from.
 
     Attributes:
-        config: has `emb_dim`; `tie_embeddings`, `output_bias` and `dtype` are read if it has them (else "none", False and float32).
+        config: has `emb_dim`; `tie_embeddings`, `scale_embeddings`, `output_bias` and `dtype` are read if it has them (else "none", True,
+            False and float32).
         source_size, target_size: rows of the embedding tables (padded vocabularies).
         target_vocab: how many target ids are tokens.
         mesh: that arrays lie on; None: one device.
@@ -88,12 +89,13 @@ class EncoderDecoder(nn.Module):
     def make_embeddings(self, features_width: int) -> None:
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
         width, tie = self.config.emb_dim, getattr(self.config, "tie_embeddings", "none")
+        table = functools.partial(Embedding, width=width, mesh=self.mesh, is_scaled=getattr(self.config, "scale_embeddings", True))
         if tie == "all":
-            self.shared_embedding = Embedding(self.target_size, width, is_output=True, mesh=self.mesh)
+            self.shared_embedding = table(self.target_size, is_output=True)
             self.embed_source = self.embed_target = self.shared_embedding
         else:
-            self.source_embedding = Embedding(self.source_size, width, mesh=self.mesh)
-            self.target_embedding = Embedding(self.target_size, width, is_output=tie != "none", mesh=self.mesh)
+            self.source_embedding = table(self.source_size)
+            self.target_embedding = table(self.target_size, is_output=tie != "none")
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width, is_output=True, mesh=self.mesh)

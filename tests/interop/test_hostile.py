@@ -99,6 +99,10 @@ NUMBERS = {
         lambda f: tensors(f, lambda t: t | {"lm_head.weight": t[SHARED] + 1}),
         "lm_head.weight differs from model.shared",
     ),
+    "positions that are no sinusoids": (
+        lambda f: tensors(f, lambda t: t | {"model.encoder.embed_positions.weight": np.zeros((512, 16), np.float32)}),
+        "model.encoder.embed_positions.weight differs from sinusoids",
+    ),
     "no file": (lambda f: (f / "model.safetensors").unlink(), "has no model.safetensors"),
     "a pipe": (lambda f: ((f / "model.safetensors").unlink(), os.mkfifo(f / "model.safetensors")), "has no file model.safetensors"),
 }
@@ -149,10 +153,12 @@ SETTINGS = {
     "nested": (lambda f: (f / "config.json").write_text("[" * 200_000), "nests too deeply"),
     "huge": (lambda f: os.truncate(f / "config.json", 2**40), "config.json has 1,099,511,627,776 bytes"),
     "a name twice": (lambda f: (f / "config.json").write_text('{"d_model": 16, "d_model": 32}'), "the name 'd_model' occurs twice"),
+    "half a character": (lambda f: (f / "config.json").write_text('{"d_model": "\\ud800"}'), "config.json is not JSON"),
     "a number of many digits": (lambda f: (f / "config.json").write_text('{"d_model": ' + "9" * 5000 + "}"), "config.json is not JSON"),
     "missing": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json is not a file"),
     "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian and pegasus are read"),
+    "a model of no kind": (lambda f: settings(f, model_type=["marian"]), "model_type is ['marian']"),
     "a wide one": (lambda f: settings(f, d_model=10**12), "d_model is 1000000000000; it must be a whole number from 1 to 65,536"),
     "a deep one": (lambda f: settings(f, encoder_layers=10**9), "encoder_layers is 1000000000"),
     "deeper than its numbers": (lambda f: settings(f, encoder_layers=200), "has no tensor model.encoder.layers.1.self_attn"),
@@ -163,7 +169,7 @@ SETTINGS = {
     "unequal halves": (lambda f: settings(f, decoder_ffn_dim=48), "encoder_ffn_dim and decoder_ffn_dim differ"),
     "activation": (lambda f: settings(f, activation_function="quick_gelu"), "activation_function is quick_gelu"),
     "activation of no kind": (lambda f: settings(f, activation_function=["relu"]), "activation_function is ['relu']"),
-    "scale": (lambda f: settings(f, scale_embedding=False), "scale_embedding is not true"),
+    "scale": (lambda f: settings(f, scale_embedding="yes"), "scale_embedding is yes; it must be true or false"),
     "an id beyond": (lambda f: settings(f, pad_token_id=10**6), "pad_token_id is 1000000"),
     "another begin": (lambda f: settings(f, decoder_start_token_id=5), "decoder_start_token_id 5 is not pad_token_id"),
     "vocabulary": (lambda f: settings(f, vocab_size=40), "the vocabulary has 39 tokens, and config.json says 40"),
@@ -196,6 +202,7 @@ TOKENIZERS = {
     "an id twice": (lambda f: vocabulary(f, lambda v: v | {"▁": 7}), "ids are 0 to"),
     "an id beyond": (lambda f: vocabulary(f, lambda v: v | {"new": 10**12}), "has the id 1000000000000"),
     "an id that is text": (lambda f: vocabulary(f, lambda v: v | {"new": "39"}), "has the id 39; ids are"),
+    "half a character": (lambda f: (f / "vocab.json").write_text('{"\\ud800": 0}'), "vocab.json is not JSON"),
     "no unknown": (lambda f: vocabulary(f, lambda v: {("x" if t == "<unk>" else t): i for t, i in v.items()}), "has no token '<unk>'"),
 }
 

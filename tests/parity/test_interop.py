@@ -19,11 +19,11 @@ from safetensors.numpy import load_file  # noqa: E402
 
 MODELS = {"marian": transformers.MarianMTModel, "pegasus": transformers.PegasusForConditionalGeneration}
 FORMS = {
-    "marian": {"activation_function": "swish"},
+    "marian": {"scale_embedding": True, "activation_function": "swish"},
     "marian_gelu": {"activation_function": "gelu", "encoder_layers": 3},
-    "marian_two_tables": {"activation_function": "relu", "share_encoder_decoder_embeddings": False},
+    "marian_two_tables": {"scale_embedding": True, "activation_function": "relu", "share_encoder_decoder_embeddings": False},
     "marian_three_tables": {"share_encoder_decoder_embeddings": False, "tie_word_embeddings": False},
-    "pegasus": {"activation_function": "relu"},
+    "pegasus": {"scale_embedding": True, "activation_function": "relu"},
     "pegasus_gelu_new": {"activation_function": "gelu_new", "decoder_layers": 1},
 }
 TINY = {"d_model": 24, "heads": 3, "ffn_dim": 40, "layers": 2, "max_position_embeddings": 64}
@@ -47,7 +47,7 @@ def written(folder, form: str, sizes: dict, vocabulary: int = 0):
     }
     ids = {"pad_token_id": size - 1, "decoder_start_token_id": size - 1, "eos_token_id": 0, "forced_eos_token_id": 0}
     own = {name: sizes[name] for name in ("d_model", "max_position_embeddings")}
-    config = MODELS[kind].config_class(**{**own, **per_stack, **ids, "vocab_size": size, "scale_embedding": True, **FORMS[form]})
+    config = MODELS[kind].config_class(**{**own, **per_stack, **ids, "vocab_size": size, **FORMS[form]})
     torch.manual_seed(0)
     model = MODELS[kind](config).eval()
     with torch.no_grad():
