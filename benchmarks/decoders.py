@@ -44,60 +44,23 @@ class Weights:
 
 
 def ctranslate2(work: Path, quantize: str = "float32") -> Translate:
-    """Return CTranslate2's translator; a sentence is its source ids."""
+    """Return CTranslate2's translator of WORK/model, which `versus_decoders.py` wrote; a sentence is its source ids."""
     import ctranslate2
 
-    build_ctranslate2(work)
+    def vocabulary(side: str) -> list[str]:
+        shared = work / "model/shared_vocabulary.json"
+        return json.loads((shared if shared.exists() else work / f"model/{side}_vocabulary.json").read_text(encoding="utf-8"))
+
+    source, ids = vocabulary("source"), {piece: index for index, piece in enumerate(vocabulary("target"))}
     model = ctranslate2.Translator(str(work / "model"), compute_type=quantize, inter_threads=1, intra_threads=os.cpu_count())
 
     def translate(sentences: list, order: dict) -> list[list[int]]:
-        pieces = [[*map(str, ids), "</s>"] for ids in sentences]
+        pieces = [[source[index] for index in each] for each in sentences]
         sizes = {"beam_size": order["beam_size"], "max_batch_size": order["batch_size"]}
         found = model.translate_batch(pieces, **sizes, max_decoding_length=LIMIT)
-        return [[int(token) for token in result.hypotheses[0]] for result in found]
+        return [[ids[piece] for piece in result.hypotheses[0]] for result in found]
 
     return translate
-
-
-def build_ctranslate2(work: Path) -> None:
-    """Make a model folder of CTranslate2."""
-    import ctranslate2
-
-    facts, weights = json.loads((work / "facts.json").read_text()), Weights(work)
-    spec = ctranslate2.specs.TransformerSpec.from_config((facts["encoder"], facts["decoder"]), facts["heads"], pre_norm=facts["pre_norm"])
-
-    def linear(part, name: str) -> None:
-        part.weight, part.bias = weights[name]
-
-    def norm(part, name: str) -> None:
-        part.gamma, part.beta = weights[name]
-
-    for side, stack in (("encoder", spec.encoder), ("decoder", spec.decoder)):
-        stack.position_encodings.encodings = weights.arrays["positions"]
-        if facts["pre_norm"]:
-            norm(stack.layer_norm, f"{side}/final_norm")
-        for i, layer in enumerate(stack.layer):
-            name = f"{side}/layer_{i}"
-            linear(layer.self_attention.linear[0], f"{name}/self_attention/qkv")
-            linear(layer.self_attention.linear[1], f"{name}/self_attention/out")
-            norm(layer.self_attention.layer_norm, f"{name}/self_attention_norm")
-            if side == "decoder":
-                for part, kernel in zip(layer.attention.linear, ("q", "kv", "out"), strict=True):
-                    linear(part, f"{name}/cross_attention/{kernel}")
-                norm(layer.attention.layer_norm, f"{name}/cross_attention_norm")
-            linear(layer.ffn.linear_0, f"{name}/mlp/wi")
-            linear(layer.ffn.linear_1, f"{name}/mlp/wo")
-            norm(layer.ffn.layer_norm, f"{name}/mlp_norm")
-    spec.encoder.embeddings[0].weight = spec.decoder.embeddings.weight = spec.decoder.projection.weight = weights.arrays["table"]
-    spec.decoder.projection.bias = weights.arrays["output_bias"]
-    spec.decoder.start_from_zero_embedding = False
-    names = ["<pad>", "<s>", "</s>", *map(str, range(3, facts["tokens"]))]
-    spec.register_source_vocabulary(names)
-    spec.register_target_vocabulary(names)
-    spec.config.bos_token, spec.config.eos_token, spec.config.unk_token, spec.config.decoder_start_token = "<s>", "</s>", "3", "<s>"
-    spec.validate()
-    (work / "model").mkdir(exist_ok=True)
-    spec.save(str(work / "model"))
 
 
 OPENNMT = {

@@ -4,8 +4,9 @@
     python benchmarks/versus_decoders.py RUN WORK --opennmt PYTHON
     python benchmarks/versus_decoders.py RUN WORK --joey PYTHON
 
-RUN is a Transformer with ReLU, sinusoidal positions, one vocabulary, and pre-norm (with CTranslate2 post-norm too); WORK is a folder for
-intermediate files; PYTHON the interpreter of an environment with the peer (tried with CTranslate2 4.8.5, OpenNMT-py 3.5.1, Joey NMT 2.3.0).
+RUN is a Transformer with ReLU, sinusoidal positions, one vocabulary, and pre-norm; with CTranslate2 any that `jaxnmt export` writes for it.
+WORK is a folder for intermediate files; PYTHON the interpreter of an environment with the peer (tried with CTranslate2 4.8.5,
+OpenNMT-py 3.5.1, Joey NMT 2.3.0).
 Both translate the run's test sentences, one process each with as many threads as there are cores. Both keep running, so start-up and
 compilation are not measured. The peer reads pieces; ours reads text, and its time includes tokenising and detokenising. With
 `--batch-size 1` a sentence is given once the last one is translated. CTranslate2 and OpenNMT-py sort the sentences by length, Joey NMT
@@ -18,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import operator
+import shutil
 import sys
 from pathlib import Path
 
@@ -30,8 +32,19 @@ LONGEST = 5000
 """Position vectors, as many as OpenNMT-py and Joey NMT have."""
 
 
-def export(run, work: Path, sentences: int) -> None:
-    """Write a run's weights, sizes and first test sentences to `weights.npz`, `facts.json` and `sentences.json`."""
+def export_ctranslate2(run, folder: Path) -> None:
+    """Write a run as CTranslate2's model folder, without the check of `jaxnmt export`: this script compares the translations itself."""
+    from jaxnmt.interop import ctranslate2
+
+    if problem := ctranslate2.refusal(run):
+        sys.exit(problem)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    ctranslate2.write(run, folder)
+
+
+def export(run, work: Path) -> None:
+    """Write a run's weights and sizes to `weights.npz` and `facts.json`."""
     import jax
 
     from jaxnmt.data.special_tokens import BOS, PAD
@@ -48,8 +61,6 @@ def export(run, work: Path, sentences: int) -> None:
         **{"width": model.emb_dim, "mlp_width": model.mlp_dim, "pre_norm": model.norm_order == "pre", "norm_epsilon": NORM_EPSILON},
     }
     (work / "facts.json").write_text(json.dumps(facts))
-    texts = run.test_set().sources[:sentences]
-    (work / "sentences.json").write_text(json.dumps({"texts": texts, "ids": tokenizer.encode_source(texts)}))
 
 
 def compare(run, found: dict[str, list[list[int]]]) -> None:
@@ -87,7 +98,9 @@ def main() -> None:
     run = jaxnmt.load(words.run, int(words.checkpoint) if words.checkpoint.isdigit() else words.checkpoint)
     if name != "ctranslate2" and run.config.model.norm_order != "pre":
         sys.exit(f"{words.run} has post-norm, and {PEERS[name]} is measured with pre-norm only: give a run with --model.norm-order pre")
-    export(run, words.work, words.sentences)
+    export_ctranslate2(run, words.work / "model") if name == "ctranslate2" else export(run, words.work)
+    texts = run.test_set().sources[: words.sentences]
+    (words.work / "sentences.json").write_text(json.dumps({"texts": texts, "ids": run.tokenizer.encode_source(texts)}))
     program, work = str(HERE / "decoders.py"), str(words.work)
     quantize = [words.quantize] if words.quantize else []
     runners = [

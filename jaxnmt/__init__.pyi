@@ -34,6 +34,10 @@ from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.interop.check import Agreement
+from jaxnmt.interop.engine import with_engine
+from jaxnmt.interop.export import export_model
+from jaxnmt.interop.importing import import_model
 from jaxnmt.lab.ablations.study import Budget, Study
 from jaxnmt.run import Run, load
 from jaxnmt.training.hooks import Hook, Profile
@@ -42,6 +46,7 @@ from jaxnmt.training_run import train
 __version__: str
 
 __all__ = [
+    "Agreement",
     "Alignment",
     "Batching",
     "Budget",
@@ -83,8 +88,11 @@ __all__ = [
     "UserError",
     "Validation",
     "ensemble",
+    "export_model",
+    "import_model",
     "load",
     "load_config",
     "replace",
     "train",
+    "with_engine",
 ]

@@ -86,7 +86,7 @@ def known():
 def test_every_setting_exists(page, known):
     groups, verbs = "|".join(Experiment.__dataclass_fields__), {verb.split()[0] for verb in VERBS}
     for code in pages.code(pages.read(page)):
-        named = re.match(rf"((?:{groups})\.(?!json\b|py\b)[a-z_.]+)(?= |$)", code)
+        named = re.match(rf"((?:{groups})\.(?!json\b|py\b|safetensors\b)[a-z_.]+)(?= |$)", code)
         if named and (pages.ROOT / "jaxnmt" / f"{named[1].replace('.', '/')}.py").is_file():
             continue  # a module
         ours = code.startswith("--") or code.split()[0] in verbs

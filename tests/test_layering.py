@@ -1,6 +1,6 @@
 """Imports run downwards, and `data, runs → config`.
 
-`cli → lab → training_run, ensemble_run → run → evaluation → decoding → training → models → parallel → config → io`
+`cli → lab, interop → training_run, ensemble_run → run → evaluation → decoding → training → models → parallel → config → io`
 """
 
 import ast
@@ -24,8 +24,8 @@ BELOW["evaluation"] = BELOW["decoding"] | {"decoding"}
 BELOW["decoding_run"] = BELOW["evaluation"] | {"evaluation"}
 BELOW["run"] = BELOW["decoding_run"] | {"decoding_run"}  # the Python interface
 BELOW["ensemble_run"] = BELOW["training_run"] = BELOW["run"] | {"run"}
-BELOW["lab"] = BELOW["training_run"] | {"training_run", "ensemble_run"}
-BELOW["cli"] = BELOW["lab"] | {"lab"}
+BELOW["lab"] = BELOW["interop"] = BELOW["training_run"] | {"training_run", "ensemble_run"}
+BELOW["cli"] = BELOW["lab"] | {"lab", "interop"}
 
 
 def package_of(module: str) -> str | None:

@@ -21,7 +21,7 @@ BASE = cfg.Transformer(emb_dim=16, num_heads=2, mlp_dim=24, num_encoder_layers=1
 
 VARIANTS: dict[str, cfg.Transformer] = {
     "pre": BASE,
-    "post": cfg.replace(BASE, norm_order="post", positions="none", activation="silu", num_decoder_layers=2),
+    "post": cfg.replace(BASE, norm_order="post", positions="none", activation="silu", num_decoder_layers=2, output_bias=True),
     "rotary": cfg.replace(BASE, norm="rmsnorm", positions="rotary", activation="swiglu", tie_embeddings="decoder", head_dim=6),
     "learned": cfg.replace(BASE, norm="rmsnorm", norm_order="post", positions="learned", activation="gelu", tie_embeddings="none"),
 }

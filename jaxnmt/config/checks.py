@@ -115,6 +115,8 @@ def _relations(experiment: Experiment) -> Iterator[str]:
         yield "init.l2 holds parameters near those of init.from, and training.lora.rank does not change them: leave out one of the two"
     if isinstance(task, Language) and isinstance(model, Recurrent) and (model.context != "fixed" or model.input_feeding):
         yield "the task Language has no source to attend to: a Recurrent model needs model.context fixed and model.input_feeding False"
+    if isinstance(task, Classification) and getattr(model, "output_bias", False):
+        yield "model.output_bias is for tokens, and the task Classification predicts labels: leave it out"
     if isinstance(model, Recurrent) and isinstance(task, Classification | MaskedLanguage):
         if model.copy or model.coverage:
             yield f"model.copy and model.coverage need a decoder, and the task {kind} has no decoder: leave them out"

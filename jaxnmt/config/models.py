@@ -50,8 +50,9 @@ class Transformer(Shipped):
     """pre: normalise the input of each sublayer; post: normalise after the residual sum, as in the paper."""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     """Kind of normalisation, with epsilon 1e-5."""
-    activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
-    """Non-linearity of the feed-forward blocks."""
+    activation: Literal["relu", "gelu", "gelu_exact", "silu", "swiglu"] = "relu"
+    """Non-linearity of the feed-forward blocks. gelu: its approximation by tanh (Hendrycks and Gimpel 2016); gelu_exact: by the error
+    function; silu: also called swish; swiglu: gated (Shazeer 2020)."""
     positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
     """Position encoding."""
     max_positions: NonNegative[int] = 512
@@ -60,6 +61,10 @@ class Transformer(Shipped):
     """Mask later target tokens in the decoder. False is for demonstration: the decoder sees the answer and learns nothing useful."""
     tie_embeddings: Literal["all", "decoder", "none"] = "all"
     """all: source, target and output layer share one matrix (needs a joint vocabulary); decoder: target and output layer do; none."""
+    scale_embeddings: bool = True
+    """Multiply the embeddings by the square root of emb_dim (Vaswani et al. 2017, section 3.4)."""
+    output_bias: bool = False
+    """Add a bias to the logits, as Marian does. The loss then keeps the logits of all positions, which takes memory."""
     dropout: Rate[float] = 0.1
     """Dropout on embeddings and on each sublayer's output (the paper's P_drop)."""
     attention_dropout: Rate[float] = 0.0

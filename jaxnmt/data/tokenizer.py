@@ -16,6 +16,7 @@ import sentencepiece
 
 from jaxnmt import config, errors
 from jaxnmt.data import labels
+from jaxnmt.data.pieces import Numbering, Pieces
 from jaxnmt.data.special_tokens import BOS, EOS, FIRST_TOKEN, PAD, UNK
 from jaxnmt.data.vocabulary import (
     SPACER,
@@ -40,7 +41,7 @@ _LONGEST_SENTENCE = 1 << 16
 """Bytes. SentencePiece does not train on longer sentences."""
 
 
-AnyVocabulary = Vocabulary | labels.Numbers
+AnyVocabulary = Vocabulary | Pieces | labels.Numbers
 
 
 class Tokenizer:
@@ -58,9 +59,10 @@ class Tokenizer:
         source_vocab_size, target_vocab_size: number of tokens in each vocabulary.
     """
 
-    def __init__(self, source: Vocabulary, target: AnyVocabulary, joiner: str = "", normalization: str = "none") -> None:
+    def __init__(self, source: Vocabulary | Pieces, target: AnyVocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
-        self.joint, self.reads_pictures = source is target, isinstance(source, PictureNumbers)
+        self.joint = source is target or (isinstance(source, Pieces) and isinstance(target, Pieces) and source.numbers_like(target))
+        self.reads_pictures = isinstance(source, PictureNumbers)
         self.has_labels = isinstance(target, labels.Labels | labels.Numbers)
         self.pretokenized = isinstance(target if self.reads_pictures else source, Words)
         self.source_vocab_size, self.target_vocab_size = len(source), len(target)
@@ -132,6 +134,17 @@ class Tokenizer:
         return Tokenizer(self._source, found, self.joiner, self.normalization)
 
     @property
+    def subwords(self) -> dict[str, tuple[bytes, Numbering]]:
+        """The SentencePiece model of each side ("source", "target"), and how other software numbers its pieces; {} if one side has none."""
+        found = {}
+        for side, each in (("source", self._source), ("target", self._target)):
+            if isinstance(each, Pieces):
+                found[side] = each.model, each.numbering
+            elif isinstance(each, Subwords):
+                found[side] = each.to_bytes(), Numbering.of_pieces([each.piece(index) for index in range(len(each))])
+        return found if len(found) == 2 else {}
+
+    @property
     def label_names(self) -> list[str]:
         """The labels, in the order of a classifier's outputs."""
         return self.target_pieces(range(FIRST_TOKEN, self.target_vocab_size))
@@ -200,9 +213,10 @@ class Tokenizer:
         return readable(text, self.joiner, self.normalization)
 
     def _files(self) -> dict[str, bytes]:
-        sides = {"joint": self._source} if self.joint else {"source": self._source, "target": self._target}
+        sides = {"joint": self._source} if self._source is self._target else {"source": self._source, "target": self._target}
         contents = {f"{side}.{vocabulary.suffix}": vocabulary.to_bytes() for side, vocabulary in sides.items()}
         description = {"files": list(contents), "joiner": self.joiner}
+        contents |= {f"{side}.{Pieces.model_suffix}": each.model for side, each in sides.items() if isinstance(each, Pieces)}
         if self.normalization != "none":  # older tokenizers did not write it, and keep their fingerprint
             description["normalization"] = self.normalization
         return {**contents, "tokenizer.json": (json.dumps(description, indent=2) + "\n").encode()}
@@ -242,6 +256,8 @@ def _description(folder: Path) -> dict[str, Any]:
 
 
 def _load_vocabulary(path: Path, joiner: str) -> Any:
+    if path.suffix == f".{Pieces.suffix}":
+        return Pieces(path.with_suffix(f".{Pieces.model_suffix}").read_bytes(), Numbering.from_bytes(path.read_bytes()), str(path))
     data, kinds = path.read_bytes(), {f".{kind.suffix}": kind for kind in (Words, PictureNumbers, *labels.KINDS.values())}
     return kinds[path.suffix].from_bytes(data, joiner) if path.suffix in kinds else Subwords(data, str(path))
 

@@ -122,7 +122,7 @@ def search(
 def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> tuple[Any, Beams]:
     """Return the memory, and the beams after the first token, which one row a sentence suffices for."""
     memory = model.encode(params, batch)
-    B, W, T = len(limits_B), options.beam_size, options.max_length
+    B, W, T = limits_B.shape[0], options.beam_size, options.max_length
     covered_BS = None if options.coverage_penalty is None else coverage.start(batch["encoder_input_tokens"])
     logits_BV, *after = _predict(model, params, memory, model.start(params, memory, T), covered_BS, jnp.full((B,), BOS, jnp.int32))
     carry, covered_RS = jax.tree.map(lambda x: jnp.repeat(x, W, 0), after)
@@ -197,7 +197,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after the next token; the first token is chosen from one live hypothesis a sentence, others from W."""
     if options.sampling is not None:
         return _draw(options, options.sampling, logits_RV, limits_B, beams)
-    B, W, t = len(limits_B), options.beam_size, beams.t
+    B, W, t = limits_B.shape[0], options.beam_size, beams.t
     values_BC, parents_BC, tokens_BC = _candidates(options, logits_RV, limits_B, beams)
     ended_BC = tokens_BC == EOS
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
@@ -217,7 +217,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
 
 def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after each live hypothesis has drawn its next token, by itself. Its place stays the same."""
-    B, W, t = len(limits_B), options.beam_size, beams.t
+    B, W, t = limits_B.shape[0], options.beam_size, beams.t
     words_V = jnp.arange(logits_RV.shape[-1])
     log_p_BWV = jax.nn.log_softmax(without_special(logits_RV)).reshape(B, -1, len(words_V))
     allowed_BWV = _processed(options, log_p_BWV, beams)
@@ -267,7 +267,7 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
 
     The best of each hypothesis and then the best of these are the same, and are found by sorting far less.
     """
-    B, W, C = len(limits_B), beams.live_BWT.shape[1], 2 * options.beam_size
+    B, W, C = limits_B.shape[0], beams.live_BWT.shape[1], 2 * options.beam_size
     scores_RV, total_R1 = _allowed(options, logits_RV, beams)
     at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
 
@@ -311,7 +311,7 @@ def _best_tokens(beams: Beams, scores_RV: jax.Array, at_limit_R1: jax.Array, cou
 
 def _allowed(options: SearchOptions, logits_RV, beams: Beams) -> tuple[jax.Array, Any]:
     """Return a score of each token (R, V), minus infinity if it may not follow, and what to subtract for its log-probability (R, 1)."""
-    B, W = len(beams.open_B), beams.live_BWT.shape[1]
+    B, W = beams.open_B.shape[0], beams.live_BWT.shape[1]
     scores_RV, total_R1, plain_RV = without_special(logits_RV), 0.0, None
     if options.processors:
         plain_RV = jax.nn.log_softmax(scores_RV)
@@ -334,7 +334,7 @@ def _merge(options: SearchOptions, beams: Beams, history_BCT, log_probs_BC, pare
     done = beams.done
     scores_BC = lengths.score(options.length_normalization, log_probs_BC, beams.t + 1, options.length_penalty)
     if options.coverage_penalty is not None:
-        covered_BW = coverage.score(options.coverage_penalty, beams.coverage_RS).reshape(len(scores_BC), -1)
+        covered_BW = coverage.score(options.coverage_penalty, beams.coverage_RS).reshape(scores_BC.shape[0], -1)
         scores_BC += _take(covered_BW, parents_BC)
     scores_BC = jnp.where(log_probs_BC <= NEVER / 2, NEVER, scores_BC)
     new = Hypotheses(history_BCT, scores_BC, log_probs_BC)

@@ -137,7 +137,7 @@ class CrossAttention(_Heads):
         """Return (rows, T, D). x may have several rows for each row of the memory (adjacent beams); they share its keys and values."""
         k, v = keys_values
         q = constrain(self.q(x_BTD), "BTHK", self.mesh)
-        y = attend(self, q.reshape(len(k), -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh, "BHKS")
+        y = attend(self, q.reshape(k.shape[0], -1, *q.shape[2:]), k, v, mask, self.dropout, noise, self.mesh, "BHKS")
         return self.out(y.reshape(q.shape))
 
 
@@ -207,8 +207,8 @@ class SourceAttention(nn.Module):
             keys_BSA = weights["keys"]
             return jnp.einsum("BQA,BSA->BQS", query_BQD, keys_BSA, preferred_element_type=at_least_float32(query_BQD.dtype))
         located, length = _product(query_BQD, weights["locations"]), weights["mask"].shape[-1]
-        missing = max(0, length - located.shape[-1])  # words beyond max_positions are never seen
-        return jnp.pad(located[..., :length], ((0, 0), (0, 0), (0, missing)), constant_values=-1e9)
+        places_S, reach = jnp.arange(length), located.shape[-1]  # words beyond max_positions are never seen
+        return jnp.where(places_S < reach, located[..., jnp.minimum(places_S, reach - 1)], -1e9)
 
     def attend(
         self, weights: dict[str, jax.Array], query_BQD: jax.Array, coverage_BQS: jax.Array | None = None

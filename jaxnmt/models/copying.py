@@ -29,7 +29,7 @@ class CopyingModule(RecurrentEncoderDecoder):
 
     def predict(self, memory: RecurrentMemory, outputs: Outputs) -> jax.Array:
         """Return the next token's log-probabilities, (B, T, V), or (R, V) of rows of which each sentence has several (beams)."""
-        logits, rows = self.logits(outputs.features), len(memory.states_BSD)
+        logits, rows = self.logits(outputs.features), memory.states_BSD.shape[0]
         attention_BTS = outputs.attention.reshape(rows, -1, outputs.attention.shape[-1])
         log_p_BTV = mixture(logits.reshape(rows, -1, logits.shape[-1]), outputs.generate.reshape(rows, -1), attention_BTS, memory.tokens_BS)
         return constrain(log_p_BTV, "BTV", self.mesh).reshape(logits.shape)

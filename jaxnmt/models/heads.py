@@ -68,7 +68,8 @@ class Classifier(EncoderDecoder):
     def make_embeddings(self, features_width: int) -> None:
         """Make the table of source tokens, and the output layer's, in `setup`."""
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
-        self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim, mesh=self.mesh)
+        is_scaled = getattr(self.config, "scale_embeddings", True)
+        self.source_embedding = self.embed_source = Embedding(self.source_size, self.config.emb_dim, mesh=self.mesh, is_scaled=is_scaled)
         self.embed_output = Embedding(self.outputs, self.states_width, is_output=True, mesh=self.mesh)
         self.pooling = Pooling(self.task.pooling, self.states_width)
 

@@ -23,6 +23,8 @@ from jaxnmt.parallel.numbers import mix
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 NORM_EPSILON = 1e-5
+SYMBOLIC_POSITIONS = 2048
+"""Sinusoidal positions in a program whose lengths are symbolic dimensions (`jax.export`); the program must not have more."""
 
 
 class DropoutKey(NamedTuple):
@@ -153,25 +155,26 @@ class Norm(nn.Module):
 
 
 class Embedding(nn.Module):
-    """A table of token vectors; what is looked up is multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4).
+    """A table of token vectors.
 
     Attributes:
         is_output: whether the table is the output layer's matrix too.
+        is_scaled: multiply what is looked up by sqrt(width) (Vaswani et al. 2017, section 3.4).
     """
 
     size: int
     width: int
     is_output: bool = False
     mesh: Mesh | None = None
+    is_scaled: bool = True
 
     def setup(self):
         init = declare(nn.initializers.normal(self.width**-0.5), "VD", multiplied=self.is_output)
         self.table = self.param("table", init, (self.size, self.width))
 
     def __call__(self, tokens_BT: jax.Array, dtype) -> jax.Array:
-        return look_up(self.table, tokens_BT, self.mesh if self.is_output else None).astype(dtype) * jnp.asarray(
-            math.sqrt(self.width), dtype
-        )
+        x_BTD = look_up(self.table, tokens_BT, self.mesh if self.is_output else None).astype(dtype)
+        return x_BTD * jnp.asarray(math.sqrt(self.width), dtype) if self.is_scaled else x_BTD
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -220,7 +223,8 @@ class Positions(nn.Module):
             table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "PD"), (self.max_positions, self.width))
             vectors = table[jnp.minimum(positions_BT, self.max_positions - 1)]
         elif self.kind == "sinusoidal":
-            vectors = jnp.asarray(sinusoids(bound, self.width))[positions_BT]
+            length = bound if isinstance(bound, int) else SYMBOLIC_POSITIONS
+            vectors = jnp.asarray(sinusoids(length, self.width))[positions_BT]
         else:
             return x_BTD
         return x_BTD + vectors.astype(x_BTD.dtype)
@@ -239,7 +243,13 @@ def rotate(x_BTHK: jax.Array, positions_BT: jax.Array) -> jax.Array:
     return jnp.concatenate([a * cos - b * sin, a * sin + b * cos], -1).astype(x_BTHK.dtype)
 
 
-_ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "swiglu": nn.silu}
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+    "gelu_exact": functools.partial(nn.gelu, approximate=False),
+    "silu": nn.silu,
+    "swiglu": nn.silu,
+}
 
 
 class FeedForward(nn.Module):

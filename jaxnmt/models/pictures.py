@@ -59,7 +59,7 @@ class Regions(nn.Module):
             channels = max(self.width >> (halvings - 1 - i), 1)
             options = {"strides": 2, "padding": 1, "use_bias": False, "dtype": self.dtype, "kernel_init": init}
             x = nn.relu(Norm(name=f"norm_{i}")(nn.Conv(channels, (3, 3), name=f"convolution_{i}", **options)(x)))
-        return x.reshape(len(x), -1, x.shape[-1])
+        return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
 def patches(pictures: jax.Array, patch: int) -> jax.Array:

@@ -145,7 +145,7 @@ class Decoder(nn.Module):
         if c.context == "bahdanau":
             context, attention_weights = self._attend(weights, states[0][0], coverage)
         elif c.context == "fixed" and c.reads_context:
-            context = jnp.repeat(weights["vector"], len(z_BZ) // len(weights["vector"]), 0)
+            context = jnp.repeat(weights["vector"], z_BZ.shape[0] // weights["vector"].shape[0], 0)
         x_BD: Any = None
         for i, state in enumerate(states):
             own = weights[f"layer_{i}"]
@@ -236,7 +236,7 @@ class Decoder(nn.Module):
         """
         carry: dict[str, Any] = {"states": memory.initial}
         if self.config.feeds_back:
-            carry["fed"] = jnp.zeros((len(memory.vector_BD), self.config.hidden_dim), memory.vector_BD.dtype)
+            carry["fed"] = jnp.zeros((memory.vector_BD.shape[0], self.config.hidden_dim), memory.vector_BD.dtype)
         if self.config.coverage:
             carry["coverage"] = jnp.zeros(memory.mask_BS.shape, at_least_float32(memory.vector_BD.dtype))
         return carry

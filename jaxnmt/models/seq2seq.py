@@ -20,7 +20,7 @@ from jaxnmt.models.int8 import Int8, quantised
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.models.parameters import is_scanned, unstack_layers
 from jaxnmt.models.pictures import Regions
-from jaxnmt.parallel.axes import declared, is_kernel, path_name
+from jaxnmt.parallel.axes import declare, declared, is_kernel, path_name
 from jaxnmt.parallel.boxes import Multiplied
 from jaxnmt.parallel.sharding import constrain
 
@@ -62,7 +62,8 @@ class EncoderDecoder(nn.Module):
     """Embeddings, tied or not, and the output layer, for modules to derive from.
 
     Attributes:
-        config: has `emb_dim`; `tie_embeddings` and `dtype` are read if it has them (else "none" and float32).
+        config: has `emb_dim`; `tie_embeddings`, `scale_embeddings`, `output_bias` and `dtype` are read if it has them (else "none", True,
+            False and float32).
         source_size, target_size: rows of the embedding tables (padded vocabularies).
         target_vocab: how many target ids are tokens.
         mesh: that arrays lie on; None: one device.
@@ -88,16 +89,19 @@ class EncoderDecoder(nn.Module):
     def make_embeddings(self, features_width: int) -> None:
         """Make the embedding tables, in `setup`; `features_width` is the width that the output layer reads."""
         width, tie = self.config.emb_dim, getattr(self.config, "tie_embeddings", "none")
+        table = functools.partial(Embedding, width=width, mesh=self.mesh, is_scaled=getattr(self.config, "scale_embeddings", True))
         if tie == "all":
-            self.shared_embedding = Embedding(self.target_size, width, is_output=True, mesh=self.mesh)
+            self.shared_embedding = table(self.target_size, is_output=True)
             self.embed_source = self.embed_target = self.shared_embedding
         else:
-            self.source_embedding = Embedding(self.source_size, width, mesh=self.mesh)
-            self.target_embedding = Embedding(self.target_size, width, is_output=tie != "none", mesh=self.mesh)
+            self.source_embedding = table(self.source_size)
+            self.target_embedding = table(self.target_size, is_output=tie != "none")
             self.embed_source, self.embed_target = self.source_embedding, self.target_embedding
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width, is_output=True, mesh=self.mesh)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
+        if getattr(self.config, "output_bias", False):
+            self.output_bias_V = self.param("output_bias", declare(nn.initializers.zeros, "V"), (self.target_size,))
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
         if self.task.vectors:
             self.regions = Regions(self.task, self.states_width, self.dtype, self.mesh)
@@ -121,6 +125,8 @@ class EncoderDecoder(nn.Module):
         """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
         logits = constrain(project(features, table_VD), "BTV" if features.ndim == 3 else "BV", self.mesh)
+        if getattr(self.config, "output_bias", False):
+            logits += self.output_bias_V
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
     def decode(self, memory: Any, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
@@ -140,7 +146,7 @@ class Seq2Seq:
     """A linen module with methods `encode`, `decode`, `start` and `step`, as functions of its parameters.
 
     A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once. One
-    that offers `loss` has its own.
+    that offers `loss` has its own. With `output_bias`, logits are no product, and the loss takes `decode`.
 
     Attributes:
         mesh: that the module constrains its activations to; None: it computes for one device.
@@ -152,7 +158,7 @@ class Seq2Seq:
     def __init__(self, module: nn.Module, target_vocab: int, resize: Callable[[int], Seq2Seq] | None = None):
         self.module, self.target_vocab, self._resize = module, target_vocab, resize
         self.has_loss = hasattr(module, "loss")
-        self.has_features = hasattr(module, "features") and hasattr(module, "output_table")
+        self.has_features = hasattr(module, "features") and hasattr(module, "output_table") and not _has_bias(module)
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
         self.task: Any = getattr(module, "task", Translation())
         self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
@@ -269,7 +275,7 @@ class Seq2Seq:
             UserError: the model's `attention_module` sows nothing.
         """
         made, found = self.module.apply({"params": params}, memory, carry, token_B, method="step", mutable=["intermediates"])
-        return *made, source_attention(self._unstacked(found), self.attention_module).reshape(len(token_B), -1)
+        return *made, source_attention(self._unstacked(found), self.attention_module).reshape(token_B.shape[0], -1)
 
     def attention(self, params, batch: Batch):
         """Return every attention weight of a teacher-forced pass, as a tree of (B, H, T, S) by module."""
@@ -289,6 +295,10 @@ class Seq2Seq:
         """Return sown intermediates; those of scanned layers are split into layers, named as in an unrolled model."""
         sown = variables.get("intermediates", {})
         return unstack_layers(nn.meta.unbox(sown)) if is_scanned(getattr(self.module, "config", None)) else sown
+
+
+def _has_bias(module: nn.Module) -> bool:
+    return getattr(getattr(module, "config", None), "output_bias", False)
 
 
 def _is_ours(module: nn.Module) -> bool:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt.cli.verbs import analysis, drawing, launching, planning, predicting, runs, scoring, studies, translating
+from jaxnmt.cli.verbs import analysis, drawing, exchanging, launching, planning, predicting, runs, scoring, studies, translating
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
@@ -71,6 +71,8 @@ VERBS = {
     "score": Verb(scoring.score, "RUN SOURCE [TARGET]", "write log-probabilities of given translations; filter by them"),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
     "visualize": Verb(analysis.visualize, 'RUN "SENTENCE|PICTURE"', "draw step by step how a translation or caption is made: HTML"),
+    "export": Verb(exchanging.export, "RUN OUT", "write a run in a format of other software, and check it there"),
+    "import": Verb(exchanging.import_, "FOLDER RUN", "make a run of a model that other software has trained"),
     "data prepare": Verb(runs.data_prepare, "CONFIG", "clean and tokenise now, train later", runs.check_training, makes_runs=True),
     "data check": Verb(runs.data_check, "SOURCE|CONFIG [TARGET]", "report what cleaning would drop, with file and line"),
     "runs show": Verb(runs.runs_show, "RUN|FOLDER", "show settings, progress and scores"),

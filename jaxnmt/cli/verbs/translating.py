@@ -17,6 +17,7 @@ from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.tokenization import METRICS, MetricName, Tokenize
+from jaxnmt.interop.engine import Engine, searching, with_engine
 from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
@@ -40,6 +41,9 @@ class Members:
     """Weights of RUN and of the runs of --ensemble, in this order; when empty, all are equal."""
     ensemble_space: Literal["probability", "log"] = "probability"
     """What is averaged: probabilities, or log-probabilities."""
+    engine: Engine = "jaxnmt"
+    """What searches. ctranslate2: CTranslate2, on this computer's CPU, with --weights int8 in int8; the run is exported once and checked,
+    and the export is kept in its folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +128,7 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --input a.en --output a.fr --beam-size 8
       jaxnmt translate runs/quickstart --n-best 3 < a.en
       jaxnmt translate runs/quickstart --workers 2 < a.en
+      jaxnmt translate runs/quickstart --engine ctranslate2 --weights int8 < a.en
       jaxnmt translate runs/quickstart --temperature 1 --epsilon 0.02 --n-best 5 < a.en
       jaxnmt translate runs/quickstart --terminology terms.tsv --forbidden "peut-être" < a.en
       echo '{"text": "one hundred and two", "constraints": ["cent"]}' | jaxnmt translate runs/quickstart --json-lines
@@ -178,6 +183,10 @@ def _check_together(options: Translate) -> None:
         other = "--json-lines, whose lines may have a prefix" if options.json_lines else "--prefix, which is for all lines"
         raise UserError(f"--prefix-column gives each line a prefix of its own: leave out {other}")
     check_together(options.decoding, bool(options.constraints or options.terminology), options.alternatives)
+    if options.engine != "jaxnmt":
+        lacks = ("stream", "prefix", "prefix_column", "alternatives", "constraints", "forbidden", "terminology")
+        for flag in (name.replace("_", "-") for name in lacks if getattr(options, name)):
+            raise UserError(f"--engine {options.engine} has no --{flag}: leave out one of them")
     if options.max_input and options.ensemble:
         raise UserError("--max-input is for one run: leave out --ensemble, whose runs read data.max_length tokens each")
     if options.stream:
@@ -273,6 +282,10 @@ def checked(run: str, options: Translate | Evaluate) -> None:
     for flag, is_given in (("weights", options.ensemble_weights), ("space", options.ensemble_space != "probability")):
         if is_given and not options.ensemble:
             raise UserError(f"--ensemble-{flag} has no effect without --ensemble: name the other runs with --ensemble")
+    if options.engine != "jaxnmt":
+        searching(options.decoding)
+        if options.ensemble:
+            raise UserError(f"--engine {options.engine} is for one run: leave out --ensemble")
     if options.ensemble:
         _opened(run, options)
 
@@ -282,7 +295,9 @@ def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Check
     folders = (run, *options.ensemble)
     each = zip(folders, checkpoints or [options.checkpoint] * len(folders), strict=True)
     opened, *others = (Run(folder, checkpoint, weights=options.weights) for folder, checkpoint in each)
-    return ensemble(opened, *others, weights=options.ensemble_weights, space=options.ensemble_space) if others else opened
+    if others:
+        return ensemble(opened, *others, weights=options.ensemble_weights, space=options.ensemble_space)
+    return with_engine(opened, options.engine)
 
 
 def evaluate(run: str, options: Evaluate) -> None:

@@ -1,0 +1,129 @@
+"""The vocabulary of a model that was trained by other software: a SentencePiece model, and a list that numbers its pieces otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import sentencepiece
+
+from jaxnmt.data.special_tokens import BOS, EOS, FIRST_TOKEN, PAD, UNK
+from jaxnmt.data.vocabulary import SPECIAL, split
+from jaxnmt.errors import UserError
+
+
+class Numbering(NamedTuple):
+    """The tokens of other software by their ids there.
+
+    Attributes:
+        tokens: every token, in the order of the ids.
+        pad, eos, unk: ids of padding, with which a decoder begins there, of the end of a sentence, and of the unknown token.
+    """
+
+    tokens: tuple[str, ...]
+    pad: int
+    eos: int
+    unk: int
+
+    @staticmethod
+    def of_pieces(pieces: Sequence[str]) -> Numbering:
+        """Return the numbering that Marian gives our tokens (all, in the order of our ids): its end is 0, unknown 1, and padding the last.
+
+        It has no begin token.
+        """
+        return Numbering((SPECIAL[EOS], SPECIAL[UNK], *pieces[FIRST_TOKEN:], SPECIAL[PAD]), len(pieces) - 2, 0, 1)
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Numbering:
+        """Read what `to_bytes` wrote.
+
+        Raises:
+            ValueError: it is not a whole numbering.
+            KeyError, TypeError: it has other fields.
+        """
+        fields = json.loads(data)
+        return Numbering(tuple(fields["tokens"]), fields["pad"], fields["eos"], fields["unk"])
+
+    def to_bytes(self) -> bytes:
+        """Return the numbering as JSON."""
+        return json.dumps(self._asdict(), ensure_ascii=False).encode()
+
+    @property
+    def ours(self) -> np.ndarray:
+        """Our id of each of its ids, int32 (tokens,): BOS for padding, which no text has and a decoder begins with."""
+        special = {self.pad: BOS, self.eos: EOS, self.unk: UNK}
+        others = iter(range(FIRST_TOKEN, len(self.tokens) + FIRST_TOKEN))
+        return np.array([special[index] if index in special else next(others) for index in range(len(self.tokens))], np.int32)
+
+
+class Pieces:
+    """A SentencePiece model whose pieces have the ids of a `Numbering`, in our order: special tokens first.
+
+    A piece that the numbering lacks is unknown. A text may begin with a token such as `>>fra<<`, which tells a model of several target
+    languages which one to write.
+
+    Args:
+        model: a SentencePiece model.
+        numbering: of its pieces.
+        name: of the file, for messages.
+
+    Raises:
+        UserError: `model` is not a SentencePiece model.
+
+    Attributes:
+        suffix, model_suffix: of its two files.
+    """
+
+    suffix, model_suffix = "pieces", "spm"
+
+    def __init__(self, model: bytes, numbering: Numbering, name: str = "SentencePiece model") -> None:
+        self.model, self.numbering = model, numbering
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise UserError(f"{name} is not a SentencePiece model, or is damaged: fetch it again") from error
+        ours = numbering.ours.tolist()
+        self._tokens = list(SPECIAL) + [token for token, index in zip(numbering.tokens, ours, strict=True) if index >= FIRST_TOKEN]
+        self._ids = {token: index for index, token in enumerate(self._tokens) if index >= FIRST_TOKEN}
+
+    def __reduce__(self):
+        return Pieces, (self.model, self.numbering)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def numbers_like(self, other: Pieces) -> bool:
+        """Return whether each id means the same token in both."""
+        return self.numbering == other.numbering
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        found = []
+        for text in texts:
+            language, rest = self._language(" ".join(text.split()))
+            pieces = self._processor.encode(rest, out_type=str)
+            found.append([self._ids.get(piece, UNK) for piece in language + pieces])
+        return found
+
+    def _language(self, text: str) -> tuple[list[str], str]:
+        """Return the language token that a text begins with, if it does, and the rest."""
+        code, end, rest = text.partition("<<")
+        return ([code + end], rest) if text.startswith(">>") and code + end in self._ids else ([], text)
+
+    def decode(self, ids: Sequence[int], unknown: str = "") -> str:
+        """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""
+        return self._processor.decode([unknown if unknown and index == UNK else self._tokens[index] for index in ids])
+
+    def piece(self, index: int) -> str:
+        """Return a token as the vocabulary spells it; `▁` begins a word."""
+        return self._tokens[index]
+
+    def words(self, text: str) -> tuple[list[str], list[int]]:
+        """Return the words of a text, and for each of its tokens the number of its word."""
+        words = split(text)
+        return words, [number for number, ids in enumerate(self.encode(words)) for _ in ids]
+
+    def to_bytes(self) -> bytes:
+        return self.numbering.to_bytes()

@@ -1,0 +1,117 @@
+"""Translate with a run by CTranslate2: exported once, checked, and kept in the run's folder.
+
+    RUN/ctranslate2/CHECKSUM-float32/    what `jaxnmt export --to ctranslate2` writes; CHECKSUM is that of the checkpoint's parameters
+    RUN/ctranslate2/CHECKSUM-int8/       the same of a run whose weights are int8
+
+A folder appears whole, by renaming, and is not changed afterwards. It may be removed at any time, and is then made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from jaxnmt import config as cfg
+from jaxnmt.ensemble_run import EnsembleRun
+from jaxnmt.errors import UserError
+from jaxnmt.interop import ctranslate2
+from jaxnmt.interop.export import export_model
+from jaxnmt.io import files
+from jaxnmt.parallel.log import say
+from jaxnmt.run import Run
+
+if TYPE_CHECKING:
+    from jaxnmt.decoding.scoring import Scorer
+    from jaxnmt.decoding.translator import Translator
+
+Engine = Literal["jaxnmt", "ctranslate2"]
+FOLDER = "ctranslate2"
+_LACKS = ("coverage_penalty", "sibling_penalty", "repetition_penalty", "temperature", "shortlist")
+"""Fields of `Decoding` that CTranslate2 has not, or computes otherwise."""
+
+
+def with_engine(run: Run, engine: Engine) -> Run:
+    """Return a run that translates by another engine. All else, such as its decoding settings and its word alignments, is the run's own.
+
+    Args:
+        run: with weights "trained" or "int8".
+        engine: "ctranslate2": fast on CPUs. The first translation exports the run and checks the export, see `export_model`.
+
+    Raises:
+        UserError: the engine is not installed, or cannot hold the run.
+    """
+    if engine != "jaxnmt" and isinstance(run, EnsembleRun):
+        raise UserError(f"--engine {engine} is for one run, and this is an ensemble: leave out one of them")
+    return run if engine == "jaxnmt" else _EngineRun(run)
+
+
+def searching(decoding: cfg.Decoding) -> cfg.Decoding:
+    """Return the settings with which CTranslate2 searches. Its own length normalization and patience take the place of our defaults.
+
+    Raises:
+        UserError: a setting asks for what its search lacks.
+    """
+    plain = cfg.Decoding()
+    for name in _LACKS:
+        if getattr(decoding, name) != getattr(plain, name):
+            raise UserError(
+                f"CTranslate2's search has no decoding.{name} as ours: set it to {getattr(plain, name):g}, or leave out --engine"
+            )
+    if hasattr(decoding, "processors"):
+        raise UserError("CTranslate2's search calls no functions of logits, and this run's config has some: leave out --engine")
+    if decoding.length_normalization not in (plain.length_normalization, "average"):
+        raise UserError(f"CTranslate2 has no decoding.length_normalization {decoding.length_normalization}: set it to average")
+    patience = 1.0 if decoding.patience == plain.patience else float(decoding.patience)
+    return dataclasses.replace(decoding, length_normalization="average", patience=patience, min_length=max(1, decoding.min_length))
+
+
+class _EngineRun(Run):
+    """A run that translates by CTranslate2, see `with_engine`."""
+
+    def __init__(self, run: Run) -> None:
+        """Open a run again."""
+        super().__init__(run.folder, run.pinned, trusted=True, weights=run.weights)  # it is open already
+        self._plain = run
+        if problem := ctranslate2.refusal(run):
+            raise UserError(f"--engine ctranslate2 cannot hold {run.folder}: {problem}")
+        if importlib.util.find_spec("ctranslate2") is None:
+            raise UserError(f"CTranslate2 is not installed: {ctranslate2.NEEDS}")
+
+    @functools.cached_property
+    def translator(self) -> Translator:
+        """Translates many lines with given decoding settings."""
+        from jaxnmt.interop.engine_translator import EngineTranslator  # which imports JAX
+
+        return EngineTranslator(self._plain, _exported(self._plain, self._found.checksum))
+
+    @property
+    def scorer(self) -> Scorer:
+        """Scores given translations of many lines, by the run itself."""
+        return self._plain.scorer
+
+    def translations(self, sources: Sequence[str], **decoding: Any) -> list[str]:
+        """Return the best translation of each sentence. They are not kept, since they are not the run's own."""
+        return [best.text for best in self.translate(sources, **decoding | {"n_best": 1})]
+
+
+def _exported(run: Run, checksum: int | None) -> Path:
+    """Return the folder of a run's export, which is made if there is none."""
+    if files.in_bucket(run.folder):
+        raise UserError(
+            f"--engine ctranslate2 keeps its model in the run's folder, and {run.folder} is in a bucket: copy it to this computer"
+        )
+    name = f"{checksum:08x}" if checksum is not None else run.checkpoint.replace(" ", "-")
+    place = run.folder / FOLDER / f"{name}-{'int8' if run.weights == 'int8' else 'float32'}"
+    if place.exists():
+        return place
+    try:
+        with files.lock(place.parent / "lock", say, f"waiting for another process, which exports {run.folder}"):
+            if not place.exists():
+                export_model(run, place, "ctranslate2")
+    except OSError as error:
+        raise UserError(f"{place} cannot be written ({error.strerror}), and --engine ctranslate2 keeps its model there") from error
+    return place

@@ -1,0 +1,31 @@
+"""The format `marian`: Hugging Face's MarianMTModel, which every OPUS-MT model has; post-norm Transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxnmt.interop import transformers_files
+from jaxnmt.interop.transformers_files import NEEDS as NEEDS
+from jaxnmt.interop.transformers_files import runtime as runtime
+from jaxnmt.interop.transformers_files import usage as usage
+
+if TYPE_CHECKING:
+    from jaxnmt.run import Run
+
+
+def refusal(run: Run) -> str | None:
+    """Return what of a run a MarianMTModel cannot hold, and which format can; None if it holds all."""
+    return next(_problems(run), None)
+
+
+def _problems(run: Run) -> Iterator[str]:
+    yield from transformers_files.problems(run)
+    if transformers_files.model_of(run).norm_order == "pre":
+        yield "it has post-norm layers only, and model.norm_order is pre: --to pegasus holds it"
+
+
+def write(run: Run, folder: Path) -> None:
+    """Write config.json, generation_config.json, model.safetensors and the files of a MarianTokenizer."""
+    transformers_files.write(run, folder, "marian")
