@@ -203,7 +203,7 @@ def test_scanned_layers_train_as_layers_one_by_one(kind, folder):
     tiny.assert_same(states[1].frozen, states[0].frozen)
 
 
-@pytest.mark.parametrize("rung", ["rotary", "scanned", "gnmt", "luong_concat"])
+@pytest.mark.parametrize("rung", ["scanned", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rotary", "gnmt", "luong_concat"))])
 def test_each_matrix_of_each_kernel_changes_by_a_product_of_its_rank(rung):
     model = build_model(tiny.RUNGS[rung], 9, 9)
     config = cfg.Training(lora=cfg.Lora(rank=2, alpha=4.0))
