@@ -7,8 +7,6 @@ import dataclasses
 from jaxnmt.cli.verbs.common import NoOptions
 from jaxnmt.config import Positive
 from jaxnmt.interop.check import SENTENCES
-from jaxnmt.interop.export import export_model
-from jaxnmt.interop.importing import import_model
 from jaxnmt.run import Checkpoint, Run, Weights
 
 
@@ -38,6 +36,8 @@ def export(run: str, out: str, options: Export) -> None:
       jaxnmt export runs/quickstart en-fr --to ctranslate2 --weights int8
       jaxnmt export runs/quickstart en-fr --to stablehlo
     """
+    from jaxnmt.interop.export import export_model  # which imports NumPy
+
     export_model(Run(run, options.checkpoint, weights=options.weights), out, options.to, options.data, options.sentences)
 
 
@@ -50,4 +50,6 @@ def import_(folder: str, run: str, options: NoOptions) -> None:
     Examples:
       jaxnmt import opus-mt-en-fr runs/opus
     """
+    from jaxnmt.interop.importing import import_model
+
     import_model(folder, run)
