@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from jaxnmt import config as cfg
 from jaxnmt.ensemble_run import EnsembleRun
 from jaxnmt.errors import UserError
-from jaxnmt.interop import ctranslate2
-from jaxnmt.interop.export import export_model
 from jaxnmt.io import files
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
@@ -76,6 +74,8 @@ class _EngineRun(Run):
         """Open a run again."""
         super().__init__(run.folder, run.pinned, trusted=True, weights=run.weights)  # it is open already
         self._plain = run
+        from jaxnmt.interop import ctranslate2  # which imports NumPy
+
         if problem := ctranslate2.refusal(run):
             raise UserError(f"--engine ctranslate2 cannot hold {run.folder}: {problem}")
         if importlib.util.find_spec("ctranslate2") is None:
@@ -100,6 +100,8 @@ class _EngineRun(Run):
 
 def _exported(run: Run, checksum: int | None) -> Path:
     """Return the folder of a run's export, which is made if there is none."""
+    from jaxnmt.interop.export import export_model
+
     if files.in_bucket(run.folder):
         raise UserError(
             f"--engine ctranslate2 keeps its model in the run's folder, and {run.folder} is in a bucket: copy it to this computer"

@@ -21,6 +21,7 @@ from jaxnmt.config import model_code
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.interop.formats import Source, save_tokenizer
 from jaxnmt.io import files
+from jaxnmt.parallel import compiler
 
 if TYPE_CHECKING:
     from jaxnmt.run import Run
@@ -77,6 +78,7 @@ def write(run: Run, folder: Path) -> None:
     """
     import jax
 
+    compiler.check()  # first, because it starts JAX with the right flags
     if jax.default_backend() != "cpu":
         raise UserError("programs for every platform are written on a CPU: set the environment variable JAX_PLATFORMS=cpu")
 
