@@ -17,6 +17,8 @@ _LONGEST_TAG = 1 << 20
 """The most bytes of one tag, comment or declaration."""
 _DEEPEST = 256
 """The most elements inside each other."""
+_MOST_NAMES = 10_000
+"""The most names of elements and attributes, each of which expat keeps."""
 
 
 class Event(NamedTuple):
@@ -64,6 +66,7 @@ class _Reader:
 
     def __init__(self, where: str) -> None:
         self._where, self._found, self._depth, self._prefix = where, list[Event](), 0, ""
+        self._names = set[str]()
         self._expat: Any = expat.ParserCreate()
         self._expat.buffer_text = True
         self._expat.StartElementHandler = self._start
@@ -102,6 +105,9 @@ class _Reader:
         self._depth += 1
         if self._depth > _DEEPEST:
             raise UserError(f"{self.place()} has more than {_DEEPEST} elements inside each other: the file is damaged")
+        self._names.update((name, *attributes))
+        if len(self._names) > _MOST_NAMES:
+            raise UserError(f"{self.place()} has more than {_MOST_NAMES:,} names of elements and attributes: the file is damaged")
         self._add("start", name.removeprefix(self._prefix), attributes)
 
     def _end(self, name: str) -> None:

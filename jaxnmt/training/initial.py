@@ -31,8 +31,9 @@ _TABLES: dict[str, dict[str, str]] = {
     "output_embedding": {"output_embedding": "decoder", "target_embedding": "decoder", "shared_embedding": "decoder"},
     "shared_embedding": {"shared_embedding": "all", "source_embedding": "encoder", "target_embedding": "decoder"},
     "embed_output": {"embed_output": "decoder"},
+    "output_bias": {"output_bias": "decoder"},
 }
-"""For each embedding table: the tables of another run that can initialise it if embeddings are tied differently, the best first,
+"""For each embedding table, or other parameter with a row for each token: the tables of another run that can initialise it if embeddings are tied differently, the best first,
 and the side whose vocabulary they have."""
 _SAME_SHAPES = ("num_encoder_layers", "num_decoder_layers", "tie_embeddings", "dtype", "scan_layers", "remat", "causal", "variational")
 """Settings that may differ: a parameter that both models have means the same in both."""
@@ -149,7 +150,7 @@ def _origins(
         for origin, side in _candidates(name, encoder):
             whose = "decoder" if side == "decoder" else "encoder"
             is_taken = name == origin and name.partition("/")[0] not in _TABLES or equal[whose]
-            is_mapped = maps and not is_taken and letters[name] == "VD" and texts[whose]
+            is_mapped = maps and not is_taken and letters[name].startswith("V") and texts[whose]
             wanted = (only == "all" or side in (only, "all")) and (is_taken or is_mapped)
             if name not in origins and origin in theirs and wanted:
                 if theirs[origin].shape[is_mapped:] == x.shape[is_mapped:]:
@@ -173,7 +174,7 @@ def _rows(table_VD: jax.Array, spellings: Sequence[Sequence[int]], size: int) ->
     new: np.ndarray = np.repeat(np.arange(size), counts)
     wide = table_VD.astype(at_least_float32(table_VD.dtype))
     sums = jax.ops.segment_sum(wide[old], new, size)
-    return Rows(sums / np.maximum(counts, 1)[:, None], jnp.asarray(counts > 0))
+    return Rows(sums / np.maximum(counts, 1).reshape(-1, *[1] * (sums.ndim - 1)), jnp.asarray(counts > 0))
 
 
 def _origin_of_tokens(side: str, spellings: Sequence[Sequence[int]], known: Tokenizer, tokenizer: Tokenizer) -> str:
@@ -189,7 +190,7 @@ def _candidates(name: str, encoder: Collection[str]) -> Iterable[tuple[str, str]
     """Return the parameters of another run that may serve as one of ours, the best first, each with its side: encoder, decoder, or all."""
     module, _, rest = name.partition("/")
     if module in _TABLES:
-        return [(f"{table}/{rest}", side) for table, side in _TABLES[module].items()]
+        return [(f"{table}/{rest}" if rest else table, side) for table, side in _TABLES[module].items()]
     return [(name, "encoder" if module in encoder else "decoder")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -21,10 +22,10 @@ from jaxnmt.training.tuning import join, split, tuning_of
 
 
 class Rows(NamedTuple):
-    """Some rows of a table of embeddings (V, D).
+    """Some rows of a table of embeddings (V, D), or some numbers of a bias (V,).
 
     Attributes:
-        values: (V, D).
+        values: (V, D) or (V,).
         known: bool (V,), which rows have a value.
     """
 
@@ -34,11 +35,11 @@ class Rows(NamedTuple):
     @property
     def size(self) -> int:
         """The number of numbers that are known."""
-        return int(self.known.sum()) * self.values.shape[1]
+        return int(self.known.sum()) * math.prod(self.values.shape[1:])
 
     def over(self, table: jax.Array) -> jax.Array:
         """Return a table with these rows instead of its own."""
-        return jnp.where(self.known[:, None], self.values.astype(table.dtype), table)
+        return jnp.where(self.known.reshape(-1, *[1] * (table.ndim - 1)), self.values.astype(table.dtype), table)
 
 
 @jax.tree_util.register_dataclass

@@ -237,6 +237,7 @@ HOSTILE_XML = {
     "undefined": ('<!DOCTYPE tmx SYSTEM "a.dtd">\n<tmx>&secret;</tmx>', ":2 uses an entity of its own, secret,"),
     "truncated": (TMX.format(encoding="utf-8")[:420], ":7 is not well-formed XML"),
     "deep": ("<tmx>" + "<tu>" * 1000, "more than 256 elements inside each other"),
+    "names": ("<tmx>" + "".join(f"<a{i} b{i}='1'/>" for i in range(20_000)), "more than 10,000 names of elements and attributes"),
     "tag": ("<tmx a='" + "x" * (3 << 20), "a tag of more than 1,048,576 bytes"),
     "text": ("<tmx><body><tu><tuv xml:lang='en'><seg>" + "x" * (3 << 20), "seg has more than 1,048,576 characters"),
     "other": ("<html/>", "is not TMX: its first element is html"),

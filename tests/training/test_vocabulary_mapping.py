@@ -113,6 +113,12 @@ def test_a_piece_is_spelt_where_it_stands_in_a_word():
         assert "".join(old.source_pieces(ids)) == piece or any(i < 260 for i in ids)
 
 
+def test_a_bias_of_tokens_is_mapped_as_their_vectors_are():
+    numbers = _rows(jnp.array([1.0, 2.0, 4.0]), [[0], [1, 2], []], 4)
+    np.testing.assert_array_equal(numbers.over(jnp.full(4, -1.0)), [1, 3, -1, -1])
+    assert numbers.size == 2
+
+
 def test_rows_are_means():
     table = jnp.arange(12.0).reshape(4, 3)
     rows = _rows(table, [[0], [], [1, 3, 3], [2]], 6)
