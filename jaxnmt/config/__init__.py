@@ -299,7 +299,7 @@ class Init:
     def problems(self) -> Iterator[str]:
         if not self.from_ and self != Init():
             given = [f"init.{name} {value}" for name, value in vars(self).items() if value != getattr(Init(), name)]
-            yield f"{' and '.join(given)} has no effect without init.from: name a run"
+            yield f"{' and '.join(given)} {'have' if len(given) > 1 else 'has'} no effect without init.from: name a run"
 
 
 Model = Transformer | Recurrent  # or a dataclass of the user's own with a method `build`

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.config import Experiment
+from jaxnmt.config import Experiment, Training
 from jaxnmt.config.files import to_json, tupled
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.errors import UserError
@@ -24,6 +24,7 @@ from jaxnmt.runs import directory
 from jaxnmt.training.paths import by_path, modules_around
 from jaxnmt.training.saved import CheckpointReader
 from jaxnmt.training.state import Rows
+from jaxnmt.training.tuning import tuning_of
 
 _TABLES: dict[str, dict[str, str]] = {
     "source_embedding": {"source_embedding": "encoder", "shared_embedding": "encoder"},
@@ -33,8 +34,8 @@ _TABLES: dict[str, dict[str, str]] = {
     "embed_output": {"embed_output": "decoder"},
     "output_bias": {"output_bias": "decoder"},
 }
-"""For each embedding table, or other parameter with a row for each token: the tables of another run that can initialise it if embeddings are tied differently, the best first,
-and the side whose vocabulary they have."""
+"""For each embedding table, or other parameter with a row for each token: the tables of another run that can initialise it if embeddings
+are tied differently, the best first, and the side whose vocabulary they have."""
 _SAME_SHAPES = ("num_encoder_layers", "num_decoder_layers", "tie_embeddings", "dtype", "scan_layers", "remat", "causal", "variational")
 """Settings that may differ: a parameter that both models have means the same in both."""
 _MOST = 6  # modules that a message names
@@ -64,8 +65,8 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
         mesh: on which parameters that are not taken are replicated while they are read.
 
     Raises:
-        UserError: the run or checkpoint does not exist, a parameter has another shape, nothing can be taken, or a parameter that has no
-            adapter would be random and could not learn.
+        UserError: the run or checkpoint does not exist, a parameter has another shape, nothing can be taken, or a parameter that is frozen
+            would be random.
     """
     run, only = directory.folder(experiment.init.from_), experiment.init.only
     settings, known, reader = directory.settings(run), load_tokenizer(run / "tokenizer"), CheckpointReader(run)
@@ -79,9 +80,9 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
             f"init.from {run}: nothing of it{'' if only == 'all' else f', init.only {only},'} has a place in this model: it has "
             f"{_listed(_modules(theirs, ()))}, this model {_listed(_modules(ours, ()))}"
         )
-    new = _modules(ours, origins)
-    if new and experiment.training.lora.rank:
-        raise UserError(f"training.lora.rank trains adapters alone, and {run} has no {_listed(new)}, which would stay random{different}")
+    new, frozen = _modules(ours, origins), _frozen(experiment.training, model)
+    if stuck := _modules((name for name in ours if name in frozen and name not in origins), origins):
+        raise UserError(f"{_freezes(experiment)} {_listed(stuck)}, which {run} does not have and which would stay random{different}")
     layouts = {each.name: ours[name].sharding for name, each in origins.items() if not each.mapped}
 
     def struct(path, x) -> jax.ShapeDtypeStruct:
@@ -90,6 +91,13 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
     params = reader.params(found, jax.tree_util.tree_map_with_path(struct, shapes))
     read = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(params)}
     spelt = {side: known.spellings(tokenizer, side) for side in dict.fromkeys(each.mapped for each in origins.values()) if side}
+    for name, each in origins.items():
+        unknown = sum(not ids for ids in spelt[each.mapped]) if each.mapped and name in frozen else 0
+        if unknown:
+            raise UserError(
+                f"{_freezes(experiment)} {name.partition('/')[0]}, and {run} cannot spell {unknown:,} tokens of this run's vocabulary, "
+                "which would stay random: leave out init.vocabulary map, or train all of it"
+            )
     taken = {
         name: _rows(read[each.name], spelt[each.mapped], ours[name].shape[0]) if each.mapped else read[each.name]
         for name, each in origins.items()
@@ -100,6 +108,16 @@ def take(experiment: Experiment, model: Seq2Seq, like: Any, tokenizer: Tokenizer
     record = {"from": str(run), "checkpoint": found.which, "checksum": found.checksum, "parameters": count}
     record |= {"ancestors": ancestors} if (ancestors := directory.ancestry(run)) else {}
     return Taken(taken, record, f"{line}; new: {_listed(new)}" if new else line)
+
+
+def _frozen(config: Training, model: Seq2Seq) -> set[str]:
+    """Return the parameters that no step changes, by their paths; with adapters, all."""
+    frozen = tuning_of(config, model).frozen
+    return set() if frozen is None else set(by_path(frozen))
+
+
+def _freezes(experiment: Experiment) -> str:
+    return "training.lora.rank trains adapters alone, not" if experiment.training.lora.rank else "training.freeze freezes"
 
 
 class _Vocabularies(NamedTuple):

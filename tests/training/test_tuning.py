@@ -292,7 +292,7 @@ def test_what_the_model_does_not_have_is_refused_before_data_are_read(changes, s
 
 
 def test_adapters_of_random_parameters_are_refused(folder):
-    with pytest.raises(UserError, match=r"trains adapters alone, and \S+base has no decoder/layer_1, which would stay random"):
+    with pytest.raises(UserError, match=r"trains adapters alone, not decoder/layer_1, which \S+base does not have"):
         session(folder, "refused", **LORA, **{"model.num_decoder_layers": 2})
 
 

@@ -56,8 +56,8 @@ def begun(folder, name, **changes):
 
 def taken_by(trainer):
     """What a new run takes from another."""
-    like = TrainPrograms(trainer.flat_model, trainer.config, trainer.mesh).abstract.params
-    return take(trainer.config, trainer.flat_model, like, trainer.data.tokenizer, trainer.mesh)
+    abstract = TrainPrograms(trainer.flat_model, trainer.config, trainer.mesh).abstract
+    return take(trainer.config, trainer.flat_model, abstract.model_params(abstract.params), trainer.data.tokenizer, trainer.mesh)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,20 @@ def test_a_piece_is_spelt_where_it_stands_in_a_word():
     assert all(ids == [index] for index, ids in enumerate(list(pieces.values())[:260]))  # special tokens and bytes
     for piece, ids in list(pieces.items())[260:]:
         assert "".join(old.source_pieces(ids)) == piece or any(i < 260 for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"training.lora.rank": 2}, "training.lora.rank trains adapters alone, not shared_embedding, and"),
+        ({"training.freeze": ("shared_embedding",)}, "training.freeze freezes shared_embedding, and"),
+        ({"training.freeze": ("shared_embedding", "decoder"), "init.only": "encoder"}, "training.freeze freezes decoder, which"),
+    ],
+)
+def test_nothing_that_is_frozen_stays_random(changes, says, folder):
+    changes = MAPPED | new_text(folder) | {"init.from": str(folder / "words")} | changes
+    with pytest.raises(UserError, match=says):
+        taken_by(begun(folder, "stuck", **changes))
 
 
 def test_a_bias_of_tokens_is_mapped_as_their_vectors_are():
