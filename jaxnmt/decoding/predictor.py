@@ -70,7 +70,7 @@ class Predictor:
 
         Args:
             model: as it decodes (`models.parameters.for_decoding`).
-            params: the parameters, replicated if they lie on several devices.
+            params: the parameters, which may lie on several devices; sharded ones are gathered for each batch.
             tokenizer: of texts and labels.
             kind: as `config.Classification.labels`.
             max_length: tokens of a text, EOS included, that are read.

@@ -159,7 +159,7 @@ class TokenScorer:
     """
 
     def __init__(self, model: Seq2Seq, params: Any) -> None:
-        """Make a scorer; the parameters are replicated if they lie on several devices."""
+        """Make a scorer; the parameters may lie on several devices, and sharded ones are gathered for each batch."""
         self.params, self.mesh = params, mesh_of(params)
         compute = functools.partial(token_log_probs, model)
         layout = {} if self.mesh is None else {"out_shardings": replicated(self.mesh)}

@@ -61,7 +61,7 @@ class Translator:
 
         Args:
             model: as it decodes (`models.parameters.for_decoding`).
-            params: the parameters, replicated if they lie on several devices.
+            params: the parameters, replicated if they lie on several devices, or sharded (`MeshSearch`).
             tokenizer: of source and target.
             max_length: source tokens, EOS included, that the model was trained on. Longer input is split.
             warn: is called with a line for people about each line of input that is split.
@@ -203,8 +203,10 @@ class Translator:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
         shapes: set[tuple[int, ...]] = set()  # pictures, and the empty source of a language model, have one length
         for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
-            for rows in sorted({self._rows(count, length, decoding) for count in (1, decoding.batch_size)}):
-                batch = self._batch([self._as_source([EOS] * (length - 1))], rows)
+            source = self._as_source([EOS] * (length - 1))
+            width = self._batch([source], 1)["encoder_input_tokens"].shape[1]
+            for rows in sorted({self._rows(count, width, decoding) for count in (1, decoding.batch_size)}):
+                batch = self._batch([source], rows)
                 if (shape := batch["encoder_input_tokens"].shape) in shapes:
                     continue
                 shapes.add(shape)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
-from jaxnmt.decoding.batches import most_rows, output_limit
+from jaxnmt.decoding.batches import bucket, most_rows, output_limit
 from jaxnmt.decoding.options import search_options
 from jaxnmt.decoding.search import search
 from jaxnmt.errors import UserError, first_line
@@ -109,7 +109,7 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
 def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int]) -> Compiled:
     """Compile the search that validation and `translate` run, on one device, for a full batch of the longest sentences."""
     mesh, settings, source = make_mesh(cfg.Mesh(), target.devices[:1]), experiment.decoding, experiment.data.max_length
-    rows = most_rows(source, settings.batch_size, settings.batch_tokens)
+    rows = most_rows(bucket(source), settings.batch_size, settings.batch_tokens)
     shape = Shape(rows, source, output_limit(source, settings))
     model = build_model(for_decoding(experiment.model), *vocabularies, experiment.task)
     placed = functools.partial(jax.ShapeDtypeStruct, sharding=replicated(mesh))
