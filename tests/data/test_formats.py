@@ -240,6 +240,14 @@ HOSTILE_XML = {
     "names": ("<tmx>" + "".join(f"<a{i} b{i}='1'/>" for i in range(20_000)), "more than 10,000 names of elements and attributes"),
     "tag": ("<tmx a='" + "x" * (3 << 20), "a tag of more than 1,048,576 bytes"),
     "text": ("<tmx><body><tu><tuv xml:lang='en'><seg>" + "x" * (3 << 20), "seg has more than 1,048,576 characters"),
+    "default": (
+        '<!DOCTYPE tmx [<!ATTLIST a z CDATA "' + "x" * 9000 + '">]>\n<tmx>' + "<a/>" * 9000 + "</tmx>",
+        ":1 declares a default for the attribute z,",
+    ),
+    "unit": (
+        "<tmx><body><tu>" + "".join(f"<tuv lang='l{i}'><seg>{'x' * (1 << 20)}</seg></tuv>" for i in range(5)),
+        "a unit has more than 4,194,304 characters",
+    ),
     "other": ("<html/>", "is not TMX: its first element is html"),
     "none": ("", "not well-formed XML (no element found)"),
     "encoding": ('<?xml version="1.0" encoding="klingon"?><tmx/>', "encoding that cannot be read"),
@@ -294,6 +302,21 @@ def test_hostile_archives(here):
     assert list(here.iterdir()) == [here / "a.zip"]  # nothing was unpacked
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_of_other_compression_are_refused(here, method):
+    archive("a.zip", OPUS)
+    with zipfile.ZipFile("a.zip", "a") as file:
+        file.writestr("more.txt", "x" * 10, method)
+    assert f"more.txt is compressed with method {method}, and only deflate is read" in failure("a.zip")
+
+
+def test_members_of_archives_are_utf_8_and_their_names_are_printed_as_escapes(here):
+    archive("a.zip", {"X.de-en.de": "eins\nzwei\n".encode("utf-16"), "X.de-en.en": "one\ntwo\n"})
+    assert "a.zip: X.de-en.de is UTF-16, and text must be UTF-8" in failure("a.zip")
+    archive("a.zip", {"\x1b[31m\nx": "x"})
+    assert r"(it has \x1b[31m\nx)" in failure("a.zip")
+
+
 def test_damaged_archives(here):
     archive("whole.zip", {name: "".join(f"{i * i} {name}\n" for i in range(5000)) for name in OPUS})
     whole = (here / "whole.zip").read_bytes()
@@ -317,6 +340,37 @@ def test_parquet_that_is_none(here):
     for damaged in (b"text", b"", whole[:-20], b"PAR1" + b"\xff" * 100 + b"PAR1"):
         (here / "bad.parquet").write_bytes(damaged)
         assert "bad.parquet is not a parquet file that can be read" in failure("bad.parquet")
+
+
+def arrow(name, batch):
+    pyarrow = pytest.importorskip("pyarrow")
+    with pyarrow.ipc.new_stream(str(name), batch.schema) as stream:
+        stream.write_batch(batch)
+
+
+def test_arrow_files_that_point_elsewhere_or_are_no_text(here):
+    pyarrow = pytest.importorskip("pyarrow")
+    arrow("a.arrow", pyarrow.record_batch({"n": [1, 2], "en": ["ab", "c"], "de": ["x", "y"]}))
+    assert text(opened("a.arrow")) == [("ab", "x"), ("c", "y")]
+    whole, offsets = (here / "a.arrow").read_bytes(), struct.pack("<3i", 0, 2, 3)
+    assert whole.count(offsets) == 1
+    for end in (600, 2_000_000_000):
+        (here / "a.arrow").write_bytes(whole.replace(offsets, struct.pack("<3i", 0, 2, end)))
+        assert "a.arrow is not a arrow file that can be read" in failure("a.arrow")
+    bad = pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(struct.pack("<2i", 0, 2)), pyarrow.py_buffer(b"\xff\xfe"))
+    arrow("a.arrow", pyarrow.record_batch({"en": bad, "de": ["x"]}))
+    parquet(here / "a.parquet", {"en": bad, "de": ["x"]})
+    assert "Invalid UTF8" in failure("a.arrow") and "Invalid UTF8" in failure("a.parquet")
+
+
+def test_long_sides_and_compressed_tables_are_refused(here):
+    for name in ("a.parquet.gz", "a.arrow.xz"):
+        (here / name).write_bytes(b"x")
+        assert f"{name} is compressed" in failure(name)
+    parquet(here / "a.parquet", {"en": ["x", "x" * (2 << 20)], "de": ["x", "x"]})
+    assert "a.parquet row 2 has more than 1,048,576 bytes" in failure("a.parquet")
+    (here / "a.tsv").write_text(f"x\t{'x' * (2 << 20)}\t1\n")
+    assert "a.tsv:1 has more than 1,048,576 bytes" in failure("a.tsv", min_score=0.5)
 
 
 def test_a_missing_package_is_named(here, monkeypatch):

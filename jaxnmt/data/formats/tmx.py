@@ -17,6 +17,8 @@ from jaxnmt.io.xml import Event, events
 
 MOST_VARIANTS = 1000
 """The most segments of a unit: one for each language."""
+_LONGEST_UNIT = 4 * LONGEST
+"""The most characters of a unit in all its languages."""
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 """Inline elements whose text is code of the document."""
 
@@ -64,12 +66,18 @@ class Tmx(Reader):
 
     def _variants(self, found: Iterator[Event]) -> Iterator[tuple[str, str]]:
         """Yield language and text of each variant, to the end of the unit."""
-        language = ""
+        language, length = "", 0
         for event in found:
             if event.kind == "start" and event.name == "tuv":
                 language = event.attributes.get("xml:lang") or event.attributes.get("lang", "")
             elif event.kind == "start" and event.name == "seg":
-                yield language, text_of(found, "seg", _CODES, f"{self.request.where}:{event.line}")
+                text = text_of(found, "seg", _CODES, f"{self.request.where}:{event.line}")
+                length += len(language) + len(text)
+                if length > _LONGEST_UNIT:
+                    raise UserError(
+                        f"{self.request.where}:{event.line}: a unit has more than {_LONGEST_UNIT:,} characters: the file is damaged"
+                    )
+                yield language, text
             elif event.kind == "end" and event.name == "tu":
                 return
 
