@@ -275,6 +275,10 @@ def test_hostile_xml(here, name):
         (PO.replace("nplurals=2", "nplurals=99999999999"), ""),
         (PO.replace("msgstr[1]", "msgstr[77777777]"), "is not PO"),
         ("\0" * 99, "it.po"),
+        (PO.replace('msgid_plural "%d files"', 'msgid_plural "a"\nmsgid_plural "b"'), "the message 'one file' has 3 ids"),
+        (PO.replace("UTF-8", "utf-7").replace("incerto", "+2AA-"), "ASCII is not a part of its encoding, utf-7"),
+        (PO.replace("UTF-8", "idna"), "ASCII is not a part of its encoding, idna"),
+        (PO.replace("UTF-8", "rot13"), "rot13"),
     ],
 )
 def test_hostile_catalogs(here, content, says):
@@ -285,6 +289,44 @@ def test_hostile_catalogs(here, content, says):
         assert len(opened("it.po")) == 2
     (here / "it.mo").write_bytes(struct.pack("<7I", 0x950412DE, 0, 1 << 31, 28, 28, 0, 28))
     assert "it.mo is not a MO file" in failure("it.mo")
+
+
+def mo(*pairs):
+    """An MO file with these originals and translations, each with what the tables say of its length."""
+    sides, data, tables = zip(*pairs, strict=True), b"", []
+    for side in sides:
+        for content, length in side:
+            tables += [length or len(content), 28 + 16 * len(pairs) + len(data)]
+            data += content + b"\0"
+    return struct.pack(f"<{7 + len(tables)}I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 28, *tables) + data
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([((b"one", 0), (b"bir", 0)), ((b"x" * 999, 0), (b"y" * 999, 0))], ""),
+        (
+            [((b"one", 0), (b"bir", 0)), ((b"x" * 999, 0), (b"y" * 999, 1000)), ((b"z", 900), (b"y", 900))],
+            "its strings are longer than the file",
+        ),
+        ([((b"one\0two\0three", 0), (b"bir\0iki", 0))], "the message 'one' has 3 ids"),
+        ([((b"", 0), (b"Content-Type: text/plain; charset=utf-7\n", 0)), ((b"one", 0), (b"+2AA-", 0))], "ASCII is not a part"),
+    ],
+)
+def test_hostile_binary_catalogs(here, pairs, says):
+    (here / "it.mo").write_bytes(mo(*pairs))
+    if says:
+        assert says in failure("it.mo")
+    else:
+        assert text(opened("it.mo")) == [(a.decode(), b.decode()) for (a, _), (b, _) in pairs]
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-9", "cp1254", "gb18030", "euc-jp", "utf-8"])
+def test_catalogs_name_their_encoding(here, charset):
+    letters = "şü" if "1254" in charset or "8859" in charset else "漢字"
+    content = PO.replace("A catalog", f"Before the header: {letters}").replace("UTF-8", charset).replace("un file", letters)
+    (here / "it.po").write_bytes(content.encode(charset))
+    assert ("one file", letters) in text(opened("it.po"))
 
 
 def test_hostile_archives(here):

@@ -97,6 +97,30 @@ def test_po_to_the_letter():
     assert 'msgstr "NEW"' in translated(Po, PO, overwrite=True) and 'msgstr "Yeni"' not in translated(Po, PO, overwrite=True)
 
 
+HEADER = PO[PO.index("msgid") : PO.index("#. extracted")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            '#, fuzzy\n#~ msgid "old"\n#~ msgstr "x"\n\nmsgid "a"\nmsgstr ""\n',
+            '#, fuzzy\n#~ msgid "old"\n#~ msgstr "x"\n\n#, fuzzy\nmsgid "a"\nmsgstr "A"\n',
+        ),
+        (
+            'msgid "a"\nmsgid_plural "b c"\nmsgstr[0] ""\n"old"\nmsgstr[1] ""\nmsgstr[2] "kept"\n',
+            '#, fuzzy\nmsgid "a"\nmsgid_plural "b c"\nmsgstr[0] ""\n"old"\nmsgstr[1] "C B"\nmsgstr[2] "kept"\n',
+        ),
+        ('msgid "a"\r\nmsgstr ""', '#, fuzzy\r\nmsgid "a"\r\nmsgstr "A"'),
+        ('msgid "a"\nmsgstr ""', '#, fuzzy\nmsgid "a"\nmsgstr "A"'),
+    ],
+)
+def test_obsolete_messages_kept_forms_and_the_last_line_end(before, after):
+    header = HEADER.replace("\n", "\r\n") if "\r" in before else HEADER
+    assert translated(Po, header + before) == header + after
+    assert "kept" not in translated(Po, header + before, overwrite=True)
+
+
 def test_a_catalog_in_latin_1():
     content = PO.replace("UTF-8", "ISO-8859-1").replace("New", "Où").encode("latin-1")
     opened = document(Po, content)
@@ -341,6 +365,11 @@ def test_plain_text_keeps_its_lines(content):
     assert opened.written(opened.lines).decode() == content or "\u2028" in content
     assert translated(Plain, content).count("\n") == content.count("\n")
     assert not any(re.search(r"[\n\r\u2028]", line) for line in opened.lines)
+
+
+@pytest.mark.parametrize("inside", ["\t", "\r", "\f", "\u2028", "\ufeff"])
+def test_plain_text_keeps_what_is_around_its_lines(inside):
+    assert translated(Plain, f"\ufeff  b{inside} a  \r\n\tc\x0c\n") == "\ufeff  A B  \r\n\tC\x0c\n"
 
 
 def test_documents_that_cannot_be_read(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,9 @@ LARGEST = 16 << 20
 
 MOST_PLURALS = 16
 """The most plural forms of a message. Arabic has six."""
+_CHARSET = re.compile(rb'"Content-Type:(?:[^"\n]|"\r?\n")*?charset=([^\s"\\;]+)', re.IGNORECASE)
+_PROBE = bytes(range(128)) + rb"\n\x41+AGE-~{.xn--mnchen-3ya."
+"""What an encoding that extends ASCII reads and writes as it is. Encodings with escapes or states do not."""
 _LINE = re.compile(r'#.*|(?:(?:msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\]) +)?"(?:[^"\\]|\\.)*"|')
 
 
@@ -72,10 +76,17 @@ def read_catalog(data: bytes, name: str, field: str, is_binary: bool = False) ->
     kind = "MO" if is_binary else "PO"
     try:
         if is_binary:
-            return mofile.read_mo(io.BytesIO(data))
-        found = Catalog()
-        pofile.PoFileParser(found, abort_invalid=True).parse(io.BytesIO(data))
-        text = data.decode(found.charset)
+            _check_lengths(data)
+            found, text = mofile.read_mo(io.BytesIO(data)), ""
+            _check_charset(found.charset)
+        else:
+            charset = _charset(data)
+            found, text = Catalog(), data.decode(charset)
+            # What xgettext writes into a template stands for a number.
+            pofile.PoFileParser(found, abort_invalid=True).parse(io.StringIO(text.replace("nplurals=INTEGER", "nplurals=2", 1)))
+            found.charset = charset
+        for message in found:
+            _check_message(message)
     except pofile.PoFileError as error:
         reason = str(error).rpartition(" on ")[0]
         raise UserError(f"{field}: {name}:{error.lineno + 1} is not PO ({reason}): correct it (`msgfmt -c` checks it)") from None
@@ -85,6 +96,42 @@ def read_catalog(data: bytes, name: str, field: str, is_binary: bool = False) ->
         if not _LINE.fullmatch(line.strip()):  # Babel takes a string without its last quote
             raise UserError(f"{field}: {name}:{number} is not PO: correct it (`msgfmt -c` checks it)")
     return found
+
+
+def _charset(data: bytes) -> str:
+    """Return the encoding that the header of a PO file names. Lines before the header may be in it, too."""
+    match = _CHARSET.search(data)
+    charset = match[1].decode("ascii").lower() if match else "charset"
+    if charset == "charset":  # as xgettext writes it
+        return "utf-8"
+    _check_charset(charset)
+    return charset
+
+
+def _check_charset(charset: str) -> None:
+    """Raise ValueError if ASCII is not a part of an encoding, or LookupError if the encoding is not known."""
+    try:
+        has_ascii = _PROBE.decode(charset) == _PROBE.decode() and _PROBE.decode().encode(charset) == _PROBE
+    except UnicodeError:
+        has_ascii = False
+    if not has_ascii:
+        raise ValueError(f"ASCII is not a part of its encoding, {charset}")
+
+
+def _check_lengths(data: bytes) -> None:
+    """Raise ValueError if the strings of an MO file are longer than the file: many would be the same bytes."""
+    order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
+    count, *tables = struct.unpack_from(f"{order}3I", data, 8)
+    if sum(sum(struct.unpack_from(f"{order}{2 * count}I", data, table)[::2]) for table in tables) > len(data):
+        raise ValueError("its strings are longer than the file")
+
+
+def _check_message(message: Any) -> None:
+    """Raise ValueError if a message has more than two ids, or text that is not Unicode."""
+    ids, forms = ([text] if isinstance(text, str) else [part or "" for part in text] for text in (message.id, message.string))
+    if len(ids) > 2:
+        raise ValueError(f"the message {ids[0]!r:.80} has {len(ids)} ids")
+    "".join([*ids, *forms]).encode()
 
 
 def _pairs(message: Any) -> list[tuple[str, str]]:

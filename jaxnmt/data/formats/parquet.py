@@ -121,7 +121,7 @@ class Parquet(Reader):
                         yield from opened.iter_batches(_ROWS, columns=[prefix + key for key in keys])
 
                 yield schema, read
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             kind = path.suffix.removeprefix(".")
             raise UserError(
                 f"{self.request.field}: {path} is not a {kind} file that can be read ({first_line(error)}): fetch it again"
