@@ -130,6 +130,14 @@ def test_languages_of_a_translation_memory_are_chosen(here):
     assert "has no pairs; it has 2 without en-GB or fr" in failure("m.tmx", ("en-GB", "fr"))
 
 
+def test_languages_of_the_first_unit_that_has_two(here):
+    (here / "m.tmx").write_text(TMX.format(encoding="utf-8").replace("<body>", "<body><tu><tuv xml:lang='cs'><seg>a</seg></tuv></tu>"))
+    assert opened("m.tmx").languages == ("en-US", "de")
+    assert "has no unit in two languages, one of them cs" in failure("m.tmx", ("", "cs"))
+    (here / "m.tmx").write_text(TMX.format(encoding="utf-8").replace("xml:lang", "of"))
+    assert "set data.source_language and data.target_language" in failure("m.tmx")
+
+
 def test_a_catalog_without_what_is_fuzzy_or_empty(here):
     (here / "it.po").write_text(PO)
     source = opened("it.po")
@@ -137,9 +145,18 @@ def test_a_catalog_without_what_is_fuzzy_or_empty(here):
     assert text(source) == expected and source.languages == ("", "it")
     assert source.left_out() == {"fuzzy": 1, "untranslated": 1}
     assert source.where(0) == "it.po:10" and PO.splitlines()[9].startswith('msgid "Open')
+    (here / "site.mo.po").write_text(PO)
+    assert text(opened("site.mo.po")) == expected
     with open("it.mo", "wb") as file:
         mofile.write_mo(file, pofile.read_po(io.StringIO(PO)))
     assert sorted(text(opened("it.mo"))) == sorted(expected) and opened("it.mo").languages == ("", "it")
+
+
+def test_the_language_of_a_catalog_decides_on_its_sides(here):
+    (here / "it.po").write_text(PO)
+    assert ("one file", "un file") in text(opened("it.po", ("en", "it"))) and opened("it.po", ("en", "")).languages == ("en", "it")
+    assert ("un file", "one file") in text(opened("it.po", ("it", "en"))) and opened("it.po", ("it", "")).languages == ("it", "")
+    assert "it.po is in the language it, not en or fr" in failure("it.po", ("en", "fr"))
 
 
 @pytest.mark.parametrize(("content", "line"), [(XLIFF_1, 3), (XLIFF_2, 3)])
@@ -198,7 +215,7 @@ def test_scores_in_the_third_column(here):
     source = opened("s.tsv", min_score=0.75)
     assert text(source) == [("b", "B")] and source.left_out() == {"with a score below 0.75": 2} and source.where(0) == "s.tsv:2"
     assert len(opened("s.tsv", min_score=-5000.0)) == 3 and len(opened("s.tsv")) == 3
-    for wrong in ("a\tA", "a\tA\tx", "a\tA\tnan"):
+    for wrong in ("a\tA", "a\tA\tx", "a\tA\tnan", "\nb\tB\t1"):
         (here / "s.tsv").write_text(f"a\tA\t1\n{wrong}\n")
         assert "s.tsv:2 has no number in its third column" in failure("s.tsv", min_score=0.0)
     (here / "a.po").write_text(PO)
@@ -319,6 +336,12 @@ def test_hostile_binary_catalogs(here, pairs, says):
         assert says in failure("it.mo")
     else:
         assert text(opened("it.mo")) == [(a.decode(), b.decode()) for (a, _), (b, _) in pairs]
+
+
+def test_a_template_of_xgettext(here):
+    template = PO.replace("nplurals=2; plural=(n != 1)", "nplurals=INTEGER; plural=EXPRESSION").replace("UTF-8", "CHARSET")
+    (here / "it.po").write_text(template)
+    assert ("%d files", "%d file") in text(opened("it.po"))
 
 
 @pytest.mark.parametrize("charset", ["iso-8859-9", "cp1254", "gb18030", "euc-jp", "utf-8"])

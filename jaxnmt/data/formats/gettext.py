@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnmt.data.formats.units import Entry, Reader, Request
+from jaxnmt.data.language_codes import in_order, same_language
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.io.text import existing_file, open_binary
+from jaxnmt.io.text import existing_file, open_binary, suffix_of
 
 LARGEST = 16 << 20
 """The most bytes of a catalog, which Babel holds in memory. The largest ones that are published have some MB."""
@@ -29,21 +30,32 @@ class Gettext(Reader):
     def __init__(self, request: Request) -> None:
         super().__init__(request)
         self.files = [existing_file(request.name, request.field)]
-        self._is_binary = ".mo" in self.files[0].suffixes
+        self._is_binary = suffix_of(request.name) == ".mo"
 
     def languages(self) -> tuple[str, str]:
-        """Return the requested languages, for the target also what the header says."""
-        source, target = self.request.languages
-        return source, target or str(self._catalog().locale_identifier or "")
+        """Return the requested languages, for which the header's stands in.
+
+        Raises:
+            UserError: the header says another language.
+        """
+        wanted, found = self.request.languages, _languages(self._catalog())
+        order = _order(wanted, found)
+        if order is None:
+            raise UserError(f"{self.request.where} is in the language {found[1]}, not {' or '.join(filter(None, wanted))}")
+        source, target = found[::order]
+        return wanted[0] or source, wanted[1] or target
 
     def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
-        for number, message in enumerate(self._catalog(), 0):
+        catalog = self._catalog()
+        is_reversed = _order(languages, _languages(catalog)) == -1
+        for number, message in enumerate(catalog, 0):
             if not message.id:  # the header
                 continue
             place = f" message {number}" if self._is_binary else f":{message.lineno}"
             for source, target in _pairs(message):
                 left_out = "untranslated" if not (source.strip() and target.strip()) else "fuzzy" if message.fuzzy else ""
-                yield Entry(place, source.encode(), target.encode(), left_out)
+                sides = (target, source) if is_reversed else (source, target)
+                yield Entry(place, sides[0].encode(), sides[1].encode(), left_out)
 
     def _catalog(self) -> Any:
         request = self.request
@@ -116,6 +128,18 @@ def _check_charset(charset: str) -> None:
         has_ascii = False
     if not has_ascii:
         raise ValueError(f"ASCII is not a part of its encoding, {charset}")
+
+
+def _languages(catalog: Any) -> tuple[str, str]:
+    """Return the languages of a catalog. Its header says that of the target only."""
+    return "", str(catalog.locale_identifier or "").partition("@")[0]
+
+
+def _order(wanted: tuple[str, str], found: tuple[str, str]) -> int | None:
+    """Compare languages as `in_order`. A source in the catalog's language means that the catalog is read the other way round."""
+    if wanted[0] and not wanted[1] and same_language(wanted[0], found[1]):
+        return -1
+    return in_order(wanted, found)
 
 
 def _check_lengths(data: bytes) -> None:

@@ -31,16 +31,25 @@ class Tmx(Reader):
         self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
-        """Return the requested languages. For one that is not requested: the first other language of the first unit."""
+        """Return the requested languages. Otherwise take them from the first unit that has two, the requested one among them.
+
+        Raises:
+            UserError: no unit has.
+        """
         source, target = self.request.languages
-        if not (source and target):
-            with contextlib.closing(self._units()) as units:
-                found = [
-                    code for code, _ in next(units, (0, []))[1] if not any(same_language(each, code) for each in (source, target) if each)
-                ]
-            source = source or next(iter(found), "")
-            target = target or next((code for code in found if code != source), "")
-        return source, target
+        if source and target:
+            return source, target
+        wanted, line = source or target, 0
+        with contextlib.closing(self._units()) as units:
+            for line, variants in units:
+                codes = dict.fromkeys(code for code, _ in variants if code)
+                others = [code for code in codes if not wanted or not same_language(wanted, code)]
+                if others and (len(others) < len(codes) if wanted else len(others) >= 2):
+                    return source or others.pop(0), target or others.pop(0)
+        if not line:
+            return source, target
+        among = f", one of them {wanted}" if wanted else ""
+        raise UserError(f"{self.request.where} has no unit in two languages{among}: set data.source_language and data.target_language")
 
     def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
         without = f"without {' or '.join(languages)}"
