@@ -39,14 +39,14 @@ class Tmx(Reader):
         source, target = self.request.languages
         if source and target:
             return source, target
-        wanted, line = source or target, 0
+        wanted, unit = source or target, None
         with contextlib.closing(self._units()) as units:
-            for line, variants in units:
-                codes = dict.fromkeys(code for code, _ in variants if code)
+            for unit in units:
+                codes = dict.fromkeys(code for code, _ in unit[1] if code)
                 others = [code for code in codes if not wanted or not same_language(wanted, code)]
                 if others and (len(others) < len(codes) if wanted else len(others) >= 2):
                     return source or others.pop(0), target or others.pop(0)
-        if not line:
+        if unit is None:
             return source, target
         among = f", one of them {wanted}" if wanted else ""
         raise UserError(f"{self.request.where} has no unit in two languages{among}: set data.source_language and data.target_language")
