@@ -295,6 +295,7 @@ def test_hostile_xml(here, name):
         (PO.replace('msgid_plural "%d files"', 'msgid_plural "a"\nmsgid_plural "b"'), "the message 'one file' has 3 ids"),
         (PO.replace("UTF-8", "utf-7").replace("incerto", "+2AA-"), "ASCII is not a part of its encoding, utf-7"),
         (PO.replace("UTF-8", "idna"), "ASCII is not a part of its encoding, idna"),
+        (PO.replace("UTF-8", "iso2022_jp"), "ASCII is not a part of its encoding, iso2022_jp"),
         (PO.replace("UTF-8", "rot13"), "rot13"),
     ],
 )

@@ -19,7 +19,7 @@ LARGEST = 16 << 20
 MOST_PLURALS = 16
 """The most plural forms of a message. Arabic has six."""
 _CHARSET = re.compile(rb'"Content-Type:(?:[^"\n]|"\r?\n")*?charset=([^\s"\\;]+)', re.IGNORECASE)
-_PROBE = bytes(range(128)) + rb"\n\x41+AGE-~{.xn--mnchen-3ya."
+_PROBE = bytes(range(128)) + rb"\n\x41+AGE-~{.xn--mnchen-3ya." + b"\x1b$B!!\x1b(B"
 """What an encoding that extends ASCII reads and writes as it is. Encodings with escapes or states do not."""
 _LINE = re.compile(r'#.*|(?:(?:msgctxt|msgid|msgid_plural|msgstr|msgstr\[\d+\]) +)?"(?:[^"\\]|\\.)*"|')
 

@@ -42,7 +42,7 @@ class Parquet(Reader):
             return [existing_file(request.name, request.field)]
         found = folder_and_split(request.name)
         if not found:
-            raise UserError(f"{request.where} is compressed, and is read only as it was before: decompress it")
+            raise UserError(f"{request.where} is compressed as a whole, and such tables are not read: decompress it")
         folder, split = found
         splits = splits_of(folder)
         if (split and split not in splits) or (not split and len(splits) > 1):
