@@ -187,6 +187,12 @@ class _Reader(html.parser.HTMLParser):
     def handle_decl(self, decl: str) -> None:
         self._add("point")
 
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:  # `<![x>`, which later versions of the library take for a comment
+            return self.parse_bogus_comment(i)
+
     def handle_pi(self, data: str) -> None:
         self._add("point")
 

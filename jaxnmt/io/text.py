@@ -77,6 +77,13 @@ _COMPRESSIONS = {
 COMPRESSED = tuple(_COMPRESSIONS)
 """Suffixes of compressed files that can be read."""
 
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name, without that of compressed files: `.po` of `fr.po.gz`."""
+    path = pathlib.PurePath(name)
+    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
+
+
 _NOT_TEXT = {  # first bytes: (what the file is, how to get its text)
     re.compile(rb"PK\x03\x04"): ("a zip archive", "name it .zip if it has a pair of text files, or unpack it with `unzip {}`"),
     re.compile(rb"7z\xbc\xaf\x27\x1c"): ("a 7z archive", "unpack it with `7z x {}` and name the text files in it"),

@@ -1,4 +1,5 @@
-"""Read XML as a stream of events with expat, the parser of the standard library. Entities are refused, and nothing is fetched.
+"""Read XML as a stream of events with expat, the parser of the standard library. Entities and defaults of attributes are refused, and
+nothing is fetched.
 
 Memory does not grow with the file: one block of it is parsed at a time, and tags and nesting have limits.
 """
@@ -48,7 +49,8 @@ def events(file: BinaryIO, name: str, field: str) -> Iterator[Event]:
         field: the setting that names the file, for messages.
 
     Raises:
-        UserError: the file is not well-formed, is cut off, declares entities, or has a tag or a nesting beyond the limits.
+        UserError: the file is not well-formed, is cut off, declares entities or defaults of attributes, or has a tag or a nesting
+            beyond the limits.
     """
     reader, fed = _Reader(f"{field}: {name}"), 0
     while block := file.read(_BLOCK):
@@ -74,6 +76,7 @@ class _Reader:
         self._expat.CharacterDataHandler = self._text
         self._expat.EntityDeclHandler = self._refuse_entity
         self._expat.SkippedEntityHandler = self._refuse_entity
+        self._expat.AttlistDeclHandler = self._refuse_default
 
     @property
     def offset(self) -> int:
@@ -119,3 +122,7 @@ class _Reader:
 
     def _refuse_entity(self, name: str, *_: object) -> None:
         raise UserError(f"{self.place()} uses an entity of its own, {name}, which may expand without limit: replace it by its text")
+
+    def _refuse_default(self, element: str, name: str, kind: str, default: str | None, is_required: bool) -> None:
+        if default is not None:  # it would be added to each of the elements
+            raise UserError(f"{self.place()} declares a default for the attribute {name}, which may expand without limit: write it out")

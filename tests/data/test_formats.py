@@ -130,6 +130,14 @@ def test_languages_of_a_translation_memory_are_chosen(here):
     assert "has no pairs; it has 2 without en-GB or fr" in failure("m.tmx", ("en-GB", "fr"))
 
 
+def test_languages_of_the_first_unit_that_has_two(here):
+    (here / "m.tmx").write_text(TMX.format(encoding="utf-8").replace("<body>", "<body><tu><tuv xml:lang='cs'><seg>a</seg></tuv></tu>"))
+    assert opened("m.tmx").languages == ("en-US", "de")
+    assert "has no unit in two languages, one of them cs" in failure("m.tmx", ("", "cs"))
+    (here / "m.tmx").write_text(TMX.format(encoding="utf-8").replace("xml:lang", "of"))
+    assert "set data.source_language and data.target_language" in failure("m.tmx")
+
+
 def test_a_catalog_without_what_is_fuzzy_or_empty(here):
     (here / "it.po").write_text(PO)
     source = opened("it.po")
@@ -137,9 +145,18 @@ def test_a_catalog_without_what_is_fuzzy_or_empty(here):
     assert text(source) == expected and source.languages == ("", "it")
     assert source.left_out() == {"fuzzy": 1, "untranslated": 1}
     assert source.where(0) == "it.po:10" and PO.splitlines()[9].startswith('msgid "Open')
+    (here / "site.mo.po").write_text(PO)
+    assert text(opened("site.mo.po")) == expected
     with open("it.mo", "wb") as file:
         mofile.write_mo(file, pofile.read_po(io.StringIO(PO)))
     assert sorted(text(opened("it.mo"))) == sorted(expected) and opened("it.mo").languages == ("", "it")
+
+
+def test_the_language_of_a_catalog_decides_on_its_sides(here):
+    (here / "it.po").write_text(PO)
+    assert ("one file", "un file") in text(opened("it.po", ("en", "it"))) and opened("it.po", ("en", "")).languages == ("en", "it")
+    assert ("un file", "one file") in text(opened("it.po", ("it", "en"))) and opened("it.po", ("it", "")).languages == ("it", "")
+    assert "it.po is in the language it, not en or fr" in failure("it.po", ("en", "fr"))
 
 
 @pytest.mark.parametrize(("content", "line"), [(XLIFF_1, 3), (XLIFF_2, 3)])
@@ -198,7 +215,7 @@ def test_scores_in_the_third_column(here):
     source = opened("s.tsv", min_score=0.75)
     assert text(source) == [("b", "B")] and source.left_out() == {"with a score below 0.75": 2} and source.where(0) == "s.tsv:2"
     assert len(opened("s.tsv", min_score=-5000.0)) == 3 and len(opened("s.tsv")) == 3
-    for wrong in ("a\tA", "a\tA\tx", "a\tA\tnan"):
+    for wrong in ("a\tA", "a\tA\tx", "a\tA\tnan", "\nb\tB\t1"):
         (here / "s.tsv").write_text(f"a\tA\t1\n{wrong}\n")
         assert "s.tsv:2 has no number in its third column" in failure("s.tsv", min_score=0.0)
     (here / "a.po").write_text(PO)
@@ -240,6 +257,14 @@ HOSTILE_XML = {
     "names": ("<tmx>" + "".join(f"<a{i} b{i}='1'/>" for i in range(20_000)), "more than 10,000 names of elements and attributes"),
     "tag": ("<tmx a='" + "x" * (3 << 20), "a tag of more than 1,048,576 bytes"),
     "text": ("<tmx><body><tu><tuv xml:lang='en'><seg>" + "x" * (3 << 20), "seg has more than 1,048,576 characters"),
+    "default": (
+        '<!DOCTYPE tmx [<!ATTLIST a z CDATA "' + "x" * 9000 + '">]>\n<tmx>' + "<a/>" * 9000 + "</tmx>",
+        ":1 declares a default for the attribute z,",
+    ),
+    "unit": (
+        "<tmx><body><tu>" + "".join(f"<tuv lang='l{i}'><seg>{'x' * (1 << 20)}</seg></tuv>" for i in range(5)),
+        "a unit has more than 4,194,304 characters",
+    ),
     "other": ("<html/>", "is not TMX: its first element is html"),
     "none": ("", "not well-formed XML (no element found)"),
     "encoding": ('<?xml version="1.0" encoding="klingon"?><tmx/>', "encoding that cannot be read"),
@@ -267,6 +292,11 @@ def test_hostile_xml(here, name):
         (PO.replace("nplurals=2", "nplurals=99999999999"), ""),
         (PO.replace("msgstr[1]", "msgstr[77777777]"), "is not PO"),
         ("\0" * 99, "it.po"),
+        (PO.replace('msgid_plural "%d files"', 'msgid_plural "a"\nmsgid_plural "b"'), "the message 'one file' has 3 ids"),
+        (PO.replace("UTF-8", "utf-7").replace("incerto", "+2AA-"), "ASCII is not a part of its encoding, utf-7"),
+        (PO.replace("UTF-8", "idna"), "ASCII is not a part of its encoding, idna"),
+        (PO.replace("UTF-8", "iso2022_jp"), "ASCII is not a part of its encoding, iso2022_jp"),
+        (PO.replace("UTF-8", "rot13"), "rot13"),
     ],
 )
 def test_hostile_catalogs(here, content, says):
@@ -277,6 +307,50 @@ def test_hostile_catalogs(here, content, says):
         assert len(opened("it.po")) == 2
     (here / "it.mo").write_bytes(struct.pack("<7I", 0x950412DE, 0, 1 << 31, 28, 28, 0, 28))
     assert "it.mo is not a MO file" in failure("it.mo")
+
+
+def mo(*pairs):
+    """An MO file with these originals and translations, each with what the tables say of its length."""
+    sides, data, tables = zip(*pairs, strict=True), b"", []
+    for side in sides:
+        for content, length in side:
+            tables += [length or len(content), 28 + 16 * len(pairs) + len(data)]
+            data += content + b"\0"
+    return struct.pack(f"<{7 + len(tables)}I", 0x950412DE, 0, len(pairs), 28, 28 + 8 * len(pairs), 0, 28, *tables) + data
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([((b"one", 0), (b"bir", 0)), ((b"x" * 999, 0), (b"y" * 999, 0))], ""),
+        (
+            [((b"one", 0), (b"bir", 0)), ((b"x" * 999, 0), (b"y" * 999, 1000)), ((b"z", 900), (b"y", 900))],
+            "its strings are longer than the file",
+        ),
+        ([((b"one\0two\0three", 0), (b"bir\0iki", 0))], "the message 'one' has 3 ids"),
+        ([((b"", 0), (b"Content-Type: text/plain; charset=utf-7\n", 0)), ((b"one", 0), (b"+2AA-", 0))], "ASCII is not a part"),
+    ],
+)
+def test_hostile_binary_catalogs(here, pairs, says):
+    (here / "it.mo").write_bytes(mo(*pairs))
+    if says:
+        assert says in failure("it.mo")
+    else:
+        assert text(opened("it.mo")) == [(a.decode(), b.decode()) for (a, _), (b, _) in pairs]
+
+
+def test_a_template_of_xgettext(here):
+    template = PO.replace("nplurals=2; plural=(n != 1)", "nplurals=INTEGER; plural=EXPRESSION").replace("UTF-8", "CHARSET")
+    (here / "it.po").write_text(template)
+    assert ("%d files", "%d file") in text(opened("it.po"))
+
+
+@pytest.mark.parametrize("charset", ["iso-8859-9", "cp1254", "gb18030", "euc-jp", "utf-8"])
+def test_catalogs_name_their_encoding(here, charset):
+    letters = "şü" if "1254" in charset or "8859" in charset else "漢字"
+    content = PO.replace("A catalog", f"Before the header: {letters}").replace("UTF-8", charset).replace("un file", letters)
+    (here / "it.po").write_bytes(content.encode(charset))
+    assert ("one file", letters) in text(opened("it.po"))
 
 
 def test_hostile_archives(here):
@@ -292,6 +366,21 @@ def test_hostile_archives(here):
     archive("a.zip", OPUS | {"Books.en-tr.tr": "bir\niki\nüç\n"})
     assert "Books.en-tr.en has 2 lines and its partner more" in failure("a.zip")
     assert list(here.iterdir()) == [here / "a.zip"]  # nothing was unpacked
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_of_other_compression_are_refused(here, method):
+    archive("a.zip", OPUS)
+    with zipfile.ZipFile("a.zip", "a") as file:
+        file.writestr("more.txt", "x" * 10, method)
+    assert f"more.txt is compressed with method {method}, and only deflate is read" in failure("a.zip")
+
+
+def test_members_of_archives_are_utf_8_and_their_names_are_printed_as_escapes(here):
+    archive("a.zip", {"X.de-en.de": "eins\nzwei\n".encode("utf-16"), "X.de-en.en": "one\ntwo\n"})
+    assert "a.zip: X.de-en.de is UTF-16, and text must be UTF-8" in failure("a.zip")
+    archive("a.zip", {"\x1b[31m\nx": "x"})
+    assert r"(it has \x1b[31m\nx)" in failure("a.zip")
 
 
 def test_damaged_archives(here):
@@ -317,6 +406,37 @@ def test_parquet_that_is_none(here):
     for damaged in (b"text", b"", whole[:-20], b"PAR1" + b"\xff" * 100 + b"PAR1"):
         (here / "bad.parquet").write_bytes(damaged)
         assert "bad.parquet is not a parquet file that can be read" in failure("bad.parquet")
+
+
+def arrow(name, batch):
+    pyarrow = pytest.importorskip("pyarrow")
+    with pyarrow.ipc.new_stream(str(name), batch.schema) as stream:
+        stream.write_batch(batch)
+
+
+def test_arrow_files_that_point_elsewhere_or_are_no_text(here):
+    pyarrow = pytest.importorskip("pyarrow")
+    arrow("a.arrow", pyarrow.record_batch({"n": [1, 2], "en": ["ab", "c"], "de": ["x", "y"]}))
+    assert text(opened("a.arrow")) == [("ab", "x"), ("c", "y")]
+    whole, offsets = (here / "a.arrow").read_bytes(), struct.pack("<3i", 0, 2, 3)
+    assert whole.count(offsets) == 1
+    for end in (600, 2_000_000_000):
+        (here / "a.arrow").write_bytes(whole.replace(offsets, struct.pack("<3i", 0, 2, end)))
+        assert "a.arrow is not a arrow file that can be read" in failure("a.arrow")
+    bad = pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(struct.pack("<2i", 0, 2)), pyarrow.py_buffer(b"\xff\xfe"))
+    arrow("a.arrow", pyarrow.record_batch({"en": bad, "de": ["x"]}))
+    parquet(here / "a.parquet", {"en": bad, "de": ["x"]})
+    assert "Invalid UTF8" in failure("a.arrow") and "Invalid UTF8" in failure("a.parquet")
+
+
+def test_long_sides_and_compressed_tables_are_refused(here):
+    for name in ("a.parquet.gz", "a.arrow.xz"):
+        (here / name).write_bytes(b"x")
+        assert f"{name} is compressed" in failure(name)
+    parquet(here / "a.parquet", {"en": ["x", "x" * (2 << 20)], "de": ["x", "x"]})
+    assert "a.parquet row 2 has more than 1,048,576 bytes" in failure("a.parquet")
+    (here / "a.tsv").write_text(f"x\t{'x' * (2 << 20)}\t1\n")
+    assert "a.tsv:1 has more than 1,048,576 bytes" in failure("a.tsv", min_score=0.5)
 
 
 def test_a_missing_package_is_named(here, monkeypatch):

@@ -97,6 +97,36 @@ def test_po_to_the_letter():
     assert 'msgstr "NEW"' in translated(Po, PO, overwrite=True) and 'msgstr "Yeni"' not in translated(Po, PO, overwrite=True)
 
 
+HEADER = PO[PO.index("msgid") : PO.index("#. extracted")]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            '#, fuzzy\n#~ msgid "old"\n#~ msgstr "x"\n\nmsgid "a"\nmsgstr ""\n',
+            '#, fuzzy\n#~ msgid "old"\n#~ msgstr "x"\n\n#, fuzzy\nmsgid "a"\nmsgstr "A"\n',
+        ),
+        (
+            'msgid "a"\nmsgid_plural "b c"\nmsgstr[0] ""\n"old"\nmsgstr[1] ""\nmsgstr[2] "kept"\n',
+            '#, fuzzy\nmsgid "a"\nmsgid_plural "b c"\nmsgstr[0] ""\n"old"\nmsgstr[1] "C B"\nmsgstr[2] "kept"\n',
+        ),
+        ('msgid "a"\r\nmsgstr ""', '#, fuzzy\r\nmsgid "a"\r\nmsgstr "A"'),
+        ('msgid "a"\nmsgstr ""', '#, fuzzy\nmsgid "a"\nmsgstr "A"'),
+    ],
+)
+def test_obsolete_messages_kept_forms_and_the_last_line_end(before, after):
+    header = HEADER.replace("\n", "\r\n") if "\r" in before else HEADER
+    assert translated(Po, header + before) == header + after
+    assert "kept" not in translated(Po, header + before, overwrite=True)
+
+
+def test_a_template_of_xgettext():
+    header = HEADER.replace("nplurals=3; plural=n%3", "nplurals=INTEGER; plural=EXPRESSION").replace("UTF-8", "CHARSET")
+    message = 'msgid "a"\nmsgid_plural "b c"\nmsgstr[0] "{}"\nmsgstr[1] "{}"\n'
+    assert translated(Po, header + message.format("", "")) == f"{header}#, fuzzy\n{message.format('A', 'C B')}"
+
+
 def test_a_catalog_in_latin_1():
     content = PO.replace("UTF-8", "ISO-8859-1").replace("New", "Où").encode("latin-1")
     opened = document(Po, content)
@@ -209,6 +239,17 @@ def test_xliff_targets():
         assert all(part.count(pair) <= 1 for part in re.findall("<target>.*?</target>", translated(Xliff, XLIFF_2)))
 
 
+@pytest.mark.parametrize(
+    "content", [XLIFF_1, XLIFF_2, XLIFF_1.replace('source-language="en"', 'source-language="en" target-language="tr"')]
+)
+def test_xliff_of_other_languages_than_the_run(content):
+    for languages in (("de", "tr"), ("tr", "en")):
+        with pytest.raises(UserError, match=f"names the languages en.*, and the run translates from {languages[0]} to {languages[1]}"):
+            document(Xliff, content, languages=languages)
+    for languages in (("en-US", "tr"), ("en", "tr_TR"), ("", "")):
+        assert document(Xliff, content, languages=languages).lines
+
+
 def test_xliff_with_a_byte_order_mark():
     assert translated(Xliff, "\ufeff" + XLIFF_1) == "\ufeff" + translated(Xliff, XLIFF_1)
 
@@ -286,6 +327,37 @@ def test_html_keeps_its_structure():
     assert out.count("\n") == HTML.count("\n") - 1  # a line end in a block is a space
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("<P>hello <B>big</B > <i>x</I\n></P >", "<P>X <B>BIG</B > <i>HELLO</I\n></P >"),
+        ("<p translate=no>keep it<p>a b<p>c", "<p translate=no>keep it<p>B A<p>C"),
+        ("<div translate=no><p>keep</p> it</div><p>a b", "<div translate=no><p>keep</p> it</div><p>B A"),
+        ("<p>a <code>x y</p><p>c d", "<p>A <code>x y</p><p>D C"),
+        ("<p>a b</p><![x><p>c d", "<p>B A</p><![x><p>D C"),
+        (
+            '<meta charset="UTF-8"><p>a b<img src="data:' + "x" * 100_000 + '">',
+            '<meta charset="UTF-8"><p>B A<img src="data:' + "x" * 100_000 + '">',
+        ),
+    ],
+)
+def test_html_tags_as_they_are_written(before, after):
+    assert translated(Html, before) == after
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("<meta charset=iso-8859-1><p>x", "declares iso-8859-1, and a document must be UTF-8"),
+        ('<meta http-equiv="Content-Type" content="text/html; charset=windows-1254">', "declares windows-1254"),
+        *((bit * (200_000 // len(bit)), "the file is damaged, or not HTML") for bit in ("<a ", "<a b='", "<!--x>", "</", "<?", "<a =")),
+    ],
+)
+def test_hostile_html(content, says):
+    with pytest.raises(UserError, match=says):
+        document(Html, content)
+
+
 BITS = st.sampled_from(
     [
         "<p>",
@@ -343,9 +415,16 @@ def test_plain_text_keeps_its_lines(content):
     assert not any(re.search(r"[\n\r\u2028]", line) for line in opened.lines)
 
 
+@pytest.mark.parametrize("inside", ["\t", "\r", "\f", "\u2028", "\ufeff"])
+def test_plain_text_keeps_what_is_around_its_lines(inside):
+    assert translated(Plain, f"\ufeff  b{inside} a  \r\n\tc\x0c\n") == "\ufeff  A B  \r\n\tC\x0c\n"
+
+
 def test_documents_that_cannot_be_read(tmp_path):
     for name, content, says in (
         ("a.docx", b"x", "is not a document whose structure is known: name a file that ends in .po, .pot, .xlf"),
+        ("a.txt.json", b"x", "is not a document whose structure is known"),
+        ("a.html.erb", b"x", "is not a document whose structure is known"),
         ("a.txt", "x y".encode("utf-16"), "is UTF-16"),
         ("a.html", b"caf\xe9 au lait", "is not UTF-8 text"),
         ("a.po", b'msgid "x\n', "a.po:1 is not PO"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pkgutil
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from jaxnmt.data.formats.units import Request, Units
 from jaxnmt.io.table_folders import SUFFIXES, folder_and_split
-from jaxnmt.io.text import COMPRESSED
+from jaxnmt.io.text import suffix_of
 
 _READERS = {
     ".tmx": "tmx:Tmx",
@@ -23,12 +23,7 @@ _READERS = {
 
 def is_format(text: str) -> bool:
     """Return whether a word names a file of one of these formats, also a compressed one, or a folder of a dataset."""
-    return "," not in text and (_suffix(text) in _READERS or folder_and_split(text) is not None)
-
-
-def _suffix(text: str) -> str:
-    path = PurePath(text)
-    return (path.with_suffix("") if path.suffix in COMPRESSED else path).suffix
+    return "," not in text and (suffix_of(text) in _READERS or folder_and_split(text) is not None)
 
 
 def open_format(request: Request, cache: Path | None) -> Units:
@@ -40,5 +35,5 @@ def open_format(request: Request, cache: Path | None) -> Units:
     Raises:
         UserError: the file is missing, damaged, or of other languages than the requested ones.
     """
-    reader = pkgutil.resolve_name(f"{__name__}.{_READERS.get(_suffix(request.name), 'parquet:Parquet')}")
+    reader = pkgutil.resolve_name(f"{__name__}.{_READERS.get(suffix_of(request.name), 'parquet:Parquet')}")
     return Units(reader(request), cache)

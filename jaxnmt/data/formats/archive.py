@@ -12,12 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import IO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from jaxnmt.data.formats.units import LONGEST, Entry, Reader, Request
 from jaxnmt.data.language_codes import in_order, language_of, languages_of_tsv
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import existing_file
+from jaxnmt.io.text import decompressed, existing_file
 
 MOST_FILES = 1000
 """The most files of an archive. Those of OPUS have about six."""
@@ -56,14 +56,16 @@ class Archive(Reader):
         with self._opened() as archive:
             names = self._pair(archive, languages).members
             with archive.open(names[0]) as sources, archive.open(names[1]) as targets:
-                sides = (self._lines(file, name) for file, name in zip((sources, targets), names, strict=True))
+                shown = [_shown(name) for name in names]
+                texts = (decompressed(file, name, self.request.where) for file, name in zip((sources, targets), shown, strict=True))
+                sides = (self._lines(file, name) for file, name in zip(texts, shown, strict=True))
                 for number, (source, target) in enumerate(itertools.zip_longest(*sides), 1):
                     if source is None or target is None:
-                        shorter = names[source is not None]
+                        shorter = shown[source is not None]
                         raise UserError(
                             f"{self.request.where}: {shorter} has {number - 1:,} lines and its partner more: line i must translate line i"
                         )
-                    yield Entry(f": {' / '.join(f'{name}:{number}' for name in names)}", source, target)
+                    yield Entry(f": {' / '.join(f'{name}:{number}' for name in shown)}", source, target)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
@@ -73,7 +75,7 @@ class Archive(Reader):
         except _DAMAGED as error:
             raise UserError(f"{self.request.where} is not a zip archive that can be read ({error}): fetch it again") from None
 
-    def _lines(self, file: IO[bytes], name: str) -> Iterator[bytes]:
+    def _lines(self, file: BinaryIO, name: str) -> Iterator[bytes]:
         for number in itertools.count(1):
             line = file.readline(LONGEST + 1)
             if not line:
@@ -99,14 +101,21 @@ class Archive(Reader):
             path = PurePosixPath(member.filename.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", member.filename):
                 raise UserError(f"{where} has a file {member.filename!r}, whose path leads out of the archive: it is not read")
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise UserError(
+                    f"{where}: {_shown(member.filename)} is compressed with method {member.compress_type}, and only deflate is read: "
+                    "unpack it and name two files"
+                )
             if member.file_size > MOST_EXPANSION * max(member.compress_size, 1):
-                raise UserError(f"{where}: {member.filename} would expand {MOST_EXPANSION} times or more: it is no text, and is not read")
+                raise UserError(
+                    f"{where}: {_shown(member.filename)} would expand {MOST_EXPANSION} times or more: it is no text, and is not read"
+                )
         pairs = _pairs([member.filename for member in members])
         orders = [in_order(languages, pair.languages) for pair in pairs]
         chosen = [pair if order == 1 else pair.swapped() for pair, order in zip(pairs, orders, strict=True) if order]
         if len(chosen) == 1:
             return chosen[0]
-        listed = ", ".join(" and ".join(pair.members) for pair in pairs[:5])
+        listed = ", ".join(" and ".join(map(_shown, pair.members)) for pair in pairs[:5])
         if not pairs:
             raise UserError(f"{where} has no pair of text files such as X.en-tr.en and X.en-tr.tr (it has {_some(members)})")
         if not chosen:
@@ -114,8 +123,13 @@ class Archive(Reader):
         raise UserError(f"{where} has {len(chosen)} pairs of text files, {listed}: unpack it and name two files")
 
 
+def _shown(name: str) -> str:
+    """Return a member's name for messages, with control characters as escapes."""
+    return repr(name)[1:-1]
+
+
 def _some(members: Sequence[zipfile.ZipInfo]) -> str:
-    return ", ".join(member.filename for member in members[:5]) or "no files"
+    return ", ".join(_shown(member.filename) for member in members[:5]) or "no files"
 
 
 def _pairs(names: Sequence[str]) -> list[_Pair]:

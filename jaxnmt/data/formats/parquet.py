@@ -6,7 +6,7 @@ A row has a column `translation`, {"en": ..., "de": ...}, or a column of text fo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from jaxnmt.errors import UserError, first_line
 from jaxnmt.io.table_folders import SUFFIXES, folder_and_split, splits_of
 from jaxnmt.io.text import existing_file
 
-_ROWS = 1000
-"""Rows that are read at a time."""
+_ROWS = 64
+"""Rows that are read at a time. Few, since a short file may promise very long texts."""
 
 
 class Parquet(Reader):
@@ -41,7 +41,8 @@ class Parquet(Reader):
         if request.name.endswith(SUFFIXES):
             return [existing_file(request.name, request.field)]
         found = folder_and_split(request.name)
-        assert found  # by this it was recognised
+        if not found:
+            raise UserError(f"{request.where} is compressed as a whole, and such tables are not read: decompress it")
         folder, split = found
         splits = splits_of(folder)
         if (split and split not in splits) or (not split and len(splits) > 1):
@@ -50,7 +51,7 @@ class Parquet(Reader):
 
     def languages(self) -> tuple[str, str]:
         """Return the requested languages, and for one that is not requested the first other language of the columns."""
-        with self._batches(self.files[0]) as (schema, _):
+        with self._opened(self.files[0]) as (schema, _):
             found, (source, target) = self._codes(schema), self.request.languages
         others = [code for code in found if not any(same_language(each, code) for each in (source, target) if each)]
         source = source or next(iter(others), "")
@@ -75,12 +76,13 @@ class Parquet(Reader):
     def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
         for path in self.files:
             row = 0
-            with self._batches(path) as (schema, batches):
+            with self._opened(path) as (schema, read):
                 codes = self._codes(schema)
                 keys = [next((code for code in codes if same_language(language, code)), "") for language in languages]
                 if not all(keys):
                     raise UserError(f"{self.request.where}: {path.name} has no text in {' or '.join(languages)}")
-                for batch in batches:
+                for batch in read(keys):
+                    batch.validate(full=True)  # offsets of a damaged file lead to other memory
                     for sides in self._rows(batch, keys):
                         row += 1
                         source, target = ((side or "").encode() for side in sides)
@@ -89,11 +91,12 @@ class Parquet(Reader):
     def _rows(self, batch: Any, keys: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
         struct = batch.column("translation") if "translation" in batch.schema.names else None
         columns = [batch.column(key) if struct is None else struct.field(key) for key in keys]
-        return zip(*(column.to_pylist() for column in columns), strict=True)
+        for start in range(0, len(batch), _ROWS):
+            yield from zip(*(column.slice(start, _ROWS).to_pylist() for column in columns), strict=True)
 
     @contextlib.contextmanager
-    def _batches(self, path: Path) -> Iterator[tuple[Any, Iterator[Any]]]:
-        """Open a file: its schema, and its rows in batches."""
+    def _opened(self, path: Path) -> Iterator[tuple[Any, Callable[[Sequence[str]], Iterator[Any]]]]:
+        """Open a file: its schema, and a function that reads the batches of some columns of text."""
         import pyarrow
         from pyarrow import ipc, parquet
 
@@ -101,11 +104,24 @@ class Parquet(Reader):
             with path.open("rb") as file:
                 if path.suffix == ".arrow":
                     with ipc.open_stream(file) as stream:
-                        yield stream.schema, iter(stream)
+                        schema = stream.schema
+
+                    def read(keys: Sequence[str]) -> Iterator[Any]:
+                        file.seek(0)
+                        columns = ["translation"] if "translation" in schema.names else keys
+                        fields = [schema.get_field_index(column) for column in columns]
+                        yield from ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=fields))
+
                 else:
                     opened = parquet.ParquetFile(file)
-                    yield opened.schema_arrow, opened.iter_batches(_ROWS)
-        except (pyarrow.ArrowException, OSError) as error:
+                    schema = opened.schema_arrow
+
+                    def read(keys: Sequence[str]) -> Iterator[Any]:
+                        prefix = "translation." if "translation" in schema.names else ""
+                        yield from opened.iter_batches(_ROWS, columns=[prefix + key for key in keys])
+
+                yield schema, read
+        except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             kind = path.suffix.removeprefix(".")
             raise UserError(
                 f"{self.request.field}: {path} is not a {kind} file that can be read ({first_line(error)}): fetch it again"

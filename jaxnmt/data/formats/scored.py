@@ -31,7 +31,7 @@ class Scored(Reader):
                 if not line.strip():
                     blank = blank or number
                     continue
-                source, target, score = self._columns(line, blank or number)
+                source, target, score = self._columns(b"" if blank else line, blank or number)
                 yield Entry(f":{number}", source, target, low if score < self.request.min_score else "")
 
     def _columns(self, line: bytes, number: int) -> tuple[bytes, bytes, float]:

@@ -17,6 +17,8 @@ from jaxnmt.io.xml import Event, events
 
 MOST_VARIANTS = 1000
 """The most segments of a unit: one for each language."""
+_LONGEST_UNIT = 4 * LONGEST
+"""The most characters of a unit in all its languages."""
 _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 """Inline elements whose text is code of the document."""
 
@@ -29,16 +31,25 @@ class Tmx(Reader):
         self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
-        """Return the requested languages. For one that is not requested: the first other language of the first unit."""
+        """Return the requested languages. Otherwise take them from the first unit that has two, the requested one among them.
+
+        Raises:
+            UserError: no unit has.
+        """
         source, target = self.request.languages
-        if not (source and target):
-            with contextlib.closing(self._units()) as units:
-                found = [
-                    code for code, _ in next(units, (0, []))[1] if not any(same_language(each, code) for each in (source, target) if each)
-                ]
-            source = source or next(iter(found), "")
-            target = target or next((code for code in found if code != source), "")
-        return source, target
+        if source and target:
+            return source, target
+        wanted, unit = source or target, None
+        with contextlib.closing(self._units()) as units:
+            for unit in units:
+                codes = dict.fromkeys(code for code, _ in unit[1] if code)
+                others = [code for code in codes if not wanted or not same_language(wanted, code)]
+                if others and (len(others) < len(codes) if wanted else len(others) >= 2):
+                    return source or others.pop(0), target or others.pop(0)
+        if unit is None:
+            return source, target
+        among = f", one of them {wanted}" if wanted else ""
+        raise UserError(f"{self.request.where} has no unit in two languages{among}: set data.source_language and data.target_language")
 
     def entries(self, languages: tuple[str, str]) -> Iterator[Entry]:
         without = f"without {' or '.join(languages)}"
@@ -64,12 +75,18 @@ class Tmx(Reader):
 
     def _variants(self, found: Iterator[Event]) -> Iterator[tuple[str, str]]:
         """Yield language and text of each variant, to the end of the unit."""
-        language = ""
+        language, length = "", 0
         for event in found:
             if event.kind == "start" and event.name == "tuv":
                 language = event.attributes.get("xml:lang") or event.attributes.get("lang", "")
             elif event.kind == "start" and event.name == "seg":
-                yield language, text_of(found, "seg", _CODES, f"{self.request.where}:{event.line}")
+                text = text_of(found, "seg", _CODES, f"{self.request.where}:{event.line}")
+                length += len(language) + len(text)
+                if length > _LONGEST_UNIT:
+                    raise UserError(
+                        f"{self.request.where}:{event.line}: a unit has more than {_LONGEST_UNIT:,} characters: the file is damaged"
+                    )
+                yield language, text
             elif event.kind == "end" and event.name == "tu":
                 return
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxnmt.data.source import Source, StatCache
+from jaxnmt.errors import UserError
 
 LONGEST = 1 << 20
 """The most characters of one side of a pair. Real ones are far below; a hostile file may promise any number."""
@@ -90,7 +91,10 @@ class Units(Source):
         self._reader = reader
 
     def _entries(self) -> Iterator[Entry]:
-        return self._reader.entries(self.languages)
+        for entry in self._reader.entries(self.languages):
+            if max(len(entry.source), len(entry.target)) > LONGEST:
+                raise UserError(f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: it is no sentence")
+            yield entry
 
     def _counts(self) -> dict[str, int]:
         """Return the number of entries for each reason to leave them out; under "" the number of pairs."""

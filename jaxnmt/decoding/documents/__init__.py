@@ -11,7 +11,7 @@ import pkgutil
 
 from jaxnmt.decoding.documents.document import Document
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import existing_file, open_text
+from jaxnmt.io.text import existing_file, open_text, suffix_of
 
 LARGEST = 32 << 20
 """The most bytes of a document, which is held in memory."""
@@ -42,8 +42,8 @@ def open_document(
         UserError: the file is missing, damaged, too large, or of a kind that is not known.
     """
     file = existing_file(os.fspath(name), field)
-    suffix = next((each for each in reversed(file.suffixes) if each in _KINDS), "")
-    if not suffix:
+    suffix = suffix_of(file.name)
+    if suffix not in _KINDS:
         kinds = f"{', '.join(list(_KINDS)[:-1])} or {list(_KINDS)[-1]}"
         raise UserError(f"{field}: {name} is not a document whose structure is known: name a file that ends in {kinds}")
     kind = pkgutil.resolve_name(f"{__name__}.{_KINDS[suffix]}")

@@ -45,9 +45,8 @@ class Span:
             if not has_words(line):
                 self._pieces.append(piece)
                 continue
-            at = piece.find(line)
-            before, after = (piece[:at], piece[at + len(line) :]) if at >= 0 else ("", "")
-            self._pieces += [before, len(lines), after]
+            start, stop = _edge(piece), len(piece) - _edge(piece[::-1])
+            self._pieces += [piece[:start], len(lines), piece[stop:]]
             lines.append(line)
 
     def __bool__(self) -> bool:
@@ -60,6 +59,11 @@ class Span:
         if any(isinstance(piece, int) and not text for piece, text in zip(self._pieces, texts, strict=True)):
             return ""
         return "".join(texts)
+
+
+def _edge(text: str) -> int:
+    """Return how many characters at the beginning of a text normalising takes away."""
+    return next((i for i, letter in enumerate(text) if normalise(letter)), len(text))
 
 
 class Tags:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from jaxnmt.decoding import markup
 from jaxnmt.decoding.documents.document import Document, Tags, decoded, has_words, spliced
+from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 
 _BLOCKS = markup.BREAKS | frozenset(
@@ -18,6 +20,9 @@ _OPAQUE = frozenset("script style pre textarea svg math".split())
 _CODES = frozenset("code kbd samp var".split())
 """Elements inside text that are not translated."""
 _NOT_TRANSLATED = re.compile(r"""\stranslate\s*=\s*["']?no\b""", re.IGNORECASE)
+_CHARSET = re.compile(r"""\bcharset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
+_MOST_UNCLOSED = 1 << 22
+"""The most tags without an end, times the letters behind the last end."""
 _SPACES = " \t\r\n\f"
 
 
@@ -30,7 +35,11 @@ class Html(Document):
         self._text = decoded(data, where)
         self._blocks: list[tuple[int, int, Tags]] = []
         self.lines = []
-        for start, end, line, tags in _blocks(self._text):
+        _refuse_unclosed(self._text, where)
+        # The parser counts columns from the last line end: without line ends they are offsets.
+        events = markup.read(re.sub("[\r\n]", " ", self._text))
+        _refuse_other_charsets(self._text, events, where)
+        for start, end, line, tags in _blocks(self._text, events):
             self._blocks.append((start, end, tags))
             self.lines.append(line)
 
@@ -40,16 +49,33 @@ class Html(Document):
         return spliced(self._text, edits).encode()
 
 
-def _blocks(text: str) -> Iterator[tuple[int, int, str, Tags]]:
-    """Yield where each block is, its line, and its tags."""
-    # The parser counts columns from the last line end: without line ends they are offsets.
-    events = iter(markup.read(re.sub("[\r\n]", " ", text)))
-    parts, tags = list[tuple[int, int, str]](), Tags()
+def _refuse_unclosed(text: str, where: str) -> None:
+    """Raise UserError if many tags or comments have no end: the parser looks for the end of each through the whole text."""
+    for start, end in (("<", ">"), ("<!--", "-->")):
+        rest = text[text.rfind(end) + 1 :]
+        if rest.count(start) * len(rest) > _MOST_UNCLOSED:
+            raise UserError(f"{where} has {rest.count(start):,} `{start}` without a `{end}` at its end: the file is damaged, or not HTML")
+
+
+def _refuse_other_charsets(text: str, events: Sequence[markup.Event], where: str) -> None:
+    """Raise UserError if a document says that it is not UTF-8."""
     for event in events:
+        declared = _CHARSET.search(text, event.offset, event.end) if event.name == "meta" else None
+        if declared and declared[1].lower() not in ("utf-8", "utf8"):
+            raise UserError(f"{where} declares {declared[1]}, and a document must be UTF-8: convert it, and correct its <meta> tag")
+
+
+def _blocks(text: str, events: Sequence[markup.Event]) -> Iterator[tuple[int, int, str, Tags]]:
+    """Yield where each block is, its line, and its tags."""
+    parts, tags, ends, done = list[tuple[int, int, str]](), Tags(), _ends(events), -1
+    for i, event in enumerate(events):
+        if i <= done:
+            continue
         written, end = text[event.offset : event.end], event.end
         is_code = event.kind == "open" and (event.name in _CODES | _OPAQUE or bool(_NOT_TRANSLATED.search(written)))
         if is_code:
-            end = _end_of(event, events) or len(text)
+            done = ends[i] if i in ends else _before_block(events, i)
+            end = events[done].end
             written = text[event.offset : end]
         if event.name in _BLOCKS | _OPAQUE or written.startswith(("<!DOCTYPE", "<!doctype", "<?")):
             yield from _block(parts, tags, text)
@@ -59,21 +85,29 @@ def _blocks(text: str) -> Iterator[tuple[int, int, str, Tags]]:
         elif event.kind == "open" and not is_code:
             parts.append((event.offset, end, tags.open(event.name, written)))
         elif event.kind == "close":
-            parts.append((event.offset, end, f"</{event.name}>"))
+            is_plain = written == f"</{event.name}>"
+            parts.append((event.offset, end, written if is_plain else tags.open(f"/{event.name}", written)))
         else:
             parts.append((event.offset, end, tags.point(written)))
     yield from _block(parts, tags, text)
 
 
-def _end_of(start: markup.Event, events: Iterator[markup.Event]) -> int:
-    """Read on to the end tag of an element. Return where it ends, or 0 if it has none."""
-    depth = 1
-    for event in events:
-        if event.name == start.name:
-            depth += {"open": 1, "close": -1}.get(event.kind, 0)
-        if not depth:
-            return event.end
-    return 0
+def _ends(events: Sequence[markup.Event]) -> dict[int, int]:
+    """Return the index of the end tag of each start tag that has one."""
+    ends, unclosed = dict[int, int](), defaultdict[str, list[int]](list)
+    for i, event in enumerate(events):
+        if event.kind == "open":
+            unclosed[event.name].append(i)
+        elif event.kind == "close" and unclosed[event.name]:
+            ends[unclosed[event.name].pop()] = i
+    return ends
+
+
+def _before_block(events: Sequence[markup.Event], start: int) -> int:
+    """Return the index of the last event of an element without an end tag: what stands before the next tag of a block."""
+    if events[start].name in _OPAQUE:
+        return len(events) - 1
+    return next((i for i in range(start + 1, len(events)) if events[i].name in _BLOCKS | _OPAQUE), len(events)) - 1
 
 
 def _block(parts: Sequence[tuple[int, int, str]], tags: Tags, text: str) -> Iterator[tuple[int, int, str, Tags]]:

@@ -32,7 +32,7 @@ class _Entry:
     @property
     def is_translated(self) -> bool:
         """Return whether all its forms are."""
-        return all(text.replace('"', "").strip() for keyword, text in self.texts.items() if keyword.startswith("msgstr"))
+        return all(_has_text(text) for keyword, text in self.texts.items() if keyword.startswith("msgstr"))
 
 
 class Po(Document):
@@ -41,7 +41,7 @@ class Po(Document):
     def __init__(self, data: bytes, where: str, overwrite: bool, languages: tuple[str, str]) -> None:
         from babel.messages import pofile
 
-        self._where, self.lines = where, []
+        self._where, self._overwrite, self.lines = where, overwrite, []
         field, _, name = where.partition(": ")
         self._charset = read_catalog(data, name, field).charset
         self._rows = data.decode(self._charset).split("\n")
@@ -68,15 +68,24 @@ class Po(Document):
             if "msgid_plural" in texts:
                 one = 0 if forms > 1 else -1
                 strings = {f"msgstr[{i}]": texts["msgid" if i == one else "msgid_plural"] for i in range(forms)}
+            written = {key: normalize(text) for key, text in strings.items()}
+            if not self._overwrite:
+                written |= {key: text for key, text in entry.texts.items() if key in strings and _has_text(text)}
             start, stop = entry.translation
             rows[start:stop] = [None] * (stop - start)
-            rows[start] = "\n".join(f"{key} {normalize(text)}".replace("\n", f"{end}\n") + end for key, text in strings.items())
+            row = "\n".join(f"{key} {text}".replace("\n", f"{end}\n") + end for key, text in written.items())
+            rows[start] = row if self._rows[stop - 1].endswith(end) else row.removesuffix(end)
             _mark(rows, entry, end)
         try:
             return "\n".join(row for row in rows if row is not None).encode(self._charset)
         except UnicodeEncodeError as error:
             letter = error.object[error.start]
             raise UserError(f"{self._where} is in {self._charset}, which has no {letter!r}: convert it with `msgconv -t UTF-8`") from None
+
+
+def _has_text(written: str) -> bool:
+    """Return whether quoted strings have text."""
+    return bool(written.replace('"', "").strip())
 
 
 def _mark(rows: list[str | None], entry: _Entry, end: str) -> None:
@@ -99,6 +108,8 @@ def _entries(rows: Sequence[str]) -> Iterator[_Entry]:
         starts = row.lstrip().startswith("#") or bool(match and match[1] in ("msgctxt", "msgid"))
         if starts and keyword.startswith("msgstr"):
             yield entry
+            entry, keyword = _Entry(), ""
+        if row.lstrip().startswith("#~"):  # comments and flags above it belong to an obsolete message
             entry, keyword = _Entry(), ""
         if row.startswith("#,") and entry.flags is None:
             entry.flags = number

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import quoteattr
 
-from jaxnmt.data.formats.xliff import CODES, UNITS
+from jaxnmt.data.formats.xliff import CODES, UNITS, languages_of
+from jaxnmt.data.language_codes import in_order
 from jaxnmt.decoding.documents.document import Document, Tags, decoded, has_words
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
@@ -62,6 +63,7 @@ class Xliff(Document):
             raise UserError(f"{where}:{root.line} is not XLIFF: its first element is {root.name}")
         self._prefix = self._name(root).removesuffix("xliff")
         self._is_2 = root.attributes.get("version", "").startswith("2")
+        self._languages = languages
         self._read(root, found, languages[1])
 
     def _tag(self, event: Event) -> bytes:
@@ -84,6 +86,13 @@ class Xliff(Document):
                 translates.pop()
 
     def _name_language(self, event: Event, language: str) -> None:
+        """Compare the languages that a start tag names with the run's, and name the target's if it does not."""
+        named, run = languages_of(event, ("", "")), self._languages
+        if 1 not in (in_order(run, named), in_order(named, run)):
+            raise UserError(
+                f"{self._where}:{event.line} names the languages {' and '.join(filter(None, named))}, and the run translates "
+                f"from {run[0] or 'any'} to {run[1] or 'any'}: name another run, or correct the document's languages"
+            )
         name = {("xliff", True): "trgLang", ("file", False): "target-language"}.get((event.name, self._is_2), "")
         if name and language and name not in event.attributes:
             self._insert(event, f" {name}={quoteattr(language)}")
