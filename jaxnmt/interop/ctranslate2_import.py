@@ -117,6 +117,7 @@ def _architecture(arrays: dict[str, np.ndarray], aliases: dict[str, str], tokeni
         activation="swiglu" if gated else names[number("encoder/activation")],  # type: ignore[arg-type]
         positions=kind,  # type: ignore[arg-type]
         max_positions=places,
+        scale_embeddings=bool(number("encoder/scale_embeddings")),
         tie_embeddings={0: "none", 1: "decoder", 2: "all"}[len(shared)],  # type: ignore[arg-type]
         output_bias=not np.array_equal(bias, layout.output_bias(tokenizer.target_vocab_size, None)),
     )

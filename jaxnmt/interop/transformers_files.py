@@ -57,6 +57,12 @@ def problems(run: Run) -> Iterator[str]:
         yield f"model.causal must be True: {OTHERWISE}"
     if not run.tokenizer.subwords:
         yield f"its tokenizer is a SentencePiece model, and the run's text is split into words: {OTHERWISE}"
+    else:
+        source, target = (numbering for _, numbering in run.tokenizer.subwords.values())
+        if source[1:] != target[1:]:
+            sizes = f"{len(source.tokens):,} and {len(target.tokens):,}"
+            ids = f"{source[1:]} and {target[1:]}"
+            yield f"it has one id each for padding, end and unknown, and in vocabularies of {sizes} tokens they are {ids}: {OTHERWISE}"
     if run.weights != "trained":
         yield f"its numbers are as they were trained: leave out --weights {run.weights}"
     if type(run.config.decoding) is not cfg.Decoding:

@@ -27,7 +27,7 @@ FORMS = {
     "post": {"norm_order": "post", "positions": "none", "num_decoder_layers": 2, "output_bias": True, "activation": "gelu_exact"},
     "rotary": {
         **{"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu", "tie_embeddings": "decoder", "head_dim": 6},
-        **{"joint": False},
+        **{"joint": False, "scale_embeddings": False},
     },
     "learned": {"positions": "learned", "max_positions": 40, "tie_embeddings": "none", "joint": False, "norm": "rmsnorm"},
 }
@@ -183,7 +183,8 @@ def test_other_models_and_damaged_folders_are_refused(name, exported, tmp_path):
     ("changes", "says"),
     [
         ({"model": cfg.Recurrent()}, "its model is a Recurrent: use stablehlo"),
-        ({"task": cfg.Classification()}, "trained for the task Classification"),
+        ({"task": cfg.Classification()}, "trained for the task Classification: use safetensors"),
+        ({"task": cfg.Language(), "model": cfg.Recurrent()}, "trained for the task Language: use safetensors"),
         ({"model": cfg.Transformer(causal=False)}, "sees no later words"),
     ],
 )

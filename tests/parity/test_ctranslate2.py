@@ -19,7 +19,7 @@ FORMS = {
     "post_rms": {"norm_order": "post", "norm": "rmsnorm", "positions": "learned", "tie_embeddings": "none", "activation": "gelu"},
     "none": {"positions": "none", "activation": "silu", "joint": False, "tie_embeddings": "decoder"},
     "rotary": {"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu"},
-    "head_dim": {"positions": "rotary", "head_dim": 6},
+    "head_dim": {"positions": "rotary", "head_dim": 6, "scale_embeddings": False},
 }
 
 
