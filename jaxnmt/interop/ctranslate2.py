@@ -151,7 +151,7 @@ class CTranslate2:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kind = "int8" if is_int8 else "float32"
         self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.25 if is_int8 else 0.99
-        self.decoding = plain_search(**SEARCH)
+        self.decoding, self.is_float32 = plain_search(**SEARCH), True
         self._translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=1, intra_threads=cores)
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:

@@ -154,7 +154,7 @@ def searching(run: Run, beam_size: int) -> Callable[[Any, Any], Any]:
 class Loader:
     """The exported folder, run by its own loader, as `formats.Runtime`."""
 
-    least = 0.99
+    least, is_float32 = 0.99, False
 
     def __init__(self, run: Run, folder: Path) -> None:
         """Open the folder of a run's export."""

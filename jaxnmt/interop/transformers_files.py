@@ -14,6 +14,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.config.files import write_json
 from jaxnmt.data import identity
+from jaxnmt.data.special_tokens import BOS
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.formats import Source, plain_search
 from jaxnmt.interop.tensors import library, save
@@ -85,6 +86,9 @@ def write(run: Run, folder: Path, kind: str) -> None:
     numberings = {side: numbering for side, (_, numbering) in subwords.items()}
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     params = {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(run.params)}
+    if "output_bias" in params and not run.tokenizer.imported:  # an imported model keeps its own
+        params["output_bias"] = params["output_bias"].copy()
+        params["output_bias"][BOS] = layout.NO_TOKEN  # our search leaves padding out, whose bias is that of BOS
     found = {tensor.name: layout.theirs(tensor, params, numberings) for tensor in layout.tensors(model, *sizes)}
     if kind == "pegasus":  # which reads them from the file; Marian computes them
         found |= dict.fromkeys(
@@ -178,12 +182,12 @@ class TransformersRuntime:
     """Translates by the generate method of transformers. It reads text, so that the tokenizer's files are checked too.
 
     Attributes:
-        name, decoding, least: see `formats.Runtime`.
+        name, decoding, least, is_float32: see `formats.Runtime`.
     """
 
     name: str
     decoding: Mapping[str, Any]
-    least = 0.99
+    least, is_float32 = 0.99, True
 
     def __init__(self, run: Run, folder: Path):
         """Open a folder."""

@@ -205,6 +205,8 @@ def test_the_engine_searches_as_ctranslate2_does_and_refuses_what_it_lacks():
 def test_the_engine_needs_ctranslate2(tmp_path, monkeypatch):
     run = foreign.run(tmp_path / "run")
     assert with_engine(run, "jaxnmt") is run
+    with pytest.raises(UserError, match="there is no engine 'ctranslate': choose one of jaxnmt, ctranslate2"):
+        with_engine(run, "ctranslate")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install 'jaxnmt\[ctranslate2\]'"):
         with_engine(run, "ctranslate2")
