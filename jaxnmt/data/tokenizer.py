@@ -246,7 +246,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         description = _description(folder)
         vocabularies = [_load_vocabulary(folder / name, description["joiner"]) for name in description["files"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"the tokenizer in {folder} is incomplete or damaged ({error}): restore the folder, or remove it to train the tokenizer again"
         ) from error
