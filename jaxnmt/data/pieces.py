@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 import sentencepiece
 
 from jaxnmt.data.special_tokens import BOS, EOS, FIRST_TOKEN, PAD, UNK
-from jaxnmt.data.vocabulary import SPECIAL, split
+from jaxnmt.data.vocabulary import BYTE, SPACER, SPECIAL, split, without_prefix
 from jaxnmt.errors import UserError
 
 
@@ -114,11 +115,23 @@ class Pieces:
 
     def decode(self, ids: Sequence[int], unknown: str = "") -> str:
         """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""
-        return self._processor.decode([unknown if unknown and index == UNK else self._tokens[index] for index in ids])
+        pieces = [unknown if unknown and index == UNK else self._tokens[index] for index in ids]
+        return self._processor.decode(pieces).replace(SPACER, " ").strip()  # which pieces of the other side's model still have
 
     def piece(self, index: int) -> str:
         """Return a token as the vocabulary spells it; `▁` begins a word."""
         return self._tokens[index]
+
+    def spelling(self, piece: str) -> list[int]:
+        """Return the tokens that spell a token of another vocabulary: itself, if it is one of these; none, if some text is unknown."""
+        if piece in self._ids:
+            return [self._ids[piece]]
+        ids = [] if BYTE.fullmatch(piece) else [self._ids.get(each, UNK) for each in self._of_pieces.encode(piece, out_type=str)]
+        return [] if UNK in ids else ids
+
+    @functools.cached_property
+    def _of_pieces(self) -> sentencepiece.SentencePieceProcessor:
+        return without_prefix(self.model)
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """Return the words of a text, and for each of its tokens the number of its word."""

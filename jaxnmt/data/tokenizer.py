@@ -53,6 +53,7 @@ class Tokenizer:
 
     Attributes:
         joint: both languages share one vocabulary.
+        imported: a vocabulary is of a model that other software trained, and numbers SentencePiece's pieces otherwise.
         reads_pictures: source ids are numbers of pictures.
         has_labels: targets are labels or numbers.
         pretokenized: the tokenizer works on text that is already split.
@@ -62,6 +63,7 @@ class Tokenizer:
     def __init__(self, source: Vocabulary | Pieces, target: AnyVocabulary, joiner: str = "", normalization: str = "none") -> None:
         self._source, self._target, self.joiner, self.normalization = source, target, joiner, normalization
         self.joint = source is target or (isinstance(source, Pieces) and isinstance(target, Pieces) and source.numbers_like(target))
+        self.imported = isinstance(source, Pieces) or isinstance(target, Pieces)
         self.reads_pictures = isinstance(source, PictureNumbers)
         self.has_labels = isinstance(target, labels.Labels | labels.Numbers)
         self.pretokenized = isinstance(target if self.reads_pictures else source, Words)
@@ -106,7 +108,7 @@ class Tokenizer:
             side: "source" or "target", of both.
         """
         known, wanted = (each._source if side == "source" else each._target for each in (self, new))
-        assert isinstance(known, Vocabulary) and isinstance(wanted, Vocabulary)
+        assert isinstance(known, Vocabulary | Pieces) and isinstance(wanted, Vocabulary | Pieces)
         special = [[index] for index in range(FIRST_TOKEN)]
         return special + [known.spelling(wanted.piece(index)) for index in range(FIRST_TOKEN, len(wanted))]
 
@@ -244,7 +246,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         description = _description(folder)
         vocabularies = [_load_vocabulary(folder / name, description["joiner"]) for name in description["files"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"the tokenizer in {folder} is incomplete or damaged ({error}): restore the folder, or remove it to train the tokenizer again"
         ) from error

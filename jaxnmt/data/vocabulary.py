@@ -18,9 +18,16 @@ from jaxnmt.errors import UserError
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 SPACER, JOINER = "▁", "￭"
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 """`normalizer_spec { add_dummy_prefix: false }`. Messages of protocol buffers are merged by appending one to the other."""
+
+
+def without_prefix(model: bytes) -> sentencepiece.SentencePieceProcessor:
+    """Return a SentencePiece model for text that does not begin a word unless it says so."""
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model + _NO_DUMMY_PREFIX)
+    return processor
 
 
 class Subwords:
@@ -73,15 +80,12 @@ class Subwords:
         """Return the tokens that spell a token of another vocabulary: itself, if it is one of these; none, if some text is unknown."""
         if (index := self._processor.piece_to_id(piece)) != UNK:
             return [index]
-        ids = [] if _BYTE.fullmatch(piece) else self._of_pieces.encode(piece)
+        ids = [] if BYTE.fullmatch(piece) else self._of_pieces.encode(piece)
         return [] if UNK in ids else ids
 
     @functools.cached_property
     def _of_pieces(self) -> sentencepiece.SentencePieceProcessor:
-        """The same model, for text that does not begin a word unless it says so."""
-        processor = sentencepiece.SentencePieceProcessor()
-        processor.LoadFromSerializedProto(self._model + _NO_DUMMY_PREFIX)
-        return processor
+        return without_prefix(self._model)
 
     def words(self, text: str) -> tuple[list[str], list[int]]:
         """Return the words of a text, and for each of its tokens the number of its word."""

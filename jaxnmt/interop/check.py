@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from jaxnmt import config as cfg
 from jaxnmt.errors import UserError
 from jaxnmt.interop.formats import Runtime, Source
 
@@ -47,8 +48,19 @@ def sentences_of(run: Run, data: Sequence[str], most: int) -> list[str]:
     lengths = map(len, run.tokenizer.encode_source(found))
     kept = [text for text, length in zip(found, lengths, strict=True) if 0 < length <= longest][:most]
     if not kept:
-        raise UserError(f"{run.folder} has no validation sentences to check the export with: name a file of them with --data")
+        raise UserError(f"{run.folder} has no validation sentences to check the export with: name sentence pairs with --data a.en a.de")
     return kept
+
+
+def in_float32(run: Run) -> Run:
+    """Return the run as it computes in float32: bfloat16 rounds otherwise than the software that it is compared with."""
+    if getattr(run.config.model, "dtype", "float32") == "float32":
+        return run
+    from jaxnmt.run import Run
+
+    same = Run(run.folder, run.pinned, trusted=True, weights=run.weights)  # it is open already
+    same.config = cfg.replace(same.config, **{"model.dtype": "float32"})
+    return same
 
 
 def agreement(run: Run, runtime: Runtime, sentences: Sequence[str]) -> list[Agreement]:
@@ -60,6 +72,7 @@ def agreement(run: Run, runtime: Runtime, sentences: Sequence[str]) -> list[Agre
     from jaxnmt.decoding.batches import output_limit
 
     found, settings = [], run.decoding(dict(runtime.decoding))
+    run = in_float32(run) if runtime.is_float32 else run
     ids = run.tokenizer.encode_source(sentences)
     limits = [output_limit(len(each), settings) for each in ids]
     pieces = map(run.tokenizer.source_pieces, ids)

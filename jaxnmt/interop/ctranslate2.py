@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, UNK
-from jaxnmt.interop import ctranslate2_binary
+from jaxnmt.interop import ctranslate2_binary, stablehlo
 from jaxnmt.interop import ctranslate2_layout as layout
 from jaxnmt.interop.formats import Source, plain_search, save_tokenizer
 from jaxnmt.io import files
@@ -32,10 +32,11 @@ MODEL, CONFIG = "model.bin", "config.json"
 def refusal(run: Run) -> str | None:
     """Return what of a run CTranslate2 cannot hold."""
     model, task = run.config.model, run.config.task
-    if type(model) is not cfg.Transformer:
-        return f"CTranslate2 has Transformers only, and its model is a {type(model).__name__}: use stablehlo or safetensors"
     if task.head or task.vectors:
-        return f"CTranslate2 translates text, and it was trained for the task {type(task).__name__}: use stablehlo or safetensors"
+        return f"CTranslate2 translates text, and it was trained for the task {type(task).__name__}: use safetensors"
+    if type(model) is not cfg.Transformer:
+        others = "stablehlo or safetensors" if type(task) in stablehlo.TASKS else "safetensors"
+        return f"CTranslate2 has Transformers only, and its model is a {type(model).__name__}: use {others}"
     if not model.causal:
         return "CTranslate2's decoder sees no later words, and its model does (model.causal False): use safetensors"
     if run.weights == "bfloat16":
@@ -44,7 +45,8 @@ def refusal(run: Run) -> str | None:
         pieces = pieces_of(run.tokenizer, side)
         if len(set(pieces)) < len(pieces):
             twice = next(piece for piece in pieces if pieces.count(piece) > 1)
-            return f"CTranslate2 knows tokens by their text, and the {side} vocabulary has {twice!r} twice: use stablehlo or safetensors"
+            others = "safetensors" if run.tokenizer.imported else "stablehlo or safetensors"
+            return f"CTranslate2 knows tokens by their text, and the {side} vocabulary has {twice!r} twice: use {others}"
     return None
 
 
@@ -149,7 +151,7 @@ class CTranslate2:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kind = "int8" if is_int8 else "float32"
         self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.25 if is_int8 else 0.99
-        self.decoding = plain_search(**SEARCH)
+        self.decoding, self.is_float32 = plain_search(**SEARCH), True
         self._translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=1, intra_threads=cores)
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:

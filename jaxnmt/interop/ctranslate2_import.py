@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.config import checks
+from jaxnmt.data.pieces import Pieces
 from jaxnmt.data.tokenizer import Tokenizer, load_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2, ctranslate2_binary
@@ -18,6 +19,8 @@ from jaxnmt.interop.untrusted import SETTINGS_SIZE, VOCABULARY_SIZE, read_bytes,
 from jaxnmt.parallel import compiler
 
 _FIRST = "encoder/layer_0"
+_TYPES = (np.float32, np.int8)
+"""The types of weights that are read."""
 
 
 class Imported(NamedTuple):
@@ -47,6 +50,10 @@ def read(folder: Path) -> Imported:
     """
     path, tokenizer = folder / ctranslate2.MODEL, _tokenizer(folder)
     found = ctranslate2_binary.read(path)
+    if other := next((array.dtype for array in found.arrays.values() if array.ndim and array.dtype not in _TYPES), None):
+        raise UserError(
+            f"{path} has weights in {other}, and float32 and int8 are read: convert the model again with --quantization float32"
+        )
     arrays = found.arrays | {alias: found.arrays[name] for alias, name in found.aliases.items()}
     is_int8 = any(array.dtype == np.int8 and array.ndim == 2 for array in arrays.values())
     try:
@@ -69,10 +76,14 @@ def _tokenizer(folder: Path) -> Tokenizer:
     own = folder / "tokenizer"
     if not own.is_dir():
         raise UserError(f"{folder} has no tokenizer/, which `jaxnmt export` writes: copy the tokenizer of the run there")
-    names = read_json(own / "tokenizer.json", SETTINGS_SIZE).get("files")
-    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    described = read_json(own / "tokenizer.json", SETTINGS_SIZE)
+    names = described.get("files")
+    if not isinstance(names, list) or len(names) not in (1, 2) or not all(isinstance(x, str) and Path(x).name == x for x in names):
         raise UserError(f"{own / 'tokenizer.json'} does not name files of its folder: copy the tokenizer of the run there")
-    for name in names:
+    if not isinstance(described.get("joiner"), str) or described.get("normalization", "none") not in ("nfc", "none"):
+        raise UserError(f"{own / 'tokenizer.json'} has another joiner or normalization than text: copy the tokenizer of the run there")
+    models = [str(Path(name).with_suffix(f".{Pieces.model_suffix}")) for name in names if Path(name).suffix == f".{Pieces.suffix}"]
+    for name in (*names, *models):
         read_bytes(own / name, VOCABULARY_SIZE)
     tokenizer = load_tokenizer(own)
     settings = read_json(folder / ctranslate2.CONFIG)
@@ -95,20 +106,20 @@ def _architecture(arrays: dict[str, np.ndarray], aliases: dict[str, str], tokeni
     Raises:
         KeyError, ValueError, IndexError: they are of no model of ours.
     """
-    number = lambda name: int(arrays[name])  # noqa: E731
+    number = lambda name: int(_ranked(arrays, name, 0))  # noqa: E731
     counts = {side: sum(f"{side}/layer_{i}/ffn/linear_0/weight" in arrays for i in range(len(arrays))) for side in ("encoder", "decoder")}
-    hidden, width = arrays[f"{_FIRST}/ffn/linear_0/weight"].shape
+    hidden, width = _ranked(arrays, f"{_FIRST}/ffn/linear_0/weight", 2).shape
     gated = f"{_FIRST}/ffn/linear_0_noact/weight" in arrays
     names = {code: name for name, code in layout.ACTIVATIONS.items() if name != "swiglu"}
     shared = {
         name for name in ("decoder/projection/weight", "encoder/embeddings_0/weight") if aliases.get(name) == "decoder/embeddings/weight"
     }
     kind, places = _positions(arrays, width)
-    bias = arrays["decoder/projection/bias"]
+    bias = _ranked(arrays, "decoder/projection/bias", 1)
     return cfg.Transformer(
         emb_dim=width,
         num_heads=number("encoder/num_heads"),
-        head_dim=int(arrays.get(f"{_FIRST}/self_attention/head_dim", np.zeros(()))),
+        head_dim=number(head_dim) if (head_dim := f"{_FIRST}/self_attention/head_dim") in arrays else 0,
         mlp_dim=hidden,
         num_encoder_layers=counts["encoder"],
         num_decoder_layers=counts["decoder"],
@@ -117,9 +128,21 @@ def _architecture(arrays: dict[str, np.ndarray], aliases: dict[str, str], tokeni
         activation="swiglu" if gated else names[number("encoder/activation")],  # type: ignore[arg-type]
         positions=kind,  # type: ignore[arg-type]
         max_positions=places,
+        scale_embeddings=bool(number("encoder/scale_embeddings")),
         tie_embeddings={0: "none", 1: "decoder", 2: "all"}[len(shared)],  # type: ignore[arg-type]
         output_bias=not np.array_equal(bias, layout.output_bias(tokenizer.target_vocab_size, None)),
     )
+
+
+def _ranked(arrays: dict[str, np.ndarray], name: str, rank: int) -> np.ndarray:
+    """Return an array that has this many axes.
+
+    Raises:
+        KeyError, ValueError: it is missing, or has others.
+    """
+    if arrays[name].ndim != rank:
+        raise ValueError(f"{name!r} has {arrays[name].ndim} axes, not {rank}")
+    return arrays[name]
 
 
 def _positions(arrays: dict[str, np.ndarray], width: int) -> tuple[str, int]:
@@ -128,8 +151,8 @@ def _positions(arrays: dict[str, np.ndarray], width: int) -> tuple[str, int]:
     if f"{_FIRST}/self_attention/rotary_dim" in arrays:
         return "rotary", default
     tables = [arrays[f"{side}/position_encodings/encodings"] for side in ("encoder", "decoder")]
-    if not all(table.ndim == 2 and table.shape[1] == width for table in tables):
-        raise ValueError("the tables of positions have other widths than the embeddings")
+    if not all(table.ndim == 2 and len(table) >= layout.POSITIONS and table.shape[1] == width for table in tables):
+        raise ValueError(f"the tables of positions do not have {layout.POSITIONS:,} rows, or have other widths than the embeddings")
     for kind in ("none", "sinusoidal"):
         like = layout.positions(cfg.replace(cfg.Transformer(), positions=kind, emb_dim=width), None, 0)
         if np.array_equal(tables[0], like):

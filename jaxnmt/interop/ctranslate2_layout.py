@@ -76,7 +76,8 @@ def architecture(model: cfg.Transformer) -> dict[str, np.ndarray]:
     width, found = head_width(model), dict[str, np.generic]()
     for side, depth in depths(model).items():
         found |= {f"{side}/num_heads": np.int16(model.num_heads), f"{side}/activation": np.int8(ACTIVATIONS[model.activation])}
-        found |= {f"{side}/pre_norm": np.int8(model.norm_order == "pre"), f"{side}/scale_embeddings": np.int8(1)}
+        found |= {f"{side}/pre_norm": np.int8(model.norm_order == "pre")}
+        found[f"{side}/scale_embeddings"] = np.int8(model.scale_embeddings)
         for i in range(depth):
             scope = f"{side}/layer_{i}/self_attention"
             if model.head_dim:

@@ -13,7 +13,7 @@ import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from jaxnmt import config as cfg
 from jaxnmt.ensemble_run import EnsembleRun
@@ -40,10 +40,12 @@ def with_engine(run: Run, engine: Engine) -> Run:
         engine: "ctranslate2": fast on CPUs. The first translation exports the run and checks the export, see `export_model`.
 
     Raises:
-        UserError: the engine is not installed, or cannot hold the run.
+        UserError: there is no such engine, it is not installed, or cannot hold the run.
     """
     if engine != "jaxnmt" and isinstance(run, EnsembleRun):
         raise UserError(f"--engine {engine} is for one run, and this is an ensemble: leave out one of them")
+    if engine not in get_args(Engine):
+        raise UserError(f"there is no engine {engine!r}: choose one of {', '.join(get_args(Engine))}")
     return run if engine == "jaxnmt" else _EngineRun(run)
 
 
@@ -98,6 +100,16 @@ class _EngineRun(Run):
         return [best.text for best in self.translate(sources, **decoding | {"n_best": 1})]
 
 
+def _check_sentences(run: Run, place: Path) -> None:
+    """Raise a UserError if the run, an imported one, names no sentences to check its export with."""
+    if not (run.config.data.train or run.config.data.validation):
+        options = f"--to ctranslate2 --checkpoint {run.pinned} --weights {run.weights} --data a.en a.de"
+        raise UserError(
+            f"{run.folder} has no validation sentences to check its export with: name sentence pairs once, by "
+            f"jaxnmt export {run.folder} {place} {options}"
+        )
+
+
 def _exported(run: Run, checksum: int | None) -> Path:
     """Return the folder of a run's export, which is made if there is none."""
     from jaxnmt.interop.export import export_model
@@ -113,6 +125,7 @@ def _exported(run: Run, checksum: int | None) -> Path:
     try:
         with files.lock(place.parent / "lock", say, f"waiting for another process, which exports {run.folder}"):
             if not place.exists():
+                _check_sentences(run, place)
                 export_model(run, place, "ctranslate2")
     except OSError as error:
         raise UserError(f"{place} cannot be written ({error.strerror}), and --engine ctranslate2 keeps its model there") from error

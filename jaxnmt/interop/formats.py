@@ -48,11 +48,13 @@ class Runtime(Protocol):
         name: the software and its version, such as "transformers 5.24.0".
         decoding: fields of `config.Decoding` with which a run searches as this software does, such as {"length_normalization": "average"}.
         least: the share of sentences whose tokens must be the same; below it an export is refused.
+        is_float32: whether it computes in float32 although `model.dtype` is bfloat16.
     """
 
     name: str
     decoding: Mapping[str, Any]
     least: float
+    is_float32: bool
 
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
         """Return the target tokens of each translation as the run's vocabulary spells them, without the end token. 1: greedy search."""

@@ -174,6 +174,12 @@ def _vocabularies(folder: Path, found: Mapping[str, Any], described: Mapping[str
         source = _numbering(folder / "vocab.json", *ids, described)
         separate = described.get("separate_vocabs") is True
         target = _numbering(folder / "target_vocab.json", *ids, described) if separate else source
+        special = [[side.tokens[index] for index in side[1:]] for side in (source, target)]
+        if special[0] != special[1]:
+            raise UserError(
+                f"{folder}: padding, end and unknown are the tokens {special[0]} in vocab.json and {special[1]} in target_vocab.json, and "
+                "config.json has one id for both: use transformers itself for it"
+            )
         names = folder / "source.spm", folder / "target.spm"
         return [(str(name), read_bytes(name, VOCABULARY_SIZE), numbering) for name, numbering in zip(names, (source, target), strict=True)]
     if (folder / "spiece.model").exists():

@@ -22,8 +22,10 @@ def refusal(run: Run) -> str | None:
 
 def _problems(run: Run) -> Iterator[str]:
     yield from transformers_files.problems(run)
-    if transformers_files.model_of(run).norm_order == "pre":
-        yield "it has post-norm layers only, and model.norm_order is pre: --to pegasus holds it"
+    model = transformers_files.model_of(run)
+    if model.norm_order == "pre":
+        other = "--to pegasus holds it" if model.tie_embeddings == "all" else transformers_files.OTHERWISE
+        yield f"it has post-norm layers only, and model.norm_order is pre: {other}"
 
 
 def write(run: Run, folder: Path) -> None:

@@ -30,6 +30,7 @@ NEEDS = ""
 PLATFORMS = ("cpu", "cuda", "tpu")
 BEAMS = {"greedy": 1, "beam": 5}
 MODEL, LOADER = "model.npz", "translate.py"
+TASKS = (cfg.Translation, cfg.Denoising)
 SEARCH: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0, "seed": 0, "mbr": "none", "shortlist": 0}
 """What the programs leave out: draws, and what depends on other sentences or on files."""
 
@@ -37,12 +38,17 @@ SEARCH: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon
 def refusal(run: Run) -> str | None:
     """Return what of a run the programs cannot hold."""
     task = run.config.task
-    if type(task) not in (cfg.Translation, cfg.Denoising):
+    if type(task) not in TASKS:
         return f"its programs read tokens and search for a text, and it was trained for the task {type(task).__name__}: use safetensors"
     if run.weights != "trained":
         return f"its programs compute in float32: leave out --weights {run.weights}"
     if run.config.decoding.unk == "replace":
         return "its programs return tokens, and decoding.unk replace writes source words: change config.json, or use safetensors"
+    if run.tokenizer.imported:
+        return (
+            "its loader reads text with SentencePiece's own ids, and the run's tokenizer, which came in from other software, has others: "
+            "use marian (post-norm), pegasus (pre-norm) or safetensors"
+        )
     if (most := _longest(run)) and _target_length(most, settings(run)) > (limit := _positions()):
         return f"its programs have {limit:,} positions, and translations of data.max_length {most:,} tokens may need more: use safetensors"
     return None
@@ -148,7 +154,7 @@ def searching(run: Run, beam_size: int) -> Callable[[Any, Any], Any]:
 class Loader:
     """The exported folder, run by its own loader, as `formats.Runtime`."""
 
-    least = 0.99
+    least, is_float32 = 0.99, False
 
     def __init__(self, run: Run, folder: Path) -> None:
         """Open the folder of a run's export."""

@@ -48,11 +48,12 @@ def vocabulary():
 
 def main():
     """Translate the lines of stdin."""
-    translate, lines = load(*sys.argv[1:]), [line.rstrip("\n") for line in sys.stdin]
+    translate, lines = load(*sys.argv[1:]), [" ".join(line.split()) for line in sys.stdin]
     read, write = vocabulary()
     for start in range(0, len(lines), 64):
-        for ids in translate([read(line) for line in lines[start : start + 64]]):
-            print(write(ids))
+        some = lines[start : start + 64]
+        for line, ids in zip(some, translate([read(line) for line in some]), strict=True):
+            print(write(ids) if line else "")
 
 
 if __name__ == "__main__":

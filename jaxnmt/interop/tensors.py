@@ -23,7 +23,7 @@ def save(path: Path, arrays: Mapping[str, Any], metadata: Mapping[str, str] | No
     Raises:
         UserError: safetensors is not installed.
     """
-    library().numpy.save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path, dict(metadata or {}))
+    library().numpy.save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, path, dict(metadata or {}))
     path.chmod(path.parent.stat().st_mode & 0o666)  # it makes files that only their owner may read
 
 

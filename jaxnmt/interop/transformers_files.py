@@ -14,6 +14,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.config.files import write_json
 from jaxnmt.data import identity
+from jaxnmt.data.special_tokens import BOS
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.formats import Source, plain_search
 from jaxnmt.interop.tensors import library, save
@@ -57,6 +58,12 @@ def problems(run: Run) -> Iterator[str]:
         yield f"model.causal must be True: {OTHERWISE}"
     if not run.tokenizer.subwords:
         yield f"its tokenizer is a SentencePiece model, and the run's text is split into words: {OTHERWISE}"
+    else:
+        source, target = (numbering for _, numbering in run.tokenizer.subwords.values())
+        if source[1:] != target[1:]:
+            sizes = f"{len(source.tokens):,} and {len(target.tokens):,}"
+            ids = f"{source[1:]} and {target[1:]}"
+            yield f"it has one id each for padding, end and unknown, and in vocabularies of {sizes} tokens they are {ids}: {OTHERWISE}"
     if run.weights != "trained":
         yield f"its numbers are as they were trained: leave out --weights {run.weights}"
     if type(run.config.decoding) is not cfg.Decoding:
@@ -79,6 +86,9 @@ def write(run: Run, folder: Path, kind: str) -> None:
     numberings = {side: numbering for side, (_, numbering) in subwords.items()}
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     params = {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(run.params)}
+    if "output_bias" in params and not run.tokenizer.imported:  # an imported model keeps its own
+        params["output_bias"] = params["output_bias"].copy()
+        params["output_bias"][BOS] = layout.NO_TOKEN  # our search leaves padding out, whose bias is that of BOS
     found = {tensor.name: layout.theirs(tensor, params, numberings) for tensor in layout.tensors(model, *sizes)}
     if kind == "pegasus":  # which reads them from the file; Marian computes them
         found |= dict.fromkeys(
@@ -172,12 +182,12 @@ class TransformersRuntime:
     """Translates by the generate method of transformers. It reads text, so that the tokenizer's files are checked too.
 
     Attributes:
-        name, decoding, least: see `formats.Runtime`.
+        name, decoding, least, is_float32: see `formats.Runtime`.
     """
 
     name: str
     decoding: Mapping[str, Any]
-    least = 0.99
+    least, is_float32 = 0.99, True
 
     def __init__(self, run: Run, folder: Path):
         """Open a folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import tracemalloc
 from pathlib import Path
@@ -27,7 +28,7 @@ FORMS = {
     "post": {"norm_order": "post", "positions": "none", "num_decoder_layers": 2, "output_bias": True, "activation": "gelu_exact"},
     "rotary": {
         **{"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu", "tie_embeddings": "decoder", "head_dim": 6},
-        **{"joint": False},
+        **{"joint": False, "scale_embeddings": False},
     },
     "learned": {"positions": "learned", "max_positions": 40, "tie_embeddings": "none", "joint": False, "norm": "rmsnorm"},
 }
@@ -131,7 +132,7 @@ def exported(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-BIAS = "encoder/layer_0/ffn/linear_1/bias"
+WEIGHT = "encoder/layer_0/ffn/linear_0/weight"
 CHANGES = {
     "no tokenizer": (lambda f: [path.unlink() for path in (f / "tokenizer").iterdir()], "has no tokenizer.json"),
     "names a file elsewhere": (
@@ -150,8 +151,49 @@ CHANGES = {
         lambda f: arrays(f, lambda a: a.update({"encoder/layer_0/ffn/linear_1/bias": np.full(16, np.nan, np.float32)})),
         "other values",
     ),
+    "float16": (
+        lambda f: arrays(f, lambda a: a.update({WEIGHT: a[WEIGHT].astype(np.float16)})),
+        "weights in float16, and float32 and int8 are read",
+    ),
+    "int16": (lambda f: arrays(f, lambda a: a.update({WEIGHT: a[WEIGHT].astype(np.int16)})), "weights in int16"),
+    "heads in a row": (
+        lambda f: arrays(f, lambda a: a.update({"encoder/num_heads": np.ones(1, np.int8)})),
+        "'encoder/num_heads' has 1 axes, not 0",
+    ),
+    "one bias": (
+        lambda f: arrays(f, lambda a: a.update({"decoder/projection/bias": np.asarray(np.float32(1))})),
+        "'decoder/projection/bias' has 0 axes, not 1",
+    ),
+    "a flat weight": (lambda f: arrays(f, lambda a: a.update({WEIGHT: np.ones(3, np.float32)})), "has 1 axes, not 2"),
+    "wide, and without positions": (lambda f: arrays(f, wide), "the tables of positions do not have 2,048 rows"),
+    "no files of the tokenizer": (lambda f: described(f, files=[]), "does not name files of its folder"),
+    "a joiner that is no text": (lambda f: described(f, joiner=[1]), "has another joiner or normalization"),
+    "a normalization that is no text": (lambda f: described(f, normalization=[5]), "has another joiner or normalization"),
+    "a tokenizer that nests": (lambda f: pieces(f, lambda name: name.write_text("[" * 10**5)), "is incomplete or damaged"),
+    "a huge tokenizer": (
+        lambda f: pieces(f, lambda name: os.truncate(name.with_suffix(".spm"), 2**34)),
+        "joint.spm has 17,179,869,184 bytes",
+    ),
     "shape": (lambda f: arrays(f, lambda a: a.update({"encoder/layer_0/ffn/linear_1/bias": np.ones(17, np.float32)})), "cannot hold"),
 }
+
+
+def wide(found) -> None:
+    tables = [f"{side}/position_encodings/encodings" for side in ("encoder", "decoder")]
+    found |= dict.fromkeys([WEIGHT, *(name for name in tables if name in found)], np.zeros((1, 40000), np.float32))
+
+
+def described(folder: Path, **changes) -> None:
+    path = folder / "tokenizer/tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def pieces(folder: Path, change) -> None:
+    """Give the folder the tokenizer of an imported run, and change it."""
+    (folder / "tokenizer/joint.model").rename(folder / "tokenizer/joint.spm")
+    (folder / "tokenizer/joint.pieces").write_text("{}")
+    described(folder, files=["joint.pieces"])
+    change(folder / "tokenizer/joint.pieces")
 
 
 def settings(folder: Path, **changes) -> None:
@@ -173,8 +215,12 @@ def test_other_models_and_damaged_folders_are_refused(name, exported, tmp_path):
         (tmp_path / "in" / path).write_bytes(data)
     change, says = CHANGES[name]
     change(tmp_path / "in")
+    tracemalloc.start()
     with pytest.raises(UserError, match=".") as refused:
         jaxnmt.import_model(tmp_path / "in", tmp_path / "run")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 2**20
     assert says in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -183,7 +229,8 @@ def test_other_models_and_damaged_folders_are_refused(name, exported, tmp_path):
     ("changes", "says"),
     [
         ({"model": cfg.Recurrent()}, "its model is a Recurrent: use stablehlo"),
-        ({"task": cfg.Classification()}, "trained for the task Classification"),
+        ({"task": cfg.Classification()}, "trained for the task Classification: use safetensors"),
+        ({"task": cfg.Language(), "model": cfg.Recurrent()}, "trained for the task Language: use safetensors"),
         ({"model": cfg.Transformer(causal=False)}, "sees no later words"),
     ],
 )
@@ -204,6 +251,8 @@ def test_the_engine_searches_as_ctranslate2_does_and_refuses_what_it_lacks():
 def test_the_engine_needs_ctranslate2(tmp_path, monkeypatch):
     run = foreign.run(tmp_path / "run")
     assert with_engine(run, "jaxnmt") is run
+    with pytest.raises(UserError, match="there is no engine 'ctranslate': choose one of jaxnmt, ctranslate2"):
+        with_engine(run, "ctranslate")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"not installed: pip install 'jaxnmt\[ctranslate2\]'"):
         with_engine(run, "ctranslate2")

@@ -12,7 +12,7 @@ import tiny
 import jaxnmt
 from jaxnmt import cli
 from jaxnmt.errors import UserError
-from jaxnmt.interop import formats, huggingface, marian, plain
+from jaxnmt.interop import formats, huggingface, marian, plain, tensors
 
 pytest.importorskip("safetensors", reason="models are exchanged in the format safetensors")
 from safetensors.numpy import load_file  # noqa: E402
@@ -27,6 +27,7 @@ class Imported:
     """Translates by a run that is imported from the files."""
 
     name, decoding, least = "the import", formats.plain_search(length_normalization="average", length_penalty=1.0), 0.99
+    is_float32 = True
 
     def __init__(self, folder: Path, place: Path):
         self._run = jaxnmt.import_model(folder, place)
@@ -47,6 +48,14 @@ def test_an_export_says_how_many_sentences_it_has_checked(run, checks, tmp_path)
     assert (
         "the import and jaxnmt translate to the same tokens: greedy: 12 of 12; beam 5: 12 of 12" in (tmp_path / "out/README.md").read_text()
     )
+
+
+def test_a_run_that_computes_in_bfloat16_is_compared_in_float32(checks, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    run = foreign.run(tmp_path / "run", norm_order="post", dtype="bfloat16")
+    (tmp_path / "v.tsv").write_text("".join(f"{line}\t{line}\n" for line in foreign.lines(60, 7)))
+    found = jaxnmt.export_model(run, tmp_path / "out", "marian")
+    assert [each.same for each in found] == [60] and run.config.model.dtype == "bfloat16"
 
 
 FAULTS = {
@@ -86,6 +95,10 @@ REFUSED = {
     "pegasus activation": ({"activation": "swiglu"}, "model.activation must be relu or gelu or gelu_exact or silu, and it is swiglu"),
     "pegasus heads": ({"head_dim": 6}, "all heads together are as wide as model.emb_dim 16, and model.head_dim is 6"),
     "pegasus tables": ({"tie_embeddings": "decoder"}, "one table for source, target and output, and model.tie_embeddings is decoder"),
+    "marian pre-norm tables": (
+        {"norm_order": "pre", "tie_embeddings": "decoder"},
+        "it has post-norm layers only, and model.norm_order is pre: --to safetensors holds every model",
+    ),
 }
 
 
@@ -97,6 +110,26 @@ def test_what_a_format_cannot_hold_is_refused_with_one_that_can(name, run, tmp_p
     with pytest.raises(UserError) as refused:
         jaxnmt.export_model(other, tmp_path / "out", name.partition(" ")[0])
     assert says in str(refused.value) and str(run.folder) in str(refused.value)
+
+
+def test_weights_that_are_rounded_are_refused(run, tmp_path):
+    for weights in ("int8", "bfloat16"):
+        with pytest.raises(UserError, match=f"its numbers are as they were trained: leave out --weights {weights}"):
+            jaxnmt.export_model(jaxnmt.load(run.folder, weights=weights), tmp_path / "out", "safetensors")
+
+
+def test_a_trained_bias_of_padding_is_not_written(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(marian, "runtime", lambda run, folder: None)
+    biased = foreign.run(tmp_path / "run", norm_order="post", output_bias=True)
+    jaxnmt.export_model(biased, tmp_path / "out", "marian")
+    found, ours = load_file(tmp_path / "out/model.safetensors")["final_logits_bias"][0], foreign.arrays(biased.params)["output_bias"]
+    assert found[-1] == -1e9 and ours[1] != -1e9 and found[:2].tolist() == ours[2:4].tolist()
+
+
+def test_scalars_stay_scalars(tmp_path):
+    tensors.save(tmp_path / "x.safetensors", {"scalar": np.float32(3), "turned": np.arange(6.0).reshape(2, 3).T})
+    found = load_file(tmp_path / "x.safetensors")
+    assert found["scalar"].shape == () and found["turned"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_other_models_and_text_in_words_are_refused(run, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import io
 import json
+import re
+import shutil
 
 import foreign
 import numpy as np
@@ -12,6 +14,10 @@ import pytest
 from sentencepiece import SentencePieceTrainer
 
 import jaxnmt
+from jaxnmt import config as cfg
+from jaxnmt.data.pieces import Numbering, Pieces
+from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
+from jaxnmt.errors import UserError
 from jaxnmt.interop import huggingface_files
 
 pytest.importorskip("safetensors", reason="models are exchanged in the format safetensors")
@@ -99,8 +105,6 @@ def test_a_new_run_begins_with_it(made, tmp_path):
 
 
 def test_pieces_that_the_table_lacks_are_unknown(tmp_path):
-    from jaxnmt.data.pieces import Numbering, Pieces
-
     size = foreign.tokenizer_files(tmp_path)
     tokens = list(json.loads((tmp_path / "vocab.json").read_text()))
     vocabulary = Pieces((tmp_path / "source.spm").read_bytes(), Numbering(tuple(tokens), size - 1, 0, 1))
@@ -108,6 +112,48 @@ def test_pieces_that_the_table_lacks_are_unknown(tmp_path):
     assert coded == [vocabulary.encode([">>en<<"])[0][0], *plain] and vocabulary.piece(coded[0]) == ">>en<<"
     assert 3 in odd and 3 not in plain and vocabulary.decode(plain) == "das haus"
     assert vocabulary.numbering.ours.tolist()[:3] == [2, 3, 4] and vocabulary.numbering.ours[-1] == 1
+
+
+@pytest.fixture
+def pieces(tmp_path):
+    """The vocabularies of both sides, which share a table: each side's model lacks pieces of the other."""
+    size = foreign.tokenizer_files(tmp_path)
+    numbering = Numbering(tuple(json.loads((tmp_path / "vocab.json").read_text())), size - 1, 0, 1)
+    return [Pieces((tmp_path / f"{side}.spm").read_bytes(), numbering, side) for side in ("source", "target")]
+
+
+def test_pieces_of_the_other_sides_model_are_decoded_too(pieces):
+    source, target = pieces
+    (ids,) = source.encode(["das haus"])
+    assert any(target._processor.piece_to_id(source.piece(index)) == target._processor.unk_id() for index in ids)
+    assert target.decode(ids) == "das haus"
+
+
+def test_imported_pieces_spell_the_tokens_of_another_vocabulary(pieces):
+    old = Tokenizer(*pieces)
+    new = train_tokenizer(cfg.Tokenizer(kind="unigram", vocab_size=30, byte_fallback=False), [(line, line) for line in foreign.lines(200)])
+    spelt = old.spellings(new, "source")
+    assert len(spelt) == new.source_vocab_size
+    wanted = new.source_pieces(range(new.source_vocab_size))
+    assert all("".join(old.source_pieces(ids)) == piece for ids, piece in zip(spelt[4:], wanted[4:], strict=True) if ids)
+    assert sum(map(bool, spelt)) > len(spelt) // 2
+    assert old.spellings(old, "target") == [[index] for index in range(old.target_vocab_size)]
+
+
+def test_two_vocabularies_have_padding_at_one_id(made, tmp_path):
+    run, out, _, _ = made("marian_two_tables")
+    fewer = train_tokenizer(cfg.replace(run.config.tokenizer, vocab_size=32), [(line, line) for line in foreign.lines(200)])
+    other = jaxnmt.load(run.folder)
+    other.tokenizer = run.tokenizer.with_target(fewer)
+    says = "in vocabularies of 39 and 31 tokens they are (38, 0, 1) and (30, 0, 1): --to safetensors"
+    with pytest.raises(UserError, match=re.escape(says)):
+        jaxnmt.export_model(other, tmp_path / "out", "marian")
+    shutil.copytree(out, tmp_path / "in")
+    table = json.loads((tmp_path / "in/target_vocab.json").read_text())
+    pad, end = "<pad>", "</s>"
+    (tmp_path / "in/target_vocab.json").write_text(json.dumps(table | {pad: table[end], end: table[pad]}))
+    with pytest.raises(UserError, match="config.json has one id for both"):
+        jaxnmt.import_model(tmp_path / "in", tmp_path / "run")
 
 
 def test_pegasus_numbers_its_pieces_after_its_masks(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,9 +17,11 @@ import tiny
 
 import jaxnmt
 from jaxnmt import config as cfg
+from jaxnmt.data.pieces import Numbering, Pieces
+from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.errors import UserError
-from jaxnmt.interop import stablehlo
+from jaxnmt.interop import stablehlo, stablehlo_loader
 from jaxnmt.parallel.axes import path_name
 
 TRANSLATING = [name for name, (_, task) in tiny.SUBJECTS.items() if type(task) in (cfg.Translation, cfg.Denoising) and name != "scanned"]
@@ -74,6 +78,22 @@ def test_what_it_cannot_hold_is_refused_by_name(tmp_path):
     run = foreign.run(tmp_path / "run")
     with pytest.raises(UserError, match="leave out --weights int8"):
         jaxnmt.export_model(jaxnmt.load(run.folder, weights="int8"), tmp_path / "out", "stablehlo")
+
+
+def test_pieces_that_others_number_are_refused_since_the_loader_reads_sentencepieces_own_ids(tmp_path):
+    run = foreign.run(tmp_path / "run")
+    size = foreign.tokenizer_files(tmp_path)
+    numbering = Numbering(tuple(json.loads((tmp_path / "vocab.json").read_text())), size - 1, 0, 1)
+    run.tokenizer = Tokenizer(*(Pieces((tmp_path / f"{side}.spm").read_bytes(), numbering) for side in ("source", "target")))
+    assert stablehlo.refusal(run).endswith("use marian (post-norm), pegasus (pre-norm) or safetensors")
+
+
+def test_the_loader_keeps_empty_lines_empty(monkeypatch, capsys):
+    monkeypatch.setattr(stablehlo_loader, "load", lambda: lambda sentences: [[7, *ids] for ids in sentences])
+    monkeypatch.setattr("sys.argv", ["translate.py"])
+    monkeypatch.setattr("sys.stdin", io.StringIO("3 4\n\n  5\n"))
+    stablehlo_loader.main()
+    assert capsys.readouterr().out == "7 3 4\n\n7 5\n"
 
 
 def test_a_corrupted_export_is_caught(tmp_path, monkeypatch):

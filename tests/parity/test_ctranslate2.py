@@ -19,7 +19,7 @@ FORMS = {
     "post_rms": {"norm_order": "post", "norm": "rmsnorm", "positions": "learned", "tie_embeddings": "none", "activation": "gelu"},
     "none": {"positions": "none", "activation": "silu", "joint": False, "tie_embeddings": "decoder"},
     "rotary": {"norm": "rmsnorm", "positions": "rotary", "activation": "swiglu"},
-    "head_dim": {"positions": "rotary", "head_dim": 6},
+    "head_dim": {"positions": "rotary", "head_dim": 6, "scale_embeddings": False},
 }
 
 
@@ -73,3 +73,16 @@ def test_the_engine_exports_once_and_translates(tmp_path, monkeypatch, capsys):
     assert [each.text for each in engine.translate(lines, **few)] == [each.text for each in run.translate(lines, **few, min_length=1)]
     with pytest.raises(UserError, match="no prefixes"):
         engine.translate(lines, prefix="x")
+
+
+def test_the_engine_says_how_an_imported_run_gets_its_sentences(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    ctranslate2.write(foreign.run(tmp_path / "run"), tmp_path / "out")
+    run = jaxnmt.import_model(tmp_path / "out", tmp_path / "back")
+    engine = jaxnmt.with_engine(run, "ctranslate2")
+    with pytest.raises(UserError, match="no validation sentences .* by jaxnmt export ") as refused:
+        engine.translate("das haus")
+    words = str(refused.value).partition("by jaxnmt ")[2].replace("a.en a.de", str(tmp_path / "v.tsv")).split()
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    assert cli.main(words) == 0
+    assert engine.translate("das haus", beam_size=1).text

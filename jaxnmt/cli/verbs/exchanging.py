@@ -15,23 +15,23 @@ class Export:
     to: str = ""
     """The format: ctranslate2, marian, pegasus, safetensors or stablehlo."""
     data: tuple[str, ...] = ()
-    """Sentences to check with instead of the run's validation, written as `data.test`."""
+    """Sentence pairs to check with instead of the run's validation, written as `data.test`: --data a.en a.de."""
     sentences: Positive[int] = SENTENCES
     """Sentences to check with at most."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     weights: Weights = "trained"
-    """int8: a quarter of the size, in formats that have it; trained: as they are."""
+    """int8: a quarter of the size, to ctranslate2 only, and a quarter of the sentences must agree; trained: as they are."""
 
 
 def export(run: str, out: str, options: Export) -> None:
     """Write a run to the new folder OUT in a format of other software, with a model card.
 
     The export is refused unless the format's own software, where it is installed, translates validation sentences to the same tokens as
-    the run does, greedily and with a beam of 5.
+    the run does, greedily and with a beam of 5: 99 % of them, of int8 weights 25 %.
 
     Examples:
-      jaxnmt export runs/quickstart en-fr --to marian
+      jaxnmt export runs/quickstart en-fr --to pegasus
       jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
       jaxnmt export runs/quickstart en-fr --to ctranslate2 --weights int8
       jaxnmt export runs/quickstart en-fr --to stablehlo
