@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import secrets
-import shutil
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxnmt.errors import UserError
 from jaxnmt.interop.card import card
 from jaxnmt.interop.check import SENTENCES, Agreement, agreement, sentences_of
+from jaxnmt.interop.folders import check_new, new_folder
 from jaxnmt.interop.formats import Format, format_of
 from jaxnmt.io import files
 from jaxnmt.parallel.log import say, warn
@@ -43,23 +41,13 @@ def export_model(run: Run, out: str | pathlib.Path, to: str, data: str | Sequenc
     chosen, out = format_of(to), files.to_path(out)
     if problem := chosen.refusal(run):
         raise UserError(f"--to {to} cannot hold {run.folder}: {problem}")
-    if files.in_bucket(out):
-        raise UserError(f"{out} is in a bucket: export to a folder of this computer and copy it there")
-    if out.exists():
-        raise UserError(f"{out} exists: choose another folder, or remove it")
+    check_new(out)
     if not out.absolute().parent.is_dir():
         raise UserError(f"{out} cannot be made: there is no folder {out.parent}")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir()
+    with new_folder(out) as temporary:
         chosen.write(run, temporary)
         name, found = _checked(chosen, run, temporary, (data,) if isinstance(data, str) and data else tuple(data), sentences)
         files.write(temporary / CARD, card(run, to, out.name, chosen.usage(run), name, found))
-        files.replace(temporary, out)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): repair that, or choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     say(f"{out} has {run.checkpoint} of {run.folder} in the format {to}")
     return found
 

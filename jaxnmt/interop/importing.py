@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import secrets
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,8 +13,8 @@ from jaxnmt.config.files import save_config
 from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2_import, huggingface_files
 from jaxnmt.interop import huggingface as layout
+from jaxnmt.interop.folders import check_new, new_folder
 from jaxnmt.interop.tensors import TensorFile, opened
-from jaxnmt.io import files
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
@@ -43,24 +40,14 @@ def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
             written. Nothing is left behind.
     """
     folder, place = pathlib.Path(folder).expanduser(), directory.folder(run)
-    if files.in_bucket(place):
-        raise UserError(f"{place} is in a bucket: import into a folder of this computer and copy it there")
-    if place.exists():
-        raise UserError(f"{place} exists: choose another folder")
+    check_new(place)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: name the one that has config.json and {WEIGHTS}")
     experiment, tokenizer, params = ctranslate2_import.read(folder) if ctranslate2_import.is_folder(folder) else _transformers(folder)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(place) as temporary:
         save_config(experiment, temporary / directory.CONFIG)
         tokenizer.save(temporary / "tokenizer")
         _write_checkpoint(temporary, experiment, params)
-        files.replace(temporary, place)
-    except OSError as error:
-        raise UserError(f"{place} cannot be written ({error.strerror or error}): repair that, or choose another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     say(f"{place} is a run of {sum(x.size for x in params.values()):,} parameters from {folder}")
     return Run(place)
 

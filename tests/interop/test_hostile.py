@@ -108,14 +108,6 @@ NUMBERS = {
 }
 
 
-@pytest.mark.parametrize("name", NUMBERS)
-def test_numbers(name, folder):
-    change, says = NUMBERS[name]
-    change(folder)
-    message = refused(folder)
-    assert says in message and str(folder) in message
-
-
 class Bomb:
     """Executes code where it is unpickled."""
 
@@ -176,9 +168,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_settings(name, folder):
-    change, says = SETTINGS[name]
+@pytest.mark.parametrize("name", NUMBERS | SETTINGS)
+def test_numbers_and_settings(name, folder):
+    change, says = (NUMBERS | SETTINGS)[name]
     change(folder)
     message = refused(folder)
     assert says in message and str(folder) in message

@@ -59,7 +59,7 @@ def written(folder, form: str, sizes: dict, vocabulary: int = 0):
     return model
 
 
-def compared(folder, form: str, sizes: dict, vocabulary: int = 0) -> None:
+def assert_it_comes_in_and_goes_out(folder, form: str, sizes: dict, vocabulary: int = 0) -> None:
     """Import a random model, compare logits, export it and compare files."""
     theirs = written(folder / "in", form, sizes, vocabulary)
     run = jaxnmt.import_model(folder / "in", folder / "run")
@@ -100,13 +100,13 @@ def unchecked(monkeypatch):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_random_model_comes_in_with_its_logits_and_goes_out_to_the_bit(form, tmp_path, unchecked):
-    compared(tmp_path, form, TINY)
+    assert_it_comes_in_and_goes_out(tmp_path, form, TINY)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["marian", "pegasus"])
 def test_so_does_one_of_the_usual_size(form, tmp_path, unchecked):
-    compared(tmp_path, form, BASE, 8000)
+    assert_it_comes_in_and_goes_out(tmp_path, form, BASE, 8000)
 
 
 def test_the_tokens_are_those_of_its_tokenizer(tmp_path):

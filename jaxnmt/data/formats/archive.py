@@ -14,17 +14,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from jaxnmt.data.formats.units import LONGEST, Entry, Reader, Request
+from jaxnmt.data.formats.units import LONGEST, Entry, Reader
 from jaxnmt.data.language_codes import in_order, language_of, languages_of_tsv
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import decompressed, existing_file
+from jaxnmt.io.text import decompressed
 
 MOST_FILES = 1000
 """The most files of an archive. Those of OPUS have about six."""
 MOST_EXPANSION = 200
 """How many bytes one byte of a member may become. Text becomes 3 to 10, and 1,000 are possible."""
 _NOT_TEXT = frozenset(("ids", "xml", "log", "md", "pdf"))
-"""What looks like a language code at the end of a name, and is none."""
+"""Ends of names that look like a language code."""
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 """What the library raises for archives that are damaged, encrypted, or of a kind that it does not know."""
 
@@ -40,10 +40,6 @@ class _Pair(NamedTuple):
 
 class Archive(Reader):
     """The one pair of text files of an archive, or the one of the requested languages."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
         """Return the languages in the names of the pair's files, or the requested ones."""
@@ -90,7 +86,7 @@ class Archive(Reader):
         """Return the pair of these languages, in their order.
 
         Raises:
-            UserError: there is none, or more than one; or a member has a path outside the archive or expands too much.
+            UserError: no pair matches, or several do; or a member has a path outside the archive or expands too much.
         """
         where, members = self.request.where, [each for each in archive.infolist() if not each.is_dir()]
         if len(members) > MOST_FILES:

@@ -11,7 +11,7 @@ from typing import Any
 from jaxnmt.data.formats.units import Entry, Reader, Request
 from jaxnmt.data.language_codes import in_order, same_language
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.io.text import existing_file, open_binary, suffix_of
+from jaxnmt.io.text import open_binary, suffix_of
 
 LARGEST = 16 << 20
 """The most bytes of a catalog, which Babel holds in memory. The largest ones that are published have some MB."""
@@ -29,7 +29,6 @@ class Gettext(Reader):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        self.files = [existing_file(request.name, request.field)]
         self._is_binary = suffix_of(request.name) == ".mo"
 
     def languages(self) -> tuple[str, str]:

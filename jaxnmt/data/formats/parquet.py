@@ -25,19 +25,17 @@ class Parquet(Reader):
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
-        self.files = self._files()
         try:
             import pyarrow  # noqa: F401
         except ImportError:
             raise UserError(f"{request.where} needs a package: pip install 'jaxnmt[parquet]'") from None
 
-    def _files(self) -> list[Path]:
+    def find_files(self, request: Request) -> list[Path]:
         """Return the file, or the files of a folder's split.
 
         Raises:
             UserError: there are several splits, and none is named, or one that does not exist.
         """
-        request = self.request
         if request.name.endswith(SUFFIXES):
             return [existing_file(request.name, request.field)]
         found = folder_and_split(request.name)

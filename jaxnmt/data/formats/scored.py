@@ -6,18 +6,14 @@ import contextlib
 import math
 from collections.abc import Iterator
 
-from jaxnmt.data.formats.units import Entry, Reader, Request
+from jaxnmt.data.formats.units import Entry, Reader
 from jaxnmt.data.language_codes import languages_of_tsv
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import existing_file, open_text
+from jaxnmt.io.text import open_text
 
 
 class Scored(Reader):
     """The lines whose score is at least `request.min_score`. Further columns are ignored, and so are blank lines at the end."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
         """Return the languages in the file's name."""

@@ -9,10 +9,10 @@ import contextlib
 import itertools
 from collections.abc import Generator, Iterator
 
-from jaxnmt.data.formats.units import LONGEST, Entry, Reader, Request
+from jaxnmt.data.formats.units import LONGEST, Entry, Reader
 from jaxnmt.data.language_codes import same_language
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import existing_file, open_binary
+from jaxnmt.io.text import open_binary
 from jaxnmt.io.xml import Event, events
 
 MOST_VARIANTS = 1000
@@ -25,10 +25,6 @@ _CODES = frozenset(("bpt", "ept", "it", "ph", "ut"))
 
 class Tmx(Reader):
     """The translation units that have a segment in both languages."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
         """Return the requested languages. Otherwise take them from the first unit that has two, the requested one among them.

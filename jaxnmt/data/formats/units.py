@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from jaxnmt.data.source import Source, StatCache
 from jaxnmt.errors import UserError
+from jaxnmt.io.text import existing_file
 
 LONGEST = 1 << 20
 """The most characters of one side of a pair. Real ones are far below; a hostile file may promise any number."""
@@ -62,7 +63,11 @@ class Reader(abc.ABC):
     files: list[Path]
 
     def __init__(self, request: Request) -> None:
-        self.request = request
+        self.request, self.files = request, self.find_files(request)
+
+    def find_files(self, request: Request) -> list[Path]:
+        """Return the files to read: the one that the request names."""
+        return [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
         """Return the codes of source and target; "" if unknown. Only the head of the file is read."""

@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Generator, Iterator
 
 from jaxnmt.data.formats.tmx import text_of
-from jaxnmt.data.formats.units import Entry, Reader, Request
+from jaxnmt.data.formats.units import Entry, Reader
 from jaxnmt.data.language_codes import in_order
 from jaxnmt.errors import UserError
-from jaxnmt.io.text import existing_file, open_binary
+from jaxnmt.io.text import open_binary
 from jaxnmt.io.xml import Event, events
 
 CODES = frozenset(("bpt", "ept", "it", "ph"))
@@ -20,10 +20,6 @@ UNITS = frozenset(("trans-unit", "segment"))
 
 class Xliff(Reader):
     """The units that have a target which is not marked as new, initial or in need of work."""
-
-    def __init__(self, request: Request) -> None:
-        super().__init__(request)
-        self.files = [existing_file(request.name, request.field)]
 
     def languages(self) -> tuple[str, str]:
         """Return the requested languages, for which the file's stand in.
