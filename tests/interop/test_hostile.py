@@ -147,7 +147,7 @@ SETTINGS = {
     "a name twice": (lambda f: (f / "config.json").write_text('{"d_model": 16, "d_model": 32}'), "the name 'd_model' occurs twice"),
     "half a character": (lambda f: (f / "config.json").write_text('{"d_model": "\\ud800"}'), "config.json is not JSON"),
     "a number of many digits": (lambda f: (f / "config.json").write_text('{"d_model": ' + "9" * 5000 + "}"), "config.json is not JSON"),
-    "missing": (lambda f: (f / "config.json").unlink(), "has no config.json"),
+    "a missing setting": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json is not a file"),
     "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian and pegasus are read"),
     "a model of no kind": (lambda f: settings(f, model_type=["marian"]), "model_type is ['marian']"),
