@@ -8,7 +8,20 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from jaxnmt.cli.verbs import analysis, drawing, exchanging, launching, planning, predicting, runs, scoring, studies, translating
+from jaxnmt.cli.verbs import (
+    analysis,
+    drawing,
+    evaluating,
+    exchanging,
+    launching,
+    members,
+    planning,
+    predicting,
+    runs,
+    scoring,
+    studies,
+    translating,
+)
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
 from jaxnmt.runs import directory as run_directory
@@ -65,9 +78,9 @@ class Verb:
 VERBS = {
     "train": Verb(runs.train, "CONFIG", "train a model; resume it if the run exists", runs.check_training, makes_runs=True),
     "resume": Verb(runs.resume, "RUN", "resume a run from its latest checkpoint", runs.check_training),
-    "translate": Verb(translating.translate, "RUN", "translate lines from stdin to stdout", translating.checked),
+    "translate": Verb(translating.translate, "RUN", "translate lines from stdin to stdout", members.check),
     "predict": Verb(predicting.predict, "RUN", "predict the labels of lines from stdin", predicting.checked),
-    "evaluate": Verb(translating.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", translating.checked),
+    "evaluate": Verb(evaluating.evaluate, "RUN", "score a run on its test sentences: BLEU, chrF++ and TER", members.check),
     "score": Verb(scoring.score, "RUN SOURCE [TARGET]", "write log-probabilities of given translations; filter by them"),
     "compare": Verb(analysis.compare, "RUN|FILE [RUN|FILE...]", "compare scores, with confidence intervals and paired tests"),
     "visualize": Verb(analysis.visualize, 'RUN "SENTENCE|PICTURE"', "draw step by step how a translation or caption is made: HTML"),

@@ -1,27 +1,24 @@
-"""Verbs that translate with a run: translate, evaluate."""
+"""The verb translate: lines, documents and streams of text."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxnmt.cli.verbs import documents, workers
-from jaxnmt.cli.verbs.common import NO_METRICS, Flat, leader_writer, writable
-from jaxnmt.config import Decoding, Input, NonNegative, checks
+from jaxnmt.cli.verbs.common import Flat, leader_writer
+from jaxnmt.cli.verbs.members import Members, check, opened
+from jaxnmt.config import Decoding, Input, NonNegative
 from jaxnmt.config.tasks import require
 from jaxnmt.decoding.terminology import read_terminology
-from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import UserError
-from jaxnmt.evaluation.tokenization import METRICS, MetricName, Tokenize
-from jaxnmt.interop.engine import Engine, searching, with_engine
 from jaxnmt.io import streams, text
 from jaxnmt.parallel import distributed
 from jaxnmt.parallel.log import say
-from jaxnmt.run import Checkpoint, Run, Weights
+from jaxnmt.run import Checkpoint
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
@@ -29,21 +26,6 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 """Batches of lines that are read at a time: the more, the more similar are the lengths within a batch."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Members:
-    weights: Weights = "trained"
-    """int8: a quarter of the memory, faster on CPUs with AVX512-VNNI or AMX; bfloat16: for GPUs and TPUs; trained: as they are."""
-    ensemble: tuple[str, ...] = ()
-    """Folders of further runs with the same target vocabulary, of any models: all predict each word together."""
-    ensemble_weights: tuple[float, ...] = ()
-    """Weights of RUN and of the runs of --ensemble, in this order; when empty, all are equal."""
-    ensemble_space: Literal["probability", "log"] = "probability"
-    """What is averaged: probabilities, or log-probabilities."""
-    engine: Engine = "jaxnmt"
-    """What searches. ctranslate2: CTranslate2, on this computer's CPU, with --weights int8 in int8; the run is exported once and checked,
-    and the export is kept in its folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,33 +67,6 @@ class Translate(Input, Members):
     decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluate(Members):
-    split: Literal["test", "validation"] = "test"
-    """Which of the run's own sentences."""
-    data: tuple[str, ...] = ()
-    """Other sentences to score on: sources, written as for data.test."""
-    references: tuple[str, ...] = ()
-    """Files of further reference translations of the same sentences; all are scored together."""
-    target_language: str = ""
-    """Code of the references' language; when empty, the run's."""
-    tokenize: Tokenize = ""
-    """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
-    checkpoint: Checkpoint = "best"
-    """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
-    output: str = ""
-    """File to write the translations to."""
-    metrics: tuple[MetricName, ...] = METRICS
-    """Scores to print; those of captions are by default two more, cider and exact."""
-    json: bool = False
-    """Print the scores as JSON."""
-    samples: NonNegative[int] = 0
-    """Show this many sentences, the first ones, with reference and translation."""
-    workers: NonNegative[int] = 1
-    """Processes that translate, each on its share of this computer's cores; 0: one per core."""
-    decoding: Annotated[Decoding, Flat] = dataclasses.field(default_factory=Decoding)
-
-
 def translate(run: str, options: Translate) -> None:
     """Translate text, one sentence a line, in its order: from stdin to stdout, or files.
 
@@ -140,11 +95,11 @@ def translate(run: str, options: Translate) -> None:
       jaxnmt translate runs/quickstart --document fr.po --output fr.translated.po
     """
     _check_together(options)
-    checked(run, options)
+    check(run, options)
     require(directory.read(run).task, "translate", run)
     distributed.initialize()
     if options.warm:
-        shapes = _opened(run, options).translator.warm(options.decoding)
+        shapes = opened(run, options).translator.warm(options.decoding)
         say(f"compiled for {shapes} batch shapes")
         return
     if options.stream:
@@ -152,13 +107,13 @@ def translate(run: str, options: Translate) -> None:
         return
     processes = workers.number(options.workers)
     if options.document:
-        documents.translate(run, options, lambda given, windows: _translated(run, given, windows, processes))
+        documents.translate(run, options, lambda given, windows: translate_windows(run, given, windows, processes))
         return
     size = options.decoding.batch_size * (WINDOW if processes == 1 else workers.WINDOW)
     with distributed.leader_first("read the input"):
         lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
     windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
-    with leader_writer(options.output) as write, contextlib.closing(_translated(run, options, windows, processes)) as translated:
+    with leader_writer(options.output) as write, contextlib.closing(translate_windows(run, options, windows, processes)) as translated:
         for lines, done in translated:
             for line in lines:
                 write(line)
@@ -206,7 +161,7 @@ def _stream(run: str, options: Translate) -> None:
     if options.workers != 1 or distributed.is_distributed():
         raise UserError("--stream is for one process: leave out --workers, and start one process")
     read = _reader(options)
-    translator: Any = _opened(run, options).translator_of(options)
+    translator: Any = opened(run, options).translator_of(options)
     for number, (line,) in enumerate(_line_batches(options, 1), 1):
         sentence, own = read(line, number)
         for piece in itertools.chain(translator.stream(sentence, options.decoding, number, own), "\n"):
@@ -233,7 +188,7 @@ def _reader(options: Translate) -> Callable[[str, int], tuple[str, Rules]]:
     return read
 
 
-def _translated(run: str, options: Translate, windows: Iterator[Any], processes: int) -> Generator[tuple[list[str], int]]:
+def translate_windows(run: str, options: Translate, windows: Iterator[Any], processes: int) -> Generator[tuple[list[str], int]]:
     """Yield the lines of output of each window, and the number of its last sentence. The run is opened before a window is waited for."""
     if processes == 1:
         yield from itertools.starmap(line_translator(run, options), windows)
@@ -253,9 +208,9 @@ def line_translator(
         checkpoints: of the run and of those of --ensemble; empty: as the options say.
     """
     read = _reader(options)
-    opened = _opened(run, options, checkpoints)
-    translator = opened.translator_of(options)
-    aligner = opened.aligner if options.alignments != "none" else None
+    used = opened(run, options, checkpoints)
+    translator = used.translator_of(options)
+    aligner = used.aligner if options.alignments != "none" else None
 
     def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
         given = list(itertools.starmap(read, zip(lines, itertools.count(first))))
@@ -270,102 +225,6 @@ def line_translator(
         return made, first + len(lines) - 1
 
     return translated
-
-
-def checked(run: str, options: Translate | Evaluate) -> None:
-    """Check the run and the decoding options of this command.
-
-    Raises:
-        UserError: it is not a run, settings contradict each other, or the runs of --ensemble do not go with it.
-    """
-    checks.validate(dataclasses.replace(directory.read(run), decoding=options.decoding))
-    for flag, is_given in (("weights", options.ensemble_weights), ("space", options.ensemble_space != "probability")):
-        if is_given and not options.ensemble:
-            raise UserError(f"--ensemble-{flag} has no effect without --ensemble: name the other runs with --ensemble")
-    if options.engine != "jaxnmt":
-        searching(options.decoding)
-        if options.ensemble:
-            raise UserError(f"--engine {options.engine} is for one run: leave out --ensemble")
-    if options.ensemble:
-        _opened(run, options)
-
-
-def _opened(run: str, options: Translate | Evaluate, checkpoints: Sequence[Checkpoint] = ()) -> Run:
-    """Open the run of a command, with those of --ensemble, at these checkpoints or as the options say."""
-    folders = (run, *options.ensemble)
-    each = zip(folders, checkpoints or [options.checkpoint] * len(folders), strict=True)
-    opened, *others = (Run(folder, checkpoint, weights=options.weights) for folder, checkpoint in each)
-    if others:
-        return ensemble(opened, *others, weights=options.ensemble_weights, space=options.ensemble_space)
-    return with_engine(opened, options.engine)
-
-
-def evaluate(run: str, options: Evaluate) -> None:
-    """Translate a run's test sentences and score them: by default BLEU, chrF++ and TER by sacreBLEU, with signatures.
-
-    Of a run that captions pictures: CIDEr and exact match too; all captions of a picture are its references.
-    Of a run that predicts labels: accuracy, macro-F1 and the expected calibration error; of several labels a text F1, of numbers the error.
-
-    Examples:
-      jaxnmt evaluate runs/quickstart
-      jaxnmt evaluate runs/quickstart --split validation --beam-size 1
-      jaxnmt evaluate runs/quickstart --data other.en other.fr --json True
-      jaxnmt evaluate runs/one --ensemble runs/two
-      jaxnmt evaluate runs/summary --metrics rouge1 rouge2 rougeL bleu
-      jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
-    """
-    if not options.metrics:
-        raise UserError(NO_METRICS)
-    checked(run, options)
-    _check_for_labels(run, options)
-    writable("--output", options.output)
-    distributed.initialize()
-    processes = workers.number(options.workers)
-    opened = _opened(run, options)
-    test = opened.test_set(options.split, options.data, options.references, options.target_language, options.tokenize)
-    confidences: list[float] = []
-    if processes == 1 and not test.labels:
-        translator = opened.translator
-    with leader_writer(options.output) if options.output else contextlib.nullcontext(str) as write:
-        say(f"{'reading' if test.labels else 'translating'} {len(test.sources):,} sentences of {test.name}")
-        if test.labels:
-            predictions = opened.predict(test.sources, options.decoding.batch_size)
-            hypotheses, confidences = [each.label for each in predictions], [each.probability for each in predictions]
-        elif processes == 1:
-            hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
-        else:
-            hypotheses = _in_processes(run, options, test.sources, processes)
-        for hypothesis in hypotheses:
-            write(hypothesis)
-    if not distributed.is_leader():
-        return
-    names = ("source", *["reference"] * len(test.references), "prediction" if test.labels else "translation")
-    for rows in list(zip(test.sources, *test.references, hypotheses, strict=True))[: options.samples]:
-        print("\n".join(f"{name:<13}{text}" for name, text in zip(names, rows, strict=True)) + "\n")
-    scores = test.score(hypotheses, options.metrics, confidences)
-    print(json.dumps({"data": test.name, **dataclasses.asdict(scores)}, indent=2, ensure_ascii=False) if options.json else scores)
-
-
-def _check_for_labels(run: str, options: Evaluate) -> None:
-    """Check that no option is given that a run of labels or numbers has no use for.
-
-    Raises:
-        UserError: one is.
-    """
-    plain, task = Evaluate(), directory.read(run).task
-    for name in ("references", "target_language", "tokenize", "metrics", "workers", "ensemble") if task.is_label else ():
-        if getattr(options, name) != getattr(plain, name):
-            raise UserError(f"--{name.replace('_', '-')} is for translations, and {run} was trained for the task {type(task).__name__}")
-
-
-def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes: int) -> list[str]:
-    """Return the best translation of each sentence, made by several processes."""
-    members = {field.name: getattr(options, field.name) for field in dataclasses.fields(Members)}
-    best = dataclasses.replace(options.decoding, n_best=1)
-    given, size = Translate(checkpoint=options.checkpoint, decoding=best, **members), best.batch_size * workers.WINDOW
-    windows = workers.numbered(list(sources[start : start + size]) for start in range(0, len(sources), size))
-    with contextlib.closing(_translated(run, given, windows, processes)) as translated:
-        return [line for lines, _ in translated for line in lines]
 
 
 def _translation_line(number: int, translation: Any, alignment: Any, options: Translate) -> str:
