@@ -63,7 +63,7 @@ class Pieces:
     """A SentencePiece model whose pieces have the ids of a `Numbering`, in our order: special tokens first.
 
     A piece that the numbering lacks is unknown. A text may begin with a token such as `>>fra<<`, which tells a model of several target
-    languages which one to write.
+    languages which language to write.
 
     Args:
         model: a SentencePiece model.

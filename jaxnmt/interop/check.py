@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from jaxnmt.run import Run
 
 SENTENCES = 200
-"""How many sentences an export is checked with at most, unless it is told otherwise."""
+"""Default for the number of sentences that check an export."""
 BEAMS = (1, 5)
 """The beam sizes of the searches that are compared; 1: greedy."""
 
@@ -41,7 +41,7 @@ def sentences_of(run: Run, data: Sequence[str], most: int) -> list[str]:
     Empty sentences and those that the model reads in parts are left out.
 
     Raises:
-        UserError: there are none, or they cannot be read.
+        UserError: no such sentences exist, or they cannot be read.
     """
     found = run.test_set("validation", data).sources if data or run.config.data.train or run.config.data.validation else []
     longest = run.config.data.max_length - 1

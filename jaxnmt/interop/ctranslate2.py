@@ -30,7 +30,7 @@ MODEL, CONFIG = "model.bin", "config.json"
 
 
 def refusal(run: Run) -> str | None:
-    """Return what of a run CTranslate2 cannot hold."""
+    """Return why CTranslate2 cannot hold a run, and which format can; None if it can."""
     model, task = run.config.model, run.config.task
     if task.head or task.vectors:
         return f"CTranslate2 translates text, and it was trained for the task {type(task).__name__}: use safetensors"

@@ -46,7 +46,7 @@ def read(folder: Path) -> Imported:
     """Read a model folder. Memory is bounded by the size of its files.
 
     Raises:
-        UserError: a file is missing or damaged; or the model is none of ours. What `export` would write of it must be what is there.
+        UserError: a file is missing or damaged; or `export` would write this model differently.
     """
     path, tokenizer = folder / ctranslate2.MODEL, _tokenizer(folder)
     found = ctranslate2_binary.read(path)

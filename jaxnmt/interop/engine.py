@@ -111,7 +111,7 @@ def _check_sentences(run: Run, place: Path) -> None:
 
 
 def _exported(run: Run, checksum: int | None) -> Path:
-    """Return the folder of a run's export, which is made if there is none."""
+    """Return the folder of a run's export; export the run if it does not exist."""
     from jaxnmt.interop.export import export_model
 
     if files.in_bucket(run.folder):

@@ -64,13 +64,13 @@ class Format(Protocol):
     """What the module of a format offers.
 
     Attributes:
-        NEEDS: the command that installs what `runtime` needs; "" if the format has no software of its own.
+        NEEDS: the command that installs what `runtime` needs; "" if no other software is needed.
     """
 
     NEEDS: str
 
     def refusal(self, run: Run) -> str | None:
-        """Return what of a run the format cannot hold, and which format can; None if it holds all. Starts no JAX."""
+        """Return why the format cannot hold a run, and which format can; None if it can. JAX is not started."""
 
     def write(self, run: Run, folder: Path) -> None:
         """Write the files of a run into an empty folder."""

@@ -50,7 +50,7 @@ def read(folder: Path) -> Foreign:
     """Read config.json, the tokenizer's files and, if there is one, generation_config.json.
 
     Raises:
-        UserError: a file is missing, damaged or too large, or the model is none of ours.
+        UserError: a file is missing, damaged or too large, or our models cannot represent it.
     """
     where, found = folder / "config.json", read_json(folder / "config.json")
     kind = found.get("model_type")

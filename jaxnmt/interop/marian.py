@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def refusal(run: Run) -> str | None:
-    """Return what of a run a MarianMTModel cannot hold, and which format can; None if it holds all."""
+    """Return why a MarianMTModel cannot hold a run, and which format can; None if it can."""
     return next(_problems(run), None)
 
 

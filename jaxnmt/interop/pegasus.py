@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def refusal(run: Run) -> str | None:
-    """Return what of a run a PegasusForConditionalGeneration cannot hold, and which format can; None if it holds all."""
+    """Return why a PegasusForConditionalGeneration cannot hold a run, and which format can; None if it can."""
     return next(_problems(run), None)
 
 

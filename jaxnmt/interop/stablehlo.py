@@ -36,7 +36,7 @@ SEARCH: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon
 
 
 def refusal(run: Run) -> str | None:
-    """Return what of a run the programs cannot hold."""
+    """Return why the programs cannot hold a run, and which format can; None if they can."""
     task = run.config.task
     if type(task) not in TASKS:
         return f"its programs read tokens and search for a text, and it was trained for the task {type(task).__name__}: use safetensors"

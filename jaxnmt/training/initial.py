@@ -184,7 +184,7 @@ def _rows(table_VD: jax.Array, spellings: Sequence[Sequence[int]], size: int) ->
 
     Args:
         table_VD: the other run's.
-        spellings: for each new token, the tokens whose mean it is; if there are none, its row is not known.
+        spellings: for each new token, the tokens whose mean it is; if empty, its row is not known.
     """
     lengths = list(map(len, spellings))
     counts: np.ndarray = np.array(lengths + [0] * (size - len(lengths)), np.int32)

@@ -23,7 +23,7 @@ class Tuning(NamedTuple):
 
     Attributes:
         axes: letters of the axes of those that are, nested in dicts.
-        frozen: letters of the axes of the model's other parameters, nested likewise; None: there are none.
+        frozen: letters of the axes of the model's other parameters, nested likewise; None if all are trained.
         scale: what a product of adapters is multiplied by; 0: there are no adapters.
     """
 
@@ -60,7 +60,7 @@ def _paths(model: Seq2Seq) -> dict[str, list[str]]:
 
 
 def split(params: Any, tuning: Tuning, model: Seq2Seq, config: cfg.Training) -> tuple[Any, Any]:
-    """Return the parameters that are trained, and the others (None: there are none), before the first step.
+    """Return the parameters that are trained, and the frozen ones (None if all are trained), before the first step.
 
     Args:
         params: all of the model's.

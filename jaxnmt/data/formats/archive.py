@@ -78,7 +78,7 @@ class Archive(Reader):
                 return
             if len(line) > LONGEST:
                 raise UserError(
-                    f"{self.request.where}: {name}:{number} has more than {LONGEST:,} bytes: it is no text with a sentence a line"
+                    f"{self.request.where}: {name}:{number} has more than {LONGEST:,} bytes: the file must have one sentence a line"
                 )
             yield line.removesuffix(b"\n")
 
@@ -104,7 +104,7 @@ class Archive(Reader):
                 )
             if member.file_size > MOST_EXPANSION * max(member.compress_size, 1):
                 raise UserError(
-                    f"{where}: {_shown(member.filename)} would expand {MOST_EXPANSION} times or more: it is no text, and is not read"
+                    f"{where}: {_shown(member.filename)} would expand {MOST_EXPANSION} times or more: text expands less; it is not read"
                 )
         pairs = _pairs([member.filename for member in members])
         orders = [in_order(languages, pair.languages) for pair in pairs]

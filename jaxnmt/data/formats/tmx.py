@@ -30,7 +30,7 @@ class Tmx(Reader):
         """Return the requested languages. Otherwise take them from the first unit that has two, the requested one among them.
 
         Raises:
-            UserError: no unit has.
+            UserError: no unit has two such languages.
         """
         source, target = self.request.languages
         if source and target:
@@ -112,5 +112,5 @@ def text_of(found: Iterator[Event], name: str, codes: frozenset[str], where: str
             texts.append(event.name)
             length += len(event.name)
             if length > LONGEST:
-                raise UserError(f"{where}: {name} has more than {LONGEST:,} characters: it is no sentence, and the file may be damaged")
+                raise UserError(f"{where}: {name} has more than {LONGEST:,} characters: the file is damaged, or it has no sentences")
     return "".join(texts)

@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     Attributes:
         place: where it is in the file, such as ":12".
         source, target: the text in UTF-8; line ends are still in it.
-        left_out: why it is no pair; empty if it is one.
+        left_out: why it is left out; empty if it is a pair.
     """
 
     place: str
@@ -98,7 +98,9 @@ class Units(Source):
     def _entries(self) -> Iterator[Entry]:
         for entry in self._reader.entries(self.languages):
             if max(len(entry.source), len(entry.target)) > LONGEST:
-                raise UserError(f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: it is no sentence")
+                raise UserError(
+                    f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: remove it, or split it into sentences"
+                )
             yield entry
 
     def _counts(self) -> dict[str, int]:

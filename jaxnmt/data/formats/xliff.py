@@ -22,7 +22,7 @@ class Xliff(Reader):
     """The units that have a target which is not marked as new, initial or in need of work."""
 
     def languages(self) -> tuple[str, str]:
-        """Return the requested languages, for which the file's stand in.
+        """Return the requested languages; if one is not requested, that of the file.
 
         Raises:
             UserError: the file is of other languages.

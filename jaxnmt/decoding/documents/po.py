@@ -18,7 +18,7 @@ class _Entry:
 
     Attributes:
         head: the line of the first keyword, or of the previous msgid that stands before it.
-        flags: the line of its flags; None if it has none.
+        flags: the line of its flags, or None.
         texts: what stands after each keyword, as it is written.
         translation: the first line of its translations, and the line behind the last one.
     """

@@ -29,7 +29,7 @@ class _Unit(NamedTuple):
         source: its source's start tag.
         before, after: spaces at the ends of the source.
         start, end: where the target belongs, or where it is.
-        target: its start tag; None if there is none.
+        target: its start tag, or None.
         segment: the start tag of the unit.
     """
 
