@@ -98,9 +98,7 @@ class Units(Source):
     def _entries(self) -> Iterator[Entry]:
         for entry in self._reader.entries(self.languages):
             if max(len(entry.source), len(entry.target)) > LONGEST:
-                raise UserError(
-                    f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: remove it, or split it into sentences"
-                )
+                raise UserError(f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: split or remove it")
             yield entry
 
     def _counts(self) -> dict[str, int]:
