@@ -236,4 +236,4 @@ class TransformersRuntime:
 
     def _pieces(self, ids: list[int]) -> list[str]:
         end = ids.index(self._tokenizer.eos_token_id) if self._tokenizer.eos_token_id in ids else len(ids)
-        return self._tokenizer.convert_ids_to_tokens(ids[:end])
+        return list(self._tokenizer.convert_ids_to_tokens(ids[:end]))
