@@ -249,6 +249,20 @@ def test_an_estimate_by_hand(planned):
     assert two.step_seconds == pytest.approx(0.25 * time.seconds + 0.75 * slow.seconds)
 
 
+def test_the_table_of_a_gpu_has_means_over_the_shapes(planned):
+    (step,) = planned.steps
+    schedules = [Schedule(products=n / 1e3, operations={"a product": Operation(100 * n, n / 1e3, 1e6 * n)}) for n in (1, 5)]
+    programs = [dataclasses.replace(step.program, schedule=schedule, waits=n) for n, schedule in enumerate(schedules)]
+    steps = tuple(
+        step._replace(share=step.share._replace(share=share), program=program)
+        for share, program in zip((0.25, 0.75), programs, strict=True)
+    )
+    gpu = dataclasses.replace(planned, target=Target("gpu", Chip("gpu", None, 1e12, 1e11, 1e10), jax.devices("cpu")[:1]), steps=steps)
+    rows = {row[0].strip(): row[1] for row in report.tables(gpu, "tiny")[0].rows}
+    assert rows["in matrix products and fused attention"] == "4.0 ms"
+    assert rows["kernels; bytes read and written"] == "400; 4.000 MB" and rows["places where the host waits"] == "1"
+
+
 def test_what_does_not_fit_is_refused_with_the_numbers(planned):
     (step,) = planned.steps
     small = dataclasses.replace(

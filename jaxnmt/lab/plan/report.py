@@ -56,11 +56,12 @@ def _times(p: Prediction) -> list[tuple[str, str]]:
 
     on_tpus = p.target.chip.clock is not None
     by = "the compiler's estimate" if on_tpus else "each kernel at the peak or at the memory's speed"
-    found = p.largest.schedule
+    kernels = p.mean(lambda step: step.program.schedule.total.kernels)
+    accessed = p.mean(lambda step: step.program.schedule.total.accessed)
     ours = [
-        ("    in matrix products and fused attention", f"{1e3 * found.products:.1f} ms"),
-        ("    kernels; bytes read and written", f"{found.total.kernels:,}; {_bytes(found.total.accessed)}"),
-        ("    places where the host waits", f"{p.largest.waits}"),
+        ("    in matrix products and fused attention", f"{1e3 * p.mean(lambda step: step.program.schedule.products):.1f} ms"),
+        ("    kernels; bytes read and written", f"{kernels:,.0f}; {_bytes(accessed)}"),
+        ("    places where the host waits", f"{max(step.program.waits for step in p.steps)}"),
     ]
     return [
         ("time of a step", ms("seconds")),
