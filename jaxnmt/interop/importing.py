@@ -24,11 +24,12 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.h5", "*.msgpack")
 
 
 def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
-    """Make a run of a folder of Hugging Face's transformers with a Marian or Pegasus model, or of CTranslate2. Nothing of it is executed.
+    """Make a run of a folder of Hugging Face's transformers (Marian, Pegasus, M2M100, NLLB) or of CTranslate2. Nothing of it is executed.
 
     Args:
-        folder: has config.json, model.safetensors, and the tokenizer's files: vocab.json, source.spm and target.spm, or spiece.model; or
-            what `export_model` writes for CTranslate2.
+        folder: has config.json, model.safetensors or the files of its index, and the tokenizer's files: vocab.json, source.spm and
+            target.spm, or spiece.model, or sentencepiece.bpe.model with a list of language tokens; or what `export_model` writes for
+            CTranslate2.
         run: the run's folder, which is made.
 
     Returns:
@@ -79,6 +80,8 @@ def _parameters(folder: pathlib.Path, foreign: huggingface_files.Foreign) -> dic
     assert isinstance(experiment.model, Transformer)
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     expected = {tensor.name: tensor for tensor in layout.tensors(experiment.model, *sizes)}
+    if not experiment.model.output_bias:
+        del expected["final_logits_bias"]
     with opened(folder) as file:
         copies = _check_header(file, {name: tensor.shape for name, tensor in expected.items()}, experiment.model)
         params: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in _shapes(foreign).items()}
@@ -115,7 +118,8 @@ def _check_header(file: Tensors, expected: Mapping[str, tuple[int, ...]], model:
     copies = dict.fromkeys([*shared, *(["lm_head.weight"] if model.tie_embeddings != "none" else [])], table)
     positions = dict.fromkeys((f"model.{stack}.embed_positions.weight" for stack in stacks), "")
     shapes = dict(expected) | {name: expected[table] for name in copies}
-    shapes |= dict.fromkeys(positions, (model.max_positions, model.emb_dim))
+    if model.positions == "sinusoidal":  # of the others, no file has a table
+        shapes |= dict.fromkeys(positions, (model.max_positions, model.emb_dim))
     for name, shape in file.shapes.items():
         if name not in shapes:
             raise UserError(f"{file.path} has a tensor {name[:100]}, which such a model has not")
