@@ -186,7 +186,7 @@ def _vocabularies(folder: Path, found: Mapping[str, Any], described: Mapping[str
         source = _numbering(folder / "vocab.json", *ids, described)
         separate = described.get("separate_vocabs") is True
         target = _numbering(folder / "target_vocab.json", *ids, described) if separate else source
-        special = [[side.tokens[index] for index in side[1:]] for side in (source, target)]
+        special = [[side.tokens[index] for index in side[1:4]] for side in (source, target)]
         if special[0] != special[1]:
             raise UserError(
                 f"{folder}: padding, end and unknown are the tokens {special[0]} in vocab.json and {special[1]} in target_vocab.json, and "

@@ -226,7 +226,7 @@ SETTINGS = {
     "a number of many digits": (lambda f: (f / "config.json").write_text('{"d_model": ' + "9" * 5000 + "}"), "config.json is not JSON"),
     "a missing setting": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json is not a file"),
-    "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian and pegasus are read"),
+    "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian, pegasus, m2m_100 are read"),
     "a model of no kind": (lambda f: settings(f, model_type=["marian"]), "model_type is ['marian']"),
     "a wide one": (lambda f: settings(f, d_model=10**12), "d_model is 1000000000000; it must be a whole number from 1 to 65,536"),
     "a deep one": (lambda f: settings(f, encoder_layers=10**9), "encoder_layers is 1000000000"),

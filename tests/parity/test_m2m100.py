@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 
 import foreign
@@ -25,27 +23,12 @@ UNUSED = 5
 """Rows of the table that are no tokens."""
 
 
-def tokenizer_files(folder: Path, kind: str) -> list[str]:
-    """Write the tokenizer's files as these models have them. Returns their tokens."""
-    model = io.BytesIO()
-    options = {"vocab_size": 40, "model_type": "bpe", "minloglevel": 2}  # unknown 0, begin 1, end 2
-    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(foreign.lines(200)), model_writer=model, **options)
-    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", *map(processor.id_to_piece, range(3, processor.vocab_size()))]
-    languages = ["ace_Arab", "deu_Latn", "eng_Latn", "zul_Latn"]
-    if kind == "m2m100":
-        pieces = [*pieces[:4], *pieces[:4:-1]]  # in an order of its own, and a piece is missing
-        languages = [f"__{code}__" for code in tokenization_m2m_100.FAIRSEQ_LANGUAGE_CODES["m2m100"]]
-        (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(pieces)}))
-    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", "additional_special_tokens": languages}))
-    return pieces + languages
-
-
 def written(folder: Path, kind: str):
     """Write a folder with a random model in several files, as transformers saves it. Returns the model and its tokens."""
     folder.mkdir()
-    tokens = tokenizer_files(folder, kind)
+    codes = tokenization_m2m_100.FAIRSEQ_LANGUAGE_CODES["m2m100"]
+    languages = [f"__{code}__" for code in codes] if kind == "m2m100" else ["ace_Arab", "deu_Latn", "eng_Latn", "zul_Latn"]
+    tokens = foreign.fairseq_files(folder, languages, has_table=kind == "m2m100")
     sizes = {
         f"{stack}_{name}": x for stack in ("encoder", "decoder") for name, x in (("layers", 2), ("attention_heads", 3), ("ffn_dim", 40))
     }
