@@ -251,7 +251,8 @@ def _fairseq(folder: Path, size: int, described: Mapping[str, Any]) -> tuple[str
     else:
         tokens = [*_FAIRSEQ_TOKENS, *map(processor.id_to_piece, range(3, processor.vocab_size()))]
     languages = _languages(folder, described)
-    tokens += [language for language in languages if language not in set(tokens)]
+    known = set(tokens)
+    tokens += [language for language in languages if language not in known]
     _check_added(folder, described, tokens)
     if not 0 <= size - len(tokens) <= _MOST_UNUSED:
         raise UserError(f"{folder}: the vocabulary has {len(tokens):,} tokens with its languages, and config.json says {size:,}")
