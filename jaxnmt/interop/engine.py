@@ -143,6 +143,8 @@ def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
                 _remove_unneeded(run, place.parent)
             return use(place)
     except OSError as error:
+        if place.exists():  # in a folder that this account may only read
+            return use(place)
         raise UserError(f"{place} cannot be written ({error.strerror}), and --engine ctranslate2 keeps its model there") from error
 
 

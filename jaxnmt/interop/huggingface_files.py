@@ -210,7 +210,7 @@ def _numbering(path: Path, pad: int, eos: int, described: Mapping[str, Any]) -> 
         tokens[index] = token
     unknown = described.get("unk_token", "<unk>")
     unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    if unknown not in table:
+    if not isinstance(unknown, str) or unknown not in table:
         raise UserError(f"{path} has no token {str(unknown)[:50]!r} for unknown pieces")
     return _checked(path, tokens, pad, eos, table[unknown])
 

@@ -83,6 +83,7 @@ HOSTILE = {
         lambda f: change(f, "tokenizer_config.json", lambda c: {"added_tokens_decoder": {"9": {"content": "eng_Latn"}}}),
         "eng_Latn has the id 9, and in the order of vocabulary and languages it has",
     ),
+    "unknown": (lambda f: change(f, "tokenizer_config.json", lambda c: {"unk_token": []}), "vocab.json has no token '[]' for unknown"),
     "padding": (lambda f: change(f, "config.json", lambda c: c | {"pad_token_id": 0}), "pad_token_id is 0, and of M2M100 and NLLB it is 1"),
     "begin": (lambda f: change(f, "config.json", lambda c: c | {"decoder_start_token_id": 1}), "decoder_start_token_id is 1, and of"),
     "tables": (lambda f: change(f, "config.json", lambda c: c | {"tie_word_embeddings": False}), "tie_word_embeddings is not true"),
@@ -92,7 +93,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_files_that_do_not_fit(name, tmp_path):
-    written(tmp_path, has_table=name == "table")
+    written(tmp_path, has_table=name in ("table", "unknown"))
     spoil, says = HOSTILE[name]
     spoil(tmp_path)
     with pytest.raises(UserError) as error:

@@ -114,6 +114,15 @@ def test_an_export_goes_when_its_checkpoint_is_gone(tmp_path, monkeypatch):
     assert names - set(kept) == {made, made.replace("float32", "int8")}  # the checkpoint still needs the first
 
 
+def test_an_export_in_a_folder_that_may_only_be_read_translates(tmp_path, monkeypatch):
+    run = foreign.run(tmp_path / "run")
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    wanted = jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1).text
+    (run.folder / "ctranslate2/lock").unlink()
+    (run.folder / "ctranslate2/lock").mkdir()  # which cannot be opened, as a file there that others own
+    assert jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1).text == wanted
+
+
 def test_the_engine_says_how_an_imported_run_gets_its_sentences(tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     ctranslate2.write(foreign.run(tmp_path / "run"), tmp_path / "out")
