@@ -49,8 +49,8 @@ class Numbering(NamedTuple):
             KeyError, TypeError: it has other fields.
         """
         fields = {"bos": None, "languages": []} | json.loads(data)
-        special = (fields[name] for name in ("pad", "eos", "unk", "bos"))
-        return Numbering(tuple(fields["tokens"]), *special, tuple(fields["languages"]))
+        pad, eos, unk, bos = (fields[name] for name in ("pad", "eos", "unk", "bos"))
+        return Numbering(tuple(fields["tokens"]), pad, eos, unk, bos, tuple(fields["languages"]))
 
     def to_bytes(self) -> bytes:
         """Return the numbering as JSON. What it has not is left out, so that a vocabulary of an earlier version keeps its fingerprint."""

@@ -159,8 +159,9 @@ def _remove_unneeded(run: Run, folder: Path) -> None:
 
     saved = CheckpointReader(run.folder)
     try:
-        average = ["average"] if (run.folder / directory.AVERAGE).is_dir() else []
-        needed = {_name(saved.find(which)) for which in (*saved.steps(), *average)}
+        which: list[int | str] = [*saved.steps()]
+        which += ["average"] if (run.folder / directory.AVERAGE).is_dir() else []
+        needed = {_name(saved.find(each)) for each in which}
     except UserError:  # a record is damaged, or training has just removed it: the next export removes what is unneeded
         return
     for path in folder.iterdir():

@@ -266,7 +266,7 @@ def _languages(folder: Path, described: Mapping[str, Any]) -> list[str]:
     for each in (described, read_json(path) if path.exists() else {}):
         for name in ("additional_special_tokens", "extra_special_tokens"):
             listed = each.get(name)
-            texts = [x.get("content") if isinstance(x, dict) else x for x in listed] if isinstance(listed, list) else []
+            texts: list[Any] = [x.get("content") if isinstance(x, dict) else x for x in listed] if isinstance(listed, list) else []
             found = [text for text in texts if text not in (*_FAIRSEQ_TOKENS, "<mask>")]
             if any(not isinstance(text, str) or len(text.split()) != 1 for text in found) or len(set(found)) < len(found):
                 raise UserError(f"{folder}: {name} does not list language tokens, each a word and once")
