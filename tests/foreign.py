@@ -70,6 +70,21 @@ def tokenizer_files(folder: Path) -> int:
     return len(tokens)
 
 
+def fairseq_files(folder: Path, languages: list[str], has_table: bool) -> list[str]:
+    """Write the tokenizer's files of NLLB, or with a table vocab.json, which lacks a piece, those of M2M100. Returns the tokens."""
+    model = io.BytesIO()
+    options = {"vocab_size": 40, "model_type": "bpe", "minloglevel": 2}  # unknown 0, begin 1, end 2
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(lines(200)), model_writer=model, **options)
+    (folder / "sentencepiece.bpe.model").write_bytes(model.getvalue())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = list(map(processor.id_to_piece, range(3, processor.vocab_size())))
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", *(pieces[:0:-1] if has_table else pieces)]
+    if has_table:
+        (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    (folder / "special_tokens_map.json").write_text(json.dumps({"eos_token": "</s>", "additional_special_tokens": languages}))
+    return tokens + languages
+
+
 def arrays(params) -> dict[str, np.ndarray]:
     """Return parameters by path."""
     from jaxnmt.parallel.axes import path_name

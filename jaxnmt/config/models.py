@@ -53,8 +53,8 @@ class Transformer(Shipped):
     activation: Literal["relu", "gelu", "gelu_exact", "silu", "swiglu"] = "relu"
     """Non-linearity of the feed-forward blocks. gelu: its approximation by tanh (Hendrycks and Gimpel 2016); gelu_exact: by the error
     function; silu: also called swish; swiglu: gated (Shazeer 2020)."""
-    positions: Literal["sinusoidal", "learned", "rotary", "none"] = "sinusoidal"
-    """Position encoding."""
+    positions: Literal["sinusoidal", "fairseq", "learned", "rotary", "none"] = "sinusoidal"
+    """Position encoding. fairseq: sinusoids as fairseq computes them, which M2M100 and NLLB have."""
     max_positions: NonNegative[int] = 512
     """learned: number of position embeddings. Later positions use the last one."""
     causal: bool = True
@@ -89,8 +89,8 @@ class Transformer(Shipped):
         head_dim = self.head_dim or self.emb_dim // self.num_heads
         if self.positions == "rotary" and head_dim % 2:
             yield f"model.positions rotary rotates pairs of numbers, so the width of a head (model.head_dim) must be even, not {head_dim}"
-        if self.positions == "sinusoidal" and self.emb_dim % 2:
-            yield f"model.positions sinusoidal needs an even model.emb_dim, not {self.emb_dim}"
+        if self.positions in ("sinusoidal", "fairseq") and self.emb_dim % 2:
+            yield f"model.positions {self.positions} needs an even model.emb_dim, not {self.emb_dim}"
         if self.positions == "learned" and self.max_positions < 1:
             yield f"model.max_positions is {self.max_positions}; it must be above 0"
 

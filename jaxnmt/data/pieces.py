@@ -20,13 +20,17 @@ class Numbering(NamedTuple):
 
     Attributes:
         tokens: every token, in the order of the ids.
-        pad, eos, unk: ids of padding, with which a decoder begins there, of the end of a sentence, and of the unknown token.
+        pad, eos, unk: ids of padding, of the end of a sentence, and of the unknown token.
+        bos: id of a begin token, as fairseq's models have it, which no text has; None: there is none.
+        languages: tokens that name a language, as the first word of a text or of a translation.
     """
 
     tokens: tuple[str, ...]
     pad: int
     eos: int
     unk: int
+    bos: int | None = None
+    languages: tuple[str, ...] = ()
 
     @staticmethod
     def of_pieces(pieces: Sequence[str]) -> Numbering:
@@ -44,17 +48,24 @@ class Numbering(NamedTuple):
             ValueError: it is not a whole numbering.
             KeyError, TypeError: it has other fields.
         """
-        fields = json.loads(data)
-        return Numbering(tuple(fields["tokens"]), fields["pad"], fields["eos"], fields["unk"])
+        fields = {"bos": None, "languages": []} | json.loads(data)
+        pad, eos, unk, bos = (fields[name] for name in ("pad", "eos", "unk", "bos"))
+        return Numbering(tuple(fields["tokens"]), pad, eos, unk, bos, tuple(fields["languages"]))
 
     def to_bytes(self) -> bytes:
-        """Return the numbering as JSON."""
-        return json.dumps(self._asdict(), ensure_ascii=False).encode()
+        """Return the numbering as JSON. What it has not is left out, so that a vocabulary of an earlier version keeps its fingerprint."""
+        fields = self._asdict()
+        return json.dumps({name: x for name, x in fields.items() if x not in (None, ())}, ensure_ascii=False).encode()
+
+    @property
+    def begin(self) -> int:
+        """Id of the token with whose vector a decoder begins there: fairseq's begin with the end token, others with padding."""
+        return self.pad if self.bos is None else self.eos
 
     @property
     def ours(self) -> np.ndarray:
-        """Our id of each of its ids, int32 (tokens,): BOS for padding, which no text has and a decoder begins with."""
-        special = {self.pad: BOS, self.eos: EOS, self.unk: UNK}
+        """Our id of each of its ids, int32 (tokens,). Without a begin token it is BOS for padding, with which a decoder begins."""
+        special = {self.pad: BOS if self.bos is None else PAD, self.bos: BOS, self.eos: EOS, self.unk: UNK}
         others = iter(range(FIRST_TOKEN, len(self.tokens) + FIRST_TOKEN))
         return np.array([special[index] if index in special else next(others) for index in range(len(self.tokens))], np.int32)
 
@@ -63,7 +74,7 @@ class Pieces:
     """A SentencePiece model whose pieces have the ids of a `Numbering`, in our order: special tokens first.
 
     A piece that the numbering lacks is unknown. A text may begin with a token such as `>>fra<<`, which tells a model of several target
-    languages which language to write.
+    languages which language to write, or with one of the numbering's `languages` as a word; `decode` leaves out the latter.
 
     Args:
         model: a SentencePiece model.
@@ -89,6 +100,7 @@ class Pieces:
         ours = numbering.ours.tolist()
         self._tokens = list(SPECIAL) + [token for token, index in zip(numbering.tokens, ours, strict=True) if index >= FIRST_TOKEN]
         self._ids = {token: index for index, token in enumerate(self._tokens) if index >= FIRST_TOKEN}
+        self._languages = frozenset(numbering.languages)
 
     def __reduce__(self):
         return Pieces, (self.model, self.numbering)
@@ -110,12 +122,17 @@ class Pieces:
 
     def _language(self, text: str) -> tuple[list[str], str]:
         """Return the language token that a text begins with, if it does, and the rest."""
+        first, _, rest = text.partition(" ")
+        if first in self._languages:
+            return [first], rest
         code, end, rest = text.partition("<<")
         return ([code + end], rest) if text.startswith(">>") and code + end in self._ids else ([], text)
 
     def decode(self, ids: Sequence[int], unknown: str = "") -> str:
         """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""
         pieces = [unknown if unknown and index == UNK else self._tokens[index] for index in ids]
+        if self._languages:
+            pieces = [piece for piece in pieces if piece not in self._languages]
         return self._processor.decode(pieces).replace(SPACER, " ").strip()  # which pieces of the other side's model still have
 
     def piece(self, index: int) -> str:

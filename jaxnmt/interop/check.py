@@ -53,13 +53,20 @@ def sentences_of(run: Run, data: Sequence[str], most: int) -> list[str]:
 
 
 def in_float32(run: Run) -> Run:
-    """Return the run as it computes in float32: bfloat16 rounds otherwise than the software that it is compared with."""
-    if getattr(run.config.model, "dtype", "float32") == "float32":
+    """Return the run as it computes in float32, of int8 weights with the numbers that they stand for.
+
+    bfloat16, and activations in int8, are rounded otherwise than in the software that it is compared with.
+    """
+    is_float32 = getattr(run.config.model, "dtype", "float32") == "float32"
+    if is_float32 and run.weights != "int8":
         return run
+    from jaxnmt.models.int8 import as_float32
     from jaxnmt.run import Run
 
-    same = Run(run.folder, run.pinned, trusted=True, weights=run.weights)  # it is open already
-    same.config = cfg.replace(same.config, **{"model.dtype": "float32"})
+    same = Run(run.folder, run.pinned, trusted=True)  # it is open already
+    if not is_float32:
+        same.config = cfg.replace(same.config, **{"model.dtype": "float32"})
+    same.params = as_float32(run.params)
     return same
 
 

@@ -130,27 +130,33 @@ def _float32(params: Any) -> Params:
     """Return the parameters of each module by its path; int8 weights as the numbers that they stand for."""
     import jax
 
-    from jaxnmt.models.int8 import Int8
+    from jaxnmt.models.int8 import as_float32
     from jaxnmt.parallel.axes import path_name
 
     found: dict[str, dict[str, np.ndarray]] = {}
-    for path, x in jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda x: isinstance(x, Int8)):
+    for path, x in jax.tree_util.tree_leaves_with_path(as_float32(params)):
         module, _, name = path_name(path).rpartition("/")
-        array = np.asarray(x.values, np.float32) * np.asarray(x.scale) if isinstance(x, Int8) else np.asarray(x, np.float32)
-        found.setdefault(module, {})[name] = array
+        found.setdefault(module, {})[name] = np.asarray(x, np.float32)
     return found
 
 
 class CTranslate2:
     """A model folder in CTranslate2, as `formats.Runtime`."""
 
+    least = 0.99
+
     def __init__(self, folder: Path, is_int8: bool):
-        """Open a model folder. It uses the cores that this process may use."""
+        """Open a model folder. It uses the cores that this process may use.
+
+        Args:
+            folder: the folder, with weights in float32 or int8.
+            is_int8: whether products are computed in int8 too, of rounded activations; else in float32.
+        """
         import ctranslate2
 
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         kind = "int8" if is_int8 else "float32"
-        self.name, self.least = f"CTranslate2 {ctranslate2.__version__}", 0.25 if is_int8 else 0.99
+        self.name = f"CTranslate2 {ctranslate2.__version__}"
         self.decoding, self.is_float32 = plain_search(**SEARCH), True
         self._translator = ctranslate2.Translator(str(folder), compute_type=kind, inter_threads=1, intra_threads=cores)
 
@@ -185,9 +191,12 @@ class CTranslate2:
 
 
 def runtime(run: Run, folder: Path) -> CTranslate2 | None:
-    """Open a model folder with CTranslate2."""
+    """Open a model folder with CTranslate2, computing in float32 with weights of any type.
+
+    In int8 it could not be compared: there any other order of additions rounds activations otherwise, and soon all of them.
+    """
     try:
-        return CTranslate2(folder, run.weights == "int8")
+        return CTranslate2(folder, is_int8=False)
     except ImportError:
         return None
 

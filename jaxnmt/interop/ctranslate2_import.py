@@ -153,7 +153,7 @@ def _positions(arrays: dict[str, np.ndarray], width: int) -> tuple[str, int]:
     tables = [arrays[f"{side}/position_encodings/encodings"] for side in ("encoder", "decoder")]
     if not all(table.ndim == 2 and len(table) >= layout.POSITIONS and table.shape[1] == width for table in tables):
         raise ValueError(f"the tables of positions do not have {layout.POSITIONS:,} rows, or have other widths than the embeddings")
-    for kind in ("none", "sinusoidal"):
+    for kind in ("none", "sinusoidal", "fairseq"):
         like = layout.positions(cfg.replace(cfg.Transformer(), positions=kind, emb_dim=width), None, 0)
         if np.array_equal(tables[0], like):
             return kind, default

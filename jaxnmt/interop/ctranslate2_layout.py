@@ -169,8 +169,8 @@ def positions(model: cfg.Transformer, learned: np.ndarray | None, longest: int) 
     rows = max(POSITIONS, longest)
     if learned is not None:
         return learned[np.minimum(np.arange(rows), len(learned) - 1)]
-    if model.positions == "sinusoidal":
+    if model.positions in ("sinusoidal", "fairseq"):
         from jaxnmt.models.layers import sinusoids
 
-        return sinusoids(rows, model.emb_dim)
+        return sinusoids(rows, model.emb_dim, model.positions)
     return np.zeros((rows, model.emb_dim), np.float32)

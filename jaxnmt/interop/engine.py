@@ -3,7 +3,9 @@
     RUN/ctranslate2/CHECKSUM-float32/    what `jaxnmt export --to ctranslate2` writes; CHECKSUM is that of the checkpoint's parameters
     RUN/ctranslate2/CHECKSUM-int8/       the same of a run whose weights are int8
 
-A folder appears whole, by renaming, and is not changed afterwards. It may be removed at any time, and is then made again.
+A folder appears whole, by renaming, and is not changed afterwards. It may be removed at any time, and is then made again. Whoever makes one
+removes those whose checkpoints the run no longer has. A process that makes, opens or removes a folder holds RUN/ctranslate2/lock; once
+it is open, CTranslate2 has all of it in memory.
 """
 
 from __future__ import annotations
@@ -11,9 +13,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Sequence
+import re
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from jaxnmt import config as cfg
 from jaxnmt.ensemble_run import EnsembleRun
@@ -21,10 +25,14 @@ from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
+from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.scoring import Scorer
     from jaxnmt.decoding.translator import Translator
+    from jaxnmt.training.saved import Found
+
+T = TypeVar("T")
 
 Engine = Literal["jaxnmt", "ctranslate2"]
 FOLDER = "ctranslate2"
@@ -88,7 +96,9 @@ class _EngineRun(Run):
         """Translates many lines with given decoding settings."""
         from jaxnmt.interop.engine_translator import EngineTranslator  # which imports JAX
 
-        return EngineTranslator(self._plain, _exported(self._plain, self._found.checksum))
+        use_export = functools.partial(_use_export, self._plain, self._found)
+        use_export(str)  # what cannot be exported is refused at once
+        return EngineTranslator(self._plain, use_export)
 
     @property
     def scorer(self) -> Scorer:
@@ -110,23 +120,51 @@ def _check_sentences(run: Run, place: Path) -> None:
         )
 
 
-def _exported(run: Run, checksum: int | None) -> Path:
-    """Return the folder of a run's export; export the run if it does not exist."""
+def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
+    """Return what `use` makes of the folder of a run's export; export the run if it does not exist.
+
+    Args:
+        run: the run.
+        found: its checkpoint.
+        use: is called while no other process removes the folder.
+    """
     from jaxnmt.interop.export import export_model
 
     if files.in_bucket(run.folder):
         raise UserError(
             f"--engine ctranslate2 keeps its model in the run's folder, and {run.folder} is in a bucket: copy it to this computer"
         )
-    name = f"{checksum:08x}" if checksum is not None else run.checkpoint.replace(" ", "-")
-    place = run.folder / FOLDER / f"{name}-{'int8' if run.weights == 'int8' else 'float32'}"
-    if place.exists():
-        return place
+    place = run.folder / FOLDER / f"{_name(found)}-{'int8' if run.weights == 'int8' else 'float32'}"
     try:
-        with files.lock(place.parent / "lock", say, f"waiting for another process, which exports {run.folder}"):
+        with files.lock(place.parent / "lock", say, f"waiting for another process, which exports {run.folder} or opens its export"):
             if not place.exists():
                 _check_sentences(run, place)
                 export_model(run, place, "ctranslate2")
+                _remove_unneeded(run, place.parent)
+            return use(place)
     except OSError as error:
+        if place.exists():  # in a folder that this account may only read
+            return use(place)
         raise UserError(f"{place} cannot be written ({error.strerror}), and --engine ctranslate2 keeps its model there") from error
-    return place
+
+
+def _name(found: Found) -> str:
+    """Return the name of a checkpoint in those of its exports."""
+    return f"{found.checksum:08x}" if found.checksum is not None else found.name.replace(" ", "-")
+
+
+def _remove_unneeded(run: Run, folder: Path) -> None:
+    """Remove the exports of checkpoints that a run no longer has."""
+    from jaxnmt.training.saved import CheckpointReader
+
+    saved = CheckpointReader(run.folder)
+    try:
+        which: list[int | str] = [*saved.steps()]
+        which += ["average"] if (run.folder / directory.AVERAGE).is_dir() else []
+        needed = {_name(saved.find(each)) for each in which}
+    except UserError:  # a record is damaged, or training has just removed it: the next export removes what is unneeded
+        return
+    for path in folder.iterdir():
+        made = re.fullmatch(r"([0-9a-f]{8}|checkpoint-\d+|average-of-[\w,-]+)-(int8|float32)", path.name)
+        if made and made[1] not in needed and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)

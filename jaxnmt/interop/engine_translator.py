@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,16 +28,21 @@ if TYPE_CHECKING:
 class EngineTranslator(Translator):
     """Text in, text out; CTranslate2 searches."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
-        """Open an export of a run. The run's own parameters are read if words are to be aligned, and not before."""
+    def __init__(self, run: Run, use_export: Callable[[Callable[[Path], Any]], Any]) -> None:
+        """Translate by an export of a run. The run's own parameters are read if words are to be aligned, and not before.
+
+        Args:
+            run: the run.
+            use_export: calls a function with the export's folder, and returns what it does.
+        """
         nothing = np.zeros(())  # in the place of the parameters
         super().__init__(DeferredModel(lambda: run.model), nothing, run.tokenizer, run.config.data.max_length)  # type: ignore[arg-type]
-        self._run, self._folder = run, folder
+        self._run, self._use_export = run, use_export
         self._ids = {piece: index for index, piece in enumerate(ctranslate2.pieces_of(run.tokenizer, "target"))}
 
     @functools.cached_property
     def _engine(self) -> ctranslate2.CTranslate2:
-        engine = ctranslate2.CTranslate2(self._folder, self._run.weights == "int8")
+        engine = self._use_export(lambda folder: ctranslate2.CTranslate2(folder, self._run.weights == "int8"))
         say(f"translating by {engine.name}, which searches with length_normalization average, and patience 1 instead of inf")
         return engine
 

@@ -1,9 +1,9 @@
-"""The formats that `jaxnmt export` writes: a module for each, loaded when it is used."""
+"""The formats that `jaxnmt export` writes: a module for each, or an object in one, loaded when it is used."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ctranslate2": "jaxnmt.interop.ctranslate2",
-    "marian": "jaxnmt.interop.marian",
-    "pegasus": "jaxnmt.interop.pegasus",
+    "marian": "jaxnmt.interop.transformers_formats:MARIAN",
+    "pegasus": "jaxnmt.interop.transformers_formats:PEGASUS",
     "safetensors": "jaxnmt.interop.plain",
     "stablehlo": "jaxnmt.interop.stablehlo",
 }
-"""The module of each format."""
+"""The module of each format, or `module:object`."""
 
 
 class Source(NamedTuple):
@@ -48,7 +48,7 @@ class Runtime(Protocol):
         name: the software and its version, such as "transformers 5.24.0".
         decoding: fields of `config.Decoding` with which a run searches as this software does, such as {"length_normalization": "average"}.
         least: the share of sentences whose tokens must be the same; below it an export is refused.
-        is_float32: whether it computes in float32 although `model.dtype` is bfloat16.
+        is_float32: whether it computes in float32 although `model.dtype` is bfloat16, or the run's weights are int8.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Runtime(Protocol):
 
 
 class Format(Protocol):
-    """What the module of a format offers.
+    """What a format offers.
 
     Attributes:
         NEEDS: the command that installs what `runtime` needs; "" if no other software is needed.
@@ -92,14 +92,14 @@ def plain_search(**changes: Any) -> dict[str, Any]:
 
 
 def format_of(name: str) -> Format:
-    """Return the module of a format.
+    """Return a format.
 
     Raises:
         UserError: there is no such format.
     """
     if name not in FORMATS:
         raise UserError(f"--to {name or 'is missing'}: choose one of {', '.join(sorted(FORMATS))}")
-    return cast("Format", importlib.import_module(FORMATS[name]))
+    return cast("Format", pkgutil.resolve_name(FORMATS[name]))
 
 
 def save_tokenizer(run: Run, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The layout that Marian and Pegasus have in Hugging Face's transformers: settings, names and shapes of their tensors, by ours.
+"""The layout that Marian, Pegasus and M2M100 have in Hugging Face's transformers: settings, names and shapes of their tensors, by ours.
 
 A tensor there is a matrix (outputs, inputs), and queries, keys and values are apart; ours are (inputs, ..., outputs) and together.
 """
@@ -110,8 +110,9 @@ def put(tensor: Tensor, x: np.ndarray, params: dict[str, np.ndarray], numberings
     """Write a tensor of theirs into its place in ours. Tokens that they do not have keep their zeros."""
     to = params[tensor.path]
     if tensor.side:
-        to[numberings[tensor.side].ours] = x.reshape(-1, *to.shape[1:])
-        to[PAD] = to[BOS]
+        numbering, rows = numberings[tensor.side], x.reshape(-1, *to.shape[1:])
+        to[numbering.ours] = rows
+        to[[PAD, BOS]] = rows[[numbering.pad, numbering.begin]]
     elif tensor.part is None:
         to[...] = x.T.reshape(to.shape)
     else:

@@ -1,4 +1,4 @@
-"""Read the settings and the tokenizer of a Marian or Pegasus folder of Hugging Face's transformers, which others made."""
+"""Read the settings and the tokenizer of a Marian, Pegasus, M2M100 or NLLB folder of Hugging Face's transformers, which others made."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from jaxnmt.errors import UserError
 from jaxnmt.interop.huggingface import ACTIVATIONS
 from jaxnmt.interop.untrusted import VOCABULARY_SIZE, read_bytes, read_json
 
-KINDS = {"marian": "post", "pegasus": "pre"}
-"""The order of norms of each `model_type` that is read."""
+KINDS = {"marian": "post", "pegasus": "pre", "m2m_100": "pre"}
+"""The order of norms of each `model_type` that is read; NLLB's is m2m_100 too."""
 _SIZES = {
     "d_model": 2**16,
     "encoder_layers": 2**8,
@@ -30,6 +30,10 @@ _SIZES = {
 """The largest value of each size, far above any model's."""
 _PEGASUS_OFFSET = 103
 """Ids that Pegasus has before those of its SentencePiece model, for masks."""
+_FAIRSEQ_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
+"""The first tokens of M2M100 and NLLB."""
+_MOST_UNUSED = 64
+"""Rows that their tables may have beyond the tokens: M2M100's have 8, NLLB's have 3 with its mask token."""
 
 
 class Foreign(NamedTuple):
@@ -55,7 +59,7 @@ def read(folder: Path) -> Foreign:
     where, found = folder / "config.json", read_json(folder / "config.json")
     kind = found.get("model_type")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise UserError(f"{where}: model_type is {str(kind)[:50]}; {' and '.join(KINDS)} are read")
+        raise UserError(f"{where}: model_type is {str(kind)[:50]}; {', '.join(KINDS)} are read")
     sizes = {name: _size(where, found, name, most) for name, most in _SIZES.items()}
     for problem in _problems(found, sizes):
         raise UserError(f"{where}: {problem}")
@@ -71,7 +75,8 @@ def read(folder: Path) -> Foreign:
         raise UserError(f"{where}: source and target share one table, and the tokenizer has a vocabulary for each")
     # So that no translation needs a position that the model has not.
     longest = int((model.max_positions - decoding.max_length_extra) / decoding.max_length_ratio)
-    languages = {f"{side}_language": str(described.get(f"{side}_lang") or "")[:20] for side in ("source", "target")}
+    known = {} if source.numbering.languages else described  # or it has many
+    languages = {f"{side}_language": str(known.get(f"{side}_lang") or "")[:20] for side in ("source", "target")}
     experiment = Experiment(
         data=Data(max_length=max(2, longest), **languages),  # type: ignore[arg-type]
         tokenizer=TokenizerSettings(kind="unigram", joint=tokenizer.joint, normalization="none"),
@@ -87,8 +92,9 @@ def _model(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Transformer:
         "norm_order": KINDS[found["model_type"]],
         "activation": _activation(found),
         "tie_embeddings": _tied(found),
-        "scale_embeddings": found.get("scale_embedding", False),
-        "output_bias": True,
+        "scale_embeddings": found.get("scale_embedding", found["model_type"] == "m2m_100"),
+        "output_bias": found["model_type"] != "m2m_100",
+        "positions": "fairseq" if found["model_type"] == "m2m_100" else "sinusoidal",
     }
     return Transformer(
         emb_dim=sizes["d_model"],
@@ -128,12 +134,16 @@ def _problems(found: Mapping[str, Any], sizes: Mapping[str, int]) -> Iterator[st
         yield f"scale_embedding is {str(found['scale_embedding'])[:50]}; it must be true or false"
     if not _activation(found):
         yield f"activation_function is {str(found.get('activation_function'))[:50]}; {', '.join(_THEIRS)} are read"
-    if found["model_type"] == "pegasus" and _tied(found) != "all":
+    if found["model_type"] != "marian" and _tied(found) != "all":
         yield "tie_word_embeddings is not true, and source, target and output share one table otherwise"
     for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
         if type(found.get(name)) is not int or not 0 <= found[name] < sizes["vocab_size"]:
             yield f"{name} is {str(found.get(name))[:50]}; it must be the id of a token"
-    if found["decoder_start_token_id"] != found["pad_token_id"]:
+    if found["model_type"] == "m2m_100":
+        wanted = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+        for name in (name for name, index in wanted.items() if found[name] != index):
+            yield f"{name} is {found[name]}, and of M2M100 and NLLB it is {wanted[name]}"
+    elif found["decoder_start_token_id"] != found["pad_token_id"]:
         yield f"decoder_start_token_id {found['decoder_start_token_id']} is not pad_token_id {found['pad_token_id']}"
 
 
@@ -148,7 +158,7 @@ def _activation(found: Mapping[str, Any]) -> str:
 def _tied(found: Mapping[str, Any]) -> str:
     if found.get("tie_word_embeddings", True) is not True:
         return "none"
-    return "all" if found["model_type"] == "pegasus" or found.get("share_encoder_decoder_embeddings", True) is True else "decoder"
+    return "all" if found["model_type"] != "marian" or found.get("share_encoder_decoder_embeddings", True) is True else "decoder"
 
 
 def _decoding(folder: Path) -> Decoding:
@@ -169,12 +179,14 @@ def _decoding(folder: Path) -> Decoding:
 
 def _vocabularies(folder: Path, found: Mapping[str, Any], described: Mapping[str, Any]) -> list[tuple[str, bytes, Numbering]]:
     """Return file name, SentencePiece model and numbering of source and target."""
+    if found["model_type"] == "m2m_100":
+        return [_fairseq(folder, found["vocab_size"], described)] * 2
     ids = found["pad_token_id"], found["eos_token_id"]
     if (folder / "vocab.json").exists():
         source = _numbering(folder / "vocab.json", *ids, described)
         separate = described.get("separate_vocabs") is True
         target = _numbering(folder / "target_vocab.json", *ids, described) if separate else source
-        special = [[side.tokens[index] for index in side[1:]] for side in (source, target)]
+        special = [[side.tokens[index] for index in side[1:4]] for side in (source, target)]
         if special[0] != special[1]:
             raise UserError(
                 f"{folder}: padding, end and unknown are the tokens {special[0]} in vocab.json and {special[1]} in target_vocab.json, and "
@@ -198,7 +210,7 @@ def _numbering(path: Path, pad: int, eos: int, described: Mapping[str, Any]) -> 
         tokens[index] = token
     unknown = described.get("unk_token", "<unk>")
     unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    if unknown not in table:
+    if not isinstance(unknown, str) or unknown not in table:
         raise UserError(f"{path} has no token {str(unknown)[:50]!r} for unknown pieces")
     return _checked(path, tokens, pad, eos, table[unknown])
 
@@ -213,6 +225,68 @@ def _checked(path: Path, tokens: list[Any], pad: int, eos: int, unk: int) -> Num
 
 def _pegasus(path: Path, model: bytes, found: Mapping[str, Any]) -> Numbering:
     """Return the numbering of Pegasus: padding, end, masks, and then the pieces after padding and end, of which the first is unknown."""
+    processor = _processor(path, model)
+    masks = ["<mask_1>", "<mask_2>", *(f"<unk_{index}>" for index in range(2, _PEGASUS_OFFSET))]
+    tokens = ["<pad>", "</s>", *masks, *map(processor.id_to_piece, range(2, processor.vocab_size()))]
+    unk = processor.unk_id() + _PEGASUS_OFFSET
+    if (found["pad_token_id"], found["eos_token_id"]) != (0, 1) or processor.unk_id() < 2:
+        raise UserError(f"{path} does not number its tokens as Pegasus does: padding 0, end 1, unknown {2 + _PEGASUS_OFFSET}")
+    return _checked(path, tokens, 0, 1, unk)
+
+
+def _fairseq(folder: Path, size: int, described: Mapping[str, Any]) -> tuple[str, bytes, Numbering]:
+    """Return the vocabulary of M2M100 or NLLB: special tokens, pieces, language tokens, and rows of the table that are no tokens.
+
+    M2M100 numbers its pieces by vocab.json, NLLB in the order of its SentencePiece model.
+    """
+    path, table = folder / "sentencepiece.bpe.model", folder / "vocab.json"
+    model = read_bytes(path, VOCABULARY_SIZE)
+    processor = _processor(path, model)
+    if table.exists():
+        tokens = [str(token) for token in _numbering(table, 1, 2, described).tokens]
+        if tuple(tokens[:4]) != _FAIRSEQ_TOKENS:
+            raise UserError(f"{table} begins with {tokens[:4]}, and of M2M100 it begins with {', '.join(_FAIRSEQ_TOKENS)}")
+    elif (found := (processor.unk_id(), processor.bos_id(), processor.eos_id())) != (0, 1, 2):
+        raise UserError(f"{path} has unknown, begin and end at {found}, and NLLB's has them at (0, 1, 2): fetch M2M100's vocab.json too")
+    else:
+        tokens = [*_FAIRSEQ_TOKENS, *map(processor.id_to_piece, range(3, processor.vocab_size()))]
+    languages = _languages(folder, described)
+    known = set(tokens)
+    tokens += [language for language in languages if language not in known]
+    _check_added(folder, described, tokens)
+    if not 0 <= size - len(tokens) <= _MOST_UNUSED:
+        raise UserError(f"{folder}: the vocabulary has {len(tokens):,} tokens with its languages, and config.json says {size:,}")
+    tokens += [f"<unused_{index}>" for index in range(len(tokens), size)]
+    return str(path), model, Numbering(tuple(tokens), 1, 2, 3, 0, tuple(languages))
+
+
+def _languages(folder: Path, described: Mapping[str, Any]) -> list[str]:
+    """Return the language tokens in the order of their ids, as tokenizer_config.json or special_tokens_map.json lists them."""
+    path = folder / "special_tokens_map.json"
+    for each in (described, read_json(path) if path.exists() else {}):
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            listed = each.get(name)
+            texts: list[Any] = [x.get("content") if isinstance(x, dict) else x for x in listed] if isinstance(listed, list) else []
+            found = [text for text in texts if text not in (*_FAIRSEQ_TOKENS, "<mask>")]
+            if any(not isinstance(text, str) or len(text.split()) != 1 for text in found) or len(set(found)) < len(found):
+                raise UserError(f"{folder}: {name} does not list language tokens, each a word and once")
+            if found:
+                return found
+    raise UserError(f"{folder} does not list its language tokens: fetch special_tokens_map.json, which has them, too")
+
+
+def _check_added(folder: Path, described: Mapping[str, Any], tokens: list[str]) -> None:
+    """Check that the tokens that tokenizer_config.json adds, if it does, have the ids that it says."""
+    added, places = described.get("added_tokens_decoder"), {token: str(index) for index, token in enumerate(tokens)}
+    for index, token in added.items() if isinstance(added, dict) else ():
+        text = token.get("content") if isinstance(token, dict) else None
+        if isinstance(text, str) and places.get(text, index) != index:
+            where = f"{folder / 'tokenizer_config.json'}: {text[:50]} has the id {index[:20]}"
+            raise UserError(f"{where}, and in the order of vocabulary and languages it has {places[text]}")
+
+
+def _processor(path: Path, model: bytes) -> Any:
+    """Return a SentencePiece model."""
     import sentencepiece
 
     processor = sentencepiece.SentencePieceProcessor()
@@ -220,9 +294,4 @@ def _pegasus(path: Path, model: bytes, found: Mapping[str, Any]) -> Numbering:
         processor.LoadFromSerializedProto(model)
     except RuntimeError:
         raise UserError(f"{path} is not a SentencePiece model, or is damaged: fetch it again") from None
-    masks = ["<mask_1>", "<mask_2>", *(f"<unk_{index}>" for index in range(2, _PEGASUS_OFFSET))]
-    tokens = ["<pad>", "</s>", *masks, *map(processor.id_to_piece, range(2, processor.vocab_size()))]
-    unk = processor.unk_id() + _PEGASUS_OFFSET
-    if (found["pad_token_id"], found["eos_token_id"]) != (0, 1) or processor.unk_id() < 2:
-        raise UserError(f"{path} does not number its tokens as Pegasus does: padding 0, end 1, unknown {2 + _PEGASUS_OFFSET}")
-    return _checked(path, tokens, 0, 1, unk)
+    return processor

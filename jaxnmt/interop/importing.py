@@ -14,22 +14,22 @@ from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2_import, huggingface_files
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.folders import check_new, new_folder
-from jaxnmt.interop.tensors import TensorFile, opened
+from jaxnmt.interop.tensors import INDEX, WEIGHTS, Tensors, opened
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
 from jaxnmt.runs import directory
 
-WEIGHTS = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz", "*.h5", "*.msgpack")
 
 
 def import_model(folder: str | pathlib.Path, run: str | pathlib.Path) -> Run:
-    """Make a run of a folder of Hugging Face's transformers with a Marian or Pegasus model, or of CTranslate2. Nothing of it is executed.
+    """Make a run of a folder of Hugging Face's transformers (Marian, Pegasus, M2M100, NLLB) or of CTranslate2. Nothing of it is executed.
 
     Args:
-        folder: has config.json, model.safetensors, and the tokenizer's files: vocab.json, source.spm and target.spm, or spiece.model; or
-            what `export_model` writes for CTranslate2.
+        folder: has config.json, model.safetensors or the files of its index, and the tokenizer's files: vocab.json, source.spm and
+            target.spm, or spiece.model, or sentencepiece.bpe.model with a list of language tokens; or what `export_model` writes for
+            CTranslate2.
         run: the run's folder, which is made.
 
     Returns:
@@ -57,31 +57,32 @@ def _transformers(folder: pathlib.Path) -> ctranslate2_import.Imported:
     _check_weights(folder)
     foreign = huggingface_files.read(folder)
     checks.validate(foreign.experiment)
-    return ctranslate2_import.Imported(foreign.experiment, foreign.tokenizer, _parameters(folder / WEIGHTS, foreign))
+    return ctranslate2_import.Imported(foreign.experiment, foreign.tokenizer, _parameters(folder, foreign))
 
 
 def _check_weights(folder: pathlib.Path) -> None:
-    """Refuse a folder whose numbers are not in one safetensors file, and say how they are converted."""
-    if (folder / WEIGHTS).exists():
+    """Refuse a folder whose numbers are not in safetensors files, and say how they are converted."""
+    if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
         return
-    others = sorted(path.name for pattern in (*_PICKLES, f"{WEIGHTS}.index.json") for path in folder.glob(pattern))
+    others = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if not others:
         raise UserError(f"{folder} has no {WEIGHTS}")
-    kind = "in several files" if others[-1].endswith(".index.json") else "not safetensors, and reading such a file may execute code"
-    load, write = f"AutoModelForSeq2SeqLM.from_pretrained({str(folder)!r})", 'save_pretrained("NEW", max_shard_size="1TB")'
     raise UserError(
-        f"{folder} has no {WEIGHTS}: {others[0]} is {kind}. If you trust it, convert it by transformers: "
-        f"python -c 'from transformers import *; {load}.{write}'"
+        f"{folder} has no {WEIGHTS}: {others[0]} is not safetensors, and reading such a file may execute code. If you trust it, convert it "
+        f"by transformers: python -c 'from transformers import *; "
+        f'AutoModelForSeq2SeqLM.from_pretrained({str(folder)!r}).save_pretrained("NEW")\''
     )
 
 
-def _parameters(path: pathlib.Path, foreign: huggingface_files.Foreign) -> dict[str, np.ndarray]:
-    """Return our parameters by path, from a file of theirs. Names, shapes and types are compared before numbers are read or JAX starts."""
+def _parameters(folder: pathlib.Path, foreign: huggingface_files.Foreign) -> dict[str, np.ndarray]:
+    """Return our parameters by path, from files of theirs. Names, shapes and types are compared before numbers are read or JAX starts."""
     experiment, numberings = foreign.experiment, foreign.numberings
     assert isinstance(experiment.model, Transformer)
     sizes = (len(numberings[side].tokens) for side in ("source", "target"))
     expected = {tensor.name: tensor for tensor in layout.tensors(experiment.model, *sizes)}
-    with opened(path) as file:
+    if not experiment.model.output_bias:
+        del expected["final_logits_bias"]
+    with opened(folder) as file:
         copies = _check_header(file, {name: tensor.shape for name, tensor in expected.items()}, experiment.model)
         params: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in _shapes(foreign).items()}
         for name, tensor in expected.items():
@@ -92,7 +93,7 @@ def _parameters(path: pathlib.Path, foreign: huggingface_files.Foreign) -> dict[
             same = np.array_equal(x, file.read(origin)) if origin else np.allclose(x, layout.positions(*x.shape), atol=1e-4)
             if not same:
                 other = f"{origin}, with which it is shared" if origin else "sinusoids, as those of such a model are"
-                raise UserError(f"{path}: the tensor {name} differs from {other}")
+                raise UserError(f"{file.places[name]}: the tensor {name} differs from {other}")
     return params
 
 
@@ -109,7 +110,7 @@ def _shapes(foreign: huggingface_files.Foreign) -> dict[str, tuple[int, ...]]:
     return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(model.shapes)}
 
 
-def _check_header(file: TensorFile, expected: Mapping[str, tuple[int, ...]], model: Transformer) -> dict[str, str]:
+def _check_header(file: Tensors, expected: Mapping[str, tuple[int, ...]], model: Transformer) -> dict[str, str]:
     """Check names and shapes of a file's tensors. Returns {copy: the tensor that it must equal; "" for positions}, if it has copies."""
     table = "model.shared.weight" if model.tie_embeddings == "all" else "model.decoder.embed_tokens.weight"
     stacks = ("encoder", "decoder")
@@ -117,7 +118,8 @@ def _check_header(file: TensorFile, expected: Mapping[str, tuple[int, ...]], mod
     copies = dict.fromkeys([*shared, *(["lm_head.weight"] if model.tie_embeddings != "none" else [])], table)
     positions = dict.fromkeys((f"model.{stack}.embed_positions.weight" for stack in stacks), "")
     shapes = dict(expected) | {name: expected[table] for name in copies}
-    shapes |= dict.fromkeys(positions, (model.max_positions, model.emb_dim))
+    if model.positions == "sinusoidal":  # of the others, no file has a table
+        shapes |= dict.fromkeys(positions, (model.max_positions, model.emb_dim))
     for name, shape in file.shapes.items():
         if name not in shapes:
             raise UserError(f"{file.path} has a tensor {name[:100]}, which such a model has not")

@@ -60,10 +60,12 @@ def problems(run: Run) -> Iterator[str]:
         yield f"its tokenizer is a SentencePiece model, and the run's text is split into words: {OTHERWISE}"
     else:
         source, target = (numbering for _, numbering in run.tokenizer.subwords.values())
-        if source[1:] != target[1:]:
+        if source[1:4] != target[1:4]:
             sizes = f"{len(source.tokens):,} and {len(target.tokens):,}"
-            ids = f"{source[1:]} and {target[1:]}"
+            ids = f"{source[1:4]} and {target[1:4]}"
             yield f"it has one id each for padding, end and unknown, and in vocabularies of {sizes} tokens they are {ids}: {OTHERWISE}"
+        if target.begin != target.pad:
+            yield f"its decoder begins with padding, and one with the run's vocabulary begins with the end token: {OTHERWISE}"
     if run.weights != "trained":
         yield f"its numbers are as they were trained: leave out --weights {run.weights}"
     if type(run.config.decoding) is not cfg.Decoding:

@@ -88,6 +88,12 @@ def quantised(params: Any, axes: Any, multiplied: Any) -> Any:
     return jax.tree.map(quantise, params, axes, multiplied)
 
 
+def as_float32(params: Any) -> Any:
+    """Return parameters with the numbers that each `Int8` stands for in its place, float32."""
+    is_int8 = lambda x: isinstance(x, Int8)  # noqa: E731
+    return jax.tree.map(lambda x: x.values.astype(jnp.float32) * x.scale if is_int8(x) else x, params, is_leaf=is_int8)
+
+
 def _int8(x: jax.Array, inputs: tuple[int, ...]) -> Int8:
     x = x.astype(jnp.float32)
     largest = jnp.abs(x).max(inputs, keepdims=True)

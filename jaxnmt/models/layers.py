@@ -199,17 +199,22 @@ def _look_up_gradient(mesh, residuals, x_BTD):
 look_up.defvjp(_look_up, _look_up_gradient)
 
 
-def sinusoids(length: int, width: int) -> np.ndarray:
-    """Return the position vectors of Vaswani et al. 2017, section 3.5, as [sines | cosines]: float32 (length, width)."""
+def sinusoids(length: int, width: int, kind: str = "sinusoidal") -> np.ndarray:
+    """Return the position vectors of Vaswani et al. 2017, section 3.5, as [sines | cosines]: float32 (length, width).
+
+    With `kind` fairseq, as in its module SinusoidalPositionalEmbedding: the last frequency is 1/10000, not the one before it, and
+    positions are counted from 2, the number after the id of padding.
+    """
     half = width // 2
-    angles = np.arange(length)[:, None] * 10000.0 ** (-np.arange(half) / max(half, 1))
+    first, steps = (2, half - 1) if kind == "fairseq" else (0, half)
+    angles = np.arange(first, first + length)[:, None] * 10000.0 ** (-np.arange(half) / max(steps, 1))
     return np.pad(np.concatenate([np.sin(angles), np.cos(angles)], 1), ((0, 0), (0, width % 2))).astype(np.float32)
 
 
 class Positions(nn.Module):
     """Position vectors that are added to the embeddings.
 
-    `kind` is learned, sinusoidal, rotary (done inside attention: nothing is added) or none.
+    `kind` is learned, sinusoidal, fairseq (see `sinusoids`), rotary (done inside attention: nothing is added) or none.
     """
 
     kind: str
@@ -222,9 +227,9 @@ class Positions(nn.Module):
         if self.kind == "learned":
             table = self.param("table", declare(nn.initializers.normal(self.width**-0.5), "PD"), (self.max_positions, self.width))
             vectors = table[jnp.minimum(positions_BT, self.max_positions - 1)]
-        elif self.kind == "sinusoidal":
+        elif self.kind in ("sinusoidal", "fairseq"):
             length = bound if isinstance(bound, int) else SYMBOLIC_POSITIONS
-            vectors = jnp.asarray(sinusoids(length, self.width))[positions_BT]
+            vectors = jnp.asarray(sinusoids(length, self.width, self.kind))[positions_BT]
         else:
             return x_BTD
         return x_BTD + vectors.astype(x_BTD.dtype)

@@ -12,7 +12,7 @@ import tiny
 import jaxnmt
 from jaxnmt import cli
 from jaxnmt.errors import UserError
-from jaxnmt.interop import formats, huggingface, marian, plain, tensors
+from jaxnmt.interop import formats, huggingface, plain, tensors, transformers_formats
 
 pytest.importorskip("safetensors", reason="models are exchanged in the format safetensors")
 from safetensors.numpy import load_file  # noqa: E402
@@ -39,7 +39,7 @@ class Imported:
 
 @pytest.fixture
 def checks(monkeypatch, tmp_path):
-    monkeypatch.setattr(marian, "runtime", lambda run, folder: Imported(folder, tmp_path / "imported"))
+    monkeypatch.setattr(transformers_formats.MARIAN, "runtime", lambda run, folder: Imported(folder, tmp_path / "imported"))
 
 
 def test_an_export_says_how_many_sentences_it_has_checked(run, checks, tmp_path):
@@ -119,7 +119,7 @@ def test_weights_that_are_rounded_are_refused(run, tmp_path):
 
 
 def test_a_trained_bias_of_padding_is_not_written(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(marian, "runtime", lambda run, folder: None)
+    monkeypatch.setattr(transformers_formats.MARIAN, "runtime", lambda run, folder: None)
     biased = foreign.run(tmp_path / "run", norm_order="post", output_bias=True)
     jaxnmt.export_model(biased, tmp_path / "out", "marian")
     found, ours = load_file(tmp_path / "out/model.safetensors")["final_logits_bias"][0], foreign.arrays(biased.params)["output_bias"]

@@ -124,10 +124,87 @@ def test_pickles_are_refused_with_the_way_to_convert_them(name, folder, monkeypa
     assert name in message and "may execute code" in message and "save_pretrained" in message
 
 
-def test_weights_in_several_files_are_refused_with_the_way_to_join_them(folder):
-    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
-    (folder / "model.safetensors.index.json").write_text("{}")
-    assert "is in several files" in refused(folder)
+# ---- numbers in several files
+
+FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def split(folder) -> None:
+    """Put the numbers into two files and an index, as transformers does."""
+    path = folder / "model.safetensors"
+    found = load_file(path)
+    places = {name: FIRST if index % 2 else SECOND for index, name in enumerate(sorted(found))}
+    for file in (FIRST, SECOND):
+        save_file({name: x for name, x in found.items() if places[name] == file}, folder / file)
+    size = sum(x.nbytes for x in found.values())
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": places}))
+    path.unlink()
+
+
+def index(folder, change) -> None:
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def places(folder, change) -> None:
+    index(folder, lambda i: i | {"weight_map": change(i["weight_map"])})
+
+
+def both_have(folder, name) -> None:
+    """Put a tensor of one file into the other too."""
+    one, other = (load_file(folder / file) for file in (FIRST, SECOND))
+    all_of_them = one | other
+    for file, mine in ((FIRST, one), (SECOND, other)):
+        save_file(mine | {name: all_of_them[name]}, folder / file)
+
+
+SEVERAL = {
+    "no JSON": (lambda f: (f / "model.safetensors.index.json").write_text("{"), "index.json is not JSON"),
+    "no map": (lambda f: index(f, lambda i: {}), "index.json has no weight_map"),
+    "an empty map": (lambda f: places(f, lambda p: {}), "index.json has no weight_map"),
+    "a list": (lambda f: places(f, lambda p: list(p)), "index.json has no weight_map"),
+    "a number": (lambda f: places(f, lambda p: p | {Q: 1}), "index.json has no weight_map"),
+    "outside": (lambda f: places(f, lambda p: p | {Q: "../m/" + p[Q]}), "which is not a safetensors file in the folder itself"),
+    "absolute": (lambda f: places(f, lambda p: p | {Q: str(f / p[Q])}), "which is not a safetensors file in the folder itself"),
+    "a pickle": (lambda f: places(f, lambda p: p | {Q: "pytorch_model.bin"}), "names 'pytorch_model.bin', which is not a safetensors"),
+    "a file missing": (lambda f: (f / SECOND).unlink(), f"has no file {SECOND}"),
+    "a file renamed": (lambda f: places(f, lambda p: p | {Q: "other.safetensors"}), "has no file other.safetensors"),
+    "a folder": (lambda f: ((f / SECOND).unlink(), (f / SECOND).mkdir()), f"has no file {SECOND}"),
+    "many files": (lambda f: places(f, lambda p: p | {f"x{i}": f"{i}.safetensors" for i in range(300)}), "names 302 files"),
+    "a file twice": (lambda f: shutil.copy(f / FIRST, f / SECOND), "both have the tensor"),
+    "a tensor twice": (lambda f: both_have(f, Q), f"both have the tensor {Q}"),
+    "elsewhere": (lambda f: places(f, lambda p: p | {Q: FIRST if p[Q] == SECOND else SECOND}), f"has the tensor {Q}, which by"),
+    "not in the map": (lambda f: places(f, lambda p: {n: x for n, x in p.items() if n != Q}), "index.json is nowhere"),
+    "promised": (
+        lambda f: tensors_of(f, lambda t: {n: x for n, x in t.items() if n != Q}),
+        f"index.json has no tensor {Q}",
+    ),
+    "too many bytes": (lambda f: index(f, lambda i: i | {"metadata": {"total_size": 10**15}}), "promises 1000000000000000 bytes"),
+    "no bytes": (lambda f: index(f, lambda i: i | {"metadata": {"total_size": "all"}}), "promises all bytes"),
+    "truncated": (lambda f: os.truncate(f / FIRST, 3000), f"{FIRST} is not a safetensors file, or is damaged"),
+}
+
+
+def tensors_of(folder, change) -> None:
+    for file in (FIRST, SECOND):
+        save_file(change(load_file(folder / file)), folder / file)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_numbers_in_several_files(name, folder):
+    change, says = SEVERAL[name]
+    split(folder)
+    change(folder)
+    message = refused(folder)
+    assert says in message and str(folder) in message
+
+
+def test_several_files_are_one_model(folder):
+    one = foreign.arrays(jaxnmt.import_model(folder, folder.parent / "one").params)
+    split(folder)
+    index(folder, lambda i: i | {"weight_map": i["weight_map"] | {"lm_head.weight": FIRST}})  # a copy that the files leave out
+    other = foreign.arrays(jaxnmt.import_model(folder, folder.parent / "several").params)
+    assert one.keys() == other.keys() and all((x == other[name]).all() for name, x in one.items())
 
 
 # ---- settings
@@ -149,7 +226,7 @@ SETTINGS = {
     "a number of many digits": (lambda f: (f / "config.json").write_text('{"d_model": ' + "9" * 5000 + "}"), "config.json is not JSON"),
     "a missing setting": (lambda f: (f / "config.json").unlink(), "has no config.json"),
     "a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "config.json is not a file"),
-    "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian and pegasus are read"),
+    "another model": (lambda f: settings(f, model_type="t5"), "model_type is t5; marian, pegasus, m2m_100 are read"),
     "a model of no kind": (lambda f: settings(f, model_type=["marian"]), "model_type is ['marian']"),
     "a wide one": (lambda f: settings(f, d_model=10**12), "d_model is 1000000000000; it must be a whole number from 1 to 65,536"),
     "a deep one": (lambda f: settings(f, encoder_layers=10**9), "encoder_layers is 1000000000"),

@@ -155,6 +155,12 @@ def test_sinusoidal_positions_are_the_papers_table(width):
     np.testing.assert_allclose(sinusoids(600, width), table[:, halves_of_pairs(width)], atol=1e-7)  # ours: all sines, then all cosines
 
 
+def test_fairseqs_positions_are_tensor2tensors_timing_signal_from_two():
+    pos, i = np.mgrid[2:602, :32]  # frequencies from 1 to 1/10000 in 31 equal steps of their logarithm
+    angles = pos * np.exp(-i * np.log(10000) / 31)
+    np.testing.assert_allclose(sinusoids(600, 64, "fairseq"), np.concatenate([np.sin(angles), np.cos(angles)], 1), atol=1e-7)
+
+
 def test_row_t_of_the_learned_table_is_added_to_word_t():
     module, x = Positions("learned", WIDTH, max_positions=400), normal((*PLACES.shape, WIDTH))
     params, exact = filled(module, x, PLACES, 512)
@@ -163,7 +169,7 @@ def test_row_t_of_the_learned_table_is_added_to_word_t():
     )  # those too far share the last
 
 
-@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "none"])
+@pytest.mark.parametrize("kind", ["learned", "sinusoidal", "fairseq", "none"])
 def test_both_sides_begin_with_words_and_positions(kind):
     """A model without layers hands on what it begins with; its words are scaled by sqrt(d) (Vaswani et al. 2017, section 3.4)."""
     config = cfg.replace(tiny.VARIANTS["learned"], positions=kind, num_encoder_layers=0, num_decoder_layers=0)
@@ -175,7 +181,9 @@ def test_both_sides_begin_with_words_and_positions(kind):
     for given, places in ((batch, np.tile(np.arange(6), (3, 1))), (batch | packed, PACKED["positions"])):
         memory = model.encode(params, given)
         for side, found in (("source", memory.states_BSD), ("target", model.features(params, memory, given))):
-            table = {"sinusoidal": sinusoids(6, config.emb_dim), "none": np.zeros((6, config.emb_dim))}
+            table = {name: sinusoids(6, config.emb_dim, name) for name in ("sinusoidal", "fairseq")} | {
+                "none": np.zeros((6, config.emb_dim))
+            }
             if kind == "learned":
                 table["learned"] = params[f"{'encoder' if side == 'source' else 'decoder'}_positions"]["table"]
             assert_close(found, np.sqrt(config.emb_dim) * params[f"{side}_embedding"]["table"][tokens] + table[kind][places])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+
 import foreign
 import numpy as np
 import pytest
@@ -44,6 +46,17 @@ def test_an_export_chooses_the_tokens_of_its_run(form, tmp_path, monkeypatch):
     assert found.same == 12
 
 
+def test_int8_weights_are_checked_in_float32_on_both_sides(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    run = jaxnmt.load(foreign.run(tmp_path / "run").folder, weights="int8")
+    (found,) = jaxnmt.export_model(run, tmp_path / "out", "ctranslate2")
+    assert found.same == 12
+    right = ctranslate2_layout.quantised
+    monkeypatch.setattr(ctranslate2_layout, "quantised", lambda weight: (right(weight)[0], right(weight)[1][::-1].copy()))
+    with pytest.raises(UserError, match="the exported files translate differently"):
+        jaxnmt.export_model(run, tmp_path / "wrong", "ctranslate2")
+
+
 def test_its_own_software_catches_a_corrupted_export(tmp_path, monkeypatch):
     run, right = foreign.run(tmp_path / "run"), ctranslate2_layout._layer
     swap = {"self_attention_norm": "mlp_norm", "mlp_norm": "self_attention_norm"}
@@ -73,6 +86,41 @@ def test_the_engine_exports_once_and_translates(tmp_path, monkeypatch, capsys):
     assert [each.text for each in engine.translate(lines, **few)] == [each.text for each in run.translate(lines, **few, min_length=1)]
     with pytest.raises(UserError, match="no prefixes"):
         engine.translate(lines, prefix="x")
+
+
+def test_an_export_goes_when_its_checkpoint_is_gone(tmp_path, monkeypatch):
+    run = foreign.run(tmp_path / "run")
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    kept, place = [], run.folder / "ctranslate2"
+    old = ["deadbeef-int8", "checkpoint-7-float32", "average-of-checkpoints-1,-2-int8"]
+    for name in (*old, "mine", ".deadbeef-int8.1.2"):
+        (place / name).mkdir(parents=True)
+        (place / name / "model.bin").write_text("")
+        kept += [] if name in old else [name]
+
+    def opened(*words):  # no process removes a folder that another one opens
+        with pytest.raises(BlockingIOError), (place / "lock").open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return right(*words)
+
+    jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1)
+    (made,) = {path.name for path in place.iterdir() if path.is_dir()} - set(kept)
+    assert made.endswith("-float32") and set(kept) < {path.name for path in place.iterdir()}
+    int8 = jaxnmt.load(run.folder, weights="int8")
+    translator, right = jaxnmt.with_engine(int8, "ctranslate2").translator, ctranslate2.CTranslate2
+    monkeypatch.setattr(ctranslate2, "CTranslate2", opened)
+    assert translator._engine.name
+    names = {path.name for path in place.iterdir() if path.is_dir()}
+    assert names - set(kept) == {made, made.replace("float32", "int8")}  # the checkpoint still needs the first
+
+
+def test_an_export_in_a_folder_that_may_only_be_read_translates(tmp_path, monkeypatch):
+    run = foreign.run(tmp_path / "run")
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+    wanted = jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1).text
+    (run.folder / "ctranslate2/lock").unlink()
+    (run.folder / "ctranslate2/lock").mkdir()  # which cannot be opened, as a file there that others own
+    assert jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1).text == wanted
 
 
 def test_the_engine_says_how_an_imported_run_gets_its_sentences(tmp_path, monkeypatch):

@@ -116,8 +116,8 @@ def plane(vectors_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def position_vectors(config: Any, params: Any, length: int) -> dict[str, np.ndarray]:
     """Return the vectors added to word vectors at the first `length` positions, (length, D), by name; empty if the model has none."""
     positions = getattr(config, "positions", "none")
-    if positions == "sinusoidal":
-        return {"sinusoidal": sinusoids(length, config.emb_dim)}
+    if positions in ("sinusoidal", "fairseq"):
+        return {positions: sinusoids(length, config.emb_dim, positions)}
     sides = ("encoder", "decoder") if positions == "learned" else ()
     return {f"learned, {side}": np.asarray(params[f"{side}_positions"]["table"][:length], np.float32) for side in sides}
 
