@@ -108,15 +108,14 @@ def rates(config: cfg.Training, params: Any, axes: Any) -> Any:
 
 
 def check(experiment: cfg.Experiment) -> None:
-    """Check the patterns of an experiment's settings against its model, before its data are read.
+    """Check the patterns of an experiment's settings against its model.
 
     Raises:
         UserError: as `tuning_of` and `rates`.
     """
     config = experiment.training
-    if config.freeze or config.rates or config.lora.rank:
-        for form in (unscanned(experiment.model), experiment.model):
-            model = build_model(form, 128, 128, experiment.task)  # no path depends on the vocabulary
-            tuning = tuning_of(config, model)
-            trained = jax.eval_shape(lambda model=model, tuning=tuning: split(model.init(jax.random.key(0)), tuning, model, config)[0])
-            rates(config, trained, tuning.axes)
+    for form in (unscanned(experiment.model), experiment.model):
+        model = build_model(form, 128, 128, experiment.task)  # no path depends on the vocabulary
+        tuning = tuning_of(config, model)
+        trained = jax.eval_shape(lambda model=model, tuning=tuning: split(model.init(jax.random.key(0)), tuning, model, config)[0])
+        rates(config, trained, tuning.axes)

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 
 import jaxnmt
 from jaxnmt import config as cfg
+from jaxnmt import training_run
 from jaxnmt.config import checks
 from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
@@ -285,10 +286,19 @@ def on_meshes(folder, count):
         ({"training.freeze": ("encoder/layer_0",), "model.scan_layers": True, "model.num_encoder_layers": 2}, "some layers of encoder"),
     ],
 )
-def test_what_the_model_does_not_have_is_refused_before_data_are_read(changes, says, folder, monkeypatch):
-    monkeypatch.setattr("jaxnmt.training.loop.prepare", None)
+def test_what_the_model_does_not_have_is_refused_before_anything_is_written(changes, says, folder):
+    changes = {"init.from": str(folder / "base")} | SHORT | changes
     with pytest.raises(UserError, match=says):
-        begun(folder, "refused", **changes)
+        jaxnmt.train(tiny.experiment(folder), folder=folder / "nothing", settings=changes)
+    assert not (folder / "nothing").exists()
+
+
+def test_a_run_without_a_checkpoint_names_its_ancestors(folder):
+    session(folder, "parent", **{"training.steps": 1})
+    begun(folder, "child", **{"init.from": str(folder / "parent"), "init.checkpoint": "latest"})
+    lines = directory.show(folder / "child").splitlines()
+    assert f"begins with the latest checkpoint of {folder / 'parent'}" in lines
+    assert any(line.startswith(f"which began with checkpoint 3 of {folder / 'base'} (") for line in lines)
 
 
 def test_adapters_of_random_parameters_are_refused(folder):
@@ -316,6 +326,6 @@ def test_settings_that_contradict_each_other_are_refused_without_the_model(chang
 
 def test_without_these_settings_no_model_is_built_for_the_checks(monkeypatch):
     monkeypatch.setattr(tuning, "build_model", None)
-    tuning.check(cfg.Experiment())
+    training_run._check_patterns(cfg.Experiment())
     with pytest.raises(TypeError):
-        tuning.check(cfg.replace(cfg.Experiment(), **FROZEN))
+        training_run._check_patterns(cfg.replace(cfg.Experiment(), **FROZEN))
