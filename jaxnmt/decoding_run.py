@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxnmt.config import Decoding, Input, checks
@@ -50,6 +50,17 @@ class DecodingRun(TrainedRun):
             del self.params  # which is read again if it is asked for: two copies might not fit
             return model, stacked
         return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
+
+    @functools.cached_property
+    def _adapted_params(self) -> Callable[[Any], Any]:
+        """Returns the parameters of `_decoding_form` with an `interop.adapter_files.Adapter`.
+
+        Those of the adapter that was used last are kept. The parameters that it does not change are not copied.
+        """
+        from jaxnmt.models.parameters import for_decoding, is_scanned
+
+        stacked = is_scanned(for_decoding(self.config.model))
+        return functools.lru_cache(maxsize=1)(lambda adapter: adapter.applied(self._decoding_form[1], stacked))
 
     @functools.cached_property
     def predictor(self) -> Predictor:

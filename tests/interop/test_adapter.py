@@ -1,0 +1,287 @@
+"""Adapters apart from their base: base + adapter ≡ the merged run, several of them share parameters and programs, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import foreign
+import jax
+import numpy as np
+import pytest
+import tiny
+
+import jaxnmt
+from jaxnmt import cli
+from jaxnmt import config as cfg
+from jaxnmt.errors import UserError
+from jaxnmt.interop import adapter_files
+from jaxnmt.models import parameters
+from jaxnmt.runs import directory
+from jaxnmt.training.lora import initial_adapter
+
+pytest.importorskip("safetensors", reason="models are exchanged in the format safetensors")
+from safetensors.numpy import load_file, save_file  # noqa: E402
+
+LINES = foreign.lines(20, 3)
+
+
+def trained(folder, name, parent="base", model=(), **changes):
+    """A run of some steps, large enough to change translations, that begins with another run."""
+    base = directory.read(folder / parent)
+    (folder / "t.tsv").write_text("".join(f"{line}\t{line[::-1]}\n" for line in foreign.lines(40, 2)))
+    experiment = cfg.replace(
+        base,
+        data=cfg.replace(base.data, train=(str(folder / "t.tsv"),), cache=str(folder / "cache"), workers=1),
+        batching=cfg.Batching(layout="buckets", max_shapes=1, tokens=512),
+        model=cfg.replace(base.model, dropout=0.2, **dict(model)),
+        schedule=cfg.Schedule(name="constant", learning_rate=0.05, warmup_steps=1),
+        training=cfg.Training(steps=3),
+        validation=cfg.Validation(metric="loss"),
+        logging=cfg.Logging(tensorboard=False),
+        init=cfg.Init(from_=str(folder / parent)),
+    )
+    return jaxnmt.train(experiment, folder=folder / name, settings=changes)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a base, two runs that LoRA has fine-tuned from it, and the adapter of one as a folder."""
+    folder = tmp_path_factory.mktemp("adapters")
+    foreign.run(folder / "base", num_decoder_layers=2)
+    trained(folder, "formal", **{"training.lora.rank": 2, "training.ema_decay": 0.3})
+    trained(folder, "legal", **{"training.lora.rank": 2, "training.lora.alpha": 5, "training.lora.paths": (".*/layer_1", ".*/layer_0/mlp")})
+    jaxnmt.export_model(jaxnmt.load(folder / "formal"), folder / "formal-adapter", "adapter")
+    return folder
+
+
+def base(folder):
+    return jaxnmt.load(folder / "base")
+
+
+def translations(run):
+    return [(each.text, each.score) for each in run.translate(LINES, beam_size=3)]
+
+
+@pytest.mark.parametrize("name, adapter", [("formal", "formal-adapter"), ("formal", "formal"), ("legal", "legal")])
+def test_base_and_adapter_are_the_merged_run(name, adapter, folder):
+    merged, both = jaxnmt.load(folder / name), jaxnmt.with_adapter(base(folder), folder / adapter)
+    tiny.assert_same(both.params, merged.params)
+    assert translations(both) == translations(merged) != translations(base(folder))
+    targets = [line[::-1] for line in LINES]
+    assert both.score(LINES, targets) == merged.score(LINES, targets)
+    tiny.assert_same(both.align(LINES[0]).weights_TS, merged.align(LINES[0]).weights_TS)
+
+
+def test_the_folder_has_the_factors_alone(folder):
+    made = folder / "formal-adapter"
+    assert sorted(path.name for path in made.iterdir()) == ["README.md", "adapter.json", "adapter.safetensors"]
+    record, factors = json.loads((made / "adapter.json").read_text()), load_file(made / "adapter.safetensors")
+    assert record["rank"] == 2 and record["base"] == {"run": "base", "checkpoint": 0, "checksum": base(folder)._found.checksum}
+    assert factors["decoder/layer_1/self_attention/qkv/kernel/a"].shape == (16, 3, 1, 1, 2)
+    kernels = {name.rpartition("/")[0] for name in factors}
+    assert kernels and all(name.endswith("/kernel") for name in kernels)
+    card = (made / "README.md").read_text()
+    assert "Sentences that base + adapter and jaxnmt translate to the same tokens: greedy: 12 of 12; beam 5: 12 of 12" in card
+    assert "jaxnmt translate base --adapter ." in card and str(folder) not in card + (made / "adapter.json").read_text()
+
+
+def test_adapters_of_one_base_share_its_parameters_and_programs(folder, compiled):
+    run = base(folder)
+    first, second, third = (jaxnmt.with_adapter(run, folder / name) for name in ("formal", "formal-adapter", "legal"))
+
+    def all_of(run):
+        return translations(run), run.score(LINES, LINES), run.align(LINES[0]), run.translate(LINES[:3], unk="replace")
+
+    expected = [repr(all_of(each)) for each in (run, first, second, third)]
+    shared = set(map(id, jax.tree.leaves(run.params)))
+    tables = [name for name, x in parameters_of(third).items() if id(x) in shared]
+    assert "shared_embedding/table" in tables and "encoder/layer_0/self_attention/qkv/kernel" in tables
+    assert expected[1] == expected[2] and len(set(expected)) == 3
+    compiled.clear()
+    assert [repr(all_of(each)) for each in (first, third, second, run)] == [expected[i] for i in (1, 3, 2, 0)]
+    assert compiled == []
+
+
+def parameters_of(run):
+    from jaxnmt.training.paths import by_path
+
+    return by_path(run.params)
+
+
+def test_stacked_layers_take_the_factors_of_some_layers(folder, monkeypatch, tmp_path):
+    """Layers that are scanned in decoding are merged in the form that they have there."""
+    monkeypatch.setattr(parameters, "UNROLLED", 0)
+    shutil.copytree(folder / "base", tmp_path / "base")
+    config = tmp_path / "base" / directory.CONFIG
+    config.write_text(config.read_text().replace('"scan_layers": false', '"scan_layers": true'))
+    both = jaxnmt.with_adapter(jaxnmt.load(tmp_path / "base"), folder / "legal")
+    assert parameters.is_scanned(both.translator.model.module.config)
+    tiny.assert_close(both.params, jaxnmt.load(folder / "legal").params, rtol=1e-6, atol=1e-7)
+    assert [text for text, _ in translations(both)] == [text for text, _ in translations(jaxnmt.load(folder / "legal"))]
+
+
+def test_the_command_decodes_with_an_adapter(folder, tmp_path, capsys):
+    (tmp_path / "in").write_text("".join(f"{line}\n" for line in LINES))
+    words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert cli.main(["translate", str(folder / "base"), "--adapter", str(folder / "formal-adapter"), *words]) == 0
+    expected = [each.text for each in jaxnmt.load(folder / "formal").translate(LINES)]
+    assert (tmp_path / "out").read_text().splitlines() == expected
+    capsys.readouterr()
+    scores = []
+    for words in (["base", "--adapter", folder / "formal"], ["formal"]):
+        assert cli.main(["evaluate", *map(str, [folder / words[0], *words[1:]]), "--split", "validation", "--json", "True"]) == 0
+        scores.append(json.loads(capsys.readouterr().out))
+    assert scores[0] == scores[1]
+
+
+def test_an_ensemble_may_have_members_with_adapters(folder):
+    run = base(folder)
+    members = [jaxnmt.with_adapter(run, folder / name) for name in ("formal", "legal")]
+    merged = [jaxnmt.load(folder / name) for name in ("formal", "legal")]
+    assert translations(jaxnmt.ensemble(*members)) == translations(jaxnmt.ensemble(*merged))
+
+
+def test_kept_translations_are_those_of_the_adapter(folder):
+    run = base(folder)
+    plain, adapted = (each.translations(LINES) for each in (run, jaxnmt.with_adapter(run, folder / "legal")))
+    assert adapted == [each.text for each in jaxnmt.load(folder / "legal").translate(LINES)] != plain
+
+
+# ---- what is refused
+
+
+def test_runs_without_an_adapter_of_their_own_are_refused_by_name(folder, tmp_path):
+    run = trained(folder, "frozen", **{"training.steps": 1, "training.freeze": ("encoder",), "training.rates": ("decoder=0.5",)})
+    says = r"its own parameters were trained by training.freeze and training.rates without training.lora.rank: --to safetensors holds it"
+    for refused in (run, base(folder)):
+        with pytest.raises(UserError, match=says if refused is run else "it has no adapter: its own parameters were trained without"):
+            jaxnmt.export_model(refused, tmp_path / "out", "adapter")
+        with pytest.raises(UserError, match="cannot serve as an adapter: it has no adapter"):
+            jaxnmt.with_adapter(base(folder), refused.folder)
+    with pytest.raises(UserError, match="leave out --weights int8"):
+        jaxnmt.export_model(jaxnmt.load(folder / "formal", weights="int8"), tmp_path / "out", "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_whose_other_parameters_changed_is_refused(folder, tmp_path):
+    """Its record names a base whose parameters are not those that its adapter was trained on."""
+    shutil.copytree(folder / "formal", tmp_path / "formal")
+    metrics = tmp_path / "formal" / directory.METRICS
+    checksum = base(folder)._found.checksum
+    metrics.write_text(metrics.read_text().replace(str(checksum), str(checksum + 1)))
+    with pytest.raises(UserError, match=r"without its adapter it does not have the parameters of \S+base, so that base and adapter would"):
+        jaxnmt.export_model(jaxnmt.load(tmp_path / "formal"), tmp_path / "out", "adapter")
+    metrics.unlink()
+    with pytest.raises(UserError, match="its metrics.jsonl does not say which run its adapter belongs to"):
+        jaxnmt.export_model(jaxnmt.load(tmp_path / "formal"), tmp_path / "out", "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_setting_that_gives_parameters_another_meaning_is_refused(folder, tmp_path):
+    run = trained(folder, "silu", model={"activation": "silu"}, **{"training.steps": 1, "training.lora.rank": 1})
+    says = r"trained with model.activation silu, which is relu in "
+    with pytest.raises(UserError, match=says):
+        jaxnmt.export_model(run, tmp_path / "out", "adapter")
+    with pytest.raises(UserError, match=says):
+        jaxnmt.with_adapter(base(folder), folder / "silu")
+
+
+def test_a_wrong_export_is_caught(folder, tmp_path, monkeypatch):
+    right = adapter_files.Adapter.applied
+    fault = lambda self, *args: jax.tree.map(lambda x: x * 1.5 if x.ndim == 2 else x, right(self, *args))  # noqa: E731
+    monkeypatch.setattr(adapter_files.Adapter, "applied", fault)
+    with pytest.raises(UserError, match="the exported files translate differently, .* nothing was kept"):
+        jaxnmt.export_model(jaxnmt.load(folder / "formal"), tmp_path / "out", "adapter")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_base_is_refused(folder, tmp_path):
+    other = foreign.run(tmp_path / "other", num_decoder_layers=3)
+    says = rf"is an adapter of checkpoint 0 of a run base \(checksum \d+\), and {other.folder} is used with checkpoint 0"
+    for name in ("formal", "formal-adapter"):
+        with pytest.raises(UserError, match=says):
+            jaxnmt.with_adapter(other, folder / name)
+    shutil.copytree(folder / "base", tmp_path / "words")
+    described = tmp_path / "words" / "tokenizer" / "tokenizer.json"
+    described.write_text(described.read_text().replace("{", '{"normalization": "nfc", ', 1))
+    with pytest.raises(UserError, match="was trained with another vocabulary than that of"):
+        jaxnmt.with_adapter(jaxnmt.load(tmp_path / "words"), folder / "formal-adapter")
+    run = base(folder)
+    for refused in (jaxnmt.with_adapter(run, folder / "legal"), jaxnmt.ensemble(run, run)):
+        with pytest.raises(UserError, match="give the run itself"):
+            jaxnmt.with_adapter(refused, folder / "formal")
+    with pytest.raises(UserError, match="leave out weights int8"):
+        jaxnmt.with_adapter(jaxnmt.load(folder / "base", weights="int8"), folder / "formal")
+
+
+def settings(folder, change):
+    path = folder / "adapter.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+def tensors(folder, change):
+    path = folder / "adapter.safetensors"
+    save_file({name: np.ascontiguousarray(x) for name, x in change(load_file(path)).items()}, path)
+
+
+A, B = (f"decoder/layer_0/mlp/wi/kernel/{part}" for part in "ab")
+HOSTILE = {
+    "truncated": (lambda f: os.truncate(f / "adapter.safetensors", 3000), "is not a safetensors file, or is damaged"),
+    "no factors": (lambda f: (f / "adapter.safetensors").unlink(), "has no file adapter.safetensors"),
+    "neither": (lambda f: (f / "adapter.json").unlink(), "is not an adapter: it has no adapter.json, and is not a run either"),
+    "not JSON": (lambda f: (f / "adapter.json").write_text("{"), "is not JSON as it should be"),
+    "too large": (lambda f: (f / "adapter.json").write_bytes(b" " * 2**21), "and such a file has at most"),
+    "another version": (lambda f: settings(f, lambda s: s | {"format": "jaxnmt adapter 9"}), "the format is 'jaxnmt adapter 9', and"),
+    "no base": (lambda f: settings(f, lambda s: s | {"base": 3}), "base is '3', which is not what an adapter has there"),
+    "no checksum": (lambda f: settings(f, lambda s: s | {"base": s["base"] | {"checksum": True}}), "checksum is 'True', which"),
+    "no rank": (lambda f: settings(f, lambda s: s | {"rank": 0}), "rank 0 and alpha 16 must be above 0"),
+    "infinite": (lambda f: settings(f, lambda s: s | {"alpha": float("inf")}), "rank 2 and alpha inf must be above 0"),
+    "another rank": (lambda f: settings(f, lambda s: s | {"rank": 3}), "which does not fit the kernel's .* and the rank 3"),
+    "NaN": (lambda f: tensors(f, lambda t: t | {A: t[A] * np.float32("nan")}), f"the tensor {A} has NaN or infinite numbers"),
+    "another type": (lambda f: tensors(f, lambda t: t | {A: t[A].astype(np.int64)}), f"the tensor {A} has the type I64"),
+    "one of two": (lambda f: tensors(f, lambda t: {n: x for n, x in t.items() if n != B}), f"it has no {B}, which goes with a"),
+    "a path that the base lacks": (
+        lambda f: tensors(f, lambda t: {n.replace("layer_1", "layer_7"): x for n, x in t.items()}),
+        r"it has factors of decoder/layer_7\S+, and its base has no such parameter",
+    ),
+    "no factor": (lambda f: tensors(f, lambda t: t | {"x": t[A]}), "it has factors of x, and its base has no such parameter"),
+    "another shape": (
+        lambda f: tensors(f, lambda t: t | {A: t[A][:8]}),
+        r"has the shape \(8, 1, 2\), which does not fit the kernel's \(16, 24\)",
+    ),
+    "other axes": (lambda f: tensors(f, lambda t: t | {A: t[A][:, 0]}), r"has the shape \(16, 2\), which does not fit the kernel's"),
+    "an axis of none": (lambda f: tensors(f, lambda t: t | {A: t[A][:1], B: t[B]}), r"has the shape \(1, 1, 2\), which does not fit"),
+}
+
+
+@pytest.mark.parametrize("fault", HOSTILE)
+def test_a_hostile_or_damaged_adapter_is_refused_in_a_sentence(fault, folder, tmp_path, capsys):
+    change, says = HOSTILE[fault]
+    shutil.copytree(folder / "formal-adapter", tmp_path / "adapter")
+    change(tmp_path / "adapter")
+    with pytest.raises(UserError, match=says):
+        run = jaxnmt.with_adapter(base(folder), tmp_path / "adapter")
+        run.params  # noqa: B018
+    (tmp_path / "in").write_text("haus\n")
+    words = ["--adapter", tmp_path / "adapter", "--input", tmp_path / "in", "--output", tmp_path / "out"]
+    assert cli.main(["translate", str(folder / "base"), *map(str, words)]) == 2
+    assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_command_refuses_what_does_not_go_together(folder, capsys):
+    words = [str(folder / "base"), "--adapter", str(folder / "formal")]
+    assert cli.main(["translate", *words, "--engine", "ctranslate2"]) == 2
+    assert "--engine ctranslate2 reads no adapters" in capsys.readouterr().err
+    assert cli.main(["evaluate", *words, "--weights", "int8"]) == 2
+    assert "leave out weights int8" in capsys.readouterr().err
+
+
+def test_factors_of_stacked_layers_are_those_of_each(folder):
+    """Layers without factors get zeros, whose product changes nothing."""
+    kernels = {f"encoder/layer_{i}/kernel": (4, 6) for i in range(3)} | {"norm": (4,)}
+    factors = {f"encoder/layer_1/kernel/{part}": np.asarray(x) for part, x in initial_adapter(0, ["x"], "DF", (4, 6), 2).items()}
+    filled = adapter_files._filled(factors, kernels)
+    assert sorted(filled) == [f"encoder/layer_{i}/kernel/{part}" for i in range(3) for part in "ab"]
+    assert filled["encoder/layer_1/kernel/a"].any() and not filled["encoder/layer_0/kernel/a"].any()
