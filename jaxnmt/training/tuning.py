@@ -54,6 +54,14 @@ def tuning_of(config: cfg.Training, model: Seq2Seq) -> Tuning:
     return Tuning(unflatten_dict(trained, sep="/"), unflatten_dict(rest, sep="/"))
 
 
+def trained_paths(config: cfg.Training, model: Seq2Seq) -> set[str] | None:
+    """Return the paths of the model's parameters whose gradients a step computes, those of kernels with adapters too; None: all."""
+    tuning = tuning_of(config, model)
+    if tuning.frozen is None:
+        return None
+    return {"/".join(path) for path in lora.pairs_by_path(tuning.axes)} if tuning.scale else set(by_path(tuning.axes))
+
+
 def _paths(model: Seq2Seq) -> dict[str, list[str]]:
     shapes = by_path(model.shapes)
     return {name: layer_paths(name, axes, shapes[name].shape) for name, axes in by_path(model.axes).items()}

@@ -19,6 +19,7 @@ from jaxnmt.config import checks
 from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
 from jaxnmt.errors import UserError
+from jaxnmt.models.parameters import training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.axes import path_name, rows_and_columns
 from jaxnmt.parallel.sharding import to_mesh
@@ -139,6 +140,36 @@ def test_gradients_of_frozen_parameters_are_not_computed(together):
     text = together.programs.step.lower(state, batch).as_text(debug_info=True)
     computed = {found for found in re.findall(r'"transpose\(jvp\([^"]*/((?:en|de)coder/\w+)/', text)}
     assert "decoder/layer_0" in computed and {name for name in computed if name.startswith("encoder")} == {"encoder/final_norm"}
+
+
+LAYER, KV, UPPER, TABLE = 4 * 16 * 16 + 2 * 16 * 24, 2 * 16 * 16, 6 * 16 * 16 + 2 * 16 * 24, 128 * 16
+"""Weights of an encoder layer, of a decoder layer's keys and values, of the rest of that layer, and of the table."""
+COUNTED = {  # for each weight and token: two encoder layers, keys and values of two decoder layers, these layers, the table
+    "all": ({}, (6, 6), (6, 6), (6, 6), 6),
+    "decoder": ({"freeze": ("shared_embedding", "encoder")}, (2, 2), (4, 4), (6, 6), 4),
+    "last layer": ({"freeze": ("shared_embedding", "encoder", "decoder/layer_0")}, (2, 2), (2, 4), (2, 6), 4),
+    "a norm": ({"freeze": ("shared_embedding", "encoder/layer_.*")}, (2, 2), (6, 6), (6, 6), 4),
+    "upper encoder": ({"freeze": ("shared_embedding", "encoder/layer_0", "decoder")}, (2, 6), (4, 4), (4, 4), 4),
+    "lora": ({"lora": cfg.Lora(rank=2)}, (6, 6), (6, 6), (6, 6), 4),
+    "lora, decoder": ({"lora": cfg.Lora(rank=2, paths=("decoder",))}, (2, 2), (4, 4), (6, 6), 4),
+    "lora, upper encoder": ({"lora": cfg.Lora(rank=2, paths=("encoder/layer_1",))}, (2, 6), (4, 4), (4, 4), 4),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_operations_of_backward_passes_that_are_left_out_are_not_counted(kind):
+    changes, encoder, kv, decoder, table = COUNTED[kind]
+    model = build_model(cfg.replace(tiny.BASE, num_encoder_layers=2, num_decoder_layers=2), 9, 9)
+    trained = tuning.trained_paths(cfg.Training(**changes), model)
+    expected = 10 * (LAYER * sum(encoder) + KV * sum(kv)) + 7 * (UPPER * sum(decoder) + TABLE * table)
+    assert training_flops(model, 10, 7, trained) == expected
+
+
+def test_the_logged_utilisation_counts_what_is_computed(folder, monkeypatch):
+    counted = []
+    monkeypatch.setattr("jaxnmt.training.hooks.training_flops", lambda *args: counted.append(args[3]) or 1.0)
+    session(folder, "counted", **LORA, **{"training.accumulation": 1, "training.steps": 1})
+    assert counted[0] and all(name.startswith("decoder/") and name.endswith("/kernel") for name in counted[0])
 
 
 def test_a_factor_is_of_the_learning_rate(together, folder):
