@@ -123,7 +123,8 @@ def write(run: Run, folder: Path) -> None:
 class _BaseAndAdapter:
     """Translates with the parameters of the base and the files of the adapter."""
 
-    name, decoding, least, is_float32 = "base + adapter", plain_search(), 0.99, False
+    name, least, is_float32 = "base + adapter", 0.99, False
+    decoding: Mapping[str, Any] = plain_search()
 
     def __init__(self, run: Run, folder: Path) -> None:
         from jaxnmt.run import Run

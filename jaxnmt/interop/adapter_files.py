@@ -69,7 +69,7 @@ class Fit:
                 f"{adapter} was trained with another vocabulary than that of {base.folder}: use the run that it was trained from"
             )
         if different := self.difference(to_json(base.config)):
-            raise UserError(f"{adapter} was trained with {different} in {base.folder}: by these its parameters mean something else")
+            raise UserError(f"{adapter} was trained with {different} in {base.folder}: its parameters mean something else there")
 
     def difference(self, base: Mapping[str, Any]) -> str | None:
         """Return the first setting by which the base's parameters mean something else, such as "model.activation gelu, which is relu".
@@ -77,7 +77,8 @@ class Fit:
         Args:
             base: the experiment of the base, as `config.files.to_json` returns it.
         """
-        pairs = [("task", self.task, base["task"]["type"]), ("model", _name(self.model), _name(base["model"]))]
+        task = base.get("task", {"type": "Translation"})["type"]  # runs of earlier versions do not name it
+        pairs = [("task", self.task, task), ("model", _name(self.model), _name(base["model"]))]
         names = [name for name in self.model if name in base["model"] and name not in _ANY]
         pairs += [(f"model.{name}", tupled(self.model[name]), tupled(base["model"][name])) for name in names]
         differ = (each for each in pairs if each[1] != each[2] and not isinstance(each[2], float))  # such as dropout

@@ -179,7 +179,7 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         steps.append(PlannedStep(share, program, estimate(program, target)))
     model = build_model(experiment.model, *lengths.vocabularies, experiment.task)
     tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
-    flops = training_flops(model, *tokens, trained_paths(experiment.training, model))
+    flops = training_flops(model, *tokens, trained=trained_paths(experiment.training, model))
     return Prediction(experiment, target, dict(mesh.shape), lengths.origin, tuple(steps), parameter_count(model.shapes), flops)
 
 
