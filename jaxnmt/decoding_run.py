@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from jaxnmt.config import Decoding, Input, checks
 from jaxnmt.config.tasks import require
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import compiler
+from jaxnmt.parallel import compiler, log
 from jaxnmt.training.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -59,8 +59,12 @@ class DecodingRun(TrainedRun):
         """
         from jaxnmt.models.parameters import for_decoding, is_scanned
 
-        stacked = is_scanned(for_decoding(self.config.model))
-        return functools.lru_cache(maxsize=1)(lambda adapter: adapter.applied(self._decoding_form[1], stacked))
+        def adapted(adapter: Any) -> Any:
+            params = self._decoding_form[1]
+            log.say(f"with the adapter {adapter.place}")
+            return adapter.applied(params, is_scanned(for_decoding(self.config.model)))
+
+        return functools.lru_cache(maxsize=1)(adapted)
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -20,7 +20,6 @@ from jaxnmt.config.files import to_json, tupled
 from jaxnmt.errors import UserError
 from jaxnmt.interop.tensors import opened
 from jaxnmt.interop.untrusted import read_json
-from jaxnmt.parallel.log import say
 from jaxnmt.runs import directory
 
 if TYPE_CHECKING:
@@ -136,7 +135,6 @@ class Adapter:
         nested = stack_layers(unflatten_dict(_filled(factors, kernels), sep="/")) if stacked else unflatten_dict(factors, sep="/")
         if mesh := mesh_of(params):
             nested = jax.device_put(nested, replicated(mesh))
-        say(f"with the adapter {self.place}")
         merged = adapted(params, nested, self.alpha / self.rank)
         return jax.tree.map(lambda new, old: new if new is old else jax.device_put(new, old.sharding), merged, params)
 
