@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
+import weakref
 
 import foreign
 import jax
@@ -118,6 +120,16 @@ def test_adapters_of_one_base_share_its_parameters_and_programs(folder, runs, co
     compiled.clear()
     assert [repr(all_of(each)) for each in (first, third, second, run)] == [expected[i] for i in (1, 3, 2, 0)]
     assert compiled == []
+
+
+def test_only_the_adapter_that_was_used_last_has_kernels_in_memory(folder, runs):
+    first, second = (jaxnmt.with_adapter(runs["base"], folder / name) for name in ("formal", "legal"))
+    translations(first)
+    kernel = weakref.ref(by_path(first.params)["decoder/layer_1/mlp/wi/kernel"])
+    assert kernel() is not None
+    translations(second)
+    gc.collect()
+    assert kernel() is None
 
 
 def test_stacked_layers_take_the_factors_of_some_layers(folder, runs, monkeypatch, tmp_path):
