@@ -178,8 +178,10 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         program = compiled.training(experiment, target, lengths.vocabularies, share.shape)
         steps.append(PlannedStep(share, program, estimate(program, target)))
     model = build_model(experiment.model, *lengths.vocabularies, experiment.task)
-    tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
-    flops = training_flops(model, *tokens, trained=trained_paths(experiment.training, model))
+    source, target_tokens = (
+        sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")
+    )
+    flops = training_flops(model, source, target_tokens, trained_paths(experiment.training, model))
     return Prediction(experiment, target, dict(mesh.shape), lengths.origin, tuple(steps), parameter_count(model.shapes), flops)
 
 
