@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxnmt.errors import UserError
-from jaxnmt.interop.adapter_files import Adapter, open_adapter
 from jaxnmt.run import Run
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from jaxnmt.decoding.predictor import Predictor
     from jaxnmt.decoding.scoring import Scorer
     from jaxnmt.decoding.translator import Translator
+    from jaxnmt.interop.adapter_files import Adapter
     from jaxnmt.models.seq2seq import Seq2Seq
 
 
@@ -33,6 +33,8 @@ def with_adapter(run: Run, adapter: str | Path) -> Run:
     Raises:
         UserError: the adapter is damaged, or belongs to another run or checkpoint.
     """
+    from jaxnmt.interop.adapter_files import open_adapter  # which imports NumPy
+
     if type(run) is not Run:
         raise UserError(f"an adapter is added to the parameters of one run, and {run.folder} is open with others: give the run itself")
     if run.weights != "trained":
