@@ -34,6 +34,7 @@ from jaxnmt.ensemble_run import ensemble
 from jaxnmt.errors import Diverged, Stopped, Unreachable, UserError
 from jaxnmt.evaluation.scores import Estimate, MetricResult, Score, Scores
 from jaxnmt.evaluation.test_sets import TestSet
+from jaxnmt.interop.adapted_run import with_adapter
 from jaxnmt.interop.check import Agreement
 from jaxnmt.interop.engine import with_engine
 from jaxnmt.interop.export import export_model
@@ -94,5 +95,6 @@ __all__ = [
     "load_config",
     "replace",
     "train",
+    "with_adapter",
     "with_engine",
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import functools
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxnmt.config import Decoding, Input, checks
 from jaxnmt.config.tasks import require
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import compiler
+from jaxnmt.parallel import compiler, log
 from jaxnmt.training.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -50,6 +50,21 @@ class DecodingRun(TrainedRun):
             del self.params  # which is read again if it is asked for: two copies might not fit
             return model, stacked
         return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
+
+    @functools.cached_property
+    def _adapted_params(self) -> Callable[[Any], Any]:
+        """Returns the parameters of `_decoding_form` with an `interop.adapter_files.Adapter`.
+
+        Those of the adapter that was used last are kept. The parameters that it does not change are not copied.
+        """
+        from jaxnmt.models.parameters import for_decoding, is_scanned
+
+        def adapted(adapter: Any) -> Any:
+            params = self._decoding_form[1]
+            log.say(f"with the adapter {adapter.place}")
+            return adapter.applied(params, is_scanned(for_decoding(self.config.model)))
+
+        return functools.lru_cache(maxsize=1)(adapted)
 
     @functools.cached_property
     def predictor(self) -> Predictor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jaxnmt.config import Experiment, checks, replace
 from jaxnmt.config.files import changed_fields, load_config, with_absolute_paths
 from jaxnmt.errors import UserError
-from jaxnmt.parallel import distributed, log
+from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.run import Run
 from jaxnmt.runs import directory
 
@@ -103,7 +103,12 @@ def train_folder(
 
 @contextlib.contextmanager
 def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
-    """Make or open a run's folder in process 0, which locks it while the block lasts."""
+    """Make or open a run's folder in process 0, which locks it while the block lasts.
+
+    Raises:
+        UserError: a pattern of paths does not fit the model, or the folder holds something else or cannot be written.
+    """
+    _check_patterns(experiment)  # before anything is written
     with contextlib.ExitStack() as stack:
         with distributed.leader_first("begin the run"):
             if distributed.is_leader():
@@ -117,6 +122,20 @@ def begun(run: pathlib.Path, experiment: Experiment) -> Iterator[None]:
             elif not (run / directory.CONFIG).exists():
                 raise UserError(f"{run} is missing, though process 0 has just written it: all processes must see the run's folder")
         yield
+
+
+def _check_patterns(experiment: Experiment) -> None:
+    """Check the patterns of paths against the model, if there are any: others need no JAX.
+
+    Raises:
+        UserError: one does not fit.
+    """
+    training = experiment.training
+    if training.freeze or training.rates or training.lora.rank:
+        compiler.check()
+        from jaxnmt.training import tuning
+
+        tuning.check(experiment)
 
 
 def _moved(run: pathlib.Path, experiment: Experiment) -> list[str]:

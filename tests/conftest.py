@@ -8,6 +8,8 @@ import shutil
 import sys
 import tempfile
 
+import pytest
+
 from jaxnmt.parallel import compiler
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,3 +26,19 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))  # so that every test finds `tiny`
+
+
+@pytest.fixture
+def compiled():
+    """The names of functions that are lowered to be compiled, in order."""
+    import jax
+
+    names: list[str] = []
+
+    def listen(event, seconds, fun_name="", **_):
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            names.append(fun_name)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)

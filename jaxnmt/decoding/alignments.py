@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Callable, Sequence
@@ -62,6 +63,12 @@ class Aligner:
         self._attention = jax.jit(functools.partial(teacher_forced_attention, translator.model), **layout)
         tokens = jax.ShapeDtypeStruct((1, 4), jnp.int32)
         jax.eval_shape(self._attention, translator.params, {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens})
+
+    def with_translator(self, translator: Translator) -> Aligner:
+        """Return an aligner for a translator with other parameters of the same model. Both share their compiled programs."""
+        other = copy.copy(self)
+        other._translator = translator
+        return other
 
     def align(self, lines: Sequence[str], translations: Sequence[Sequence[Translation]], rows: int) -> list[list[Alignment]]:
         """Return the alignments of each line's translations, computed for at most `rows` of them at a time."""

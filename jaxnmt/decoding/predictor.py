@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 import dataclasses
 import itertools
 import math
@@ -89,6 +90,12 @@ class Predictor:
             self._compute: Callable[..., Any] = jax.jit(per_device(compute, self.mesh), out_shardings=replicated(self.mesh))
         else:
             self._compute = KeptFunction(compute, ("predict", *cache_key)) if cache_key else jax.jit(compute)
+
+    def with_params(self, params: Any) -> Predictor:
+        """Return a predictor with other parameters of the same model and layout. Both share their compiled programs."""
+        other = copy.copy(self)
+        other.params = params
+        return other
 
     def predict(self, texts: Sequence[str], batch_size: int, first: int = 1) -> list[Prediction]:
         """Return a prediction for each text. A text that is too long is cut, with a warning about the first one.

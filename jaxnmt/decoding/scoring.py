@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -100,6 +101,13 @@ class Scorer:
         self.longest_source, self._reads_source = translator.max_length - 1, translator.reads_source
         self.longest_target = output_limit(self.longest_source, decoding) - 1
         self._log_probs = TokenScorer(translator.model, translator.params)
+
+    def with_params(self, params: Any) -> Scorer:
+        """Return a scorer with other parameters of the same model and layout. Both share their compiled programs."""
+        other, log_probs = copy.copy(self), copy.copy(self._log_probs)
+        log_probs.params = params
+        other._log_probs = log_probs
+        return other
 
     def score(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import re
@@ -75,6 +76,14 @@ class Translator:
         self._cache_key = cache_key
         self._programs = functools.cache(functools.partial(Searches.of, mesh=self.mesh))
         self._narrowing = functools.cache(self._make_narrowing)
+        self._origin: Translator | None = None
+
+    def with_params(self, params: Any) -> Translator:
+        """Return a translator with other parameters of the same model and layout. Both share their compiled programs."""
+        other = copy.copy(self)
+        other.params, other._origin = params, self
+        vars(other).pop("aligner", None)  # which reads the other parameters
+        return other
 
     def translate(
         self, lines: Sequence[str], decoding: cfg.Decoding, first: int = 1, rules: Sequence[Rules] = ()
@@ -124,7 +133,7 @@ class Translator:
         """
         from jaxnmt.decoding.alignments import Aligner  # which reads this module
 
-        return Aligner(self)
+        return self._origin.aligner.with_translator(self) if self._origin else Aligner(self)
 
     @functools.cached_property
     def lexicon(self) -> Lexicon:
@@ -133,6 +142,8 @@ class Translator:
         Raises:
             UserError: the run has no lexicon yet, and its training data cannot be read.
         """
+        if self._origin:
+            return self._origin.lexicon
         if self.make_lexicon is None:
             raise UserError("decoding.shortlist needs a lexicon, which a run has and this translator has not: set it to 0")
         return self.make_lexicon()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from jaxnmt.run import Run
 
 FORMATS = {
+    "adapter": "jaxnmt.interop.adapter",
     "ctranslate2": "jaxnmt.interop.ctranslate2",
     "marian": "jaxnmt.interop.transformers_formats:MARIAN",
     "pegasus": "jaxnmt.interop.transformers_formats:PEGASUS",

@@ -23,6 +23,7 @@ from jaxnmt.parallel import compiler
 from jaxnmt.training.hooks import FinishedStep, SkippedSteps, Stop
 from jaxnmt.training.loop import Trainer
 from jaxnmt.training.metrics import peak_flops
+from jaxnmt.training.tuning import trained_paths
 
 IMPORTED = time.perf_counter()
 
@@ -103,7 +104,7 @@ def _speed(trainer: Trainer, done: list[tuple[float, FinishedStep]]) -> dict[str
     seconds, source, target = times[-1] - times[0], sum(int(step.metrics.source_tokens) for step in steps), sum(targets)
     rates = [tokens / (after - before) for tokens, (before, after) in zip(targets, itertools.pairwise(times), strict=True)]
     positions = sum(shape.rows * (shape.source + shape.target) for shape in shapes)
-    peak = peak_flops()
+    peak, trained = peak_flops(), trained_paths(trainer.config.training, trainer.model)
     return {
         "target_tokens_per_s": target / seconds,
         "target_tokens_per_s_median": statistics.median(rates),
@@ -112,7 +113,7 @@ def _speed(trainer: Trainer, done: list[tuple[float, FinishedStep]]) -> dict[str
         "seconds": seconds,
         "target_tokens": target,
         "source_tokens": source,
-        "utilisation": training_flops(trainer.model, source, target) / seconds / peak,
+        "utilisation": training_flops(trainer.model, source, target, trained) / seconds / peak,
         "peak_flops": peak,
         "padding": 1 - (source + target) / positions,
         "input_wait": min(trainer.clock.take_window()[1] / seconds, 1.0),

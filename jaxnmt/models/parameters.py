@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,19 +23,56 @@ def parameter_count(params: Any) -> int:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
-def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float) -> float:
-    """Return the floating-point operations of a training step's products with weights: 6 for each weight and token.
+def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float, trained: Collection[str] | None = None) -> float:
+    """Return the floating-point operations of a training step's products with weights: 6 for each weight and token if all are trained.
 
-    Kernels of the model's `source_side` multiply source tokens, all other kernels and the output layer's table target tokens. Attention's
-    own products (1-2 % at a sentence's length) are left out.
+    They are 2 in the forward pass, 2 for the gradient of a weight that is trained, and 2 for the gradient that a product hands back if a
+    trained parameter is before it; a layer counts as a whole. Kernels of the model's `source_side` multiply source tokens, all other
+    kernels and the output layer's table target tokens. Attention's own products (1-2 % at a sentence's length) are left out.
+
+    Args:
+        model: the model.
+        source_tokens, target_tokens: the tokens of the step.
+        trained: paths of the parameters whose gradients are computed; None: all.
     """
-    has_table = hasattr(model.module, "output_table")
-    operations = math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens if has_table else 0
-    for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True):
-        if is_kernel(path, axes):
-            reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in model.source_side)
-            operations += math.prod(x.shape) * (source_tokens if reads_source else target_tokens)
-    return 6.0 * operations
+    leaves = [
+        (path_name(path), x, is_kernel(path, axes))
+        for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True)
+    ]
+    names = [name for name, _, _ in leaves]
+    found = set(names if trained is None else trained)
+    first = min(_place(model, name) for name in found)
+
+    def operations(name: str, reads: tuple[int, float]) -> int:
+        return 2 + 2 * (name in found) + 2 * (trained is None or first <= reads)
+
+    flops = 0.0
+    if hasattr(model.module, "output_table"):
+        table = next((name for each in _OUTPUT_TABLES for name in names if name == each), "")
+        flops += operations(table, _END) * math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens
+    for name, x, multiplies in leaves:
+        if multiplies:
+            reads_source = any(f"/{part}/" in f"/{name}" for part in model.source_side)
+            place = _place(model, name)
+            reads = (0, math.inf) if reads_source and place[0] else place
+            flops += operations(name, reads) * math.prod(x.shape) * (source_tokens if reads_source else target_tokens)
+    return flops
+
+
+_OUTPUT_TABLES = ("output_embedding/table", "target_embedding/table", "shared_embedding/table")
+_END = (1, math.inf)
+
+
+def _place(model: Seq2Seq, name: str) -> tuple[int, float]:
+    """Return where a parameter is on the way from the source to the output: (0 for the source's side or 1, layer).
+
+    Tables are before all layers, and what a stack has besides its layers is after them.
+    """
+    module = name.partition("/")[0]
+    is_source = module in (*model.source_side, "encoder_positions", "source_embedding", "shared_embedding")
+    if layer := re.search(r"layer_(\d+)/|/layers/", name):
+        return 1 - is_source, int(layer[1] or 0)
+    return 1 - is_source, math.inf if module in ("encoder", "decoder") else -1
 
 
 def is_scanned(config: Any) -> bool:

@@ -287,17 +287,30 @@ def _summary(run: pathlib.Path) -> str:
     values = {name: value for name, value in _flat(settings(run)).items() if value not in ((), "")}
     model = values.pop("model.type").rpartition(":")[2]
     lines = [f"{run}: {model}, {_progress(run)}", f"checkpoints: {', '.join(map(str, checkpoints(run))) or 'none'}"]
-    for depth, record in enumerate(ancestry(run)):
-        named = (
-            f"average of {record['from']}"
-            if record["checkpoint"] == "average"
-            else f"checkpoint {record['checkpoint']} of {record['from']}"
-        )
-        lines.append(f"{'which ' if depth else ''}began with {named} ({record['parameters']:,} parameters, checksum {record['checksum']})")
+    lines += _ancestors(run, values)
     if validations := read_metrics(run, "validation"):
         lines += ["validations:", *(f"  step {record['step']:,}: {_numbers(record)}" for record in validations)]
     width = max(map(len, values))
     return "\n".join([*lines, "settings:", *(f"  {name:<{width}}  {_shown(value)}" for name, value in values.items())])
+
+
+def _ancestors(run: pathlib.Path, values: dict[str, Any]) -> list[str]:
+    """Return a line for each ancestor of a run, the newest first.
+
+    A run without a checkpoint has no record of them yet: the first is then that of its settings.
+    """
+    records, lines = ancestry(run), []
+    if not records and not checkpoints(run) and (parent := values.get("init.from")):
+        which = values.get("init.checkpoint", "best")
+        named = {"average": "average", "best": "the best checkpoint", "latest": "the latest checkpoint"}.get(which, f"checkpoint {which}")
+        lines.append(f"begins with {named} of {parent}")
+        records = ancestry(folder(parent))
+    for record in records:
+        named = "average of" if record["checkpoint"] == "average" else f"checkpoint {record['checkpoint']} of"
+        which = "which " if lines else ""
+        counted = f"({record['parameters']:,} parameters, checksum {record['checksum']})"
+        lines.append(f"{which}began with {named} {record['from']} {counted}")
+    return lines
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -75,6 +75,13 @@ class Checkpoints(CheckpointReader, contextlib.AbstractContextManager):
         found = {name: self._read(self.folder / str(step) / name, item, sums.get(name)) for name, item in _items(like).items()}
         return _state(found, like), self.progress(step)
 
+    @with_orbax
+    def adapters(self, step: int, like: TrainState) -> tuple[Any, Any]:
+        """Return the adapters of a step that decoding uses (those of the EMA if the run keeps one), and the kernels without them."""
+        place, sums = self.folder / str(step) / "optimizer", self._sums(step)
+        found = self._read(place, _items(like)["optimizer"], sums.get("optimizer"))["lora"]
+        return found.get("ema", found["params"]), found["kernels"]
+
     # ---- writing
 
     @with_orbax

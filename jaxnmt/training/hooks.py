@@ -25,6 +25,7 @@ from jaxnmt.training.display import train_line, validation_line
 from jaxnmt.training.metrics import peak_flops, perplexity
 from jaxnmt.training.progress import Score
 from jaxnmt.training.step import StepMetrics
+from jaxnmt.training.tuning import trained_paths
 
 if TYPE_CHECKING:
     from jaxnmt.training.loop import Trainer
@@ -147,7 +148,8 @@ class Log(Hook):
             "target_tokens": trainer.progress.target_tokens,
         }
         seconds, waited = trainer.clock.take_window()
-        flops = training_flops(trainer.model, window["source_tokens"], window["target_tokens"])
+        trained = trained_paths(trainer.config.training, trainer.model)
+        flops = training_flops(trainer.model, window["source_tokens"], window["target_tokens"], trained)
         timing = {
             "seconds": seconds,
             "target_tokens_per_second": window["target_tokens"] / seconds,

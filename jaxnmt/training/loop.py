@@ -22,7 +22,6 @@ from jaxnmt.models.parameters import for_decoding, is_scanned, parameter_count, 
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import compiler, distributed, log
 from jaxnmt.parallel.sharding import local_rows, make_mesh, num_shards, param_shardings, to_mesh
-from jaxnmt.training import tuning
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.display import Display
 from jaxnmt.training.hooks import FinishedStep, Hook, Log, Save, SkippedSteps, Stop, TranslateAndScore, Validate
@@ -102,7 +101,6 @@ class Trainer:
         self.config, self.folder, self.hooks = experiment, run, tuple(hooks)
         self.signals = Signals(signals)
         self.mesh = make_mesh(experiment.mesh)
-        tuning.check(experiment)
         self.store = Checkpoints(run, experiment.checkpoints)
         step = self.store.latest() or 0
         self.display = Display(experiment.training.steps, step, self.signals.stderr_lost, progress)

@@ -54,6 +54,14 @@ def tuning_of(config: cfg.Training, model: Seq2Seq) -> Tuning:
     return Tuning(unflatten_dict(trained, sep="/"), unflatten_dict(rest, sep="/"))
 
 
+def trained_paths(config: cfg.Training, model: Seq2Seq) -> set[str] | None:
+    """Return the paths of the model's parameters whose gradients a step computes, those of kernels with adapters too; None: all."""
+    tuning = tuning_of(config, model)
+    if tuning.frozen is None:
+        return None
+    return {"/".join(path) for path in lora.pairs_by_path(tuning.axes)} if tuning.scale else set(by_path(tuning.axes))
+
+
 def _paths(model: Seq2Seq) -> dict[str, list[str]]:
     shapes = by_path(model.shapes)
     return {name: layer_paths(name, axes, shapes[name].shape) for name, axes in by_path(model.axes).items()}
@@ -108,15 +116,14 @@ def rates(config: cfg.Training, params: Any, axes: Any) -> Any:
 
 
 def check(experiment: cfg.Experiment) -> None:
-    """Check the patterns of an experiment's settings against its model, before its data are read.
+    """Check the patterns of an experiment's settings against its model.
 
     Raises:
         UserError: as `tuning_of` and `rates`.
     """
     config = experiment.training
-    if config.freeze or config.rates or config.lora.rank:
-        for form in (unscanned(experiment.model), experiment.model):
-            model = build_model(form, 128, 128, experiment.task)  # no path depends on the vocabulary
-            tuning = tuning_of(config, model)
-            trained = jax.eval_shape(lambda model=model, tuning=tuning: split(model.init(jax.random.key(0)), tuning, model, config)[0])
-            rates(config, trained, tuning.axes)
+    for form in (unscanned(experiment.model), experiment.model):
+        model = build_model(form, 128, 128, experiment.task)  # no path depends on the vocabulary
+        tuning = tuning_of(config, model)
+        trained = jax.eval_shape(lambda model=model, tuning=tuning: split(model.init(jax.random.key(0)), tuning, model, config)[0])
+        rates(config, trained, tuning.axes)

@@ -2,27 +2,11 @@
 
 import collections
 
-import jax
-import pytest
 import tiny
 
 from jaxnmt.evaluation.validation import ValidationTranslator
 from jaxnmt.training.hooks import Hook
 from jaxnmt.training.loop import Trainer, default_hooks
-
-
-@pytest.fixture
-def compiled():
-    """How often each function was lowered to be compiled, by name; and the names in order."""
-    names = []
-
-    def listen(event, seconds, fun_name="", **_):
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            names.append(fun_name)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_run_compiles_each_shape_once_and_nothing_after_its_first_validation(compiled, tmp_path):

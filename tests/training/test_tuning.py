@@ -14,10 +14,12 @@ from flax.traverse_util import flatten_dict
 
 import jaxnmt
 from jaxnmt import config as cfg
+from jaxnmt import training_run
 from jaxnmt.config import checks
 from jaxnmt.config.files import save_config
 from jaxnmt.data.loader import assemble
 from jaxnmt.errors import UserError
+from jaxnmt.models.parameters import training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.axes import path_name, rows_and_columns
 from jaxnmt.parallel.sharding import to_mesh
@@ -138,6 +140,36 @@ def test_gradients_of_frozen_parameters_are_not_computed(together):
     text = together.programs.step.lower(state, batch).as_text(debug_info=True)
     computed = {found for found in re.findall(r'"transpose\(jvp\([^"]*/((?:en|de)coder/\w+)/', text)}
     assert "decoder/layer_0" in computed and {name for name in computed if name.startswith("encoder")} == {"encoder/final_norm"}
+
+
+LAYER, KV, UPPER, TABLE = 4 * 16 * 16 + 2 * 16 * 24, 2 * 16 * 16, 6 * 16 * 16 + 2 * 16 * 24, 128 * 16
+"""Weights of an encoder layer, of a decoder layer's keys and values, of the rest of that layer, and of the table."""
+COUNTED = {  # for each weight and token: two encoder layers, keys and values of two decoder layers, these layers, the table
+    "all": ({}, (6, 6), (6, 6), (6, 6), 6),
+    "decoder": ({"freeze": ("shared_embedding", "encoder")}, (2, 2), (4, 4), (6, 6), 4),
+    "last layer": ({"freeze": ("shared_embedding", "encoder", "decoder/layer_0")}, (2, 2), (2, 4), (2, 6), 4),
+    "a norm": ({"freeze": ("shared_embedding", "encoder/layer_.*")}, (2, 2), (6, 6), (6, 6), 4),
+    "upper encoder": ({"freeze": ("shared_embedding", "encoder/layer_0", "decoder")}, (2, 6), (4, 4), (4, 4), 4),
+    "lora": ({"lora": cfg.Lora(rank=2)}, (6, 6), (6, 6), (6, 6), 4),
+    "lora, decoder": ({"lora": cfg.Lora(rank=2, paths=("decoder",))}, (2, 2), (4, 4), (6, 6), 4),
+    "lora, upper encoder": ({"lora": cfg.Lora(rank=2, paths=("encoder/layer_1",))}, (2, 6), (4, 4), (4, 4), 4),
+}
+
+
+@pytest.mark.parametrize("kind", COUNTED)
+def test_operations_of_backward_passes_that_are_left_out_are_not_counted(kind):
+    changes, encoder, kv, decoder, table = COUNTED[kind]
+    model = build_model(cfg.replace(tiny.BASE, num_encoder_layers=2, num_decoder_layers=2), 9, 9)
+    trained = tuning.trained_paths(cfg.Training(**changes), model)
+    expected = 10 * (LAYER * sum(encoder) + KV * sum(kv)) + 7 * (UPPER * sum(decoder) + TABLE * table)
+    assert training_flops(model, 10, 7, trained) == expected
+
+
+def test_the_logged_utilisation_counts_what_is_computed(folder, monkeypatch):
+    counted = []
+    monkeypatch.setattr("jaxnmt.training.hooks.training_flops", lambda *args: counted.append(args[3]) or 1.0)
+    session(folder, "counted", **LORA, **{"training.accumulation": 1, "training.steps": 1})
+    assert counted[0] and all(name.startswith("decoder/") and name.endswith("/kernel") for name in counted[0])
 
 
 def test_a_factor_is_of_the_learning_rate(together, folder):
@@ -285,10 +317,19 @@ def on_meshes(folder, count):
         ({"training.freeze": ("encoder/layer_0",), "model.scan_layers": True, "model.num_encoder_layers": 2}, "some layers of encoder"),
     ],
 )
-def test_what_the_model_does_not_have_is_refused_before_data_are_read(changes, says, folder, monkeypatch):
-    monkeypatch.setattr("jaxnmt.training.loop.prepare", None)
+def test_what_the_model_does_not_have_is_refused_before_anything_is_written(changes, says, folder):
+    changes = {"init.from": str(folder / "base")} | SHORT | changes
     with pytest.raises(UserError, match=says):
-        begun(folder, "refused", **changes)
+        jaxnmt.train(tiny.experiment(folder), folder=folder / "nothing", settings=changes)
+    assert not (folder / "nothing").exists()
+
+
+def test_a_run_without_a_checkpoint_names_its_ancestors(folder):
+    session(folder, "parent", **{"training.steps": 1})
+    begun(folder, "child", **{"init.from": str(folder / "parent"), "init.checkpoint": "latest"})
+    lines = directory.show(folder / "child").splitlines()
+    assert f"begins with the latest checkpoint of {folder / 'parent'}" in lines
+    assert any(line.startswith(f"which began with checkpoint 3 of {folder / 'base'} (") for line in lines)
 
 
 def test_adapters_of_random_parameters_are_refused(folder):
@@ -316,6 +357,6 @@ def test_settings_that_contradict_each_other_are_refused_without_the_model(chang
 
 def test_without_these_settings_no_model_is_built_for_the_checks(monkeypatch):
     monkeypatch.setattr(tuning, "build_model", None)
-    tuning.check(cfg.Experiment())
+    training_run._check_patterns(cfg.Experiment())
     with pytest.raises(TypeError):
-        tuning.check(cfg.replace(cfg.Experiment(), **FROZEN))
+        training_run._check_patterns(cfg.replace(cfg.Experiment(), **FROZEN))

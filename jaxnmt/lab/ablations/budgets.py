@@ -17,6 +17,7 @@ from jaxnmt.io import files
 from jaxnmt.lab.ablations.study import Job
 from jaxnmt.models.parameters import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
+from jaxnmt.training.tuning import trained_paths
 
 TOLERANCE = 1 / 20  # of numbers that should be equal
 UNLIMITED = 1_000_000_000  # steps of a run with a budget in minutes
@@ -74,7 +75,7 @@ def _size(experiment: Experiment, tokenizer_folder: pathlib.Path) -> Size:
     source, target = data.tokenizer.source_vocab_size, data.tokenizer.target_vocab_size
     model = build_model(experiment.model, source, target, experiment.task)
     source_tokens, target_tokens = _epoch_tokens(data)
-    flops = training_flops(model, source_tokens / target_tokens, 1)
+    flops = training_flops(model, source_tokens / target_tokens, 1, trained_paths(experiment.training, model))
     return Size(parameter_count(model.shapes), flops, target_tokens, _plan(experiment, data).steps_per_epoch)
 
 

@@ -19,6 +19,7 @@ from jaxnmt.lab.plan.workload import Lengths, Share
 from jaxnmt.models.parameters import parameter_count, training_flops
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel.sharding import make_mesh
+from jaxnmt.training.tuning import trained_paths
 
 Say = Callable[[str], None]
 TENSOR = (1, 4)
@@ -177,8 +178,10 @@ def predict(experiment: cfg.Experiment, target: Target, lengths: Lengths, say: S
         program = compiled.training(experiment, target, lengths.vocabularies, share.shape)
         steps.append(PlannedStep(share, program, estimate(program, target)))
     model = build_model(experiment.model, *lengths.vocabularies, experiment.task)
-    tokens = [sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")]
-    flops = training_flops(model, *tokens)
+    source, target_tokens = (
+        sum(step.share.share * getattr(step.share, side) for step in steps) for side in ("source_tokens", "target_tokens")
+    )
+    flops = training_flops(model, source, target_tokens, trained_paths(experiment.training, model))
     return Prediction(experiment, target, dict(mesh.shape), lengths.origin, tuple(steps), parameter_count(model.shapes), flops)
 
 
