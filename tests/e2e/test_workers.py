@@ -48,7 +48,7 @@ def test_two_processes_translate_a_document_as_one_does(run, tmp_path, capfd):
     assert said["1"] == said["2"] and said["1"]  # what the model does not copy, by the numbers of the document's lines
 
 
-def test_more_processes_than_cores_are_refused(run, capfd):
+def test_more_processes_than_cores_are_refused(run, capsys):
     assert cli.main(["evaluate", str(run), "--workers", "9999"]) == 2
     assert f"9999 is more than the {len(cores())} cores" in capsys.readouterr().err
 
