@@ -89,18 +89,19 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe, weights: Sequence[float] 
     numbers = [i for i, pair in enumerate(cleaned) if not isinstance(pair, Reason)]
     sources = recipe.tokenizer.encode_source([source for source, _ in texts])
     targets = recipe.tokenizer.encode_target([target for _, target in texts])
-    kept = []
+    kept, owners = [], list[int]()  # owners: the pair that each is of
     for number, text, source, target in zip(numbers, texts, sources, targets, strict=True):
         # A tokenizer may see nothing but spaces in a text.
         if not source or not target:
             dropped[Reason.EMPTY] += 1
         elif recipe.cuts:
-            kept += [(number, (part, part), ids, ids) for part, ids in recipe.tokenizer.cut(text[0], source, recipe.max_length - 1)]
+            kept += [((part, part), ids, ids) for part, ids in recipe.tokenizer.cut(text[0], source, recipe.max_length - 1)]
         elif max(len(source), len(target)) + 1 > recipe.max_length:
             dropped[TOO_MANY_TOKENS] += 1
         else:
-            kept.append((number, text, source, target))
-    texts = [text for _, text, _, _ in kept]
+            kept.append((text, source, target))
+        owners += [number] * (len(kept) - len(owners))
+    texts = [text for text, _, _ in kept]
     source_hash = hashes(source for source, _ in texts)
     arrays = {
         "source_hash": source_hash,
@@ -109,8 +110,8 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe, weights: Sequence[float] 
         "dropped": _json(dropped),
     }
     if weights is not None:
-        arrays["weights"] = np.fromiter((weights[number] for number, *_ in kept), np.float32)
-    for position, side in enumerate(SIDES, 2):
+        arrays["weights"] = np.fromiter((weights[number] for number in owners), np.float32)
+    for position, side in enumerate(SIDES, 1):
         sentences = [pair[position] for pair in kept]
         arrays[f"{side}_ids"] = np.fromiter(itertools.chain.from_iterable(sentences), recipe.dtype)
         arrays[f"{side}_lengths"] = np.fromiter(map(len, sentences), np.int32)
