@@ -71,7 +71,10 @@ class Data:
     target_language: str = ""
     """Language code of the target side, likewise."""
     min_score: float | None = None
-    """Leave out training pairs of .tsv files whose score, the third column, is lower. None: a third column is ignored."""
+    """Leave out training pairs whose score is lower: the third column of .tsv files, the column score of Parquet. None: it is ignored."""
+    weigh_by_score: bool = False
+    """Multiply the loss of each training pair's tokens by its score, a number from 0. The batch's loss is divided by the sum of the tokens'
+    weights, so that weight 2 counts as the pair twice. Pairs of other sources have weight 1."""
     held_out: NonNegative[int] = 1000
     """Training pairs held out for validation if data.validation is empty (at most a tenth of the corpus)."""
     max_length: Annotated[int, constraint("at least 2, a token and the end token", lambda value: value >= 2)] = 128

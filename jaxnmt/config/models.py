@@ -64,7 +64,7 @@ class Transformer(Shipped):
     scale_embeddings: bool = True
     """Multiply the embeddings by the square root of emb_dim (Vaswani et al. 2017, section 3.4)."""
     output_bias: bool = False
-    """Add a bias to the logits, as Marian does. The loss then keeps the logits of all positions, which takes memory."""
+    """Add a bias to the logits, as Marian does."""
     dropout: Rate[float] = 0.1
     """Dropout on embeddings and on each sublayer's output (the paper's P_drop)."""
     attention_dropout: Rate[float] = 0.0

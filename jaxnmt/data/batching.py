@@ -127,6 +127,10 @@ class BatchPlan:
             share = (step - first) / (self._firsts[number + 1] - first)
             return (start + share * (stop - start)) / self._pairs_per_epoch
 
+    def target_tokens(self, batch: PlannedBatch) -> int:
+        """Return the number of a batch's target tokens, end tokens included."""
+        return int(self._positions(batch.corpus, batch.index)[1].sum())
+
     @property
     def steps_per_epoch(self) -> int:
         """Number of batches in the first epoch (another may have one or two more or fewer)."""

@@ -41,6 +41,8 @@ class Corpus:
     name: str = ""
     vectors: np.ndarray | None = None
     """Pictures or vectors (N, ...). The source side has their row numbers. None: the source side has tokens."""
+    weights: np.ndarray | None = None
+    """Weight of each pair in the loss, float32 (pairs,). None: every pair has weight 1."""
 
     def __len__(self) -> int:
         return len(self.source)
@@ -83,6 +85,16 @@ def gather(sides: Sequence[Side], corpus: np.ndarray, index: np.ndarray) -> Sent
         mine = np.repeat(corpus == k, tokens)
         ids[mine] = side.ids[place[mine]]
     return Sentences(ids, tokens)
+
+
+def pair_weights(corpora: Sequence[Corpus], corpus: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return the weights of pairs in the loss, float32: of pair `index[i]` of corpus `corpus[i]`, for each i."""
+    found: np.ndarray = np.ones(len(index), np.float32)
+    for k, each in enumerate(corpora):
+        if each.weights is not None:
+            mine = corpus == k
+            found[mine] = each.weights[index[mine]]
+    return found
 
 
 def count_up(sizes: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnmt.data import packing
 from jaxnmt.data.batching import BatchPlan, PlannedBatch
-from jaxnmt.data.corpus import Corpus, Sentences, count_up, gather, in_memory
+from jaxnmt.data.corpus import Corpus, Sentences, count_up, gather, in_memory, pair_weights
 from jaxnmt.data.objectives import Examples, Objective, unchanged
 from jaxnmt.data.special_tokens import BOS, EOS
 
@@ -32,7 +32,7 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus], objective: Object
 
     Returns:
         `encoder_input_tokens` int32 [B, S]; `decoder_input_tokens`, `decoder_target_tokens` int32 [B, T]; `decoder_loss_weights` float32
-        [B, T], on targets their weight in the loss, which is 1 unless the task says otherwise, and 0 on padding. Packed batches also have
+        [B, T], on targets their weight in the loss, which is the pair's times the task's, and 0 on padding. Packed batches also have
         `encoder_segment_ids`, `encoder_positions` int32 [B, S], `decoder_segment_ids`, `decoder_positions` int32 [B, T]; segments count
         from 1 and are 0 on padding. If the source is no text, `encoder_input_vectors` [B, ...] has the picture or vector of each row.
     """
@@ -40,6 +40,10 @@ def assemble(planned: PlannedBatch, corpora: Sequence[Corpus], objective: Object
     given, wanted = (gather(side, planned.corpus, planned.index) for side in sides)
     ones: np.ndarray = np.ones(len(wanted.ids) + len(wanted.tokens), np.float32)
     examples = objective(planned, Examples(given, wanted, ones[: len(wanted.ids)], ones[len(wanted.ids) :]))
+    if any(corpus.weights is not None for corpus in corpora):  # `LossSums.tokens`, the divisor, is then the sum of the weights
+        each = pair_weights(corpora, planned.corpus, planned.index)
+        weights = examples.weights * np.repeat(each, examples.target.tokens)
+        examples = examples._replace(weights=weights, end_weights=examples.end_weights * each)
     source = _lay_out(planned, examples.source, planned.shape.source)
     target = _lay_out(planned, examples.target, planned.shape.target, examples.weights, examples.end_weights)
     batch = {

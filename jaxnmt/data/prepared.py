@@ -1,7 +1,7 @@
 """The token cache: each training corpus as flat, memory-mapped token ids with offsets.
 
     CACHE/KEY/            meta.json, N.source.ids, N.source.offsets, N.target.ids, N.target.offsets  (N: number of the source);
-                          vectors.npy with all pictures, whose numbers the source ids are
+                          N.weights if its pairs have weights; vectors.npy with all pictures, whose numbers the source ids are
     CACHE/KEY.parts/      shards, while the folder is being made
     CACHE/tokenizers/KEY/ trained tokenizers
     CACHE/texts/KEY.json  number of pairs and digest of a source's files, kept while the files do not change (`source.StatCache`)
@@ -63,6 +63,11 @@ class Prepared:
     report: dict[str, int]
     fingerprints: dict
     languages: tuple[str, str]
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether training pairs have weights in the loss."""
+        return any(corpus.weights is not None for corpus in self.train)
 
     def describe(self) -> str:
         """Return one paragraph for the user."""
@@ -151,6 +156,10 @@ def prepare(experiment: config.Experiment, tokenizer_folder: str | os.PathLike[s
         languages=languages,
     )
     say(prepared.describe())
+    for corpus in corpora:
+        if corpus.weights is not None:
+            low, mean, high = (float(each(corpus.weights)) for each in (np.min, np.mean, np.max))
+            say(f"{corpus.name}: pairs weigh {low:g} to {high:g} in the loss, {mean:.3g} on average")
     return prepared
 
 
@@ -247,10 +256,20 @@ def _open(folder: Path, sources: Sequence[Source], dtype: type, has_vectors: boo
             raise ValueError(f"{folder}: {name} was cut off")
         return found
 
+    def weights(i: int, source: Source) -> np.ndarray | None:
+        if source.pair_weights() is None:
+            return None
+        found = mapped(f"{i}.weights", np.float32)
+        if len(found) != len(side(f"{i}.source")):
+            raise ValueError(f"{folder}: {i}.weights was cut off")
+        return found
+
     try:
         meta = json.loads((folder / "meta.json").read_bytes())
         vectors = np.load(folder / _VECTORS, mmap_mode="r") if has_vectors else None
-        return [Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name, vectors) for i, source in enumerate(sources)], meta
+        return [
+            Corpus(side(f"{i}.source"), side(f"{i}.target"), source.name, vectors, weights(i, source)) for i, source in enumerate(sources)
+        ], meta
     except (FileNotFoundError, ValueError):
         return None
 

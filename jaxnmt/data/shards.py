@@ -35,8 +35,8 @@ WORTH_WORKERS = 5
 TOO_MANY_TOKENS = "too many tokens"
 
 RawPair = tuple[bytes, bytes]
-_Job = tuple[Path, list[RawPair]]
-"""A shard to write, and its pairs."""
+_Job = tuple[Path, list[RawPair], list[float] | None]
+"""A shard to write, its pairs, and their weights in the loss."""
 _Shard = tuple[Path, np.ndarray]
 """The path of a shard, and a mask of those of its pairs that are kept."""
 
@@ -69,8 +69,11 @@ class Recipe:
         return source_hash < np.uint64(self.candidates * 2**64) if self.candidates < 1 else np.ones(len(source_hash), bool)
 
 
-def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
+def tokenise(pairs: Sequence[RawPair], recipe: Recipe, weights: Sequence[float] | None = None) -> dict[str, np.ndarray]:
     """Return the arrays of one shard; n pairs are left after cleaning.
+
+    Args:
+        weights: of each pair in the loss. None: every pair has weight 1.
 
     Returns:
         source_ids, target_ids: flat ids without end tokens, uint16 or uint32.
@@ -78,14 +81,16 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         source_hash, pair_hash: uint64 (n,).
         candidate_texts: JSON of [source, target] of each pair that may be held out, as uint8.
         dropped: JSON of counts by reason, as uint8.
+        weights: float32 (n,), if they are given.
     """
     cleaned = [clean(pair, recipe.cleaning, recipe.tokenizer.normalization) for pair in pairs]
     dropped: Counter[str] = Counter(pair for pair in cleaned if isinstance(pair, Reason))
     texts = [pair for pair in cleaned if not isinstance(pair, Reason)]
+    numbers = [i for i, pair in enumerate(cleaned) if not isinstance(pair, Reason)]
     sources = recipe.tokenizer.encode_source([source for source, _ in texts])
     targets = recipe.tokenizer.encode_target([target for _, target in texts])
-    kept = []
-    for text, source, target in zip(texts, sources, targets, strict=True):
+    kept, owners = [], list[int]()  # owners: the pair that each is of
+    for number, text, source, target in zip(numbers, texts, sources, targets, strict=True):
         # A tokenizer may see nothing but spaces in a text.
         if not source or not target:
             dropped[Reason.EMPTY] += 1
@@ -95,6 +100,7 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
             dropped[TOO_MANY_TOKENS] += 1
         else:
             kept.append((text, source, target))
+        owners += [number] * (len(kept) - len(owners))
     texts = [text for text, _, _ in kept]
     source_hash = hashes(source for source, _ in texts)
     arrays = {
@@ -103,6 +109,8 @@ def tokenise(pairs: Sequence[RawPair], recipe: Recipe) -> dict[str, np.ndarray]:
         "candidate_texts": _json(list(itertools.compress(texts, recipe.may_hold_out(source_hash)))),
         "dropped": _json(dropped),
     }
+    if weights is not None:
+        arrays["weights"] = np.fromiter((weights[number] for number in owners), np.float32)
     for position, side in enumerate(SIDES, 1):
         sentences = [pair[position] for pair in kept]
         arrays[f"{side}_ids"] = np.fromiter(itertools.chain.from_iterable(sentences), recipe.dtype)
@@ -114,10 +122,10 @@ def _json(content: object) -> np.ndarray:
     return np.frombuffer(json.dumps(content).encode(), np.uint8)
 
 
-def write_shard(path: Path, pairs: Sequence[RawPair], recipe: Recipe) -> int:
+def write_shard(path: Path, pairs: Sequence[RawPair], weights: Sequence[float] | None, recipe: Recipe) -> int:
     """Tokenise a chunk into a file. Returns the number of its pairs."""
     with files.open_atomic(path) as file:
-        np.savez(file, **tokenise(pairs, recipe))  # type: ignore[arg-type]
+        np.savez(file, **tokenise(pairs, recipe, weights))  # type: ignore[arg-type]
     return len(pairs)
 
 
@@ -139,17 +147,17 @@ def shard_paths(source: Source, number: int, folder: Path) -> list[tuple[Path, i
 
 
 def _jobs(missing: Iterable[tuple[Source, Path, int, int]]) -> Iterator[_Job]:
-    """Yield the path and the pairs of each missing shard. A source is read in one pass, from its first missing shard on."""
+    """Yield the path, the pairs and their weights of each missing shard. A source is read in one pass, from its first missing shard on."""
     for source, group in itertools.groupby(missing, key=lambda shard: shard[0]):
         shards = list(group)
         done = shards[0][2]
-        pairs = source.pairs(done)
+        pairs, weights = source.pairs(done), source.pair_weights(done)
         for _, path, start, stop in shards:
             chunk = list(itertools.islice(pairs, start - done, stop - done))
             done = start + len(chunk)
             if done < stop:
                 raise UserError(f"{source.name} ended after {done:,} of {len(source):,} pairs: it was changed while it was read")
-            yield path, chunk
+            yield path, chunk, None if weights is None else list(itertools.islice(weights, len(chunk)))
 
 
 def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers: int, say: Callable[[str], None]) -> None:
@@ -168,7 +176,7 @@ def make_shards(sources: Sequence[Source], folder: Path, recipe: Recipe, workers
         say(f"resumed an interrupted preparation: {total - todo:,} of {total:,} pairs are done")
     workers = min(workers or len(cores()), len(missing))
     if workers <= 1 or len(missing) < WORTH_WORKERS:
-        counts: Iterator[int] = (write_shard(path, pairs, recipe) for path, pairs in _jobs(missing))
+        counts: Iterator[int] = (write_shard(*job, recipe) for job in _jobs(missing))
     else:
         counts = _in_parallel(_jobs(missing), recipe, workers)
     began = shown = time.monotonic()
@@ -187,7 +195,8 @@ def _in_parallel(jobs: Iterator[_Job], recipe: Recipe, workers: int) -> Iterator
 
 
 def merge(folder: Path, sources: list[Source], parts: Path, recipe: Recipe) -> None:
-    """Write the files of a cache folder: `meta.json`, and for source N `N.source.ids`, `N.source.offsets` and those of the target.
+    """Write the files of a cache folder: `meta.json`, and for source N `N.source.ids`, `N.source.offsets` and those of the target,
+    and `N.weights` if its pairs have weights.
 
     Args:
         parts: the folder of the shards.
@@ -212,6 +221,11 @@ def merge(folder: Path, sources: list[Source], parts: Path, recipe: Recipe) -> N
             raise UserError(f"data.train: no pair of {source.name} is left to train on (of all sources: {numbers}): {remedy}")
     for (number, corpus), side in itertools.product(enumerate(corpora), SIDES):
         _write(folder / f"{number}.{side}", corpus, side)
+    for number, (source, corpus) in enumerate(zip(sources, corpora, strict=True)):
+        if source.pair_weights() is not None:
+            with files.open_atomic(folder / f"{number}.weights") as file:
+                for path, keep in corpus:
+                    file.write(read_shard(path, "weights")[0][keep].tobytes())
     files.write(folder / "meta.json", json.dumps({"report": report, "held_out": held_out}))
 
 

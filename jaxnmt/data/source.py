@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -91,7 +92,7 @@ class Source(abc.ABC):
         return self._kept.get("pairs", self._count)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of the text: the same for the same pairs in the same order, whatever files hold them.
+        """Return the SHA-256 of the text and its weights: the same for the same pairs in the same order, whatever files hold them.
 
         The text is read only if the files have changed since the fingerprint was last computed.
         """
@@ -100,6 +101,10 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """Yield the raw lines of both sides from pair `start` on, without b"\\n"; any other byte may occur."""
+
+    def pair_weights(self, start: int = 0) -> Iterator[float] | None:
+        """Yield the weight of each pair in the loss, from pair `start` on; None: every pair has weight 1."""
+        return None
 
     @abc.abstractmethod
     def where(self, index: int) -> str:
@@ -117,6 +122,8 @@ class Source(abc.ABC):
         digest = hashlib.sha256()
         for source, target in self.pairs():
             digest.update(b"%b\n%b\n" % (source, target))
+        for weight in self.pair_weights() or ():
+            digest.update(struct.pack("<f", weight))
         return digest.hexdigest()
 
 
@@ -137,6 +144,9 @@ class Changed(Source):
 
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         return map(self._change, self._whole.pairs(start))
+
+    def pair_weights(self, start: int = 0) -> Iterator[float] | None:
+        return self._whole.pair_weights(start)
 
     def where(self, index: int) -> str:
         return self._whole.where(index)

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 from jaxnmt.config import Data, Experiment
 from jaxnmt.data.formats import is_format, open_format
-from jaxnmt.data.formats.units import Request
+from jaxnmt.data.formats.units import Request, Units
 from jaxnmt.data.language_codes import language_of, languages_of_tsv
 from jaxnmt.data.source import Changed, Source, StatCache
 from jaxnmt.errors import UserError
@@ -36,6 +36,7 @@ def open_sources(
     pictures: bool = False,
     languages: tuple[str, str] = ("", ""),
     min_score: float | None = None,
+    weighs: bool = False,
 ) -> list[Source]:
     """Open the sources that the words of a field name, in order. Text files are counted and checked.
 
@@ -46,13 +47,14 @@ def open_sources(
         pictures: the source side names pictures, relative to the folder of its file.
         pairs: two text files are a source, line by line. Otherwise each is one, and of other sources the source side is read.
         languages: which two to read of a file that says what languages it has; "": the file decides.
-        min_score: leave out the pairs of a TSV whose score is lower. None: a TSV needs no scores.
+        min_score: leave out the pairs of a TSV or Parquet file whose score is lower.
+        weighs: the score of such a pair is its weight in the loss. Without either, these files need no scores.
 
     Raises:
         UserError: a word is misspelt, or a file is missing, damaged, or does not match its partner.
     """
     sources: list[Source] = []
-    kinds = set()
+    has_scores = False
     rest, cache = iter(words), cache and cache / "texts"
     for word in rest:
         text, weight = _split_weight(word, field)
@@ -68,16 +70,17 @@ def open_sources(
             names = [text, partner]
         elif kind == "files" and len(names) != 2:
             raise UserError(f"{field}: {text} names {len(names)} file(s); two are needed: source,target")
-        kinds.add(kind)
-        source = _open(kind, names, Request(names[0], field, languages, min_score), cache, pictures)
+        source = _open(kind, names, Request(names[0], field, languages, min_score, weighs), cache, pictures)
+        has_scores |= isinstance(source, Units) and source.has_scores
         source.weight = weight or 1.0
         source = _of_task(source, Path(names[0]).parent, cache, pairs, pictures and kind != "dataset")
         if not len(source):
             left_out = ", ".join(f"{count:,} {reason}" for reason, count in source.left_out().items())
             raise UserError(f"{field}: {source.name} {f'has no pairs; it has {left_out}' if left_out else 'is empty: it has no pairs'}")
         sources.append(source)
-    if min_score is not None and sources and "tsv" not in kinds:
-        raise UserError(f"{field}: none of the sources is a .tsv file with scores in its third column: leave out data.min_score")
+    if (weighs or min_score is not None) and sources and not has_scores:
+        setting = "data.weigh_by_score" if weighs else "data.min_score"
+        raise UserError(f"{field}: none of the sources has scores, as .tsv files in the third column have them: leave out {setting}")
     return sources
 
 
@@ -101,7 +104,7 @@ def _of_task(source: Source, folder: Path, cache: Path | None, pairs: bool, pict
 
 def _open(kind: str, names: Sequence[str], request: Request, cache: Path | None, pictures: bool) -> Source:
     field = request.field
-    if kind == "format" or (kind == "tsv" and request.min_score is not None):
+    if kind == "format" or (kind == "tsv" and request.needs_scores):
         return open_format(request, cache)
     if kind == "tsv":
         return TabSeparated(names, languages_of_tsv(names[0]), field, cache)
@@ -130,8 +133,12 @@ def sources_of(experiment: Experiment, part: str, cache: Path | None = None) -> 
     """
     data, task = experiment.data, experiment.task
     if not hasattr(data, "pairs"):
-        languages, min_score = (data.source_language, data.target_language), data.min_score if part == "train" else None
-        return open_sources(getattr(data, part), f"data.{part}", cache, task.pairs, task.vectors, languages, min_score)
+        languages = data.source_language, data.target_language
+        scores = (data.min_score, data.weigh_by_score) if part == "train" else (None, False)
+        return open_sources(getattr(data, part), f"data.{part}", cache, task.pairs, task.vectors, languages, *scores)
+    if data.weigh_by_score or data.min_score is not None:
+        setting = "data.weigh_by_score" if data.weigh_by_score else "data.min_score"
+        raise UserError(f"{setting} reads scores from files, and {type(data).__name__} gives pairs of its own: leave it out")
     if not (pairs := list(data.pairs(part) or ())):
         return []
     source = PythonPairs(f"{type(data).__name__}:{part}", pairs)

@@ -2,7 +2,7 @@
 
 A target word takes the elements around the source word that it attends to most. The output is written from the stack of open elements of
 each word, so that tags are properly nested whatever the alignment is: neighbours in the same element share its tags, and words that
-stand apart repeat them.
+stand apart repeat them. An element is inside another only if it is so in the source: HTML has elements that must not be, such as links.
 """
 
 from __future__ import annotations
@@ -93,12 +93,23 @@ class _Transfer:
         return [start, *sorted(place for place in inner if start < place < end), end]
 
     def _around(self, start: int, end: int) -> Stack:
-        return tuple(e for e, element in enumerate(self.marked.elements) if _overlap(element, start, end))
+        """Return the elements that overlap with letters of the source. Of those beside each other, the first counts."""
+        stack: list[int] = []
+        for e, element in enumerate(self.marked.elements):
+            if _overlap(element, start, end) and self._fits(e, stack):
+                stack.append(e)
+        return tuple(stack)
+
+    def _fits(self, e: int, stack: Iterable[int]) -> bool:
+        """Return whether each of some elements is around an element or inside it."""
+        elements = self.marked.elements
+        return all(e == other or other in elements[e].inside or e in elements[other].inside for other in stack)
 
     def _keep(self, e: int, sources: list[int], weights_TS: np.ndarray) -> None:
-        """If no target word attends most to the words of an element, put it around the target word that attends to them most."""
+        """Put an element that no target word attends to most around the word that attends to it most, of those in no element beside it."""
         if sources and self.words and e not in self.used:
-            attention_T = weights_TS[:, sources].sum(-1)
+            has_room_T = [all(self._fits(e, item.inside) for item in word) for word in self.words]
+            attention_T = np.where(has_room_T, weights_TS[:, sources].sum(-1), 0)
             t = int(attention_T.argmax())
             if attention_T[t] > 0:
                 self.words[t] = [item._replace(inside=tuple(sorted({*item.inside, e}))) for item in self.words[t]]
@@ -185,8 +196,10 @@ def _nested(items: Sequence[_Item], used: set[int]) -> list[_Item]:
             right = next((other.inside for other in items[i:] if other.is_word), ())
             wanted = tuple(e for e in item.inside if e in used)
             near = max((right, left), key=lambda stack: _common(stack, wanted))
-            kept = near[: max(_common(left, right), _common(near, wanted))]
-            item = item._replace(inside=kept + tuple(e for e in item.inside if e not in used))
+            own = tuple(e for e in item.inside if e not in used)
+            # An element is put between the words of another that it is not in; a point is put inside.
+            kept = near[: max(0 if own else _common(left, right), _common(near, wanted))]
+            item = item._replace(inside=kept + own)
         found.append(item)
     return found
 

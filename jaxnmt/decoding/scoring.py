@@ -202,10 +202,12 @@ def token_log_probs(model: Seq2Seq, params, batch: Batch) -> jax.Array:
     if not model.has_features:
         return _of_tokens(model.decode(params, memory, batch), targets_BT)
     features_BTD = model.features(params, memory, batch)
-    table_VD = model.output_table(params).astype(features_BTD.dtype)
+    table_VD, bias_V = model.output_table(params).astype(features_BTD.dtype), model.output_bias(params)
 
     def at_position(features_BD, targets_B):
-        return _of_tokens(project(features_BD, table_VD)[:, : model.target_vocab], targets_B)
+        logits_BV = project(features_BD, table_VD)
+        logits_BV = logits_BV if bias_V is None else logits_BV + bias_V
+        return _of_tokens(logits_BV[:, : model.target_vocab], targets_B)
 
     positions = jnp.moveaxis(features_BTD, 1, 0), jnp.asarray(targets_BT).T
     return jax.lax.map(lambda position: at_position(*position), positions, batch_size=POSITIONS).T

@@ -100,7 +100,7 @@ def benchmark(experiment: Experiment, seconds: float) -> dict[str, Any]:
 def _speed(trainer: Trainer, done: list[tuple[float, FinishedStep]]) -> dict[str, Any]:
     """Return speed, padding and waiting of all steps but the first."""
     times, steps = [at for at, _ in done], [step for _, step in done[1:]]
-    shapes, targets = [step.batch.shape for step in steps], [int(step.metrics.sums.tokens) for step in steps]
+    shapes, targets = [step.batch.shape for step in steps], [trainer.target_tokens(step) for step in steps]
     seconds, source, target = times[-1] - times[0], sum(int(step.metrics.source_tokens) for step in steps), sum(targets)
     rates = [tokens / (after - before) for tokens, (before, after) in zip(targets, itertools.pairwise(times), strict=True)]
     positions = sum(shape.rows * (shape.source + shape.target) for shape in shapes)

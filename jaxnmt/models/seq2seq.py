@@ -100,7 +100,7 @@ class EncoderDecoder(nn.Module):
         if tie == "none":
             self.output_embedding = Embedding(self.target_size, features_width, is_output=True, mesh=self.mesh)
         self.embed_output = self.output_embedding if tie == "none" else self.embed_target
-        if getattr(self.config, "output_bias", False):
+        if _has_bias(self):
             self.output_bias_V = self.param("output_bias", declare(nn.initializers.zeros, "V"), (self.target_size,))
         self.dtype = jnp.dtype(getattr(self.config, "dtype", "float32"))
         if self.task.vectors:
@@ -121,12 +121,16 @@ class EncoderDecoder(nn.Module):
         """Return the output layer's matrix (V, D)."""
         return self.embed_output.table
 
+    def output_bias(self) -> jax.Array | None:
+        """Return what is added to the logits, (V,); None: nothing is."""
+        return self.output_bias_V if _has_bias(self) else None
+
     def logits(self, features: jax.Array) -> jax.Array:
         """Return float32 logits over the padded vocabulary; ids that are no tokens have minus infinity."""
         table_VD = self.output_table().astype(features.dtype)
         logits = constrain(project(features, table_VD), "BTV" if features.ndim == 3 else "BV", self.mesh)
-        if getattr(self.config, "output_bias", False):
-            logits += self.output_bias_V
+        if (bias_V := self.output_bias()) is not None:
+            logits += bias_V
         return jnp.where(jnp.arange(self.target_size) < self.target_vocab, logits, -jnp.inf)
 
     def decode(self, memory: Any, batch: Batch, noise: DropoutKey | None = None) -> jax.Array:
@@ -145,8 +149,8 @@ def project(features: jax.Array, table_VD: Any) -> jax.Array:
 class Seq2Seq:
     """A linen module with methods `encode`, `decode`, `start` and `step`, as functions of its parameters.
 
-    A module may also offer `features` and `output_table`, whose product is its logits. The loss then never holds all logits at once. One
-    that offers `loss` has its own. With `output_bias`, logits are no product, and the loss takes `decode`.
+    A module may also offer `features` and `output_table`, whose product is its logits, and `output_bias`, which is added to them. The loss
+    then never holds all logits at once. One that offers `loss` has its own.
 
     Attributes:
         mesh: that the module constrains its activations to; None: it computes for one device.
@@ -158,7 +162,8 @@ class Seq2Seq:
     def __init__(self, module: nn.Module, target_vocab: int, resize: Callable[[int], Seq2Seq] | None = None):
         self.module, self.target_vocab, self._resize = module, target_vocab, resize
         self.has_loss = hasattr(module, "loss")
-        self.has_features = hasattr(module, "features") and hasattr(module, "output_table") and not _has_bias(module)
+        needed = ("features", "output_table", *("output_bias" for _ in range(_has_bias(module))))
+        self.has_features = all(hasattr(module, name) for name in needed)
         self.source_side: tuple[str, ...] = getattr(module, "source_side", EncoderDecoder.source_side)
         self.task: Any = getattr(module, "task", Translation())
         self.attention_module: str = getattr(module, "attention_module", EncoderDecoder.attention_module)
@@ -259,6 +264,10 @@ class Seq2Seq:
     def output_table(self, params) -> jax.Array:
         """Return the output layer's matrix (V, D)."""
         return self.apply(params, "output_table")
+
+    def output_bias(self, params) -> jax.Array | None:
+        """Return what is added to the logits, (V,); None: nothing is."""
+        return self.apply(params, "output_bias") if hasattr(self.module, "output_bias") else None
 
     def start(self, params, memory, max_length: int):
         """Return the carry before the first token; every leaf leads with one row for each sentence."""

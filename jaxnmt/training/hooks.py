@@ -120,7 +120,7 @@ class Log(Hook):
 
     def record(self, trainer: Trainer, finished: FinishedStep) -> None:
         metrics, shape, progress = finished.metrics, finished.batch.shape, trainer.progress
-        target_tokens = int(metrics.sums.tokens)
+        target_tokens = trainer.target_tokens(finished)
         means = metrics.sums._asdict() | {"gradient_norm": metrics.gradient_norm}
         add = {name: float(value) if metrics.finite else 0.0 for name, value in means.items()}
         positions = shape.rows * sum(getattr(shape, side) for side in trainer.config.task.sides)

@@ -187,6 +187,10 @@ class Trainer:
         """Return whether the run ends with this step: because it is the last one, or is stopped, but not by a signal."""
         return step == self.config.training.steps or self.stopped not in ("", self.INTERRUPTED)
 
+    def target_tokens(self, finished: FinishedStep) -> int:
+        """Return the number of target tokens of a step. If pairs have weights, `LossSums.tokens` is the sum of these."""
+        return self.plan.target_tokens(finished.batch) if self.data.is_weighted else int(finished.metrics.sums.tokens)
+
     @contextlib.contextmanager
     def not_training(self) -> Iterator[None]:
         """Stop the clock and the watchdog within the block."""

@@ -43,8 +43,9 @@ def batch_loss(model: Seq2Seq, params, batch: Batch, noise: DropoutKey | None, l
     targets_BT, weights_BT = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
     if model.has_features:
         features_BTD, others = model.with_losses("features", params, memory, batch, noise)
+        table_VD, bias_V = model.output_table(params), model.output_bias(params)
         loss, nll, correct = projected_cross_entropy(
-            features_BTD, model.output_table(params), targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh
+            features_BTD, table_VD, targets_BT, weights_BT, model.target_vocab, label_smoothing, model.mesh, bias_V
         )
     else:
         logits_BTV, others = model.with_losses("decode", params, memory, batch, noise)
@@ -67,8 +68,10 @@ def cross_entropy(logits_BTV, targets_BT, weights_BT, label_smoothing: float) ->
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float, mesh: Mesh | None = None):
-    """Return `cross_entropy` of `features @ table.T` in the features' dtype.
+def projected_cross_entropy(
+    features_BTD, table_VD, targets_BT, weights_BT, vocab: int, label_smoothing: float, mesh: Mesh | None = None, bias_V=None
+):
+    """Return `cross_entropy` of `features @ table.T + bias`; the product is in the features' dtype.
 
     It is computed in chunks of positions, so that all logits never exist at once.
 
@@ -78,9 +81,10 @@ def projected_cross_entropy(features_BTD, table_VD, targets_BT, weights_BT, voca
     Args:
         vocab: rows of the table from here on are padding.
         mesh: that the arrays lie on; None: one device.
+        bias_V: added to the logits; None: nothing is.
     """
     # The compiler removes the gradient.
-    return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh)[0]
+    return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh, bias_V)[0]
 
 
 def chunk_tokens(vocab: int, mesh: Mesh | None) -> int:
@@ -118,13 +122,15 @@ def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing: float, parts: int):
-    """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features and of the table.
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, vocab: int, label_smoothing: float, parts: int):
+    """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features, of the table and of the bias.
 
-    The latter is (parts, V, D): each part of the rows has its own.
+    The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None.
     """
     dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
+    if bias_V is not None:
+        logits_BTV += bias_V
     logits_BTV = jnp.where(ids_V < vocab, logits_BTV, -1e9)
     top_BT1 = logits_BTV.max(-1, keepdims=True)
     exp_BTV = jnp.exp(logits_BTV - top_BT1)
@@ -137,15 +143,17 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, vocab: int, label_smoothing:
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
     reference_BTV = ids_V == targets_BT[..., None]
     wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(ids_V < vocab, label_smoothing / vocab, 0.0)
-    d_logits_BTV = ((exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]).astype(x_BTD.dtype)
+    d_logits_BTV = (exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]
+    d_bias_NV = None if bias_V is None else d_logits_BTV.reshape(parts, -1, d_logits_BTV.shape[-1]).sum(1)
+    d_logits_BTV = d_logits_BTV.astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
     d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
     d_table_NVD = jnp.einsum("NBTV,NBTD->NVD", d_logits_NBTV, x_NBTD, preferred_element_type=dtype)
     sums = [(x_BT * weights_BT).sum() for x_BT in (loss_BT, nll_BT, right_BT)]
-    return sums, d_x_BTD, d_table_NVD
+    return sums, d_x_BTD, d_table_NVD, d_bias_NV
 
 
-def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh):
+def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh, bias_V):
     chunks, used, join = _split(features_BTD, targets_BT, weights_BT, table_VD.shape[0], mesh)
     dtype = table_VD.dtype
     # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
@@ -154,23 +162,30 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     parts = num_shards("B", mesh)
 
     def body(i, sums):
-        totals, d_table_NVD, d_x = sums
+        totals, d_table_NVD, d_bias_NV, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        found, d_x_BTD, d_chunk_NVD = _chunk(x_BTD, targets, weights, table_VD, vocab, label_smoothing, parts)
+        found, d_x_BTD, d_chunk_NVD, d_chunk_NV = _chunk(x_BTD, targets, weights, table_VD, bias_V, vocab, label_smoothing, parts)
         totals = [a + b for a, b in zip(totals, found, strict=True)]
-        return totals, d_table_NVD + constrain(d_chunk_NVD, "BVD", mesh), d_x.at[i].set(d_x_BTD)
+        d_table_NVD += constrain(d_chunk_NVD, "BVD", mesh)
+        d_bias_NV = None if bias_V is None else d_bias_NV + constrain(d_chunk_NV, "BV", mesh)
+        return totals, d_table_NVD, d_bias_NV, d_x.at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    start = ([zero] * 3, constrain(jnp.zeros((parts, *table_VD.shape), zero.dtype), "BVD", mesh), jnp.zeros_like(chunks[0]))
-    totals, d_table_NVD, d_x = jax.lax.fori_loop(0, used, body, start)
-    return tuple(totals), (join(d_x), d_table_NVD, jnp.zeros(0, dtype))
+    no_table_NVD = constrain(jnp.zeros((parts, *table_VD.shape), zero.dtype), "BVD", mesh)
+    no_bias_NV = None if bias_V is None else constrain(jnp.zeros((parts, *bias_V.shape), zero.dtype), "BV", mesh)
+    start = ([zero] * 3, no_table_NVD, no_bias_NV, jnp.zeros_like(chunks[0]))
+    totals, d_table_NVD, d_bias_NV, d_x = jax.lax.fori_loop(0, used, body, start)
+    return tuple(totals), (join(d_x), d_table_NVD, d_bias_NV, jnp.zeros(0, dtype), None if bias_V is None else jnp.zeros(0, bias_V.dtype))
 
 
 def _backward(vocab, label_smoothing, mesh, residuals, cotangents):
-    d_features, d_table_NVD, like = residuals
+    d_features, d_table_NVD, d_bias_NV, like_table, like_bias = residuals
     scale = cotangents[0]
+    d_features = (d_features * scale).astype(d_features.dtype)
     # The sum over devices is left for last: XLA makes one of it and those of the embeddings.
-    return (d_features * scale).astype(d_features.dtype), (d_table_NVD * scale).sum(0).astype(like.dtype), None, None
+    d_table_VD = (d_table_NVD * scale).sum(0).astype(like_table.dtype)
+    d_bias_V = None if d_bias_NV is None else (d_bias_NV * scale).sum(0).astype(like_bias.dtype)
+    return d_features, d_table_VD, None, None, d_bias_V
 
 
 projected_cross_entropy.defvjp(_forward, _backward)

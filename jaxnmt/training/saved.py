@@ -55,7 +55,8 @@ class CheckpointReader:
     def __init__(self, run: Path):
         """Open the checkpoints of a run's folder."""
         self._run = run
-        self.folder = LiteralPath((run if files.in_bucket(run) else Path(run).absolute()) / directory.CHECKPOINTS)
+        place = run if files.in_bucket(run) else Path(run).resolve()  # TensorStore refuses `..` in a path
+        self.folder = LiteralPath(place / directory.CHECKPOINTS)
         self._average = self.folder.with_name(directory.AVERAGE)
         self._begun: dict[LiteralPath, concurrent.futures.Future[Any]] = {}
 

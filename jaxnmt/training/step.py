@@ -127,6 +127,9 @@ def train_step(
 def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
     """Return the trained parameters' gradient of the batch's mean token loss, and the loss sums, computed in `accumulation` parts.
 
+    The mean is weighted: the sum of weight x loss over the batch's tokens, divided by the sum of the weights, or by 1 if that is less. A
+    pair of weight 2 counts as the same pair twice. (Marian's `--data-weighting` multiplies too, but divides by the number of tokens.)
+
     Part j holds rows j, j + parts, j + 2 parts, ...: an equal number of each device's rows. A row's dropout depends on its index in the
     whole batch.
     """

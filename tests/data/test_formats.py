@@ -219,7 +219,7 @@ def test_scores_in_the_third_column(here):
         (here / "s.tsv").write_text(f"a\tA\t1\n{wrong}\n")
         assert "s.tsv:2 has no number in its third column" in failure("s.tsv", min_score=0.0)
     (here / "a.po").write_text(PO)
-    assert "none of the sources is a .tsv file" in failure("a.po", min_score=0.5)
+    assert "none of the sources has scores" in failure("a.po", min_score=0.5)
 
 
 @pytest.mark.parametrize(("suffix", "compress"), [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)])

@@ -278,11 +278,11 @@ def test_interrupted_preparation_goes_on_where_it_was(experiment, tmp_path, monk
     again = replace(experiment, **{"data.cache": str(tmp_path / "again")})
     calls: list[int] = []
 
-    def tokenise(pairs, recipe, real=shards.tokenise):
+    def tokenise(pairs, recipe, *weights, real=shards.tokenise):
         if len(calls) == fail_at:
             raise Stop
         calls.append(len(pairs))
-        return real(pairs, recipe)
+        return real(pairs, recipe, *weights)
 
     def merging(*arguments, real=shards.merge):
         real(*arguments)

@@ -346,6 +346,35 @@ def test_html_tags_as_they_are_written(before, after):
 
 
 @pytest.mark.parametrize(
+    ("kept", "after"),
+    [
+        ("<div><pre>keep it", "</div>{}"),
+        ("<div><pre>keep <p>and</p> <li>this</pre>", "{}"),
+        ("<table><tr><td><pre>keep it", "<td>{}"),
+        ("<table><tr><td translate=no>keep <b>it", "<tr><td>{}"),
+        ("<table><tr><td translate=no>keep <table><tr><td>it</table> too", "</table>{}"),
+        ("<ul><li translate=no>keep <ul><li>it</ul> too", "<li>{}</ul>"),
+        ("<dl><dt translate=no>keep it", "<dd>{}</dl>"),
+        ("<h1 translate=no>keep it", "</h2>{}"),
+        ("<div translate=no><p>keep <span>it<p>too", "</div>{}"),
+        ("<section><div translate=no>keep <p>it", "</section>{}"),
+        ("<b><i translate=no>keep <span>it", "</b>{}"),
+        ("<svg><text>keep it</text>", "<p>{}"),
+        ("<svg><title>keep</title><text>it</svg>", "{}"),
+        ("<div><svg><g>keep it", "</div>{}"),
+        ("<svg><foreignObject><p>keep <div>it</div></foreignObject></svg>", "{}"),
+        ("<div><math><mi>keep</mi>", "<div>{}</div>"),
+        ("<textarea>keep <b>it</div></textarea>", "{}"),
+        ("<textarea translate=no>keep it</div><p>and this", ""),
+        ("<body><pre>keep it</div><p>and this", ""),
+    ],
+)
+def test_an_element_without_an_end_tag_ends_where_browsers_end_it(kept, after):
+    before = "<p>a b</p>"
+    assert translated(Html, before + kept + after.format("c d")) == "<p>B A</p>" + kept + after.format("D C")
+
+
+@pytest.mark.parametrize(
     ("content", "says"),
     [
         ("<meta charset=iso-8859-1><p>x", "declares iso-8859-1, and a document must be UTF-8"),

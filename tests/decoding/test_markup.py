@@ -41,6 +41,9 @@ BY_HAND = [  # a line, a translation, the source word of each target word, what 
     # an element without text is around no word
     ("a b<script>c();</script>, d", "A B, D", [0, 1, 2], "A B<script>c();</script>, D"),
     ("a b<i></i>.", "A B.", [0, 1], "A B<i></i>."),
+    # elements beside each other are not put into each other
+    ("<a>a</a>/<i>b</i> c", "X C", [0, 1], "<i></i> <a>X</a> C"),
+    ("<i></i> <a>a b</a>", "B A", [1, 0], "<a>B</a> <i></i> <a>A</a>"),
     # punctuation
     ("a <b>b</b>, c", "A B, C", [0, 1, 2], "A <b>B</b>, C"),
     ("a <b>b,</b> c", "A B; C", [0, 1, 2], "A <b>B;</b> C"),
@@ -91,18 +94,25 @@ def test_an_element_that_no_word_attends_to_most_is_around_the_word_that_attends
     assert transfer(marked, ["A", "C"], np.array([[0.5, 0.4, 0], [0, 0.1, 0.8]])) == "<b>A</b> C"
 
 
+def test_an_element_is_around_the_word_that_attends_to_it_most_of_those_that_are_in_no_element_beside_it():
+    marked = parse("<a>a</a> | <b>b</b>")
+    weights = np.array([[0.5, 0, 0.6], [0.2, 0.6, 0.1], [0.1, 0.3, 0.8]])
+    assert transfer(marked, ["X", "Y", "Z"], weights) == "<b>X</b> <a>Y</a> <b>Z</b>"
+
+
 class Tags(html.parser.HTMLParser):
     """Lists the tags of a line, and fails if they are not nested."""
 
     def __init__(self, line):
         super().__init__()
-        self.tags, self.stack = [], []
+        self.tags, self.stack, self.pairs = [], [], set()  # pairs: (outer, inner) tags
         self.feed(line)
         self.close()
         assert self.stack == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(self.get_starttag_text())
+        self.pairs |= {(outer, tag) for outer in self.stack}
         self.stack.append(tag)
 
     def handle_startendtag(self, tag, attrs):
@@ -116,7 +126,7 @@ def tree(random, depth=3):
     """A random piece of markup."""
     if depth == 0 or random.random() < 0.4:
         return str(random.choice(["a", "bc", "d,", " ", "(e)", "&amp;", "<br/>", "<x/>"]))
-    name = f"t{random.integers(99)}"
+    name = f"t{random.integers(10**9)}"
     return f"<{name}>{''.join(tree(random, depth - 1) for _ in range(random.integers(4)))}</{name}>"
 
 
@@ -132,6 +142,7 @@ def assert_random_markup_survives(random):
     marked = parse(line)
     weights = random.random((len(target), len(words(marked.text)))) * random.integers(0, 2, (len(target), 1))
     found = transfer(marked, target, weights, html.escape)
+    assert Tags(found).pairs <= Tags(line).pairs
     own, made = Counter(Tags(line).tags), Counter(Tags(found).tags)
     assert set(own) == set(made) and all(made[tag] >= own[tag] for tag in own)
     assert all(made[tag] == own[tag] for tag in own if tag.endswith("/>"))

@@ -34,6 +34,20 @@ def test_two_processes_write_what_one_does(run, tmp_path, capsys):
     assert (tmp_path / "1").read_text() == (tmp_path / "2").read_text() and "by 2 processes" in capsys.readouterr().err
 
 
+def test_two_processes_translate_a_document_as_one_does(run, tmp_path, capfd):
+    bits = ["a b c d", "e {name} f", "  g h", "", "d %s e f g h i j"]
+    lines = [f"{bits[i % 5]} {' '.join('abcdefghij'[i % 7 : i % 7 + 1 + i % 4])}" for i in range(60)]
+    (tmp_path / "in.txt").write_text("\n".join(lines))
+    said = {}
+    for workers in ("1", "2"):
+        out = tmp_path / f"{workers}.txt"
+        command = ["translate", str(run), "--document", str(tmp_path / "in.txt"), "--output", str(out), "--workers", workers]
+        assert cli.main([*command, "--batch-size", "4"]) == 0
+        said[workers] = sorted(line for line in capfd.readouterr().err.splitlines() if line.startswith("line "))
+    assert (tmp_path / "1.txt").read_text() == (tmp_path / "2.txt").read_text() != (tmp_path / "in.txt").read_text()
+    assert said["1"] == said["2"] and said["1"]  # what the model does not copy, by the numbers of the document's lines
+
+
 def test_more_processes_than_cores_are_refused(run, capsys):
     assert cli.main(["evaluate", str(run), "--workers", "9999"]) == 2
     assert f"9999 is more than the {len(cores())} cores" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import pathlib
 import resource
 import shutil
 
@@ -17,6 +18,7 @@ from jaxnmt import errors
 from jaxnmt.config.files import save_config
 from jaxnmt.io.literal_paths import LiteralPath
 from jaxnmt.runs.directory import checkpoints as steps
+from jaxnmt.training import storage
 from jaxnmt.training.checkpoints import Checkpoints
 from jaxnmt.training.progress import Progress, Score
 from jaxnmt.training.state import TrainState
@@ -41,6 +43,14 @@ def test_the_best_is_kept_and_known_in_later_sessions(tmp_path):
     assert steps(tmp_path) == [2, 7, 8] and Checkpoints(tmp_path).best() == 2
     save(tmp_path, {9: 7.0, 10: None, 11: None})
     assert steps(tmp_path) == [9, 10, 11] and Checkpoints(tmp_path).best() == 9
+
+
+def test_a_run_may_be_named_by_a_path_with_dots(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save(pathlib.Path("../run"), {1: 1.0})
+    ((name, found),) = storage.read_numpy(Checkpoints(pathlib.Path("../run")).folder / "1" / "params").items()
+    assert name == "a" and (found == 1).all()
 
 
 def test_of_equal_scores_the_one_with_the_lower_loss_is_kept(tmp_path):

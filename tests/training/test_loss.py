@@ -67,6 +67,39 @@ def test_the_fused_loss_is_the_plain_one_and_so_are_its_gradients(length, smooth
     np.testing.assert_allclose(jax.jit(fused)(features, table), found, rtol=1e-5)  # the form without a gradient
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_bias_in_chunks_is_the_bias_of_the_logits(dtype, shards, monkeypatch):
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 16)
+    monkeypatch.setattr(losses, "num_shards", lambda letter, mesh: shards)
+    monkeypatch.setattr(losses, "is_replicated", lambda letter, mesh: shards == 1)
+    features, table = (jnp.asarray(random.standard_normal(shape), dtype) for shape in ((4, 30, 8), (16, 8)))
+    bias = jnp.asarray(3 * random.standard_normal(16), jnp.float32)
+    targets = jnp.asarray(random.integers(0, 13, (4, 30)))
+    weights = jnp.asarray(random.random((4, 30)) < 0.7, jnp.float32)
+
+    def fused(features, table, bias):
+        return projected_cross_entropy(features, table, targets, weights, 13, 0.1, None, bias)
+
+    def plain(features, table, bias):
+        logits = jnp.einsum("BTD,VD->BTV", features, table, preferred_element_type=jnp.float32) + bias
+        return cross_entropy(logits[..., :13], targets, weights, 0.1)
+
+    assert losses._split(features, targets, weights, 16, None)[1] > 1
+
+    def gradient(sums):
+        return jax.jit(jax.value_and_grad(lambda *x: (3 * sums(*x)[0], sums(*x)), (0, 1, 2), has_aux=True))(features, table, bias)
+
+    found, expected = gradient(fused), gradient(plain)
+    np.testing.assert_allclose(found[0][1], expected[0][1], rtol=1e-5)
+    tiny.assert_close(found[1][2], expected[1][2], rtol=1e-4, atol=1e-4)
+    loose = {"rtol": 1e-4, "atol": 1e-4} if dtype == "float32" else {"rtol": 0.05, "atol": 0.05}
+    tiny.assert_close(found[1][:2], expected[1][:2], **loose)
+    assert found[1][2].dtype == bias.dtype and (np.asarray(found[1][2])[13:] == 0).all()
+    zero = jax.jit(lambda bias: fused(features, table, bias))(jnp.zeros_like(bias))  # a bias of zeros is no bias
+    assert [float(x) for x in zero] == [float(x) for x in jax.jit(lambda: fused(features, table, None))()]
+
+
 @pytest.mark.parametrize(("length", "rounds"), [(127, 3), (48, 1), (96, 2), (7, 1), (600, 13)])
 def test_rows_spread_over_devices_are_padded_to_whole_chunks(length, rounds, monkeypatch):
     """A prime length would else take as many rounds as it has positions, or one of all of them."""
@@ -82,9 +115,13 @@ def test_rows_spread_over_devices_are_padded_to_whole_chunks(length, rounds, mon
     tiny.assert_close(fused(features, table), plain(features, table), rtol=1e-4, atol=1e-4)
 
 
-def test_a_models_loss_is_that_of_its_logits_and_padding_ids_have_no_chance():
-    model = tiny.model_of(tiny.VARIANTS["learned"])
+@pytest.mark.parametrize("name", ["learned", "post"])  # the latter has a bias
+def test_a_models_loss_is_that_of_its_logits_and_padding_ids_have_no_chance(name):
+    model = tiny.model_of(tiny.VARIANTS[name])
     params = tiny.params_of(model)
+    if name == "post":
+        params = params | {"output_bias": jnp.asarray(random.standard_normal(128), jnp.float32)}
+    assert model.has_features
     batch = tiny.as_arrays(tiny.batch_of(tiny.random_pairs(4), [[0], [1], [2], [3], []], 9, 8))
 
     @jax.jit

@@ -1,16 +1,18 @@
 """Hugging Face datasets on disk: Parquet files, or the Arrow files of `save_to_disk`, read by pyarrow.
 
-A row has a column `translation`, {"en": ..., "de": ...}, or a column of text for each language.
+A row has a column `translation`, {"en": ..., "de": ...}, or a column of text for each language. If scores are needed, `score` has
+them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnmt.data.formats.units import Entry, Reader, Request
+from jaxnmt.data.formats.units import Entry, Reader, Request, scored
 from jaxnmt.data.language_codes import same_language
 from jaxnmt.errors import UserError, first_line
 from jaxnmt.io.table_folders import SUFFIXES, folder_and_split, splits_of
@@ -19,9 +21,14 @@ from jaxnmt.io.text import existing_file
 _ROWS = 64
 """Rows that are read at a time. Few, since a short file may promise very long texts."""
 
+_SCORE = "score"
+"""The column of scores."""
+
 
 class Parquet(Reader):
     """The rows with both sides."""
+
+    has_scores = True
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)
@@ -79,12 +86,35 @@ class Parquet(Reader):
                 keys = [next((code for code in codes if same_language(language, code)), "") for language in languages]
                 if not all(keys):
                     raise UserError(f"{self.request.where}: {path.name} has no text in {' or '.join(languages)}")
+                self._check_scores(schema, path)
                 for batch in read(keys):
                     batch.validate(full=True)  # offsets of a damaged file lead to other memory
-                    for sides in self._rows(batch, keys):
+                    for sides, score in zip(self._rows(batch, keys), self._scores(batch), strict=True):
                         row += 1
                         source, target = ((side or "").encode() for side in sides)
-                        yield Entry(f": {path.name} row {row}", source, target, "" if source and target else "without a side")
+                        yield self._entry(f": {path.name} row {row}", source, target, score)
+
+    def _entry(self, place: str, source: bytes, target: bytes, score: Any) -> Entry:
+        if not source or not target:
+            return Entry(place, source, target, "without a side")
+        if not self.request.needs_scores:
+            return Entry(place, source, target)
+        if score is None or math.isnan(score):
+            raise UserError(f"{self.request.where}{place} has no number in the column {_SCORE}")
+        return scored(self.request, place, source, target, float(score))
+
+    def _check_scores(self, schema: Any, path: Path) -> None:
+        """Raise UserError if a file lacks a column of scores that is needed."""
+        from pyarrow import types
+
+        kind = schema.field(_SCORE).type if _SCORE in schema.names else None
+        if self.request.needs_scores and not (kind and (types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))):
+            raise UserError(
+                f"{self.request.where}: {path.name} has no column {_SCORE} of numbers, which data.min_score and data.weigh_by_score need"
+            )
+
+    def _scores(self, batch: Any) -> list[Any]:
+        return batch.column(_SCORE).to_pylist() if self.request.needs_scores else [None] * len(batch)
 
     def _rows(self, batch: Any, keys: Sequence[str]) -> Iterator[tuple[str | None, ...]]:
         struct = batch.column("translation") if "translation" in batch.schema.names else None
@@ -98,6 +128,7 @@ class Parquet(Reader):
         import pyarrow
         from pyarrow import ipc, parquet
 
+        scores = [_SCORE] if self.request.needs_scores else []
         try:
             with path.open("rb") as file:
                 if path.suffix == ".arrow":
@@ -106,7 +137,7 @@ class Parquet(Reader):
 
                     def read(keys: Sequence[str]) -> Iterator[Any]:
                         file.seek(0)
-                        columns = ["translation"] if "translation" in schema.names else keys
+                        columns = [*(["translation"] if "translation" in schema.names else keys), *scores]
                         fields = [schema.get_field_index(column) for column in columns]
                         yield from ipc.open_stream(file, options=ipc.IpcReadOptions(included_fields=fields))
 
@@ -116,7 +147,7 @@ class Parquet(Reader):
 
                     def read(keys: Sequence[str]) -> Iterator[Any]:
                         prefix = "translation." if "translation" in schema.names else ""
-                        yield from opened.iter_batches(_ROWS, columns=[prefix + key for key in keys])
+                        yield from opened.iter_batches(_ROWS, columns=[*(prefix + key for key in keys), *scores])
 
                 yield schema, read
         except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:

@@ -16,6 +16,9 @@ from jaxnmt.io.text import existing_file
 LONGEST = 1 << 20
 """The most characters of one side of a pair. Real ones are far below; a hostile file may promise any number."""
 
+LARGEST_WEIGHT = 1_000_000
+"""The largest weight of a pair: sums of a batch must be finite in float32."""
+
 
 class Request(NamedTuple):
     """What a user asks for.
@@ -25,12 +28,19 @@ class Request(NamedTuple):
         field: the setting that names it, for messages.
         languages: codes of source and target; "" if the user has not said.
         min_score: pairs with a lower score are left out. None: all are read.
+        weighs: a pair's score is its weight in the loss.
     """
 
     name: str
     field: str
     languages: tuple[str, str] = ("", "")
     min_score: float | None = None
+    weighs: bool = False
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether each pair must have a score."""
+        return self.min_score is not None or self.weighs
 
     @property
     def where(self) -> str:
@@ -45,12 +55,30 @@ class Entry(NamedTuple):
         place: where it is in the file, such as ":12".
         source, target: the text in UTF-8; line ends are still in it.
         left_out: why it is left out; empty if it is a pair.
+        weight: in the loss.
     """
 
     place: str
     source: bytes
     target: bytes
     left_out: str = ""
+    weight: float = 1.0
+
+
+def scored(request: Request, place: str, source: bytes, target: bytes, score: float) -> Entry:
+    """Return a pair with a score, or what is left out because of it.
+
+    Raises:
+        UserError: the score is no weight, and the request wants one.
+    """
+    if request.min_score is not None and score < request.min_score:
+        return Entry(place, source, target, f"with a score below {request.min_score:g}")
+    if not request.weighs:
+        return Entry(place, source, target)
+    if not 0 <= score <= LARGEST_WEIGHT:
+        wanted = f"a number from 0 to {LARGEST_WEIGHT:,}"
+        raise UserError(f"{request.where}{place} has the score {score:g}; with data.weigh_by_score, a score must be {wanted}")
+    return Entry(place, source, target, "" if score else "with a score of 0", score)
 
 
 class Reader(abc.ABC):
@@ -58,9 +86,11 @@ class Reader(abc.ABC):
 
     Attributes:
         files: the files that are read.
+        has_scores: whether a pair may have a score.
     """
 
     files: list[Path]
+    has_scores = False
 
     def __init__(self, request: Request) -> None:
         self.request, self.files = request, self.find_files(request)
@@ -101,6 +131,11 @@ class Units(Source):
                 raise UserError(f"{self._reader.request.where}{entry.place} has more than {LONGEST:,} bytes on a side: split or remove it")
             yield entry
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether a pair may have a score."""
+        return self._reader.has_scores
+
     def _counts(self) -> dict[str, int]:
         """Return the number of entries for each reason to leave them out; under "" the number of pairs."""
         return self._kept.get("entries", lambda: Counter(entry.left_out for entry in self._entries()))
@@ -117,6 +152,9 @@ class Units(Source):
     def pairs(self, start: int = 0) -> Iterator[tuple[bytes, bytes]]:
         for entry in self._kept_entries(start):
             yield entry.source.replace(b"\n", b" "), entry.target.replace(b"\n", b" ")
+
+    def pair_weights(self, start: int = 0) -> Iterator[float] | None:
+        return (entry.weight for entry in self._kept_entries(start)) if self._reader.request.weighs else None
 
     def where(self, index: int) -> str:
         return f"{self.name}{next(self._kept_entries(index)).place}"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from jaxnmt.decoding import markup
 from jaxnmt.decoding.documents.document import Document, Tags, decoded, has_words, spliced
+from jaxnmt.decoding.documents.elements import last_events
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
 
@@ -67,14 +67,14 @@ def _refuse_other_charsets(text: str, events: Sequence[markup.Event], where: str
 
 def _blocks(text: str, events: Sequence[markup.Event]) -> Iterator[tuple[int, int, str, Tags]]:
     """Yield where each block is, its line, and its tags."""
-    parts, tags, ends, done = list[tuple[int, int, str]](), Tags(), _ends(events), -1
+    parts, tags, last, done = list[tuple[int, int, str]](), Tags(), last_events(events), -1
     for i, event in enumerate(events):
         if i <= done:
             continue
         written, end = text[event.offset : event.end], event.end
         is_code = event.kind == "open" and (event.name in _CODES | _OPAQUE or bool(_NOT_TRANSLATED.search(written)))
         if is_code:
-            done = ends[i] if i in ends else _before_block(events, i)
+            done = last[i]
             end = events[done].end
             written = text[event.offset : end]
         if event.name in _BLOCKS | _OPAQUE or written.startswith(("<!DOCTYPE", "<!doctype", "<?")):
@@ -90,24 +90,6 @@ def _blocks(text: str, events: Sequence[markup.Event]) -> Iterator[tuple[int, in
         else:
             parts.append((event.offset, end, tags.point(written)))
     yield from _block(parts, tags, text)
-
-
-def _ends(events: Sequence[markup.Event]) -> dict[int, int]:
-    """Return the index of the end tag of each start tag that has one."""
-    ends, unclosed = dict[int, int](), defaultdict[str, list[int]](list)
-    for i, event in enumerate(events):
-        if event.kind == "open":
-            unclosed[event.name].append(i)
-        elif event.kind == "close" and unclosed[event.name]:
-            ends[unclosed[event.name].pop()] = i
-    return ends
-
-
-def _before_block(events: Sequence[markup.Event], start: int) -> int:
-    """Return the index of the last event of an element without an end tag: what stands before the next tag of a block."""
-    if events[start].name in _OPAQUE:
-        return len(events) - 1
-    return next((i for i in range(start + 1, len(events)) if events[i].name in _BLOCKS | _OPAQUE), len(events)) - 1
 
 
 def _block(parts: Sequence[tuple[int, int, str]], tags: Tags, text: str) -> Iterator[tuple[int, int, str, Tags]]:
