@@ -34,8 +34,8 @@ def write(run: Run, folder: Path) -> None:
     """Write encoder.onnx, step.onnx and their weights in float32; search.json and translate.py, the loader; and the tokenizer.
 
     Raises:
-        UserError: the library onnx is not installed; JAX has an accelerator, for which other layers are traced; the model has an operation without a rule; or a user's own model needs sizes that are
-            numbers.
+        UserError: the library onnx is not installed; JAX has an accelerator, for which other layers are traced; an operation of the model
+            has no rule; or a user's own model needs sizes that are numbers.
     """
     try:
         from jaxnmt.interop import onnx_models
@@ -86,8 +86,8 @@ def runtime(run: Run, folder: Path) -> Loader | None:
 
 def usage(run: Run) -> str:
     """Return how the folder is used, and which settings of the run's search it leaves out."""
-    default = plain_search()
-    left_out = [f"{name} {value}" for name, value in vars(run.config.decoding).items() if name not in KEPT and default.get(name, value) != value]
+    decoding, others = run.config.decoding, {name: value for name, value in plain_search().items() if name not in (*KEPT, "batch_tokens")}
+    left_out = [f"{name} {getattr(decoding, name)}" for name, default in others.items() if getattr(decoding, name) != default]
     search = f"It leaves out settings of the run: {', '.join(left_out)}." if left_out else "It searches as the run does."
     return f"""```
 pip install onnxruntime numpy sentencepiece

@@ -25,7 +25,9 @@ _ARITHMETIC = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
 
 def refuse(what: str) -> UserError:
     """Return the error for something that no rule writes."""
-    return UserError(f"--to onnx cannot hold the model: it uses JAX's {what}, for which there is no rule: use --to stablehlo, which holds it")
+    return UserError(
+        f"--to onnx cannot hold the model: it uses JAX's {what}, for which there is no rule: use --to stablehlo, which holds it"
+    )
 
 
 def is_number(size: Any) -> bool:
@@ -108,7 +110,9 @@ class Scope:
             case ast.Constant(value=number):
                 return self.size(number)
             case ast.Name(id=name):
-                places = [(len(x.shape), key, axis) for key, x in self._inputs.items() for axis, size in enumerate(x.shape) if str(size) == name]
+                places = [
+                    (len(x.shape), key, axis) for key, x in self._inputs.items() for axis, size in enumerate(x.shape) if str(size) == name
+                ]
                 _, key, axis = min(places, key=lambda place: place[0])  # small inputs are needed anyway: they are tokens and masks
                 return self.sizes("Shape", key, start=axis, end=axis + 1)
             case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _ARITHMETIC:
@@ -173,4 +177,3 @@ def names_read(node: onnx.NodeProto) -> set[str]:
 def typed(name: str, x: Any) -> onnx.ValueInfoProto:
     shape = [int(size) if is_number(size) else str(size) for size in x.shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(x.dtype)), shape)
-

@@ -6,6 +6,7 @@ A beam of 1 is greedy search. Without SentencePiece models in this folder, lines
 """
 
 import json
+import os
 import pathlib
 import sys
 
@@ -19,7 +20,10 @@ def load(beam_size=None):
     """Return a function that translates a list of sentences; each is a list of token ids, without the end token."""
     settings = json.loads((HERE / "search.json").read_text(encoding="utf-8"))
     size = int(beam_size or settings["beam_size"])
-    models = [onnxruntime.InferenceSession(HERE / f"{name}.onnx", providers=["CPUExecutionProvider"]) for name in ("encoder", "step")]
+    options = onnxruntime.SessionOptions()
+    if hasattr(os, "sched_getaffinity"):  # more threads than cores that it may use wait for each other
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    models = [onnxruntime.InferenceSession(HERE / f"{name}.onnx", options) for name in ("encoder", "step")]
 
     def translate(sentences):
         width = max(map(len, sentences)) + 1
@@ -72,7 +76,7 @@ def run(session, inputs):
 def search(decoder, limits_B, W, settings):
     """Return the best translation of each sentence that a beam of W finds, a list of token ids without the end token.
 
-    C = 2W candidates of a step are enough: at least W of them do not end. A sentence's search ends at its limit, when enough hypotheses have
+    2W candidates of a step are enough: at least W of them do not end. A sentence's search ends at its limit, when enough hypotheses have
     ended, or when no live one can be better than the best that has ended.
     """
     patience = float(settings["patience"]) if W > 1 else 1.0

@@ -104,6 +104,4 @@ def traced(name: str, function: Callable[..., dict[str, Any]], params: Any, inpu
     proto.initializer.extend(weights.tensor(key, np.asarray(x)) for key, x in arrays.items() if key in used)
     opsets = [helper.make_opsetid("", OPSET)]
     version = helper.find_min_ir_version_for(opsets)  # not the library's newest, which runtimes may not know yet
-    return helper.make_model(
-        proto, opset_imports=opsets, ir_version=version, producer_name="jaxnmt", producer_version=jaxnmt.__version__
-    )
+    return helper.make_model(proto, opset_imports=opsets, ir_version=version, producer_name="jaxnmt", producer_version=jaxnmt.__version__)

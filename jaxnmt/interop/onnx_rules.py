@@ -181,17 +181,16 @@ def _times(sizes: Any) -> Any:
 def _reshape(g, equation, x):
     shape = equation.params["new_sizes"]
     symbolic = [not is_number(size) for size in shape]
-    return g("Reshape", x, g.sizes([-1 if is_one else size for size, is_one in zip(shape, symbolic, strict=True)] if sum(symbolic) == 1 else shape))
+    return g(
+        "Reshape",
+        x,
+        g.sizes([-1 if is_one else size for size, is_one in zip(shape, symbolic, strict=True)] if sum(symbolic) == 1 else shape),
+    )
 
 
 @_rule("squeeze")
 def _squeeze(g, equation, x):
     return g("Squeeze", x, np.array(equation.params["dimensions"], np.int64))
-
-
-@_rule("expand_dims")
-def _expand_dims(g, equation, x):
-    return g("Unsqueeze", x, np.array(equation.params["dimensions"], np.int64))
 
 
 @_rule("transpose")
@@ -314,7 +313,11 @@ def _scatter_add(g, equation, x, places, update):
     """Add at places of one axis; the other axes are windows, or batched."""
     n, rank = equation.params["dimension_numbers"], len(_shape(equation.invars[0]))
     indexed = [axis for axis in range(len(_shape(equation.invars[1])) - 1) if axis not in n.scatter_indices_batching_dims]
-    if len(n.scatter_dims_to_operand_dims) != 1 or tuple(n.inserted_window_dims) != tuple(n.scatter_dims_to_operand_dims) or len(indexed) != 1:
+    if (
+        len(n.scatter_dims_to_operand_dims) != 1
+        or tuple(n.inserted_window_dims) != tuple(n.scatter_dims_to_operand_dims)
+        or len(indexed) != 1
+    ):
         raise refuse("primitive scatter-add along several axes")
     axis = int(n.inserted_window_dims[0])
     index_axes = dict(zip(n.operand_batching_dims, n.scatter_indices_batching_dims, strict=True)) | {axis: indexed[0]}
@@ -338,9 +341,10 @@ def _scan(g, equation, *inputs):
     body, avals = Graph(g.scope), jaxpr.in_avals[constants:]
     names = [g.scope.name("carried" if i < carried else "read") for i in range(len(avals))]
     made = [body("Identity", x) for x in inline(body, jaxpr, [*inputs[:constants], *names])]
-    read, stacked, backwards = len(avals) - carried, len(made) - carried, int(p["reverse"])
+    read, stacked = len(avals) - carried, len(made) - carried
     if not read:
         raise refuse("primitive scan of no arrays")
     graph = body.as_proto(g.scope.name("step"), dict(zip(names, avals, strict=True)), dict(zip(made, jaxpr.out_avals, strict=True)))
-    directions = {"scan_input_directions": [backwards] * read, "scan_output_directions": [backwards] * stacked}
-    return g("Scan", *inputs[constants:], outputs=len(made), body=graph, num_scan_inputs=read, **directions)
+    counts = {"scan_input_directions": read, "scan_output_directions": stacked}
+    backwards = {name: [1] * count for name, count in counts.items() if count and p["reverse"]}
+    return g("Scan", *inputs[constants:], outputs=len(made), body=graph, num_scan_inputs=read, **backwards)
