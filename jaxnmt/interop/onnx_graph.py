@@ -165,7 +165,8 @@ class Graph:
             if needed.intersection(node.output):
                 nodes.append(node)
                 needed.update(names_read(node))
-        return helper.make_graph(nodes[::-1], name, *([typed(key, x) for key, x in each.items()] for each in (inputs, outputs)))
+        typed_inputs, typed_outputs = ([_typed(key, x) for key, x in each.items()] for each in (inputs, outputs))
+        return helper.make_graph(nodes[::-1], name, typed_inputs, typed_outputs)
 
 
 def names_read(node: onnx.NodeProto) -> set[str]:
@@ -174,6 +175,6 @@ def names_read(node: onnx.NodeProto) -> set[str]:
     return {*node.input, *(name for body in bodies for inner in body.node for name in names_read(inner))}
 
 
-def typed(name: str, x: Any) -> onnx.ValueInfoProto:
+def _typed(name: str, x: Any) -> onnx.ValueInfoProto:
     shape = [int(size) if is_number(size) else str(size) for size in x.shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(x.dtype)), shape)

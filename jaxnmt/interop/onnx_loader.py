@@ -23,7 +23,7 @@ def load(beam_size=None):
     options = onnxruntime.SessionOptions()
     if hasattr(os, "sched_getaffinity"):  # more threads than cores that it may use wait for each other
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    models = [onnxruntime.InferenceSession(HERE / f"{name}.onnx", options) for name in ("encoder", "step")]
+    encoder, step = (onnxruntime.InferenceSession(HERE / f"{name}.onnx", options) for name in ("encoder", "step"))
 
     def translate(sentences):
         width = max(map(len, sentences)) + 1
@@ -31,7 +31,7 @@ def load(beam_size=None):
             raise ValueError(f"a sentence has {width - 1} tokens, and the model reads {settings['longest'] - 1}: split it")
         tokens = np.array([[*ids, EOS, *[PAD] * (width - 1 - len(ids))] for ids in sentences], np.int32)
         limits = [max(1, int(settings["max_length_ratio"] * len(ids)) + settings["max_length_extra"]) for ids in sentences]
-        return search(Decoder(*models, tokens), np.array(limits), size, settings)
+        return search(Decoder(encoder, step, tokens), np.array(limits), size, settings)
 
     return translate
 
@@ -81,9 +81,11 @@ def search(decoder, limits_B, W, settings):
     """
     patience = float(settings["patience"]) if W > 1 else 1.0
     enough = np.maximum(1, np.floor(patience * W + 0.5))
-    found = [[] for _ in limits_B]
-    best_B, ended_B, open_B = np.full(len(limits_B), NEVER), np.zeros(len(limits_B)), np.arange(len(limits_B))
-    live_BWT, live_BW, t = np.full((len(limits_B), 1, 1), BOS), np.zeros((len(limits_B), 1), np.float32), 0
+    B, t = len(limits_B), 0
+    found: list[list[int]] = [[] for _ in range(B)]
+    best_B, ended_B, open_B = np.full(B, NEVER), np.zeros(B), np.arange(B)
+    live_BWT: np.ndarray = np.full((B, 1, 1), BOS)
+    live_BW: np.ndarray = np.zeros((B, 1), np.float32)
     while len(open_B):
         t += 1
         next_BWV = decoder(live_BWT[..., -1])

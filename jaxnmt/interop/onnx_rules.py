@@ -180,12 +180,9 @@ def _times(sizes: Any) -> Any:
 @_rule("reshape")
 def _reshape(g, equation, x):
     shape = equation.params["new_sizes"]
-    symbolic = [not is_number(size) for size in shape]
-    return g(
-        "Reshape",
-        x,
-        g.sizes([-1 if is_one else size for size, is_one in zip(shape, symbolic, strict=True)] if sum(symbolic) == 1 else shape),
-    )
+    if sum(not is_number(size) for size in shape) == 1:  # it follows from the others
+        shape = [size if is_number(size) else -1 for size in shape]
+    return g("Reshape", x, g.sizes(shape))
 
 
 @_rule("squeeze")
@@ -216,8 +213,7 @@ def _concatenate(g, equation, *parts):
 @_rule("split")
 def _split(g, equation, x):
     sizes = equation.params["sizes"]
-    made = g("Split", x, g.sizes(sizes), outputs=len(sizes), axis=int(equation.params["axis"]))
-    return made
+    return g("Split", x, g.sizes(sizes), outputs=len(sizes), axis=int(equation.params["axis"]))
 
 
 @_rule("iota")
@@ -243,18 +239,19 @@ def _part(g: Graph, x: str, start: Any, end: Any, axis: int) -> str:
     return g("Slice", x, start, end, np.array([axis], np.int64))
 
 
-def _start(g: Graph, start: str, size: Any, of: Any) -> str:
-    """Return where a part of this size begins, int64 (1,): JAX moves a part that would end outside."""
-    start = g("Reshape", _int64(g, start), np.array([1], np.int64))
-    return g("Max", g("Min", start, g("Sub", g.scope.size(of), g.scope.size(size))), np.array([0], np.int64))
+def _ends(g: Graph, start: str, size: Any, of: Any) -> tuple[str, str]:
+    """Return where a part of this size begins and ends, int64 (1,): JAX moves a part that would end outside."""
+    length = g.scope.size(size)
+    first = g("Min", g("Reshape", _int64(g, start), np.array([1])), g("Sub", g.scope.size(of), length))
+    first = g("Max", first, np.array([0]))
+    return first, g("Add", first, length)
 
 
 @_rule("slice")
 def _slice(g, equation, x):
     starts, ends = equation.params["start_indices"], equation.params["limit_indices"]
     steps = equation.params["strides"] or [1] * len(starts)
-    axes = np.arange(len(starts), dtype=np.int64)
-    return g("Slice", x, g.sizes(starts), g.sizes(ends), axes, np.array(steps, np.int64))
+    return g("Slice", x, g.sizes(starts), g.sizes(ends), np.arange(len(starts)), np.array(steps, np.int64))
 
 
 @_rule("dynamic_slice")
@@ -262,8 +259,7 @@ def _dynamic_slice(g, equation, x, *starts):
     before = _shape(equation.invars[0])
     for axis, (start, size, of) in enumerate(zip(starts, equation.params["slice_sizes"], before, strict=True)):
         if size != of:
-            first = _start(g, start, size, of)
-            x = _part(g, x, first, g("Add", first, g.scope.size(size)), axis)
+            x = _part(g, x, *_ends(g, start, size, of), axis)
     return x
 
 
@@ -276,10 +272,9 @@ def _dynamic_update_slice(g, equation, x, update, *starts):
         if not axes:
             return update
         axis, *others = axes
-        first = _start(g, starts[axis], new[axis], before[axis])
-        last = g("Add", first, g.scope.size(new[axis]))
-        parts = [_part(g, x, *ends, axis) for ends in ((np.array([0]), first), (first, last), (last, g.scope.size(before[axis])))]
-        return g("Concat", parts[0], updated(parts[1], others), parts[2], axis=axis)
+        first, last = _ends(g, starts[axis], new[axis], before[axis])
+        left, right = _part(g, x, np.array([0]), first, axis), _part(g, x, last, g.scope.size(before[axis]), axis)
+        return g("Concat", left, updated(_part(g, x, first, last, axis), others), right, axis=axis)
 
     return updated(x, [axis for axis in range(len(new)) if new[axis] != before[axis]])
 
@@ -289,10 +284,8 @@ def _gather(g, equation, x, places):
     p, before = equation.params, _shape(equation.invars[0])
     n, sizes = p["dimension_numbers"], p["slice_sizes"]
     if len(_shape(equation.invars[1])) == 1:  # one place: a part of x
-        starts = g("Split", places, outputs=len(n.start_index_map), axis=0, num_outputs=len(n.start_index_map))
-        for start, axis in zip([starts] if isinstance(starts, str) else starts, n.start_index_map, strict=True):
-            first = _start(g, start, sizes[axis], before[axis])
-            x = _part(g, x, first, g("Add", first, g.scope.size(sizes[axis])), int(axis))
+        for number, axis in enumerate(map(int, n.start_index_map)):
+            x = _part(g, x, *_ends(g, g("Gather", places, np.int64(number)), sizes[axis], before[axis]), axis)
         return g("Squeeze", x, np.array(n.collapsed_slice_dims, np.int64)) if n.collapsed_slice_dims else x
     whole = [axis for axis in range(len(before)) if axis not in (*n.start_index_map, *n.operand_batching_dims)]
     if set(n.collapsed_slice_dims) != set(n.start_index_map) or any(sizes[axis] != before[axis] for axis in whole):
@@ -313,11 +306,7 @@ def _scatter_add(g, equation, x, places, update):
     """Add at places of one axis; the other axes are windows, or batched."""
     n, rank = equation.params["dimension_numbers"], len(_shape(equation.invars[0]))
     indexed = [axis for axis in range(len(_shape(equation.invars[1])) - 1) if axis not in n.scatter_indices_batching_dims]
-    if (
-        len(n.scatter_dims_to_operand_dims) != 1
-        or tuple(n.inserted_window_dims) != tuple(n.scatter_dims_to_operand_dims)
-        or len(indexed) != 1
-    ):
+    if len(indexed) != 1 or len(n.inserted_window_dims) != 1 or tuple(n.inserted_window_dims) != tuple(n.scatter_dims_to_operand_dims):
         raise refuse("primitive scatter-add along several axes")
     axis = int(n.inserted_window_dims[0])
     index_axes = dict(zip(n.operand_batching_dims, n.scatter_indices_batching_dims, strict=True)) | {axis: indexed[0]}
