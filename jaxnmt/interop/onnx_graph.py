@@ -104,6 +104,15 @@ class Scope:
             self._known[text] = self._compute(ast.parse(text, mode="eval").body, text)
         return self._known[text]
 
+    def shape(self, shape: Sequence[Any]) -> str:
+        """Return the name of a shape: int64 (axes,)."""
+        if all(map(is_number, shape)):
+            return self.constant(np.array(shape, np.int64))
+        key = tuple(map(str, shape))
+        if key not in self._known:
+            self._known[key] = self.sizes("Concat", *map(self.size, shape), axis=0)
+        return self._known[key]
+
     def _compute(self, node: ast.expr, text: str) -> str:
         """Write an expression of symbolic dimensions, which JAX prints as Python does."""
         match node:
@@ -144,13 +153,6 @@ class Graph:
         read = [x if isinstance(x, str) else self.scope.constant(x) for x in inputs]
         self.nodes.append(helper.make_node(kind, read, names, **attributes))
         return names[0] if outputs == 1 else names
-
-    def sizes(self, shape: Sequence[Any]) -> str:
-        """Return the name of a shape: int64 (axes,)."""
-        if all(map(is_number, shape)):
-            return self.scope.constant(np.array(shape, np.int64))
-        parts = [self.scope.size(size) for size in shape]
-        return self("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def as_proto(self, name: str, inputs: dict[str, Any], outputs: dict[str, Any], before: Sequence[Any] = ()) -> onnx.GraphProto:
         """Return the graph, without nodes that no output needs.

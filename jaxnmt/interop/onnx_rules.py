@@ -161,10 +161,10 @@ def _product(g, equation, x, y):
         if all(len(group) == 1 for group in groups):
             return name
         sizes = [shapes[side][axis] for axis in batch[side]]
-        return g("Reshape", name, g.sizes([*sizes, *(_times(shapes[side][axis] for axis in group) for group in groups)]))
+        return g("Reshape", name, g.scope.shape([*sizes, *(_times(shapes[side][axis] for axis in group) for group in groups)]))
 
     made = g("MatMul", matrix(x, 0), matrix(y, 1))
-    return made if len(free[0]) == len(free[1]) == 1 else g("Reshape", made, g.sizes(_shape(equation.outvars[0])))
+    return made if len(free[0]) == len(free[1]) == 1 else g("Reshape", made, g.scope.shape(_shape(equation.outvars[0])))
 
 
 def _times(sizes: Any) -> Any:
@@ -182,7 +182,7 @@ def _reshape(g, equation, x):
     shape = equation.params["new_sizes"]
     if sum(not is_number(size) for size in shape) == 1:  # it follows from the others
         shape = [size if is_number(size) else -1 for size in shape]
-    return g("Reshape", x, g.sizes(shape))
+    return g("Reshape", x, g.scope.shape(shape))
 
 
 @_rule("squeeze")
@@ -202,7 +202,7 @@ def _broadcast(g, equation, x):
     sizes = [before[places.index(axis)] if axis in places else 1 for axis in range(len(shape))]
     if before and len(places) < len(shape):
         x = g("Unsqueeze", x, np.array([axis for axis in range(len(shape)) if axis not in places], np.int64))
-    return x if sizes == list(shape) and (before or not shape) else g("Expand", x, g.sizes(shape))
+    return x if sizes == list(shape) and (before or not shape) else g("Expand", x, g.scope.shape(shape))
 
 
 @_rule("concatenate")
@@ -213,7 +213,7 @@ def _concatenate(g, equation, *parts):
 @_rule("split")
 def _split(g, equation, x):
     sizes = equation.params["sizes"]
-    return g("Split", x, g.sizes(sizes), outputs=len(sizes), axis=int(equation.params["axis"]))
+    return g("Split", x, g.scope.shape(sizes), outputs=len(sizes), axis=int(equation.params["axis"]))
 
 
 @_rule("iota")
@@ -223,7 +223,7 @@ def _count(g, equation):
     numbers = g("Range", np.int64(0), g("Squeeze", g.scope.size(shape[axis])), np.int64(1))
     numbers = g("Cast", numbers, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
     column = [-1 if place == axis else 1 for place in range(len(shape))]
-    return numbers if len(shape) == 1 else g("Expand", g("Reshape", numbers, np.array(column, np.int64)), g.sizes(shape))
+    return numbers if len(shape) == 1 else g("Expand", g("Reshape", numbers, np.array(column, np.int64)), g.scope.shape(shape))
 
 
 @_rule("dim_as_value")
@@ -251,7 +251,7 @@ def _ends(g: Graph, start: str, size: Any, of: Any) -> tuple[str, str]:
 def _slice(g, equation, x):
     starts, ends = equation.params["start_indices"], equation.params["limit_indices"]
     steps = equation.params["strides"] or [1] * len(starts)
-    return g("Slice", x, g.sizes(starts), g.sizes(ends), np.arange(len(starts)), np.array(steps, np.int64))
+    return g("Slice", x, g.scope.shape(starts), g.scope.shape(ends), np.arange(len(starts)), np.array(steps, np.int64))
 
 
 @_rule("dynamic_slice")
