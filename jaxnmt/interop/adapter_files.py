@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxnmt.config.files import to_json, tupled
 from jaxnmt.errors import UserError
-from jaxnmt.interop.tensors import opened
+from jaxnmt.interop.tensors import opened_file
 from jaxnmt.interop.untrusted import read_json
 from jaxnmt.runs import directory
 
@@ -218,11 +218,11 @@ def _of_folder(place: Path) -> Adapter:
     rank, alpha = value("rank", int), float(value("alpha", (int, float)))
     if rank < 1 or not (math.isfinite(alpha) and alpha > 0):
         raise UserError(f"{place / SETTINGS}: rank {rank} and alpha {alpha:g} must be above 0: fetch it again")
-    with opened(place / FACTORS) as file:
+    with opened_file(place / FACTORS) as file:
         shapes = file.shapes
 
     def read() -> Mapping[str, np.ndarray]:
-        with opened(place / FACTORS) as file:
+        with opened_file(place / FACTORS) as file:
             return {name: file.read(name) for name in file.shapes}
 
     with (place / FACTORS).open("rb") as content:
