@@ -19,7 +19,7 @@ HEADER_SIZE = 16 * 2**20
 TYPES = {"F32": 4, "F16": 2, "BF16": 2}
 """The types of weights that are read, and their bytes. Each becomes float32."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""The file of a model's numbers, and the one that says in which of several files each tensor is."""
+"""The file of a model's weights, and the one that says in which of several files each tensor is."""
 MOST_FILES = 256
 """Files that an index may name: all are open at the same time."""
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
