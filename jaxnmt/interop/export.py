@@ -28,7 +28,7 @@ def export_model(run: Run, out: str | pathlib.Path, to: str, data: str | Sequenc
     Args:
         run: the run, with the checkpoint and the type of weights that it was loaded with.
         out: the folder to make. It gets the model's files and a model card, README.md, or is not made at all.
-        to: the format: "adapter", "ctranslate2", "marian", "pegasus", "safetensors" or "stablehlo".
+        to: the format: "adapter", "ctranslate2", "marian", "onnx", "pegasus", "safetensors" or "stablehlo".
         data: other sentences to check with, written as `data.test`.
         sentences: how many of them are translated at most.
 

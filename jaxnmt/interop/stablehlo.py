@@ -5,12 +5,13 @@ Batch and source length are symbolic dimensions, so that one program serves all;
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fractions
 import functools
 import importlib.resources
 import runpy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.config import model_code
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.interop.formats import Source, save_tokenizer
+from jaxnmt.interop.formats import Source, in_batches, save_tokenizer
 from jaxnmt.io import files
 from jaxnmt.parallel import compiler
 
@@ -82,11 +83,8 @@ def write(run: Run, folder: Path) -> None:
     Raises:
         UserError: JAX has an accelerator, for which other layers are traced; or a user's own model needs sizes that are numbers.
     """
+    start_on_cpu()
     import jax
-
-    compiler.check()  # first, because it starts JAX with the right flags
-    if jax.default_backend() != "cpu":
-        raise UserError("programs for every platform are written on a CPU: set the environment variable JAX_PLATFORMS=cpu")
 
     from jaxnmt.parallel.axes import path_name
 
@@ -96,6 +94,19 @@ def write(run: Run, folder: Path) -> None:
         np.savez(file, longest=np.int32(_longest(run)), **arrays, **{f"params/{name}": x for name, x in params.items()})
     files.write(folder / LOADER, importlib.resources.files("jaxnmt.interop").joinpath("stablehlo_loader.py").read_text(encoding="utf-8"))
     save_tokenizer(run, folder)
+
+
+def start_on_cpu() -> None:
+    """Start JAX.
+
+    Raises:
+        UserError: it has an accelerator.
+    """
+    compiler.check()  # first, because it starts JAX with the right flags
+    import jax
+
+    if jax.default_backend() != "cpu":
+        raise UserError("programs for every platform are written on a CPU: set the environment variable JAX_PLATFORMS=cpu")
 
 
 def program(run: Run, beam_size: int) -> bytes:
@@ -119,8 +130,21 @@ def program(run: Run, beam_size: int) -> bytes:
 
     dimensions = jax.export.symbolic_shape("b, s", constraints=[f"s <= {_longest(run)}"])
     tokens = jax.ShapeDtypeStruct(dimensions, jnp.int32)
-    try:
+    with tracing(run):
         return bytes(jax.export.export(jax.jit(translate), platforms=PLATFORMS)(shapes, tokens).serialize())
+
+
+@contextlib.contextmanager
+def tracing(run: Run) -> Iterator[None]:
+    """Trace a model with symbolic sizes.
+
+    Raises:
+        UserError: a user's own model needs sizes that are numbers.
+    """
+    try:
+        yield
+    except UserError:
+        raise
     except Exception as error:
         if not model_code.executed(run.config):
             raise
@@ -167,12 +191,7 @@ class Loader:
     def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
         """Return the tokens of each best translation."""
         find = self._load({size: name for name, size in BEAMS.items()}[beam_size])
-        order = sorted(range(len(sources)), key=lambda number: len(sources[number].ids))
-        found: dict[int, list[str]] = {}
-        for start in range(0, len(order), 64):
-            numbers = order[start : start + 64]
-            found |= dict(zip(numbers, map(self._pieces, find([sources[number].ids for number in numbers])), strict=True))
-        return [found[number] for number in range(len(sources))]
+        return [self._pieces(ids) for ids in in_batches(find, sources)]
 
 
 def runtime(run: Run, folder: Path) -> Loader:

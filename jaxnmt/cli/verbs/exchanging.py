@@ -13,7 +13,7 @@ from jaxnmt.run import Checkpoint, Run, Weights
 @dataclasses.dataclass(frozen=True)
 class Export:
     to: str = ""
-    """The format: adapter (of a run that LoRA has fine-tuned), ctranslate2, marian, pegasus, safetensors or stablehlo."""
+    """The format: adapter (of a run that LoRA has fine-tuned), ctranslate2, marian, onnx, pegasus, safetensors or stablehlo."""
     data: tuple[str, ...] = ()
     """Sentence pairs to check with instead of the run's validation, written as `data.test`: --data a.en a.de."""
     sentences: Positive[int] = SENTENCES
@@ -35,6 +35,7 @@ def export(run: str, out: str, options: Export) -> None:
       jaxnmt export runs/quickstart en-fr --to safetensors --checkpoint average
       jaxnmt export runs/quickstart en-fr --to ctranslate2 --weights int8
       jaxnmt export runs/quickstart en-fr --to stablehlo
+      jaxnmt export runs/quickstart en-fr --to onnx
       jaxnmt export runs/lora formal --to adapter
     """
     from jaxnmt.interop.export import export_model  # which imports NumPy
