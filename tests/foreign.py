@@ -14,7 +14,7 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.config.files import save_config
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.run import Run
 from jaxnmt.training.checkpoints import Checkpoints

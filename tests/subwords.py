@@ -8,7 +8,7 @@ import numpy as np
 import tiny
 
 from jaxnmt.config import Tokenizer
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
 

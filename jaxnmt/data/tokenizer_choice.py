@@ -17,7 +17,8 @@ from jaxnmt import config
 from jaxnmt.data import shards
 from jaxnmt.data.cleaning import Reason, clean, rules_of
 from jaxnmt.data.source import Source
-from jaxnmt.data.tokenizer import Tokenizer, joiner_of, load_tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer, joiner_of, load_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.io import files
 from jaxnmt.io.text import decode

@@ -17,7 +17,8 @@ from jaxnmt.data.special_tokens import BOS, EOS
 from jaxnmt.decoding.batches import groups, pad, padded_rows
 from jaxnmt.decoding.translation import Translation
 from jaxnmt.decoding.translator import Translator
-from jaxnmt.models.seq2seq import Batch, Seq2Seq, source_attention
+from jaxnmt.models.encoder_decoder import Batch
+from jaxnmt.models.seq2seq import Seq2Seq, source_attention
 from jaxnmt.parallel.sharding import replicated
 
 

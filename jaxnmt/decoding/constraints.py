@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxnmt.data.special_tokens import EOS, PAD
 
 if TYPE_CHECKING:  # it imports flax
-    from jaxnmt.models.seq2seq import Batch
+    from jaxnmt.models.encoder_decoder import Batch
 
 
 class TargetRules(NamedTuple):

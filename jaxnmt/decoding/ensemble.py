@@ -18,8 +18,9 @@ from jaxnmt.decoding.batches import pad
 from jaxnmt.decoding.reductions import without_special
 from jaxnmt.decoding.shortlist import Narrowing
 from jaxnmt.decoding.translator import SENTENCE_END, Translator
+from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import replicated
 
 Space = Literal["probability", "log"]

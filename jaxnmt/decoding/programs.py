@@ -26,7 +26,8 @@ from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSea
 from jaxnmt.parallel.sharding import is_sharded, per_device, replicated, to_mesh
 
 if TYPE_CHECKING:  # it imports flax
-    from jaxnmt.models.seq2seq import Batch, Seq2Seq
+    from jaxnmt.models.encoder_decoder import Batch
+    from jaxnmt.models.seq2seq import Seq2Seq
 
 IN_FLIGHT = 2
 """Number of searches at a time. On a CPU, one computes where another has work for one core only; an accelerator need not wait for texts."""

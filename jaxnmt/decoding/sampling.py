@@ -17,7 +17,7 @@ from jaxnmt.data.special_tokens import PAD
 from jaxnmt.parallel.numbers import mix
 
 if TYPE_CHECKING:
-    from jaxnmt.models.seq2seq import Batch
+    from jaxnmt.models.encoder_decoder import Batch
 
 
 class Sampling(NamedTuple):

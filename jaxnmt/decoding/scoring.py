@@ -19,7 +19,8 @@ from jaxnmt.decoding.alignments import Aligner, Alignment
 from jaxnmt.decoding.batches import bucket, groups, output_limit, pad, padded_rows
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import Batch, Seq2Seq, project
+from jaxnmt.models.encoder_decoder import Batch, project
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.sharding import mesh_of, num_shards, per_device, replicated, to_mesh
 from jaxnmt.training.metrics import perplexity
 

@@ -21,7 +21,8 @@ from jaxnmt.decoding.reductions import log_sum_exp, top_k, without_special
 from jaxnmt.parallel.sharding import any_across_devices
 
 if TYPE_CHECKING:  # it imports flax
-    from jaxnmt.models.seq2seq import Batch, Seq2Seq
+    from jaxnmt.models.encoder_decoder import Batch
+    from jaxnmt.models.seq2seq import Seq2Seq
 
 NEVER = -1e9
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places

@@ -19,8 +19,9 @@ import numpy as np
 from jaxnmt.data.special_tokens import EOS, PAD, UNK
 from jaxnmt.decoding.constraints import TargetRules
 from jaxnmt.errors import UserError
+from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.int8 import Int8
-from jaxnmt.models.seq2seq import Batch, Seq2Seq, padded
+from jaxnmt.models.seq2seq import Seq2Seq, padded
 
 if TYPE_CHECKING:
     from jaxnmt.decoding.lexicon import Lexicon

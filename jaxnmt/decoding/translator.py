@@ -31,7 +31,8 @@ from jaxnmt.parallel.sharding import mesh_of, num_shards
 if TYPE_CHECKING:
     from jaxnmt.decoding.alignments import Aligner
     from jaxnmt.decoding.lexicon import Lexicon
-    from jaxnmt.models.seq2seq import Batch, Seq2Seq
+    from jaxnmt.models.encoder_decoder import Batch
+    from jaxnmt.models.seq2seq import Seq2Seq
 
 SENTENCE_END = re.compile(r"(?<=[.!?…]) +|(?<=[。！？]) *(?=[^。！？」』”’）])")
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.recurrent import Outputs, RecurrentEncoderDecoder, RecurrentMemory
-from jaxnmt.models.seq2seq import Batch
 from jaxnmt.parallel.sharding import constrain
 
 

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from jaxnmt import errors
 from jaxnmt.config import Task
+from jaxnmt.models.encoder_decoder import Batch, EncoderDecoder, SourceStates, project
 from jaxnmt.models.layers import DropoutKey, Embedding, Matrix, at_least_float32
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates, padded, project
+from jaxnmt.models.seq2seq import padded
 from jaxnmt.parallel.sharding import constrain
 
 UNKNOWN, FIRST_TOKEN = 3, 4  # the ids of unknown words and of the first token that is not special, in every vocabulary

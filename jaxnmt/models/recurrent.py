@@ -18,11 +18,11 @@ from jaxnmt import config as cfg
 from jaxnmt.models import cells
 from jaxnmt.models.attention import SourceAttention
 from jaxnmt.models.cells import STATES, RecurrentLayer, State
+from jaxnmt.models.encoder_decoder import Batch, EncoderDecoder, SourceStates
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32
 from jaxnmt.models.pictures import doubly_stochastic
 from jaxnmt.models.recurrent_encoder import Bag, Encoder, drop, recurrent_dropout, reverse_sequence
 from jaxnmt.models.scans import scan
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
 

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
 from jaxnmt.models.attention import CrossAttention, SelfAttention, of_layer
+from jaxnmt.models.encoder_decoder import Batch, EncoderDecoder, Memory, SourceStates
 from jaxnmt.models.fused_attention import Mask
 from jaxnmt.models.layers import DropoutKey, FeedForward, Norm, Positions, dropout
-from jaxnmt.models.seq2seq import Batch, EncoderDecoder, Memory, SourceStates
 from jaxnmt.parallel.sharding import constrain
 
 _POLICIES = {"dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable, "full": None}

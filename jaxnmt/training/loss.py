@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey, at_least_float32
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 

@@ -17,9 +17,10 @@ import optax
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
+from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
-from jaxnmt.models.seq2seq import Batch, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import batch_sharding, param_shardings
 from jaxnmt.training.loss import LossSums, batch_loss

@@ -13,7 +13,7 @@ from jaxnmt.data.loader import assemble
 from jaxnmt.data.objectives import FIRST_TOKEN, Examples, objective_of
 from jaxnmt.data.packing import Shape
 from jaxnmt.data.special_tokens import EOS, UNK
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 
 TEXT = [" ".join(f"{a}{b}" for b in "abcdefghij") for a in ("", "x", "longer", "unbelievable")]

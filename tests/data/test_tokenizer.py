@@ -12,7 +12,8 @@ from jaxnmt.config import Experiment
 from jaxnmt.config import Tokenizer as Options
 from jaxnmt.config.checks import validate
 from jaxnmt.data.special_tokens import BOS, EOS, PAD, UNK
-from jaxnmt.data.tokenizer import Subwords, load_tokenizer, normalization_of, train_tokenizer
+from jaxnmt.data.tokenizer import Subwords, load_tokenizer, normalization_of
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.data.vocabulary import join
 from jaxnmt.errors import UserError
 

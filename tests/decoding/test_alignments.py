@@ -13,7 +13,7 @@ from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.config import replace
 from jaxnmt.config.files import save_config
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.alignments import Aligner, Alignment, of_words, teacher_forced_attention
 from jaxnmt.decoding.translation import Translation
 from jaxnmt.decoding.translator import Translator

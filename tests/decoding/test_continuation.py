@@ -4,7 +4,7 @@ import pytest
 import tiny
 
 from jaxnmt.config import Decoding, Language, Tokenizer
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.continuation import Continuation
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.scoring import Scorer

@@ -14,7 +14,8 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.data.vocabulary import Words
 from jaxnmt.decoding.alignments import Aligner
 from jaxnmt.decoding.ensemble import Ensemble, EnsembleParams, EnsembleTranslator, combine

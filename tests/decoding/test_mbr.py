@@ -6,7 +6,7 @@ import sacrebleu
 import tiny
 
 from jaxnmt.config import Decoding, Experiment, Tokenizer, checks, replace
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import mbr
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.alignments import Aligner
 from jaxnmt.decoding.marked_translator import MarkedTranslator
 from jaxnmt.decoding.markup import Marked, parse

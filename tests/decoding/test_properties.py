@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnmt.config import Decoding, Tokenizer
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import shortlist
 from jaxnmt.decoding.lexicon import Lexicon
 from jaxnmt.decoding.rules import Rules

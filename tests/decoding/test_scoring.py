@@ -17,7 +17,7 @@ from jaxnmt import config as cfg
 from jaxnmt.cli.verbs import scoring as verb
 from jaxnmt.data.loader import evaluation_batches
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import batches
 from jaxnmt.decoding.scoring import Scorer, TokenScorer, Totals, token_log_probs
 from jaxnmt.decoding.translator import Translator

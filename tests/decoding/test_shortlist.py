@@ -17,7 +17,7 @@ import jaxnmt
 from jaxnmt.config import Decoding, Tokenizer
 from jaxnmt.data.corpus import in_memory
 from jaxnmt.data.special_tokens import EOS, PAD
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import lexicon, shortlist
 from jaxnmt.decoding.ensemble import EnsembleTranslator
 from jaxnmt.decoding.lexicon import Lexicon

@@ -15,7 +15,7 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt.config import Decoding, Recurrent, Tokenizer, replace
 from jaxnmt.data.special_tokens import UNK
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.decoding.terminology import Terminology

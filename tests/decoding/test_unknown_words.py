@@ -10,7 +10,7 @@ from decoding.test_alignments import TOKENIZER, aligner, translation
 
 from jaxnmt.config import Decoding, Experiment, Recurrent, Tokenizer, checks, replace
 from jaxnmt.data.special_tokens import UNK
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.marked_translator import MarkedTranslator
 from jaxnmt.decoding.rules import Rules, rules_of_lines
 from jaxnmt.decoding.terminology import Terminology

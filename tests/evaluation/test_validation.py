@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from jaxnmt.config import Captioning, Experiment, Tokenizer, replace
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import translator as translators
 from jaxnmt.evaluation import validation
 

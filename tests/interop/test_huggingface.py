@@ -16,7 +16,8 @@ from sentencepiece import SentencePieceTrainer
 import jaxnmt
 from jaxnmt import config as cfg
 from jaxnmt.data.pieces import Numbering, Pieces
-from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.interop import huggingface_files
 

@@ -13,7 +13,8 @@ from jaxnmt import config as cfg
 from jaxnmt.config import replace
 from jaxnmt.config.files import load_config
 from jaxnmt.data import scenes
-from jaxnmt.data.tokenizer import Tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import Tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.captioner import Captioner
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.lab.visualize import caption

@@ -10,7 +10,7 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.data import scenes
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.lab.options import Pointing
 from jaxnmt.lab.probes import pointing

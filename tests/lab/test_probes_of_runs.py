@@ -13,7 +13,7 @@ from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.config.files import save_config
 from jaxnmt.data.special_tokens import EOS
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.evaluation.scores import bleu, metric
 from jaxnmt.evaluation.test_sets import TestSet

@@ -21,7 +21,7 @@ import jaxnmt
 from jaxnmt import config as cfg
 from jaxnmt.config import Mesh
 from jaxnmt.data.special_tokens import EOS
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding.rules import Rules
 from jaxnmt.decoding.search import SearchOptions
 from jaxnmt.decoding.translator import Translator

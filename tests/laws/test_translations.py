@@ -9,7 +9,7 @@ import tiny
 
 from jaxnmt.config import Decoding, Tokenizer, replace
 from jaxnmt.data.special_tokens import EOS
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import batches
 from jaxnmt.decoding import translator as translators
 from jaxnmt.decoding.translator import Translator

@@ -13,7 +13,8 @@ from jaxnmt.data.objectives import objective_of
 from jaxnmt.data.special_tokens import EOS, UNK
 from jaxnmt.lab.laws.subject import batch_of
 from jaxnmt.models import heads
-from jaxnmt.models.seq2seq import SourceStates, build_model
+from jaxnmt.models.encoder_decoder import SourceStates
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.training.loss import batch_loss
 
 LABELS, TEXTS = 9, [[5, 6], [7], [8, 9, 4], [6]]

@@ -3,8 +3,9 @@
 import jax.numpy as jnp
 import tiny
 
+from jaxnmt.models.encoder_decoder import EncoderDecoder
 from jaxnmt.models.recurrent import RecurrentModule
-from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.training.loss import batch_loss
 
 

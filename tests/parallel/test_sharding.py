@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, replace
 from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
-from jaxnmt.models.seq2seq import EncoderDecoder, build_model
+from jaxnmt.models.encoder_decoder import EncoderDecoder
+from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import UNDECLARED, path_name
 from jaxnmt.training.optim import make_optimizer

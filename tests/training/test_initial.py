@@ -13,7 +13,7 @@ from jaxnmt import config as cfg
 from jaxnmt.config import checks
 from jaxnmt.config.files import load_config, save_config
 from jaxnmt.data import tokenizer_choice
-from jaxnmt.data.tokenizer import train_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.runs import directory

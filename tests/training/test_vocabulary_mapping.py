@@ -12,7 +12,8 @@ import tiny
 import jaxnmt
 from jaxnmt import config as cfg
 from jaxnmt.config.files import save_config
-from jaxnmt.data.tokenizer import load_tokenizer, train_tokenizer
+from jaxnmt.data.tokenizer import load_tokenizer
+from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.errors import UserError
 from jaxnmt.parallel.axes import path_name
 from jaxnmt.runs import directory

@@ -19,9 +19,10 @@ from jaxnmt.data.vocabulary import SPACER, SPECIAL
 from jaxnmt.lab import figures
 from jaxnmt.lab.visualize.record import readable_piece, source_ids
 from jaxnmt.models.cells import RecurrentLayer
+from jaxnmt.models.encoder_decoder import EncoderDecoder
 from jaxnmt.models.layers import sinusoids
 from jaxnmt.models.recurrent_encoder import reverse_sequence
-from jaxnmt.models.seq2seq import EncoderDecoder, Seq2Seq
+from jaxnmt.models.seq2seq import Seq2Seq
 
 MAPPED = 40
 """Words of a side to draw if the user names none."""
