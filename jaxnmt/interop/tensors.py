@@ -81,17 +81,27 @@ class Tensors:
 
 
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Tensors]:
+def opened(path: Path) -> Iterator[Tensors]:
+    """Open a file, and check that its header describes exactly the bytes that it has.
+
+    Raises:
+        UserError: it is missing, damaged, or has a type of numbers that is not read; or safetensors is not installed.
+    """
+    with _opened(path) as file:
+        yield Tensors(path, {path: file})
+
+
+@contextlib.contextmanager
+def opened_folder(folder: Path) -> Iterator[Tensors]:
     """Open a folder's `WEIGHTS`, or else the files that its `INDEX` names, and check that they hold what header and index say.
 
     Raises:
-        UserError: a file is missing, damaged, or has a type of numbers that is not read; the index names a file outside the folder, or
-            does not describe its files; or safetensors is not installed.
+        UserError: as `opened`; or the index names a file outside the folder, or does not describe its files.
     """
     path, index = folder / WEIGHTS, folder / INDEX
     with contextlib.ExitStack() as stack:
         if path.exists() or not index.exists():
-            yield Tensors(path, {path: stack.enter_context(_opened(path))})
+            yield stack.enter_context(opened(path))
             return
         described = read_json(index, VOCABULARY_SIZE)
         files = {folder / name: None for name in _file_names(index, described)}
