@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from jaxnmt import config as cfg
 from jaxnmt.ensemble_run import EnsembleRun
 from jaxnmt.errors import UserError
+from jaxnmt.interop.adapted_run import AdaptedRun
 from jaxnmt.io import files
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
@@ -52,6 +53,8 @@ def with_engine(run: Run, engine: Engine) -> Run:
     """
     if engine != "jaxnmt" and isinstance(run, EnsembleRun):
         raise UserError(f"--engine {engine} is for one run, and this is an ensemble: leave out one of them")
+    if engine != "jaxnmt" and isinstance(run, AdaptedRun):
+        raise UserError(f"--engine {engine} reads no adapters: give the fine-tuned run itself")
     if engine not in get_args(Engine):
         raise UserError(f"there is no engine {engine!r}: choose one of {', '.join(get_args(Engine))}")
     return run if engine == "jaxnmt" else _EngineRun(run)
@@ -140,7 +143,7 @@ def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
             if not place.exists():
                 _check_sentences(run, place)
                 export_model(run, place, "ctranslate2")
-                _remove_unneeded(run, place.parent)
+                _remove_unneeded(run, place)
             return use(place)
     except OSError as error:
         if place.exists():  # in a folder that this account may only read
@@ -153,8 +156,8 @@ def _name(found: Found) -> str:
     return f"{found.checksum:08x}" if found.checksum is not None else found.name.replace(" ", "-")
 
 
-def _remove_unneeded(run: Run, folder: Path) -> None:
-    """Remove the exports of checkpoints that a run no longer has."""
+def _remove_unneeded(run: Run, new: Path) -> None:
+    """Remove the exports of checkpoints that a run no longer has, but not the new one: training may just have removed its checkpoint."""
     from jaxnmt.training.saved import CheckpointReader
 
     saved = CheckpointReader(run.folder)
@@ -164,7 +167,7 @@ def _remove_unneeded(run: Run, folder: Path) -> None:
         needed = {_name(saved.find(each)) for each in which}
     except UserError:  # a record is damaged, or training has just removed it: the next export removes what is unneeded
         return
-    for path in folder.iterdir():
+    for path in new.parent.iterdir():
         made = re.fullmatch(r"([0-9a-f]{8}|checkpoint-\d+|average-of-[\w,-]+)-(int8|float32)", path.name)
-        if made and made[1] not in needed and path.is_dir():
+        if made and made[1] not in needed and path != new and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

@@ -311,3 +311,9 @@ def test_factors_of_stacked_layers_are_those_of_each(folder):
     filled = adapter_files._filled(factors, kernels)
     assert sorted(filled) == [f"encoder/layer_{i}/kernel/{part}" for i in range(3) for part in "ab"]
     assert filled["encoder/layer_1/kernel/a"].any() and not filled["encoder/layer_0/kernel/a"].any()
+
+
+def test_an_engine_reads_no_adapter(folder, runs):
+    """It would keep the export of the adapted parameters under the checksum of the base's."""
+    with pytest.raises(UserError, match="--engine ctranslate2 reads no adapters"):
+        jaxnmt.with_engine(jaxnmt.with_adapter(runs["base"], folder / "formal"), "ctranslate2")
