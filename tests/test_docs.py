@@ -19,7 +19,7 @@ from jaxnmt.config.files import load_config
 from jaxnmt.lab.ablations.study import Study
 from jaxnmt.runs import directory as run_directory
 
-OTHER_PROGRAMS = {"--paired-bs", "--paired-ar", "--kill-on-bad-exit", "--xla_cpu_experimental_ynn_fusion_type"}
+OTHER_PROGRAMS = {"--paired-bs", "--paired-ar", "--quantize", "--kill-on-bad-exit", "--xla_cpu_experimental_ynn_fusion_type"}
 NOT_RUN = "<!-- not run"  # before a Python block: why a test only compiles it
 
 

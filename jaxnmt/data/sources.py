@@ -80,7 +80,7 @@ def open_sources(
         sources.append(source)
     if (weighs or min_score is not None) and sources and not has_scores:
         setting = "data.weigh_by_score" if weighs else "data.min_score"
-        raise UserError(f"{field}: none of the sources has scores, as .tsv files in the third column have them: leave out {setting}")
+        raise UserError(f"{field}: none of the sources has scores, as .tsv and Parquet files may have: leave out {setting}")
     return sources
 
 

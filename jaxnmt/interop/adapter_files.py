@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxnmt.config.files import to_json, tupled
 from jaxnmt.errors import UserError
-from jaxnmt.interop.tensors import opened
+from jaxnmt.interop.tensors import opened_file
 from jaxnmt.interop.untrusted import read_json
 from jaxnmt.runs import directory
 
@@ -80,7 +80,7 @@ class Fit:
         pairs = [("task", self.task, task), ("model", _name(self.model), _name(base["model"]))]
         names = [name for name in self.model if name in base["model"] and name not in _ANY]
         pairs += [(f"model.{name}", tupled(self.model[name]), tupled(base["model"][name])) for name in names]
-        differ = (each for each in pairs if each[1] != each[2] and not isinstance(each[2], float))  # such as dropout
+        differ = (each for each in pairs if each[1] != each[2] and not any(isinstance(x, float) for x in each))  # such as dropout, 0 or 0.1
         return next((f"{name} {str(here)[:50]}, which is {there}" for name, here, there in differ), None)
 
 
@@ -166,11 +166,11 @@ def check_shapes(place: Path, shapes: Mapping[str, tuple[int, ...]], kernels: Ma
             raise UserError(f"{place}: it has factors of {path[:100]}, and its base has no such parameter")
         if other not in shapes:
             raise UserError(f"{place}: it has no {other[:100]}, which goes with {part}")
-        (*sizes, inner), (*others, _), whole = shape, shapes[other], kernels[kernel]
+        sizes, inner, others, whole = shape[:-1], shape[-1:], shapes[other][:-1], kernels[kernel]
         fits = len(sizes) == len(others) == len(whole) and all(
             n in (1, full) and max(n, m) == full for n, m, full in zip(sizes, others, whole, strict=True)
         )
-        if not fits or inner != rank:
+        if not fits or inner != (rank,):
             raise UserError(f"{place}: {path[:100]} has the shape {shape}, which does not fit the kernel's {whole} and the rank {rank}")
 
 
@@ -215,16 +215,18 @@ def _of_folder(place: Path) -> Adapter:
         value("task", str),
         model,
     )
-    rank, alpha = value("rank", int), float(value("alpha", (int, float)))
-    if rank < 1 or not (math.isfinite(alpha) and alpha > 0):
-        raise UserError(f"{place / SETTINGS}: rank {rank} and alpha {alpha:g} must be above 0: fetch it again")
-    with opened(place / FACTORS) as file:
+    rank, alpha = value("rank", int), value("alpha", (int, float))
+    if rank < 1 or not 0 < alpha <= sys.float_info.max:
+        raise UserError(f"{place / SETTINGS}: rank {str(rank)[:20]} and alpha {str(alpha)[:20]} must be numbers above 0: fetch it again")
+    with opened_file(place / FACTORS) as file:
         shapes = file.shapes
+    if not shapes:
+        raise UserError(f"{place / FACTORS} has no factors: fetch it again")
 
     def read() -> Mapping[str, np.ndarray]:
-        with opened(place / FACTORS) as file:
+        with opened_file(place / FACTORS) as file:
             return {name: file.read(name) for name in file.shapes}
 
     with (place / FACTORS).open("rb") as content:
         identity = int(hashlib.file_digest(content, "sha256").hexdigest()[:8], 16)
-    return Adapter(place, fit, rank, alpha, identity, read, shapes)
+    return Adapter(place, fit, rank, float(alpha), identity, read, shapes)

@@ -49,12 +49,12 @@ def with_engine(run: Run, engine: Engine) -> Run:
         engine: "ctranslate2": fast on CPUs. The first translation exports the run and checks the export, see `export_model`.
 
     Raises:
-        UserError: there is no such engine, it is not installed, or cannot hold the run.
+        UserError: there is no such engine, it is not installed, or cannot hold the run; or the run has an adapter.
     """
     if engine != "jaxnmt" and isinstance(run, EnsembleRun):
         raise UserError(f"--engine {engine} is for one run, and this is an ensemble: leave out one of them")
-    if engine != "jaxnmt" and isinstance(run, AdaptedRun):
-        raise UserError(f"--engine {engine} reads no adapters: give the fine-tuned run itself")
+    if engine != "jaxnmt" and isinstance(run, AdaptedRun):  # an export is kept by the checksum of its base
+        raise UserError(f"--engine {engine} reads no adapters: give the fine-tuned run itself, without an adapter")
     if engine not in get_args(Engine):
         raise UserError(f"there is no engine {engine!r}: choose one of {', '.join(get_args(Engine))}")
     return run if engine == "jaxnmt" else _EngineRun(run)

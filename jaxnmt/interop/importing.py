@@ -14,7 +14,7 @@ from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2_import, huggingface_files
 from jaxnmt.interop import huggingface as layout
 from jaxnmt.interop.folders import check_new, new_folder
-from jaxnmt.interop.tensors import INDEX, WEIGHTS, Tensors, opened_folder
+from jaxnmt.interop.tensors import INDEX, WEIGHTS, Tensors, opened
 from jaxnmt.parallel import compiler
 from jaxnmt.parallel.log import say
 from jaxnmt.run import Run
@@ -82,7 +82,7 @@ def _parameters(folder: pathlib.Path, foreign: huggingface_files.Foreign) -> dic
     expected = {tensor.name: tensor for tensor in layout.tensors(experiment.model, *sizes)}
     if not experiment.model.output_bias:
         del expected["final_logits_bias"]
-    with opened_folder(folder) as file:
+    with opened(folder) as file:
         copies = _check_header(file, {name: tensor.shape for name, tensor in expected.items()}, experiment.model)
         params: dict[str, np.ndarray] = {name: np.zeros(shape, np.float32) for name, shape in _shapes(foreign).items()}
         for name, tensor in expected.items():

@@ -19,7 +19,7 @@ HEADER_SIZE = 16 * 2**20
 TYPES = {"F32": 4, "F16": 2, "BF16": 2}
 """The types of weights that are read, and their bytes. Each becomes float32."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-"""The file of a model's numbers, and the one that says in which of several files each tensor is."""
+"""The file of a model's weights, and the one that says in which of several files each tensor is."""
 MOST_FILES = 256
 """Files that an index may name: all are open at the same time."""
 _FILE_NAME = re.compile(r"[\w.-]+\.safetensors", re.ASCII)
@@ -81,33 +81,34 @@ class Tensors:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Tensors]:
-    """Open a file, and check that its header describes exactly the bytes that it has.
-
-    Raises:
-        UserError: it is missing, damaged, or has a type of numbers that is not read; or safetensors is not installed.
-    """
-    with _opened(path) as file:
-        yield Tensors(path, {path: file})
-
-
-@contextlib.contextmanager
-def opened_folder(folder: Path) -> Iterator[Tensors]:
+def opened(folder: Path) -> Iterator[Tensors]:
     """Open a folder's `WEIGHTS`, or else the files that its `INDEX` names, and check that they hold what header and index say.
 
     Raises:
-        UserError: as `opened`; or the index names a file outside the folder, or does not describe its files.
+        UserError: a file is missing, damaged, or has a type of numbers that is not read; the index names a file outside the folder, or
+            does not describe its files; or safetensors is not installed.
     """
     path, index = folder / WEIGHTS, folder / INDEX
     with contextlib.ExitStack() as stack:
         if path.exists() or not index.exists():
-            yield stack.enter_context(opened(path))
+            yield stack.enter_context(opened_file(path))
             return
         described = read_json(index, VOCABULARY_SIZE)
         files = {folder / name: None for name in _file_names(index, described)}
         tensors = Tensors(index, {place: stack.enter_context(_opened(place)) for place in files})
         _check_index(tensors, described)
         yield tensors
+
+
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[Tensors]:
+    """Open one file, and check that it holds what its header says.
+
+    Raises:
+        UserError: it is missing, damaged, or has a type of numbers that is not read; or safetensors is not installed.
+    """
+    with _opened(path) as file:
+        yield Tensors(path, {path: file})
 
 
 def _file_names(index: Path, described: Mapping[str, Any]) -> list[str]:

@@ -40,11 +40,10 @@ def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float, t
         for (path, axes), x in zip(jax.tree_util.tree_leaves_with_path(model.axes), jax.tree.leaves(model.shapes), strict=True)
     ]
     names = [name for name, _, _ in leaves]
-    found = set(names if trained is None else trained)
-    first = min(_place(model, name) for name in found)
+    first = min(_place(model, name) for name in (names if trained is None else trained))
 
     def operations(name: str, reads: tuple[int, float]) -> int:
-        return 2 + 2 * (name in found) + 2 * (trained is None or first <= reads)
+        return 6 if trained is None else 2 + 2 * (name in trained) + 2 * (first <= reads)
 
     flops = 0.0
     if hasattr(model.module, "output_table"):
@@ -59,16 +58,20 @@ def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float, t
     return flops
 
 
-_OUTPUT_TABLES = ("output_embedding/table", "target_embedding/table", "shared_embedding/table")
+_OUTPUT_TABLES = ("output_embedding/table", "embed_output/table", "target_embedding/table", "shared_embedding/table")
+_OUTPUT_LAYER = ("output_embedding", "embed_output", "output_bias")
+"""Modules of the output layer alone: no layer is after them."""
 _END = (1, math.inf)
 
 
 def _place(model: Seq2Seq, name: str) -> tuple[int, float]:
-    """Return where a parameter is on the way from the source to the output: (0 for the source's side or 1, layer).
+    """Return where a parameter is on the way from the source to the output: (0 source, 1 target or 2 output layer; layer).
 
-    Tables are before all layers, and what a stack has besides its layers is after them.
+    Tables that are looked up are before all layers, and what a stack has besides its layers is after them.
     """
     module = name.partition("/")[0]
+    if module in _OUTPUT_LAYER:
+        return 2, 0
     is_source = module in (*model.source_side, "encoder_positions", "source_embedding", "shared_embedding")
     if layer := re.search(r"layer_(\d+)/|/layers/", name):
         return 1 - is_source, int(layer[1] or 0)

@@ -158,7 +158,7 @@ def test_wrong_weights(here):
     (here / "a.tsv").write_text("a\tA\t1\nb\tB\t-1\n")
     (source,) = open_sources(("a.tsv",), "data.train", min_score=0.5, weighs=True)
     assert len(source) == 1  # what is left out needs no weight
-    (here / "a.tsv").write_text("a\tA\t0\nb\tB\t0\n")
+    (here / "a.tsv").write_text("a\tA\t0\nb\tB\t1e-50\n")  # which is 0 in float32
     with pytest.raises(UserError, match=r"a\.tsv has no pairs; it has 2 with a score of 0"):
         open_sources(("a.tsv",), "data.train", weighs=True)
     (here / "a.en").write_text("a\n")
@@ -187,11 +187,16 @@ def test_scores_of_parquet(here):
     (filtered,) = open_sources(("t.parquet",), "data.train", min_score=1.0)
     assert list(filtered.pairs()) == [(b"b", b"B")] and filtered.pair_weights() is None
     for columns, says in (
-        ({}, "t.parquet has no column score of numbers"),
-        ({"score": ["1", "2", "3", "4"]}, "t.parquet has no column score of numbers"),
+        ({}, "t.parquet must have one column score of numbers"),
+        ({"score": ["1", "2", "3", "4"]}, "t.parquet must have one column score of numbers"),
         ({"score": [1, None, 1, 1]}, "t.parquet row 2 has no number in the column score"),
         ({"score": [1, -3, 1, 1]}, "t.parquet row 2 has the score -3"),
         ({"score": [1.0, float("nan"), 1.0, 1.0]}, "t.parquet row 2 has no number in the column score"),
     ):
         with pytest.raises(UserError, match=says):
             table(**columns)
+    two = pyarrow.Table.from_arrays([pyarrow.array([each]) for each in ("a", "A", 1, 2)], ["en", "de", "score", "score"])
+    parquet.write_table(two, "t.parquet")
+    with pytest.raises(UserError, match="t.parquet must have one column score of numbers"):
+        open_sources(("t.parquet",), "data.train", weighs=True)
+    assert len(open_sources(("t.parquet",), "data.train")[0]) == 1

@@ -214,6 +214,13 @@ def test_a_setting_that_gives_parameters_another_meaning_is_refused(folder, runs
         jaxnmt.with_adapter(runs["base"], run.folder)
 
 
+def test_settings_that_change_no_meaning_are_free(folder):
+    """Dropout is one, and settings from Python may have 0 where files have 0.0."""
+    fit, base = adapter_files.open_adapter(folder / "formal-adapter").fit, directory.settings(folder / "base")
+    for value in (0, 0.0, 0.5):
+        assert fit.difference(base | {"model": base["model"] | {"dropout": value}}) is None
+
+
 def test_a_wrong_export_is_caught(folder, runs, tmp_path, monkeypatch):
     monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
     monkeypatch.setattr(adapter_files.Adapter, "applied", lambda self, params: params)
@@ -236,6 +243,8 @@ def test_another_base_is_refused(folder, runs, tmp_path):
     for refused in (jaxnmt.with_adapter(runs["base"], folder / "legal"), jaxnmt.ensemble(runs["base"], runs["legal"])):
         with pytest.raises(UserError, match="give the run itself"):
             jaxnmt.with_adapter(refused, folder / "formal")
+    with pytest.raises(UserError, match="--engine ctranslate2 reads no adapters: give the fine-tuned run itself"):
+        jaxnmt.with_engine(jaxnmt.with_adapter(runs["base"], folder / "legal"), "ctranslate2")
     with pytest.raises(UserError, match="leave out weights int8"):
         jaxnmt.with_adapter(jaxnmt.load(folder / "base", weights="int8"), folder / "formal")
 
@@ -247,7 +256,7 @@ def settings(folder, change):
 
 def tensors(folder, change):
     path = folder / "adapter.safetensors"
-    save_file({name: np.ascontiguousarray(x) for name, x in change(load_file(path)).items()}, path)
+    save_file({name: np.asarray(x, order="C") for name, x in change(load_file(path)).items()}, path)
 
 
 A, B = (f"decoder/layer_0/mlp/wi/kernel/{part}" for part in "ab")
@@ -260,8 +269,11 @@ HOSTILE = {
     "another version": (lambda f: settings(f, lambda s: s | {"format": "jaxnmt adapter 9"}), "the format is 'jaxnmt adapter 9', and"),
     "no base": (lambda f: settings(f, lambda s: s | {"base": 3}), "base is '3', which is not what an adapter has there"),
     "no checksum": (lambda f: settings(f, lambda s: s | {"base": s["base"] | {"checksum": True}}), "checksum is 'True', which"),
-    "no rank": (lambda f: settings(f, lambda s: s | {"rank": 0}), "rank 0 and alpha 16 must be above 0"),
-    "infinite": (lambda f: settings(f, lambda s: s | {"alpha": float("inf")}), "rank 2 and alpha inf must be above 0"),
+    "no rank": (lambda f: settings(f, lambda s: s | {"rank": 0}), "rank 0 and alpha 16.0 must be numbers above 0"),
+    "infinite": (lambda f: settings(f, lambda s: s | {"alpha": float("inf")}), "rank 2 and alpha inf must be numbers above 0"),
+    "no float": (lambda f: settings(f, lambda s: s | {"alpha": 10**400}), "rank 2 and alpha 10000000000000000000 must be"),
+    "no tensors": (lambda f: tensors(f, lambda t: {}), "adapter.safetensors has no factors"),
+    "no axes": (lambda f: tensors(f, lambda t: t | {A: np.zeros((), np.float32)}), rf"{A} has the shape \(\), which does not fit"),
     "another rank": (lambda f: settings(f, lambda s: s | {"rank": 3}), "which does not fit the kernel's .* and the rank 3"),
     "NaN": (lambda f: tensors(f, lambda t: t | {A: t[A] * np.float32("nan")}), f"the tensor {A} has NaN or infinite numbers"),
     "another type": (lambda f: tensors(f, lambda t: t | {A: t[A].astype(np.int64)}), f"the tensor {A} has the type I64"),
@@ -311,9 +323,3 @@ def test_factors_of_stacked_layers_are_those_of_each(folder):
     filled = adapter_files._filled(factors, kernels)
     assert sorted(filled) == [f"encoder/layer_{i}/kernel/{part}" for i in range(3) for part in "ab"]
     assert filled["encoder/layer_1/kernel/a"].any() and not filled["encoder/layer_0/kernel/a"].any()
-
-
-def test_an_engine_reads_no_adapter(folder, runs):
-    """It would keep the export of the adapted parameters under the checksum of the base's."""
-    with pytest.raises(UserError, match="--engine ctranslate2 reads no adapters"):
-        jaxnmt.with_engine(jaxnmt.with_adapter(runs["base"], folder / "formal"), "ctranslate2")

@@ -77,11 +77,10 @@ def test_rates_are_tokens_over_seconds(record):
 
 
 def test_waiting_is_its_share_of_the_seconds():
-    metrics = types.SimpleNamespace(source_tokens=3, sums=types.SimpleNamespace(tokens=4))
-    step = types.SimpleNamespace(batch=types.SimpleNamespace(shape=Shape(1, 5, 5)), metrics=metrics)
+    step = types.SimpleNamespace(batch=types.SimpleNamespace(shape=Shape(1, 5, 5)), metrics=types.SimpleNamespace(source_tokens=3))
     steps = [(finished, step) for finished in (0.0, 4.0, 8.0)]
     clock = types.SimpleNamespace(take_window=lambda: (8.0, 2.0))
-    trainer = types.SimpleNamespace(clock=clock, model=tiny.model_of(tiny.BASE), config=Experiment())
+    trainer = types.SimpleNamespace(clock=clock, model=tiny.model_of(tiny.BASE), config=Experiment(), target_tokens=lambda step: 4)
     assert benchmark._speed(trainer, steps)["input_wait"] == 0.25
 
 

@@ -165,6 +165,14 @@ def test_operations_of_backward_passes_that_are_left_out_are_not_counted(kind):
     assert training_flops(model, 10, 7, trained) == expected
 
 
+@pytest.mark.parametrize(("subject", "last"), [("classifier", "embed_output/table"), ("learned", "output_embedding/table")])
+def test_an_output_layer_that_alone_is_trained_needs_no_other_gradient(subject, last):
+    config, task = tiny.SUBJECTS[subject]
+    model = build_model(config, 9, 9, task)
+    whole, alone = training_flops(model, 10, 7), training_flops(model, 10, 7, {last})
+    assert whole == 3 * (alone - 2 * 7 * np.prod(flatten_dict(model.shapes, sep="/")[last].shape))  # the forward pass, and twice as much
+
+
 def test_the_logged_utilisation_counts_what_is_computed(folder, monkeypatch):
     counted = []
     monkeypatch.setattr("jaxnmt.training.hooks.training_flops", lambda *args: counted.append(args[3]) or 1.0)

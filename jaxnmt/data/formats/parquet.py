@@ -107,10 +107,12 @@ class Parquet(Reader):
         """Raise UserError if a file lacks a column of scores that is needed."""
         from pyarrow import types
 
-        kind = schema.field(_SCORE).type if _SCORE in schema.names else None
-        if self.request.needs_scores and not (kind and (types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind))):
+        if not self.request.needs_scores:
+            return
+        kinds = [field.type for field in schema if field.name == _SCORE]
+        if len(kinds) != 1 or not any(is_kind(kinds[0]) for is_kind in (types.is_floating, types.is_integer, types.is_decimal)):
             raise UserError(
-                f"{self.request.where}: {path.name} has no column {_SCORE} of numbers, which data.min_score and data.weigh_by_score need"
+                f"{self.request.where}: {path.name} must have one column {_SCORE} of numbers for data.min_score and data.weigh_by_score"
             )
 
     def _scores(self, batch: Any) -> list[Any]:

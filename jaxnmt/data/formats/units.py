@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import itertools
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,7 +79,8 @@ def scored(request: Request, place: str, source: bytes, target: bytes, score: fl
     if not 0 <= score <= LARGEST_WEIGHT:
         wanted = f"a number from 0 to {LARGEST_WEIGHT:,}"
         raise UserError(f"{request.where}{place} has the score {score:g}; with data.weigh_by_score, a score must be {wanted}")
-    return Entry(place, source, target, "" if score else "with a score of 0", score)
+    (weight,) = struct.unpack("<f", struct.pack("<f", score))  # float32, in which very small scores are 0
+    return Entry(place, source, target, "" if weight else "with a score of 0", weight)
 
 
 class Reader(abc.ABC):

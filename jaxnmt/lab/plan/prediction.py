@@ -104,7 +104,7 @@ class Prediction:
         batches: the source of the batch shapes, for readers.
         steps: one for each batch shape.
         parameters: number of the model's parameters.
-        model_flops: of the mean step: 6 per weight and token, without recomputation.
+        model_flops: of the mean step, as `training_flops` counts them: without recomputation.
     """
 
     experiment: cfg.Experiment
