@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import sentencepiece
 
+from jaxnmt.config.fields import did_you_mean
 from jaxnmt.data.special_tokens import BOS, EOS, FIRST_TOKEN, PAD, UNK
 from jaxnmt.data.vocabulary import BYTE, SPACER, SPECIAL, split, without_prefix
 from jaxnmt.errors import UserError
@@ -121,10 +122,16 @@ class Pieces:
         return found
 
     def _language(self, text: str) -> tuple[list[str], str]:
-        """Return the language token that a text begins with, if it does, and the rest."""
+        """Return the language token that a text begins with, if it does, and the rest.
+
+        Raises:
+            UserError: it begins with a word that is almost one.
+        """
         first, _, rest = text.partition(" ")
         if first in self._languages:
             return [first], rest
+        if "_" in first and (near := did_you_mean(first, [each for each in self._languages if len(each) == len(first)])):
+            raise UserError(f"a text begins with {first}, which is not one of the model's {len(self._languages)} languages{near}")
         code, end, rest = text.partition("<<")
         return ([code + end], rest) if text.startswith(">>") and code + end in self._ids else ([], text)
 

@@ -143,7 +143,7 @@ def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
             if not place.exists():
                 _check_sentences(run, place)
                 export_model(run, place, "ctranslate2")
-                _remove_unneeded(run, place.parent)
+                _remove_unneeded(run, place)
             return use(place)
     except OSError as error:
         if place.exists():  # in a folder that this account may only read
@@ -156,8 +156,8 @@ def _name(found: Found) -> str:
     return f"{found.checksum:08x}" if found.checksum is not None else found.name.replace(" ", "-")
 
 
-def _remove_unneeded(run: Run, folder: Path) -> None:
-    """Remove the exports of checkpoints that a run no longer has."""
+def _remove_unneeded(run: Run, new: Path) -> None:
+    """Remove the exports of checkpoints that a run no longer has, but not the new one: training may just have removed its checkpoint."""
     from jaxnmt.training.saved import CheckpointReader
 
     saved = CheckpointReader(run.folder)
@@ -167,7 +167,7 @@ def _remove_unneeded(run: Run, folder: Path) -> None:
         needed = {_name(saved.find(each)) for each in which}
     except UserError:  # a record is damaged, or training has just removed it: the next export removes what is unneeded
         return
-    for path in folder.iterdir():
+    for path in new.parent.iterdir():
         made = re.fullmatch(r"([0-9a-f]{8}|checkpoint-\d+|average-of-[\w,-]+)-(int8|float32)", path.name)
-        if made and made[1] not in needed and path.is_dir():
+        if made and made[1] not in needed and path != new and path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

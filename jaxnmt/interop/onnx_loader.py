@@ -19,7 +19,8 @@ HERE, PAD, BOS, EOS, NEVER = pathlib.Path(__file__).parent, 0, 1, 2, -1e9
 def load(beam_size=None):
     """Return a function that translates a list of sentences; each is a list of token ids, without the end token."""
     settings = json.loads((HERE / "search.json").read_text(encoding="utf-8"))
-    size = int(beam_size or settings["beam_size"])
+    if (size := int(beam_size or settings["beam_size"])) < 1:
+        raise ValueError(f"a beam has 1 hypothesis or more, not {size}")
     options = onnxruntime.SessionOptions()
     if hasattr(os, "sched_getaffinity"):  # more threads than cores that it may use wait for each other
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -76,8 +77,8 @@ def run(session, inputs):
 def search(decoder, limits_B, W, settings):
     """Return the best translation of each sentence that a beam of W finds, a list of token ids without the end token.
 
-    2W candidates of a step are enough: at least W of them do not end. A sentence's search ends at its limit, when enough hypotheses have
-    ended, or when no live one can be better than the best that has ended.
+    C = 2W candidates of a step are enough, at least W of which do not end. The first step of a small vocabulary has fewer. A sentence's
+    search ends at its limit, when enough hypotheses have ended, or when no live one can be better than the best that has ended.
     """
     patience = float(settings["patience"]) if W > 1 else 1.0
     enough = np.maximum(1, np.floor(patience * W + 0.5))
@@ -93,11 +94,12 @@ def search(decoder, limits_B, W, settings):
             next_BWV[..., EOS] = -np.inf
         next_BWV[t >= limits_B, :, EOS + 1 :] = -np.inf
         all_BN = (np.maximum(next_BWV, NEVER) + live_BW[..., None]).reshape(len(open_B), -1)
-        best_BC = np.argpartition(-all_BN, 2 * W - 1)[:, : 2 * W]
+        C = min(2 * W, all_BN.shape[1])
+        best_BC = np.argpartition(-all_BN, C - 1)[:, :C]
         best_BC = np.take_along_axis(best_BC, np.argsort(-np.take_along_axis(all_BN, best_BC, 1), kind="stable"), 1)
         values_BC, (parents_BC, tokens_BC) = np.take_along_axis(all_BN, best_BC, 1), np.divmod(best_BC, next_BWV.shape[-1])
 
-        counts_BC = (tokens_BC == EOS) & (values_BC > NEVER / 2) & ((np.arange(2 * W) < W) | np.isinf(patience))
+        counts_BC = (tokens_BC == EOS) & (values_BC > NEVER / 2) & ((np.arange(C) < W) | np.isinf(patience))
         scores_BC = np.where(counts_BC, score(values_BC, t, settings), NEVER)
         ended_B += counts_BC.sum(1)
         for row, place in enumerate(scores_BC.argmax(1)):
@@ -134,12 +136,15 @@ def vocabulary():
 
 def main():
     """Translate the lines of stdin."""
-    translate, lines = load(*sys.argv[1:]), [" ".join(line.split()) for line in sys.stdin]
-    read, write = vocabulary()
-    for start in range(0, len(lines), 64):
-        some = lines[start : start + 64]
-        for line, ids in zip(some, translate([read(line) for line in some]), strict=True):
-            print(write(ids) if line else "")
+    try:
+        translate, lines = load(*sys.argv[1:]), [" ".join(line.split()) for line in sys.stdin]
+        read, write = vocabulary()
+        for start in range(0, len(lines), 64):
+            some = lines[start : start + 64]
+            for line, ids in zip(some, translate([read(line) for line in some]), strict=True):
+                print(write(ids) if line else "")
+    except ValueError as error:
+        sys.exit(f"translate.py: {error}")
 
 
 if __name__ == "__main__":

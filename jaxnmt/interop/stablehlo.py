@@ -48,7 +48,7 @@ def refusal(run: Run) -> str | None:
     if run.tokenizer.imported:
         return (
             "its loader reads text with SentencePiece's own ids, and the run's tokenizer, which came in from other software, has others: "
-            "use marian (post-norm), pegasus (pre-norm) or safetensors"
+            "use ctranslate2 or safetensors"
         )
     if (most := _longest(run)) and _target_length(most, settings(run)) > (limit := _positions()):
         return f"its programs have {limit:,} positions, and translations of data.max_length {most:,} tokens may need more: use safetensors"

@@ -56,6 +56,14 @@ def test_a_language_is_a_token_only_as_the_first_word(read, tmp_path):
     assert again.encode_source([" eng_Latn  das haus"]) == [coded] and again.fingerprint() == tokenizer.fingerprint()
 
 
+@pytest.mark.parametrize("word", ["eng_Latm", "eng_latn", "end_Latn"])
+def test_a_mistyped_language_is_refused(word, read):
+    tokenizer = read[0].tokenizer
+    with pytest.raises(UserError, match=f"begins with {word}, which is not one of the model's 2 languages; did you mean .*eng_Latn"):
+        tokenizer.encode_source([f"{word} das haus"])
+    assert all(tokenizer.encode_target(["das_haus", "haus_boot das", f"das {word}", "__init__", "_"]))
+
+
 def change(folder, name: str, function) -> None:
     path = folder / name
     path.write_text(json.dumps(function(json.loads(path.read_text()) if path.exists() else {})))

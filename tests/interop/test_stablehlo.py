@@ -85,7 +85,7 @@ def test_pieces_that_others_number_are_refused_since_the_loader_reads_sentencepi
     size = foreign.tokenizer_files(tmp_path)
     numbering = Numbering(tuple(json.loads((tmp_path / "vocab.json").read_text())), size - 1, 0, 1)
     run.tokenizer = Tokenizer(*(Pieces((tmp_path / f"{side}.spm").read_bytes(), numbering) for side in ("source", "target")))
-    assert stablehlo.refusal(run).endswith("use marian (post-norm), pegasus (pre-norm) or safetensors")
+    assert stablehlo.refusal(run).endswith("use ctranslate2 or safetensors")
 
 
 def test_the_loader_keeps_empty_lines_empty(monkeypatch, capsys):

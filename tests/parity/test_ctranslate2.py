@@ -12,6 +12,7 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt.errors import UserError
 from jaxnmt.interop import ctranslate2, ctranslate2_layout
+from jaxnmt.interop.engine import _remove_unneeded
 
 library = pytest.importorskip("ctranslate2", reason="CTranslate2 is the software that is compared with: pip install ctranslate2")
 
@@ -112,6 +113,19 @@ def test_an_export_goes_when_its_checkpoint_is_gone(tmp_path, monkeypatch):
     assert translator._engine.name
     names = {path.name for path in place.iterdir() if path.is_dir()}
     assert names - set(kept) == {made, made.replace("float32", "int8")}  # the checkpoint still needs the first
+
+
+def test_an_export_stays_when_training_removes_its_checkpoint_meanwhile(tmp_path, monkeypatch):
+    run = foreign.run(tmp_path / "run")
+    monkeypatch.setattr("jaxnmt.interop.check.BEAMS", (1,))
+
+    def late(*words):
+        monkeypatch.setattr("jaxnmt.training.saved.CheckpointReader.steps", lambda self: [])
+        _remove_unneeded(*words)
+
+    monkeypatch.setattr("jaxnmt.interop.engine._remove_unneeded", late)
+    assert jaxnmt.with_engine(run, "ctranslate2").translate("das haus", beam_size=1).text
+    assert any((run.folder / "ctranslate2").glob("*-float32/model.bin"))
 
 
 def test_an_export_in_a_folder_that_may_only_be_read_translates(tmp_path, monkeypatch):

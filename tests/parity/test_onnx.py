@@ -278,3 +278,20 @@ def test_a_sentence_that_is_too_long_is_named(exported):
     run, folder, _ = exported
     with pytest.raises(ValueError, match="a sentence has 30 tokens, and the model reads 23"):
         onnx.Loader(run, folder)._load(1)([[5] * 30])
+
+
+def test_a_beam_may_be_larger_than_the_vocabulary(exported):
+    run, folder, _ = exported
+    lines = foreign.lines(3, 9)
+    ours = run.translate(lines, beam_size=70)  # of 128 tokens, the first step has less than 140 candidates
+    assert len(run.params["shared_embedding"]["table"]) == 128
+    found = onnx.Loader(run, folder)._load(70)(run.tokenizer.encode_source(lines))
+    assert [run.tokenizer.target_pieces(ids) for ids in found] == [list(each.tokens) for each in ours]
+
+
+@pytest.mark.parametrize(
+    "word, line, says", [("0", "das", "a beam has 1 hypothesis or more, not 0"), ("1", "das " * 30, "a sentence has"), ("x", "das", "'x'")]
+)
+def test_a_mistake_is_answered_in_a_sentence(word, line, says, exported):
+    made = subprocess.run([sys.executable, exported[1] / "translate.py", word], input=line, capture_output=True, text=True)
+    assert made.returncode == 1 and made.stderr.startswith("translate.py: ") and says in made.stderr and made.stderr.count("\n") == 1

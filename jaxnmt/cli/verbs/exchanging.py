@@ -21,14 +21,14 @@ class Export:
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     weights: Weights = "trained"
-    """int8: a quarter of the size, to ctranslate2 only, and a quarter of the sentences must agree; trained: as they are."""
+    """int8: a quarter of the size, to ctranslate2 only; trained: as they are."""
 
 
 def export(run: str, out: str, options: Export) -> None:
     """Write a run to the new folder OUT in a format of other software, with a model card.
 
     The export is refused unless the format's own software, where it is installed, translates validation sentences to the same tokens as
-    the run does, greedily and with a beam of 5: 99 % of them, of int8 weights 25 %.
+    the run does, greedily and with a beam of 5: 99 % of them.
 
     Examples:
       jaxnmt export runs/quickstart en-fr --to pegasus
@@ -44,13 +44,15 @@ def export(run: str, out: str, options: Export) -> None:
 
 
 def import_(folder: str, run: str, options: NoOptions) -> None:
-    """Make the run RUN of a model that other software has trained: Hugging Face's Marian (every OPUS-MT model) and Pegasus.
+    """Make the run RUN of a Hugging Face model of the kinds Marian (every OPUS-MT model), Pegasus, M2M100 or NLLB.
 
-    FOLDER has config.json, model.safetensors and the tokenizer's files. Nothing in it is executed; weights in other files are refused.
+    FOLDER has config.json, model.safetensors or the files of its index, and the tokenizer's files. Nothing in it is executed; weights in
+    other files are refused.
     A folder that `jaxnmt export --to ctranslate2` has written comes back too.
 
     Examples:
       jaxnmt import opus-mt-en-fr runs/opus
+      jaxnmt import nllb-200-distilled-600M runs/nllb
     """
     from jaxnmt.interop.importing import import_model
 
