@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev
 # PyPI's wheel of torch for Linux on x86-64 brings gigabytes of CUDA, which this has no use for. PyTorch's own index has the same version
 # without: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make parity
 parity: $(VENV)/.installed-parity
-	$(BIN)/python -m pytest -q tests/parity
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal tests/parity
 
 # The variable silences an advertisement of the theme's makers.
 docs: $(VENV)/.installed-docs
