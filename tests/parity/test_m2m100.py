@@ -32,10 +32,10 @@ def written(folder: Path, kind: str):
     sizes = {
         f"{stack}_{name}": x for stack in ("encoder", "decoder") for name, x in (("layers", 2), ("attention_heads", 3), ("ffn_dim", 40))
     }
+    torch.manual_seed(1)
     model = transformers.M2M100ForConditionalGeneration(
         transformers.M2M100Config(**SIZES, **sizes, vocab_size=len(tokens) + UNUSED, scale_embedding=kind == "m2m100")
     ).eval()
-    torch.manual_seed(1)
     with torch.no_grad():
         for name, x in model.named_parameters():  # translations end in models that are sure of their words
             x.add_(torch.randn(x.shape), alpha=0.5 if name == "model.shared.weight" else 0.1)
