@@ -71,9 +71,9 @@ class Data:
     target_language: str = ""
     """Language code of the target side, likewise."""
     min_score: float | None = None
-    """Leave out training pairs whose score is lower: the third column of .tsv files, the column score of Parquet. None: it is ignored."""
+    """Leave out training pairs with a lower score: the third column of .tsv files, the column score of Parquet. None: ignore scores."""
     weigh_by_score: bool = False
-    """Multiply the loss of each training pair's tokens by its score, a number from 0. The batch's loss is divided by the sum of the tokens'
+    """Multiply the loss of each training pair's tokens by its score, at least 0. The batch's loss is divided by the sum of the tokens'
     weights, so that weight 2 counts as the pair twice. Pairs of other sources have weight 1."""
     held_out: NonNegative[int] = 1000
     """Training pairs held out for validation if data.validation is empty (at most a tenth of the corpus)."""

@@ -22,8 +22,8 @@ class Numbering(NamedTuple):
     Attributes:
         tokens: every token, in the order of the ids.
         pad, eos, unk: ids of padding, of the end of a sentence, and of the unknown token.
-        bos: id of a begin token, as fairseq's models have it, which no text has; None: there is none.
-        languages: tokens that name a language, as the first word of a text or of a translation.
+        bos: id of fairseq's begin token, which never occurs in a text; None if the model has no begin token.
+        languages: tokens that name a language. One of them is the first word of a text or of a translation.
     """
 
     tokens: tuple[str, ...]
@@ -54,18 +54,18 @@ class Numbering(NamedTuple):
         return Numbering(tuple(fields["tokens"]), pad, eos, unk, bos, tuple(fields["languages"]))
 
     def to_bytes(self) -> bytes:
-        """Return the numbering as JSON. What it has not is left out, so that a vocabulary of an earlier version keeps its fingerprint."""
+        """Return the numbering as JSON. Empty fields are left out, so that vocabularies of earlier versions keep their fingerprints."""
         fields = self._asdict()
         return json.dumps({name: x for name, x in fields.items() if x not in (None, ())}, ensure_ascii=False).encode()
 
     @property
     def begin(self) -> int:
-        """Id of the token with whose vector a decoder begins there: fairseq's begin with the end token, others with padding."""
+        """Id of the token that the decoder reads first: the end token in fairseq's models, padding in the others."""
         return self.pad if self.bos is None else self.eos
 
     @property
     def ours(self) -> np.ndarray:
-        """Our id of each of its ids, int32 (tokens,). Without a begin token it is BOS for padding, with which a decoder begins."""
+        """Our id of each of its ids, int32 (tokens,). Without a begin token, padding becomes BOS, because the decoder reads it first."""
         special = {self.pad: BOS if self.bos is None else PAD, self.bos: BOS, self.eos: EOS, self.unk: UNK}
         others = iter(range(FIRST_TOKEN, len(self.tokens) + FIRST_TOKEN))
         return np.array([special[index] if index in special else next(others) for index in range(len(self.tokens))], np.int32)
@@ -75,7 +75,7 @@ class Pieces:
     """A SentencePiece model whose pieces have the ids of a `Numbering`, in our order: special tokens first.
 
     A piece that the numbering lacks is unknown. A text may begin with a token such as `>>fra<<`, which tells a model of several target
-    languages which language to write, or with one of the numbering's `languages` as a word; `decode` leaves out the latter.
+    languages which language to write, or with one of the numbering's `languages`, which `decode` removes.
 
     Args:
         model: a SentencePiece model.
@@ -125,7 +125,7 @@ class Pieces:
         """Return the language token that a text begins with, if it does, and the rest.
 
         Raises:
-            UserError: it begins with a word that is almost one.
+            UserError: the first word is a misspelt language token.
         """
         first, _, rest = text.partition(" ")
         if first in self._languages:

@@ -106,7 +106,7 @@ class _Transfer:
         return all(e == other or other in elements[e].inside or e in elements[other].inside for other in stack)
 
     def _keep(self, e: int, sources: list[int], weights_TS: np.ndarray) -> None:
-        """Put an element that no target word attends to most around the word that attends to it most, of those in no element beside it."""
+        """Place an element that no word has yet: around the word that attends to it most, among words whose elements may contain it."""
         if sources and self.words and e not in self.used:
             has_room_T = [all(self._fits(e, item.inside) for item in word) for word in self.words]
             attention_T = np.where(has_room_T, weights_TS[:, sources].sum(-1), 0)

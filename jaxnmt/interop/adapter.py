@@ -24,10 +24,10 @@ NEEDS = ""
 
 
 def refusal(run: Run) -> str | None:
-    """Return why a run has no adapter that could be told apart from its base, and which format holds the run; None if it has one."""
+    """Return why a run's adapter cannot be separated from its base, and which format holds the run; None if it can."""
     library()
     if run.weights != "trained":
-        return f"its numbers are as they were trained: leave out --weights {run.weights}"
+        return f"it holds weights as they were trained: leave out --weights {run.weights}"
     if problem := _problem(run):
         return f"{problem}: --to safetensors holds it"
     parent = directory.folder(run.config.init.from_)
@@ -39,7 +39,7 @@ def refusal(run: Run) -> str | None:
 
 
 def _problem(run: Run) -> str | None:
-    """Return why a run has no adapter that could be told apart from its base; None if it has one."""
+    """Return why a run's adapter cannot be separated from its base; None if it can."""
     training = run.config.training
     if not training.lora.rank:
         others = [f"training.{name}" for name in ("freeze", "rates") if getattr(training, name)]
@@ -139,7 +139,7 @@ class _BaseAndAdapter:
 
 
 def runtime(run: Run, folder: Path) -> Runtime | None:
-    """Open the files, together with the base's parameters as the run keeps them; None if the run does not translate text."""
+    """Open the files and rebuild the base's parameters from the run; None if the run does not translate text."""
     return _BaseAndAdapter(run, folder) if isinstance(run.config.task, Translation | Denoising) else None
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SETTINGS, FACTORS = "adapter.json", "adapter.safetensors"
 FORMAT = "jaxnmt adapter 1"
 _ANY = ("type", "max_positions", "dtype", "scan_layers", "remat", "variational")
-"""Settings of a model that base and adapter need not share: parameters mean the same. The class is compared by its name."""
+"""Model settings that may differ between base and adapter: they do not change what parameters mean. The class is compared by its name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Fit:
     """What an adapter belongs to.
 
     Attributes:
-        run: the folder of the base, without those around it.
+        run: the name of the base's folder.
         checkpoint: of the base: its step, or "average".
         checksum: of the base's parameters.
         tokenizer: fingerprint of its vocabularies.
@@ -54,7 +54,7 @@ class Fit:
         """Check that an adapter belongs to a run.
 
         Raises:
-            UserError: the run has other parameters, another vocabulary, another task, or settings by which they mean something else.
+            UserError: the run has other parameters, another vocabulary, another task, or settings that change what parameters mean.
         """
         found = base._found
         if found.checksum != self.checksum:
@@ -71,7 +71,7 @@ class Fit:
             raise UserError(f"{adapter} was trained with {different} in {base.folder}: its parameters mean something else there")
 
     def difference(self, base: Mapping[str, Any]) -> str | None:
-        """Return the first setting by which the base's parameters mean something else, such as "model.activation gelu, which is relu".
+        """Return the first setting that differs and changes what parameters mean, such as "model.activation gelu, which is relu".
 
         Args:
             base: the experiment of the base, as `config.files.to_json` returns it.
@@ -178,7 +178,7 @@ def open_adapter(path: str | Path) -> Adapter:
     """Open a folder with an adapter, or a run that was trained with adapters. Nothing in the folder is executed, and JAX is not started.
 
     Raises:
-        UserError: it is neither, is damaged, or no adapter of the run can be told apart from its base.
+        UserError: it is neither, it is damaged, or the run's adapter cannot be separated from its base.
     """
     place = directory.folder(path)
     if (place / SETTINGS).exists():

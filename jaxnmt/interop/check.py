@@ -53,9 +53,9 @@ def sentences_of(run: Run, data: Sequence[str], most: int) -> list[str]:
 
 
 def in_float32(run: Run) -> Run:
-    """Return the run as it computes in float32, of int8 weights with the numbers that they stand for.
+    """Return the run in float32, with int8 weights dequantised.
 
-    bfloat16, and activations in int8, are rounded otherwise than in the software that it is compared with.
+    Other software rounds bfloat16 and int8 activations differently, so that translations could not be compared.
     """
     is_float32 = getattr(run.config.model, "dtype", "float32") == "float32"
     if is_float32 and run.weights != "int8":

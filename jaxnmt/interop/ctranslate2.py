@@ -193,7 +193,7 @@ class CTranslate2:
 def runtime(run: Run, folder: Path) -> CTranslate2 | None:
     """Open a model folder with CTranslate2, computing in float32 with weights of any type.
 
-    In int8 it could not be compared: there any other order of additions rounds activations otherwise, and soon all of them.
+    Products in int8 cannot be compared: another order of additions rounds some activations differently, and the differences spread.
     """
     try:
         return CTranslate2(folder, is_int8=False)

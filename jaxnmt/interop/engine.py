@@ -3,9 +3,9 @@
     RUN/ctranslate2/CHECKSUM-float32/    what `jaxnmt export --to ctranslate2` writes; CHECKSUM is that of the checkpoint's parameters
     RUN/ctranslate2/CHECKSUM-int8/       the same of a run whose weights are int8
 
-A folder appears whole, by renaming, and is not changed afterwards. It may be removed at any time, and is then made again. Whoever makes one
-removes those whose checkpoints the run no longer has. A process that makes, opens or removes a folder holds RUN/ctranslate2/lock; once
-it is open, CTranslate2 has all of it in memory.
+A folder appears whole, by renaming, and is not changed afterwards. It may be removed at any time, and is then made again. A process that
+makes one removes those of deleted checkpoints. A process that makes, opens or removes a folder locks RUN/ctranslate2/lock. CTranslate2
+reads the whole model into memory when it opens a folder.
 """
 
 from __future__ import annotations
@@ -124,12 +124,12 @@ def _check_sentences(run: Run, place: Path) -> None:
 
 
 def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
-    """Return what `use` makes of the folder of a run's export; export the run if it does not exist.
+    """Call `use` with the folder of a run's export, and return its result. Export the run first if needed.
 
     Args:
         run: the run.
         found: its checkpoint.
-        use: is called while no other process removes the folder.
+        use: called under a lock, so that no other process removes the folder.
     """
     from jaxnmt.interop.export import export_model
 
@@ -152,12 +152,12 @@ def _use_export(run: Run, found: Found, use: Callable[[Path], T]) -> T:
 
 
 def _name(found: Found) -> str:
-    """Return the name of a checkpoint in those of its exports."""
+    """Return how the names of a checkpoint's exports begin."""
     return f"{found.checksum:08x}" if found.checksum is not None else found.name.replace(" ", "-")
 
 
 def _remove_unneeded(run: Run, new: Path) -> None:
-    """Remove the exports of checkpoints that a run no longer has, but not the new one: training may just have removed its checkpoint."""
+    """Remove the exports of deleted checkpoints, except the new one: training may just have deleted its checkpoint."""
     from jaxnmt.training.saved import CheckpointReader
 
     saved = CheckpointReader(run.folder)
@@ -165,7 +165,7 @@ def _remove_unneeded(run: Run, new: Path) -> None:
         which: list[int | str] = [*saved.steps()]
         which += ["average"] if (run.folder / directory.AVERAGE).is_dir() else []
         needed = {_name(saved.find(each)) for each in which}
-    except UserError:  # a record is damaged, or training has just removed it: the next export removes what is unneeded
+    except UserError:  # a record is damaged, or training has just deleted it: the next export tries again
         return
     for path in new.parent.iterdir():
         made = re.fullmatch(r"([0-9a-f]{8}|checkpoint-\d+|average-of-[\w,-]+)-(int8|float32)", path.name)

@@ -33,7 +33,7 @@ class EngineTranslator(Translator):
 
         Args:
             run: the run.
-            use_export: calls a function with the export's folder, and returns what it does.
+            use_export: calls a function with the export's folder, and returns its result.
         """
         nothing = np.zeros(())  # in the place of the parameters
         super().__init__(DeferredModel(lambda: run.model), nothing, run.tokenizer, run.config.data.max_length)  # type: ignore[arg-type]

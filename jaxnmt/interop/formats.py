@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
@@ -102,16 +102,6 @@ def format_of(name: str) -> Format:
     if name not in FORMATS:
         raise UserError(f"--to {name or 'is missing'}: choose one of {', '.join(sorted(FORMATS))}")
     return cast("Format", pkgutil.resolve_name(FORMATS[name]))
-
-
-def in_batches(translate: Callable[[list[Sequence[int]]], list[list[int]]], sources: Sequence[Source], size: int = 64) -> list[list[int]]:
-    """Return the translations of sentences by a function of the ids of several, which gets `size` of similar length at a time."""
-    order = sorted(range(len(sources)), key=lambda number: len(sources[number].ids))
-    found: dict[int, list[int]] = {}
-    for start in range(0, len(order), size):
-        numbers = order[start : start + size]
-        found |= dict(zip(numbers, translate([sources[number].ids for number in numbers]), strict=True))
-    return [found[number] for number in range(len(sources))]
 
 
 def save_tokenizer(run: Run, folder: Path) -> None:

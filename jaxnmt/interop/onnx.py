@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
 import json
-import runpy
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxnmt.errors import UserError
 from jaxnmt.interop import stablehlo
 from jaxnmt.interop.check import in_float32
-from jaxnmt.interop.formats import Source, in_batches, plain_search, save_tokenizer
+from jaxnmt.interop.formats import plain_search, save_tokenizer
+from jaxnmt.interop.loaders import LoadedExport, save_programs
 from jaxnmt.io import files
 
 if TYPE_CHECKING:
     from jaxnmt.run import Run
 
 NEEDS = "pip install 'jaxnmt[onnx]'"
-SEARCH, LOADER = "search.json", "translate.py"
+SEARCH = "search.json"
 KEPT = ("length_normalization", "length_penalty", "patience", "min_length")
 """Settings of a run's search that the loader has. Limits too: `formats.plain_search` leaves them alone."""
 
@@ -31,7 +28,7 @@ def refusal(run: Run) -> str | None:
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write encoder.onnx, step.onnx and their weights in float32; search.json and translate.py, the loader; and the tokenizer.
+    """Write encoder.onnx, step.onnx and their weights in float32; search.json and the programs that search; and the tokenizer.
 
     Raises:
         UserError: the library onnx is not installed; JAX has an accelerator, for which other layers are traced; an operation of the model
@@ -46,7 +43,7 @@ def write(run: Run, folder: Path) -> None:
     with stablehlo.tracing(run):
         onnx_models.write(run.model, run.params, folder)
     files.write(folder / SEARCH, json.dumps(settings(run), indent=2) + "\n")
-    files.write(folder / LOADER, importlib.resources.files("jaxnmt.interop").joinpath("onnx_loader.py").read_text(encoding="utf-8"))
+    save_programs(folder, "onnx_loader.py")
     save_tokenizer(run, folder)
 
 
@@ -57,31 +54,14 @@ def settings(run: Run) -> dict[str, Any]:
     return {name: getattr(decoding, name) for name in names} | {"longest": run.config.data.max_length}
 
 
-class Loader:
-    """The exported folder, run by its own loader, as `formats.Runtime`."""
-
-    least, is_float32 = 0.99, True
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        """Open the folder of a run's export."""
-        import onnxruntime
-
-        self.name = f"onnxruntime {onnxruntime.__version__}"
-        self.decoding = plain_search(**{name: getattr(run.config.decoding, name) for name in KEPT})
-        self._load = functools.cache(runpy.run_path(str(folder / LOADER))["load"])
-        self._pieces = run.tokenizer.target_pieces
-
-    def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
-        """Return the tokens of each best translation."""
-        return [self._pieces(ids) for ids in in_batches(self._load(beam_size), sources)]
-
-
-def runtime(run: Run, folder: Path) -> Loader | None:
+def runtime(run: Run, folder: Path) -> LoadedExport | None:
     """Open a folder with its own loader, if onnxruntime is installed."""
     try:
-        return Loader(run, folder)
+        import onnxruntime
     except ImportError:
         return None
+    decoding = plain_search(**{name: getattr(run.config.decoding, name) for name in KEPT})
+    return LoadedExport(run, folder, f"onnxruntime {onnxruntime.__version__}", decoding, is_float32=True)
 
 
 def usage(run: Run) -> str:
@@ -94,7 +74,7 @@ pip install onnxruntime numpy sentencepiece
 python translate.py < lines.txt          # the run's beam; `python translate.py 1` is greedy and faster
 ```
 
-`translate.py` needs no other package. From Python, `load(beam_size)` returns a function of lists of token ids. {search}
+They need no other package. From Python, `load(beam_size)` of loader.py returns a function of lists of token ids. {search}
 
 - `encoder.onnx` reads `tokens`, int32 (batch, source): each row a sentence, ended by 2 and padded with 0. It returns `memory/...`, what the
   decoder reads of the source, and `carry/...`, its state before the first token.

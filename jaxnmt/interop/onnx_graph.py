@@ -24,7 +24,7 @@ _ARITHMETIC = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
 
 
 def refuse(what: str) -> UserError:
-    """Return the error for something that no rule writes."""
+    """Return the error for an operation or a size without a rule."""
     return UserError(
         f"--to onnx cannot hold the model: it uses JAX's {what}, for which there is no rule: use --to stablehlo, which holds it"
     )

@@ -1,14 +1,8 @@
-"""Translate with encoder.onnx and step.onnx beside this file. It needs onnxruntime and numpy, and sentencepiece for text.
-
-    python translate.py [BEAM_SIZE] < LINES
-
-A beam of 1 is greedy search. Without SentencePiece models in this folder, lines are token ids between spaces.
-"""
+"""Translate with encoder.onnx and step.onnx beside this file. It needs onnxruntime and numpy."""
 
 import json
 import os
 import pathlib
-import sys
 
 import numpy as np
 import onnxruntime
@@ -17,9 +11,12 @@ HERE, PAD, BOS, EOS, NEVER = pathlib.Path(__file__).parent, 0, 1, 2, -1e9
 
 
 def load(beam_size=None):
-    """Return a function that translates a list of sentences; each is a list of token ids, without the end token."""
+    """Return a function that translates a list of sentences; each is a list of token ids, without the end token.
+
+    `beam_size` is 1 for greedy search; without it, it is the one of search.json.
+    """
     settings = json.loads((HERE / "search.json").read_text(encoding="utf-8"))
-    if (size := int(beam_size or settings["beam_size"])) < 1:
+    if (size := settings["beam_size"] if beam_size is None else beam_size) < 1:
         raise ValueError(f"a beam has 1 hypothesis or more, not {size}")
     options = onnxruntime.SessionOptions()
     if hasattr(os, "sched_getaffinity"):  # more threads than cores that it may use wait for each other
@@ -122,30 +119,3 @@ def score(log_prob, length, settings):
     if settings["length_normalization"] == "reward":
         return log_prob + alpha * (length - 1)
     return log_prob / (length if settings["length_normalization"] == "average" else (5 + length) / 6) ** alpha
-
-
-def vocabulary():
-    """Return a function that turns a line into token ids, and one that turns ids into a line."""
-    if not (HERE / "source.spm").exists():
-        return (lambda line: [int(number) for number in line.split()]), (lambda ids: " ".join(map(str, ids)))
-    import sentencepiece
-
-    source, target = (sentencepiece.SentencePieceProcessor(model_file=str(HERE / f"{side}.spm")) for side in ("source", "target"))
-    return source.encode, target.decode
-
-
-def main():
-    """Translate the lines of stdin."""
-    try:
-        translate, lines = load(*sys.argv[1:]), [" ".join(line.split()) for line in sys.stdin]
-        read, write = vocabulary()
-        for start in range(0, len(lines), 64):
-            some = lines[start : start + 64]
-            for line, ids in zip(some, translate([read(line) for line in some]), strict=True):
-                print(write(ids) if line else "")
-    except ValueError as error:
-        sys.exit(f"translate.py: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,7 +18,7 @@ NEEDS = ""
 def refusal(run: Run) -> str | None:
     """Return None: it holds every run whose weights are as they were trained."""
     library()
-    return f"its numbers are as they were trained: leave out --weights {run.weights}" if run.weights != "trained" else None
+    return f"it holds weights as they were trained: leave out --weights {run.weights}" if run.weights != "trained" else None
 
 
 def write(run: Run, folder: Path) -> None:

@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fractions
-import functools
-import importlib.resources
-import runpy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +17,9 @@ import numpy as np
 from jaxnmt import config as cfg
 from jaxnmt.config import model_code
 from jaxnmt.errors import UserError, first_line
-from jaxnmt.interop.formats import Source, in_batches, save_tokenizer
+from jaxnmt.interop.check import BEAMS
+from jaxnmt.interop.formats import save_tokenizer
+from jaxnmt.interop.loaders import LoadedExport, save_programs
 from jaxnmt.io import files
 from jaxnmt.parallel import compiler
 
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
 NEEDS = ""
 PLATFORMS = ("cpu", "cuda", "tpu")
-BEAMS = {"greedy": 1, "beam": 5}
-MODEL, LOADER = "model.npz", "translate.py"
+MODEL = "model.npz"
 TASKS = (cfg.Translation, cfg.Denoising)
 SEARCH: dict[str, Any] = {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "epsilon": 0.0, "seed": 0, "mbr": "none", "shortlist": 0}
 """What the programs leave out: draws, and what depends on other sentences or on files."""
@@ -78,7 +76,7 @@ def _target_length(source_length: Any, decoding: cfg.Decoding) -> Any:
 
 
 def write(run: Run, folder: Path) -> None:
-    """Write model.npz, which has the programs and the parameters and no Python objects; translate.py, the loader; and the tokenizer.
+    """Write model.npz, which has the programs and the parameters and no Python objects; the programs that read it; and the tokenizer.
 
     Raises:
         UserError: JAX has an accelerator, for which other layers are traced; or a user's own model needs sizes that are numbers.
@@ -89,10 +87,10 @@ def write(run: Run, folder: Path) -> None:
     from jaxnmt.parallel.axes import path_name
 
     params = {path_name(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(run.params)}
-    arrays = {f"program/{name}": np.frombuffer(program(run, beam_size), np.uint8) for name, beam_size in BEAMS.items()}
+    arrays = {f"program/{beam_size}": np.frombuffer(program(run, beam_size), np.uint8) for beam_size in BEAMS}
     with files.open_atomic(folder / MODEL) as file:
         np.savez(file, longest=np.int32(_longest(run)), **arrays, **{f"params/{name}": x for name, x in params.items()})
-    files.write(folder / LOADER, importlib.resources.files("jaxnmt.interop").joinpath("stablehlo_loader.py").read_text(encoding="utf-8"))
+    save_programs(folder, "stablehlo_loader.py")
     save_tokenizer(run, folder)
 
 
@@ -175,28 +173,11 @@ def searching(run: Run, beam_size: int) -> Callable[[Any, Any], Any]:
     return find
 
 
-class Loader:
-    """The exported folder, run by its own loader, as `formats.Runtime`."""
-
-    least, is_float32 = 0.99, False
-
-    def __init__(self, run: Run, folder: Path) -> None:
-        """Open the folder of a run's export."""
-        import jax
-
-        self.name, self.decoding = f"jax {jax.__version__}", SEARCH
-        load = runpy.run_path(str(folder / LOADER))["load"]
-        self._load, self._pieces = functools.cache(load), run.tokenizer.target_pieces
-
-    def translate(self, sources: Sequence[Source], beam_size: int) -> list[list[str]]:
-        """Return the tokens of each best translation."""
-        find = self._load({size: name for name, size in BEAMS.items()}[beam_size])
-        return [self._pieces(ids) for ids in in_batches(find, sources)]
-
-
-def runtime(run: Run, folder: Path) -> Loader:
+def runtime(run: Run, folder: Path) -> LoadedExport:
     """Open a folder with its own loader."""
-    return Loader(run, folder)
+    import jax
+
+    return LoadedExport(run, folder, f"jax {jax.__version__}", SEARCH, is_float32=False)
 
 
 def usage(run: Run) -> str:
@@ -205,10 +186,10 @@ def usage(run: Run) -> str:
 
     return f"""```
 pip install jax sentencepiece
-python translate.py < lines.txt          # a beam of 5; `python translate.py greedy` is faster
+python translate.py < lines.txt          # a beam of 5; `python translate.py 1` is greedy and faster
 ```
 
-`translate.py` reads `model.npz` with JAX and NumPy alone. From Python, `load("beam")` returns a function of lists of token ids.
+`loader.py` reads `model.npz` with JAX and NumPy alone. From Python, its `load(5)` returns a function of lists of token ids.
 The programs run on CPUs, CUDA GPUs and TPUs, for any number of sentences of up to {_longest(run) - 1} tokens. JAX compiles them for each
 shape of a batch. They were written by jax {jax.__version__}. `jax.export` promises that a JAX of up to six months later reads them, and one
 of up to three weeks earlier; export the run again for others."""

@@ -67,7 +67,7 @@ def problems(run: Run) -> Iterator[str]:
         if target.begin != target.pad:
             yield f"its decoder begins with padding, and one with the run's vocabulary begins with the end token: {OTHERWISE}"
     if run.weights != "trained":
-        yield f"its numbers are as they were trained: leave out --weights {run.weights}"
+        yield f"it holds weights as they were trained: leave out --weights {run.weights}"
     if type(run.config.decoding) is not cfg.Decoding:
         yield "its search is transformers' own, and the run has a Decoding class of its own: set decoding to jaxnmt's"
 

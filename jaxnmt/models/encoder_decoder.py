@@ -114,7 +114,7 @@ class EncoderDecoder(nn.Module):
         return self.embed_output.table
 
     def output_bias(self) -> jax.Array | None:
-        """Return what is added to the logits, (V,); None: nothing is."""
+        """Return the bias of the logits, (V,), or None."""
         return self.output_bias_V if has_output_bias(self) else None
 
     def logits(self, features: jax.Array) -> jax.Array:

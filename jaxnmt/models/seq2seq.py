@@ -146,7 +146,7 @@ class Seq2Seq:
         return self.apply(params, "output_table")
 
     def output_bias(self, params) -> jax.Array | None:
-        """Return what is added to the logits, (V,); None: nothing is."""
+        """Return the bias of the logits, (V,), or None."""
         return self.apply(params, "output_bias") if hasattr(self.module, "output_bias") else None
 
     def start(self, params, memory, max_length: int):

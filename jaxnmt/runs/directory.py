@@ -297,7 +297,7 @@ def _summary(run: pathlib.Path) -> str:
 def _ancestors(run: pathlib.Path, values: dict[str, Any]) -> list[str]:
     """Return a line for each ancestor of a run, the newest first.
 
-    A run without a checkpoint has no record of them yet: the first is then that of its settings.
+    A run records its ancestors when it saves its first checkpoint. Before that, the first line comes from its settings.
     """
     records, lines = ancestry(run), []
     if not records and not checkpoints(run) and (parent := values.get("init.from")):

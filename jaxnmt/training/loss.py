@@ -82,7 +82,7 @@ def projected_cross_entropy(
     Args:
         vocab: rows of the table from here on are padding.
         mesh: that the arrays lie on; None: one device.
-        bias_V: added to the logits; None: nothing is.
+        bias_V: added to the logits; None: no bias.
     """
     # The compiler removes the gradient.
     return _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh, bias_V)[0]

@@ -1,4 +1,4 @@
-"""Scores that weigh pairs in the loss: weight 1 is none, 2 is the pair twice, 0 is no pair; through caches, batches and hosts."""
+"""Weights of pairs in the loss: 1 changes nothing, 2 counts a pair twice, 0 leaves it out, through caches, batches and hosts."""
 
 import dataclasses
 
@@ -137,7 +137,7 @@ def test_the_gradient_of_weight_two_is_that_of_the_pair_twice_and_of_zero_that_o
     once, twice = gradient([0, 1, 2, 3], [1, 2, 1, 0]), gradient([0, 1, 1, 2], [1, 1, 1, 1])
     tiny.assert_close(once[0], twice[0], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(once[1], twice[1], rtol=1e-6)
-    half = gradient([0, 1, 2], [0.5, 1, 0.5])  # the scale of all weights is none
+    half = gradient([0, 1, 2], [0.5, 1, 0.5])  # only the ratios of weights matter
     tiny.assert_close(half[0], twice[0], rtol=1e-5, atol=1e-6)
     plain = gradient([0, 1, 2], [1, 1, 1])
     assert max(float(abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (plain[0], once[0])), strict=True)) > 1e-3
@@ -189,9 +189,9 @@ def test_scores_of_parquet(here):
     for columns, says in (
         ({}, "t.parquet must have one column score of numbers"),
         ({"score": ["1", "2", "3", "4"]}, "t.parquet must have one column score of numbers"),
-        ({"score": [1, None, 1, 1]}, "t.parquet row 2 has no number in the column score"),
+        ({"score": [1, None, 1, 1]}, "t.parquet row 2: score is empty or NaN"),
         ({"score": [1, -3, 1, 1]}, "t.parquet row 2 has the score -3"),
-        ({"score": [1.0, float("nan"), 1.0, 1.0]}, "t.parquet row 2 has no number in the column score"),
+        ({"score": [1.0, float("nan"), 1.0, 1.0]}, "t.parquet row 2: score is empty or NaN"),
     ):
         with pytest.raises(UserError, match=says):
             table(**columns)

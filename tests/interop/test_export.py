@@ -114,7 +114,7 @@ def test_what_a_format_cannot_hold_is_refused_with_one_that_can(name, run, tmp_p
 
 def test_weights_that_are_rounded_are_refused(run, tmp_path):
     for weights in ("int8", "bfloat16"):
-        with pytest.raises(UserError, match=f"its numbers are as they were trained: leave out --weights {weights}"):
+        with pytest.raises(UserError, match=f"it holds weights as they were trained: leave out --weights {weights}"):
             jaxnmt.export_model(jaxnmt.load(run.folder, weights=weights), tmp_path / "out", "safetensors")
 
 

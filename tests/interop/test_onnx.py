@@ -14,14 +14,6 @@ from jaxnmt.errors import UserError
 from jaxnmt.interop import onnx
 
 
-def test_what_it_cannot_hold_is_refused_by_name(tmp_path):
-    labels = SimpleNamespace(config=cfg.replace(cfg.Experiment(), task=cfg.Classification()), weights="trained")
-    assert "trained for the task Classification" in onnx.refusal(labels)
-    run = foreign.run(tmp_path / "run")
-    with pytest.raises(UserError, match="leave out --weights int8"):
-        jaxnmt.export_model(jaxnmt.load(run.folder, weights="int8"), tmp_path / "out", "onnx")
-
-
 def test_without_the_library_one_sentence_says_how_to_install_it(tmp_path, monkeypatch):
     run = foreign.run(tmp_path / "run")
     for name in [each for each in sys.modules if each.startswith("jaxnmt.interop.onnx_")]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -21,7 +20,9 @@ from jaxnmt.data.pieces import Numbering, Pieces
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.errors import UserError
-from jaxnmt.interop import stablehlo, stablehlo_loader
+from jaxnmt.interop import stablehlo
+from jaxnmt.interop.formats import format_of
+from jaxnmt.interop.loaders import save_programs
 from jaxnmt.parallel.axes import path_name
 
 TRANSLATING = [name for name, (_, task) in tiny.SUBJECTS.items() if type(task) in (cfg.Translation, cfg.Denoising) and name != "scanned"]
@@ -32,7 +33,7 @@ def test_an_export_translates_as_its_run_and_needs_only_jax_and_numpy(tmp_path):
     found = jaxnmt.export_model(run, tmp_path / "out", "stablehlo")
     assert [(each.beam_size, each.same, each.sentences) for each in found] == [(1, 12, 12), (5, 12, 12)]
     assert not any(array.dtype == object for array in np.load(tmp_path / "out/model.npz", allow_pickle=False).values())
-    text = (tmp_path / "out/translate.py").read_text()
+    text = "".join((tmp_path / "out" / name).read_text() for name in ("loader.py", "translate.py"))
     assert "jaxnmt" not in text and "sentencepiece" in (tmp_path / "out/README.md").read_text()
 
 
@@ -72,12 +73,13 @@ def test_the_longest_translation_has_room():
         assert all(stablehlo._target_length(length, settings) >= output_limit(length, settings) for length in range(1, 600))
 
 
-def test_what_it_cannot_hold_is_refused_by_name(tmp_path):
+@pytest.mark.parametrize("name", ["stablehlo", "onnx"])
+def test_what_it_cannot_hold_is_refused_by_name(name, tmp_path):
     labels = SimpleNamespace(config=cfg.replace(cfg.Experiment(), task=cfg.Classification()), weights="trained")
-    assert "trained for the task Classification" in stablehlo.refusal(labels)
+    assert "trained for the task Classification" in format_of(name).refusal(labels)
     run = foreign.run(tmp_path / "run")
     with pytest.raises(UserError, match="leave out --weights int8"):
-        jaxnmt.export_model(jaxnmt.load(run.folder, weights="int8"), tmp_path / "out", "stablehlo")
+        jaxnmt.export_model(jaxnmt.load(run.folder, weights="int8"), tmp_path / "out", name)
 
 
 def test_pieces_that_others_number_are_refused_since_the_loader_reads_sentencepieces_own_ids(tmp_path):
@@ -88,12 +90,16 @@ def test_pieces_that_others_number_are_refused_since_the_loader_reads_sentencepi
     assert stablehlo.refusal(run).endswith("use ctranslate2 or safetensors")
 
 
-def test_the_loader_keeps_empty_lines_empty(monkeypatch, capsys):
-    monkeypatch.setattr(stablehlo_loader, "load", lambda: lambda sentences: [[7, *ids] for ids in sentences])
-    monkeypatch.setattr("sys.argv", ["translate.py"])
-    monkeypatch.setattr("sys.stdin", io.StringIO("3 4\n\n  5\n"))
-    stablehlo_loader.main()
-    assert capsys.readouterr().out == "7 3 4\n\n7 5\n"
+def test_the_program_keeps_empty_lines_empty_and_answers_mistakes_in_a_sentence(tmp_path):
+    save_programs(tmp_path, "stablehlo_loader.py")
+    (tmp_path / "loader.py").write_text("def load(beam_size=5):\n    return lambda sentences: [[beam_size, *ids] for ids in sentences]\n")
+
+    def said(text: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, tmp_path / "translate.py", *words], input=text, capture_output=True, text=True)
+
+    assert said("3 4\n\n  5\n").stdout == "5 3 4\n\n5 5\n" and said("3", "1").stdout == "1 3\n"
+    for made in (said("drei"), said("3", "beam")):
+        assert made.returncode == 1 and made.stderr.startswith("translate.py: invalid") and made.stderr.count("\n") == 1
 
 
 def test_a_corrupted_export_is_caught(tmp_path, monkeypatch):
@@ -114,5 +120,5 @@ def test_the_loader_is_a_program(tmp_path):
     run = foreign.run(tmp_path / "run")
     jaxnmt.export_model(run, tmp_path / "out", "stablehlo")
     lines = foreign.lines(3, 9)
-    made = subprocess.run([sys.executable, tmp_path / "out/translate.py", "greedy"], input="\n".join(lines), capture_output=True, text=True)
+    made = subprocess.run([sys.executable, tmp_path / "out/translate.py", "1"], input="\n".join(lines), capture_output=True, text=True)
     assert made.stdout.splitlines() == [each.text for each in run.translate(lines, beam_size=1)]

@@ -12,6 +12,7 @@ import sentencepiece
 import torch
 
 import jaxnmt
+from jaxnmt import cli
 from jaxnmt.decoding.batches import output_limit
 
 transformers = pytest.importorskip("transformers", reason="transformers is the software that is compared with: pip install transformers")
@@ -53,7 +54,7 @@ def imported(request, tmp_path_factory):
 
 
 def test_logits_are_the_same(imported):
-    """But for the begin token, which ours is not: no text has it, and the decoder begins with the end token's vector."""
+    """The begin token is left out: it never occurs in a text, and our decoder starts with the end token's vector instead."""
     _, theirs, tokens, _, run = imported
     ours = run.tokenizer.subwords["source"][1].ours
     random, lengths = np.random.default_rng(0), np.array([9, 7, 1, 4])
@@ -130,6 +131,18 @@ def test_translations_are_the_same(beam_size, counts, imported):
         wanted = translated(theirs, [*(back[index] for index in ids), 2], tokens.index(target), beam_size, limit, counts)
         assert list(each.tokens) == run.tokenizer.target_pieces(ours[wanted])
         assert target not in each.text
+
+
+def test_it_is_scored_in_the_language_of_a_prefix(imported, tmp_path, capsys):
+    kind, *_, run = imported
+    (source, target), lines = LANGUAGES[kind], foreign.lines(4, 3)
+    texts = [f"{source} {line}" for line in lines]
+    (tmp_path / "test.tsv").write_text("".join(f"{text}\t{line}\n" for text, line in zip(texts, lines, strict=True)))
+    output = tmp_path / "found.txt"
+    words = ["evaluate", str(run.folder), "--data", str(tmp_path / "test.tsv"), "--output", str(output), "--beam-size", "1"]
+    assert cli.main([*words, "--prefix", target, "--max-length-extra", "4"]) == 0 and "BLEU" in capsys.readouterr().out
+    wanted = [each.text for each in run.translate(texts, prefix=target, beam_size=1, max_length_extra=4)]
+    assert output.read_text().splitlines() == wanted != [each.text for each in run.translate(texts, beam_size=1, max_length_extra=4)]
 
 
 def test_it_is_not_exported_to_marian(imported, tmp_path):

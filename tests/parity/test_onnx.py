@@ -229,14 +229,14 @@ def test_the_loader_searches_as_the_run_does(settings, exported, tmp_path):
     changed = SimpleNamespace(
         config=cfg.replace(run.config, decoding=cfg.replace(run.config.decoding, **settings)), tokenizer=run.tokenizer
     )
-    for name in ("encoder.onnx", "step.onnx", "weights.bin", "translate.py"):
+    for name in ("encoder.onnx", "step.onnx", "weights.bin", "loader.py"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "search.json").write_text(json.dumps(onnx.settings(changed)))
     lines = foreign.lines(40, 9)
     sources = [Source(line, ids, (), 0) for line, ids in zip(lines, run.tokenizer.encode_source(lines), strict=True)]
     for beam_size in check.BEAMS:
         ours = run.translate(lines, **vars(changed.config.decoding) | {"beam_size": beam_size})
-        assert onnx.Loader(changed, tmp_path).translate(sources, beam_size) == [list(each.tokens) for each in ours]
+        assert onnx.runtime(changed, tmp_path).translate(sources, beam_size) == [list(each.tokens) for each in ours]
 
 
 def test_a_run_in_bfloat16_is_written_in_float32(tmp_path):
@@ -277,7 +277,7 @@ def test_the_loader_is_a_program(exported):
 def test_a_sentence_that_is_too_long_is_named(exported):
     run, folder, _ = exported
     with pytest.raises(ValueError, match="a sentence has 30 tokens, and the model reads 23"):
-        onnx.Loader(run, folder)._load(1)([[5] * 30])
+        onnx.runtime(run, folder).load(1)([[5] * 30])
 
 
 def test_a_beam_may_be_larger_than_the_vocabulary(exported):
@@ -285,7 +285,7 @@ def test_a_beam_may_be_larger_than_the_vocabulary(exported):
     lines = foreign.lines(3, 9)
     ours = run.translate(lines, beam_size=70)  # of 128 tokens, the first step has less than 140 candidates
     assert len(run.params["shared_embedding"]["table"]) == 128
-    found = onnx.Loader(run, folder)._load(70)(run.tokenizer.encode_source(lines))
+    found = onnx.runtime(run, folder).load(70)(run.tokenizer.encode_source(lines))
     assert [run.tokenizer.target_pieces(ids) for ids in found] == [list(each.tokens) for each in ours]
 
 

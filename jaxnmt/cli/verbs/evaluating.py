@@ -33,6 +33,8 @@ class Evaluate(Members):
     """Code of the references' language; when empty, the run's."""
     tokenize: Tokenize = ""
     """BLEU's tokenizer, by sacreBLEU's name; when empty, chosen by the references' script and language."""
+    prefix: str = ""
+    """Text that every translation begins with, such as the target language's token of an imported NLLB model."""
     checkpoint: Checkpoint = "best"
     """A step, or best, latest, or average (made by `jaxnmt runs average`)."""
     output: str = ""
@@ -62,6 +64,8 @@ def evaluate(run: str, options: Evaluate) -> None:
       jaxnmt evaluate runs/summary --metrics rouge1 rouge2 rougeL bleu
       jaxnmt evaluate runs/mine --data test.en first.de --references second.de third.de
     """
+    from jaxnmt.decoding.rules import rules_of_lines  # which imports NumPy
+
     if not options.metrics:
         raise UserError(NO_METRICS)
     check(run, options)
@@ -80,7 +84,8 @@ def evaluate(run: str, options: Evaluate) -> None:
             predictions = used.predict(test.sources, options.decoding.batch_size)
             hypotheses, confidences = [each.label for each in predictions], [each.probability for each in predictions]
         elif processes == 1:
-            hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding)]
+            rules = rules_of_lines(len(test.sources), options.prefix, (), ()) if options.prefix else ()
+            hypotheses = [candidates[0].text for candidates in translator.translate(test.sources, options.decoding, rules=rules)]
         else:
             hypotheses = _in_processes(run, options, test.sources, processes)
         for hypothesis in hypotheses:
@@ -101,7 +106,7 @@ def _check_for_labels(run: str, options: Evaluate) -> None:
         UserError: one is.
     """
     plain, task = Evaluate(), directory.read(run).task
-    for name in ("references", "target_language", "tokenize", "metrics", "workers", "ensemble") if task.is_label else ():
+    for name in ("references", "target_language", "tokenize", "prefix", "metrics", "workers", "ensemble") if task.is_label else ():
         if getattr(options, name) != getattr(plain, name):
             raise UserError(f"--{name.replace('_', '-')} is for translations, and {run} was trained for the task {type(task).__name__}")
 
@@ -110,7 +115,8 @@ def _in_processes(run: str, options: Evaluate, sources: Sequence[str], processes
     """Return the best translation of each sentence, made by several processes."""
     members = {field.name: getattr(options, field.name) for field in dataclasses.fields(Members)}
     best = dataclasses.replace(options.decoding, n_best=1)
-    given, size = Translate(checkpoint=options.checkpoint, decoding=best, **members), best.batch_size * workers.WINDOW
+    given = Translate(prefix=options.prefix, checkpoint=options.checkpoint, decoding=best, **members)
+    size = best.batch_size * workers.WINDOW
     windows = workers.numbered(list(sources[start : start + size]) for start in range(0, len(sources), size))
     with contextlib.closing(translate_windows(run, given, windows, processes)) as parts:
         return [line for lines, _ in parts for line in lines]

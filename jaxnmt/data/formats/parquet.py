@@ -1,7 +1,7 @@
 """Hugging Face datasets on disk: Parquet files, or the Arrow files of `save_to_disk`, read by pyarrow.
 
-A row has a column `translation`, {"en": ..., "de": ...}, or a column of text for each language. If scores are needed, `score` has
-them.
+A row has a column `translation`, {"en": ..., "de": ...}, or a column of text for each language. Scores, if needed,
+are in the column `score`.
 """
 
 from __future__ import annotations
@@ -100,11 +100,13 @@ class Parquet(Reader):
         if not self.request.needs_scores:
             return Entry(place, source, target)
         if score is None or math.isnan(score):
-            raise UserError(f"{self.request.where}{place} has no number in the column {_SCORE}")
+            raise UserError(
+                f"{self.request.where}{place}: {_SCORE} is empty or NaN; data.min_score and data.weigh_by_score need a number in every row"
+            )
         return scored(self.request, place, source, target, float(score))
 
     def _check_scores(self, schema: Any, path: Path) -> None:
-        """Raise UserError if a file lacks a column of scores that is needed."""
+        """Raise UserError if scores are needed and the file has no numeric column `score`."""
         from pyarrow import types
 
         if not self.request.needs_scores:

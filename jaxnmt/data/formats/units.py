@@ -29,7 +29,7 @@ class Request(NamedTuple):
         field: the setting that names it, for messages.
         languages: codes of source and target; "" if the user has not said.
         min_score: pairs with a lower score are left out. None: all are read.
-        weighs: a pair's score is its weight in the loss.
+        weighs: whether a pair's score is its weight in the loss.
     """
 
     name: str
@@ -67,10 +67,10 @@ class Entry(NamedTuple):
 
 
 def scored(request: Request, place: str, source: bytes, target: bytes, score: float) -> Entry:
-    """Return a pair with a score, or what is left out because of it.
+    """Return the entry of a pair with a score. It is marked as left out if the score is too low or 0.
 
     Raises:
-        UserError: the score is no weight, and the request wants one.
+        UserError: the score must be a weight, and is negative, NaN or too large.
     """
     if request.min_score is not None and score < request.min_score:
         return Entry(place, source, target, f"with a score below {request.min_score:g}")

@@ -36,7 +36,7 @@ _AROUND |= dict.fromkeys(("caption", "colgroup", "tbody", "tfoot", "thead"), fro
 _ALTERNATIVES = {"li": frozenset(["li"]), "dd": frozenset(["dd", "dt"]), "dt": frozenset(["dd", "dt"])}
 _TOP = {"option": frozenset(["option"]), "optgroup": frozenset(["optgroup", "option"])} | dict.fromkeys(_HEADINGS, _HEADINGS)
 _TOP |= dict.fromkeys(("rb", "rtc", "rt", "rp"), frozenset("rb rt rp rtc".split()))
-"""Elements, and those that end before each if nothing is open in them."""
+"""Which elements each start tag closes, if one of them is the innermost open element."""
 _FOREIGN = frozenset(["svg", "math"])
 _HTML_INSIDE = frozenset("annotation-xml desc foreignobject mi mn mo ms mtext title".split())
 """Elements of SVG and MathML that contain HTML."""
