@@ -140,9 +140,9 @@ def test_it_is_scored_in_the_language_of_a_prefix(imported, tmp_path, capsys):
     (tmp_path / "test.tsv").write_text("".join(f"{text}\t{line}\n" for text, line in zip(texts, lines, strict=True)))
     output = tmp_path / "found.txt"
     words = ["evaluate", str(run.folder), "--data", str(tmp_path / "test.tsv"), "--output", str(output), "--beam-size", "1"]
-    assert cli.main([*words, "--prefix", target, "--max-length-extra", "4"]) == 0 and "BLEU" in capsys.readouterr().out
-    wanted = [each.text for each in run.translate(texts, prefix=target, beam_size=1, max_length_extra=4)]
-    assert output.read_text().splitlines() == wanted != [each.text for each in run.translate(texts, beam_size=1, max_length_extra=4)]
+    assert cli.main([*words, "--prefix", target, "--min-length", "5"]) == 0 and "BLEU" in capsys.readouterr().out
+    wanted = [each.text for each in run.translate(texts, prefix=target, beam_size=1, min_length=5)]
+    assert output.read_text().splitlines() == wanted != [each.text for each in run.translate(texts, beam_size=1, min_length=5)]
 
 
 def test_it_is_not_exported_to_marian(imported, tmp_path):
