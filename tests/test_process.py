@@ -40,7 +40,11 @@ before = state()
 import jaxnmt
 for module in pkgutil.walk_packages(jaxnmt.__path__, "jaxnmt."):
     if "._configs" not in module.name:
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if error.name not in ("onnx", "onnxruntime"):  # of an extra
+                raise
 from jaxnmt.lab import figures
 try:
     jaxnmt.load("nowhere")
@@ -53,7 +57,7 @@ print({name: (before[name], after[name]) for name in before if before[name] != a
 
 
 def test_a_library_call_changes_nothing_of_the_process():
-    """Every module is imported; a run is opened for translating; a chart is drawn."""
+    """Every module is imported whose extra is installed; a run is opened for translating; a chart is drawn."""
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, env=UNSET)
     assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr[-2000:] + done.stdout
 
