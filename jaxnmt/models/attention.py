@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxnmt.models.cache import PLACES
 from jaxnmt.models.fused_attention import Mask, fits, fused_attention
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
@@ -56,15 +57,26 @@ def of_layer(x: jax.Array, layer: jax.Array) -> jax.Array:
     return jax.lax.dynamic_index_in_dim(x, layer, 1, keepdims=False)
 
 
-def attend_to_cache(q_B1HK, cache: dict[str, jax.Array], place: jax.Array) -> jax.Array:
-    """Return what `attend` does of one query a row and the keys and values up to `place` of a cache: (B, 1, H, K).
+def attend_to_cache(q_R1HK, layer: dict[str, jax.Array], visible: jax.Array) -> jax.Array:
+    """Return what `attend` does of one query a row and the keys and values of a layer of a `Cache`: (R, 1, H, K).
 
-    The cache's layout, (B, H, S, K), is that of the products with it: XLA would copy any other at each step.
+    Args:
+        visible: what `Cache.visible` returns.
     """
-    q_BHK, dtype = q_B1HK[:, 0] * (1.0 / math.sqrt(q_B1HK.shape[-1])), at_least_float32(q_B1HK.dtype)
-    scores_BHS = jnp.einsum("BHK,BHSK->BHS", q_BHK, cache["k"], preferred_element_type=dtype)
-    weights_BHS = jax.nn.softmax(jnp.where(jnp.arange(scores_BHS.shape[-1]) <= place, scores_BHS, -1e9), axis=-1)
-    return jnp.einsum("BHS,BHSK->BHK", weights_BHS.astype(q_B1HK.dtype), cache["v"])[:, None]
+    N, dtype = layer["k"].shape[0], at_least_float32(q_R1HK.dtype)
+    q_NWHK = q_R1HK.reshape(N, -1, *q_R1HK.shape[2:]) * (1.0 / math.sqrt(q_R1HK.shape[-1]))
+    scores_NHWP = jnp.einsum("NWHK,NHKP->NHWP", q_NWHK, layer["k"], preferred_element_type=dtype)
+    weights_NHWP = jax.nn.softmax(jnp.where(visible[:, None], scores_NHWP, -1e9), axis=-1)
+    return jnp.einsum("NHWP,NHPK->NHWK", weights_NHWP.astype(q_R1HK.dtype), layer["v"]).swapaxes(1, 2).reshape(q_R1HK.shape)
+
+
+def _write(cache: jax.Array, new: jax.Array, place: jax.Array, axis: int, layer: jax.Array | None = None) -> jax.Array:
+    """Return a cache with `new` from this place on, in this layer of a stack."""
+    starts = [jnp.zeros_like(place)] * cache.ndim
+    starts[axis] = place
+    if layer is not None:
+        starts[1] = layer.astype(place.dtype)
+    return jax.lax.dynamic_update_slice(cache, new, starts)
 
 
 class _Heads(nn.Module):
@@ -98,23 +110,23 @@ class SelfAttention(_Heads):
         """Return (B, T, D), and the cache.
 
         Args:
-            mask: a Mask, or booleans (B, T, T); not read with a cache.
-            cache: of a decoder that reads one position at a time: {"k", "v"}, (B, H, S, K) each, filled before `positions_BT` (B, 1).
-            layer: which of the cache's layers this is, if it has those of a stack, (B, L, H, S, K).
+            mask: a Mask, or booleans (B, T, T); with a cache what `Cache.visible` returns.
+            cache: of a decoder that reads one position at a time, `positions_BT` (B, 1): this layer's of `Cache.layers`.
+            layer: which of the cache's layers this is, if it has those of a stack.
         """
         q, k, v = self._split(self.qkv(x_BTD), "BTHK")
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
-            place = positions_BT[0, 0]
-            new, own = {"k": k.swapaxes(1, 2), "v": v.swapaxes(1, 2)}, cache
+            rows, own = cache["k"].shape[0], cache
+            k_NWHK, v_NWHK = (x.reshape(rows, -1, *x.shape[2:]) for x in (k, v))
+            new, place = {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT[0, 0] * k_NWHK.shape[1]
             if layer is None:
-                own = cache = {name: jax.lax.dynamic_update_slice_in_dim(old, new[name], place, axis=2) for name, old in cache.items()}
+                own = cache = {name: _write(old, new[name], place, PLACES[name]) for name, old in cache.items()}
             else:  # only what is new is written
-                at = (0, layer.astype(place.dtype), 0, place, 0)
-                cache = {name: jax.lax.dynamic_update_slice(old, new[name][:, None], at) for name, old in cache.items()}
+                cache = {name: _write(old, new[name][:, None], place, PLACES[name], layer) for name, old in cache.items()}
                 own = {name: of_layer(x, layer) for name, x in cache.items()}
-            return self.out(attend_to_cache(q, own, place)), cache
+            return self.out(attend_to_cache(q, own, mask)), cache
         return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from jaxnmt import config as cfg
 from jaxnmt.models.attention import CrossAttention, SelfAttention, of_layer
+from jaxnmt.models.cache import Cache
 from jaxnmt.models.encoder_decoder import Batch, EncoderDecoder, Memory, SourceStates
 from jaxnmt.models.fused_attention import Mask
 from jaxnmt.models.layers import DropoutKey, FeedForward, Norm, Positions, dropout
@@ -74,7 +75,7 @@ class Block(nn.Module):
         x = self._after(self.mlp_norm, x, self.mlp(self._before(self.mlp_norm, x), mlp), mlp)
         return constrain(x, "BTD", self.mesh), cache
 
-    def step(self, carry, layer, positions_B1, memory, cross_mask):
+    def step(self, carry, layer, self_mask, positions_B1, memory, cross_mask):
         """Take one layer of a scanned decoder's step.
 
         Args:
@@ -82,7 +83,7 @@ class Block(nn.Module):
             memory: keys and values of all layers, (B, L, H, K, S) each; None: there is no source.
         """
         read = memory and tuple(of_layer(x, layer) for x in memory)
-        return self(carry[0], layer, None, positions_B1, None, read, cross_mask, carry[1], shared=True), None
+        return self(carry[0], layer, self_mask, positions_B1, None, read, cross_mask, carry[1], shared=True), None
 
     def project(self, states_BSD, _=None):
         """Return the encoder's states, and this layer's keys and values of them."""
@@ -115,7 +116,7 @@ class Stack(nn.Module):
             }
             methods = {
                 "__call__": stacked | {"in_axes": (0,) + (nn.broadcast,) * 5},
-                "step": stacked | {"in_axes": (0,) + (nn.broadcast,) * 3},
+                "step": stacked | {"in_axes": (0,) + (nn.broadcast,) * 4},
                 "project": stacked | {"out_axes": 1},
             }
             self.layers = nn.scan(block, methods=methods)(c, self.cross, self.mesh)
@@ -129,14 +130,14 @@ class Stack(nn.Module):
 
         Args:
             memory: the encoder's states, or what `project` returns.
-            cache: what `empty_cache` returns, filled by earlier steps; None: all positions are read at once.
+            cache: `Cache.layers`, filled by earlier steps; None: all positions are read at once.
         """
         if self.config.scan_layers:
             layers = jnp.arange(self.depth, dtype=jnp.uint32)
             if cache is None:
                 x_BTD, _ = self.layers(x_BTD, layers, self_mask, positions_BT, noise, memory, cross_mask)
             else:
-                (x_BTD, cache), _ = self.layers.step((x_BTD, cache), layers, positions_BT, memory, cross_mask)
+                (x_BTD, cache), _ = self.layers.step((x_BTD, cache), layers, self_mask, positions_BT, memory, cross_mask)
         else:
             before, cache = cache or {}, {}
             for i, layer in enumerate(self.layer):
@@ -150,12 +151,12 @@ class Stack(nn.Module):
             return self.layers.project(states_BSD)[1]
         return tuple(layer.cross_attention.project(states_BSD) for layer in self.layer)
 
-    def empty_cache(self, rows: int, length: int, dtype: Any) -> Any:
-        """Return an empty cache for this many positions: one for each layer, or one with a layer axis if layers are scanned."""
+    def empty_cache(self, rows: int, length: int, dtype: Any) -> Cache:
+        """Return an empty cache for this many positions."""
         c, depth = self.config, (self.depth,) if self.config.scan_layers else ()
-        shape = (rows, *depth, c.num_heads, length, c.head_dim or c.emb_dim // c.num_heads)
-        make = lambda: {name: jnp.zeros(shape, dtype) for name in ("k", "v")}  # noqa: E731
-        return make() if self.config.scan_layers else {f"layer_{i}": make() for i in range(self.depth)}
+        heads, width = (rows, *depth, c.num_heads), c.head_dim or c.emb_dim // c.num_heads
+        make = lambda: {"k": jnp.zeros((*heads, width, length), dtype), "v": jnp.zeros((*heads, length, width), dtype)}  # noqa: E731
+        return Cache(make() if self.config.scan_layers else {f"layer_{i}": make() for i in range(self.depth)})
 
 
 def _gathered(gather: Callable[[Any, jax.Array], jax.Array], groups: Any, keys: Any) -> tuple[Any, Any]:
@@ -236,9 +237,8 @@ class TransformerModule(EncoderDecoder):
 
     def step(self, memory: Memory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
-        place_B1 = carry["position"][:, None]
-        bound = jax.tree.leaves(carry["cache"])[0].shape[-2]
-        x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), place_B1, bound)
-        mask_B1S = (memory.segments_BS > 0)[:, None]
-        x_B1D, cache = self.decoder(x_B1D, None, place_B1, None, memory.keys_values, mask_B1S, carry["cache"])
-        return self.logits(x_B1D[:, 0]), {"cache": cache, "position": carry["position"] + 1}
+        position_B1, cache = carry["position"][:, None], carry["cache"].written(carry["position"][0])
+        x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), position_B1, cache.length)
+        masks = cache.visible(carry["position"][0]), (memory.segments_BS > 0)[:, None]
+        x_B1D, layers = self.decoder(x_B1D, masks[0], position_B1, None, memory.keys_values, masks[1], cache.layers)
+        return self.logits(x_B1D[:, 0]), {"cache": dataclasses.replace(cache, layers=layers), "position": carry["position"] + 1}
