@@ -103,11 +103,14 @@ class Seq2Seq:
             return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
-    def cast_kernels(self, params: Any) -> Any:
+    def cast_kernels(self, params: Any, with_tables: bool = False) -> Any:
         """Return parameters, or some of them, with the kernels of layers that multiply by each once in the type of that product.
 
         These are fewer bytes to send. Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that
         recurrent layers use at each step.
+
+        Args:
+            with_tables: cast the tables of token vectors too. The model reads the same numbers: it casts each vector that it looks up.
         """
         if not (_is_ours(self.module) and self.module.uses_kernels_once):  # type: ignore[attr-defined]
             return params
@@ -116,7 +119,8 @@ class Seq2Seq:
 
         def cast(path: Any, x: jax.Array) -> jax.Array:
             name = path_name(path)
-            return x.astype(dtype) if name.startswith(("encoder/", "decoder/")) and name in kernels else x
+            is_table = with_tables and name.endswith("embedding/table")
+            return x.astype(dtype) if is_table or (name.startswith(("encoder/", "decoder/")) and name in kernels) else x
 
         return jax.tree_util.tree_map_with_path(cast, params)
 

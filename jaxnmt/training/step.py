@@ -56,9 +56,13 @@ class ShardedUpdate(NamedTuple):
     stored: Any
 
     def gather(self, params: Any) -> Any:
-        """Return the state's parameters as the model reads them. Without the barrier, XLA may gather kernels before it casts them."""
-        cast = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_kernels(params))
-        return jax.lax.with_sharding_constraint(cast, self.compute)
+        """Return the state's parameters as the model reads them. Without the barrier, XLA may gather kernels before it casts them.
+
+        Tables are sent in the type that the model reads them in, and then have their own again, in which their gradients are summed.
+        """
+        sent = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_kernels(params, with_tables=True))
+        whole = jax.lax.with_sharding_constraint(sent, self.compute)
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), whole, self.model.cast_kernels(params))
 
     def scatter(self, gradient: Any) -> Any:
         """Return the float32 gradient with the layout of the state's parameters.

@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny
 from jax.sharding import PartitionSpec
@@ -12,12 +13,14 @@ from jax.sharding import PartitionSpec
 from jaxnmt.config import Mesh, Optimizer, Recurrent, Training, replace
 from jaxnmt.config.files import load_config, shipped_configs
 from jaxnmt.errors import UserError
+from jaxnmt.lab.laws.subject import batch_of, model_of, random_pairs
 from jaxnmt.models.encoder_decoder import EncoderDecoder
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import UNDECLARED, path_name
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import initial_state
+from jaxnmt.training.step import ShardedUpdate
 
 VARIANTS = tiny.VARIANTS | {"scanned": tiny.SCANNED, "learned_decoder": replace(tiny.VARIANTS["learned"], tie_embeddings="decoder")}
 GRID = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
@@ -200,3 +203,22 @@ def test_an_adafactor_vector_keeps_the_axes_it_still_has():
     assert sharding._inherit((16,), (16, 24), spec) == PartitionSpec("fsdp")
     assert sharding._inherit((24,), (16, 24), spec) == PartitionSpec("tensor")
     assert sharding._inherit((1,), (16, 24), spec) == PartitionSpec()
+
+
+def test_tables_and_kernels_are_sent_in_the_type_of_their_products_and_read_as_they_are():
+    """In bfloat16 a gathered table has the numbers that the model reads of the whole one, and again the type of its gradient's sum."""
+    model = model_of(replace(tiny.BASE, dtype="bfloat16"))
+    params = tiny.params_of(model)
+    mesh = sharding.make_mesh(Mesh(data=1), jax.devices()[:1])
+    compute = sharding.param_shardings(params, model.axes, mesh)
+    gather = ShardedUpdate(model, compute, compute).gather
+    sent = {
+        tuple(equation.outvars[0].aval.shape): equation.outvars[0].aval.dtype
+        for equation in jax.make_jaxpr(gather)(params).jaxpr.eqns
+        if equation.primitive.name == "sharding_constraint"
+    }
+    read, table = jax.jit(gather)(params), params["shared_embedding"]["table"]
+    assert sent[table.shape] == jnp.bfloat16 and read["shared_embedding"]["table"].dtype == jnp.float32
+    np.testing.assert_array_equal(read["shared_embedding"]["table"], table.astype(jnp.bfloat16).astype(jnp.float32))
+    tokens = batch_of(random_pairs(3), [[0], [1], [2]], 8, 8)
+    tiny.assert_close(*(model.decode(each, model.encode(each, tokens), tokens) for each in (params, read)), atol=0)
