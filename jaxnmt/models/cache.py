@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-
 PLACES = {"k": -1, "v": -2}
 """The axis of the places in keys and in values: the layout of the products with them. XLA would copy any other at each step."""
 
