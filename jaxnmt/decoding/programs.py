@@ -2,7 +2,7 @@
 
 On one device there are two. The first searches for whole batches; its caches grow as translations get longer. It stops when only a quarter
 of the sentences are unfinished, or when its caches are full. The second finishes these sentences, a quarter of a batch at a time, with
-caches for the longest translation. This is faster because a step computes all rows, finished or not, and copies all positions of the
+caches for the longest translation. This is faster because a step computes all rows, finished or not, and reads all positions of the
 caches. On a mesh there is one program, in which each device searches for its own sentences. Translations are the same; scores agree to
 rounding.
 """
