@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.seq2seq import Seq2Seq
 
 NEVER = -1e9
+SHARING = 10
+"""The widest beam whose hypotheses share a cache. With W of them, attention multiplies by W times as many keys, and moves none."""
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher
@@ -182,10 +184,10 @@ def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beam
 
 
 def _spread(options: SearchOptions, carry: Any) -> Any:
-    """Return a carry with a row for each hypothesis. Samples, which are never moved, have caches of their own."""
-    W, is_beam = options.beam_size, options.sampling is None
+    """Return a carry with a row for each hypothesis. Samples, which are never moved, and those of a wide beam have caches of their own."""
+    W, shares = options.beam_size, options.sampling is None and options.beam_size <= SHARING
     spread = lambda x: x.shared(W) if isinstance(x, Cache) else jnp.repeat(x, W, 0)  # noqa: E731
-    return jax.tree.map(spread, carry, is_leaf=lambda x: is_beam and isinstance(x, Cache))
+    return jax.tree.map(spread, carry, is_leaf=lambda x: shares and isinstance(x, Cache))
 
 
 def _move(carry: Any, parents_BW: jax.Array) -> Any:
@@ -193,7 +195,7 @@ def _move(carry: Any, parents_BW: jax.Array) -> Any:
     B, W = parents_BW.shape
     rows_R = (jnp.arange(B)[:, None] * W + parents_BW).reshape(-1)
     move = lambda x: x.moved(parents_BW) if isinstance(x, Cache) else x[rows_R]  # noqa: E731
-    return jax.tree.map(move, carry, is_leaf=lambda x: isinstance(x, Cache))
+    return jax.tree.map(move, carry, is_leaf=lambda x: isinstance(x, Cache) and x.places_NWS is not None)
 
 
 def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:

@@ -46,9 +46,8 @@ class Cache:
         return Cache(jax.tree_util.tree_map_with_path(repeat, self.layers), places)
 
     def moved(self, parents_NW: jax.Array) -> Cache:
-        """Return the cache of the hypotheses that continue these ones of their sentences."""
-        if self.places_NWS is None:
-            return self
+        """Return the shared cache of the hypotheses that continue these ones of their sentences."""
+        assert self.places_NWS is not None
         return dataclasses.replace(self, places_NWS=jnp.take_along_axis(self.places_NWS, parents_NW[..., None], 1))
 
     def written(self, position: jax.Array) -> Cache:

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.decoding.search import SearchOptions, search
+from jaxnmt.decoding.search import SHARING, SearchOptions, search
 from jaxnmt.lab.laws.subject import batch_of, model_of, random_pairs, sources
 from jaxnmt.models.cache import Cache
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -49,7 +49,7 @@ def found_by(variant, beam):
     return [jax.jit(functools.partial(search, each, SearchOptions(beam, 12)))(params, batch, limits) for each in (model, Moving.of(model))]
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5])
+@pytest.mark.parametrize("beam", [1, 2, 5, SHARING + 1])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_hypotheses_that_share_a_cache_find_what_those_with_caches_of_their_own_do(variant, beam):
     shared, own = found_by(variant, beam)
