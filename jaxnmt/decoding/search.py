@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
 from jaxnmt.decoding import constraints, coverage, lengths, sampling, siblings
 from jaxnmt.decoding.reductions import log_sum_exp, top_k, without_special
-from jaxnmt.models.cache import Cache
+from jaxnmt.models.cache import reordered, with_hypotheses
 from jaxnmt.parallel.sharding import any_across_devices
 
 if TYPE_CHECKING:  # it imports flax
@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.seq2seq import Seq2Seq
 
 NEVER = -1e9
-SHARING = 10
-"""The widest beam whose hypotheses share a cache. With W of them, attention multiplies by W times as many keys, and moves none."""
 _take = jax.vmap(lambda x, places: x[places])  # of each sentence, the hypotheses at these places
 
 # (tokens so far (B, W, T), how many of them are written, log-probabilities (B, W, V)) -> log-probabilities, none of them higher
@@ -129,7 +127,7 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     B, W, T = limits_B.shape[0], options.beam_size, options.max_length
     covered_BS = None if options.coverage_penalty is None else coverage.start(batch["encoder_input_tokens"])
     logits_BV, *after = _predict(model, params, memory, model.start(params, memory, T), covered_BS, jnp.full((B,), BOS, jnp.int32))
-    carry, covered_RS = _spread(options, after)
+    carry, covered_RS = with_hypotheses(after, W, is_beam=options.sampling is None)
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
     is_open_B = jnp.ones((B,), bool)
     before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
@@ -175,27 +173,12 @@ def select(tree: Any, rows: jax.Array, sentences: int) -> Any:
 
 def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beams) -> Beams:
     """Return the same beams with caches for `options.max_length` tokens. The carry begins with the old one."""
-    T = options.max_length
-    empty = _spread(options, model.start(params, memory, T))
+    W, T = options.beam_size, options.max_length
+    empty = with_hypotheses(model.start(params, memory, T), W, is_beam=options.sampling is None)
     carry = jax.tree.map(lambda new, old: jax.lax.dynamic_update_slice(new, old, (0,) * old.ndim), empty, beams.carry)
     longer = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2])))  # noqa: E731
     done = beams.done._replace(tokens_BWT=longer(beams.done.tokens_BWT))
     return beams._replace(carry=carry, live_BWT=longer(beams.live_BWT), done=done)
-
-
-def _spread(options: SearchOptions, carry: Any) -> Any:
-    """Return a carry with a row for each hypothesis. Samples, which are never moved, and those of a wide beam have caches of their own."""
-    W, shares = options.beam_size, options.sampling is None and options.beam_size <= SHARING
-    spread = lambda x: x.shared(W) if isinstance(x, Cache) else jnp.repeat(x, W, 0)  # noqa: E731
-    return jax.tree.map(spread, carry, is_leaf=lambda x: shares and isinstance(x, Cache))
-
-
-def _move(carry: Any, parents_BW: jax.Array) -> Any:
-    """Return the carry of the hypotheses that continue these ones of their sentences."""
-    B, W = parents_BW.shape
-    rows_R = (jnp.arange(B)[:, None] * W + parents_BW).reshape(-1)
-    move = lambda x: x.moved(parents_BW) if isinstance(x, Cache) else x[rows_R]  # noqa: E731
-    return jax.tree.map(move, carry, is_leaf=lambda x: isinstance(x, Cache) and x.places_NWS is not None)
 
 
 def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
@@ -226,7 +209,7 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
     live_BWT = _take(history_BCT, keep_BW)
     if beams.live_BWT.shape[1] > 1:
-        carry, covered_RS = _move((beams.carry, beams.coverage_RS), _take(parents_BC, keep_BW))
+        carry, covered_RS = reordered((beams.carry, beams.coverage_RS), _take(parents_BC, keep_BW))
         beams = beams._replace(carry=carry, coverage_RS=covered_RS)
     ended_B = beams.ended_B + counts_BC.sum(1)
     after = beams._replace(t=t + 1, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)

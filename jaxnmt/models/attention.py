@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxnmt.models.cache import PLACES
+from jaxnmt.models.cache import SLOT_AXIS
 from jaxnmt.models.fused_attention import Mask, fits, fused_attention
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
@@ -70,12 +70,12 @@ def attend_to_cache(q_R1HK, layer: dict[str, jax.Array], visible: jax.Array) -> 
     return jnp.einsum("NHWP,NHPK->NHWK", weights_NHWP.astype(q_R1HK.dtype), layer["v"]).swapaxes(1, 2).reshape(q_R1HK.shape)
 
 
-def _write(cache: jax.Array, new: jax.Array, place: jax.Array, axis: int, layer: jax.Array | None = None) -> jax.Array:
-    """Return a cache with `new` from this place on, in this layer of a stack."""
-    starts = [jnp.zeros_like(place)] * cache.ndim
-    starts[axis] = place
+def _write(cache: jax.Array, new: jax.Array, axis: int, slot: jax.Array, layer: jax.Array | None = None) -> jax.Array:
+    """Return a cache with `new` written from this slot on; `layer` says into which layer of a stack."""
+    starts = [jnp.zeros_like(slot)] * cache.ndim
+    starts[axis] = slot
     if layer is not None:
-        starts[1] = layer.astype(place.dtype)
+        starts[1] = layer.astype(slot.dtype)
     return jax.lax.dynamic_update_slice(cache, new, starts)
 
 
@@ -120,11 +120,11 @@ class SelfAttention(_Heads):
         if cache is not None:
             rows, own = cache["k"].shape[0], cache
             k_NWHK, v_NWHK = (x.reshape(rows, -1, *x.shape[2:]) for x in (k, v))
-            new, place = {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT[0, 0] * k_NWHK.shape[1]
+            new, slot = {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT[0, 0] * k_NWHK.shape[1]
             if layer is None:
-                own = cache = {name: _write(old, new[name], place, PLACES[name]) for name, old in cache.items()}
+                own = cache = {name: _write(old, new[name], SLOT_AXIS[name], slot) for name, old in cache.items()}
             else:  # only what is new is written
-                cache = {name: _write(old, new[name][:, None], place, PLACES[name], layer) for name, old in cache.items()}
+                cache = {name: _write(old, new[name][:, None], SLOT_AXIS[name], slot, layer) for name, old in cache.items()}
                 own = {name: of_layer(x, layer) for name, x in cache.items()}
             return self.out(attend_to_cache(q, own, mask)), cache
         return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache

@@ -1,4 +1,4 @@
-"""A decoder's keys and values. A beam search moves its hypotheses at each step, and these stay where they were written."""
+"""A decoder's key-value cache in a beam search, which reorders hypotheses at each step and moves no keys and values."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-PLACES = {"k": -1, "v": -2}
-"""The axis of the places in keys and in values: the layout of the products with them. XLA would copy any other at each step."""
+MAX_SHARED = 10
+"""The largest number of hypotheses that share a cache. Attention multiplies by the keys of all of them; with 20, copies are faster."""
+SLOT_AXIS = {"k": -1, "v": -2}
+"""The axis of the slots in keys and in values. It suits the products with them: XLA would copy any other layout at each step."""
 
 
 @jax.tree_util.register_dataclass
@@ -17,52 +19,70 @@ PLACES = {"k": -1, "v": -2}
 class Cache:
     """Keys and values of the positions that a decoder has read.
 
-    The W hypotheses of a sentence have one row of N together, and W places for each position. A hypothesis writes into its own place; what
-    it reads may be in others, those that it had before the search moved it. So a search moves `places_NWS` alone.
+    The W hypotheses of a sentence share one of N rows, which has W slots for each position. Hypothesis w writes into slot w. When a search
+    reorders the hypotheses, the slots of their earlier positions stay: only `slots_NWS` is reordered.
 
     Attributes:
-        layers: {"k": (N, H, K, S * W), "v": (N, H, S * W, K)} of each layer, or of a stack of L layers, with L after N. What place w has
-            of position s is at s * W + w.
-        places_NWS: int32, the place in which each position of a hypothesis is; None: W is 1.
+        layers: {"k": (N, H, K, S * W), "v": (N, H, S * W, K)} of each layer, or of a stack of L layers, with L after N. Slot w of position
+            s is at s * W + w.
+        slots_NWS: int32, the slot of each position of each hypothesis; None: W is 1.
     """
 
     layers: Any
-    places_NWS: jax.Array | None = None
+    slots_NWS: jax.Array | None = None
 
     @property
     def length(self) -> int:
         """S."""
-        if self.places_NWS is not None:
-            return self.places_NWS.shape[-1]
+        if self.slots_NWS is not None:
+            return self.slots_NWS.shape[-1]
         path, x = jax.tree_util.tree_leaves_with_path(self.layers)[0]
-        return x.shape[PLACES[path[-1].key]]
+        return x.shape[SLOT_AXIS[path[-1].key]]
 
     def shared(self, hypotheses: int) -> Cache:
-        """Return a cache for this many hypotheses of each row, which begin with the positions of the row."""
+        """Return a cache with this many slots, filled with what the only slot of each position has."""
         if hypotheses == 1:
             return self
-        repeat = lambda path, x: jnp.repeat(x, hypotheses, PLACES[path[-1].key])  # noqa: E731
-        places = jnp.zeros((jax.tree.leaves(self.layers)[0].shape[0], hypotheses, self.length), jnp.int32)
-        return Cache(jax.tree_util.tree_map_with_path(repeat, self.layers), places)
+        repeat = lambda path, x: jnp.repeat(x, hypotheses, SLOT_AXIS[path[-1].key])  # noqa: E731
+        slots = jnp.zeros((jax.tree.leaves(self.layers)[0].shape[0], hypotheses, self.length), jnp.int32)
+        return Cache(jax.tree_util.tree_map_with_path(repeat, self.layers), slots)
 
-    def moved(self, parents_NW: jax.Array) -> Cache:
+    def reordered(self, parents_NW: jax.Array) -> Cache:
         """Return the shared cache of the hypotheses that continue these ones of their sentences."""
-        assert self.places_NWS is not None
-        return dataclasses.replace(self, places_NWS=jnp.take_along_axis(self.places_NWS, parents_NW[..., None], 1))
+        return dataclasses.replace(self, slots_NWS=jnp.take_along_axis(self.slots_NWS, parents_NW[..., None], 1))
 
     def written(self, position: jax.Array) -> Cache:
-        """Return the cache that says that each hypothesis has this position in its own place."""
-        if self.places_NWS is None:
+        """Return the cache whose table says that each hypothesis has this position in its own slot."""
+        if self.slots_NWS is None:
             return self
-        N, W, _ = self.places_NWS.shape
+        N, W, _ = self.slots_NWS.shape
         own_NW1 = jnp.broadcast_to(jnp.arange(W, dtype=jnp.int32)[:, None], (N, W, 1))
-        places = jax.lax.dynamic_update_slice_in_dim(self.places_NWS, own_NW1, position, 2)
-        return dataclasses.replace(self, places_NWS=places)
+        slots = jax.lax.dynamic_update_slice_in_dim(self.slots_NWS, own_NW1, position, 2)
+        return dataclasses.replace(self, slots_NWS=slots)
 
     def visible(self, position: jax.Array) -> jax.Array:
-        """Return which of the keys a hypothesis sees, its own up to this position: booleans (N, W, S * W), or (1, 1, S) if W is 1."""
+        """Return which keys each hypothesis sees, its own up to this position: booleans (N, W, S * W), or (1, 1, S) if W is 1."""
         read_S = jnp.arange(self.length) <= position
-        if self.places_NWS is None:
+        if self.slots_NWS is None:
             return read_S[None, None]
-        N, W, _ = self.places_NWS.shape
-        return ((self.places_NWS[..., None] == jnp.arange(W)) & read_S[:, None]).reshape(N, W, -1)
+        N, W, _ = self.slots_NWS.shape
+        return ((self.slots_NWS[..., None] == jnp.arange(W)) & read_S[:, None]).reshape(N, W, -1)
+
+
+def with_hypotheses(carry: Any, hypotheses: int, is_beam: bool) -> Any:
+    """Return a decoder's carry for this many hypotheses of each sentence, from one with a row for each sentence.
+
+    Args:
+        is_beam: whether a search reorders the hypotheses. If not, each has a cache of its own, as have those of a beam above `MAX_SHARED`.
+    """
+    share = is_beam and hypotheses <= MAX_SHARED
+    widen = lambda x: x.shared(hypotheses) if isinstance(x, Cache) else jnp.repeat(x, hypotheses, 0)  # noqa: E731
+    return jax.tree.map(widen, carry, is_leaf=lambda x: share and isinstance(x, Cache))
+
+
+def reordered(carry: Any, parents_BW: jax.Array) -> Any:
+    """Return the carry of the hypotheses that continue these ones of their sentences."""
+    B, W = parents_BW.shape
+    rows_R = (jnp.arange(B)[:, None] * W + parents_BW).reshape(-1)
+    reorder = lambda x: x.reordered(parents_BW) if isinstance(x, Cache) else x[rows_R]  # noqa: E731
+    return jax.tree.map(reorder, carry, is_leaf=lambda x: isinstance(x, Cache) and x.slots_NWS is not None)

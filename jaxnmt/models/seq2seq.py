@@ -103,26 +103,32 @@ class Seq2Seq:
             return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
         return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
 
-    def cast_kernels(self, params: Any, with_tables: bool = False) -> Any:
+    def cast_kernels(self, params: Any) -> Any:
         """Return parameters, or some of them, with the kernels of layers that multiply by each once in the type of that product.
 
         These are fewer bytes to send. Gradients are the same. Others would be sums in fewer bits: those of tables, and of kernels that
         recurrent layers use at each step.
-
-        Args:
-            with_tables: cast the tables of token vectors too. The model reads the same numbers: it casts each vector that it looks up.
         """
+        return self._cast(params, lambda name: name.startswith(("encoder/", "decoder/")) and name in self._kernels)
+
+    @functools.cached_property
+    def _kernels(self) -> set[str]:
+        """The paths of all kernels."""
+        return {path_name(path) for path, axes in jax.tree_util.tree_leaves_with_path(self.axes) if is_kernel(path, axes)}
+
+    def cast_tables(self, params: Any) -> Any:
+        """Return parameters, or some of them, with the embedding tables in the dtype to which the model casts the vectors that it looks up.
+
+        Predictions are the same. The gradient of such a table would be a sum in fewer bits.
+        """
+        return self._cast(params, lambda name: name.endswith("embedding/table"))
+
+    def _cast(self, params: Any, is_cast: Callable[[str], bool]) -> Any:
+        """Return parameters of which these are in the computation's dtype; the same parameters if the model uses kernels more than once."""
         if not (_is_ours(self.module) and self.module.uses_kernels_once):  # type: ignore[attr-defined]
             return params
         dtype = self.module.config.dtype  # type: ignore[attr-defined]
-        kernels = {path_name(path) for path, axes in jax.tree_util.tree_leaves_with_path(self.axes) if is_kernel(path, axes)}
-
-        def cast(path: Any, x: jax.Array) -> jax.Array:
-            name = path_name(path)
-            is_table = with_tables and name.endswith("embedding/table")
-            return x.astype(dtype) if is_table or (name.startswith(("encoder/", "decoder/")) and name in kernels) else x
-
-        return jax.tree_util.tree_map_with_path(cast, params)
+        return jax.tree_util.tree_map_with_path(lambda path, x: x.astype(dtype) if is_cast(path_name(path)) else x, params)
 
     def apply(self, params, method: str, *args, **options):
         """Call one of the module's methods."""

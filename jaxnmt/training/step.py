@@ -58,11 +58,12 @@ class ShardedUpdate(NamedTuple):
     def gather(self, params: Any) -> Any:
         """Return the state's parameters as the model reads them. Without the barrier, XLA may gather kernels before it casts them.
 
-        Tables are sent in the type that the model reads them in, and then have their own again, in which their gradients are summed.
+        Tables are sent in the computation's dtype and then cast back, so that their gradients are summed in float32.
         """
-        sent = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_kernels(params, with_tables=True))
-        whole = jax.lax.with_sharding_constraint(sent, self.compute)
-        return jax.tree.map(lambda x, like: x.astype(like.dtype), whole, self.model.cast_kernels(params))
+        read = self.model.cast_kernels(params)
+        sent = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_tables(read))
+        gathered = jax.lax.with_sharding_constraint(sent, self.compute)
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), gathered, read)
 
     def scatter(self, gradient: Any) -> Any:
         """Return the float32 gradient with the layout of the state's parameters.

@@ -1,4 +1,4 @@
-"""The keys and values of a decoder: a beam search moves hypotheses, and what they have read stays where it is."""
+"""A decoder's key-value cache: a beam search reorders hypotheses, and moves no keys and values."""
 
 import copy
 import functools
@@ -11,9 +11,9 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.decoding.search import SHARING, SearchOptions, search
+from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.subject import batch_of, model_of, random_pairs, sources
-from jaxnmt.models.cache import Cache
+from jaxnmt.models.cache import MAX_SHARED, Cache
 from jaxnmt.models.seq2seq import Seq2Seq
 
 VARIANTS = {
@@ -23,14 +23,14 @@ VARIANTS = {
 }
 
 
-class Moving(Seq2Seq):
-    """A model whose carry has keys and values as plain arrays, so that a search moves them."""
+class Gathered(Seq2Seq):
+    """A model whose carry has keys and values as plain arrays, so that a search gathers them."""
 
     @classmethod
     def of(cls, model):
-        moving = copy.copy(model)
-        moving.__class__ = cls
-        return moving
+        copied = copy.copy(model)
+        copied.__class__ = cls
+        return copied
 
     def start(self, params, memory, max_length):
         carry = super().start(params, memory, max_length)
@@ -46,10 +46,12 @@ def found_by(variant, beam):
     params = jax.tree.map(lambda x: 3 * x, tiny.params_of(model))  # so that words depend on the words before
     batch = sources(tiny.as_arrays(batch_of(random_pairs(6), [[i] for i in range(6)], 12, 12)))
     limits = jnp.array([12, 9, 12, 3, 12, 1], jnp.int32)
-    return [jax.jit(functools.partial(search, each, SearchOptions(beam, 12)))(params, batch, limits) for each in (model, Moving.of(model))]
+    return [
+        jax.jit(functools.partial(search, each, SearchOptions(beam, 12)))(params, batch, limits) for each in (model, Gathered.of(model))
+    ]
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5, SHARING + 1])
+@pytest.mark.parametrize("beam", [1, 2, 5, MAX_SHARED + 1])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_hypotheses_that_share_a_cache_find_what_those_with_caches_of_their_own_do(variant, beam):
     shared, own = found_by(variant, beam)
@@ -58,7 +60,7 @@ def test_hypotheses_that_share_a_cache_find_what_those_with_caches_of_their_own_
 
 
 def test_a_cache_that_does_not_follow_its_hypotheses_is_found(monkeypatch):
-    monkeypatch.setattr(Cache, "moved", lambda self, parents_NW: self)
+    monkeypatch.setattr(Cache, "reordered", lambda self, parents_NW: self)
     shared, own = found_by("base", 5)
     assert not np.allclose(shared.scores_BW, own.scores_BW, rtol=1e-3)
 
@@ -72,9 +74,9 @@ def gathered(jaxpr):
             yield from gathered(inner)
 
 
-@pytest.mark.parametrize(("kind", "moved"), [(lambda model: model, 0), (Moving.of, 2)], ids=["shared", "own"])
-def test_a_search_gathers_no_keys_and_values(kind, moved):
+@pytest.mark.parametrize(("kind", "expected"), [(lambda model: model, 0), (Gathered.of, 2)], ids=["shared", "own"])
+def test_a_search_gathers_no_keys_and_values(kind, expected):
     model = model_of(tiny.BASE)
     batch = {"encoder_input_tokens": jnp.ones((4, 8), jnp.int32)}
     made = jax.make_jaxpr(functools.partial(search, kind(model), SearchOptions(3, 8)))(model.shapes, batch, jnp.ones((4,), jnp.int32))
-    assert len([shape for shape in gathered(made.jaxpr) if len(shape) == 4]) == moved  # those of the decoder's one layer
+    assert len([shape for shape in gathered(made.jaxpr) if len(shape) == 4]) == expected  # those of the decoder's one layer

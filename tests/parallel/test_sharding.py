@@ -205,8 +205,8 @@ def test_an_adafactor_vector_keeps_the_axes_it_still_has():
     assert sharding._inherit((1,), (16, 24), spec) == PartitionSpec()
 
 
-def test_tables_and_kernels_are_sent_in_the_type_of_their_products_and_read_as_they_are():
-    """In bfloat16 a gathered table has the numbers that the model reads of the whole one, and again the type of its gradient's sum."""
+def test_tables_are_gathered_in_bfloat16_and_predictions_are_the_same():
+    """The gathered table is float32 again, so that its gradient is."""
     model = model_of(replace(tiny.BASE, dtype="bfloat16"))
     params = tiny.params_of(model)
     mesh = sharding.make_mesh(Mesh(data=1), jax.devices()[:1])
