@@ -10,6 +10,11 @@ from jaxnmt.decoding.batches import target_length
 from jaxnmt.decoding.search import LogitProcessor, SearchOptions
 
 
+def num_hypotheses(decoding: cfg.Decoding) -> int:
+    """Return how many hypotheses of a sentence a search keeps at a time: its beam, or its samples."""
+    return decoding.n_best if sampling.of(decoding) else decoding.beam_size
+
+
 def search_options(
     decoding: cfg.Decoding, source_length: int, extra: int = 0, processors: tuple[LogitProcessor, ...] = ()
 ) -> SearchOptions:
@@ -24,6 +29,5 @@ def search_options(
     numbers = float(decoding.length_penalty), float(decoding.patience), decoding.n_best
     length, processes = target_length(source_length, decoding, extra), (*penalties.of(decoding), *map(Partial, processors))
     how = sampling.of(decoding)
-    places = decoding.n_best if how else decoding.beam_size
     coverage, gamma = (float(penalty) or None for penalty in (decoding.coverage_penalty, decoding.sibling_penalty))
-    return SearchOptions(places, length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)
+    return SearchOptions(num_hypotheses(decoding), length, *numbers, processes, decoding.length_normalization, how, coverage, gamma)

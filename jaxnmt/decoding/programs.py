@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # it imports flax
 
 IN_FLIGHT = 2
 """Number of searches at a time. On a CPU, one computes where another has work for one core only; an accelerator need not wait for texts."""
+FEWEST_HYPOTHESES = 64
+"""Minimum of each search, if a batch is divided. On a CPU a product of a kernel and 32 rows may take as long as one of 64."""
 FEWEST = 8
 """Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
 MARGIN = 8
@@ -53,12 +55,12 @@ class StagedSearch:
         self._traced = _TracedPrograms(model)
         self._kept = _KeptPrograms(model, cache_key) if cache_key else None
 
-    def share(self, sentences: int) -> int:
-        """Return how many of the sentences that are translated together one search takes.
+    def searches_of(self, hypotheses: int) -> int:
+        """Return how many searches divide the sentences of a batch, which have so many hypotheses together.
 
-        On a CPU the searches in flight share them: more would not fit its cache. An accelerator is faster with all of them in one.
+        On a CPU those in flight do, if each then still has enough: more would not fit its cache. An accelerator is faster with one.
         """
-        return -(-sentences // IN_FLIGHT) if jax.default_backend() == "cpu" else sentences
+        return IN_FLIGHT if jax.default_backend() == "cpu" and hypotheses >= IN_FLIGHT * FEWEST_HYPOTHESES else 1
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
@@ -157,9 +159,9 @@ class MeshSearch:
             self._compiled[gathers] = jax.jit(on_each, out_shardings=replicated(self._mesh))
         return self._compiled[gathers]
 
-    def share(self, sentences: int) -> int:
-        """Return how many of the sentences that are translated together one search takes: all."""
-        return sentences
+    def searches_of(self, hypotheses: int) -> int:
+        """Return how many searches divide the sentences of a batch: one."""
+        return 1
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""

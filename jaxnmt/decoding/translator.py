@@ -17,7 +17,7 @@ from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding import unknown_words
 from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, most_rows, output_limit, pad, padded_rows
-from jaxnmt.decoding.options import search_options
+from jaxnmt.decoding.options import num_hypotheses, search_options
 from jaxnmt.decoding.programs import IN_FLIGHT, Searches
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
@@ -301,7 +301,8 @@ class Translator:
 
     def _budget(self, decoding: cfg.Decoding) -> tuple[int, int]:
         """Return how many sentences, and how many source tokens, one search takes."""
-        return self._whole.batch.share(decoding.batch_size), self._whole.batch.share(decoding.batch_tokens)
+        searches = self._whole.batch.searches_of(decoding.batch_size * num_hypotheses(decoding))
+        return -(-decoding.batch_size // searches), -(-decoding.batch_tokens // searches)
 
     def _rows(self, count: int, length: int, decoding: cfg.Decoding) -> int:
         """Return the rows of a batch of this padded source length, if there are `count` sentences in all."""
