@@ -8,6 +8,7 @@ in a step of a scan, all at once in teacher forcing without feedback, one for ea
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +18,7 @@ from jax.sharding import Mesh
 
 from jaxnmt.models.cache import SLOT_AXIS
 from jaxnmt.models.fused_attention import Mask, fits, fused_attention
-from jaxnmt.models.layers import Dense, DropoutKey, Matrix, at_least_float32, dropout, rotate
+from jaxnmt.models.layers import Dense, DropoutKey, Matrix, Projections, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.sharding import constrain
 
@@ -91,10 +92,9 @@ class _Heads(nn.Module):
     def setup(self):
         self.out = Dense((self.width,), inputs=2, axes="HKD", mesh=self.mesh)
 
-    def _split(self, x_BT3HK: jax.Array, letters: str) -> tuple[jax.Array, ...]:
-        """Return the queries, keys or values of one matrix product."""
-        parts = jnp.split(x_BT3HK, x_BT3HK.shape[-3], -3)
-        return tuple(constrain(x.squeeze(-3), letters, self.mesh) for x in parts)
+    def _constrained(self, projected: Sequence[jax.Array], letters: str) -> tuple[jax.Array, ...]:
+        """Return queries, keys or values, laid out on the mesh."""
+        return tuple(constrain(x, letters, self.mesh) for x in projected)
 
 
 class SelfAttention(_Heads):
@@ -104,7 +104,7 @@ class SelfAttention(_Heads):
 
     def setup(self):
         super().setup()
-        self.qkv = Dense((3, self.num_heads, self.head_dim), axes="D3HK", mesh=self.mesh)
+        self.qkv = Projections((3, self.num_heads, self.head_dim), axes="D3HK", mesh=self.mesh)
 
     def __call__(self, x_BTD, mask: Mask | jax.Array, positions_BT, noise: DropoutKey | None, cache=None, layer=None):
         """Return (B, T, D), and the cache.
@@ -114,7 +114,7 @@ class SelfAttention(_Heads):
             cache: of a decoder that reads one position at a time, `positions_BT` (B, 1): this layer's of `Cache.layers`.
             layer: which of the cache's layers this is, if it has those of a stack.
         """
-        q, k, v = self._split(self.qkv(x_BTD), "BTHK")
+        q, k, v = self._constrained(self.qkv(x_BTD), "BTHK")
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
@@ -136,14 +136,14 @@ class CrossAttention(_Heads):
     def setup(self):
         super().setup()
         self.q = Dense((self.num_heads, self.head_dim), axes="DHK", mesh=self.mesh)
-        self.kv = Dense((2, self.num_heads, self.head_dim), axes="D2HK", mesh=self.mesh)
+        self.kv = Projections((2, self.num_heads, self.head_dim), axes="D2HK", mesh=self.mesh)
 
     def project(self, states_BSD):
         """Return keys and values (B, H, K, S) of the encoder's states, computed once for a sentence.
 
         The layout is that of the products with them: XLA would copy any other at each step of the decoder.
         """
-        return tuple(x.transpose(0, 2, 3, 1) for x in self._split(self.kv(states_BSD), "BSHK"))
+        return tuple(x.transpose(0, 2, 3, 1) for x in self._constrained(self.kv(states_BSD), "BSHK"))
 
     def __call__(self, x_BTD, keys_values, mask: Mask | jax.Array, noise: DropoutKey | None):
         """Return (rows, T, D). x may have several rows for each row of the memory (adjacent beams); they share its keys and values."""

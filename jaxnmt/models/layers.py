@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
 from jaxnmt.parallel.numbers import mix
+from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
 NORM_EPSILON = 1e-5
@@ -94,6 +95,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        kernel, bias = self.parameters(x)
+        return plus(self.product(x, kernel), bias)
+
+    def parameters(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+        """Return the kernel, in x's type, and the bias, in float32."""
         input_shape = x.shape[x.ndim - self.inputs :]
         fan_in, fan_out = math.prod(input_shape), math.prod(self.shape[-2:])
 
@@ -102,15 +108,37 @@ class Dense(nn.Module):
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
         kernel = self.param("kernel", declare(init, self.axes, multiplied=True), (*input_shape, *self.shape)).astype(x.dtype)
-        if is_replicated("H", self.mesh):  # one plain matrix product is fastest, but a head axis that is split must stay an axis
-            y = (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
-        else:
-            y = jnp.tensordot(x, kernel, self.inputs)
-        if self.use_bias:
-            bias = self.param("bias", declare(nn.initializers.zeros, self.axes[self.inputs :]), self.shape)
-            # In float32, so that its gradient is: a sum over all positions in bfloat16 would lose most of them.
-            y = (y.astype(at_least_float32(y.dtype)) + bias).astype(x.dtype)
-        return y
+        zeros = declare(nn.initializers.zeros, self.axes[self.inputs :])
+        return kernel, self.param("bias", zeros, self.shape) if self.use_bias else None
+
+    def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Return x @ kernel."""
+        if self.keeps_heads or not is_replicated("H", self.mesh):  # a head axis that is split must stay an axis
+            return jnp.tensordot(x, kernel, self.inputs)
+        fan_in = math.prod(x.shape[x.ndim - self.inputs :])
+        return (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
+
+    @property
+    def keeps_heads(self) -> bool:
+        """Whether heads stay an axis of every product because the devices are faster so."""
+        return self.mesh is not None and "H" in self.axes and platform_of(self.mesh).keeps_heads
+
+
+class Projections(Dense):
+    """Several dense layers that read the same: one kernel, whose first output axis counts them."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
+        kernel, bias = self.parameters(x)
+        if self.keeps_heads:
+            biases = [None] * self.shape[0] if bias is None else bias
+            return tuple(plus(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
+        return tuple(y.squeeze(-3) for y in jnp.split(plus(self.product(x, kernel), bias), self.shape[0], -3))
+
+
+def plus(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Return y + bias in y's type; the sum is in float32, so that the bias has its gradient in it: bfloat16 would lose most positions."""
+    return y if bias is None else (y.astype(at_least_float32(y.dtype)) + bias).astype(y.dtype)
 
 
 class Matrix(nn.Module):

@@ -20,16 +20,20 @@ class Platform(NamedTuple):
             layer's table, and add to its gradient, once for each chunk.
         recurrent_remat: whether recurrent layers recompute each step in the backward pass and accumulate their kernels' gradients after the
             loop (`models/scans.py`), instead of storing everything that a step computes. A GPU launches a kernel for each stored array.
+        keeps_heads: whether queries, keys and values are a product each, with heads as an axis. A TPU, whose attention kernel has heads
+            before positions, copies what is reshaped and split. Others are faster with one plain product.
     """
 
     branches: bool
     logits: int
     recurrent_remat: bool = False
+    keeps_heads: bool = False
 
 
 _CPU = Platform(branches=True, logits=0)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True)
+_TPU = _ACCELERATOR._replace(keeps_heads=True)
 
 
 def kind_of(mesh: Mesh | None) -> Kind:
@@ -42,4 +46,4 @@ def kind_of(mesh: Mesh | None) -> Kind:
 
 def platform_of(mesh: Mesh | None) -> Platform:
     """Return what is best on a mesh's devices; without a mesh, on the default ones."""
-    return {"cpu": _CPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)
+    return {"cpu": _CPU, "tpu": _TPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)
