@@ -116,7 +116,7 @@ def test_weight_zero_leaves_a_pair_out(here):
     assert source.left_out() == {"with a score of 0": 30} and source.where(1) == "a.tsv:4"
 
 
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("parts", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_gradient_of_weight_two_is_that_of_the_pair_twice_and_of_zero_that_of_no_pair(parts):
     pairs = tiny.random_pairs(4)
     model = tiny.model_of(tiny.VARIANTS["pre"])

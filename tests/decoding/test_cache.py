@@ -51,7 +51,7 @@ def found_by(variant, beam):
     ]
 
 
-@pytest.mark.parametrize("beam", [1, 2, 5, MAX_SHARED + 1])
+@pytest.mark.parametrize("beam", [2, MAX_SHARED + 1, *(pytest.param(beam, marks=pytest.mark.slow) for beam in (1, 5))])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_hypotheses_that_share_a_cache_find_what_those_with_caches_of_their_own_do(variant, beam):
     shared, own = found_by(variant, beam)

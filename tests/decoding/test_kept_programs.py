@@ -58,8 +58,9 @@ def problem(rung):
 @pytest.mark.parametrize(
     ("rung", "kind"),
     [
-        *(("pre", kind) for kind in OPTIONS),
+        ("pre", "samples"),
         ("luong", "beam"),
+        *(pytest.param("pre", kind, marks=pytest.mark.slow) for kind in OPTIONS if kind != "samples"),
         *(pytest.param(rung, "beam", marks=pytest.mark.slow) for rung in ("rotary", "gnmt")),
     ],
 )

@@ -104,6 +104,7 @@ def test_attention_has_the_same_names_and_weights():
     np.testing.assert_allclose(np.where(real, jax.jit(functools.partial(steps, scanned))(stacked), 0), np.where(real, whole, 0), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_translates_and_is_looked_at_as_if_its_layers_were_unrolled(tmp_path, monkeypatch):
     changes = {"model.num_encoder_layers": 2, "model.scan_layers": True, "validation.metric": "bleu", "training.steps": 4}
     modules = {f"{stack}/layer_{i}/self_attention" for stack, depth in (("encoder", 2), ("decoder", 1)) for i in range(depth)}

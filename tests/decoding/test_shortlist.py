@@ -71,8 +71,11 @@ def flat(results):
     return [[(each.text, each.tokens) for each in found] for found in results], [each.score for found in results for each in found]
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("beam", [1, 3])
+QUICK = [("pre", 3), ("luong", 1)]
+OTHERS = [(name, beam) for name in MODELS for beam in (1, 3) if (name, beam) not in QUICK]
+
+
+@pytest.mark.parametrize(("name", "beam"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS)])
 def test_a_shortlist_is_the_search_in_which_all_other_tokens_are_impossible(name, beam, tokenizer):
     narrowed, decoding = translator(MODELS[name], tokenizer), Decoding(beam_size=beam, n_best=beam, shortlist=9, max_length_extra=4)
     texts, scores = flat(narrowed.translate(LINES, decoding))

@@ -52,7 +52,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole():
     assert tokens == batch["decoder_loss_weights"].sum() and np.isfinite(float(one[1].loss))
 
 
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize("remat", [pytest.param("dots", marks=pytest.mark.slow), "full"])
 def test_what_is_computed_again_comes_out_the_same(remat):
     config = cfg.replace(tiny.BASE, **NOISY)
     kept, again = tiny.model_of(config), tiny.model_of(cfg.replace(config, remat=remat))

@@ -80,7 +80,7 @@ class _Planted:
         return self.module(tiny.RECURRENT["luong_concat"], *sizes)
 
 
-@pytest.mark.parametrize("module", [_CopiesFromANeighbour, _ForgetsItsCoverage])
+@pytest.mark.parametrize("module", [pytest.param(_CopiesFromANeighbour, marks=pytest.mark.slow), _ForgetsItsCoverage])
 def test_a_fault_in_copying_or_coverage_is_found_out(module):
     assert ask("cached", Subject(_Planted(module))).holds is False
 

@@ -94,7 +94,7 @@ def kill(folder, run, monkeypatch):
     return None  # the last save may have been under way
 
 
-@pytest.mark.parametrize("end", [pytest.param(crash, marks=pytest.mark.slow), interrupt, kill])
+@pytest.mark.parametrize("end", [*(pytest.param(end, marks=pytest.mark.slow) for end in (crash, interrupt)), kill])
 def test_a_run_that_ended_too_soon_goes_on_as_if_it_had_not(end, undisturbed, monkeypatch):
     folder, whole = undisturbed
     run = folder / end.__name__

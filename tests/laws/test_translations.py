@@ -11,6 +11,7 @@ from jaxnmt.config import Decoding, Tokenizer, replace
 from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer_training import train_tokenizer
 from jaxnmt.decoding import batches
+from jaxnmt.decoding import programs as search_programs
 from jaxnmt.decoding import translator as translators
 from jaxnmt.decoding.translator import Translator
 from jaxnmt.models.seq2seq import build_model
@@ -143,11 +144,20 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translat
 
     expected = translate(lines)
     monkeypatch.setattr(translate.translator._whole.batch, "start", recorded)
-    for count, batch_size, rows in ((12, 20_000, [16]), (12, 16, [8, 8]), (12, 22, [11, 11]), (3, 64, [4]), (1, 64, [1])):
+    few, many = 10**9, 1  # hypotheses that a search has at least, if a batch is divided
+    for count, batch_size, least, rows in (
+        (12, 20_000, many, [16]),
+        (12, 16, many, [8, 8]),
+        (12, 16, few, [16]),
+        (12, 22, many, [11, 11]),
+        (3, 64, many, [4]),
+        (1, 64, many, [1]),
+    ):
+        monkeypatch.setattr(search_programs, "FEWEST_HYPOTHESES", least)
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
         assert [shape[0] for shape in shapes] == rows
-    monkeypatch.setattr(translate.translator._whole.batch, "share", lambda most: most)
+    monkeypatch.setattr(search_programs, "FEWEST_HYPOTHESES", few)
     shapes.clear()
     same(translate(lines, batch_size=64, batch_tokens=4 * 16 + 15), expected)
     assert shapes == [(4, 16)] * 3

@@ -19,7 +19,7 @@ from jaxnmt.models.int8 import Int8, quantised
 
 RNG = np.random.default_rng(0)
 MODELS = tiny.VARIANTS | tiny.RECURRENT
-QUICK = ("pre", "learned", "bag", "bahdanau", "luong")
+QUICK = ("pre", "bahdanau")
 
 
 def matrix(rows: int = 24, columns: int = 10) -> tuple[np.ndarray, Int8]:

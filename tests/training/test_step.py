@@ -138,11 +138,9 @@ def narrow(config, dtype):
     ("rule", "dtype"),
     [
         ("adam", "bfloat16"),
-        ("adam", "float16"),
-        ("lion", "bfloat16"),
-        pytest.param("muon", "bfloat16", marks=pytest.mark.slow),
         ("adafactor", "bfloat16"),
-        *(pytest.param(rule, "float16", marks=pytest.mark.slow) for rule in ("adamw", "lion", "muon", "adafactor")),
+        *(pytest.param(rule, "bfloat16", marks=pytest.mark.slow) for rule in ("lion", "muon")),
+        *(pytest.param(rule, "float16", marks=pytest.mark.slow) for rule in ("adam", "adamw", "lion", "muon", "adafactor")),
     ],
 )
 def test_parameters_optimizer_state_and_average_keep_their_dtypes(rule, dtype):
