@@ -98,6 +98,7 @@ class Dense(nn.Module):
         kernel, bias = self.parameters(x)
         return plus(self.product(x, kernel), bias)
 
+    @nn.nowrap  # what is computed keeps the layer's name
     def parameters(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Return the kernel, in x's type, and the bias, in float32."""
         input_shape = x.shape[x.ndim - self.inputs :]
@@ -111,6 +112,7 @@ class Dense(nn.Module):
         zeros = declare(nn.initializers.zeros, self.axes[self.inputs :])
         return kernel, self.param("bias", zeros, self.shape) if self.use_bias else None
 
+    @nn.nowrap
     def product(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Return x @ kernel."""
         if self.keeps_heads or not is_replicated("H", self.mesh):  # a head axis that is split must stay an axis
