@@ -3,8 +3,8 @@
     taskset -c 0 python benchmarks/decoding_parts.py RUN [--checkpoint latest] [--batch-size 32] [--sentences 320] [--weights int8]
 
 It translates test sentences twice: to compile, and to profile. The parts add up to the CPU time of the process if nothing else runs on the
-core. A batch of 64 is divided into two searches of 32, hence the default of `--batch-size`. With 1, each sentence is translated by a call
-of its own.
+core. With beams, a batch of 64 is divided into two searches of 32, hence the default of `--batch-size`; a greedy search has all 64. With 1,
+each sentence is translated by a call of its own.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_spli
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # which no other version knows
 os.environ.setdefault("XLA_FLAGS", " ".join(_FLAGS))
-os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # half of what a test takes is tracing; its programs name no lines
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")  # tracing takes half of a test's time, and less without source lines
 compiler.use_right_fusions()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

@@ -11,7 +11,7 @@ from jaxnmt.decoding.search import LogitProcessor, SearchOptions
 
 
 def num_hypotheses(decoding: cfg.Decoding) -> int:
-    """Return how many hypotheses of a sentence a search keeps at a time: its beam, or its samples."""
+    """Return how many hypotheses of a sentence a search keeps at a time: the size of its beam, or the number of samples."""
     return decoding.n_best if sampling.of(decoding) else decoding.beam_size
 
 

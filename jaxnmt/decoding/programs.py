@@ -32,8 +32,8 @@ if TYPE_CHECKING:  # it imports flax
 IN_FLIGHT = 2
 """Number of searches at a time. On a CPU, one computes where another has work for one core only; an accelerator need not wait for texts."""
 FEWEST_HYPOTHESES = 64
-"""Minimum of each search, if a batch is divided. On a CPU a product of a kernel and 32 rows may take as long as one of 64."""
-FEWEST = 8
+"""Minimum number of hypotheses of a search that has a part of a batch. On a CPU, a product of 32 rows may take as long as one of 64."""
+FEWEST_SENTENCES = 8
 """Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
 MARGIN = 8
 """The first program's caches hold half the padded source length plus this many tokens, then the whole length plus this many."""
@@ -56,9 +56,9 @@ class StagedSearch:
         self._kept = _KeptPrograms(model, cache_key) if cache_key else None
 
     def searches_of(self, hypotheses: int) -> int:
-        """Return how many searches divide the sentences of a batch, which have so many hypotheses together.
+        """Return between how many searches a batch with this many hypotheses in all is divided.
 
-        On a CPU those in flight do, if each then still has enough: more would not fit its cache. An accelerator is faster with one.
+        On a CPU that is `IN_FLIGHT` if each keeps enough of them, since larger searches do not fit its cache. Otherwise it is one.
         """
         return IN_FLIGHT if jax.default_backend() == "cpu" and hypotheses >= IN_FLIGHT * FEWEST_HYPOTHESES else 1
 
@@ -89,8 +89,8 @@ class StagedSearch:
     def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, _Begun]:
         """Run the first program. Returns how many sentences the second takes at a time, and what it found."""
         B, S = batch["encoder_input_tokens"].shape[:2]
-        few = min(B, max(FEWEST, B // 4))
-        halves = (S // 2, S) if B > FEWEST else (S,)  # short caches save few sentences less than a further loop costs to trace
+        few = min(B, max(FEWEST_SENTENCES, B // 4))
+        halves = (S // 2, S) if B > FEWEST_SENTENCES else (S,)  # short caches save few sentences less than a further loop costs to trace
         cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in halves}))
         # The functions of logit processors have no names that say what they compute.
         programs = self._kept if self._kept and not options.processors else self._traced
@@ -160,7 +160,7 @@ class MeshSearch:
         return self._compiled[gathers]
 
     def searches_of(self, hypotheses: int) -> int:
-        """Return how many searches divide the sentences of a batch: one."""
+        """Return between how many searches a batch is divided: one."""
         return 1
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:

@@ -213,6 +213,7 @@ class Translator:
 
     def warm(self, decoding: cfg.Decoding) -> int:
         """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
+        decoding = of_candidates(decoding)
         shapes: set[tuple[int, ...]] = set()  # pictures, and the empty source of a language model, have one length
         for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
             source = self._as_source([EOS] * (length - 1))
@@ -223,7 +224,7 @@ class Translator:
                     continue
                 shapes.add(shape)
                 searches, params, batch, _ = self._narrowed([], decoding, batch)
-                searches.batch.warm(self.options(of_candidates(decoding), shape[1]), params, batch)
+                searches.batch.warm(self.options(decoding, shape[1]), params, batch)
         return len(shapes)
 
     def options(self, decoding: cfg.Decoding, source_length: int, extra: int = 0) -> SearchOptions:
@@ -300,7 +301,7 @@ class Translator:
             yield group, functools.partial(_finished, finish, whole)
 
     def _budget(self, decoding: cfg.Decoding) -> tuple[int, int]:
-        """Return how many sentences, and how many source tokens, one search takes."""
+        """Return how many sentences, and how many source tokens, one search takes: those of a batch, or of its part."""
         searches = self._whole.batch.searches_of(decoding.batch_size * num_hypotheses(decoding))
         return -(-decoding.batch_size // searches), -(-decoding.batch_tokens // searches)
 

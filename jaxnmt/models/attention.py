@@ -93,12 +93,12 @@ class _Heads(nn.Module):
         self.out = Dense((self.width,), inputs=2, axes="HKD", mesh=self.mesh)
 
     def _constrained(self, projected: Sequence[jax.Array], letters: str) -> tuple[jax.Array, ...]:
-        """Return queries, keys or values, laid out on the mesh."""
+        """Lay queries, keys or values out on the mesh."""
         return tuple(constrain(x, letters, self.mesh) for x in projected)
 
 
 class SelfAttention(_Heads):
-    """Attention of a sequence to itself; queries, keys and values are one matrix product."""
+    """Attention of a sequence to itself; queries, keys and values share one kernel."""
 
     rotary: bool = False
 

@@ -96,9 +96,9 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel, bias = self.parameters(x)
-        return plus(self.product(x, kernel), bias)
+        return add_bias(self.product(x, kernel), bias)
 
-    @nn.nowrap  # what is computed keeps the layer's name
+    @nn.nowrap  # so that operations are named after the layer, not after its method
     def parameters(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         """Return the kernel, in x's type, and the bias, in float32."""
         input_shape = x.shape[x.ndim - self.inputs :]
@@ -122,24 +122,24 @@ class Dense(nn.Module):
 
     @property
     def keeps_heads(self) -> bool:
-        """Whether heads stay an axis of every product because the devices are faster so."""
+        """Whether heads stay an axis of every product because that is faster on the mesh's devices. Such kernels are never `Int8`."""
         return self.mesh is not None and "H" in self.axes and platform_of(self.mesh).keeps_heads
 
 
 class Projections(Dense):
-    """Several dense layers that read the same: one kernel, whose first output axis counts them."""
+    """Several dense layers that read the same input: one kernel, whose first output axis counts them."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         kernel, bias = self.parameters(x)
         if self.keeps_heads:
             biases = [None] * self.shape[0] if bias is None else bias
-            return tuple(plus(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
-        return tuple(y.squeeze(-3) for y in jnp.split(plus(self.product(x, kernel), bias), self.shape[0], -3))
+            return tuple(add_bias(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
+        return tuple(y.squeeze(-3) for y in jnp.split(add_bias(self.product(x, kernel), bias), self.shape[0], -3))
 
 
-def plus(y: jax.Array, bias: jax.Array | None) -> jax.Array:
-    """Return y + bias in y's type; the sum is in float32, so that the bias has its gradient in it: bfloat16 would lose most positions."""
+def add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Return y + bias in y's type, added in float32: the bias's gradient is a sum over all positions, most of which bfloat16 would lose."""
     return y if bias is None else (y.astype(at_least_float32(y.dtype)) + bias).astype(y.dtype)
 
 

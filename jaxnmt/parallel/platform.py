@@ -20,8 +20,9 @@ class Platform(NamedTuple):
             layer's table, and add to its gradient, once for each chunk.
         recurrent_remat: whether recurrent layers recompute each step in the backward pass and accumulate their kernels' gradients after the
             loop (`models/scans.py`), instead of storing everything that a step computes. A GPU launches a kernel for each stored array.
-        keeps_heads: whether queries, keys and values are a product each, with heads as an axis. A TPU, whose attention kernel has heads
-            before positions, copies what is reshaped and split. Others are faster with one plain product.
+        keeps_heads: whether heads are an axis of the products before and after attention, and queries, keys and values are a product each.
+            A TPU, whose attention kernel has heads before positions, must copy arrays that are reshaped or split. Others are faster with
+            one plain product.
     """
 
     branches: bool

@@ -92,7 +92,7 @@ WAYS = {"greedy": {}, "sampling": {"temperature": 1.0, "seed": 3}, "processors":
 
 def case(name, way):
     """Return a model and a way to choose tokens as parameters of a test; what a way does is the same for every model."""
-    marks = [] if (name, way) in {("transformer", "greedy"), ("luong", "sampling")} else [pytest.mark.slow]
+    marks = [] if (name, way) in {("transformer", "greedy"), ("luong", "processors")} else [pytest.mark.slow]
     return pytest.param(name, WAYS[way], marks=marks, id=f"{name}-{way}")
 
 

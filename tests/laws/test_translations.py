@@ -144,20 +144,20 @@ def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translat
 
     expected = translate(lines)
     monkeypatch.setattr(translate.translator._whole.batch, "start", recorded)
-    few, many = 10**9, 1  # hypotheses that a search has at least, if a batch is divided
+    never, always = 10**9, 1  # hypotheses that each search must have if a batch is divided
     for count, batch_size, least, rows in (
-        (12, 20_000, many, [16]),
-        (12, 16, many, [8, 8]),
-        (12, 16, few, [16]),
-        (12, 22, many, [11, 11]),
-        (3, 64, many, [4]),
-        (1, 64, many, [1]),
+        (12, 20_000, always, [16]),
+        (12, 16, always, [8, 8]),
+        (12, 16, never, [16]),
+        (12, 22, always, [11, 11]),
+        (3, 64, always, [4]),
+        (1, 64, always, [1]),
     ):
         monkeypatch.setattr(search_programs, "FEWEST_HYPOTHESES", least)
         shapes.clear()
         same(translate(lines[:count], batch_size=batch_size), expected[:count])
         assert [shape[0] for shape in shapes] == rows
-    monkeypatch.setattr(search_programs, "FEWEST_HYPOTHESES", few)
+    monkeypatch.setattr(search_programs, "FEWEST_HYPOTHESES", never)
     shapes.clear()
     same(translate(lines, batch_size=64, batch_tokens=4 * 16 + 15), expected)
     assert shapes == [(4, 16)] * 3
@@ -206,6 +206,32 @@ def test_numbers_among_the_options_compile_nothing(translate):
         assert count == 0 and found != expected, changes
     assert compiled(patience=1.0)[0] == compiled(patience=2.5)[0] == 0
     assert compiled(beam_size=2)[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentences"),
+    [
+        ({"beam_size": 1}, 64),
+        ({"beam_size": 2}, 32),
+        ({"beam_size": 5}, 32),
+        ({"beam_size": 1, "batch_size": 128}, 64),
+        ({"beam_size": 1, "batch_size": 127}, 127),
+        ({"beam_size": 1, "temperature": 1.0, "n_best": 2}, 32),
+        ({"beam_size": 5, "temperature": 1.0}, 64),
+    ],
+)
+def test_searches_that_share_a_batch_have_64_hypotheses_each(translate, changes, sentences):
+    assert translate.translator._budget(replace(Decoding(), **changes))[0] == sentences
+
+
+def test_warming_compiles_what_samples_need(translate):
+    one = translate.translator
+    fresh = Translator(one.model, one.params, one.tokenizer, 12)
+    decoding = Decoding(beam_size=16, batch_size=8, mbr="chrf", temperature=1.0)  # two searches of four sentences
+    fresh.warm(decoding)
+    before = programs(fresh)
+    fresh.translate(some_lines(11), decoding)
+    assert programs(fresh) == before > 0
 
 
 def test_warming_compiles_all_that_later_calls_need(translate):

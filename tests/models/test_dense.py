@@ -53,3 +53,13 @@ def test_results_and_gradients_are_those_of_the_equation(name, kind, monkeypatch
         expected["bias"] = weights.sum(places)
     tiny.assert_close(by_params, expected, atol=1e-5)
     tiny.assert_close(by_x, np.einsum(f"{letters},{kernel}->{of_x}", weights, params["kernel"]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "products"), [("cpu", 1), ("tpu", 2), ("nvidia", 1)])
+def test_a_tpu_multiplies_each_matrix_alone_and_reshapes_nothing(kind, products, monkeypatch):
+    monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
+    layer = LAYERS["keys and values"][0].clone(mesh=make_mesh(cfg.Mesh(), jax.devices()[:1]))
+    x = jnp.zeros((2, 3, WIDTH))
+    params = layer.init(jax.random.key(0), x)
+    program = str(jax.make_jaxpr(layer.apply)(params, x))
+    assert program.count(" dot_general[") == products and ("reshape" not in program) == (kind == "tpu")

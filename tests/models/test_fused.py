@@ -42,8 +42,15 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("queries, keys, causal", [(256, 256, True), pytest.param(128, 256, False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kernel, queries, keys, causal",
+    [
+        ("splash", 128, 256, False),
+        ("cudnn", 256, 256, True),
+        pytest.param("splash", 256, 256, True, marks=pytest.mark.slow),
+        pytest.param("cudnn", 128, 256, False, marks=pytest.mark.slow),
+    ],
+)
 def test_values_and_gradients(kernel, queries, keys, causal):
     query_segments, key_segments = segments(queries, 50, 120), segments(keys, 130, 200)
     if queries == keys:
