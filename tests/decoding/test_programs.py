@@ -35,7 +35,7 @@ SLOW = [("luong", 1), *itertools.product(("rotary", "bahdanau", "cho"), (1, 3))]
 )
 @pytest.mark.parametrize("margin", [0, 8])  # caches full with most sentences open; or a quarter of them open
 def test_stages_change_nothing(monkeypatch, rung, beam, margin):
-    monkeypatch.setattr(programs, "FEWEST", 4)
+    monkeypatch.setattr(programs, "FEWEST_SENTENCES", 4)
     monkeypatch.setattr(programs, "MARGIN", margin)
     model, arguments, expected = searched(rung, beam)
     find = StagedSearch(model)
