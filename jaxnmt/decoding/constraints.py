@@ -45,11 +45,11 @@ def target_rules(batch: Batch) -> TargetRules | None:
     return found if any(rule is not None for rule in found) else None
 
 
-def restrict(rules: TargetRules, t: jax.Array, live_BWT: jax.Array, log_p_RV: jax.Array, plain_RV: jax.Array | None) -> jax.Array:
+def restrict(rules: TargetRules, t_B: jax.Array, live_BWT: jax.Array, log_p_RV: jax.Array, plain_RV: jax.Array | None) -> jax.Array:
     """Return log-probabilities (R, V) of the next token in which those that the rules exclude are -inf.
 
     Args:
-        t: how many tokens the hypotheses have.
+        t_B: how many tokens the hypotheses of each sentence have.
         plain_RV: log-probabilities before the logit processors, for tokens that the rules ask for and the processors exclude; None: no
             processor.
     """
@@ -59,7 +59,7 @@ def restrict(rules: TargetRules, t: jax.Array, live_BWT: jax.Array, log_p_RV: ja
     sentences, hypotheses = jnp.indices(live_BWT.shape[:2])[..., None]
     if rules.required is not None:
         if plain_RV is not None:
-            next_BWN = next_tokens(rules.required, t, live_BWT)
+            next_BWN = next_tokens(rules.required, t_B, live_BWT)
             places = sentences, hypotheses, next_BWN
             log_p_BWV = log_p_BWV.at[places].set(jnp.where(jnp.isneginf(log_p_BWV[places]), plain_BWV[places], log_p_BWV[places]))
         is_met_BW = _met(rules.required, live_BWT).all(-1)
@@ -67,19 +67,21 @@ def restrict(rules: TargetRules, t: jax.Array, live_BWT: jax.Array, log_p_RV: ja
     if rules.forbidden is not None:
         begun_BXN, last_BX = _without_last(rules.forbidden)
         lengths_BX = _lengths(begun_BXN)
-        would_end_BWX = (_progress(_recent(live_BWT, t, begun_BXN.shape[-1]), begun_BXN) == lengths_BX[:, None]) & (last_BX != PAD)[:, None]
+        would_end_BWX = (_progress(_recent(live_BWT, t_B, begun_BXN.shape[-1]), begun_BXN) == lengths_BX[:, None]) & (last_BX != PAD)[
+            :, None
+        ]
         excluded = sentences, hypotheses, jnp.broadcast_to(last_BX[:, None], would_end_BWX.shape)
         log_p_BWV = log_p_BWV.at[excluded].min(jnp.where(would_end_BWX, -jnp.inf, jnp.inf))
     if rules.prefix is not None:
-        forced_B = rules.prefix.at[:, t].get(mode="fill", fill_value=PAD)[:, None, None]
+        forced_B = jnp.take_along_axis(rules.prefix, t_B[:, None], 1, mode="fill", fill_value=PAD)[..., None]
         log_p_BWV = jnp.where(forced_B == PAD, log_p_BWV, jnp.where(words_V == forced_B, plain_BWV, -jnp.inf))
     return log_p_BWV.reshape(log_p_RV.shape)
 
 
-def only_ranked(rules: TargetRules, t: jax.Array, scores_RV: jax.Array) -> jax.Array:
+def only_ranked(rules: TargetRules, t_B: jax.Array, scores_RV: jax.Array) -> jax.Array:
     """Return the scores of the next token, -inf for all but the one of the sentence's rank if it is the first after the prefix."""
     lengths_B = 0 if rules.prefix is None else _lengths(rules.prefix)
-    rank_B = jnp.where(t == lengths_B, rules.rank, -1)
+    rank_B = jnp.where(t_B == lengths_B, rules.rank, -1)
     rank_R1 = jnp.repeat(rank_B, len(scores_RV) // len(rank_B))[:, None]
     words_V = jnp.arange(scores_RV.shape[-1])
 
@@ -93,17 +95,17 @@ def only_ranked(rules: TargetRules, t: jax.Array, scores_RV: jax.Array) -> jax.A
     return jnp.where((rank_R1 < 0) | is_best(left_RV), left_RV, -jnp.inf)
 
 
-def next_tokens(required_BXYN: jax.Array, t: jax.Array, live_BWT: jax.Array) -> jax.Array:
+def next_tokens(required_BXYN: jax.Array, t_B: jax.Array, live_BWT: jax.Array) -> jax.Array:
     """Return the next token of each phrase of each hypothesis: (B, W, X * Y), PAD if its constraint is met."""
     B, W, _ = live_BWT.shape
-    progress_BWXY = _progress(_recent(live_BWT, t, required_BXYN.shape[-1]), required_BXYN)
+    progress_BWXY = _progress(_recent(live_BWT, t_B, required_BXYN.shape[-1]), required_BXYN)
     within = jnp.minimum(progress_BWXY, required_BXYN.shape[-1] - 1)
     tokens_BWXY = jnp.take_along_axis(required_BXYN[:, None], within[..., None], -1)[..., 0]
     return jnp.where(_met(required_BXYN, live_BWT)[..., None], PAD, tokens_BWXY).reshape(B, W, -1)
 
 
 def allocate(
-    required_BXYN: jax.Array, t: jax.Array, live_BWT: jax.Array, values_BC, parents_BC, tokens_BC, alive_BC, beam_size: int
+    required_BXYN: jax.Array, t_B: jax.Array, live_BWT: jax.Array, values_BC, parents_BC, tokens_BC, alive_BC, beam_size: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return 2 x `beam_size` candidates in the order of the allocation, as (values, parents, tokens).
 
@@ -118,7 +120,7 @@ def allocate(
     same_BCC = (parents_BC[:, :, None] == parents_BC[:, None]) & (tokens_BC[:, :, None] == tokens_BC[:, None])
     alive_BC &= ~(same_BCC & earlier_CC).any(-1)
     values_BC = jnp.where(alive_BC, values_BC, -jnp.inf)
-    missing_BC = _missing(required_BXYN, t, live_BWT, parents_BC, tokens_BC)
+    missing_BC = _missing(required_BXYN, t_B, live_BWT, parents_BC, tokens_BC)
     v, other = values_BC[:, :, None], values_BC[:, None]
     is_better_BCC = alive_BC[:, None] & (missing_BC[:, :, None] == missing_BC[:, None]) & ((other > v) | ((other == v) & earlier_CC))
     places_BC = jnp.broadcast_to(jnp.arange(values_BC.shape[1]), values_BC.shape)
@@ -129,14 +131,14 @@ def allocate(
     return jnp.where(beyond_BC, -jnp.inf, values_BC), parents_BC, tokens_BC
 
 
-def _missing(required_BXYN: jax.Array, t: jax.Array, live_BWT: jax.Array, parents_BC: jax.Array, tokens_BC: jax.Array) -> jax.Array:
+def _missing(required_BXYN: jax.Array, t_B: jax.Array, live_BWT: jax.Array, parents_BC: jax.Array, tokens_BC: jax.Array) -> jax.Array:
     """Return how many tokens each candidate (B, C) still lacks, if it goes on with the phrase that saves the most.
 
     Alternatives count with the shortest of them.
     """
     N = required_BXYN.shape[-1]
     take = jax.vmap(lambda x, places: x[places])
-    recent_BCN = jnp.concatenate([take(_recent(live_BWT, t, N), parents_BC)[..., 1:], tokens_BC[..., None]], -1)
+    recent_BCN = jnp.concatenate([take(_recent(live_BWT, t_B, N), parents_BC)[..., 1:], tokens_BC[..., None]], -1)
     lengths_BXY = _lengths(required_BXYN)
     exists_BXY = lengths_BXY > 0
     shortest_BX = jnp.where(exists_BXY, lengths_BXY, N).min(-1) * exists_BXY.any(-1)
@@ -171,9 +173,10 @@ def _progress(recent_BCN: jax.Array, phrases: jax.Array) -> jax.Array:
     return progress
 
 
-def _recent(live_BWT: jax.Array, t: jax.Array, count: int) -> jax.Array:
-    """Return the last `count` of each hypothesis' t tokens; PAD before its beginning."""
-    return jax.lax.dynamic_slice_in_dim(jnp.pad(live_BWT, ((0, 0), (0, 0), (count, 0))), t, count, 2)
+def _recent(live_BWT: jax.Array, t_B: jax.Array, count: int) -> jax.Array:
+    """Return the last `count` of each hypothesis' tokens; PAD before its beginning."""
+    padded_BWT = jnp.pad(live_BWT, ((0, 0), (0, 0), (count, 0)))
+    return jax.vmap(lambda padded_WT, t: jax.lax.dynamic_slice_in_dim(padded_WT, t, count, 1))(padded_BWT, t_B)
 
 
 def _lengths(phrases: jax.Array) -> jax.Array:

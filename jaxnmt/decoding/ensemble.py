@@ -54,6 +54,11 @@ class Ensemble(Seq2Seq):
         super().__init__(models[0].module, models[0].target_vocab)
         self.models, self.space, self.has_features = tuple(models), space, False
 
+    @property
+    def can_refill(self) -> bool:
+        """Whether all members can."""
+        return all(model.can_refill for model in self.models)
+
     def encode(self, params: EnsembleParams, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S, M): the last axis has one tokenisation for each member."""
         tokens_BSM = batch["encoder_input_tokens"]

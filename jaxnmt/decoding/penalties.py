@@ -27,12 +27,13 @@ def of(decoding: cfg.Decoding) -> tuple[Partial, ...]:
 
 def no_end_before(min_length: int | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
     """Forbid EOS before `min_length` other tokens."""
-    return log_probs_BWV.at[..., EOS].add(jnp.where(written < min_length, -jnp.inf, 0.0))
+    is_end_V = jnp.arange(log_probs_BWV.shape[-1]) == EOS
+    return jnp.where(is_end_V & (written < min_length), -jnp.inf, log_probs_BWV)
 
 
 def no_unknown_word(tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
     """Forbid UNK."""
-    return log_probs_BWV.at[..., UNK].set(-jnp.inf)
+    return jnp.where(jnp.arange(log_probs_BWV.shape[-1]) == UNK, -jnp.inf, log_probs_BWV)
 
 
 def no_repeated_ngram(n: int | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
@@ -47,6 +48,10 @@ def no_repeated_ngram(n: int | jax.Array, tokens_BWT: jax.Array, written: jax.Ar
     whole_BWT = jnp.broadcast_to((place_T >= n - 1) & (place_T < written), tokens_BWT.shape)
     same_BWT = jax.lax.fori_loop(1, n, compare, whole_BWT)
     return _lower(log_probs_BWV, tokens_BWT, jnp.where(same_BWT, -jnp.inf, jnp.inf))
+
+
+BANS = no_end_before, no_unknown_word, no_repeated_ngram
+"""Functions that only forbid tokens, and so need no normalised probabilities."""
 
 
 def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:

@@ -1,10 +1,10 @@
-"""The compiled programs of a search.
+"""Searches for many sentences, by compiled programs.
 
-On one device there are two. The first searches for whole batches; its caches grow as translations get longer. It stops when only a quarter
-of the sentences are unfinished, or when its caches are full. The second finishes these sentences, a quarter of a batch at a time, with
-caches for the longest translation. This is faster because a step computes all rows, finished or not, and reads all positions of the
-caches. On a mesh there is one program, in which each device searches for its own sentences. Translations are the same; scores agree to
-rounding.
+On one device there are three. The first encodes a batch and chooses its first tokens. The second takes steps, and the next batch takes the
+places of sentences that are finished (`refilling`). If there is no next batch, it stops when only a quarter of the places are taken. Its
+caches hold what most translations need. The third finishes a few sentences, with caches for the longest translation. This is faster because
+a step computes all rows, finished or not, and reads all positions of the caches. On a mesh there is one program, in which each device
+searches for its own sentences. Translations are the same; scores agree to rounding.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
+import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxnmt.decoding.kept_programs import KeptFunction
-from jaxnmt.decoding.search import Beams, Hypotheses, SearchOptions, StepwiseSearch, advance, begin, lengthen, search, select
+from jaxnmt.decoding.batches import ahead
+from jaxnmt.decoding.refilling import Left
+from jaxnmt.decoding.search import Hypotheses, SearchOptions, StepwiseSearch, search
+from jaxnmt.decoding.staged_programs import Begun, KeptPrograms, TracedPrograms, widened
 from jaxnmt.parallel.sharding import is_sharded, per_device, replicated, to_mesh
 
 if TYPE_CHECKING:  # it imports flax
@@ -34,9 +37,29 @@ IN_FLIGHT = 2
 FEWEST_HYPOTHESES = 64
 """Minimum number of hypotheses of a search that has a part of a batch. On a CPU, a product of 32 rows may take as long as one of 64."""
 FEWEST_SENTENCES = 8
-"""Minimum number of sentences in the second program. The first program does not stop early in a batch that is not larger."""
+"""Minimum number of sentences in the third program. The second finishes a batch that is not larger."""
 MARGIN = 8
-"""The first program's caches hold half the padded source length plus this many tokens, then the whole length plus this many."""
+"""The second program's caches hold three quarters of the padded source length plus this many tokens."""
+
+
+class Group(NamedTuple):
+    """Sentences to search for together.
+
+    Attributes:
+        options: of the search.
+        batch, limits_B: as in `search.search`. Further rows than there are `numbers` are padding.
+        numbers: by which the caller knows the sentences.
+    """
+
+    options: SearchOptions
+    batch: Batch
+    limits_B: np.ndarray
+    numbers: list[int]
+
+    @property
+    def width(self) -> int:
+        """S, the length that the sources are padded to."""
+        return self.batch["encoder_input_tokens"].shape[1]
 
 
 class StagedSearch:
@@ -47,13 +70,16 @@ class StagedSearch:
 
         Args:
             model: is not used if its programs are kept.
-            cache_key: identifies the model in the cache of traced programs (`KeptFunction`); empty: its programs are not cached.
+            cache_key: identifies the model in the cache of traced programs (`KeptFunction`); empty: its programs are not cached. Models of
+                users have none.
         """
         # A thread for each batch in flight: XLA's CPU backend runs what one thread starts one after the other.
         self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
         self._starts = threading.Lock()  # so that a program is compiled once
-        self._traced = _TracedPrograms(model)
-        self._kept = _KeptPrograms(model, cache_key) if cache_key else None
+        self._traced = TracedPrograms(model)
+        self._kept = KeptPrograms(model, cache_key) if cache_key else None
+        # Only on a CPU: an accelerator would wait for each row of a cache that is written at a position of its own.
+        self._refills = jax.default_backend() == "cpu" and (bool(cache_key) or model.can_refill)
 
     def searches_of(self, hypotheses: int) -> int:
         """Return between how many searches a batch with this many hypotheses in all is divided.
@@ -64,82 +90,165 @@ class StagedSearch:
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
-        few, run = self._begun(options, params, batch, limits_B)
-        found, open_B = jax.tree.map(np.array, jax.device_get((run.done, run.open_B)))
-        places = np.flatnonzero(open_B)
-        for start in range(0, len(places), few):
-            rows = places[start : start + few]
-            keep: np.ndarray = np.resize(rows, few)  # the last rows may be repeated, so that there is one size
-            with self._starts:
-                done = run.rest(keep)
-            for all_B, some_K in zip(found, jax.device_get(done), strict=True):
-                all_B[rows] = some_K[: len(rows)]
-        return found
+        group = Group(options, batch, limits_B, [])
+        begun = self._begin(params, group)
+        return self._finish(params, group, self._refill(params, group, begun, begun, 0)[1])
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
         return self._threads.submit(self, options, params, batch, limits_B).result
 
+    def each(self, params: Any, groups: Iterable[Group]) -> Iterator[tuple[int, Hypotheses]]:
+        """Search for all sentences of groups. Yields the number of each, and its W hypotheses as NumPy arrays, in any order.
+
+        Args:
+            params: the parameters.
+            groups: their options differ in the maximum length at most, and their widths do not fall.
+        """
+        groups, taking, stopped = iter(groups), threading.Lock(), threading.Event()
+        results: queue.SimpleQueue[tuple[int, Hypotheses] | None] = queue.SimpleQueue()
+
+        def taken(first: Group) -> Iterator[Group]:
+            yield first
+            while not stopped.is_set():
+                with taking:
+                    if (group := next(groups, None)) is None:
+                        return
+                yield group
+
+        def run(first: Group) -> None:
+            try:
+                for _, alike in itertools.groupby(taken(first), lambda group: len(group.limits_B)):
+                    for found in self._in_one_search(params, alike):
+                        results.put(found)
+            finally:
+                stopped.set()  # there are no more groups, or this is an error
+                results.put(None)
+
+        searches = [self._threads.submit(run, first) for first in list(itertools.islice(groups, IN_FLIGHT))]
+        try:
+            for _ in searches:
+                yield from iter(results.get, None)
+            for one in searches:
+                one.result()
+        finally:
+            stopped.set()
+
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
-        """Compile both programs for batches of this shape."""
+        """Compile all programs for batches of this shape."""
         limits_B: np.ndarray = np.ones(len(batch["encoder_input_tokens"]), np.int32)  # the search ends with the first token
-        few, run = self._begun(options, params, batch, limits_B)
-        run.rest(np.arange(few))
+        group = Group(options, batch, limits_B, [])
+        begun = self._begin(params, group)
+        self._refill(params, group, begun, begun, 0)
+        self._rest(params, group, begun, np.arange(self._few(group)))
 
-    def _begun(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> tuple[int, _Begun]:
-        """Run the first program. Returns how many sentences the second takes at a time, and what it found."""
-        B, S = batch["encoder_input_tokens"].shape[:2]
-        few = min(B, max(FEWEST_SENTENCES, B // 4))
-        halves = (S // 2, S) if B > FEWEST_SENTENCES else (S,)  # short caches save few sentences less than a further loop costs to trace
-        cache_lengths = tuple(sorted({min(length + MARGIN, options.max_length) for length in halves}))
+    def _in_one_search(self, params: Any, groups: Iterator[Group]) -> Iterator[tuple[int, Hypotheses]]:
+        """Do what `each` does, in one search, for groups with the same number of rows."""
+        group, following = next(groups), next(groups, None)
+        if following is None or not self._refills or len(group.limits_B) == 1:
+            for each in itertools.chain([group], [following] if following else [], groups):
+                yield from numbered(each.numbers, self(each.options, params, each.batch, each.limits_B))
+            return
+        places = {number: (group, row) for row, number in enumerate(group.numbers)}
+        outgrown: list[tuple[Group, int]] = []
+
+        def finished(left: Left) -> Iterator[tuple[int, Hypotheses]]:
+            for number, found in numbered(left.numbers_B.tolist(), left):
+                if number in places:
+                    place = places.pop(number)
+                    if found.outgrown_B:
+                        outgrown.append(place)
+                    else:
+                        yield number, found.done
+
+        rows = self._begin(params, group)
+        for group in itertools.chain([following], groups):  # noqa: B020  the last group is used below
+            places.update((number, (group, row)) for row, number in enumerate(group.numbers))
+            waiting = self._begin(params, group)
+            left, rows = self._refill(params, group, widened(rows, waiting), waiting, len(group.numbers))
+            yield from finished(left)
+        left, rows = self._refill(params, group, rows, rows, 0)
+        yield from finished(left._replace(done=self._finish(params, group, rows)))
+        for _, alike in itertools.groupby(outgrown, lambda place: place[0].width):
+            for group in _regrouped([*alike]):
+                yield from numbered(group.numbers, self(group.options, params, group.batch, group.limits_B))
+
+    def _few(self, group: Group) -> int:
+        """Return how many sentences the third program takes at a time."""
+        B = len(group.limits_B)
+        return min(B, max(FEWEST_SENTENCES, B // 4))
+
+    def _programs(self, group: Group) -> tuple[TracedPrograms | KeptPrograms, SearchOptions, dict[str, int]]:
+        """Return the programs, and the options that they are given."""
+        few, S = self._few(group), group.width
+        cache_length = (3 * S // 4 if len(group.limits_B) > few else S) + MARGIN  # longer if the third program is not to be needed
         # The functions of logit processors have no names that say what they compute.
-        programs = self._kept if self._kept and not options.processors else self._traced
+        programs = self._kept if self._kept and not group.options.processors else self._traced
+        options = dataclasses.replace(group.options, refills=self._refills)
+        return programs, options, {"cache_length": min(cache_length, options.max_length)}
+
+    def _begin(self, params: Any, group: Group) -> Begun:
+        """Run the first program."""
+        programs, options, static = self._programs(group)
+        numbers_B: np.ndarray = np.full(len(group.limits_B), -1, np.int32)
+        numbers_B[: len(group.numbers)] = group.numbers
         with self._starts:
-            return few, programs.first(options, params, batch, limits_B, few=few if B > few else 0, cache_lengths=cache_lengths)
+            return programs.begin(options, params, group.batch, group.limits_B, numbers_B, **static)
+
+    def _refill(self, params: Any, group: Group, rows: Begun, waiting: Begun, count: int) -> tuple[Left, Begun]:
+        """Run the second program. Returns the sentences that have left, as NumPy arrays, and the rows."""
+        programs, options, static = self._programs(group)
+        few = self._few(group)
+        at_most = few if len(group.limits_B) > few else 0
+        with self._starts:
+            left, rows = programs.refill(
+                options, params, group.batch, rows.state, waiting.state, np.int32(count), np.int32(at_most), **static
+            )
+        return jax.tree.map(lambda x: x[: count or None], jax.device_get(left)), rows
+
+    def _rest(self, params: Any, group: Group, rows: Begun, keep_K: np.ndarray) -> Hypotheses:
+        """Run the third program for these rows."""
+        programs, options, static = self._programs(group)
+        with self._starts:
+            return programs.rest(options, params, group.batch, rows.state, keep_K, **static)
+
+    def _finish(self, params: Any, group: Group, rows: Begun) -> Hypotheses:
+        """Return all hypotheses, those of open sentences by the third program."""
+        found, open_B = jax.tree.map(np.array, jax.device_get((rows.done, rows.open_B)))
+        missing = ((0, 0), (0, 0), (0, group.options.max_length - found.tokens_BWT.shape[2]))
+        found = found._replace(tokens_BWT=np.pad(found.tokens_BWT, missing))
+        places, few = np.flatnonzero(open_B), self._few(group)
+        for start in range(0, len(places), few):
+            some = places[start : start + few]
+            keep: np.ndarray = np.resize(some, few)  # the last rows may be repeated, so that there is one size
+            done = jax.device_get(self._rest(params, group, rows, keep))
+            for all_B, some_K in zip(found, done, strict=True):
+                all_B[some] = some_K[: len(some)]
+        return found
 
 
-class _Begun(NamedTuple):
-    """A search after its first program.
-
-    Attributes:
-        done, open_B: as in `Beams`.
-        rest: runs the second program for the sentences with these numbers.
-    """
-
-    done: Hypotheses
-    open_B: jax.Array
-    rest: Callable[[np.ndarray], Hypotheses]
+def in_turn(begun: Iterator[tuple[list[int], Callable[[], Hypotheses]]]) -> Iterator[tuple[int, Hypotheses]]:
+    """Yield what searches find, from the numbers of their sentences and the functions that wait for them."""
+    for numbers, finish in ahead(begun, IN_FLIGHT - 1):
+        yield from numbered(numbers, finish())
 
 
-class _TracedPrograms:
-    """The two programs, traced by each process."""
-
-    def __init__(self, model: Seq2Seq) -> None:
-        self._first = jax.jit(functools.partial(_first, model), static_argnames=("few", "cache_lengths"))
-        self._rest = jax.jit(functools.partial(_rest, model))
-
-    def first(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray, **static: Any) -> _Begun:
-        """Run the first program."""
-        memory, beams = self._first(options, params, batch, limits_B, **static)
-        rest = functools.partial(self._rest, options, params, memory, limits_B, beams)
-        return _Begun(beams.done, beams.open_B, rest)
+def numbered(numbers: Iterable[int], found: Any) -> Iterator[tuple[int, Any]]:
+    """Yield each number, and the row of a pytree that has it."""
+    for row, number in enumerate(numbers):
+        yield number, jax.tree.map(lambda x, row=row: x[row], found)
 
 
-class _KeptPrograms:
-    """The two programs, kept on disk. What the first passes to the second is a list, since only traced code knows the types of models."""
-
-    def __init__(self, model: Seq2Seq, cache_key: tuple[object, ...]) -> None:
-        self._first = KeptFunction(functools.partial(_first_list, model), ("first", *cache_key))
-        self._rest = KeptFunction(functools.partial(_rest_list, model), ("rest", *cache_key))
-
-    def first(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray, **static: Any) -> _Begun:
-        """Run the first program."""
-        *done, open_B, state = self._first(options, params, batch, limits_B, **static)
-
-        def rest(keep_K: np.ndarray) -> Hypotheses:
-            return Hypotheses(*self._rest(options, params, batch, limits_B, state, keep_K, **static))
-
-        return _Begun(Hypotheses(*done), open_B, rest)
+def _regrouped(sentences: Sequence[tuple[Group, int]]) -> Iterator[Group]:
+    """Yield groups of these sentences, each a row of its group."""
+    rows = len(sentences[0][0].limits_B) if sentences else 1
+    for start in range(0, len(sentences), rows):
+        some = sentences[start : start + rows]
+        filled = [*some, *[some[0]] * (rows - len(some))]
+        batch = {name: np.stack([group.batch[name][row] for group, row in filled]) for name in some[0][0].batch}
+        limits_B: np.ndarray = np.ones(rows, np.int32)
+        limits_B[: len(some)] = [group.limits_B[row] for group, row in some]
+        yield Group(some[0][0].options, batch, limits_B, [group.numbers[row] for group, row in some])
 
 
 class MeshSearch:
@@ -168,6 +277,10 @@ class MeshSearch:
         batch = to_mesh(batch | {"limits": limits_B}, self._mesh)
         return functools.partial(jax.device_get, self.program(params)(options, params, batch, batch.pop("limits")))
 
+    def each(self, params: Any, groups: Iterable[Group]) -> Iterator[tuple[int, Hypotheses]]:
+        """Search for all sentences of groups. Yields the number of each, and its W hypotheses as NumPy arrays."""
+        return in_turn((group.numbers, self.start(group.options, params, group.batch, group.limits_B)) for group in groups)
+
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile the program for batches of this shape."""
         self.start(options, params, batch, np.ones(len(batch["encoder_input_tokens"]), np.int32))
@@ -189,43 +302,6 @@ class Searches(NamedTuple):
         """Return the searches of a model on a mesh; None: on one device. For `cache_key` see `StagedSearch`."""
         batch = StagedSearch(model, cache_key) if mesh is None else MeshSearch(model, mesh)
         return Searches(batch, StepwiseSearch(model))
-
-
-def _first(
-    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, *, few: int, cache_lengths: tuple[int, ...]
-) -> tuple[Any, Beams]:
-    """Search until at most `few` sentences are open, or hypotheses fill the caches of the last of `cache_lengths`.
-
-    `done` is as long as the longest translation.
-    """
-    short = dataclasses.replace(options, max_length=cache_lengths[0])
-    memory, beams = begin(model, short, params, batch, limits_B)
-    for length in cache_lengths:
-        short = dataclasses.replace(options, max_length=length)
-        beams = advance(model, short, params, memory, limits_B, lengthen(model, short, params, memory, beams), at_most=few)
-    missing = ((0, 0), (0, 0), (0, options.max_length - cache_lengths[-1]))
-    return memory, beams._replace(done=beams.done._replace(tokens_BWT=jnp.pad(beams.done.tokens_BWT, missing)))
-
-
-def _first_list(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, **static: Any) -> list[Any]:
-    """Return what `_first` finds, as a list without types of ours: tokens, scores, log-probabilities, `open_B` and all leaves."""
-    memory, beams = _first(model, options, params, batch, limits_B, **static)
-    return [*beams.done, beams.open_B, jax.tree.leaves((memory, beams))]
-
-
-def _rest_list(
-    model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, state: list[Any], keep_K, **static: Any
-) -> list[Any]:
-    """Return what `_rest` does, from the leaves that `_first_list` returns."""
-    begun = jax.eval_shape(functools.partial(_first, model, **static), options, params, batch, limits_B)
-    memory, beams = jax.tree.unflatten(jax.tree.structure(begun), state)
-    return [*_rest(model, options, params, memory, limits_B, beams, keep_K)]
-
-
-def _rest(model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, keep_K) -> Hypotheses:
-    """Finish the search of the sentences `keep_K`."""
-    memory, limits_K, beams = select((memory, limits_B, beams), keep_K, len(limits_B))
-    return advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done
 
 
 def _on_each_device(model: Seq2Seq, mesh: jax.sharding.Mesh, layouts: Any, options: SearchOptions, params, batch, limits_B) -> Hypotheses:

@@ -79,14 +79,14 @@ def _hashes(vectors: jax.Array) -> jax.Array:
     return mix(bits_BN ^ mix(jnp.arange(bits_BN.shape[1], dtype=jnp.uint32))).sum(1, dtype=jnp.uint32)
 
 
-def draw(sampling: Sampling, keys_BW: jax.Array, step: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+def draw(sampling: Sampling, keys_BW: jax.Array, steps_B: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
     """Return a token for each sample (B, W), from log-probabilities (B, W, V), or (B, 1, V) for all samples of a sentence."""
     log_p_BWV = jax.nn.log_softmax(log_probs_BWV)  # of the allowed tokens
     likeliest_BW1 = log_p_BWV.max(-1, keepdims=True)  # which stays finite at any temperature
     log_p_BWV = jnp.where(kept(sampling, log_p_BWV), log_p_BWV - likeliest_BW1, -jnp.inf) / sampling.temperature
     log_p_BWV = jnp.broadcast_to(log_p_BWV, (*keys_BW.shape, log_p_BWV.shape[-1]))
-    one = lambda key, log_p_V: jax.random.categorical(jax.random.fold_in(key, step), log_p_V)  # noqa: E731
-    return jax.vmap(jax.vmap(one))(keys_BW, log_p_BWV).astype(jnp.int32)
+    one = lambda key, step, log_p_V: jax.random.categorical(jax.random.fold_in(key, step), log_p_V)  # noqa: E731
+    return jax.vmap(jax.vmap(one, (0, None, 0)))(keys_BW, steps_B, log_p_BWV).astype(jnp.int32)
 
 
 def kept(sampling: Sampling, log_p: jax.Array) -> jax.Array:

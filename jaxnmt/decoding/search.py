@@ -2,7 +2,7 @@
 
 W is the number of beams; rows of a carry are sentence-major: hypothesis k of sentence b is row b * W + k. `search` is one program.
 `begin` and `advance` are its halves, between which a caller may drop the sentences that are finished (`select`) and lengthen the
-decoder's caches (`lengthen`).
+decoder's caches (`lengthen`). `refilling` puts new sentences in their places.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, EOS, PAD
-from jaxnmt.decoding import constraints, coverage, lengths, sampling, siblings
+from jaxnmt.decoding import constraints, coverage, lengths, penalties, sampling, siblings
 from jaxnmt.decoding.reductions import log_sum_exp, top_k, without_special
 from jaxnmt.models.cache import reordered, with_hypotheses
 from jaxnmt.parallel.sharding import any_across_devices
@@ -50,7 +50,7 @@ class Hypotheses(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["length_penalty", "patience", "n_best", "processors", "sampling", "coverage_penalty", "sibling_penalty"],
-    meta_fields=["beam_size", "max_length", "length_normalization"],
+    meta_fields=["beam_size", "max_length", "length_normalization", "refills"],
 )
 @dataclasses.dataclass(frozen=True)
 class SearchOptions:
@@ -68,6 +68,7 @@ class SearchOptions:
         sampling: how W translations of each sentence are drawn; None: they are searched for.
         coverage_penalty: beta of `coverage.score`, not static; None: attention is not read.
         sibling_penalty: gamma of `siblings.best`, not static; None: continuations are chosen by log-probability alone.
+        refills: whether a sentence may begin while others go on, so that their hypotheses have different lengths.
     """
 
     beam_size: int
@@ -80,12 +81,14 @@ class SearchOptions:
     sampling: sampling.Sampling | None = None
     coverage_penalty: float | jax.Array | None = None
     sibling_penalty: float | jax.Array | None = None
+    refills: bool = False
 
 
 class Beams(NamedTuple):
-    """Live hypotheses and the best finished ones, W of each a sentence, after `t` steps.
+    """Live hypotheses and the best finished ones, W of each a sentence.
 
     Attributes:
+        t_B: int32, the steps of each sentence: how many tokens its live hypotheses have.
         live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
@@ -94,7 +97,7 @@ class Beams(NamedTuple):
         coverage_RS: of each live hypothesis, the sum of its attention on each source position; None: it is not needed.
     """
 
-    t: jax.Array
+    t_B: jax.Array
     carry: Any
     live_BWT: jax.Array
     live_log_probs_BW: jax.Array
@@ -127,10 +130,10 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     B, W, T = limits_B.shape[0], options.beam_size, options.max_length
     covered_BS = None if options.coverage_penalty is None else coverage.start(batch["encoder_input_tokens"])
     logits_BV, *after = _predict(model, params, memory, model.start(params, memory, T), covered_BS, jnp.full((B,), BOS, jnp.int32))
-    carry, covered_RS = with_hypotheses(after, W, is_beam=options.sampling is None)
+    carry, covered_RS = with_hypotheses(after, W, is_beam=options.sampling is None, aligned=not options.refills)
     nothing = Hypotheses(jnp.zeros((B, W, T), jnp.int32), jnp.full((B, W), NEVER), jnp.full((B, W), NEVER))
-    is_open_B = jnp.ones((B,), bool)
-    before = Beams(jnp.int32(0), carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, jnp.zeros((B,), jnp.int32), is_open_B)
+    zeros_B, is_open_B = jnp.zeros((B,), jnp.int32), jnp.ones((B,), bool)
+    before = Beams(zeros_B, carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, zeros_B, is_open_B)
     if options.sampling is not None:
         before = before._replace(keys_BW=sampling.keys(options.sampling, batch, W))
     return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch), coverage_RS=covered_RS))
@@ -139,19 +142,24 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
 def advance(
     model: Seq2Seq, options: SearchOptions, params, memory, limits_B, beams: Beams, mesh=None, at_most: int | jax.Array = 0
 ) -> Beams:
-    """Take steps until at most `at_most` sentences are open, or the hypotheses have `options.max_length` tokens."""
+    """Take steps until at most `at_most` sentences are open, or the hypotheses of an open one have `options.max_length` tokens."""
 
     def goes_on(beams: Beams) -> jax.Array:
-        return any_across_devices(beams.open_B.sum() > at_most, mesh) & (beams.t < options.max_length)
+        return any_across_devices((beams.open_B.sum() > at_most) & ~is_full(options, beams).any(), mesh)
 
-    return jax.lax.while_loop(goes_on, lambda beams: _step(model, options, params, memory, limits_B, beams), beams)
+    return jax.lax.while_loop(goes_on, lambda beams: step(model, options, params, memory, limits_B, beams), beams)
+
+
+def is_full(options: SearchOptions, beams: Beams) -> jax.Array:
+    """Return whether a sentence is open and its hypotheses have `options.max_length` tokens, so that no step may follow: (B,)."""
+    return beams.open_B & (beams.t_B >= options.max_length)
 
 
 class StepwiseSearch:
     """`search` step by step, for one model; compiled once for each shape."""
 
     def __init__(self, model: Seq2Seq) -> None:
-        self._begin, self._step = (jax.jit(functools.partial(function, model)) for function in (begin, _step))
+        self._begin, self._step = (jax.jit(functools.partial(function, model)) for function in (begin, step))
 
     def __call__(self, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> Iterator[Beams]:
         """Yield the beams after each step; `done` of the last ones is what `search` returns."""
@@ -174,15 +182,16 @@ def select(tree: Any, rows: jax.Array, sentences: int) -> Any:
 def lengthen(model: Seq2Seq, options: SearchOptions, params, memory, beams: Beams) -> Beams:
     """Return the same beams with caches for `options.max_length` tokens. The carry begins with the old one."""
     W, T = options.beam_size, options.max_length
-    empty = with_hypotheses(model.start(params, memory, T), W, is_beam=options.sampling is None)
+    empty = with_hypotheses(model.start(params, memory, T), W, is_beam=options.sampling is None, aligned=not options.refills)
     carry = jax.tree.map(lambda new, old: jax.lax.dynamic_update_slice(new, old, (0,) * old.ndim), empty, beams.carry)
     longer = lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, T - x.shape[2])))  # noqa: E731
     done = beams.done._replace(tokens_BWT=longer(beams.done.tokens_BWT))
     return beams._replace(carry=carry, live_BWT=longer(beams.live_BWT), done=done)
 
 
-def _step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
-    last_BW = jax.lax.dynamic_index_in_dim(beams.live_BWT, beams.t - 1, axis=2, keepdims=False)
+def step(model, options, params, memory, limits_B, beams: Beams) -> Beams:
+    """Return the beams after the next token of each hypothesis."""
+    last_BW = jnp.take_along_axis(beams.live_BWT, (beams.t_B - 1)[:, None, None], 2)[..., 0]
     logits_RV, carry, covered_RS = _predict(model, params, memory, beams.carry, beams.coverage_RS, last_BW.reshape(-1))
     return _choose(options, logits_RV, limits_B, beams._replace(carry=carry, coverage_RS=covered_RS))
 
@@ -199,12 +208,12 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after the next token; the first token is chosen from one live hypothesis a sentence, others from W."""
     if options.sampling is not None:
         return _draw(options, options.sampling, logits_RV, limits_B, beams)
-    W, t = options.beam_size, beams.t
+    W = options.beam_size
     values_BC, parents_BC, tokens_BC = _candidates(options, logits_RV, limits_B, beams)
     ended_BC = tokens_BC == EOS
     # With finite patience, what ends must be among the W best continuations, as in fairseq and CTranslate2.
     counts_BC = ended_BC & (values_BC > NEVER / 2) & beams.open_B[:, None] & (jnp.isinf(_patience(options)) | (jnp.arange(2 * W) < W))
-    history_BCT = _take(beams.live_BWT, parents_BC).at[:, :, t].set(tokens_BC)
+    history_BCT = _with_next(beams, _take(beams.live_BWT, parents_BC), tokens_BC)
     done = _merge(options, beams, history_BCT, jnp.where(counts_BC, values_BC, NEVER), parents_BC)
     values_BW, keep_BW = jax.lax.top_k(jnp.where(ended_BC, NEVER, values_BC), W)
     live_BWT = _take(history_BCT, keep_BW)
@@ -212,37 +221,44 @@ def _choose(options: SearchOptions, logits_RV, limits_B, beams: Beams) -> Beams:
         carry, covered_RS = reordered((beams.carry, beams.coverage_RS), _take(parents_BC, keep_BW))
         beams = beams._replace(carry=carry, coverage_RS=covered_RS)
     ended_B = beams.ended_B + counts_BC.sum(1)
-    after = beams._replace(t=t + 1, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)
+    after = beams._replace(t_B=beams.t_B + 1, live_BWT=live_BWT, live_log_probs_BW=values_BW, done=done, ended_B=ended_B)
     return after._replace(open_B=beams.open_B & _goes_on(options, limits_B, after))
 
 
 def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, beams: Beams) -> Beams:
     """Return the beams after each live hypothesis has drawn its next token, by itself. Its place stays the same."""
-    B, W, t = limits_B.shape[0], options.beam_size, beams.t
+    B, W, t_B = limits_B.shape[0], options.beam_size, beams.t_B
     words_V = jnp.arange(logits_RV.shape[-1])
     log_p_BWV = jax.nn.log_softmax(without_special(logits_RV)).reshape(B, -1, len(words_V))
     allowed_BWV = _processed(options, log_p_BWV, beams)
     if beams.rules is not None:
         flat = (x.reshape(-1, len(words_V)) for x in (allowed_BWV, log_p_BWV))
-        allowed_BWV = constraints.restrict(beams.rules, t, beams.live_BWT, *flat).reshape(log_p_BWV.shape)
-    tokens_BW = jnp.where(t + 1 >= limits_B[:, None], EOS, sampling.draw(how, beams.keys_BW, t, allowed_BWV))
+        allowed_BWV = constraints.restrict(beams.rules, t_B, beams.live_BWT, *flat).reshape(log_p_BWV.shape)
+    tokens_BW = jnp.where((t_B + 1 >= limits_B)[:, None], EOS, sampling.draw(how, beams.keys_BW, t_B, allowed_BWV))
     of_tokens = lambda x_BWV: jnp.take_along_axis(jnp.broadcast_to(x_BWV, (B, W, len(words_V))), tokens_BW[..., None], -1)[..., 0]  # noqa: E731
     log_probs_BW = beams.live_log_probs_BW + of_tokens(log_p_BWV)
     is_live_BW = (log_probs_BW > NEVER / 2) & (of_tokens(allowed_BWV) > NEVER / 2)
     ends_BW = is_live_BW & (tokens_BW == EOS)
-    live_BWT = jnp.broadcast_to(beams.live_BWT, (B, W, beams.live_BWT.shape[-1])).at[:, :, t].set(jnp.where(is_live_BW, tokens_BW, PAD))
+    live_BWT = jnp.broadcast_to(beams.live_BWT, (B, W, beams.live_BWT.shape[-1]))
+    live_BWT = _with_next(beams, live_BWT, jnp.where(is_live_BW, tokens_BW, PAD))
     new = Hypotheses(live_BWT, log_probs_BW, log_probs_BW)
     done = jax.tree.map(lambda new, old: jnp.where(ends_BW.reshape(B, W, *(1,) * (new.ndim - 2)), new, old), new, beams.done)
     goes_on_BW = is_live_BW & ~ends_BW
     log_probs_BW = jnp.where(goes_on_BW, log_probs_BW, NEVER)
     return beams._replace(
-        t=t + 1,
+        t_B=t_B + 1,
         live_BWT=live_BWT,
         live_log_probs_BW=log_probs_BW,
         done=done,
         ended_B=beams.ended_B + ends_BW.sum(1),
         open_B=goes_on_BW.any(1),
     )
+
+
+def _with_next(beams: Beams, history_BCT: jax.Array, tokens_BC: jax.Array) -> jax.Array:
+    """Return hypotheses with these next tokens."""
+    is_next_B1T = jnp.arange(history_BCT.shape[-1]) == beams.t_B[:, None, None]
+    return jnp.where(is_next_B1T, tokens_BC[..., None], history_BCT)
 
 
 def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
@@ -252,11 +268,11 @@ def _goes_on(options: SearchOptions, limits_B, beams: Beams) -> jax.Array:
     fall, no length is better for a live one than `lengths.best_length`, and coverage adds nothing above 0.
     """
     alpha, W = jnp.asarray(options.length_penalty), options.beam_size
-    length_B = lengths.best_length(beams.t + 1, limits_B, alpha)
+    length_B = lengths.best_length(beams.t_B + 1, limits_B, alpha)
     bound_B = lengths.score(options.length_normalization, beams.live_log_probs_BW[:, 0], length_B, alpha)
     worst_B = jnp.take(beams.done.scores_BW, options.n_best - 1, axis=1)
     impatient_B = beams.ended_B >= jnp.maximum(1, jnp.floor(_patience(options) * W + 0.5))
-    return (beams.t < limits_B) & (bound_B > worst_B) & ~impatient_B
+    return (beams.t_B < limits_B) & (bound_B > worst_B) & ~impatient_B
 
 
 def _patience(options: SearchOptions) -> float | jax.Array:
@@ -270,7 +286,7 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     """
     B, W, C = limits_B.shape[0], beams.live_BWT.shape[1], 2 * options.beam_size
     scores_RV, total_R1 = _allowed(options, logits_RV, beams)
-    at_limit_R1 = jnp.repeat(beams.t + 1 >= limits_B, W)[:, None]
+    at_limit_R1 = jnp.repeat(beams.t_B + 1 >= limits_B, W)[:, None]
 
     def price(scores: jax.Array) -> jax.Array:
         return (jnp.maximum(scores - total_R1, NEVER) + beams.live_log_probs_BW.reshape(-1, 1)).reshape(B, -1)
@@ -285,13 +301,13 @@ def _candidates(options: SearchOptions, logits_RV, limits_B, beams: Beams):
     if beams.rules is None or beams.rules.required is None:
         return found
     required = beams.rules.required
-    required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t, beams.live_BWT).reshape(B * W, -1), tokens_RC[:, :1]], 1)
+    required_RN = jnp.concatenate([constraints.next_tokens(required, beams.t_B, beams.live_BWT).reshape(B * W, -1), tokens_RC[:, :1]], 1)
     parents_BC = jnp.broadcast_to(jnp.repeat(jnp.arange(W), required_RN.shape[1]), (B, W * required_RN.shape[1]))
     scores_RN = jnp.where(at_limit_R1 & (required_RN != EOS), -jnp.inf, jnp.take_along_axis(scores_RV, required_RN, 1))
     more = price(scores_RN), parents_BC, required_RN.reshape(B, -1)
     values_BC, parents_BC, tokens_BC = (jnp.concatenate(pair, 1) for pair in zip(found, more, strict=True))
     alive_BC = values_BC > NEVER / 2
-    return constraints.allocate(required, beams.t, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
+    return constraints.allocate(required, beams.t_B, beams.live_BWT, values_BC, parents_BC, tokens_BC, alive_BC, options.beam_size)
 
 
 def _best_tokens(beams: Beams, scores_RV: jax.Array, at_limit_R1: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -301,7 +317,7 @@ def _best_tokens(beams: Beams, scores_RV: jax.Array, at_limit_R1: jax.Array, cou
     """
     is_end_V = jnp.arange(scores_RV.shape[1]) == EOS
     if beams.rules is not None and beams.rules.rank is not None:
-        scores_RV = constraints.only_ranked(beams.rules, beams.t, jnp.where(at_limit_R1 & ~is_end_V, -jnp.inf, scores_RV))
+        scores_RV = constraints.only_ranked(beams.rules, beams.t_B, jnp.where(at_limit_R1 & ~is_end_V, -jnp.inf, scores_RV))
     scores, tokens = top_k(scores_RV, min(count, scores_RV.shape[1]))
     missing = ((0, 0), (0, count - tokens.shape[1]))
     scores, tokens = jnp.pad(scores, missing, constant_values=-jnp.inf), jnp.pad(tokens, missing, constant_values=PAD)
@@ -313,27 +329,30 @@ def _best_tokens(beams: Beams, scores_RV: jax.Array, at_limit_R1: jax.Array, cou
 def _allowed(options: SearchOptions, logits_RV, beams: Beams) -> tuple[jax.Array, Any]:
     """Return a score of each token (R, V), minus infinity if it may not follow, and what to subtract for its log-probability (R, 1)."""
     B, W = beams.open_B.shape[0], beams.live_BWT.shape[1]
-    scores_RV, total_R1, plain_RV = without_special(logits_RV), 0.0, None
-    if options.processors:
-        plain_RV = jax.nn.log_softmax(scores_RV)
-        scores_RV = _processed(options, plain_RV.reshape(B, W, -1), beams).reshape(plain_RV.shape)
-    else:
+    scores_RV, plain_RV = without_special(logits_RV), None
+    if all(process.func in penalties.BANS for process in options.processors):
         total_R1 = log_sum_exp(scores_RV)
+    else:
+        scores_RV, total_R1 = jax.nn.log_softmax(scores_RV), 0.0
+    if options.processors:
+        plain_RV = scores_RV
+        scores_RV = _processed(options, plain_RV.reshape(B, W, -1), beams).reshape(plain_RV.shape)
     if beams.rules is not None:
-        scores_RV = constraints.restrict(beams.rules, beams.t, beams.live_BWT, scores_RV, plain_RV)
+        scores_RV = constraints.restrict(beams.rules, beams.t_B, beams.live_BWT, scores_RV, plain_RV)
     return scores_RV, total_R1
 
 
 def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -> jax.Array:
-    for process in options.processors:
-        log_probs_BWV = process(beams.live_BWT, beams.t, log_probs_BWV)
+    for process in options.processors:  # to which one sentence is a batch, since `t_B` differs between sentences
+        alone = lambda live_WT, t, log_probs_WV, process=process: process(live_WT[None], t, log_probs_WV[None])[0]  # noqa: E731
+        log_probs_BWV = jax.vmap(alone)(beams.live_BWT, beams.t_B, log_probs_BWV)
     return log_probs_BWV
 
 
 def _merge(options: SearchOptions, beams: Beams, history_BCT, log_probs_BC, parents_BC) -> Hypotheses:
     """Return the W best among the finished hypotheses and those that end now."""
     done = beams.done
-    scores_BC = lengths.score(options.length_normalization, log_probs_BC, beams.t + 1, options.length_penalty)
+    scores_BC = lengths.score(options.length_normalization, log_probs_BC, beams.t_B[:, None] + 1, options.length_penalty)
     if options.coverage_penalty is not None:
         covered_BW = coverage.score(options.coverage_penalty, beams.coverage_RS).reshape(scores_BC.shape[0], -1)
         scores_BC += _take(covered_BW, parents_BC)

@@ -16,9 +16,9 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding import unknown_words
-from jaxnmt.decoding.batches import LENGTHS, ahead, bucket, groups, most_rows, output_limit, pad, padded_rows
+from jaxnmt.decoding.batches import LENGTHS, bucket, groups, most_rows, output_limit, pad, padded_rows
 from jaxnmt.decoding.options import num_hypotheses, search_options
-from jaxnmt.decoding.programs import IN_FLIGHT, Searches
+from jaxnmt.decoding.programs import Group, Searches, in_turn
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
 from jaxnmt.decoding.streaming import check_stream, growing_text
@@ -269,22 +269,24 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]
-        for group, finish in ahead(self._searches(sentences, decoding, rules), IN_FLIGHT - 1):
-            hypotheses = finish()
-            for row, i in enumerate(group):
-                found = zip(hypotheses.tokens_BWT[row][: decoding.n_best], hypotheses.scores_BW[row], strict=False)
-                some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
-                if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
-                    continue
-                if rules and not some:
-                    self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
-                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
+        groups = self._groups(sentences, decoding, rules)
+        each = (
+            in_turn(self._narrowed_searches(sentences, decoding, groups))
+            if decoding.shortlist
+            else self._whole.batch.each(self.params, groups)
+        )
+        for i, (tokens_WT, scores_W, _) in each:
+            found = zip(tokens_WT[: decoding.n_best], scores_W, strict=False)
+            some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+            if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
+                continue
+            if rules and not some:
+                self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
+            results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
         return results
 
-    def _searches(
-        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]
-    ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
-        """Start a search for each group of sentences. Yields the sentences' numbers and the function that waits for the result."""
+    def _groups(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[Group]:
+        """Yield groups of sentences of similar length."""
         extra = max((each.extra_tokens for each in rules), default=0)
         for group in groups([len(ids) + 1 for ids in sentences], *self._budget(decoding)):
             chosen = [sentences[i] for i in group]
@@ -296,9 +298,15 @@ class Translator:
             if rules:
                 limits[: len(group)] += [rules[i].extra_tokens for i in group]
                 batch |= target_rules.arrays([rules[i] for i in group], rows, rules)
-            searches, params, batch, whole = self._narrowed(chosen, decoding, batch)
-            finish = searches.batch.start(self.options(decoding, width, extra), params, batch, limits)
-            yield group, functools.partial(_finished, finish, whole)
+            yield Group(self.options(decoding, width, extra), batch, limits, group)
+
+    def _narrowed_searches(
+        self, sentences: Sequence[list[int]], decoding: cfg.Decoding, groups: Iterator[Group]
+    ) -> Iterator[tuple[list[int], Callable[[], Hypotheses]]]:
+        """Start a search of each group in its own shortlist. Yields its numbers, and the function that waits for the result."""
+        for options, batch, limits_B, numbers in groups:
+            searches, params, batch, whole = self._narrowed([sentences[i] for i in numbers], decoding, batch)
+            yield numbers, functools.partial(_finished, searches.batch.start(options, params, batch, limits_B), whole)
 
     def _budget(self, decoding: cfg.Decoding) -> tuple[int, int]:
         """Return how many sentences, and how many source tokens, one search takes: those of a batch, or of its part."""

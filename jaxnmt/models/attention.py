@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxnmt.models.cache import SLOT_AXIS
+from jaxnmt.models.cache import write
 from jaxnmt.models.fused_attention import Mask, fits, fused_attention
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, Projections, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
@@ -71,15 +71,6 @@ def attend_to_cache(q_R1HK, layer: dict[str, jax.Array], visible: jax.Array) -> 
     return jnp.einsum("NHWP,NHPK->NHWK", weights_NHWP.astype(q_R1HK.dtype), layer["v"]).swapaxes(1, 2).reshape(q_R1HK.shape)
 
 
-def _write(cache: jax.Array, new: jax.Array, axis: int, slot: jax.Array, layer: jax.Array | None = None) -> jax.Array:
-    """Return a cache with `new` written from this slot on; `layer` says into which layer of a stack."""
-    starts = [jnp.zeros_like(slot)] * cache.ndim
-    starts[axis] = slot
-    if layer is not None:
-        starts[1] = layer.astype(slot.dtype)
-    return jax.lax.dynamic_update_slice(cache, new, starts)
-
-
 class _Heads(nn.Module):
     """What both kinds of attention have: heads, and the projection of their joined outputs."""
 
@@ -111,21 +102,17 @@ class SelfAttention(_Heads):
 
         Args:
             mask: a Mask, or booleans (B, T, T); with a cache what `Cache.visible` returns.
-            cache: of a decoder that reads one position at a time, `positions_BT` (B, 1): this layer's of `Cache.layers`.
+            cache: of a decoder that reads one position at a time, `positions_BT` (B, 1), or (1, 1) if it is the same for all rows: this
+                layer's of `Cache.layers`.
             layer: which of the cache's layers this is, if it has those of a stack.
         """
         q, k, v = self._constrained(self.qkv(x_BTD), "BTHK")
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
-            rows, own = cache["k"].shape[0], cache
-            k_NWHK, v_NWHK = (x.reshape(rows, -1, *x.shape[2:]) for x in (k, v))
-            new, slot = {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT[0, 0] * k_NWHK.shape[1]
-            if layer is None:
-                own = cache = {name: _write(old, new[name], SLOT_AXIS[name], slot) for name, old in cache.items()}
-            else:  # only what is new is written
-                cache = {name: _write(old, new[name][:, None], SLOT_AXIS[name], slot, layer) for name, old in cache.items()}
-                own = {name: of_layer(x, layer) for name, x in cache.items()}
+            k_NWHK, v_NWHK = (x.reshape(len(cache["k"]), -1, *x.shape[2:]) for x in (k, v))
+            cache = write(cache, {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT, layer)
+            own = cache if layer is None else {name: of_layer(x, layer) for name, x in cache.items()}
             return self.out(attend_to_cache(q, own, mask)), cache
         return self.out(attend(self, q, k, v, mask, self.dropout, noise, self.mesh)), cache
 

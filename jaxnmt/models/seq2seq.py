@@ -65,6 +65,11 @@ class Seq2Seq:
         """Whether the layers can all-gather their own sharded parameters (`models.gathering`): our scanned ones can."""
         return _is_ours(self.module) and hasattr(self.module, "gather") and is_scanned(self.module.config)
 
+    @property
+    def can_refill(self) -> bool:
+        """Whether the rows of a carry may be at different positions, so that a sentence can begin while others go on."""
+        return _is_ours(self.module)
+
     def with_target_vocabulary(self, size: int) -> Seq2Seq:
         """Return the same model for a target vocabulary of another size; the source vocabulary stays."""
         assert self._resize is not None  # `build_model` gives it

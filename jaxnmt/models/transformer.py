@@ -237,8 +237,9 @@ class TransformerModule(EncoderDecoder):
 
     def step(self, memory: Memory, carry, token_B: jax.Array):
         """Return the next token's logits (B, V), and the carry after `token_B`; B may be a multiple of the memory's rows."""
-        position_B1, cache = carry["position"][:, None], carry["cache"].written(carry["position"][0])
+        position_B, cache = carry["position"], carry["cache"].written(carry["position"])
+        position_B1 = position_B[: 1 if cache.aligned else None, None]
         x_B1D = self.decoder_positions(self.embed_target(token_B[:, None], self.dtype), position_B1, cache.length)
-        masks = cache.visible(carry["position"][0]), (memory.segments_BS > 0)[:, None]
+        masks = cache.visible(position_B), (memory.segments_BS > 0)[:, None]
         x_B1D, layers = self.decoder(x_B1D, masks[0], position_B1, None, memory.keys_values, masks[1], cache.layers)
         return self.logits(x_B1D[:, 0]), {"cache": dataclasses.replace(cache, layers=layers), "position": carry["position"] + 1}

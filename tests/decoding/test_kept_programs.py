@@ -69,7 +69,7 @@ def test_kept_programs_find_what_traced_ones_find(folder, rung, kind):
     expected = StagedSearch(model)(OPTIONS[kind], params, batch, limits)
     traced_now = StagedSearch(model, IDENTITY)(OPTIONS[kind], params, batch, limits)
     entries = {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert len(entries) == 2
+    assert len(entries) == 3
     read = StagedSearch(DeferredModel(unusable), IDENTITY)(OPTIONS[kind], params, batch, limits)
     tiny.assert_same(traced_now, expected)
     tiny.assert_same(read, expected)
@@ -120,7 +120,7 @@ def test_a_damaged_entry_is_made_anew(folder, harm):
     expected = StagedSearch(model, IDENTITY)(OPTIONS["beam"], params, batch, limits)
     for path in folder.iterdir():
         path.write_bytes(harm(path.read_bytes()))
-    assert [kept.read(path.name) for path in folder.iterdir()] == [None, None]
+    assert [kept.read(path.name) for path in folder.iterdir()] == [None, None, None]
     tiny.assert_same(StagedSearch(model, IDENTITY)(OPTIONS["beam"], params, batch, limits), expected)
     tiny.assert_same(StagedSearch(DeferredModel(unusable), IDENTITY)(OPTIONS["beam"], params, batch, limits), expected)
 

@@ -86,4 +86,4 @@ def test_the_bound_lets_a_search_stop_early(kind, alpha):
     params, limits = table(0).at[:, EOS].add(9.0), np.array([50], np.int32)
     options = SearchOptions(2, 50, alpha, n_best=1, length_normalization=kind)
     memory, beams = begin(CHAIN, options, params, {"encoder_input_tokens": np.ones((1, 2), np.int32)}, limits)
-    assert advance(CHAIN, options, params, memory, limits, beams).t < 12
+    assert advance(CHAIN, options, params, memory, limits, beams).t_B[0] < 12

@@ -54,7 +54,7 @@ class Only:
     """A model that says some tokens alone: its parameters are a model's, and booleans (V,)."""
 
     def __init__(self, model):
-        self._model, self.target_vocab = model, model.target_vocab
+        self._model, self.target_vocab, self.can_refill = model, model.target_vocab, model.can_refill
 
     def encode(self, params, batch, noise=None):
         return self._model.encode(params[0], batch)

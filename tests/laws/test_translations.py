@@ -136,14 +136,15 @@ def test_the_output_is_as_long_as_it_may_be_and_no_longer(translate):
 
 
 def test_a_batch_is_padded_to_a_power_of_four_and_not_to_the_batch_size(translate, monkeypatch):
-    lines, shapes, find = some_lines(12, 5), [], translate.translator._whole.batch.start
+    lines, shapes, find = some_lines(12, 5), [], translate.translator._whole.batch.each
 
-    def recorded(options, params, batch, limits_B):
-        shapes.append(batch["encoder_input_tokens"].shape)
-        return find(options, params, batch, limits_B)
+    def recorded(params, groups):
+        groups = list(groups)
+        shapes.extend(group.batch["encoder_input_tokens"].shape for group in groups)
+        return find(params, groups)
 
     expected = translate(lines)
-    monkeypatch.setattr(translate.translator._whole.batch, "start", recorded)
+    monkeypatch.setattr(translate.translator._whole.batch, "each", recorded)
     never, always = 10**9, 1  # hypotheses that each search must have if a batch is divided
     for count, batch_size, least, rows in (
         (12, 20_000, always, [16]),
@@ -242,7 +243,7 @@ def test_warming_compiles_all_that_later_calls_need(translate):
     before = programs(fresh)
     fresh.translate(some_lines(11), decoding)
     fresh.translate(some_lines(1), replace(decoding, length_penalty=0.5))
-    assert programs(fresh) == before == 4
+    assert programs(fresh) == before == 6
 
 
 def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():

@@ -196,7 +196,7 @@ def tree(steps: Iterable[Beams]) -> tuple[list[dict[str, Any]], list[dict[str, A
 
     done: Any = None
     for beams in steps:
-        t, live_WT, log_probs_W, done = jax.device_get((beams.t, beams.live_BWT[0], beams.live_log_probs_BW[0], beams.done))
+        t, live_WT, log_probs_W, done = jax.device_get((beams.t_B[0], beams.live_BWT[0], beams.live_log_probs_BW[0], beams.done))
         for rank, (prefix, log_prob) in enumerate(_hypotheses(live_WT, log_probs_W)):
             nodes[node(prefix[:t], log_prob)]["live"] = rank
         finished = [(row[: row.index(EOS) + 1], p) for row, p in _hypotheses(done.tokens_BWT[0], done.log_probs_BW[0])]

@@ -1,0 +1,124 @@
+"""A search whose places are refilled finds what searches of whole batches find, and stops when it is told to."""
+
+import functools
+import itertools
+import time
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from jaxnmt.decoding import programs
+from jaxnmt.decoding.programs import Group, StagedSearch
+from jaxnmt.decoding.sampling import Sampling
+from jaxnmt.decoding.search import SearchOptions, search
+from jaxnmt.lab.laws.subject import TARGET_VOCAB
+
+ROWS, LIMIT, COUNTS, WIDTHS = 8, 13, (8, 8, 8, 8, 5), (3, 3, 6, 6, 9)
+OPTIONS = {
+    "greedy": SearchOptions(1, LIMIT, 0.0),
+    "beam": SearchOptions(3, LIMIT, 1.0),
+    "patience": SearchOptions(2, LIMIT, 0.6, patience=1.0),
+    "coverage": SearchOptions(2, LIMIT, 0.6, coverage_penalty=0.2, sibling_penalty=0.1),
+    "samples": SearchOptions(2, LIMIT, sampling=Sampling(7, 1.0)),
+    "copied caches": SearchOptions(12, LIMIT, 1.0),
+}
+
+
+def no_repetition(tokens_BWT, written, log_probs_BWV):
+    """A processor of a user, for which `written` is one number."""
+    before_BW1 = jax.lax.dynamic_index_in_dim(tokens_BWT, written - 1, axis=-1)
+    return jax.numpy.where((written > 0) & (jax.numpy.arange(log_probs_BWV.shape[-1]) == before_BW1), -1e9, log_probs_BWV)
+
+
+OPTIONS["processor"] = SearchOptions(2, LIMIT, 1.0, processors=(jax.tree_util.Partial(no_repetition),))
+
+
+@functools.cache
+def model_of(rung):
+    model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT, "scanned": tiny.SCANNED}[rung], TARGET_VOCAB)
+    return model, tiny.params_of(model, 3)
+
+
+def groups_of(options, rules=False):
+    """Return groups whose sentences have numbers from 100 on; the last one has padding rows."""
+    random, numbers = np.random.default_rng(0), itertools.count(100)
+    for count, width in zip(COUNTS, WIDTHS, strict=True):
+        tokens = random.integers(3, 9, (ROWS, width), np.int32)
+        tokens[:, 1:][np.arange(1, width) > random.integers(1, width, (ROWS, 1))] = 0
+        batch = {"encoder_input_tokens": tokens}
+        if rules:
+            batch |= {"required": random.integers(3, 6, (ROWS, 1, 1, 2), np.int32), "prefix": random.integers(3, 9, (ROWS, 2), np.int32)}
+        limits = random.integers(6 if rules else 1, LIMIT + 1, ROWS).astype(np.int32)
+        limits[count:] = 1
+        yield Group(options, batch, limits, list(itertools.islice(numbers, count)))
+
+
+RUNGS = "rotary", "scanned", "bahdanau", "cho", "gnmt", "luong_concat", "luong_location"
+SLOW = [*itertools.product(RUNGS, ("beam", "patience")), ("luong", "samples"), ("pre", "coverage")]
+
+
+@pytest.mark.parametrize("margin", [0, 8])  # sentences outgrow the caches, or few do
+@pytest.mark.parametrize(
+    ("rung", "kind"),
+    [
+        *(("pre", kind) for kind in ("greedy", "beam", "samples", "copied caches", "processor", "rules")),
+        ("luong", "patience"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
+    ],
+)
+def test_a_refilled_search_finds_what_whole_batches_find(monkeypatch, rung, kind, margin):
+    monkeypatch.setattr(programs, "FEWEST_SENTENCES", 2)
+    monkeypatch.setattr(programs, "MARGIN", margin)
+    (model, params), options = model_of(rung), OPTIONS["patience" if kind == "rules" else kind]
+    groups = list(groups_of(options, kind == "rules"))
+    found = sorted(StagedSearch(model).each(params, groups), key=lambda each: each[0])
+    assert [number for number, _ in found] == [number for group in groups for number in group.numbers]
+    whole = jax.jit(functools.partial(search, model))
+    expected = [jax.device_get(whole(group.options, params, group.batch, group.limits_B)) for group in groups]
+    rows = ((each, row) for each, count in zip(expected, COUNTS, strict=True) for row in range(count))
+    sentences = (jax.tree.map(lambda x, row=row: x[row], each) for each, row in rows)
+    for (_, one), other in zip(found, sentences, strict=True):
+        np.testing.assert_array_equal(one.tokens_BWT, other.tokens_BWT[:, : one.tokens_BWT.shape[1]])
+        assert not other.tokens_BWT[:, one.tokens_BWT.shape[1] :].any()
+        np.testing.assert_allclose(one.scores_BW, other.scores_BW, atol=1e-5)
+        np.testing.assert_allclose(one.log_probs_BW, other.log_probs_BW, atol=1e-5)
+
+
+def test_places_are_refilled_and_those_of_a_users_model_are_not(monkeypatch):
+    (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["beam"]))
+
+    def counts():
+        made, find = [], StagedSearch(model)
+        refill = find._traced._refill
+        find._traced._refill = lambda *args, **static: made.append(int(args[4])) or refill(*args, **static)
+        list(find.each(params, groups))
+        return made
+
+    assert sum(counts()) >= sum(COUNTS) - ROWS * programs.IN_FLIGHT  # all but the sentences that each search begins with
+    monkeypatch.setattr(type(model), "can_refill", False)
+    assert sum(counts()) == 0
+
+
+def test_an_error_in_the_sentences_ends_the_search():
+    (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["greedy"]))
+
+    def broken():
+        yield from groups[:3]
+        raise ValueError("line 4")
+
+    with pytest.raises(ValueError, match="line 4"):
+        list(StagedSearch(model).each(params, broken()))
+
+
+def test_a_search_that_is_given_up_takes_no_more_sentences():
+    (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["greedy"]))
+    taken = []
+    found = StagedSearch(model).each(params, (taken.append(group) or group for group in itertools.cycle(groups[:1])))
+    next(found)
+    found.close()
+    time.sleep(0.5)
+    before = len(taken)
+    time.sleep(0.5)
+    assert len(taken) == before
