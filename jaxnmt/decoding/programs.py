@@ -57,6 +57,12 @@ class Group(NamedTuple):
     numbers: list[int]
 
     @property
+    def kind(self) -> tuple[int, int]:
+        """What groups have in common whose sentences may be in one search."""
+        widens = self.options.coverage_penalty is None  # the coverage of padding is 1, and what is padded later has zeros
+        return len(self.limits_B), 0 if widens else self.width
+
+    @property
     def width(self) -> int:
         """S, the length that the sources are padded to."""
         return self.batch["encoder_input_tokens"].shape[1]
@@ -118,7 +124,7 @@ class StagedSearch:
 
         def run(first: Group) -> None:
             try:
-                for _, alike in itertools.groupby(taken(first), lambda group: len(group.limits_B)):
+                for _, alike in itertools.groupby(taken(first), lambda group: group.kind):
                     for found in self._in_one_search(params, alike):
                         results.put(found)
             finally:
@@ -143,7 +149,7 @@ class StagedSearch:
         self._rest(params, group, begun, np.arange(self._few(group)))
 
     def _in_one_search(self, params: Any, groups: Iterator[Group]) -> Iterator[tuple[int, Hypotheses]]:
-        """Do what `each` does, in one search, for groups with the same number of rows."""
+        """Do what `each` does, in one search, for groups of one kind."""
         group, following = next(groups), next(groups, None)
         if following is None or not self._refills or len(group.limits_B) == 1:
             for each in itertools.chain([group], [following] if following else [], groups):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
+from jaxnmt import config as cfg
 from jaxnmt.decoding import programs
 from jaxnmt.decoding.programs import Group, StagedSearch
 from jaxnmt.decoding.sampling import Sampling
@@ -37,7 +38,7 @@ OPTIONS["processor"] = SearchOptions(2, LIMIT, 1.0, processors=(jax.tree_util.Pa
 
 @functools.cache
 def model_of(rung):
-    model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT, "scanned": tiny.SCANNED}[rung], TARGET_VOCAB)
+    model = tiny.model_of({**tiny.VARIANTS, **tiny.RECURRENT, "scanned": cfg.replace(tiny.SCANNED, remat="none")}[rung], TARGET_VOCAB)
     return model, tiny.params_of(model, 3)
 
 
@@ -56,14 +57,14 @@ def groups_of(options, rules=False):
 
 
 RUNGS = "rotary", "scanned", "bahdanau", "cho", "gnmt", "luong_concat", "luong_location"
-SLOW = [*itertools.product(RUNGS, ("beam", "patience")), ("luong", "samples"), ("pre", "coverage")]
+SLOW = [*itertools.product(RUNGS, ("beam", "patience")), ("luong", "samples")]
 
 
 @pytest.mark.parametrize("margin", [0, 8])  # sentences outgrow the caches, or few do
 @pytest.mark.parametrize(
     ("rung", "kind"),
     [
-        *(("pre", kind) for kind in ("greedy", "beam", "samples", "copied caches", "processor", "rules")),
+        *(("pre", kind) for kind in ("greedy", "beam", "coverage", "samples", "copied caches", "processor", "rules")),
         ("luong", "patience"),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
     ],
