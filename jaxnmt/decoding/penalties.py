@@ -51,7 +51,7 @@ def no_repeated_ngram(n: int | jax.Array, tokens_BWT: jax.Array, written: jax.Ar
 
 
 BANS = no_end_before, no_unknown_word, no_repeated_ngram
-"""Functions that only forbid tokens, and so need no normalised probabilities."""
+"""Functions that only forbid tokens. They are given logits, since they need no normalised probabilities."""
 
 
 def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, written: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
@@ -59,6 +59,9 @@ def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, writt
     is_written_T = jnp.arange(tokens_BWT.shape[-1]) < written
     penalized_BWT = penalty * jnp.take_along_axis(log_probs_BWV, tokens_BWT, -1)
     return _lower(log_probs_BWV, tokens_BWT, jnp.where(is_written_T, penalized_BWT, jnp.inf))
+
+
+OWN = *BANS, penalize_repetition
 
 
 def _lower(log_probs_BWV: jax.Array, tokens_BWT: jax.Array, most_BWT: jax.Array) -> jax.Array:

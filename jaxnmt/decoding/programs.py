@@ -9,6 +9,7 @@ searches for its own sentences. Translations are the same; scores agree to round
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from jaxnmt.decoding import penalties
 from jaxnmt.decoding.batches import ahead
 from jaxnmt.decoding.refilling import Left
 from jaxnmt.decoding.search import Hypotheses, SearchOptions, StepwiseSearch, search
@@ -39,7 +41,7 @@ FEWEST_HYPOTHESES = 64
 FEWEST_SENTENCES = 8
 """Minimum number of sentences in the third program. The second finishes a batch that is not larger."""
 MARGIN = 8
-"""The second program's caches hold three quarters of the padded source length plus this many tokens."""
+"""The second program's caches hold as many tokens as the padded source and the prefix have, and this many more."""
 
 
 class Group(NamedTuple):
@@ -97,8 +99,7 @@ class StagedSearch:
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
         group = Group(options, batch, limits_B, [])
-        begun = self._begin(params, group)
-        return self._finish(params, group, self._refill(params, group, begun, begun, 0)[1])
+        return self._finish(params, group, self._drain(params, group, self._begin(params, group))[1])
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
@@ -109,49 +110,57 @@ class StagedSearch:
 
         Args:
             params: the parameters.
-            groups: their options differ in the maximum length at most, and their widths do not fall.
+            groups: their options differ in the maximum length at most.
         """
-        groups, taking, stopped = iter(groups), threading.Lock(), threading.Event()
-        results: queue.SimpleQueue[tuple[int, Hypotheses] | None] = queue.SimpleQueue()
+        taking, stopped, results = threading.Lock(), threading.Event(), queue.SimpleQueue[tuple[int, Hypotheses] | None]()
+        turns = zip(itertools.cycle(range(IN_FLIGHT)), (group for group in groups if group.numbers), strict=False)
+        queues: list[collections.deque[Group]] = [collections.deque() for _ in range(IN_FLIGHT)]
 
-        def taken(first: Group) -> Iterator[Group]:
-            yield first
+        def taken(search: int) -> Iterator[Group]:
+            """Yield every `IN_FLIGHT`-th group, so that a sentence is searched for with the same others each time."""
             while not stopped.is_set():
                 with taking:
-                    if (group := next(groups, None)) is None:
-                        return
+                    while not queues[search]:
+                        if (turn := next(turns, None)) is None:
+                            return
+                        queues[turn[0]].append(turn[1])
+                    group = queues[search].popleft()
                 yield group
 
-        def run(first: Group) -> None:
+        def run(search: int) -> None:
             try:
-                for _, alike in itertools.groupby(taken(first), lambda group: group.kind):
+                for _, alike in itertools.groupby(taken(search), lambda group: group.kind):
                     for found in self._in_one_search(params, alike):
+                        if stopped.is_set():
+                            return
                         results.put(found)
+            except BaseException:
+                stopped.set()
+                raise
             finally:
-                stopped.set()  # there are no more groups, or this is an error
                 results.put(None)
 
-        searches = [self._threads.submit(run, first) for first in list(itertools.islice(groups, IN_FLIGHT))]
-        try:
-            for _ in searches:
-                yield from iter(results.get, None)
-            for one in searches:
-                one.result()
-        finally:
-            stopped.set()
+        with concurrent.futures.ThreadPoolExecutor(IN_FLIGHT) as threads:
+            try:
+                searches = [threads.submit(run, search) for search in range(IN_FLIGHT)]
+                for _ in searches:
+                    yield from iter(results.get, None)
+                for one in searches:
+                    one.result()
+            finally:
+                stopped.set()
 
     def warm(self, options: SearchOptions, params: Any, batch: Batch) -> None:
         """Compile all programs for batches of this shape."""
         limits_B: np.ndarray = np.ones(len(batch["encoder_input_tokens"]), np.int32)  # the search ends with the first token
         group = Group(options, batch, limits_B, [])
-        begun = self._begin(params, group)
-        self._refill(params, group, begun, begun, 0)
-        self._rest(params, group, begun, np.arange(self._few(group)))
+        rows = self._drain(params, group, self._begin(params, group))[1]
+        self._rest(params, group, rows, np.arange(self._few(group)))
 
     def _in_one_search(self, params: Any, groups: Iterator[Group]) -> Iterator[tuple[int, Hypotheses]]:
         """Do what `each` does, in one search, for groups of one kind."""
         group, following = next(groups), next(groups, None)
-        if following is None or not self._refills or len(group.limits_B) == 1:
+        if following is None or not self._can_refill(group) or len(group.limits_B) == 1:
             for each in itertools.chain([group], [following] if following else [], groups):
                 yield from numbered(each.numbers, self(each.options, params, each.batch, each.limits_B))
             return
@@ -167,14 +176,15 @@ class StagedSearch:
                     else:
                         yield number, found.done
 
-        rows = self._begin(params, group)
-        for group in itertools.chain([following], groups):  # noqa: B020  the last group is used below
+        rows, widest = self._begin(params, group), group
+        for group in itertools.chain([following], groups):  # noqa: B020  the first one has been taken
             places.update((number, (group, row)) for row, number in enumerate(group.numbers))
-            waiting = self._begin(params, group)
-            left, rows = self._refill(params, group, widened(rows, waiting), waiting, len(group.numbers))
+            waiting, widest = self._begin(params, group), max(widest, group, key=lambda each: each.width)
+            rows, waiting = widened(rows, waiting), widened(waiting, rows)
+            left, rows = self._refill(params, widest, rows, waiting, len(group.numbers))
             yield from finished(left)
-        left, rows = self._refill(params, group, rows, rows, 0)
-        yield from finished(left._replace(done=self._finish(params, group, rows)))
+        left, rows = self._drain(params, widest, rows)
+        yield from finished(left._replace(done=self._finish(params, widest, rows)))
         for _, alike in itertools.groupby(outgrown, lambda place: place[0].width):
             for group in _regrouped([*alike]):
                 yield from numbered(group.numbers, self(group.options, params, group.batch, group.limits_B))
@@ -186,12 +196,15 @@ class StagedSearch:
 
     def _programs(self, group: Group) -> tuple[TracedPrograms | KeptPrograms, SearchOptions, dict[str, int]]:
         """Return the programs, and the options that they are given."""
-        few, S = self._few(group), group.width
-        cache_length = (3 * S // 4 if len(group.limits_B) > few else S) + MARGIN  # longer if the third program is not to be needed
+        prefix = group.batch["prefix"].shape[1] if "prefix" in group.batch else 0
+        options = dataclasses.replace(group.options, refills=self._can_refill(group))
         # The functions of logit processors have no names that say what they compute.
         programs = self._kept if self._kept and not group.options.processors else self._traced
-        options = dataclasses.replace(group.options, refills=self._refills)
-        return programs, options, {"cache_length": min(cache_length, options.max_length)}
+        return programs, options, {"cache_length": min(group.width + prefix + MARGIN, options.max_length)}
+
+    def _can_refill(self, group: Group) -> bool:
+        """Return whether sentences of a batch may begin while others go on: a user's processor is called with one length for all."""
+        return self._refills and all(process.func in penalties.OWN for process in group.options.processors)
 
     def _begin(self, params: Any, group: Group) -> Begun:
         """Run the first program."""
@@ -200,6 +213,10 @@ class StagedSearch:
         numbers_B[: len(group.numbers)] = group.numbers
         with self._starts:
             return programs.begin(options, params, group.batch, group.limits_B, numbers_B, **static)
+
+    def _drain(self, params: Any, group: Group, rows: Begun) -> tuple[Left, Begun]:
+        """Run the second program until few sentences are open."""
+        return self._refill(params, group, rows, rows, 0)
 
     def _refill(self, params: Any, group: Group, rows: Begun, waiting: Begun, count: int) -> tuple[Left, Begun]:
         """Run the second program. Returns the sentences that have left, as NumPy arrays, and the rows."""
@@ -247,7 +264,7 @@ def numbered(numbers: Iterable[int], found: Any) -> Iterator[tuple[int, Any]]:
 
 def _regrouped(sentences: Sequence[tuple[Group, int]]) -> Iterator[Group]:
     """Yield groups of these sentences, each a row of its group."""
-    rows = len(sentences[0][0].limits_B) if sentences else 1
+    rows = len(sentences[0][0].limits_B)
     for start in range(0, len(sentences), rows):
         some = sentences[start : start + rows]
         filled = [*some, *[some[0]] * (rows - len(some))]

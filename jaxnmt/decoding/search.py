@@ -343,10 +343,15 @@ def _allowed(options: SearchOptions, logits_RV, beams: Beams) -> tuple[jax.Array
 
 
 def _processed(options: SearchOptions, log_probs_BWV: jax.Array, beams: Beams) -> jax.Array:
-    for process in options.processors:  # to which one sentence is a batch, since `t_B` differs between sentences
-        alone = lambda live_WT, t, log_probs_WV, process=process: process(live_WT[None], t, log_probs_WV[None])[0]  # noqa: E731
-        log_probs_BWV = jax.vmap(alone)(beams.live_BWT, beams.t_B, log_probs_BWV)
-    return log_probs_BWV
+    def process_all(live_BWT: jax.Array, t: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+        for process in options.processors:
+            log_probs_BWV = process(live_BWT, t, log_probs_BWV)
+        return log_probs_BWV
+
+    if not options.refills:
+        return process_all(beams.live_BWT, beams.t_B[0], log_probs_BWV)
+    alone = lambda live_WT, t, log_probs_WV: process_all(live_WT[None], t, log_probs_WV[None])[0]  # noqa: E731
+    return jax.vmap(alone)(beams.live_BWT, beams.t_B, log_probs_BWV)
 
 
 def _merge(options: SearchOptions, beams: Beams, history_BCT, log_probs_BC, parents_BC) -> Hypotheses:

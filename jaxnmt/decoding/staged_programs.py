@@ -7,11 +7,11 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from jaxnmt.decoding.kept_programs import KeptFunction
 from jaxnmt.decoding.refilling import Left, Rows, refill
-from jaxnmt.decoding.search import Hypotheses, SearchOptions, advance, begin, lengthen, select
+from jaxnmt.decoding.search import Hypotheses, SearchOptions, advance, begin, is_full, lengthen, select
 
 if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.encoder_decoder import Batch
@@ -31,18 +31,14 @@ class Begun(NamedTuple):
     state: Any
 
 
-def widened(rows: Begun, waiting: Begun) -> Begun:
-    """Return rows whose sources and caches are as long as those of waiting sentences: padded with zeros, which nothing reads."""
-    return rows._replace(state=_padded(rows.state, waiting.state))
+def widened(rows: Begun, others: Begun) -> Begun:
+    """Return rows whose sources and caches are at least as long as those of others: padded with zeros, which nothing reads."""
 
+    def pad(x: jax.Array, other: jax.Array) -> Any:
+        missing = [(0, max(0, theirs - own)) for own, theirs in zip(x.shape, other.shape, strict=True)]
+        return np.pad(np.asarray(x), missing) if any(more for _, more in missing) else x  # which compiles nothing
 
-@jax.jit
-def _padded(state: Any, like: Any) -> Any:
-    def pad(x: jax.Array, longer: jax.Array) -> jax.Array:
-        missing = [(0, new - old) for old, new in zip(x.shape, longer.shape, strict=True)]
-        return jnp.pad(x, missing) if any(more for _, more in missing) else x
-
-    return jax.tree.map(pad, state, like)
+    return rows._replace(state=jax.tree.map(pad, rows.state, others.state))
 
 
 class TracedPrograms:
@@ -57,12 +53,12 @@ class TracedPrograms:
         """Begin the search of a batch."""
         return self._of(self._begin(*args, **static))
 
-    def rest(self, options: SearchOptions, params: Any, batch: Batch, state: Rows, keep_K: Any, **static: Any) -> Hypotheses:
+    def rest(self, options: SearchOptions, params: Any, batch: Batch, state: Rows, keep_K: np.ndarray, **static: Any) -> Hypotheses:
         """Finish the search of a few sentences."""
         return self._rest(options, params, state, keep_K)
 
     def refill(self, options: SearchOptions, params: Any, batch: Batch, *args: Any, **static: Any) -> tuple[Left, Begun]:
-        """Do what `refilling.refill` does."""
+        """Take steps."""
         left, rows = self._refill(options, params, *args, **static)
         return left, self._of(rows)
 
@@ -89,7 +85,7 @@ class KeptPrograms:
         return Hypotheses(*self._rest(*args, **static))
 
     def refill(self, *args: Any, **static: Any) -> tuple[Left, Begun]:
-        """Do what `refilling.refill` does."""
+        """Take steps."""
         left, rows = self._refill(*args, **static)
         *done, numbers_B, outgrown_B = left
         return Left(Hypotheses(*done), numbers_B, outgrown_B), self._of(rows)
@@ -112,8 +108,15 @@ def _rest(model: Seq2Seq, options: SearchOptions, params, rows: Rows, keep_K) ->
     return advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done
 
 
-def _refill(model: Seq2Seq, options: SearchOptions, params, *args, cache_length: int) -> tuple[Left, Rows]:
-    return refill(model, dataclasses.replace(options, max_length=cache_length), params, *args)
+def _refill(
+    model: Seq2Seq, options: SearchOptions, params, rows: Rows, waiting: Rows, count, at_most, *, cache_length: int
+) -> tuple[Left, Rows]:
+    """Do what `refill` does; without `options.refills`, for a `count` of 0."""
+    short = dataclasses.replace(options, max_length=cache_length)
+    if options.refills:
+        return refill(model, short, params, rows, waiting, count, at_most)
+    beams = advance(model, short, params, rows.memory, rows.limits_B, rows.beams, at_most=at_most)
+    return Left(beams.done, rows.numbers_B, is_full(short, beams)), rows._replace(beams=beams)
 
 
 def _begin_list(model: Seq2Seq, *args, **static: Any) -> list[Any]:

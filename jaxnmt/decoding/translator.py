@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -269,21 +270,26 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translate sentences in groups of similar length. Returns the results in the order given."""
         results: list[list[Translation]] = [[] for _ in sentences]
-        groups = self._groups(sentences, decoding, rules)
-        each = (
-            in_turn(self._narrowed_searches(sentences, decoding, groups))
-            if decoding.shortlist
-            else self._whole.batch.each(self.params, groups)
-        )
-        for i, (tokens_WT, scores_W, _) in each:
-            found = zip(tokens_WT[: decoding.n_best], scores_W, strict=False)
-            some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
-            if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
-                continue
-            if rules and not some:
-                self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
-            results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
+        with contextlib.closing(self._found(decoding, sentences, rules)) as each:
+            for i, (tokens_WT, scores_W, _) in each:
+                found = zip(tokens_WT[: decoding.n_best], scores_W, strict=False)
+                some = [self._translation(sentences[i], ids.tolist(), float(score)) for ids, score in found if score > NEVER]
+                if rules and rules[i].rank > 0 and not some:  # there are fewer tokens than alternatives
+                    continue
+                if rules and not some:
+                    self.warn(f"no translation of {self.tokenizer.decode_source(sentences[i])!r} meets its constraints: it is empty")
+                results[i] = some or [Translation("", NEVER, (), ((sentences[i], []),))]  # or every score is NaN
         return results
+
+    def _found(
+        self, decoding: cfg.Decoding, sentences: Sequence[list[int]], rules: Sequence[TokenRules]
+    ) -> Generator[tuple[int, Hypotheses]]:
+        """Yield the number of each sentence, and its hypotheses, in any order."""
+        batches = self._groups(sentences, decoding, rules)
+        if decoding.shortlist:
+            yield from in_turn(self._narrowed_searches(sentences, decoding, batches))
+        else:
+            yield from self._whole.batch.each(self.params, batches)
 
     def _groups(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[Group]:
         """Yield groups of sentences of similar length."""

@@ -1,4 +1,4 @@
-"""A search in two programs finds what a search in one finds, however many sentences the second finishes."""
+"""A search in three programs finds what a search in one finds, however many sentences the last one finishes."""
 
 import functools
 import itertools

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import threading
 import time
 
 import jax
@@ -10,13 +11,15 @@ import pytest
 import tiny
 
 from jaxnmt import config as cfg
-from jaxnmt.decoding import programs
+from jaxnmt.decoding import penalties, programs
 from jaxnmt.decoding.programs import Group, StagedSearch
 from jaxnmt.decoding.sampling import Sampling
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
+from jaxnmt.models.deferred import DeferredModel
+from jaxnmt.parallel import kept
 
-ROWS, LIMIT, COUNTS, WIDTHS = 8, 13, (8, 8, 8, 8, 5), (3, 3, 6, 6, 9)
+ROWS, LIMIT, COUNTS, WIDTHS = 8, 13, (8, 8, 8, 8, 5), (3, 3, 6, 3, 9)
 OPTIONS = {
     "greedy": SearchOptions(1, LIMIT, 0.0),
     "beam": SearchOptions(3, LIMIT, 1.0),
@@ -28,12 +31,15 @@ OPTIONS = {
 
 
 def no_repetition(tokens_BWT, written, log_probs_BWV):
-    """A processor of a user, for which `written` is one number."""
+    """A processor of a user: `written` is one number, and so its sentences are not refilled."""
     before_BW1 = jax.lax.dynamic_index_in_dim(tokens_BWT, written - 1, axis=-1)
     return jax.numpy.where((written > 0) & (jax.numpy.arange(log_probs_BWV.shape[-1]) == before_BW1), -1e9, log_probs_BWV)
 
 
 OPTIONS["processor"] = SearchOptions(2, LIMIT, 1.0, processors=(jax.tree_util.Partial(no_repetition),))
+BANS = jax.tree_util.Partial(penalties.no_end_before, 2), jax.tree_util.Partial(penalties.no_repeated_ngram, 2)
+OPTIONS["bans"] = SearchOptions(2, LIMIT, 1.0, processors=BANS)
+OPTIONS["penalties"] = SearchOptions(2, LIMIT, 1.0, processors=(*BANS, jax.tree_util.Partial(penalties.penalize_repetition, 1.5)))
 
 
 @functools.cache
@@ -56,19 +62,21 @@ def groups_of(options, rules=False):
         yield Group(options, batch, limits, list(itertools.islice(numbers, count)))
 
 
-RUNGS = "rotary", "scanned", "bahdanau", "cho", "gnmt", "luong_concat", "luong_location"
-SLOW = [*itertools.product(RUNGS, ("beam", "patience")), ("luong", "samples")]
+OUTGROWN, FEW_OUTGROWN = 0, 8  # what the caches have room for besides the source and the prefix
+QUICK = [
+    ("pre", "beam", OUTGROWN),
+    ("pre", "penalties", OUTGROWN),
+    ("pre", "samples", FEW_OUTGROWN),
+    ("pre", "rules", FEW_OUTGROWN),
+    ("pre", "coverage", FEW_OUTGROWN),
+    ("luong", "patience", OUTGROWN),
+]
+RUNGS = "rotary", "scanned", "bahdanau", "cho", "gnmt", "luong", "luong_concat", "luong_location"
+ALL = [*itertools.product(RUNGS, ("beam", "patience")), ("luong", "samples"), *(("pre", kind) for kind in (*OPTIONS, "rules"))]
+SLOW = [(*case, margin) for case in ALL for margin in (OUTGROWN, FEW_OUTGROWN) if (*case, margin) not in QUICK]
 
 
-@pytest.mark.parametrize("margin", [0, 8])  # sentences outgrow the caches, or few do
-@pytest.mark.parametrize(
-    ("rung", "kind"),
-    [
-        *(("pre", kind) for kind in ("greedy", "beam", "coverage", "samples", "copied caches", "processor", "rules")),
-        ("luong", "patience"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW),
-    ],
-)
+@pytest.mark.parametrize(("rung", "kind", "margin"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)])
 def test_a_refilled_search_finds_what_whole_batches_find(monkeypatch, rung, kind, margin):
     monkeypatch.setattr(programs, "FEWEST_SENTENCES", 2)
     monkeypatch.setattr(programs, "MARGIN", margin)
@@ -102,6 +110,17 @@ def test_places_are_refilled_and_those_of_a_users_model_are_not(monkeypatch):
     assert sum(counts()) == 0
 
 
+def test_kept_programs_refill_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(kept, "_folder", tmp_path)
+    (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["beam"]))
+    expected = list(StagedSearch(model).each(params, groups))
+    traced = list(StagedSearch(model, ("a model",)).each(params, groups))
+    read = list(StagedSearch(DeferredModel(lambda: pytest.fail("the model is used")), ("a model",)).each(params, groups))
+    for found in (traced, read):
+        for one, other in zip(*(sorted(each, key=lambda each: each[0]) for each in (found, expected)), strict=True):
+            tiny.assert_same(one, other)
+
+
 def test_an_error_in_the_sentences_ends_the_search():
     (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["greedy"]))
 
@@ -119,7 +138,6 @@ def test_a_search_that_is_given_up_takes_no_more_sentences():
     found = StagedSearch(model).each(params, (taken.append(group) or group for group in itertools.cycle(groups[:1])))
     next(found)
     found.close()
-    time.sleep(0.5)
     before = len(taken)
     time.sleep(0.5)
-    assert len(taken) == before
+    assert len(taken) == before and threading.active_count() == 1
