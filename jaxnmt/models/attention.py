@@ -110,7 +110,7 @@ class SelfAttention(_Heads):
         if self.rotary:
             q, k = rotate(q, positions_BT), rotate(k, positions_BT)
         if cache is not None:
-            k_NWHK, v_NWHK = (x.reshape(len(cache["k"]), -1, *x.shape[2:]) for x in (k, v))
+            k_NWHK, v_NWHK = (x.reshape(cache["k"].shape[0], -1, *x.shape[2:]) for x in (k, v))
             cache = write(cache, {"k": k_NWHK.transpose(0, 2, 3, 1), "v": v_NWHK.swapaxes(1, 2)}, positions_BT, layer)
             own = cache if layer is None else {name: of_layer(x, layer) for name, x in cache.items()}
             return self.out(attend_to_cache(q, own, mask)), cache

@@ -97,11 +97,11 @@ def _write(old: jax.Array, new: jax.Array, axis: int, positions_B1: jax.Array, l
             starts[1] = layer.astype(position.dtype)
         return jax.lax.dynamic_update_slice(old, new, starts)
 
-    if len(positions_B1) == 1:
+    if positions_B1.shape[0] == 1:
         return put(old, new, 0, positions_B1[0, 0])
-    positions_N = positions_B1.reshape(len(old), -1)[:, 0]
+    positions_N = positions_B1.reshape(old.shape[0], -1)[:, 0]
     put_row = lambda n, x: put(x, jax.lax.dynamic_slice_in_dim(new, n, 1), n, positions_N[n])  # noqa: E731
-    return jax.lax.fori_loop(0, len(old), put_row, old)  # on a CPU, a scatter takes twice its time
+    return jax.lax.fori_loop(0, old.shape[0], put_row, old)  # on a CPU, a scatter takes twice its time
 
 
 def with_hypotheses(carry: Any, hypotheses: int, is_beam: bool, aligned: bool = True) -> Any:
