@@ -67,9 +67,8 @@ def restrict(rules: TargetRules, t_B: jax.Array, live_BWT: jax.Array, log_p_RV: 
     if rules.forbidden is not None:
         begun_BXN, last_BX = _without_last(rules.forbidden)
         lengths_BX = _lengths(begun_BXN)
-        would_end_BWX = (_progress(_recent(live_BWT, t_B, begun_BXN.shape[-1]), begun_BXN) == lengths_BX[:, None]) & (last_BX != PAD)[
-            :, None
-        ]
+        progress_BWX = _progress(_recent(live_BWT, t_B, begun_BXN.shape[-1]), begun_BXN)
+        would_end_BWX = (progress_BWX == lengths_BX[:, None]) & (last_BX != PAD)[:, None]
         excluded = sentences, hypotheses, jnp.broadcast_to(last_BX[:, None], would_end_BWX.shape)
         log_p_BWV = log_p_BWV.at[excluded].min(jnp.where(would_end_BWX, -jnp.inf, jnp.inf))
     if rules.prefix is not None:

@@ -62,6 +62,7 @@ def penalize_repetition(penalty: float | jax.Array, tokens_BWT: jax.Array, writt
 
 
 OWN = *BANS, penalize_repetition
+"""All processors that are not a user's."""
 
 
 def _lower(log_probs_BWV: jax.Array, tokens_BWT: jax.Array, most_BWT: jax.Array) -> jax.Array:

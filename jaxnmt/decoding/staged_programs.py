@@ -111,7 +111,7 @@ def _rest(model: Seq2Seq, options: SearchOptions, params, rows: Rows, keep_K) ->
 def _refill(
     model: Seq2Seq, options: SearchOptions, params, rows: Rows, waiting: Rows, count, at_most, *, cache_length: int
 ) -> tuple[Left, Rows]:
-    """Do what `refill` does; without `options.refills`, for a `count` of 0."""
+    """Do what `refill` does. Without `options.refills`, nothing waits, and `count` is 0."""
     short = dataclasses.replace(options, max_length=cache_length)
     if options.refills:
         return refill(model, short, params, rows, waiting, count, at_most)
