@@ -1,10 +1,10 @@
 """Searches for many sentences, by compiled programs.
 
-On one device there are three. The first encodes a batch and chooses its first tokens. The second takes steps, and the next batch takes the
-places of sentences that are finished (`refilling`). If there is no next batch, it stops when only a quarter of the places are taken. Its
-caches hold what most translations need. The third finishes a few sentences, with caches for the longest translation. This is faster because
-a step computes all rows, finished or not, and reads all positions of the caches. On a mesh there is one program, in which each device
-searches for its own sentences. Translations are the same; scores agree to rounding.
+On one device there are two. The first takes a batch and makes steps. Its sentences take the places of those that are finished
+(`refilling`). If there is no next batch, it stops when only a quarter of the places are taken. Its caches hold what most translations need.
+The second finishes a few sentences, with caches for the longest translation. This is faster because a step computes all rows, finished or
+not, and reads all positions of the caches. On a mesh there is one program, in which each device searches for its own sentences.
+Translations are the same; scores agree to rounding.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from jax.sharding import PartitionSpec
 
 from jaxnmt.decoding import penalties
 from jaxnmt.decoding.batches import ahead
-from jaxnmt.decoding.refilling import Left
+from jaxnmt.decoding.refilling import Found
 from jaxnmt.decoding.search import Hypotheses, SearchOptions, StepwiseSearch, search
-from jaxnmt.decoding.staged_programs import Begun, KeptPrograms, TracedPrograms, widened
+from jaxnmt.decoding.staged_programs import Programs, Taken
 from jaxnmt.parallel.sharding import is_sharded, per_device, replicated, to_mesh
 
 if TYPE_CHECKING:  # it imports flax
@@ -39,9 +39,9 @@ IN_FLIGHT = 2
 FEWEST_HYPOTHESES = 64
 """Minimum number of hypotheses of a search that has a part of a batch. On a CPU, a product of 32 rows may take as long as one of 64."""
 FEWEST_SENTENCES = 8
-"""Minimum number of sentences in the third program. The second finishes a batch that is not larger."""
+"""Minimum number of sentences in the second program. The first finishes a batch that is not larger."""
 MARGIN = 8
-"""The second program's caches hold as many tokens as the padded source and the prefix have, and this many more."""
+"""The first program's caches hold as many tokens as the padded source and the prefix have, and this many more."""
 
 
 class Group(NamedTuple):
@@ -58,11 +58,11 @@ class Group(NamedTuple):
     limits_B: np.ndarray
     numbers: list[int]
 
-    @property
-    def kind(self) -> tuple[int, int]:
-        """What groups have in common whose sentences may be in one search."""
+    def may_follow(self, other: Group) -> bool:
+        """Return whether the sentences may take the places of those of another group."""
         widens = self.options.coverage_penalty is None  # the coverage of padding is 1, and what is padded later has zeros
-        return len(self.limits_B), 0 if widens else self.width
+        fits = self.width >= other.width if widens else self.width == other.width
+        return fits and len(self.limits_B) == len(other.limits_B)
 
     @property
     def width(self) -> int:
@@ -84,8 +84,8 @@ class StagedSearch:
         # A thread for each batch in flight: XLA's CPU backend runs what one thread starts one after the other.
         self._threads = concurrent.futures.ThreadPoolExecutor(IN_FLIGHT)
         self._starts = threading.Lock()  # so that a program is compiled once
-        self._traced = TracedPrograms(model)
-        self._kept = KeptPrograms(model, cache_key) if cache_key else None
+        self._traced = Programs(model)
+        self._kept = Programs(model, cache_key) if cache_key else None
         # Only on a CPU: an accelerator would wait for each row of a cache that is written at a position of its own.
         self._refills = jax.default_backend() == "cpu" and (bool(cache_key) or model.can_refill)
 
@@ -98,8 +98,9 @@ class StagedSearch:
 
     def __call__(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Hypotheses:
         """Return what `search` returns, as NumPy arrays."""
-        group = Group(options, batch, limits_B, [])
-        return self._finish(params, group, self._drain(params, group, self._begin(params, group))[1])
+        group = Group(options, batch, limits_B, [*range(len(limits_B))])
+        _, found = zip(*sorted(self._in_one_search(params, [group]), key=lambda each: each[0]), strict=True)
+        return jax.tree.map(lambda *sentences: np.stack(sentences), *found)
 
     def start(self, options: SearchOptions, params: Any, batch: Batch, limits_B: np.ndarray) -> Callable[[], Hypotheses]:
         """Begin a search. Returns a function that waits for what `search` returns, as NumPy arrays."""
@@ -113,11 +114,13 @@ class StagedSearch:
             groups: their options differ in the maximum length at most.
         """
         taking, stopped, results = threading.Lock(), threading.Event(), queue.SimpleQueue[tuple[int, Hypotheses] | None]()
-        turns = zip(itertools.cycle(range(IN_FLIGHT)), (group for group in groups if group.numbers), strict=False)
+        # There and back, since each group may be longer than the one before: so all searches have as many tokens.
+        order = itertools.cycle((*range(IN_FLIGHT), *reversed(range(IN_FLIGHT))))
+        turns = zip(order, (group for group in groups if group.numbers), strict=False)
         queues: list[collections.deque[Group]] = [collections.deque() for _ in range(IN_FLIGHT)]
 
         def taken(search: int) -> Iterator[Group]:
-            """Yield every `IN_FLIGHT`-th group, so that a sentence is searched for with the same others each time."""
+            """Yield the groups whose turn it is, so that a sentence is searched for with the same others each time."""
             while not stopped.is_set():
                 with taking:
                     while not queues[search]:
@@ -129,11 +132,10 @@ class StagedSearch:
 
         def run(search: int) -> None:
             try:
-                for _, alike in itertools.groupby(taken(search), lambda group: group.kind):
-                    for found in self._in_one_search(params, alike):
-                        if stopped.is_set():
-                            return
-                        results.put(found)
+                for found in self._in_one_search(params, taken(search)):
+                    if stopped.is_set():
+                        return
+                    results.put(found)
             except BaseException:
                 stopped.set()
                 raise
@@ -154,47 +156,45 @@ class StagedSearch:
         """Compile all programs for batches of this shape."""
         limits_B: np.ndarray = np.ones(len(batch["encoder_input_tokens"]), np.int32)  # the search ends with the first token
         group = Group(options, batch, limits_B, [])
-        rows = self._drain(params, group, self._begin(params, group))[1]
-        self._rest(params, group, rows, np.arange(self._few(group)))
+        taken = self._take(params, [], group, [], is_last=True)
+        self._rest(params, group, taken.state, np.arange(self._few(group)))
 
-    def _in_one_search(self, params: Any, groups: Iterator[Group]) -> Iterator[tuple[int, Hypotheses]]:
-        """Do what `each` does, in one search, for groups of one kind."""
-        group, following = next(groups), next(groups, None)
-        if following is None or not self._can_refill(group) or len(group.limits_B) == 1:
-            for each in itertools.chain([group], [following] if following else [], groups):
-                yield from numbered(each.numbers, self(each.options, params, each.batch, each.limits_B))
-            return
-        places = {number: (group, row) for row, number in enumerate(group.numbers)}
+    def _in_one_search(self, params: Any, groups: Iterable[Group]) -> Iterator[tuple[int, Hypotheses]]:
+        """Do what `each` does, in one search at a time."""
+        places: dict[int, tuple[Group, int]] = {}
         outgrown: list[tuple[Group, int]] = []
+        state: list[Any] = []
+        numbers = itertools.count(1)  # rows without a sentence have 0
 
-        def finished(left: Left) -> Iterator[tuple[int, Hypotheses]]:
-            for number, found in numbered(left.numbers_B.tolist(), left):
+        def finished(found: Found) -> Iterator[tuple[int, Hypotheses]]:
+            for number, (hypotheses, _, is_open) in numbered(found.numbers_B.tolist(), found):
                 if number in places:
-                    place = places.pop(number)
-                    if found.outgrown_B:
-                        outgrown.append(place)
+                    group, row = places.pop(number)
+                    if is_open:
+                        outgrown.append((group, row))
                     else:
-                        yield number, found.done
+                        yield group.numbers[row], hypotheses
 
-        rows, widest = self._begin(params, group), group
-        for group in itertools.chain([following], groups):  # noqa: B020  the first one has been taken
-            places.update((number, (group, row)) for row, number in enumerate(group.numbers))
-            waiting, widest = self._begin(params, group), max(widest, group, key=lambda each: each.width)
-            rows, waiting = widened(rows, waiting), widened(waiting, rows)
-            left, rows = self._refill(params, widest, rows, waiting, len(group.numbers))
+        for group, following in itertools.pairwise(itertools.chain(groups, [None])):
+            assert group is not None  # only the last `following` is
+            own = [*itertools.islice(numbers, len(group.numbers))]
+            places.update((number, (group, row)) for row, number in enumerate(own))
+            is_last = following is None or not self._can_refill(group) or not following.may_follow(group)
+            left, stayed, state = self._take(params, state, group, own, is_last)
             yield from finished(left)
-        left, rows = self._drain(params, widest, rows)
-        yield from finished(left._replace(done=self._finish(params, widest, rows)))
+            if is_last:
+                yield from finished(self._finish(params, group, stayed, state))
+                state = []
         for _, alike in itertools.groupby(outgrown, lambda place: place[0].width):
             for group in _regrouped([*alike]):
-                yield from numbered(group.numbers, self(group.options, params, group.batch, group.limits_B))
+                yield from self._in_one_search(params, [group])  # alone, a group outgrows nothing
 
     def _few(self, group: Group) -> int:
-        """Return how many sentences the third program takes at a time."""
+        """Return how many sentences the second program takes at a time."""
         B = len(group.limits_B)
         return min(B, max(FEWEST_SENTENCES, B // 4))
 
-    def _programs(self, group: Group) -> tuple[TracedPrograms | KeptPrograms, SearchOptions, dict[str, int]]:
+    def _programs(self, group: Group) -> tuple[Programs, SearchOptions, dict[str, int]]:
         """Return the programs, and the options that they are given."""
         prefix = group.batch["prefix"].shape[1] if "prefix" in group.batch else 0
         options = dataclasses.replace(group.options, refills=self._can_refill(group))
@@ -204,50 +204,41 @@ class StagedSearch:
 
     def _can_refill(self, group: Group) -> bool:
         """Return whether sentences of a batch may begin while others go on: a user's processor is called with one length for all."""
-        return self._refills and all(process.func in penalties.OWN for process in group.options.processors)
+        return self._refills and len(group.limits_B) > 1 and all(process.func in penalties.OWN for process in group.options.processors)
 
-    def _begin(self, params: Any, group: Group) -> Begun:
-        """Run the first program."""
+    def _take(self, params: Any, state: list[Any], group: Group, numbers: list[int], is_last: bool) -> Taken:
+        """Run the first program, until few sentences are open if no group follows. Returns NumPy arrays, and the state."""
         programs, options, static = self._programs(group)
-        numbers_B: np.ndarray = np.full(len(group.limits_B), -1, np.int32)
-        numbers_B[: len(group.numbers)] = group.numbers
+        B, few, count = len(group.limits_B), self._few(group), len(numbers)
+        at_most = B if not is_last else few if B > few else 0
+        numbers_B: np.ndarray = np.zeros(B, np.int32)
+        numbers_B[:count] = numbers
         with self._starts:
-            return programs.begin(options, params, group.batch, group.limits_B, numbers_B, **static)
-
-    def _drain(self, params: Any, group: Group, rows: Begun) -> tuple[Left, Begun]:
-        """Run the second program until few sentences are open."""
-        return self._refill(params, group, rows, rows, 0)
-
-    def _refill(self, params: Any, group: Group, rows: Begun, waiting: Begun, count: int) -> tuple[Left, Begun]:
-        """Run the second program. Returns the sentences that have left, as NumPy arrays, and the rows."""
-        programs, options, static = self._programs(group)
-        few = self._few(group)
-        at_most = few if len(group.limits_B) > few else 0
-        with self._starts:
-            left, rows = programs.refill(
-                options, params, group.batch, rows.state, waiting.state, np.int32(count), np.int32(at_most), **static
+            left, stayed, state = programs.take(
+                state, options, params, group.batch, group.limits_B, numbers_B, np.int32(count), np.int32(at_most), **static
             )
-        return jax.tree.map(lambda x: x[: count or None], jax.device_get(left)), rows
+        left, stayed = jax.device_get((left, stayed))
+        left = jax.tree.map(lambda x: x[:count], left)
+        return Taken(left._replace(done=_lengthened(left.done, options)), stayed, state)
 
-    def _rest(self, params: Any, group: Group, rows: Begun, keep_K: np.ndarray) -> Hypotheses:
-        """Run the third program for these rows."""
+    def _rest(self, params: Any, group: Group, state: list[Any], keep_K: np.ndarray) -> Hypotheses:
+        """Run the second program for these rows."""
         programs, options, static = self._programs(group)
         with self._starts:
-            return programs.rest(options, params, group.batch, rows.state, keep_K, **static)
+            return programs.rest(state, options, params, group.batch, keep_K, **static)
 
-    def _finish(self, params: Any, group: Group, rows: Begun) -> Hypotheses:
-        """Return all hypotheses, those of open sentences by the third program."""
-        found, open_B = jax.tree.map(np.array, jax.device_get((rows.done, rows.open_B)))
-        missing = ((0, 0), (0, 0), (0, group.options.max_length - found.tokens_BWT.shape[2]))
-        found = found._replace(tokens_BWT=np.pad(found.tokens_BWT, missing))
+    def _finish(self, params: Any, group: Group, found: Found, state: list[Any]) -> Found:
+        """Return what is found for all rows, for open sentences by the second program."""
+        done, open_B = jax.tree.map(np.array, (found.done, found.open_B))
+        done = _lengthened(done, group.options)
         places, few = np.flatnonzero(open_B), self._few(group)
         for start in range(0, len(places), few):
             some = places[start : start + few]
             keep: np.ndarray = np.resize(some, few)  # the last rows may be repeated, so that there is one size
-            done = jax.device_get(self._rest(params, group, rows, keep))
-            for all_B, some_K in zip(found, done, strict=True):
+            finished = jax.device_get(self._rest(params, group, state, keep))
+            for all_B, some_K in zip(done, finished, strict=True):
                 all_B[some] = some_K[: len(some)]
-        return found
+        return found._replace(done=done, open_B=np.zeros_like(open_B))
 
 
 def in_turn(begun: Iterator[tuple[list[int], Callable[[], Hypotheses]]]) -> Iterator[tuple[int, Hypotheses]]:
@@ -260,6 +251,12 @@ def numbered(numbers: Iterable[int], found: Any) -> Iterator[tuple[int, Any]]:
     """Yield each number, and the row of a pytree that has it."""
     for row, number in enumerate(numbers):
         yield number, jax.tree.map(lambda x, row=row: x[row], found)
+
+
+def _lengthened(done: Hypotheses, options: SearchOptions) -> Hypotheses:
+    """Return hypotheses whose tokens have the length that a search returns."""
+    missing = ((0, 0), (0, 0), (0, options.max_length - done.tokens_BWT.shape[2]))
+    return done._replace(tokens_BWT=np.pad(done.tokens_BWT, missing))
 
 
 def _regrouped(sentences: Sequence[tuple[Group, int]]) -> Iterator[Group]:

@@ -31,64 +31,61 @@ class Rows(NamedTuple):
     numbers_B: jax.Array
 
 
-class Left(NamedTuple):
-    """Sentences that have left their places.
+class Found(NamedTuple):
+    """What has been found for some sentences.
 
     Attributes:
         done: as in `Beams`.
         numbers_B: as in `Rows`.
-        outgrown_B: whether the search is not finished, since its hypotheses have filled the caches.
+        open_B: whether the search is not finished.
     """
 
     done: Hypotheses
     numbers_B: jax.Array
-    outgrown_B: jax.Array
+    open_B: jax.Array
+
+    @staticmethod
+    def of(rows: Rows) -> Found:
+        """Return what has been found for the sentences of rows."""
+        return Found(rows.beams.done, rows.numbers_B, rows.beams.open_B)
 
 
 def refill(
     model: Seq2Seq, options: SearchOptions, params: Any, rows: Rows, waiting: Rows, count: jax.Array, at_most: jax.Array
-) -> tuple[Left, Rows]:
-    """Take steps until the first `count` waiting sentences have places. Each takes the place of a sentence that is finished or outgrown.
+) -> tuple[Found, Rows]:
+    """Take steps until the first `count` waiting sentences have places and at most `at_most` sentences are open.
 
-    If `count` is 0, take steps until at most `at_most` sentences are open, or the hypotheses of one have filled the caches. Sentences that
-    are outgrown at the beginning are then closed.
+    A sentence takes the place of one that is finished, or whose hypotheses have filled the caches. If no sentence waits, and the hypotheses
+    of one have filled the caches, no more steps are taken.
 
     Returns:
-        The sentences that have left, in the first `count` rows, or, if `count` is 0, what `rows` are at the beginning; and the rows.
+        What has been found for the sentences that have left their places, in the first `count` rows; and the rows.
     """
-    left = _left(options, rows)
-    is_open_B = rows.beams.open_B & ((count > 0) | ~left.outgrown_B)
-    rows = rows._replace(beams=rows.beams._replace(open_B=is_open_B))
 
     def is_free(rows: Rows) -> jax.Array:
         return ~rows.beams.open_B | is_full(options, rows.beams)
 
-    def exchange(state: tuple[Rows, Left, jax.Array]) -> tuple[Rows, Left, jax.Array]:
+    def exchange(state: tuple[Rows, Found, jax.Array]) -> tuple[Rows, Found, jax.Array]:
         rows, left, n = state
         place = jnp.argmax(is_free(rows))
-        left = _put(left, n, _take(_left(options, rows), place, B), B)
+        left = _put(left, n, _take(Found.of(rows), place, B), B)
         return _put(rows, place, _take(waiting, n, B), B), left, n + 1
 
-    def exchange_all(state: tuple[Rows, Left, jax.Array]) -> tuple[Rows, Left, jax.Array]:
+    def exchange_all(state: tuple[Rows, Found, jax.Array]) -> tuple[Rows, Found, jax.Array]:
         return jax.lax.while_loop(lambda state: is_free(state[0]).any() & (state[2] < count), exchange, state)
 
-    def goes_on(state: tuple[Rows, Left, jax.Array]) -> jax.Array:
+    def goes_on(state: tuple[Rows, Found, jax.Array]) -> jax.Array:
         (_, beams, *_), _, n = state
-        is_draining = (beams.open_B.sum() > at_most) & ~is_full(options, beams).any()
-        return jnp.where(count > 0, n < count, is_draining)
+        return (n < count) | ((beams.open_B.sum() > at_most) & ~is_full(options, beams).any())
 
-    def advance(state: tuple[Rows, Left, jax.Array]) -> tuple[Rows, Left, jax.Array]:
+    def advance(state: tuple[Rows, Found, jax.Array]) -> tuple[Rows, Found, jax.Array]:
         rows, *others = state
         beams = step(model, options, params, rows.memory, rows.limits_B, rows.beams)
         return exchange_all((rows._replace(beams=beams), *others))
 
     B = len(rows.limits_B)
-    rows, left, _ = jax.lax.while_loop(goes_on, advance, exchange_all((rows, left, jnp.zeros_like(count))))
+    rows, left, _ = jax.lax.while_loop(goes_on, advance, exchange_all((rows, Found.of(rows), jnp.zeros_like(count))))
     return left, rows
-
-
-def _left(options: SearchOptions, rows: Rows) -> Left:
-    return Left(rows.beams.done, rows.numbers_B, is_full(options, rows.beams))
 
 
 def _take(tree: Any, sentence: jax.Array, sentences: int) -> Any:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from jaxnmt.models.encoder_decoder import Batch
 
 
+_IMPLEMENTATION = "threefry2x32"
+
+
 class Sampling(NamedTuple):
     """How tokens are drawn. Numbers are arguments of the compiled search; None leaves a rule out of it.
 
@@ -50,12 +53,15 @@ def of(decoding: cfg.Decoding) -> Sampling | None:
 
 
 def keys(sampling: Sampling, batch: Batch, samples: int) -> jax.Array:
-    """Return the key of each sample of each sentence, (B, samples): a hash of the seed, the source and the sample's number.
+    """Return the key of each sample of each sentence, as data: a hash of the seed, the source and the sample's number.
 
     Args:
         sampling: has the seed.
         batch: its source is tokens (B, S), of an ensemble (B, S, M), of which the first member's count; or also vectors (B, ...).
         samples: how many of each sentence.
+
+    Returns:
+        uint32 (B, samples, 2).
     """
     source = batch["encoder_input_tokens"]
     source_BS = source if source.ndim == 2 else source[..., 0]
@@ -64,11 +70,11 @@ def keys(sampling: Sampling, batch: Batch, samples: int) -> jax.Array:
     def read(keys_B, token_B):
         return jnp.where(token_B == PAD, keys_B, fold(keys_B, token_B)), None
 
-    of_seed_B = jnp.broadcast_to(jax.random.key(sampling.seed, impl="threefry2x32"), len(source_BS))
+    of_seed_B = jnp.broadcast_to(jax.random.key(sampling.seed, impl=_IMPLEMENTATION), len(source_BS))
     of_sentence_B, _ = jax.lax.scan(read, of_seed_B, source_BS.T)
     if "encoder_input_vectors" in batch:
         of_sentence_B = fold(of_sentence_B, _hashes(batch["encoder_input_vectors"]))
-    return jax.vmap(fold, (None, 0), 1)(of_sentence_B, jnp.repeat(jnp.arange(samples)[:, None], len(source_BS), 1))
+    return jax.random.key_data(jax.vmap(fold, (None, 0), 1)(of_sentence_B, jnp.repeat(jnp.arange(samples)[:, None], len(source_BS), 1)))
 
 
 def _hashes(vectors: jax.Array) -> jax.Array:
@@ -79,8 +85,9 @@ def _hashes(vectors: jax.Array) -> jax.Array:
     return mix(bits_BN ^ mix(jnp.arange(bits_BN.shape[1], dtype=jnp.uint32))).sum(1, dtype=jnp.uint32)
 
 
-def draw(sampling: Sampling, keys_BW: jax.Array, steps_B: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
+def draw(sampling: Sampling, keys_BW2: jax.Array, steps_B: jax.Array, log_probs_BWV: jax.Array) -> jax.Array:
     """Return a token for each sample (B, W), from log-probabilities (B, W, V), or (B, 1, V) for all samples of a sentence."""
+    keys_BW = jax.random.wrap_key_data(keys_BW2, impl=_IMPLEMENTATION)
     log_p_BWV = jax.nn.log_softmax(log_probs_BWV)  # of the allowed tokens
     likeliest_BW1 = log_p_BWV.max(-1, keepdims=True)  # which stays finite at any temperature
     log_p_BWV = jnp.where(kept(sampling, log_p_BWV), log_p_BWV - likeliest_BW1, -jnp.inf) / sampling.temperature

@@ -92,7 +92,7 @@ class Beams(NamedTuple):
         live_BWT: tokens, best first; places that no hypothesis takes have a log-probability of NEVER or less.
         ended_B: int32, how many hypotheses have ended.
         open_B: whether the sentence's search goes on.
-        keys_BW: of the random numbers of each sample.
+        keys_BW2: of the random numbers of each sample.
         rules: what each sentence's translation must and must not contain; None: no sentence has rules.
         coverage_RS: of each live hypothesis, the sum of its attention on each source position; None: it is not needed.
     """
@@ -104,7 +104,7 @@ class Beams(NamedTuple):
     done: Hypotheses
     ended_B: jax.Array
     open_B: jax.Array
-    keys_BW: jax.Array | None = None
+    keys_BW2: jax.Array | None = None
     rules: constraints.TargetRules | None = None
     coverage_RS: jax.Array | None = None
 
@@ -125,8 +125,13 @@ def search(
 
 
 def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B: jax.Array) -> tuple[Any, Beams]:
-    """Return the memory, and the beams after the first token, which one row a sentence suffices for."""
+    """Return the memory, and the beams after the first token."""
     memory = model.encode(params, batch)
+    return memory, first(model, options, params, memory, batch, limits_B)
+
+
+def first(model: Seq2Seq, options: SearchOptions, params, memory, batch: Batch, limits_B: jax.Array) -> Beams:
+    """Return the beams after the first token, which one row a sentence suffices for."""
     B, W, T = limits_B.shape[0], options.beam_size, options.max_length
     covered_BS = None if options.coverage_penalty is None else coverage.start(batch["encoder_input_tokens"])
     logits_BV, *after = _predict(model, params, memory, model.start(params, memory, T), covered_BS, jnp.full((B,), BOS, jnp.int32))
@@ -135,8 +140,8 @@ def begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B
     zeros_B, is_open_B = jnp.zeros((B,), jnp.int32), jnp.ones((B,), bool)
     before = Beams(zeros_B, carry, jnp.zeros((B, 1, T), jnp.int32), jnp.zeros((B, 1)), nothing, zeros_B, is_open_B)
     if options.sampling is not None:
-        before = before._replace(keys_BW=sampling.keys(options.sampling, batch, W))
-    return memory, _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch), coverage_RS=covered_RS))
+        before = before._replace(keys_BW2=sampling.keys(options.sampling, batch, W))
+    return _choose(options, logits_BV, limits_B, before._replace(rules=constraints.target_rules(batch), coverage_RS=covered_RS))
 
 
 def advance(
@@ -234,7 +239,7 @@ def _draw(options: SearchOptions, how: sampling.Sampling, logits_RV, limits_B, b
     if beams.rules is not None:
         flat = (x.reshape(-1, len(words_V)) for x in (allowed_BWV, log_p_BWV))
         allowed_BWV = constraints.restrict(beams.rules, t_B, beams.live_BWT, *flat).reshape(log_p_BWV.shape)
-    tokens_BW = jnp.where((t_B + 1 >= limits_B)[:, None], EOS, sampling.draw(how, beams.keys_BW, t_B, allowed_BWV))
+    tokens_BW = jnp.where((t_B + 1 >= limits_B)[:, None], EOS, sampling.draw(how, beams.keys_BW2, t_B, allowed_BWV))
     of_tokens = lambda x_BWV: jnp.take_along_axis(jnp.broadcast_to(x_BWV, (B, W, len(words_V))), tokens_BW[..., None], -1)[..., 0]  # noqa: E731
     log_probs_BW = beams.live_log_probs_BW + of_tokens(log_p_BWV)
     is_live_BW = (log_probs_BW > NEVER / 2) & (of_tokens(allowed_BWV) > NEVER / 2)

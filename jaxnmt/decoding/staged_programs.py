@@ -1,4 +1,4 @@
-"""The programs of a search on one device: what they compute, and how they are compiled."""
+"""The two programs of a search on one device: what they compute, and how they are compiled."""
 
 from __future__ import annotations
 
@@ -7,141 +7,144 @@ import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from jaxnmt.decoding.kept_programs import KeptFunction
-from jaxnmt.decoding.refilling import Left, Rows, refill
-from jaxnmt.decoding.search import Hypotheses, SearchOptions, advance, begin, is_full, lengthen, select
+from jaxnmt.data.special_tokens import PAD
+from jaxnmt.decoding.kept_programs import KeptFunction, KeptTypes
+from jaxnmt.decoding.refilling import Found, Rows, refill
+from jaxnmt.decoding.search import Hypotheses, SearchOptions, advance, first, lengthen, select
 
 if TYPE_CHECKING:  # it imports flax
     from jaxnmt.models.encoder_decoder import Batch
     from jaxnmt.models.seq2seq import Seq2Seq
 
 
-class Begun(NamedTuple):
-    """A search that has begun.
+class Taken(NamedTuple):
+    """What a search has found after it has taken a batch.
 
     Attributes:
-        done, open_B: as in `Beams`.
-        state: what the programs pass to each other.
+        left: for the sentences that have left their places.
+        stayed: for those that have places.
+        state: what the programs pass to each other: a list, since only traced code knows the types of models.
     """
 
-    done: Hypotheses
-    open_B: jax.Array
-    state: Any
+    left: Found
+    stayed: Found
+    state: list[Any]
 
 
-def widened(rows: Begun, others: Begun) -> Begun:
-    """Return rows whose sources and caches are at least as long as those of others: padded with zeros, which nothing reads."""
+class Programs:
+    """The programs. Both take the options, the parameters and the batch that was taken last, and know from them what the state is."""
 
-    def pad(x: jax.Array, other: jax.Array) -> Any:
-        missing = [(0, max(0, theirs - own)) for own, theirs in zip(x.shape, other.shape, strict=True)]
-        return np.pad(np.asarray(x), missing) if any(more for _, more in missing) else x  # which compiles nothing
+    def __init__(self, model: Seq2Seq, cache_key: tuple[object, ...] = ()) -> None:
+        """Make the programs. They are kept on disk if there is a `cache_key`, see `KeptFunction`."""
+        take, rest, types = (functools.partial(function, model) for function in (_take, _rest, _types))
+        if cache_key:
+            self._take, self._rest = KeptFunction(take, ("take", *cache_key), donates=1), KeptFunction(rest, ("rest", *cache_key))
+        else:
+            self._take = jax.jit(take, static_argnames="cache_length", donate_argnums=0)
+            self._rest = jax.jit(rest, static_argnames="cache_length")
+        self._types = KeptTypes(types, cache_key and ("state", *cache_key))
 
-    return rows._replace(state=jax.tree.map(pad, rows.state, others.state))
+    def take(self, state: list[Any], options: SearchOptions, params: Any, batch: Batch, *args: Any, cache_length: int) -> Taken:
+        """Begin to search for the sentences of a batch, and take steps. For the other arguments see `_take`.
 
+        Args:
+            state: of the search that these sentences join; empty: no sentence has a place. It is donated.
+        """
+        if options.refills:
+            types = self._types(options, params, batch, cache_length=cache_length)
+            state = [_widened(*each) for each in zip(state, types, strict=True)] if state else [np.zeros(x.shape, x.dtype) for x in types]
+        left, stayed, state = self._take(state, options, params, batch, *args, cache_length=cache_length)
+        return Taken(_found(left), _found(stayed), state)
 
-class TracedPrograms:
-    """The programs, traced by each process."""
-
-    def __init__(self, model: Seq2Seq) -> None:
-        self._begin = jax.jit(functools.partial(_begin, model), static_argnames="cache_length")
-        self._rest = jax.jit(functools.partial(_rest, model))
-        self._refill = jax.jit(functools.partial(_refill, model), static_argnames="cache_length")
-
-    def begin(self, *args: Any, **static: Any) -> Begun:
-        """Begin the search of a batch."""
-        return self._of(self._begin(*args, **static))
-
-    def rest(self, options: SearchOptions, params: Any, batch: Batch, state: Rows, keep_K: np.ndarray, **static: Any) -> Hypotheses:
-        """Finish the search of a few sentences."""
-        return self._rest(options, params, state, keep_K)
-
-    def refill(self, options: SearchOptions, params: Any, batch: Batch, *args: Any, **static: Any) -> tuple[Left, Begun]:
-        """Take steps."""
-        left, rows = self._refill(options, params, *args, **static)
-        return left, self._of(rows)
-
-    @staticmethod
-    def _of(rows: Rows) -> Begun:
-        return Begun(rows.beams.done, rows.beams.open_B, rows)
+    def rest(
+        self, state: list[Any], options: SearchOptions, params: Any, batch: Batch, keep_K: np.ndarray, *, cache_length: int
+    ) -> Hypotheses:
+        """Finish the search of the sentences `keep_K`."""
+        return Hypotheses(*self._rest(state, options, params, batch, keep_K, cache_length=cache_length))
 
 
-class KeptPrograms:
-    """The programs, kept on disk. What they pass to each other is a list, since only traced code knows the types of models."""
-
-    def __init__(self, model: Seq2Seq, cache_key: tuple[object, ...]) -> None:
-        self._begin, self._rest, self._refill = (
-            KeptFunction(functools.partial(function, model), (name, *cache_key))
-            for name, function in (("begin", _begin_list), ("rest", _rest_list), ("refill", _refill_list))
-        )
-
-    def begin(self, *args: Any, **static: Any) -> Begun:
-        """Begin the search of a batch."""
-        return self._of(self._begin(*args, **static))
-
-    def rest(self, *args: Any, **static: Any) -> Hypotheses:
-        """Finish the search of a few sentences."""
-        return Hypotheses(*self._rest(*args, **static))
-
-    def refill(self, *args: Any, **static: Any) -> tuple[Left, Begun]:
-        """Take steps."""
-        left, rows = self._refill(*args, **static)
-        *done, numbers_B, outgrown_B = left
-        return Left(Hypotheses(*done), numbers_B, outgrown_B), self._of(rows)
-
-    @staticmethod
-    def _of(rows: list[Any]) -> Begun:
-        *done, open_B, state = rows
-        return Begun(Hypotheses(*done), open_B, state)
+def _widened(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> Any:
+    """Return an array of this shape, padded with zeros, which nothing reads: for sources and hypotheses that may be longer."""
+    missing = [(0, new - old) for old, new in zip(x.shape, wanted.shape, strict=True)]
+    return np.pad(np.asarray(x), missing) if any(more for _, more in missing) else x  # which compiles nothing
 
 
-def _begin(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, numbers_B, *, cache_length: int) -> Rows:
-    """Return the sentences of a batch after their first tokens."""
-    memory, beams = begin(model, dataclasses.replace(options, max_length=cache_length), params, batch, limits_B)
-    return Rows(memory, beams, limits_B, numbers_B)
+def _found(leaves: list[Any]) -> Found:
+    *done, numbers_B, open_B = leaves
+    return Found(Hypotheses(*done), numbers_B, open_B)
 
 
-def _rest(model: Seq2Seq, options: SearchOptions, params, rows: Rows, keep_K) -> Hypotheses:
-    """Finish the search of the sentences `keep_K`."""
-    memory, beams, limits_K, _ = select(rows, keep_K, len(rows.limits_B))
-    return advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done
+def _take(
+    model: Seq2Seq,
+    state: list[Any],
+    options: SearchOptions,
+    params,
+    batch: Batch,
+    limits_B,
+    numbers_B,
+    count,
+    at_most,
+    *,
+    cache_length: int,
+) -> tuple[list[Any], list[Any], list[Any]]:
+    """Begin to search for the sentences of a batch, and take steps until at most `at_most` sentences are open, or one fills the caches.
 
+    With `options.refills`, the first `count` sentences take places of others, as in `refill`.
 
-def _refill(
-    model: Seq2Seq, options: SearchOptions, params, rows: Rows, waiting: Rows, count, at_most, *, cache_length: int
-) -> tuple[Left, Rows]:
-    """Do what `refill` does. Without `options.refills`, nothing waits, and `count` is 0."""
+    Returns:
+        The leaves of what has been found for sentences that have left, of what has been found for those that have places, and of the state.
+    """
+    waiting = _begun(model, options, params, batch, limits_B, numbers_B, cache_length=cache_length)
     short = dataclasses.replace(options, max_length=cache_length)
     if options.refills:
-        return refill(model, short, params, rows, waiting, count, at_most)
-    beams = advance(model, short, params, rows.memory, rows.limits_B, rows.beams, at_most=at_most)
-    return Left(beams.done, rows.numbers_B, is_full(short, beams)), rows._replace(beams=beams)
+        left, rows = refill(model, short, params, jax.tree.unflatten(jax.tree.structure(waiting), state), waiting, count, at_most)
+    else:
+        rows = waiting._replace(beams=advance(model, short, params, waiting.memory, limits_B, waiting.beams, at_most=at_most))
+        left = jax.tree.map(lambda x: x[:0], Found.of(rows))
+    return jax.tree.leaves(left), jax.tree.leaves(Found.of(rows)), [jax.lax.convert_element_type(x, x.dtype) for x in jax.tree.leaves(rows)]
 
 
-def _begin_list(model: Seq2Seq, *args, **static: Any) -> list[Any]:
-    """Return what `_begin` finds, as a list without types of ours."""
-    return _listed(_begin(model, *args, **static))
+def _rest(model: Seq2Seq, state: list[Any], options: SearchOptions, params, batch: Batch, keep_K, *, cache_length: int) -> list[Any]:
+    """Return the leaves of what a search finds for the sentences `keep_K`."""
+    rows = jax.tree.unflatten(jax.tree.structure(_abstract(model, options, params, batch, cache_length=cache_length)), state)
+    memory, beams, limits_K, _ = select(rows, keep_K, len(rows.limits_B))
+    return [*advance(model, options, params, memory, limits_K, lengthen(model, options, params, memory, beams)).done]
 
 
-def _rest_list(model: Seq2Seq, options: SearchOptions, params, batch: Batch, state: list[Any], keep_K, **static: Any) -> list[Any]:
-    """Return what `_rest` does, from the leaves that `_begin_list` returns."""
-    (rows,) = _unlisted(model, options, params, batch, [state], **static)
-    return [*_rest(model, options, params, rows, keep_K)]
+def _types(model: Seq2Seq, options: SearchOptions, params, batch: Batch, *, cache_length: int) -> list[jax.ShapeDtypeStruct]:
+    """Return the types of the state."""
+    rows = _abstract(model, options, params, batch, cache_length=cache_length)
+    return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in jax.tree.leaves(rows)]
 
 
-def _refill_list(model: Seq2Seq, options: SearchOptions, params, batch: Batch, rows, waiting, *counts, **static: Any) -> list[Any]:
-    """Return what `_refill` does, from the leaves that `_begin_list` returns, as two lists."""
-    left, rows = _refill(model, options, params, *_unlisted(model, options, params, batch, [rows, waiting], **static), *counts, **static)
-    return [[*left.done, left.numbers_B, left.outgrown_B], _listed(rows)]
-
-
-def _listed(rows: Rows) -> list[Any]:
-    return [*rows.beams.done, rows.beams.open_B, jax.tree.leaves(rows)]
-
-
-def _unlisted(model: Seq2Seq, options: SearchOptions, params, batch: Batch, states: list[list[Any]], **static: Any) -> list[Rows]:
-    """Return rows from their leaves."""
+def _abstract(model: Seq2Seq, options: SearchOptions, params, batch: Batch, *, cache_length: int) -> Rows:
+    """Return the rows of a search as types."""
     of_sentence_B = jax.ShapeDtypeStruct(batch["encoder_input_tokens"].shape[:1], "int32")
-    rows = jax.eval_shape(functools.partial(_begin, model, **static), options, params, batch, of_sentence_B, of_sentence_B)
-    return [jax.tree.unflatten(jax.tree.structure(rows), state) for state in states]
+    return jax.eval_shape(functools.partial(_begun, model, cache_length=cache_length), options, params, batch, of_sentence_B, of_sentence_B)
+
+
+def _begun(model: Seq2Seq, options: SearchOptions, params, batch: Batch, limits_B, numbers_B, *, cache_length: int) -> Rows:
+    """Return the sentences of a batch after their first tokens."""
+    memory = _encoded(model, params, batch) if options.refills else model.encode(params, batch)
+    short = dataclasses.replace(options, max_length=cache_length)
+    return Rows(memory, first(model, short, params, memory, batch, limits_B), limits_B, numbers_B)
+
+
+def _encoded(model: Seq2Seq, params, batch: Batch) -> Any:
+    """Return the memory of a batch. The encoder reads three quarters of its width if no source is longer: the rest is padding."""
+    tokens_BS = batch["encoder_input_tokens"]
+    if tokens_BS.shape[1] % 4 or "encoder_input_vectors" in batch:
+        return model.encode(params, batch)
+    width = tokens_BS.shape[1] * 3 // 4
+    whole = jax.eval_shape(model.encode, params, batch)
+
+    def narrow() -> Any:
+        memory = model.encode(params, batch | {"encoder_input_tokens": tokens_BS[:, :width]})
+        return jax.tree.map(
+            lambda x, like: jnp.pad(x, [(0, own - new) for new, own in zip(x.shape, like.shape, strict=True)]), memory, whole
+        )
+
+    return jax.lax.cond((tokens_BS[:, width:] == PAD).all(), narrow, lambda: model.encode(params, batch))

@@ -40,7 +40,7 @@ OPTIONS = {
 def folder(monkeypatch, tmp_path):
     """Where entries are kept during the test."""
     monkeypatch.setattr(kept, "_folder", tmp_path / "traced")
-    monkeypatch.setattr(programs, "FEWEST_SENTENCES", 4)  # so that the third program is used
+    monkeypatch.setattr(programs, "FEWEST_SENTENCES", 4)  # so that the second program is used
     return tmp_path / "traced"
 
 

@@ -1,4 +1,4 @@
-"""A search in three programs finds what a search in one finds, however many sentences the last one finishes."""
+"""A search in two programs finds what a search in one finds, however many sentences the last one finishes."""
 
 import functools
 import itertools
@@ -40,7 +40,7 @@ def test_stages_change_nothing(monkeypatch, rung, beam, margin):
     model, arguments, expected = searched(rung, beam)
     find = StagedSearch(model)
     finished, rest = [], find._traced._rest
-    find._traced._rest = lambda *arguments: finished.append(set(arguments[-1])) or rest(*arguments)
+    find._traced._rest = lambda *arguments, **static: finished.append({*arguments[-1]}) or rest(*arguments, **static)
     found = find(*arguments)
     np.testing.assert_array_equal(found.tokens_BWT, expected.tokens_BWT)
     np.testing.assert_allclose(found.scores_BW, expected.scores_BW, atol=1e-5)

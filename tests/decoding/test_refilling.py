@@ -19,7 +19,8 @@ from jaxnmt.lab.laws.subject import TARGET_VOCAB
 from jaxnmt.models.deferred import DeferredModel
 from jaxnmt.parallel import kept
 
-ROWS, LIMIT, COUNTS, WIDTHS = 8, 13, (8, 8, 8, 8, 5), (3, 3, 6, 3, 9)
+ROWS, LIMIT, COUNTS, WIDTHS = 8, 13, (8, 8, 8, 8, 8, 5), (4, 4, 8, 8, 4, 9)
+LONGEST = 4, 3, 8, 6, 4, 9  # the encoder reads a part of the second and the fourth group
 OPTIONS = {
     "greedy": SearchOptions(1, LIMIT, 0.0),
     "beam": SearchOptions(3, LIMIT, 1.0),
@@ -51,8 +52,9 @@ def model_of(rung):
 def groups_of(options, rules=False):
     """Return groups whose sentences have numbers from 100 on; the last one has padding rows."""
     random, numbers = np.random.default_rng(0), itertools.count(100)
-    for count, width in zip(COUNTS, WIDTHS, strict=True):
+    for count, width, longest in zip(COUNTS, WIDTHS, LONGEST, strict=True):
         tokens = random.integers(3, 9, (ROWS, width), np.int32)
+        tokens[:, longest:] = 0
         tokens[:, 1:][np.arange(1, width) > random.integers(1, width, (ROWS, 1))] = 0
         batch = {"encoder_input_tokens": tokens}
         if rules:
@@ -100,12 +102,13 @@ def test_places_are_refilled_and_those_of_a_users_model_are_not(monkeypatch):
 
     def counts():
         made, find = [], StagedSearch(model)
-        refill = find._traced._refill
-        find._traced._refill = lambda *args, **static: made.append(int(args[4])) or refill(*args, **static)
+        take = find._traced.take
+        find._traced.take = lambda state, *args, **static: made.append(int(args[5]) if state else 0) or take(state, *args, **static)
         list(find.each(params, groups))
         return made
 
-    assert sum(counts()) >= sum(COUNTS) - ROWS * programs.IN_FLIGHT  # all but the sentences that each search begins with
+    # All but the sentences that each search begins with, and those of the group that is narrower than the one before.
+    assert sum(counts()) >= sum(COUNTS) - ROWS * (programs.IN_FLIGHT + 1)
     monkeypatch.setattr(type(model), "can_refill", False)
     assert sum(counts()) == 0
 
