@@ -5,15 +5,45 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxnmt import config as cfg
 from jaxnmt.data.special_tokens import PAD
 
+if TYPE_CHECKING:  # they import JAX and flax
+    from jaxnmt.decoding.search import SearchOptions
+    from jaxnmt.models.encoder_decoder import Batch
+
 LENGTHS = (16, 32, 64, 128, 256, 512)
 """Source positions that searches are compiled for: few, since each costs seconds to compile, and a sentence's padding little."""
+
+
+class Group(NamedTuple):
+    """Sentences to search for together.
+
+    Attributes:
+        options: of the search.
+        batch, limits_B: as in `search.search`. Further rows than there are `numbers` are padding.
+        numbers: by which the caller knows the sentences.
+    """
+
+    options: SearchOptions
+    batch: Batch
+    limits_B: np.ndarray
+    numbers: list[int]
+
+    def may_follow(self, other: Group) -> bool:
+        """Return whether the sentences may take the places of those of another group."""
+        widens = self.options.coverage_penalty is None  # the coverage of padding is 1, and what is padded later has zeros
+        fits = self.width >= other.width if widens else self.width == other.width
+        return fits and len(self.limits_B) == len(other.limits_B)
+
+    @property
+    def width(self) -> int:
+        """S, the length that the sources are padded to."""
+        return self.batch["encoder_input_tokens"].shape[1]
 
 
 def ahead(items: Iterator[Any], count: int) -> Iterator[Any]:
@@ -85,3 +115,15 @@ def target_length(source_length: int, decoding: cfg.Decoding, extra: int = 0) ->
     while tokens < needed:
         tokens *= 2
     return tokens
+
+
+def regrouped(sentences: Sequence[tuple[Group, int]]) -> Iterator[Group]:
+    """Yield groups of these sentences, each a row of its group."""
+    rows = len(sentences[0][0].limits_B)
+    for start in range(0, len(sentences), rows):
+        some = sentences[start : start + rows]
+        filled = [*some, *[some[0]] * (rows - len(some))]
+        batch = {name: np.stack([group.batch[name][row] for group, row in filled]) for name in some[0][0].batch}
+        limits_B: np.ndarray = np.ones(rows, np.int32)
+        limits_B[: len(some)] = [group.limits_B[row] for group, row in some]
+        yield Group(some[0][0].options, batch, limits_B, [group.numbers[row] for group, row in some])

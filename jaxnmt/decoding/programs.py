@@ -16,7 +16,7 @@ import functools
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxnmt.decoding import penalties
-from jaxnmt.decoding.batches import ahead
+from jaxnmt.decoding.batches import Group, ahead, regrouped
 from jaxnmt.decoding.refilling import Found
 from jaxnmt.decoding.search import Hypotheses, SearchOptions, StepwiseSearch, search
 from jaxnmt.decoding.staged_programs import Programs, Taken
@@ -42,32 +42,6 @@ FEWEST_SENTENCES = 8
 """Minimum number of sentences in the second program. The first finishes a batch that is not larger."""
 MARGIN = 8
 """The first program's caches hold as many tokens as the padded source and the prefix have, and this many more."""
-
-
-class Group(NamedTuple):
-    """Sentences to search for together.
-
-    Attributes:
-        options: of the search.
-        batch, limits_B: as in `search.search`. Further rows than there are `numbers` are padding.
-        numbers: by which the caller knows the sentences.
-    """
-
-    options: SearchOptions
-    batch: Batch
-    limits_B: np.ndarray
-    numbers: list[int]
-
-    def may_follow(self, other: Group) -> bool:
-        """Return whether the sentences may take the places of those of another group."""
-        widens = self.options.coverage_penalty is None  # the coverage of padding is 1, and what is padded later has zeros
-        fits = self.width >= other.width if widens else self.width == other.width
-        return fits and len(self.limits_B) == len(other.limits_B)
-
-    @property
-    def width(self) -> int:
-        """S, the length that the sources are padded to."""
-        return self.batch["encoder_input_tokens"].shape[1]
 
 
 class StagedSearch:
@@ -186,7 +160,7 @@ class StagedSearch:
                 yield from finished(self._finish(params, group, stayed, state))
                 state = []
         for _, alike in itertools.groupby(outgrown, lambda place: place[0].width):
-            for group in _regrouped([*alike]):
+            for group in regrouped([*alike]):
                 yield from self._in_one_search(params, [group])  # alone, a group outgrows nothing
 
     def _few(self, group: Group) -> int:
@@ -257,18 +231,6 @@ def _lengthened(done: Hypotheses, options: SearchOptions) -> Hypotheses:
     """Return hypotheses whose tokens have the length that a search returns."""
     missing = ((0, 0), (0, 0), (0, options.max_length - done.tokens_BWT.shape[2]))
     return done._replace(tokens_BWT=np.pad(done.tokens_BWT, missing))
-
-
-def _regrouped(sentences: Sequence[tuple[Group, int]]) -> Iterator[Group]:
-    """Yield groups of these sentences, each a row of its group."""
-    rows = len(sentences[0][0].limits_B)
-    for start in range(0, len(sentences), rows):
-        some = sentences[start : start + rows]
-        filled = [*some, *[some[0]] * (rows - len(some))]
-        batch = {name: np.stack([group.batch[name][row] for group, row in filled]) for name in some[0][0].batch}
-        limits_B: np.ndarray = np.ones(rows, np.int32)
-        limits_B[: len(some)] = [group.limits_B[row] for group, row in some]
-        yield Group(some[0][0].options, batch, limits_B, [group.numbers[row] for group, row in some])
 
 
 class MeshSearch:

@@ -17,9 +17,9 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding import unknown_words
-from jaxnmt.decoding.batches import LENGTHS, bucket, groups, most_rows, output_limit, pad, padded_rows
+from jaxnmt.decoding.batches import LENGTHS, Group, bucket, groups, most_rows, output_limit, pad, padded_rows
 from jaxnmt.decoding.options import num_hypotheses, search_options
-from jaxnmt.decoding.programs import Group, Searches, in_turn
+from jaxnmt.decoding.programs import Searches, in_turn
 from jaxnmt.decoding.rules import Rules, TokenRules
 from jaxnmt.decoding.search import NEVER, Hypotheses, LogitProcessor, SearchOptions
 from jaxnmt.decoding.streaming import check_stream, growing_text

@@ -12,7 +12,8 @@ import tiny
 
 from jaxnmt import config as cfg
 from jaxnmt.decoding import penalties, programs
-from jaxnmt.decoding.programs import Group, StagedSearch
+from jaxnmt.decoding.batches import Group
+from jaxnmt.decoding.programs import StagedSearch
 from jaxnmt.decoding.sampling import Sampling
 from jaxnmt.decoding.search import SearchOptions, search
 from jaxnmt.lab.laws.subject import TARGET_VOCAB
