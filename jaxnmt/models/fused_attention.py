@@ -60,6 +60,8 @@ def _is_ampere(mesh: Mesh | None) -> bool:
 def fused_attention(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh) -> jax.Array:
     """Return softmax(q k) v by the kernel of the mesh's devices: (B, T, H, K). Each device computes its own rows and heads."""
     one_device = splash if kind_of(mesh) == "tpu" else cudnn
+    if mesh.size == 1:
+        return one_device(q_BTHK, k_BSHK, v_BSHK, mask)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
     kernel = functools.partial(_by_arrays, one_device, mask.causal)
     sharded = jax.shard_map(kernel, mesh=mesh, in_specs=layouts, out_specs=layouts[0], check_vma=False)

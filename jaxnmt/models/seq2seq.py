@@ -70,6 +70,11 @@ class Seq2Seq:
         """Whether the rows of a carry may be at different positions, so that a sentence can begin while others go on."""
         return _is_ours(self.module)
 
+    @property
+    def adds_rows(self) -> bool:
+        """Whether the loss is a sum over rows of a batch, so that each device can compute the gradient of its own."""
+        return _is_ours(self.module)
+
     def with_target_vocabulary(self, size: int) -> Seq2Seq:
         """Return the same model for a target vocabulary of another size; the source vocabulary stays."""
         assert self._resize is not None  # `build_model` gives it

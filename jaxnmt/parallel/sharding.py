@@ -88,8 +88,8 @@ def activation_spec(axes: str) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, axes: str, mesh: Mesh | None) -> jax.Array:
-    """Lay an activation out on a mesh by its axes; return it as it is without a mesh."""
-    return x if mesh is None else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(axes)))
+    """Lay an activation out on a mesh by its axes; return it as it is without a mesh, or on a mesh of one device."""
+    return x if mesh is None or mesh.size == 1 else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(axes)))
 
 
 def num_shards(letter: str, mesh: Mesh | None) -> int:
@@ -116,6 +116,19 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
         return jax.shard_map(function, mesh=mesh, in_specs=layouts, out_specs=rows, check_vma=False)(params, *arrays)
 
     return spread
+
+
+def one_device(mesh: Mesh) -> Mesh:
+    """Return a mesh of one of the devices, for what each device computes by itself."""
+    return Mesh(mesh.devices[:1, :1, :1], AXES, axis_types=mesh.axis_types)
+
+
+def scatter_sum(x: jax.Array, layout: PartitionSpec) -> jax.Array:
+    """Sum an array over the devices along `data`, within `jax.shard_map`. Each keeps its part in this layout, or all of the sum."""
+    for dimension, axes in enumerate(layout):
+        if axes in ("data", ("data",)):
+            return jax.lax.psum_scatter(x, "data", scatter_dimension=dimension, tiled=True)
+    return jax.lax.psum(x, "data")
 
 
 def is_sharded(params: Any) -> bool:

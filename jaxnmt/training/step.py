@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 
 from jaxnmt import config as cfg
 from jaxnmt.data.packing import Shape
@@ -22,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, param_shardings
+from jaxnmt.parallel.sharding import batch_sharding, one_device, param_shardings, scatter_sum
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -49,11 +50,39 @@ class ShardedUpdate(NamedTuple):
         model: the model whose parameters these are.
         compute: shardings of the trained parameters during the forward and backward pass.
         stored: shardings of the trained parameters in the state.
+        alone: the model on one device, if each device can compute the gradient of its rows without others; otherwise None.
     """
 
     model: Seq2Seq
     compute: Any
     stored: Any
+    alone: Seq2Seq | None = None
+
+    @staticmethod
+    def of(model: Seq2Seq, compute: Any, stored: Any, mesh: jax.sharding.Mesh) -> ShardedUpdate:
+        """Return the layouts of an update on a mesh."""
+        is_alone = mesh.shape["data"] == mesh.size and model.adds_rows
+        return ShardedUpdate(model, compute, stored, model.on(one_device(mesh)) if is_alone else None)
+
+    def gradient(self, config: cfg.Training, state: TrainState, batch: Batch) -> tuple[Any, LossSums]:
+        """Return what `accumulate_gradient` does, in float32, with the layout of the state's parameters.
+
+        If devices compute alone, the gradients are summed once, after the last of the batch's `accumulation` parts.
+        """
+        model, layouts = self.alone, jax.tree.map(lambda sharding: sharding.spec, self.stored)
+        if model is None:
+            gradient, sums = accumulate_gradient(self.model, config, state, batch)
+            return self.scatter(gradient), sums
+
+        def of_device(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
+            gradient, sums = accumulate_gradient(model, config, state, batch, rows_B, weight)
+            return jax.tree.map(scatter_sum, gradient, layouts), jax.lax.psum(sums, "data")
+
+        mesh, whole, rows = jax.tree.leaves(self.stored)[0].mesh, PartitionSpec(), PartitionSpec("data")
+        on_each = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=(layouts, whole), check_vma=False)
+        read = dataclasses.replace(state, opt_state=None, ema=None, start=None)
+        gradient, sums = on_each(read, loss_weight(batch), batch, jnp.arange(len(batch["decoder_target_tokens"])))
+        return widen(gradient), sums
 
     def gather(self, params: Any) -> Any:
         """Return the state's parameters as the model reads them. Without the barrier, XLA may gather kernels before it casts them.
@@ -95,9 +124,11 @@ def train_step(
         sharded: the layouts, if devices along `data` share the update; None: each device updates every parameter that it has.
         factors: what the learning rate of each trained parameter is multiplied by (`tuning.rates`); None: by 1.
     """
-    params = sharded.gather(state.params) if sharded else state.params
-    gradient, sums = accumulate_gradient(model, config.training, dataclasses.replace(state, params=params), batch)
-    gradient = sharded.scatter(gradient) if sharded else widen(gradient)
+    if sharded:
+        gradient, sums = sharded.gradient(config.training, dataclasses.replace(state, params=sharded.gather(state.params)), batch)
+    else:
+        gradient, sums = accumulate_gradient(model, config.training, state, batch)
+        gradient = widen(gradient)
     if state.start is not None:  # the gradient of l2 / 2 |params - start|^2
         pull = lambda g, p, start: g + config.init.l2 * (p - start)  # noqa: E731
         gradient = jax.tree.map(pull, gradient, widen(state.params), widen(state.start))
@@ -130,7 +161,14 @@ def train_step(
     return changed, metrics
 
 
-def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState, batch: Batch):
+def accumulate_gradient(
+    model: Seq2Seq,
+    config: cfg.Training,
+    state: TrainState,
+    batch: Batch,
+    rows_B: jax.Array | None = None,
+    weight: jax.Array | None = None,
+) -> tuple[Any, LossSums]:
     """Return the trained parameters' gradient of the batch's mean token loss, and the loss sums, computed in `accumulation` parts.
 
     The mean is weighted: the sum of weight x loss over the batch's tokens, divided by the sum of the weights, or by 1 if that is less. A
@@ -138,25 +176,35 @@ def accumulate_gradient(model: Seq2Seq, config: cfg.Training, state: TrainState,
 
     Part j holds rows j, j + parts, j + 2 parts, ...: an equal number of each device's rows. A row's dropout depends on its index in the
     whole batch.
+
+    Args:
+        rows_B: the indices of the rows, if they are only a part of the batch.
+        weight: what the sum of the losses is divided by; None: the `loss_weight` of these rows.
     """
     parts, rows = config.accumulation, batch["decoder_target_tokens"].shape[0]
-    tokens = jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
+    rows_B = jnp.arange(rows) if rows_B is None else rows_B
+    weight = loss_weight(batch) if weight is None else weight
 
     def part_loss(params, part, rows_B):
         noise = DropoutKey.of(config.seed, state.step, rows_B)
         sums = batch_loss(model, state.model_params(params), part, noise, config.label_smoothing)
-        return sums.loss / tokens, sums
+        return sums.loss / weight, sums
 
     gradient_of = jax.grad(part_loss, has_aux=True)
     if parts == 1:
-        return gradient_of(state.params, batch, jnp.arange(rows))
+        return gradient_of(state.params, batch, rows_B)
     split = lambda x: jnp.moveaxis(x.reshape(rows // parts, parts, *x.shape[1:]), 1, 0)  # noqa: E731
 
     def body(carry, part):
         return jax.tree.map(jnp.add, carry, gradient_of(state.params, *part)), None
 
     zeros = (jax.tree.map(jnp.zeros_like, widen(state.params)), LossSums(*(jnp.float32(0),) * 4))
-    return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(jnp.arange(rows))))[0]
+    return jax.lax.scan(body, zeros, (jax.tree.map(split, batch), split(rows_B)))[0]
+
+
+def loss_weight(batch: Batch) -> jax.Array:
+    """Return what the sum of a batch's losses is divided by."""
+    return jnp.maximum(batch["decoder_loss_weights"].sum(), 1.0)
 
 
 def evaluation_program(model: Seq2Seq, label_smoothing: float, mesh: jax.sharding.Mesh) -> Callable[..., LossSums]:
@@ -201,7 +249,7 @@ class TrainPrograms:
         self._optimizer, shards = make_optimizer(config.optimizer, axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards, self._keep_start)
         trained = self.abstract.params
-        sharded = ShardedUpdate(model, param_shardings(trained, axes, mesh), shardings_of(trained)) if shards else None
+        sharded = ShardedUpdate.of(self._model, param_shardings(trained, axes, mesh), shardings_of(trained), mesh) if shards else None
         factors = rates(config.training, trained, axes)
         step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded, factors=factors)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))

@@ -13,6 +13,7 @@ import tiny
 from jaxnmt.config.files import save_config
 from jaxnmt.parallel import sharding
 from jaxnmt.training.loop import Trainer, default_hooks
+from jaxnmt.training.step import TrainPrograms, batch_struct
 
 CHANGES = {
     "batching.layout": "buckets",
@@ -44,7 +45,24 @@ def held(trainer: Trainer) -> list[float]:
     return [x.addressable_shards[0].data.size / x.size for x in matrices]
 
 
+def sums(folder: pathlib.Path, trainer: Trainer) -> list[int]:
+    """How many sums over devices a step in two parts takes: in its loops, and outside of them."""
+    config = tiny.experiment(folder, **(CHANGES | {"training.accumulation": 2}))
+    programs, shape = TrainPrograms(trainer.model, config, trainer.mesh), trainer.plan.shapes[0]
+    counts = [0, 0]
+
+    def count(jaxpr, is_outside: bool) -> None:
+        for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+            counts[is_outside] += equation.primitive.name.startswith(("psum", "reduce_scatter"))
+            for inner in jax.tree.leaves(equation.params):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    count(inner, is_outside and equation.primitive.name not in ("scan", "while"))
+
+    count(programs.step.trace(programs.abstract, batch_struct(shape, trainer.plan.packed, trainer.mesh, trainer.model.task)).jaxpr, True)
+    return counts
+
+
 if __name__ == "__main__":
     sharding.MIN_SHARDED_SIZE = 1  # as if these matrices were large
     trainer = train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))
-    print(jax.device_count(), *sorted(set(held(trainer))))
+    print(jax.device_count(), *sorted(set(held(trainer))), *sums(pathlib.Path(sys.argv[1]), trainer))
