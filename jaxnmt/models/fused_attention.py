@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt.parallel.platform import kind_of
-from jaxnmt.parallel.sharding import activation_spec
+from jaxnmt.parallel.sharding import activation_spec, is_manual
 
 LANES = 128  # of a TPU's vector unit
 BLOCKS = (512, 256, LANES)  # positions at a time, on TPUs
@@ -60,7 +60,7 @@ def _is_ampere(mesh: Mesh | None) -> bool:
 def fused_attention(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh) -> jax.Array:
     """Return softmax(q k) v by the kernel of the mesh's devices: (B, T, H, K). Each device computes its own rows and heads."""
     one_device = splash if kind_of(mesh) == "tpu" else cudnn
-    if mesh.size == 1:
+    if is_manual(mesh):
         return one_device(q_BTHK, k_BSHK, v_BSHK, mask)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
     kernel = functools.partial(_by_arrays, one_device, mask.causal)

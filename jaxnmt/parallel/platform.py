@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import jax
@@ -23,18 +25,26 @@ class Platform(NamedTuple):
         keeps_heads: whether heads are an axis of the products before and after attention, and queries, keys and values are a product each.
             A TPU, whose attention kernel has heads before positions, must copy arrays that are reshaped or split. Others are faster with
             one plain product.
+        step_options: the compiler's options for training steps of several devices.
     """
 
     branches: bool
     logits: int
     recurrent_remat: bool = False
     keeps_heads: bool = False
+    step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
 _CPU = Platform(branches=True, logits=0)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True)
-_TPU = _ACCELERATOR._replace(keeps_heads=True)
+# Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.
+_SUMS_BEHIND_COMPUTING = {
+    "xla_jf_crs_combiner_threshold_count": "1",
+    "xla_enable_async_all_reduce": "true",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
+}
+_TPU = _ACCELERATOR._replace(keeps_heads=True, step_options=_SUMS_BEHIND_COMPUTING)
 
 
 def kind_of(mesh: Mesh | None) -> Kind:

@@ -88,8 +88,8 @@ def activation_spec(axes: str) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, axes: str, mesh: Mesh | None) -> jax.Array:
-    """Lay an activation out on a mesh by its axes; return it as it is without a mesh, or on a mesh of one device."""
-    return x if mesh is None or mesh.size == 1 else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(axes)))
+    """Lay an activation out on a mesh by its axes; return it as it is without a mesh, or on `one_device`."""
+    return x if mesh is None or is_manual(mesh) else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(axes)))
 
 
 def num_shards(letter: str, mesh: Mesh | None) -> int:
@@ -119,8 +119,13 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
 
 
 def one_device(mesh: Mesh) -> Mesh:
-    """Return a mesh of one of the devices, for what each device computes by itself."""
-    return Mesh(mesh.devices[:1, :1, :1], AXES, axis_types=mesh.axis_types)
+    """Return a mesh of one of the devices, for what each device computes by itself within `jax.shard_map`."""
+    return Mesh(mesh.devices[:1, :1, :1], AXES, axis_types=(AxisType.Manual,) * len(AXES))
+
+
+def is_manual(mesh: Mesh) -> bool:
+    """Return whether a mesh is that of `one_device`."""
+    return AxisType.Manual in mesh.axis_types
 
 
 def scatter_sum(x: jax.Array, layout: PartitionSpec) -> jax.Array:

@@ -240,6 +240,7 @@ class TrainPrograms:
     Attributes:
         abstract: shapes, types and layout of the state.
         step: `(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout.
+        compiler_options: for the step.
         seconds: that `compile` took.
     """
 
@@ -253,6 +254,7 @@ class TrainPrograms:
         factors = rates(config.training, trained, axes)
         step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded, factors=factors)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
+        self.compiler_options = dict(platform_of(mesh).step_options) if mesh.size > 1 else {}
 
     def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:
         """Return the state before the first step, laid out like `abstract`. For `taken` see `initial_state`."""
@@ -268,11 +270,19 @@ class TrainPrograms:
         lowered = [self.step.lower(self.abstract, batch_struct(shape, packed, self._mesh, self._model.task)) for shape in shapes]
         pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
         try:
-            self._compiled = dict(zip(shapes, pool.map(lambda program: program.compile(), lowered), strict=True))
+            self._compiled = dict(zip(shapes, pool.map(self._compile, lowered), strict=True))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         self.seconds = time.perf_counter() - start
         return [self._describe(shape) for shape in shapes]
+
+    def _compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+        try:
+            return lowered.compile(self.compiler_options)
+        except jax.errors.JaxRuntimeError as error:
+            if "No such compile option" not in str(error):
+                raise
+            return lowered.compile()  # another version of the compiler
 
     def _describe(self, shape: Shape) -> str:
         memory = self._compiled[shape].memory_analysis()

@@ -7,6 +7,7 @@ import functools
 import math
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -103,7 +104,7 @@ def training(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     batch = batch_struct(shape, experiment.batching.layout == "packed", mesh, experiment.task)
     positions = shape.rows * shape.target // experiment.training.accumulation
     chunks = -(-positions // chunk_tokens(vocabularies[1], mesh))  # of the output layer, at most
-    return _compile(programs.step, (programs.abstract, batch), target, mesh, shape, chunks)
+    return _compile(programs.step, (programs.abstract, batch), target, mesh, shape, chunks, programs.compiler_options)
 
 
 def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int, int]) -> Compiled:
@@ -122,7 +123,15 @@ def decoding(experiment: cfg.Experiment, target: Target, vocabularies: tuple[int
     return _compile(program, (params, batch, placed((shape.rows,), np.int32)), target, mesh, shape, shape.target)
 
 
-def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.Mesh, shape: Shape, unknown_trips: int) -> Compiled:
+def _compile(
+    jitted: Any,
+    arguments: tuple,
+    target: Target,
+    mesh: jax.sharding.Mesh,
+    shape: Shape,
+    unknown_trips: int,
+    options: Mapping[str, Any] | None = None,
+) -> Compiled:
     began = time.perf_counter()
     traced = jitted.trace(*arguments)
     lowered = traced.lower()
@@ -130,7 +139,7 @@ def _compile(jitted: Any, arguments: tuple, target: Target, mesh: jax.sharding.M
     numbers = {device.id: i for i, device in enumerate(target.devices)}
     order = tuple(numbers[device.id] for device in mesh.devices.flat)
     try:
-        compiled = lowered.compile(dict(target.compiler_options))
+        compiled = lowered.compile({**target.compiler_options, **(options or {})})
     except jax.errors.JaxRuntimeError as error:
         size, seconds = sum(map(bytes_per_device, jax.tree.leaves(arguments))), time.perf_counter() - began
         return Compiled(shape, size, required(str(error), size), False, arithmetic, Schedule(), 0, (), order, seconds)
