@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import mesh_utils
+from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxnmt import config as cfg
@@ -128,12 +129,18 @@ def is_manual(mesh: Mesh) -> bool:
     return AxisType.Manual in mesh.axis_types
 
 
-def scatter_sum(x: jax.Array, layout: PartitionSpec) -> jax.Array:
-    """Sum an array over the devices along `data`, within `jax.shard_map`. Each keeps its part in this layout, or all of the sum."""
-    for dimension, axes in enumerate(layout):
-        if axes in ("data", ("data",)):
-            return jax.lax.psum_scatter(x, "data", scatter_dimension=dimension, tiled=True)
-    return jax.lax.psum(x, "data")
+def scatter_sums(tree: Any, layouts: Any) -> Any:
+    """Sum arrays over the devices along `data`, within `jax.shard_map`. Each device keeps its parts in these layouts.
+
+    Arrays that are not split along `data` are many and small: they are sent as one.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    split = [next((i for i, axes in enumerate(layout) if axes in ("data", ("data",))), None) for layout in jax.tree.leaves(layouts)]
+    joined, separate = ravel_pytree([x for x, dimension in zip(leaves, split, strict=True) if dimension is None])
+    whole = iter(separate(jax.lax.psum(joined, "data")))
+    scatter = functools.partial(jax.lax.psum_scatter, axis_name="data", tiled=True)
+    summed = [next(whole) if i is None else scatter(x, scatter_dimension=i) for x, i in zip(leaves, split, strict=True)]
+    return jax.tree.unflatten(structure, summed)
 
 
 def is_sharded(params: Any) -> bool:

@@ -23,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, one_device, param_shardings, scatter_sum
+from jaxnmt.parallel.sharding import batch_sharding, one_device, param_shardings, scatter_sums
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -75,11 +75,11 @@ class ShardedUpdate(NamedTuple):
             return self.scatter(gradient), sums
 
         def of_device(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
-            gradient, sums = accumulate_gradient(model, config, state, batch, rows_B, weight)
-            return jax.tree.map(scatter_sum, gradient, layouts), jax.lax.psum(sums, "data")
+            return scatter_sums(accumulate_gradient(model, config, state, batch, rows_B, weight), summed)
 
         mesh, whole, rows = jax.tree.leaves(self.stored)[0].mesh, PartitionSpec(), PartitionSpec("data")
-        on_each = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=(layouts, whole), check_vma=False)
+        summed = layouts, LossSums(whole, whole, whole, whole)
+        on_each = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=summed, check_vma=False)
         read = dataclasses.replace(state, opt_state=None, ema=None, start=None)
         gradient, sums = on_each(read, loss_weight(batch), batch, jnp.arange(len(batch["decoder_target_tokens"])))
         return widen(gradient), sums
