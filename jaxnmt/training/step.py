@@ -50,34 +50,28 @@ class ShardedUpdate(NamedTuple):
         model: the model whose parameters these are.
         compute: shardings of the trained parameters during the forward and backward pass.
         stored: shardings of the trained parameters in the state.
-        alone: the model on one device, if each device can compute the gradient of its rows without others; otherwise None.
     """
 
     model: Seq2Seq
     compute: Any
     stored: Any
-    alone: Seq2Seq | None = None
-
-    @staticmethod
-    def of(model: Seq2Seq, compute: Any, stored: Any, mesh: jax.sharding.Mesh) -> ShardedUpdate:
-        """Return the layouts of an update on a mesh."""
-        is_alone = mesh.shape["data"] == mesh.size and model.adds_rows
-        return ShardedUpdate(model, compute, stored, model.on(one_device(mesh)) if is_alone else None)
 
     def gradient(self, config: cfg.Training, state: TrainState, batch: Batch) -> tuple[Any, LossSums]:
         """Return what `accumulate_gradient` does, in float32, with the layout of the state's parameters.
 
-        If devices compute alone, the gradients are summed once, after the last of the batch's `accumulation` parts.
+        If `data` is the only axis, each device computes by itself, and the gradients are summed once, after the last of the `accumulation`
+        parts.
         """
-        model, layouts = self.alone, jax.tree.map(lambda sharding: sharding.spec, self.stored)
-        if model is None:
+        mesh, layouts = jax.tree.leaves(self.stored)[0].mesh, jax.tree.map(lambda sharding: sharding.spec, self.stored)
+        if mesh.shape["data"] < mesh.size or not self.model.adds_rows:
             gradient, sums = accumulate_gradient(self.model, config, state, batch)
             return self.scatter(gradient), sums
+        model = self.model.on(one_device(mesh))
 
         def of_device(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
             return scatter_sums(accumulate_gradient(model, config, state, batch, rows_B, weight), summed)
 
-        mesh, whole, rows = jax.tree.leaves(self.stored)[0].mesh, PartitionSpec(), PartitionSpec("data")
+        whole, rows = PartitionSpec(), PartitionSpec("data")
         summed = layouts, LossSums(whole, whole, whole, whole)
         on_each = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=summed, check_vma=False)
         read = dataclasses.replace(state, opt_state=None, ema=None, start=None)
@@ -240,7 +234,6 @@ class TrainPrograms:
     Attributes:
         abstract: shapes, types and layout of the state.
         step: `(state, batch) -> (state, metrics)`, not compiled yet; the state is donated and keeps its layout.
-        compiler_options: for the step.
         seconds: that `compile` took.
     """
 
@@ -250,11 +243,15 @@ class TrainPrograms:
         self._optimizer, shards = make_optimizer(config.optimizer, axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards, self._keep_start)
         trained = self.abstract.params
-        sharded = ShardedUpdate.of(self._model, param_shardings(trained, axes, mesh), shardings_of(trained), mesh) if shards else None
+        sharded = ShardedUpdate(self._model, param_shardings(trained, axes, mesh), shardings_of(trained)) if shards else None
         factors = rates(config.training, trained, axes)
         step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded, factors=factors)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))
-        self.compiler_options = dict(platform_of(mesh).step_options) if mesh.size > 1 else {}
+
+    @property
+    def compiler_options(self) -> dict[str, str]:
+        """The compiler's options for the step."""
+        return dict(platform_of(self._mesh).step_options) if self._mesh.size > 1 else {}
 
     def fresh(self, config: cfg.Training, taken: Mapping[str, jax.Array] | None = None) -> TrainState:
         """Return the state before the first step, laid out like `abstract`. For `taken` see `initial_state`."""

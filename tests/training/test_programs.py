@@ -33,12 +33,12 @@ def test_training_and_evaluation_are_laid_out_on_their_mesh_in_any_context():
     assert all(any("sharding_constraint" in line for line in lines) for lines in outside)
 
 
-def test_a_compiler_without_an_option_is_called_without_options():
+def test_a_compiler_without_an_option_is_called_without_options(monkeypatch):
     config, mesh = cfg.Experiment(model=tiny.BASE), make_mesh(cfg.Mesh())
     programs = TrainPrograms(tiny.model_of(tiny.BASE), config, mesh)
-    programs.compiler_options = {"xla_an_option_of_another_version": "true"}
+    monkeypatch.setattr(TrainPrograms, "compiler_options", {"xla_an_option_of_another_version": "true"})
     lowered = jax.jit(lambda x: x + 1).lower(jax.ShapeDtypeStruct((), "float32"))
     assert programs._compile(lowered)(jax.numpy.float32(1)) == 2
-    programs.compiler_options = {"xla_cpu_copy_insertion_use_region_analysis": "neither true nor false"}
+    monkeypatch.setattr(TrainPrograms, "compiler_options", {"xla_cpu_copy_insertion_use_region_analysis": "neither true nor false"})
     with pytest.raises(jax.errors.JaxRuntimeError):
         programs._compile(lowered)
