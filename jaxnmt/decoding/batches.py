@@ -38,7 +38,7 @@ class Group(NamedTuple):
         """Return whether the sentences may take the places of those of another group."""
         widens = self.options.coverage_penalty is None  # the coverage of padding is 1, and what is padded later has zeros
         fits = self.width >= other.width if widens else self.width == other.width
-        return fits and len(self.limits_B) == len(other.limits_B)
+        return fits and self.options.max_length >= other.options.max_length and len(self.limits_B) == len(other.limits_B)
 
     @property
     def width(self) -> int:
