@@ -187,26 +187,23 @@ def test_rows_are_few_sizes_that_devices_divide(count, most, devices, rows):
     assert batches.padded_rows(count, most, devices) == rows
 
 
-def programs(translator):
-    """How many programs its search has compiled."""
-    return sum(program._cache_size() for program in vars(translator._whole.batch._traced).values() if hasattr(program, "_cache_size"))
-
-
-def test_numbers_among_the_options_compile_nothing(translate):
+def test_numbers_among_the_options_compile_nothing(translate, compiled):
     lines = some_lines(10, 3)
 
-    def compiled(**changes):
-        before = programs(translate.translator)
-        found = translate(lines, **changes)
-        return programs(translate.translator) - before, found
+    def found_with(**changes):
+        compiled.clear()
+        return translate(lines, **changes)
 
-    assert compiled(max_length_extra=20)[0] > 0  # the caches grow
-    _, expected = compiled()
+    found_with(max_length_extra=20)
+    assert compiled  # the caches grow
+    expected = found_with()
     for changes in ({"length_penalty": 0.6}, {"length_penalty": 0}, {"max_length_ratio": 0.5}, {"max_length_extra": 20}, {"n_best": 3}):
-        count, found = compiled(**changes)
-        assert count == 0 and found != expected, changes
-    assert compiled(patience=1.0)[0] == compiled(patience=2.5)[0] == 0
-    assert compiled(beam_size=2)[0] > 0
+        assert found_with(**changes) != expected and not compiled, changes
+    for patience in (1.0, 2.5):
+        found_with(patience=patience)
+        assert not compiled
+    found_with(beam_size=2)
+    assert compiled
 
 
 @pytest.mark.parametrize(
@@ -225,25 +222,27 @@ def test_searches_that_share_a_batch_have_64_hypotheses_each(translate, changes,
     assert translate.translator._budget(replace(Decoding(), **changes))[0] == sentences
 
 
-def test_warming_compiles_what_samples_need(translate):
+def test_warming_compiles_what_samples_need(translate, compiled):
     one = translate.translator
     fresh = Translator(one.model, one.params, one.tokenizer, 12)
     decoding = Decoding(beam_size=16, batch_size=8, mbr="chrf", temperature=1.0)  # two searches of four sentences
     fresh.warm(decoding)
-    before = programs(fresh)
+    assert compiled
+    compiled.clear()
     fresh.translate(some_lines(11), decoding)
-    assert programs(fresh) == before > 0
+    assert not compiled
 
 
-def test_warming_compiles_all_that_later_calls_need(translate):
+def test_warming_compiles_all_that_later_calls_need(translate, compiled):
     one = translate.translator
     fresh = Translator(one.model, one.params, one.tokenizer, 12)
     decoding = Decoding(beam_size=3, batch_size=8, mbr="chrf")
-    assert fresh.warm(decoding) == 2  # one sentence and four, of up to 16 tokens
-    before = programs(fresh)
+    assert fresh.warm(decoding) == 2  # one sentence and eight, of up to 16 tokens
+    assert len(compiled) == 4  # the two programs of each
+    compiled.clear()
     fresh.translate(some_lines(11), decoding)
     fresh.translate(some_lines(1), replace(decoding, length_penalty=0.5))
-    assert programs(fresh) == before == 6
+    assert not compiled
 
 
 def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_much_for_longer_ones():
@@ -253,10 +252,11 @@ def test_a_search_has_room_for_the_default_limits_and_twice_or_four_times_as_muc
     assert rooms(16, (1.5, 20), (1.0, 3), (0.1, 0), (1.6, 20), (3.0, 40), (3.0, 41)) == [44, 44, 44, 88, 88, 176]
 
 
-def test_searches_compile_once_a_shape(translate):
+def test_searches_compile_once_a_shape(translate, compiled):
     lines = some_lines(10, 3)
-    translate(lines + [" ".join(LETTERS[:n]) for n in (1, 7, 8, 11)])
-    before = programs(translate.translator)
-    translate(lines[::-1])
-    translate(some_lines(30, 4))
-    assert programs(translate.translator) == before > 0
+    translate(lines + [" ".join(LETTERS[:n]) for n in (1, 7, 8, 11)], beam_size=4)
+    assert compiled
+    compiled.clear()
+    translate(lines[::-1], beam_size=4)
+    translate(some_lines(30, 4), beam_size=4)
+    assert not compiled
