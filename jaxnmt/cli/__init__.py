@@ -1,3 +1,16 @@
 """The `jaxnmt` command."""
 
-from jaxnmt.cli.command import main as main
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status, see `command.main`."""
+    try:
+        from jaxnmt.cli.command import main as run  # here, since a user may press Ctrl-C while it imports others
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return run(argv)

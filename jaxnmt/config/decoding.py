@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from jaxnmt.config.fields import NonNegative, Positive, Rate, constraint
+from jaxnmt.config.fields import NonNegative, Positive, Rate, between, constraint
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How translations are searched for."""
 
-    beam_size: Positive[int] = 5
+    beam_size: Annotated[int, between(1, 1000)] = 5
     """Beam size (1: greedy)."""
     length_normalization: Literal["gnmt", "average", "reward"] = "gnmt"
     """How a score weighs the length. gnmt: log-probability divided by ((5 + length) / 6) ** alpha, EOS counted (Wu et al. 2016,
@@ -31,11 +31,11 @@ class Decoding:
     inf: once no other hypothesis of the beam can be better."""
     min_length: NonNegative[int] = 0
     """Least number of tokens in a translation, EOS not counted."""
-    max_length_ratio: NonNegative[float] = 1.5
+    max_length_ratio: Annotated[float, between(0, 100)] = 1.5
     """Limit a translation to this many times the source's tokens ..."""
-    max_length_extra: NonNegative[int] = 20
+    max_length_extra: Annotated[int, between(0, 10_000)] = 20
     """... plus this many tokens."""
-    no_repeat_ngram_size: NonNegative[int] = 0
+    no_repeat_ngram_size: Annotated[int, between(0, 100)] = 0
     """No sequence of this many tokens occurs twice in a translation; 0: any may."""
     repetition_penalty: Annotated[float, constraint("1 or more", lambda value: value >= 1)] = 1.0
     """Multiply the log-probability of each token that the translation already has by this (after Keskar et al. 2019); 1: no penalty."""
@@ -43,7 +43,7 @@ class Decoding:
     """forbid: never write the unknown word; replace: write the source word with the most attention in its place (Luong et al. 2015)."""
     n_best: Positive[int] = 1
     """Translations to return for each sentence; with a temperature, the number of samples."""
-    temperature: NonNegative[float] = 0.0
+    temperature: Annotated[float, between(0, 100)] = 0.0
     """Draw translations at random at this temperature (1: with the model's probabilities); 0: search for the best with a beam."""
     top_k: NonNegative[int] = 0
     """Draw each token from this many of the likeliest ones only; 0: from all."""
@@ -51,9 +51,9 @@ class Decoding:
     """Draw each token from the fewest of the likeliest ones whose probabilities sum to this (Holtzman et al. 2020); 1: from all."""
     epsilon: Rate[float] = 0.0
     """Draw each token from those of at least this probability (Hewitt et al. 2022); 0: from all."""
-    seed: Annotated[int, constraint("from 0 to 2147483647", lambda value: 0 <= value < 2**31)] = 0
+    seed: Annotated[int, between(0, 2**31 - 1)] = 0
     """Seed of the samples."""
-    shortlist: Annotated[int, constraint("from 0 to 100", lambda value: 0 <= value <= 100)] = 0
+    shortlist: Annotated[int, between(0, 100)] = 0
     """Choose each token from this many likely translations of each source token, and as many of the most frequent tokens, which is faster
     with large vocabularies; 0: from all. Validation during training always chooses from all."""
     mbr: Literal["none", "chrf", "bleu"] = "none"

@@ -41,6 +41,11 @@ def constraint(words: str, holds: Callable[[Any], bool]) -> Any:
     return tyro.conf.arg(help_behavior_hint=Constraint(words, holds))
 
 
+def between(least: int, most: int) -> Any:
+    """Return the constraint of a number from `least` to `most`."""
+    return constraint(f"from {least} to {most}", lambda value: least <= value <= most)
+
+
 @dataclasses.dataclass(frozen=True)
 class OnlyFor:
     """A marker for `typing.Annotated`: the field has no effect unless the field `name` beside it is one of these."""
@@ -51,7 +56,7 @@ class OnlyFor:
 Positive = Annotated[Number, constraint("above 0", lambda value: value > 0)]
 NonNegative = Annotated[Number, constraint("0 or more", lambda value: value >= 0)]
 Rate = Annotated[Number, constraint("0 or more and below 1", lambda value: 0 <= value < 1)]
-Share = Annotated[Number, constraint("from 0 to 1", lambda value: 0 <= value <= 1)]
+Share = Annotated[Number, between(0, 1)]
 PositiveIntegers = Annotated[tuple[int, ...], constraint("one or more numbers above 0", lambda values: min(values, default=0) > 0)]
 AxisSize = Annotated[Number, constraint("above 0, or -1", lambda value: value > 0 or value == -1)]
 

@@ -86,13 +86,20 @@ def pad(sentences: Sequence[Sequence[int]], rows: int, first: int) -> np.ndarray
     return tokens
 
 
-def padded_rows(count: int, most: int, devices: int = 1) -> int:
-    """Return the number of rows that a batch of `count` sentences is padded to: few sizes, so that few programs are compiled.
+def row_sizes(most: int, devices: int = 1) -> list[int]:
+    """Return the numbers of rows that batches are padded to, ascending: few, so that few programs are compiled.
 
     Each device gets a power of four, at most its share of `most`, the batch size. Only the device count may take the sum above `most`.
     """
-    needed, share = -(-count // devices), -(-most // devices)
-    return devices * min(4 ** -(-(needed - 1).bit_length() // 2), share)
+    share = -(-most // devices)
+    powers = itertools.takewhile(lambda rows: rows < share, (4**i for i in itertools.count()))
+    return [devices * rows for rows in (*powers, share)]
+
+
+def padded_rows(count: int, most: int, devices: int = 1) -> int:
+    """Return the number of rows that a batch of `count` sentences is padded to, one of `row_sizes`."""
+    sizes = row_sizes(most, devices)
+    return next((rows for rows in sizes if rows >= count), sizes[-1])
 
 
 def bucket(length: int) -> int:

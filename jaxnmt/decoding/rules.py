@@ -208,21 +208,38 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
         if part == 0 and (excluded := [phrase for phrase in forbidden_text if _occurs(phrase, rules.prefix)]):
             raise UserError(f"line {number}: the prefix {rules.prefix!r} has the forbidden phrase {excluded[0]!r}: drop one of them")
         phrases = dict.fromkeys([*rules.constraints, *(rules.terminology.constraints(text) if rules.terminology else ())])
-        required = [list(_alternatives(phrase, forbidden_text, tokenizer, number)) for phrase in phrases if phrase.strip()]
+        required = [list(_alternatives(phrase, forbidden_text, forbidden, tokenizer, number)) for phrase in phrases if phrase.strip()]
         found.append(TokenRules(prefix, required, forbidden, forbidden_text, rules.alternatives))
     return found
 
 
-def _alternatives(constraint: str, forbidden: Sequence[str], tokenizer: Tokenizer, number: int) -> Iterator[list[int]]:
-    """Yield the tokens of those alternatives that have no forbidden phrase."""
+def _alternatives(
+    constraint: str, forbidden_text: Sequence[str], forbidden: Sequence[list[int]], tokenizer: Tokenizer, number: int
+) -> Iterator[list[int]]:
+    """Yield the tokens of those alternatives that have no forbidden phrase, and are not written with the tokens of one."""
     alternatives = [phrase for phrase in constraint.split("|") if phrase.strip()]
-    possible = [phrase for phrase in alternatives if not any(_occurs(each, phrase) for each in forbidden)]
+    if not alternatives:
+        raise UserError(f"line {number}: the constraint {constraint!r} has no phrase: write one, or several with | between them")
+    possible = [phrase for phrase in alternatives if not any(_occurs(each, phrase) for each in forbidden_text)]
     if not possible:
         raise UserError(f"line {number}: the constraint {constraint!r} cannot occur without a forbidden phrase: drop one of them")
-    for ids in tokenizer.encode_target(possible):
-        if UNK in ids:
-            raise UserError(f"line {number}: the vocabulary has no tokens for the constraint {constraint!r}: correct it, or drop it")
-        yield ids
+    spelt = tokenizer.encode_target(possible)
+    if any(UNK in ids for ids in spelt):
+        raise UserError(f"line {number}: the vocabulary has no tokens for the constraint {constraint!r}: correct it, or drop it")
+    # The search forbids tokens: those of "cent" also where they begin "centaine".
+    allowed = [ids for ids in spelt if not any(_has(ids, each) for each in forbidden)]
+    if not allowed:
+        spelling = next(each for each in forbidden if _has(spelt[0], each))
+        phrase = tokenizer.decode_target(spelling)
+        raise UserError(
+            f"line {number}: the constraint {constraint!r} is written with the tokens of the forbidden {phrase!r}: drop one of them"
+        )
+    yield from allowed
+
+
+def _has(ids: Sequence[int], some: Sequence[int]) -> bool:
+    """Return whether ids have others in a row."""
+    return any(list(ids[start : start + len(some)]) == list(some) for start in range(len(ids) - len(some) + 1))
 
 
 def _occurs(phrase: str, text: str) -> bool:

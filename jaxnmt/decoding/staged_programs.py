@@ -56,6 +56,8 @@ class Programs:
         if options.refills:
             types = self._types(options, params, batch, cache_length=cache_length)
             state = [_widened(*each) for each in zip(state, types, strict=True)] if state else [np.zeros(x.shape, x.dtype) for x in types]
+            # A program is compiled again for arguments that JAX may move. So none of the state is, whether a program made it or not.
+            state = [jax.device_put(x, _device_of(params)) if isinstance(x, np.ndarray) else x for x in state]
         left, stayed, state = self._take(state, options, params, batch, *args, cache_length=cache_length)
         return Taken(_found(left), _found(stayed), state)
 
@@ -70,6 +72,12 @@ def _widened(x: jax.Array, wanted: jax.ShapeDtypeStruct) -> Any:
     """Return an array of this shape, padded with zeros, which nothing reads: for sources and hypotheses that may be longer."""
     missing = [(0, new - old) for old, new in zip(x.shape, wanted.shape, strict=True)]
     return np.pad(np.asarray(x), missing) if any(more for _, more in missing) else x  # which compiles nothing
+
+
+def _device_of(params: Any) -> jax.Device:
+    """Return the device that parameters lie on; of NumPy arrays, the default one."""
+    devices = getattr(jax.tree.leaves(params)[0], "devices", None)
+    return next(iter(devices())) if devices else jax.devices()[0]
 
 
 def _found(leaves: list[Any]) -> Found:

@@ -17,7 +17,7 @@ from jaxnmt.data.special_tokens import EOS
 from jaxnmt.data.tokenizer import Tokenizer
 from jaxnmt.decoding import rules as target_rules
 from jaxnmt.decoding import unknown_words
-from jaxnmt.decoding.batches import LENGTHS, Group, bucket, groups, most_rows, output_limit, pad, padded_rows
+from jaxnmt.decoding.batches import LENGTHS, Group, bucket, groups, most_rows, output_limit, pad, padded_rows, row_sizes
 from jaxnmt.decoding.options import num_hypotheses, search_options
 from jaxnmt.decoding.programs import Searches, in_turn
 from jaxnmt.decoding.rules import Rules, TokenRules
@@ -46,9 +46,12 @@ class Translator:
 
     Attributes:
         reads_source: whether a line is the source.
+        least_sentences: batches have as many rows as if each call had this many sentences or more, so that the last lines of a long file
+            need no other programs than those before.
     """
 
     reads_source = True
+    least_sentences = 1
 
     def __init__(
         self,
@@ -213,13 +216,13 @@ class Translator:
                 yield whole(beams.done.tokens_BWT)[0, 0].tolist(), True
 
     def warm(self, decoding: cfg.Decoding) -> int:
-        """Compile the search for sentences of every length, alone and in whole batches. Returns the number of batch shapes."""
+        """Compile the search for any number of sentences of every length. Returns the number of batch shapes."""
         decoding = of_candidates(decoding)
         shapes: set[tuple[int, ...]] = set()  # pictures, and the empty source of a language model, have one length
         for length in (length for length in LENGTHS if length <= bucket(self.max_length)):
             source = self._as_source([EOS] * (length - 1))
             width = self._batch([source], 1)["encoder_input_tokens"].shape[1]
-            for rows in sorted({self._rows(count, width, decoding) for count in (1, decoding.batch_size)}):
+            for rows in row_sizes(most_rows(width, *self._budget(decoding)), num_shards("B", self.mesh)):
                 batch = self._batch([source], rows)
                 if (shape := batch["encoder_input_tokens"].shape) in shapes:
                     continue
@@ -322,7 +325,7 @@ class Translator:
     def _rows(self, count: int, length: int, decoding: cfg.Decoding) -> int:
         """Return the rows of a batch of this padded source length, if there are `count` sentences in all."""
         most = most_rows(length, *self._budget(decoding))
-        return padded_rows(min(count, most), most, num_shards("B", self.mesh))
+        return padded_rows(max(count, self.least_sentences), most, num_shards("B", self.mesh))
 
     @property
     def _whole(self) -> Searches:

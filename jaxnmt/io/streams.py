@@ -10,7 +10,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 from jaxnmt.errors import UserError
 from jaxnmt.io import files, text
@@ -109,12 +109,37 @@ def line_writer(name: str, flag: str = "--output") -> Iterator[Callable[[str], o
         return
     target = pathlib.Path(os.path.realpath(name))
     in_place = target.exists() and not target.is_file()
-    with contextlib.ExitStack() as stack:
+
+    @contextlib.contextmanager
+    def writing() -> Iterator[None]:
         try:
-            file = stack.enter_context(open(target, "wb") if in_place else files.open_atomic(target))
+            yield
+        except BrokenPipeError:  # of a named pipe
+            raise
         except OSError as error:
             raise UserError(f"{flag} {name} cannot be written: {error.strerror}") from None
-        yield lambda line: file.write(line.encode() + b"\n")
+
+    def write(line: str) -> None:
+        with writing():
+            file.write(line.encode() + b"\n")
+
+    with contextlib.ExitStack() as stack:
+        with writing():
+            file = stack.enter_context(_device(target) if in_place else files.open_atomic(target))
+        yield write
+        with writing():
+            file.flush()
+
+
+@contextlib.contextmanager
+def _device(path: pathlib.Path) -> Iterator[IO[bytes]]:
+    """Open a device or a named pipe for writing. The caller flushes it: to close it raises nothing."""
+    file = path.open("wb")
+    try:
+        yield file
+    finally:
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def write_stdout(text: str) -> None:

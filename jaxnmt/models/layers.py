@@ -96,7 +96,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel, bias = self.parameters(x)
-        return add_bias(self.product(x, kernel), bias)
+        return self.biased(self.product(x, kernel), bias)
 
     @nn.nowrap  # so that operations are named after the layer, not after its method
     def parameters(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -120,6 +120,14 @@ class Dense(nn.Module):
         fan_in = math.prod(x.shape[x.ndim - self.inputs :])
         return (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
 
+    @nn.nowrap
+    def biased(self, y: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """Return y + bias in y's type, see `add_bias`."""
+        if bias is None:
+            return y
+        by_product = self.mesh is not None and platform_of(self.mesh).sums_by_products and y.dtype == jnp.bfloat16
+        return add_bias_by_product(y, bias) if by_product else add_bias(y, bias)
+
     @property
     def keeps_heads(self) -> bool:
         """Whether heads stay an axis of every product because that is faster on the mesh's devices. Such kernels are never `Int8`."""
@@ -134,13 +142,29 @@ class Projections(Dense):
         kernel, bias = self.parameters(x)
         if self.keeps_heads:
             biases = [None] * self.shape[0] if bias is None else bias
-            return tuple(add_bias(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
-        return tuple(y.squeeze(-3) for y in jnp.split(add_bias(self.product(x, kernel), bias), self.shape[0], -3))
+            return tuple(self.biased(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
+        return tuple(y.squeeze(-3) for y in jnp.split(self.biased(self.product(x, kernel), bias), self.shape[0], -3))
 
 
-def add_bias(y: jax.Array, bias: jax.Array | None) -> jax.Array:
+def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
     """Return y + bias in y's type, added in float32: the bias's gradient is a sum over all positions, most of which bfloat16 would lose."""
-    return y if bias is None else (y.astype(at_least_float32(y.dtype)) + bias).astype(y.dtype)
+    return (y.astype(at_least_float32(y.dtype)) + bias).astype(y.dtype)
+
+
+@jax.custom_vjp
+def add_bias_by_product(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """Return `add_bias` of bfloat16. The bias's gradient is a product with ones, whose terms are exact and are added in float32."""
+    return add_bias(y, bias)
+
+
+def _bias_gradient(like: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    summed = dy.ndim - like.ndim
+    # Of ones that it knows, or of a single row, the compiler would make a sum.
+    ones = jax.lax.optimization_barrier(jnp.ones((8, *dy.shape[:summed]), dy.dtype))
+    return dy, jnp.tensordot(ones, dy, summed, preferred_element_type=jnp.float32)[0].astype(like.dtype)
+
+
+add_bias_by_product.defvjp(lambda y, bias: (add_bias(y, bias), bias), _bias_gradient)
 
 
 class Matrix(nn.Module):

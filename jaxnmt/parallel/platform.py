@@ -25,6 +25,8 @@ class Platform(NamedTuple):
         keeps_heads: whether heads are an axis of the products before and after attention, and queries, keys and values are a product each.
             A TPU, whose attention kernel has heads before positions, must copy arrays that are reshaped or split. Others are faster with
             one plain product.
+        sums_by_products: whether a bias's gradient, a sum over positions, is a product with ones, if that is exact. A TPU's matrix unit is
+            faster than its vector unit.
         step_options: the compiler's options for training steps of several devices.
     """
 
@@ -32,6 +34,7 @@ class Platform(NamedTuple):
     logits: int
     recurrent_remat: bool = False
     keeps_heads: bool = False
+    sums_by_products: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
@@ -44,12 +47,12 @@ _SUMS_BEHIND_COMPUTING = {
     "xla_enable_async_all_reduce": "true",
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
 }
-_TPU = _ACCELERATOR._replace(keeps_heads=True, step_options=_SUMS_BEHIND_COMPUTING)
+_TPU = _ACCELERATOR._replace(keeps_heads=True, sums_by_products=True, step_options=_SUMS_BEHIND_COMPUTING)
 
 
 def kind_of(mesh: Mesh | None) -> Kind:
-    """Return the kind of a mesh's devices; without a mesh, of the default ones."""
-    device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+    """Return the kind of a mesh's devices; without a mesh, or of an abstract one, of the default ones."""
+    device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else jax.devices()[0]
     if device.platform in ("cpu", "tpu"):
         return device.platform
     return "nvidia" if "NVIDIA" in device.device_kind else "other"

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxnmt import config as cfg
 from jaxnmt import errors
 from jaxnmt.parallel.axes import path_name
+from jaxnmt.parallel.platform import platform_of
 
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
@@ -208,7 +209,10 @@ MIN_SHARDED_SIZE = 1 << 16
 
 
 def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str = "") -> NamedSharding:
-    """Return a layout that also shards an array over `data`, along its longest dimension that `data` divides, but never along layers."""
+    """Return a layout that also shards an array over `data`, along its longest dimension that `data` divides, but never along layers.
+
+    A kernel whose heads are an axis of products (`Platform.keeps_heads`) is sharded along them if possible: see `gather_over_data`.
+    """
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     over = [() if axis is None or mesh.shape[axis] == 1 else (axis,) for axis in spec]
     size = [length // math.prod(mesh.shape[axis] for axis in axes) for length, axes in zip(shape, over, strict=True)]
@@ -216,9 +220,25 @@ def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str =
     possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0 and dimension >= first]
     if mesh.shape["data"] == 1 or not possible or math.prod(shape) < MIN_SHARDED_SIZE:
         return sharding
-    longest = max(possible, key=size.__getitem__)
+    heads = axes.find("H") if platform_of(mesh).keeps_heads else -1
+    longest = heads if heads in possible else max(possible, key=size.__getitem__)
     spec[longest] = (*over[longest], "data")
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+def gather_over_data(x: jax.Array, layout: NamedSharding, axes: str) -> jax.Array:
+    """Gather what is sharded as `shard_over_data` says. `layout` is that of the result.
+
+    A TPU multiplies by a kernel with heads, (D, ..., H, K), as if D came last. It is sent in that order: otherwise the compiler copies it
+    after it was sent, and does not send it behind computing.
+    """
+    mesh, first = layout.mesh, axes.find("D")
+    if not (platform_of(mesh).keeps_heads and "H" in axes and first >= 0):
+        return jax.lax.with_sharding_constraint(x, layout)
+    over = [*layout.spec, *[None] * (x.ndim - len(layout.spec))]
+    over.append(over.pop(first))
+    sent = jax.lax.with_sharding_constraint(jnp.moveaxis(x, first, -1), NamedSharding(mesh, PartitionSpec(*over)))
+    return jnp.moveaxis(sent, -1, first)
 
 
 def state_shardings(state: Any, params: Any, shardings: Any) -> Any:

@@ -23,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, one_device, param_shardings, scatter_sums
+from jaxnmt.parallel.sharding import batch_sharding, gather_over_data, one_device, param_shardings, scatter_sums
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -48,11 +48,13 @@ class ShardedUpdate(NamedTuple):
 
     Attributes:
         model: the model whose parameters these are.
+        axes: the letters of the trained parameters' axes.
         compute: shardings of the trained parameters during the forward and backward pass.
         stored: shardings of the trained parameters in the state.
     """
 
     model: Seq2Seq
+    axes: Any
     compute: Any
     stored: Any
 
@@ -85,7 +87,7 @@ class ShardedUpdate(NamedTuple):
         """
         read = self.model.cast_kernels(params)
         sent = jax.tree.map(jax.lax.optimization_barrier, self.model.cast_tables(read))
-        gathered = jax.lax.with_sharding_constraint(sent, self.compute)
+        gathered = jax.tree.map(gather_over_data, sent, self.compute, self.axes)
         return jax.tree.map(lambda x, like: x.astype(like.dtype), gathered, read)
 
     def scatter(self, gradient: Any) -> Any:
@@ -243,7 +245,7 @@ class TrainPrograms:
         self._optimizer, shards = make_optimizer(config.optimizer, axes), mesh.shape["data"] > 1 and is_elementwise(config.optimizer)
         self.abstract = abstract_state(model, self._optimizer, config.training, mesh, shards, self._keep_start)
         trained = self.abstract.params
-        sharded = ShardedUpdate(self._model, param_shardings(trained, axes, mesh), shardings_of(trained)) if shards else None
+        sharded = ShardedUpdate(self._model, axes, param_shardings(trained, axes, mesh), shardings_of(trained)) if shards else None
         factors = rates(config.training, trained, axes)
         step = functools.partial(train_step, self._model, self._optimizer, config, sharded=sharded, factors=factors)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings_of(self.abstract), None))

@@ -89,6 +89,13 @@ def test_what_is_no_file_stays_what_it_is_and_a_link_a_link(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"old", "link", "pipe"}
 
 
+def test_a_full_device_is_named():
+    with pytest.raises(UserError, match="--output /dev/full cannot be written: No space left"), streams.line_writer("/dev/full") as write:
+        write("a line")
+    with pytest.raises(UserError, match="--output /dev/full cannot be written: No space left"), streams.line_writer("/dev/full") as write:
+        write("a line" * 9999)  # more than a buffer holds
+
+
 def test_a_packed_input_that_is_cut_off_is_told_in_a_sentence(tmp_path):
     whole = gzip.compress(bytes(range(256)) * 99)
     for name, data in (("cut", whole[:-9]), ("other", b"no gzip")):

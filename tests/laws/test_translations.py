@@ -222,9 +222,15 @@ def test_searches_that_share_a_batch_have_64_hypotheses_each(translate, changes,
     assert translate.translator._budget(replace(Decoding(), **changes))[0] == sentences
 
 
-def test_warming_compiles_what_samples_need(translate, compiled):
+@pytest.fixture(params=["anywhere", "on a device"])
+def fresh(translate, request):
+    """A translator that has compiled nothing. The parameters of a run lie on a device, which JAX compiles for."""
     one = translate.translator
-    fresh = Translator(one.model, one.params, one.tokenizer, 12)
+    params = one.params if request.param == "anywhere" else jax.device_put(one.params, jax.devices()[0])
+    return Translator(one.model, params, one.tokenizer, 20)
+
+
+def test_warming_compiles_what_samples_need(fresh, compiled):
     decoding = Decoding(beam_size=16, batch_size=8, mbr="chrf", temperature=1.0)  # two searches of four sentences
     fresh.warm(decoding)
     assert compiled
@@ -233,15 +239,24 @@ def test_warming_compiles_what_samples_need(translate, compiled):
     assert not compiled
 
 
-def test_warming_compiles_all_that_later_calls_need(translate, compiled):
-    one = translate.translator
-    fresh = Translator(one.model, one.params, one.tokenizer, 12)
+def test_warming_compiles_all_that_later_calls_need(fresh, compiled):
     decoding = Decoding(beam_size=3, batch_size=8, mbr="chrf")
-    assert fresh.warm(decoding) == 2  # one sentence and eight, of up to 16 tokens
-    assert len(compiled) == 4  # the two programs of each
+    assert fresh.warm(decoding) == 6  # one sentence, four and eight, of up to 16 tokens and of up to 32
+    assert len(compiled) == 12  # the two programs of each
     compiled.clear()
-    fresh.translate(some_lines(11), decoding)
+    fresh.translate([f"{line} {line}" for line in some_lines(40)], decoding)
+    fresh.translate(some_lines(3), decoding)
     fresh.translate(some_lines(1), replace(decoding, length_penalty=0.5))
+    assert not compiled
+
+
+def test_the_last_lines_of_a_file_compile_nothing(fresh, compiled):
+    decoding = Decoding(beam_size=3, batch_size=8)
+    fresh.translate(some_lines(8), decoding)
+    assert compiled
+    compiled.clear()
+    fresh.least_sentences = 8
+    fresh.translate(some_lines(2), decoding)
     assert not compiled
 
 

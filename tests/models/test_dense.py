@@ -1,5 +1,6 @@
 """Dense layers against NumPy in float64, in the form that each kind of device is fastest with."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,23 @@ def test_results_and_gradients_are_those_of_the_equation(name, kind, monkeypatch
         expected["bias"] = weights.sum(places)
     tiny.assert_close(by_params, expected, atol=1e-5)
     tiny.assert_close(by_x, np.einsum(f"{letters},{kernel}->{of_x}", weights, params["kernel"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "tpu", "nvidia"])
+@pytest.mark.parametrize("name", ["of a feed-forward", "to heads", "keys and values"])
+def test_the_gradient_of_a_bias_is_summed_in_float32(name, kind, monkeypatch):
+    monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
+    layer = LAYERS[name][0].clone(mesh=make_mesh(cfg.Mesh(), jax.devices()[:1]))
+    x = jnp.zeros((20, 30, WIDTH), jnp.bfloat16)
+    params = nn.unbox(layer.init(jax.random.key(0), x))
+    weights = jnp.asarray(np.random.default_rng(0).standard_normal((20, 30, 1, 1)), jnp.bfloat16)  # of each position
+
+    def total(params):
+        found = jnp.stack(jax.tree.leaves(layer.apply(params, x)))
+        return (found.astype(jnp.float32) * weights.astype(jnp.float32).reshape(20, 30, *[1] * (found.ndim - 3))).sum()
+
+    found = jax.grad(total)(params)["params"]["bias"]
+    np.testing.assert_allclose(found, np.full(found.shape, np.asarray(weights, np.float64).sum()), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "products"), [("cpu", 1), ("tpu", 2), ("nvidia", 1)])

@@ -18,6 +18,7 @@ from jaxnmt.models.encoder_decoder import EncoderDecoder
 from jaxnmt.models.seq2seq import build_model
 from jaxnmt.parallel import sharding
 from jaxnmt.parallel.axes import UNDECLARED, path_name
+from jaxnmt.parallel.platform import Platform
 from jaxnmt.training.optim import make_optimizer
 from jaxnmt.training.state import initial_state
 from jaxnmt.training.step import ShardedUpdate
@@ -198,6 +199,23 @@ def test_devices_along_data_share_the_longest_dimension_that_they_can_split():
     assert spread((512, 256), "fsdp", None, mesh=alone) == ("fsdp", None)
 
 
+def test_kernels_with_heads_are_spread_along_them_and_sent_with_the_input_last_where_heads_are_an_axis(monkeypatch):
+    monkeypatch.setattr(sharding, "platform_of", lambda mesh: Platform(branches=False, logits=0, keeps_heads=True))
+    wide = jax.sharding.AbstractMesh((4, 1, 1), sharding.AXES)
+    spread = lambda shape, axes: sharding.shard_over_data(jax.sharding.NamedSharding(wide, PartitionSpec()), shape, axes).spec  # noqa: E731
+    assert spread((512, 3, 8, 64), "D3HK") == PartitionSpec(None, None, ("data",), None)
+    assert spread((8, 64, 512), "HKD") == PartitionSpec(("data",), None, None)
+    assert spread((512, 3, 6, 64), "D3HK") == PartitionSpec(("data",), None, None, None)  # of 6 heads, 4 devices have no equal part
+    mesh = sharding.make_mesh(Mesh(data=1), jax.devices()[:1])
+    whole = jax.sharding.NamedSharding(mesh, PartitionSpec("fsdp", None, "tensor"))
+    kernel = jnp.arange(6 * 3 * 2 * 5.0).reshape(6, 3, 2, 5)
+    jaxpr = jax.make_jaxpr(lambda x: sharding.gather_over_data(x, whole, "D3HK"))(kernel)
+    sent = next(equation for equation in jaxpr.eqns if equation.primitive.name == "sharding_constraint")
+    assert sent.invars[0].aval.shape == (3, 2, 5, 6) and sent.params["sharding"].spec == PartitionSpec(None, "tensor", None, "fsdp")
+    for axes in ("D3HK", "LDHK", "HKLD", "DFVP"):
+        np.testing.assert_array_equal(sharding.gather_over_data(kernel, whole, axes), kernel)
+
+
 def test_an_adafactor_vector_keeps_the_axes_it_still_has():
     spec = PartitionSpec("fsdp", "tensor")
     assert sharding._inherit((16,), (16, 24), spec) == PartitionSpec("fsdp")
@@ -211,7 +229,7 @@ def test_tables_are_gathered_in_bfloat16_and_predictions_are_the_same():
     params = tiny.params_of(model)
     mesh = sharding.make_mesh(Mesh(data=1), jax.devices()[:1])
     compute = sharding.param_shardings(params, model.axes, mesh)
-    gather = ShardedUpdate(model, compute, compute).gather
+    gather = ShardedUpdate(model, model.axes, compute, compute).gather
     sent = {
         tuple(equation.outvars[0].aval.shape): equation.outvars[0].aval.dtype
         for equation in jax.make_jaxpr(gather)(params).jaxpr.eqns

@@ -12,6 +12,7 @@ from jaxnmt.cli.verbs import documents, workers
 from jaxnmt.cli.verbs.common import Flat, leader_writer
 from jaxnmt.cli.verbs.members import Members, check, opened
 from jaxnmt.config import Decoding, Input, NonNegative
+from jaxnmt.config.fields import between
 from jaxnmt.config.tasks import require
 from jaxnmt.decoding.terminology import read_terminology
 from jaxnmt.errors import UserError
@@ -45,14 +46,14 @@ class Translate(Input, Members):
     stream: bool = False
     """Write each word as soon as it is chosen: with --beam-size 1, or a temperature."""
     warm: bool = False
-    """Translate nothing: compile the programs for sentences of every length, which the cache on disk keeps for later calls."""
+    """Translate nothing: compile the programs for any number of sentences of any length. The cache on disk keeps them for later calls."""
     json_lines: bool = False
     """A line of input is a JSON object with text, and optionally prefix, constraints and forbidden for this sentence."""
     prefix: str = ""
     """Text that every translation begins with."""
     prefix_column: bool = False
     """A line of input is `source TAB prefix`: text that this sentence's translation begins with, or nothing."""
-    alternatives: NonNegative[int] = 0
+    alternatives: Annotated[int, between(0, 1000)] = 0
     """Write the translations that begin with the prefix and, after it, with each of this many tokens, the likeliest ones there."""
     constraints: tuple[str, ...] = ()
     """Phrases that must occur in every translation; of "a|b", one must."""
@@ -130,6 +131,10 @@ def _check_together(options: Translate) -> None:
     from jaxnmt.decoding.streaming import check_stream
 
     documents.check_together(options)
+    if options.warm:
+        others = ("document", "stream", "json_lines", "prefix", "prefix_column", "alternatives", "constraints", "forbidden", "terminology")
+        for flag in (name.replace("_", "-") for name in others if getattr(options, name)):
+            raise UserError(f"--warm translates nothing, and compiles the search for lines without rules: leave out --{flag}")
     if options.alignments != "none" and (options.format == "html" or options.protect):
         raise UserError(f"--alignments {options.alignments} is for text without markup: leave out --format html and --protect")
     if options.alignments != "none" and options.decoding.unk == "replace":
@@ -210,11 +215,14 @@ def line_translator(
     read = _reader(options)
     used = opened(run, options, checkpoints)
     translator = used.translator_of(options)
+    searching: Any = getattr(translator, "translator", translator)  # without the markup
     aligner = used.aligner if options.alignments != "none" else None
 
     def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
         given = list(itertools.starmap(read, zip(lines, itertools.count(first))))
         texts = [sentence for sentence, _ in given]
+        if len(lines) >= options.decoding.batch_size:  # of a file, not of somebody who types
+            searching.least_sentences = options.decoding.batch_size
         found = translator.translate(texts, options.decoding, first, [own for _, own in given])
         alignments: Any = aligner.align(texts, found, options.decoding.batch_size) if aligner else found
         made = [
