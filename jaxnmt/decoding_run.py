@@ -123,4 +123,17 @@ class DecodingRun(TrainedRun):
         Raises:
             UserError: a field does not exist, or its value is invalid.
         """
-        return checks.with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
+        try:
+            return self._checked_decoding(**changes)
+        except TypeError:  # a value that has no hash, which is refused
+            return self._checked_decoding.__wrapped__(**changes)
+
+    @functools.cached_property
+    def _checked_decoding(self) -> Any:
+        """Returns settings as `decoding` does. To check them takes as long as a short translation; 1 and 1.0 are not the same."""
+
+        @functools.lru_cache(maxsize=64, typed=True)
+        def checked(**changes: Any) -> Decoding:
+            return checks.with_settings(self.config, {f"decoding.{name}": value for name, value in changes.items()}).decoding
+
+        return checked

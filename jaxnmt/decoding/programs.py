@@ -87,10 +87,15 @@ class StagedSearch:
             params: the parameters.
             groups: their options differ in the maximum length at most.
         """
+        groups = (group for group in groups if group.numbers)
+        first_ones = [*itertools.islice(groups, IN_FLIGHT)]
+        if len(first_ones) == 1:  # a thread takes longer to start than a short sentence waits
+            yield from self._in_one_search(params, first_ones)
+            return
         taking, stopped, results = threading.Lock(), threading.Event(), queue.SimpleQueue[tuple[int, Hypotheses] | None]()
         # There and back, since each group may be longer than the one before: so all searches have as many tokens.
         order = itertools.cycle((*range(IN_FLIGHT), *reversed(range(IN_FLIGHT))))
-        turns = zip(order, (group for group in groups if group.numbers), strict=False)
+        turns = zip(order, itertools.chain(first_ones, groups), strict=False)
         queues: list[collections.deque[Group]] = [collections.deque() for _ in range(IN_FLIGHT)]
 
         def taken(search: int) -> Iterator[Group]:
