@@ -144,6 +144,12 @@ def scatter_sums(tree: Any, layouts: Any) -> Any:
     return jax.tree.unflatten(structure, summed)
 
 
+def copies(layout: PartitionSpec, mesh: Mesh) -> int:
+    """Return how many devices hold the same part of an array."""
+    over = [axis for axes in layout for axis in ((axes,) if isinstance(axes, str) else axes or ())]
+    return mesh.size // math.prod(mesh.shape[axis] for axis in over)
+
+
 def is_sharded(params: Any) -> bool:
     """Return whether any parameter is sharded: no device has all of it."""
     return not all(x.is_fully_replicated for x in jax.tree.leaves(params))

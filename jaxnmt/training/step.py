@@ -23,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, gather_over_data, one_device, param_shardings, scatter_sums
+from jaxnmt.parallel.sharding import batch_sharding, copies, gather_over_data, one_device, param_shardings, scatter_sums
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -98,6 +98,17 @@ class ShardedUpdate(NamedTuple):
         gradient = jax.lax.with_sharding_constraint(gradient, self.compute)
         return self.shard(widen(jax.tree.map(jax.lax.optimization_barrier, gradient)))
 
+    def norm(self, gradient: Any) -> jax.Array:
+        """Return the norm of a gradient with the layout of the state's parameters. Devices send one number, not one for each array."""
+        layouts = jax.tree.map(lambda sharding: sharding.spec, self.stored)
+        mesh = jax.tree.leaves(self.stored)[0].mesh
+
+        def of_device(parts: Any) -> jax.Array:
+            shares = jax.tree.map(lambda part, layout: jnp.square(part).sum() / copies(layout, mesh), parts, layouts)
+            return jnp.sqrt(jax.lax.psum(sum(jax.tree.leaves(shares)), mesh.axis_names))
+
+        return jax.shard_map(of_device, mesh=mesh, in_specs=(layouts,), out_specs=PartitionSpec(), check_vma=False)(gradient)
+
     def shard(self, tree: Any) -> Any:
         """Return a tree like the trained parameters with the layout of the state's."""
         return jax.lax.with_sharding_constraint(tree, self.stored)
@@ -128,7 +139,7 @@ def train_step(
     if state.start is not None:  # the gradient of l2 / 2 |params - start|^2
         pull = lambda g, p, start: g + config.init.l2 * (p - start)  # noqa: E731
         gradient = jax.tree.map(pull, gradient, widen(state.params), widen(state.start))
-    norm = optax.tree.norm(gradient)
+    norm = sharded.norm(gradient) if sharded else optax.tree.norm(gradient)
     finite = jnp.isfinite(norm)
     rate = learning_rate(config.schedule, config.training.steps, state.step) * state.lr_scale
 

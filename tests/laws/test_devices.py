@@ -34,6 +34,12 @@ def test_one_device_and_eight_train_on_the_same_sentences_to_the_same_loss(runs)
     np.testing.assert_allclose(validation[1], validation[0], rtol=0, atol=1e-4)
 
 
+def test_one_device_and_eight_have_gradients_of_the_same_norm(runs):
+    folder, one, eight = runs
+    norms = [[record["gradient_norm"] for record in read_metrics(run, "train")] for run in (folder / "one", eight)]
+    np.testing.assert_allclose(norms[1][:5], norms[0], rtol=1e-4)
+
+
 def test_a_checkpoint_of_eight_devices_is_restored_on_one(runs):
     folder, one, eight = runs
     store = Checkpoints(eight, one.config.checkpoints)
