@@ -72,7 +72,8 @@ def test_a_process_of_the_command_keeps_programs_and_hears_of_a_failed_thread_on
 
 
 @pytest.mark.parametrize(
-    ("broken", "status", "error"), [("", 2, "error: "), ("cli.command._dispatch = lambda words: 1 / 0", 1, "ZeroDivisionError")]
+    ("broken", "status", "error"),
+    [("", 2, "error: "), ("from jaxnmt.cli import command\ncommand._dispatch = lambda words: 1 / 0", 1, "ZeroDivisionError")],
 )
 def test_translate_ends_with_its_status_after_threads_and_exit_handlers(broken, status, error):
     code = "import atexit, sys, threading, time; from jaxnmt import cli; sys.argv = ['jaxnmt', 'translate', 'nowhere']\n"
@@ -80,6 +81,13 @@ def test_translate_ends_with_its_status_after_threads_and_exit_handlers(broken, 
     code += f"atexit.register(print, 'handler')\n{broken}\nsys.exit(cli.main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == status and error in done.stderr and done.stdout == "thread\nhandler\n", done.stderr
+
+
+def test_ctrl_c_while_modules_are_imported_is_told_in_a_word():
+    code = "import sys\nclass Pressed:\n  def find_spec(name, *_):\n    if name == 'jaxnmt.cli.command': raise KeyboardInterrupt\n"
+    code += "sys.meta_path.insert(0, Pressed)\nfrom jaxnmt import cli\nsys.exit(cli.main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
 
 
 # ---- home folders

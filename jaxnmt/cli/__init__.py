@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from jaxnmt.cli import ending as ending  # first, see there
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status, see `command.main`."""

@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnmt import __version__
-from jaxnmt.cli import ending  # first, see there
+from jaxnmt.cli import ending
 from jaxnmt.cli.verbs import VERBS, Verb
 from jaxnmt.cli.words import HELP, divide, parse, print_help, takes_all
 from jaxnmt.config import model_code
