@@ -46,3 +46,15 @@ def test_stages_change_nothing(monkeypatch, rung, beam, margin):
     np.testing.assert_allclose(found.scores_BW, expected.scores_BW, atol=1e-5)
     np.testing.assert_allclose(found.log_probs_BW, expected.log_probs_BW, atol=1e-5)
     assert all(len(rows) <= 4 for rows in finished) and len(finished) == (1 if margin else 3)
+
+
+def test_a_group_is_begun_before_the_one_before_it_is_waited_for():
+    events = []
+
+    def begun():
+        for number in range(3):
+            events.append(f"begin {number}")
+            yield [number], lambda number=number: events.append(f"wait for {number}") or np.zeros(1)
+
+    assert [number for number, _ in programs.in_turn(begun())] == [0, 1, 2]
+    assert events == ["begin 0", "begin 1", "wait for 0", "begin 2", "wait for 1", "wait for 2"]
