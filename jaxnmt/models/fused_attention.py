@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt.parallel.platform import kind_of
-from jaxnmt.parallel.sharding import activation_spec, is_manual
+from jaxnmt.parallel.sharding import activation_spec, is_group, within_group
 
 LANES = 128  # of a TPU's vector unit
 BLOCKS = (512, 256, LANES)  # positions at a time, on TPUs
@@ -60,11 +60,14 @@ def _is_ampere(mesh: Mesh | None) -> bool:
 def fused_attention(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh) -> jax.Array:
     """Return softmax(q k) v by the kernel of the mesh's devices: (B, T, H, K). Each device computes its own rows and heads."""
     one_device = splash if kind_of(mesh) == "tpu" else cudnn
-    if is_manual(mesh):
+    if is_group(mesh) and mesh.size == 1:
         return one_device(q_BTHK, k_BSHK, v_BSHK, mask)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
+    on = {"mesh": mesh}
+    if is_group(mesh):  # within another `shard_map`, whose mesh this one has
+        layouts, on = tuple(map(within_group, layouts)), {"axis_names": {"fsdp", "tensor"}}
     kernel = functools.partial(_by_arrays, one_device, mask.causal)
-    sharded = jax.shard_map(kernel, mesh=mesh, in_specs=layouts, out_specs=layouts[0], check_vma=False)
+    sharded = jax.shard_map(kernel, in_specs=layouts, out_specs=layouts[0], check_vma=False, **on)
     return sharded(q_BTHK, k_BSHK, v_BSHK, mask.query_segments_BT, mask.key_segments_BS)
 
 

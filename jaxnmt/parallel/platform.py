@@ -27,6 +27,8 @@ class Platform(NamedTuple):
             one plain product.
         sums_by_products: whether a bias's gradient, a sum over positions, is a product with ones, if that is exact. A TPU's matrix unit is
             faster than its vector unit.
+        groups_alone: whether devices along `data` compute gradients by themselves though `fsdp` has several devices too. TPUs' programs
+            then take three times as long.
         step_options: the compiler's options for training steps of several devices.
     """
 
@@ -35,12 +37,13 @@ class Platform(NamedTuple):
     recurrent_remat: bool = False
     keeps_heads: bool = False
     sums_by_products: bool = False
+    groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
-_CPU = Platform(branches=True, logits=0)
+_CPU = Platform(branches=True, logits=0, groups_alone=True)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
-_GPU = _ACCELERATOR._replace(recurrent_remat=True)
+_GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.
 _SUMS_BEHIND_COMPUTING = {
     "xla_jf_crs_combiner_threshold_count": "1",

@@ -90,8 +90,11 @@ def activation_spec(axes: str) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, axes: str, mesh: Mesh | None) -> jax.Array:
-    """Lay an activation out on a mesh by its axes; return it as it is without a mesh, or on `one_device`."""
-    return x if mesh is None or is_manual(mesh) else jax.lax.with_sharding_constraint(x, NamedSharding(mesh, activation_spec(axes)))
+    """Lay an activation out on a mesh by its axes; return it as it is without a mesh, or on one device of `group`."""
+    if mesh is None or (is_group(mesh) and mesh.size == 1):
+        return x
+    spec = activation_spec(axes)
+    return jax.lax.with_sharding_constraint(x, within_group(spec) if is_group(mesh) else NamedSharding(mesh, spec))
 
 
 def num_shards(letter: str, mesh: Mesh | None) -> int:
@@ -120,14 +123,20 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
     return spread
 
 
-def one_device(mesh: Mesh) -> Mesh:
-    """Return a mesh of one of the devices, for what each device computes by itself within `jax.shard_map`."""
-    return Mesh(mesh.devices[:1, :1, :1], AXES, axis_types=(AxisType.Manual,) * len(AXES))
+def group(mesh: Mesh) -> Mesh:
+    """Return a mesh of the devices that have one place along `data`, for what they compute by themselves within `jax.shard_map` over it."""
+    return Mesh(mesh.devices[:1], AXES, axis_types=(AxisType.Manual, AxisType.Auto, AxisType.Auto))
 
 
-def is_manual(mesh: Mesh) -> bool:
-    """Return whether a mesh is that of `one_device`."""
+def is_group(mesh: Mesh) -> bool:
+    """Return whether a mesh is that of a `group`."""
     return AxisType.Manual in mesh.axis_types
+
+
+def within_group(layout: PartitionSpec) -> PartitionSpec:
+    """Return a layout without `data`."""
+    without = lambda axes: tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "data") or None  # noqa: E731
+    return PartitionSpec(*map(without, layout))
 
 
 def scatter_sums(tree: Any, layouts: Any) -> Any:

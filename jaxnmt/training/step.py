@@ -23,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, copies, gather_over_data, one_device, param_shardings, scatter_sums
+from jaxnmt.parallel.sharding import batch_sharding, copies, gather_over_data, group, param_shardings, scatter_sums, within_group
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -58,26 +58,41 @@ class ShardedUpdate(NamedTuple):
     compute: Any
     stored: Any
 
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The mesh."""
+        return jax.tree.leaves(self.stored)[0].mesh
+
     def gradient(self, config: cfg.Training, state: TrainState, batch: Batch) -> tuple[Any, LossSums]:
         """Return what `accumulate_gradient` does, in float32, with the layout of the state's parameters.
 
-        If `data` is the only axis, each device computes by itself, and the gradients are summed once, after the last of the `accumulation`
-        parts.
+        Devices along `data` compute by themselves, and the gradients are summed once, after the last of the `accumulation` parts: each
+        device if `data` is the only axis, or the devices along `fsdp` together, where that is as fast (`Platform.groups_alone`).
         """
-        mesh, layouts = jax.tree.leaves(self.stored)[0].mesh, jax.tree.map(lambda sharding: sharding.spec, self.stored)
-        if mesh.shape["data"] < mesh.size or not self.model.adds_rows:
+        alone = self.mesh.shape["data"] == self.mesh.size
+        groups = platform_of(self.mesh).groups_alone and self.mesh.shape["tensor"] == 1  # else XLA's partitioner fails
+        if not (self.model.adds_rows and (alone or groups)):
             gradient, sums = accumulate_gradient(self.model, config, state, batch)
             return self.scatter(gradient), sums
-        model = self.model.on(one_device(mesh))
-
-        def of_device(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
-            return scatter_sums(accumulate_gradient(model, config, state, batch, rows_B, weight), summed)
-
+        model, layouts = self.model.on(group(self.mesh)), jax.tree.map(lambda sharding: sharding.spec, self.stored)
         whole, rows = PartitionSpec(), PartitionSpec("data")
         summed = layouts, LossSums(whole, whole, whole, whole)
-        on_each = jax.shard_map(of_device, mesh=mesh, in_specs=(whole, whole, rows, rows), out_specs=summed, check_vma=False)
+
+        def of_group(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
+            gradient, sums = accumulate_gradient(model, config, state, batch, rows_B, weight)
+            if alone:
+                return scatter_sums((gradient, sums), summed)
+            inner = lambda x, sharding: jax.lax.with_sharding_constraint(x, within_group(sharding.spec))  # noqa: E731
+            return jax.tree.map(lambda x: x[None], (jax.tree.map(inner, gradient, self.compute), sums))
+
+        over, outs = (set(self.mesh.axis_names), summed) if alone else ({"data"}, rows)
+        arguments = whole, whole, rows, rows
+        on_each = jax.shard_map(of_group, mesh=self.mesh, axis_names=over, in_specs=arguments, out_specs=outs, check_vma=False)
         read = dataclasses.replace(state, opt_state=None, ema=None, start=None)
         gradient, sums = on_each(read, loss_weight(batch), batch, jnp.arange(len(batch["decoder_target_tokens"])))
+        if not alone:  # what each group has found is added here: within, the compiler would gather it first
+            gradient, sums = jax.tree.map(lambda x: x.sum(0), (gradient, sums))
+            gradient = self.shard(gradient)
         return widen(gradient), sums
 
     def gather(self, params: Any) -> Any:
@@ -100,8 +115,7 @@ class ShardedUpdate(NamedTuple):
 
     def norm(self, gradient: Any) -> jax.Array:
         """Return the norm of a gradient with the layout of the state's parameters. Devices send one number, not one for each array."""
-        layouts = jax.tree.map(lambda sharding: sharding.spec, self.stored)
-        mesh = jax.tree.leaves(self.stored)[0].mesh
+        layouts, mesh = jax.tree.map(lambda sharding: sharding.spec, self.stored), self.mesh
 
         def of_device(parts: Any) -> jax.Array:
             shares = jax.tree.map(lambda part, layout: jnp.square(part).sum() / copies(layout, mesh), parts, layouts)
