@@ -21,7 +21,7 @@ from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
 from jaxnmt.parallel.numbers import mix
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
+from jaxnmt.parallel.sharding import constrain, is_replicated, keeps_heads, num_shards
 
 NORM_EPSILON = 1e-5
 SYMBOLIC_POSITIONS = 2048
@@ -131,7 +131,7 @@ class Dense(nn.Module):
     @property
     def keeps_heads(self) -> bool:
         """Whether heads stay an axis of every product because that is faster on the mesh's devices. Such kernels are never `Int8`."""
-        return self.mesh is not None and "H" in self.axes and platform_of(self.mesh).keeps_heads
+        return "H" in self.axes and keeps_heads(self.mesh)
 
 
 class Projections(Dense):

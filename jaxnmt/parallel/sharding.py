@@ -107,6 +107,14 @@ def is_replicated(letter: str, mesh: Mesh | None) -> bool:
     return num_shards(letter, mesh) == 1
 
 
+def keeps_heads(mesh: Mesh | None) -> bool:
+    """Return whether heads are an axis of products (`Platform.keeps_heads`).
+
+    They are not if devices share them: what queries, keys and values hand back would be summed over these devices one by one.
+    """
+    return mesh is not None and is_replicated("H", mesh) and platform_of(mesh).keeps_heads
+
+
 def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = PartitionSpec()) -> Callable[..., Any]:  # noqa: B008
     """Return `function(params, *arrays)`, run by each device on its own rows. `function` must not constrain.
 
@@ -226,7 +234,7 @@ MIN_SHARDED_SIZE = 1 << 16
 def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str = "") -> NamedSharding:
     """Return a layout that also shards an array over `data`, along its longest dimension that `data` divides, but never along layers.
 
-    A kernel whose heads are an axis of products (`Platform.keeps_heads`) is sharded along them if possible: see `gather_over_data`.
+    A kernel whose heads are an axis of products (`keeps_heads`) is sharded along them if possible: see `gather_over_data`.
     """
     mesh, spec = sharding.mesh, [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     over = [() if axis is None or mesh.shape[axis] == 1 else (axis,) for axis in spec]
@@ -235,7 +243,7 @@ def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str =
     possible = [dimension for dimension, length in enumerate(size) if length % mesh.shape["data"] == 0 and dimension >= first]
     if mesh.shape["data"] == 1 or not possible or math.prod(shape) < MIN_SHARDED_SIZE:
         return sharding
-    heads = axes.find("H") if platform_of(mesh).keeps_heads else -1
+    heads = axes.find("H") if keeps_heads(mesh) else -1
     longest = heads if heads in possible else max(possible, key=size.__getitem__)
     spec[longest] = (*over[longest], "data")
     return NamedSharding(mesh, PartitionSpec(*spec))
@@ -248,7 +256,7 @@ def gather_over_data(x: jax.Array, layout: NamedSharding, axes: str) -> jax.Arra
     after it was sent, and does not send it behind computing.
     """
     mesh, first = layout.mesh, axes.find("D")
-    if not (platform_of(mesh).keeps_heads and "H" in axes and first >= 0):
+    if not (keeps_heads(mesh) and "H" in axes and first >= 0):
         return jax.lax.with_sharding_constraint(x, layout)
     over = [*layout.spec, *[None] * (x.ndim - len(layout.spec))]
     over.append(over.pop(first))
