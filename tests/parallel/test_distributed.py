@@ -132,7 +132,8 @@ def test_a_failure_of_any_process_is_told_with_its_number(start, text):
 
 @pytest.mark.slow
 def test_a_process_that_is_stuck_ends_all(start, text):
-    job = start(2, train(text / "stuck", **{"training.steps": 100_000, "training.stuck_minutes": 0.1, "validation.every": 0}), "stuck")
+    changes = {"training.steps": 100_000, "training.stuck_minutes": 0.1, "validation.every": 0, "checkpoints.every": 100_000}
+    job = start(2, train(text / "stuck", **changes), "stuck")  # without saving, where the watchdog is paused
     assert job.until("step 20/"), job.said()
     stuck = job.workers()[1]
     os.kill(stuck, signal.SIGSTOP)
