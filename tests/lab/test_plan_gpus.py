@@ -240,11 +240,11 @@ def test_a_planted_gather_shows(monkeypatch):
     before = gathered(planned("transformer_small", "h100:4", **settings))
     whole = step.train_step
 
-    def faulty(model, optimizer, config, state, batch, sharded):
+    def faulty(model, optimizer, config, state, batch, **others):
         mesh = model.mesh
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         extra = jax.lax.with_sharding_constraint(batch["decoder_loss_weights"] * 2.0, everywhere).sort().sum()
-        new, metrics = whole(model, optimizer, config, state, batch, sharded)
+        new, metrics = whole(model, optimizer, config, state, batch, **others)
         return new, metrics._replace(learning_rate=metrics.learning_rate + extra)
 
     monkeypatch.setattr(step, "train_step", faulty)
