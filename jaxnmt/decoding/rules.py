@@ -216,7 +216,7 @@ def tokenised(rules: Rules, parts: Sequence[str], tokenizer: Tokenizer, number: 
 def _alternatives(
     constraint: str, forbidden_text: Sequence[str], forbidden: Sequence[list[int]], tokenizer: Tokenizer, number: int
 ) -> Iterator[list[int]]:
-    """Yield the tokens of those alternatives that have no forbidden phrase, and are not written with the tokens of one."""
+    """Yield the tokens of those alternatives that have neither a forbidden phrase nor its tokens."""
     alternatives = [phrase for phrase in constraint.split("|") if phrase.strip()]
     if not alternatives:
         raise UserError(f"line {number}: the constraint {constraint!r} has no phrase: write one, or several with | between them")
@@ -232,7 +232,7 @@ def _alternatives(
         spelling = next(each for each in forbidden if _has(spelt[0], each))
         phrase = tokenizer.decode_target(spelling)
         raise UserError(
-            f"line {number}: the constraint {constraint!r} is written with the tokens of the forbidden {phrase!r}: drop one of them"
+            f"line {number}: the constraint {constraint!r} contains the tokens of the forbidden phrase {phrase!r}: drop one of them"
         )
     yield from allowed
 

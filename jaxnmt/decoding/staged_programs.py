@@ -56,7 +56,7 @@ class Programs:
         if options.refills:
             types = self._types(options, params, batch, cache_length=cache_length)
             state = [_widened(*each) for each in zip(state, types, strict=True)] if state else [np.zeros(x.shape, x.dtype) for x in types]
-            # A program is compiled again for arguments that JAX may move. So none of the state is, whether a program made it or not.
+            # JAX compiles again if an argument is committed to a device and was not before. So the whole state always is.
             state = [jax.device_put(x, _device_of(params)) if isinstance(x, np.ndarray) else x for x in state]
         left, stayed, state = self._take(state, options, params, batch, *args, cache_length=cache_length)
         return Taken(_found(left), _found(stayed), state)

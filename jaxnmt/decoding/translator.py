@@ -46,8 +46,8 @@ class Translator:
 
     Attributes:
         reads_source: whether a line is the source.
-        least_sentences: batches have as many rows as if each call had this many sentences or more, so that the last lines of a long file
-            need no other programs than those before.
+        least_sentences: pad batches as if a call had at least this many sentences, so that the last lines of a long file reuse the programs
+            of the lines before.
     """
 
     reads_source = True

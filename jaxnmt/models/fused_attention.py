@@ -64,7 +64,7 @@ def fused_attention(q_BTHK, k_BSHK, v_BSHK, mask: Mask, mesh: Mesh) -> jax.Array
         return one_device(q_BTHK, k_BSHK, v_BSHK, mask)
     layouts = tuple(activation_spec(letters) for letters in ("BTHK", "BSHK", "BSHK", "BT", "BS"))
     on = {"mesh": mesh}
-    if is_group(mesh):  # within another `shard_map`, whose mesh this one has
+    if is_group(mesh):  # nested: it uses the mesh of the enclosing `shard_map`
         layouts, on = tuple(map(within_group, layouts)), {"axis_names": {"fsdp", "tensor"}}
     kernel = functools.partial(_by_arrays, one_device, mask.causal)
     sharded = jax.shard_map(kernel, in_specs=layouts, out_specs=layouts[0], check_vma=False, **on)

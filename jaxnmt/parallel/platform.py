@@ -27,8 +27,8 @@ class Platform(NamedTuple):
             one plain product.
         sums_by_products: whether a bias's gradient, a sum over positions, is a product with ones, if that is exact. A TPU's matrix unit is
             faster than its vector unit.
-        groups_alone: whether devices along `data` compute gradients by themselves though `fsdp` has several devices too. TPUs' programs
-            then take three times as long.
+        groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
+            takes three times as long.
         step_options: the compiler's options for training steps of several devices.
     """
 

@@ -110,7 +110,7 @@ def is_replicated(letter: str, mesh: Mesh | None) -> bool:
 def keeps_heads(mesh: Mesh | None) -> bool:
     """Return whether heads are an axis of products (`Platform.keeps_heads`).
 
-    They are not if devices share them: what queries, keys and values hand back would be summed over these devices one by one.
+    They are not if `tensor` splits them: the input gradients of queries, keys and values would be three all-reduces instead of one.
     """
     return mesh is not None and is_replicated("H", mesh) and platform_of(mesh).keeps_heads
 
@@ -132,7 +132,7 @@ def per_device(function: Callable[..., Any], mesh: Mesh, params_layout: Any = Pa
 
 
 def group(mesh: Mesh) -> Mesh:
-    """Return a mesh of the devices that have one place along `data`, for what they compute by themselves within `jax.shard_map` over it."""
+    """Return the mesh of devices that share an index along `data`. They compute together inside a `jax.shard_map` over `data`."""
     return Mesh(mesh.devices[:1], AXES, axis_types=(AxisType.Manual, AxisType.Auto, AxisType.Auto))
 
 
@@ -142,9 +142,13 @@ def is_group(mesh: Mesh) -> bool:
 
 
 def within_group(layout: PartitionSpec) -> PartitionSpec:
-    """Return a layout without `data`."""
-    without = lambda axes: tuple(axis for axis in ((axes,) if isinstance(axes, str) else axes or ()) if axis != "data") or None  # noqa: E731
-    return PartitionSpec(*map(without, layout))
+    """Return a layout without the axis `data`, as the devices of a `group` see it."""
+    return PartitionSpec(*(tuple(axis for axis in _mesh_axes(entry) if axis != "data") or None for entry in layout))
+
+
+def _mesh_axes(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the mesh axes that split one dimension of a layout."""
+    return (entry,) if isinstance(entry, str) else entry or ()
 
 
 def scatter_sums(tree: Any, layouts: Any) -> Any:
@@ -161,10 +165,9 @@ def scatter_sums(tree: Any, layouts: Any) -> Any:
     return jax.tree.unflatten(structure, summed)
 
 
-def copies(layout: PartitionSpec, mesh: Mesh) -> int:
-    """Return how many devices hold the same part of an array."""
-    over = [axis for axes in layout for axis in ((axes,) if isinstance(axes, str) else axes or ())]
-    return mesh.size // math.prod(mesh.shape[axis] for axis in over)
+def num_replicas(layout: PartitionSpec, mesh: Mesh) -> int:
+    """Return the number of devices that hold the same shard of an array."""
+    return mesh.size // math.prod(mesh.shape[axis] for entry in layout for axis in _mesh_axes(entry))
 
 
 def is_sharded(params: Any) -> bool:
@@ -250,10 +253,10 @@ def shard_over_data(sharding: NamedSharding, shape: tuple[int, ...], axes: str =
 
 
 def gather_over_data(x: jax.Array, layout: NamedSharding, axes: str) -> jax.Array:
-    """Gather what is sharded as `shard_over_data` says. `layout` is that of the result.
+    """All-gather an array that `shard_over_data` has sharded. `layout` is that of the result.
 
-    A TPU multiplies by a kernel with heads, (D, ..., H, K), as if D came last. It is sent in that order: otherwise the compiler copies it
-    after it was sent, and does not send it behind computing.
+    A TPU reads a kernel with heads, (D, ..., H, K), with D as the minor axis, so it is gathered in that order. In any other order the
+    compiler copies the gathered kernel, and does not overlap the gather with computing.
     """
     mesh, first = layout.mesh, axes.find("D")
     if not (keeps_heads(mesh) and "H" in axes and first >= 0):

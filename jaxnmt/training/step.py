@@ -23,7 +23,7 @@ from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.parameters import is_scanned
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
-from jaxnmt.parallel.sharding import batch_sharding, copies, gather_over_data, group, param_shardings, scatter_sums, within_group
+from jaxnmt.parallel.sharding import batch_sharding, gather_over_data, group, num_replicas, param_shardings, scatter_sums, within_group
 from jaxnmt.training.loss import LossSums, batch_loss
 from jaxnmt.training.optim import is_elementwise, learning_rate, make_optimizer
 from jaxnmt.training.state import TrainState, abstract_state, initial_state, shardings_of, widen
@@ -66,12 +66,12 @@ class ShardedUpdate(NamedTuple):
     def gradient(self, config: cfg.Training, state: TrainState, batch: Batch) -> tuple[Any, LossSums]:
         """Return what `accumulate_gradient` does, in float32, with the layout of the state's parameters.
 
-        Devices along `data` compute by themselves, and the gradients are summed once, after the last of the `accumulation` parts: each
-        device if `data` is the only axis, or the devices along `fsdp` together, where that is as fast (`Platform.groups_alone`).
+        Each `group` of devices computes the gradient of its rows, and the gradients are summed once, after the last of the `accumulation`
+        parts. With `fsdp` this is only done where it is as fast (`Platform.groups_alone`); otherwise the compiler decides.
         """
-        alone = self.mesh.shape["data"] == self.mesh.size
-        groups = platform_of(self.mesh).groups_alone and self.mesh.shape["tensor"] == 1  # else XLA's partitioner fails
-        if not (self.model.adds_rows and (alone or groups)):
+        only_data = self.mesh.shape["data"] == self.mesh.size
+        groups = platform_of(self.mesh).groups_alone and self.mesh.shape["tensor"] == 1  # with `tensor`, XLA's partitioner crashes
+        if not (self.model.adds_rows and (only_data or groups)):
             gradient, sums = accumulate_gradient(self.model, config, state, batch)
             return self.scatter(gradient), sums
         model, layouts = self.model.on(group(self.mesh)), jax.tree.map(lambda sharding: sharding.spec, self.stored)
@@ -80,17 +80,17 @@ class ShardedUpdate(NamedTuple):
 
         def of_group(state: TrainState, weight: jax.Array, batch: Batch, rows_B: jax.Array) -> tuple[Any, LossSums]:
             gradient, sums = accumulate_gradient(model, config, state, batch, rows_B, weight)
-            if alone:
+            if only_data:
                 return scatter_sums((gradient, sums), summed)
             inner = lambda x, sharding: jax.lax.with_sharding_constraint(x, within_group(sharding.spec))  # noqa: E731
             return jax.tree.map(lambda x: x[None], (jax.tree.map(inner, gradient, self.compute), sums))
 
-        over, outs = (set(self.mesh.axis_names), summed) if alone else ({"data"}, rows)
+        over, outs = (set(self.mesh.axis_names), summed) if only_data else ({"data"}, rows)
         arguments = whole, whole, rows, rows
         on_each = jax.shard_map(of_group, mesh=self.mesh, axis_names=over, in_specs=arguments, out_specs=outs, check_vma=False)
         read = dataclasses.replace(state, opt_state=None, ema=None, start=None)
         gradient, sums = on_each(read, loss_weight(batch), batch, jnp.arange(len(batch["decoder_target_tokens"])))
-        if not alone:  # what each group has found is added here: within, the compiler would gather it first
+        if not only_data:  # summed outside of `shard_map`: inside, the compiler gathers the gradients over `fsdp` first
             gradient, sums = jax.tree.map(lambda x: x.sum(0), (gradient, sums))
             gradient = self.shard(gradient)
         return widen(gradient), sums
@@ -114,11 +114,11 @@ class ShardedUpdate(NamedTuple):
         return self.shard(widen(jax.tree.map(jax.lax.optimization_barrier, gradient)))
 
     def norm(self, gradient: Any) -> jax.Array:
-        """Return the norm of a gradient with the layout of the state's parameters. Devices send one number, not one for each array."""
+        """Return the norm of a gradient with the layout of the state's parameters, by one all-reduce of a scalar."""
         layouts, mesh = jax.tree.map(lambda sharding: sharding.spec, self.stored), self.mesh
 
         def of_device(parts: Any) -> jax.Array:
-            shares = jax.tree.map(lambda part, layout: jnp.square(part).sum() / copies(layout, mesh), parts, layouts)
+            shares = jax.tree.map(lambda part, layout: jnp.square(part).sum() / num_replicas(layout, mesh), parts, layouts)
             return jnp.sqrt(jax.lax.psum(sum(jax.tree.leaves(shares)), mesh.axis_names))
 
         return jax.shard_map(of_device, mesh=mesh, in_specs=(layouts,), out_specs=PartitionSpec(), check_vma=False)(gradient)

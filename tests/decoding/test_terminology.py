@@ -100,7 +100,7 @@ def test_terms_of_a_line_are_met_also_in_parts(translate):
         (Rules(constraints=("boot am",), forbidden=("boot",)), "line 2: the constraint 'boot am' cannot occur without a forbidden phrase"),
         (
             Rules(constraints=("seeboot",), forbidden=("see",)),
-            "line 2: the constraint 'seeboot' is written with the tokens of the forbidden 'see'",
+            "line 2: the constraint 'seeboot' contains the tokens of the forbidden phrase 'see'",
         ),
         (Rules(constraints=("|",)), "line 2: the constraint '|' has no phrase"),
         (Rules("im boot", forbidden=("boot",)), "line 2: the prefix 'im boot' has the forbidden phrase 'boot'"),

@@ -221,7 +221,7 @@ def line_translator(
     def translated(lines: Sequence[str], first: int) -> tuple[list[str], int]:
         given = list(itertools.starmap(read, zip(lines, itertools.count(first))))
         texts = [sentence for sentence, _ in given]
-        if len(lines) >= options.decoding.batch_size:  # of a file, not of somebody who types
+        if len(lines) >= options.decoding.batch_size:  # a long file, not a user at a terminal
             searching.least_sentences = options.decoding.batch_size
         found = translator.translate(texts, options.decoding, first, [own for _, own in given])
         alignments: Any = aligner.align(texts, found, options.decoding.batch_size) if aligner else found
