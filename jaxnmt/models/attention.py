@@ -162,16 +162,17 @@ class SourceAttention(nn.Module):
     max_positions: int
     dtype: Any
     coverage: bool = False
+    mesh: Mesh | None = None
 
     def setup(self):
         if self.score == "additive":
             self.query_kernel = Matrix((self.query, self.width), "DA")
-            self.keys_dense = Dense((self.width,), axes="DA")
+            self.keys_dense = Dense((self.width,), axes="DA", mesh=self.mesh)
             self.scorer = self.param("scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
             if self.coverage:
                 self.coverage_scorer = self.param("coverage_scorer", declare(nn.initializers.normal(self.width**-0.5), "A"), (self.width,))
         elif self.score == "general":
-            self.keys_dense = Dense((self.query,), use_bias=False, axes="DA")
+            self.keys_dense = Dense((self.query,), use_bias=False, axes="DA", mesh=self.mesh)
         elif self.score == "location":
             self.location_kernel = Matrix((self.query, self.max_positions), "DP")
         if self.window:

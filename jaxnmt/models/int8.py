@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxnmt.models.layers import at_least_float32
 from jaxnmt.parallel.axes import rows_and_columns
+from jaxnmt.parallel.numbers import at_least_float32
 
 LARGEST = 127
 

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxnmt.models.linear import add_bias, at_each_position, multiply
 from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
 from jaxnmt.parallel.numbers import mix
-from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, keeps_heads, num_shards
 
 NORM_EPSILON = 1e-5
@@ -118,15 +118,13 @@ class Dense(nn.Module):
         if self.keeps_heads or not is_replicated("H", self.mesh):  # a head axis that is split must stay an axis
             return jnp.tensordot(x, kernel, self.inputs)
         fan_in = math.prod(x.shape[x.ndim - self.inputs :])
-        return (x.reshape(-1, fan_in) @ kernel.reshape(fan_in, -1)).reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
+        y = multiply(x.reshape(-1, fan_in), kernel.reshape(fan_in, -1), self.mesh)
+        return y.reshape(*x.shape[: x.ndim - self.inputs], *self.shape)
 
     @nn.nowrap
     def biased(self, y: jax.Array, bias: jax.Array | None) -> jax.Array:
         """Return y + bias in y's type, see `add_bias`."""
-        if bias is None:
-            return y
-        by_product = self.mesh is not None and platform_of(self.mesh).sums_by_products and y.dtype == jnp.bfloat16
-        return add_bias_by_product(y, bias) if by_product else add_bias(y, bias)
+        return y if bias is None else add_bias(y, bias, self.mesh)
 
     @property
     def keeps_heads(self) -> bool:
@@ -144,27 +142,6 @@ class Projections(Dense):
             biases = [None] * self.shape[0] if bias is None else bias
             return tuple(self.biased(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
         return tuple(y.squeeze(-3) for y in jnp.split(self.biased(self.product(x, kernel), bias), self.shape[0], -3))
-
-
-def add_bias(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Return y + bias in y's type, added in float32: the bias's gradient is a sum over all positions, most of which bfloat16 would lose."""
-    return (y.astype(at_least_float32(y.dtype)) + bias).astype(y.dtype)
-
-
-@jax.custom_vjp
-def add_bias_by_product(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """Return `add_bias` of bfloat16. The bias's gradient is a product with ones, whose terms are exact and are added in float32."""
-    return add_bias(y, bias)
-
-
-def _bias_gradient(like: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
-    summed = dy.ndim - like.ndim
-    # Of ones that it knows, or of a single row, the compiler would make a sum.
-    ones = jax.lax.optimization_barrier(jnp.ones((8, *dy.shape[:summed]), dy.dtype))
-    return dy, jnp.tensordot(ones, dy, summed, preferred_element_type=jnp.float32)[0].astype(like.dtype)
-
-
-add_bias_by_product.defvjp(lambda y, bias: (add_bias(y, bias), bias), _bias_gradient)
 
 
 class Matrix(nn.Module):
@@ -186,26 +163,27 @@ class Matrix(nn.Module):
             self.bias = self.param("bias", declare(self.bias_init, self.axes[1:]), self.shape[1:])
 
 
-def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None) -> jax.Array:
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None, mesh: Mesh | None = None) -> jax.Array:
     """Apply LayerNorm (Ba et al. 2016) over the last axis, or RMSNorm (Zhang and Sennrich 2019) if there is no bias; in float32."""
     y = x.astype(at_least_float32(x.dtype))
     if bias is not None:
         y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * scale
-    return (y if bias is None else y + bias).astype(x.dtype)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * at_each_position(scale, y.shape, mesh)
+    return (y if bias is None else y + at_each_position(bias, y.shape, mesh)).astype(x.dtype)
 
 
 class Norm(nn.Module):
     """`normalise` with its parameters; `kind` is `layernorm` or `rmsnorm`."""
 
     kind: str = "layernorm"
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         width = x_BTD.shape[-1:]
         scale = self.param("scale", declare(nn.initializers.ones, "D"), width)
         bias = self.param("bias", declare(nn.initializers.zeros, "D"), width) if self.kind == "layernorm" else None
-        return normalise(x_BTD, scale, bias)
+        return normalise(x_BTD, scale, bias, self.mesh)
 
 
 class Embedding(nn.Module):

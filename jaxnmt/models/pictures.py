@@ -58,7 +58,7 @@ class Regions(nn.Module):
         for i in range(halvings):  # the last has the model's width, each before it half as many channels
             channels = max(self.width >> (halvings - 1 - i), 1)
             options = {"strides": 2, "padding": 1, "use_bias": False, "dtype": self.dtype, "kernel_init": init}
-            x = nn.relu(Norm(name=f"norm_{i}")(nn.Conv(channels, (3, 3), name=f"convolution_{i}", **options)(x)))
+            x = nn.relu(Norm(mesh=self.mesh, name=f"norm_{i}")(nn.Conv(channels, (3, 3), name=f"convolution_{i}", **options)(x)))
         return x.reshape(x.shape[0], -1, x.shape[-1])
 
 

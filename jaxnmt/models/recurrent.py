@@ -94,13 +94,15 @@ class Decoder(nn.Module):
             score = "additive" if c.context == "bahdanau" or c.score == "concat" else c.score
             window = c.window if c.context == "luong" else 0
             covers = c.coverage > 0
-            self.cross_attention = SourceAttention(score, c.hidden_dim, states, c.hidden_dim, window, c.max_positions, dtype, covers)
+            self.cross_attention = SourceAttention(
+                score, c.hidden_dim, states, c.hidden_dim, window, c.max_positions, dtype, covers, self.mesh
+            )
         if c.copy:
-            self.switch = Dense((1,), axes="DN")
+            self.switch = Dense((1,), axes="DN", mesh=self.mesh)
         if c.context == "luong":
             self.combine = Matrix((states + c.hidden_dim, c.hidden_dim), "DU")
         if c.reads_context:
-            self.readout = Dense((2 * c.emb_dim,), axes="DU")
+            self.readout = Dense((2 * c.emb_dim,), axes="DU", mesh=self.mesh)
 
     def keys(self, states_BSD: jax.Array) -> jax.Array:
         """Return what queries are compared with, computed once for a sentence."""
@@ -260,10 +262,10 @@ class RecurrentEncoderDecoder(EncoderDecoder):
     def setup(self):
         c = self.config
         self.make_embeddings(c.emb_dim if c.reads_context else c.hidden_dim)
-        self.encoder = Bag(c) if c.encoder == "bag" else Encoder(c, self.mesh)
+        self.encoder = Bag(c, self.mesh) if c.encoder == "bag" else Encoder(c, self.mesh)
         self.decoder = Decoder(c, getattr(self.task, "attention_penalty", 0.0) > 0, self.mesh)
         if c.bridge == "dense":
-            self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU")
+            self.bridge = Dense((c.num_decoder_layers, STATES[c.cell], c.hidden_dim), axes="DNNU", mesh=self.mesh)
 
     @property
     def states_width(self) -> int:

@@ -71,9 +71,10 @@ class Bag(nn.Module):
     """An encoder without order and memory: each word through one feed-forward layer, and their mean as the vector."""
 
     config: cfg.Recurrent
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, x_SBD, mask_SB1, noise: DropoutKey | None) -> tuple[jax.Array, list[State]]:
         width = self.config.encoder_dim or self.config.hidden_dim
-        h_SBD = jnp.where(mask_SB1, jnp.tanh(Dense((width,), axes="DU", name="words")(x_SBD)), 0)
+        h_SBD = jnp.where(mask_SB1, jnp.tanh(Dense((width,), axes="DU", mesh=self.mesh, name="words")(x_SBD)), 0)
         return h_SBD, [(h_SBD.sum(0) / jnp.maximum(mask_SB1.sum(0), 1).astype(h_SBD.dtype),)]

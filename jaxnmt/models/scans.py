@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt.models.int8 import Int8
-from jaxnmt.models.layers import at_least_float32
+from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.platform import platform_of
 
 KERNELS = ("recurrent", "input", "context", "combine", "query", "place")

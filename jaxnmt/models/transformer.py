@@ -34,12 +34,12 @@ class Block(nn.Module):
         c = self.config
         heads = (c.num_heads, c.head_dim or c.emb_dim // c.num_heads, c.emb_dim, c.attention_dropout, self.mesh)
         self.self_attention = SelfAttention(*heads, rotary=c.positions == "rotary")
-        self.self_attention_norm = Norm(c.norm)
+        self.self_attention_norm = Norm(c.norm, self.mesh)
         if self.cross:
             self.cross_attention = CrossAttention(*heads)
-            self.cross_attention_norm = Norm(c.norm)
+            self.cross_attention_norm = Norm(c.norm, self.mesh)
         self.mlp = FeedForward(c.emb_dim, c.mlp_dim, c.activation, c.activation_dropout, self.mesh)
-        self.mlp_norm = Norm(c.norm)
+        self.mlp_norm = Norm(c.norm, self.mesh)
 
     def _before(self, norm, x):
         """Return what a sublayer reads."""
@@ -123,7 +123,7 @@ class Stack(nn.Module):
         else:
             self.layer = [block(c, self.cross, self.mesh) for _ in range(self.depth)]
         if c.norm_order == "pre":
-            self.final_norm = Norm(c.norm)
+            self.final_norm = Norm(c.norm, self.mesh)
 
     def __call__(self, x_BTD, self_mask, positions_BT, noise, memory=None, cross_mask=None, cache=None):
         """Return (B, T, D), and the cache.

@@ -27,6 +27,10 @@ class Platform(NamedTuple):
             one plain product.
         sums_by_products: whether a bias's gradient, a sum over positions, is a product with ones, if that is exact. A TPU's matrix unit is
             faster than its vector unit.
+        sums_by_axis: whether such a sum is of one axis at a time. Over several at once, a CPU jumps from row to row and takes up to
+            30 times as long.
+        copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on CPUs takes
+            no other; what XLA then uses instead takes up to half as long again.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
         step_options: the compiler's options for training steps of several devices.
@@ -37,11 +41,13 @@ class Platform(NamedTuple):
     recurrent_remat: bool = False
     keeps_heads: bool = False
     sums_by_products: bool = False
+    sums_by_axis: bool = False
+    copies_transposed: bool = False
     groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
-_CPU = Platform(branches=True, logits=0, groups_alone=True)
+_CPU = Platform(branches=True, logits=0, sums_by_axis=True, copies_transposed=True, groups_alone=True)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.

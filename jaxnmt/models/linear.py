@@ -1,0 +1,88 @@
+"""Products with kernels, and vectors that are the same at each position, with the gradients that are fastest on the platform.
+
+The gradient of a kernel is a product over all positions, that of a bias a sum over them. XLA's compilers make good programs of neither: see
+`Platform`.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.lax import optimization_barrier
+from jax.sharding import Mesh
+
+from jaxnmt.models.int8 import Int8
+from jaxnmt.parallel.numbers import at_least_float32
+from jaxnmt.parallel.platform import platform_of
+
+
+def multiply(x: jax.Array, kernel: jax.Array | Int8, mesh: Mesh | None) -> jax.Array:
+    """Return x (..., I) @ kernel (I, O)."""
+    if isinstance(kernel, Int8) or not platform_of(mesh).copies_transposed:
+        return x @ kernel
+    return _multiply(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _multiply(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
+    return x_NI @ kernel_IO
+
+
+def _gradients(factors: tuple[jax.Array, jax.Array], y_NO: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The smaller factor of the kernel's gradient is the one that is transposed. Without barriers XLA would transpose nothing."""
+    x_NI, kernel_IO = factors
+    if x_NI.shape[1] <= y_NO.shape[1]:
+        by_kernel_IO = optimization_barrier(x_NI.T) @ y_NO
+    else:
+        by_kernel_IO = optimization_barrier(optimization_barrier(y_NO.T) @ x_NI).T
+    return y_NO @ kernel_IO.T, by_kernel_IO
+
+
+_multiply.defvjp(lambda x_NI, kernel_IO: (x_NI @ kernel_IO, (x_NI, kernel_IO)), _gradients)
+
+
+def add_bias(y: jax.Array, bias: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """Return y + bias in y's type, added in float32: the bias's gradient is a sum over all positions, most of which bfloat16 would lose."""
+    if platform_of(mesh).sums_by_products and y.dtype == jnp.bfloat16:
+        return _add_bias_by_product(y, bias)
+    return (y.astype(at_least_float32(y.dtype)) + at_each_position(bias, y.shape, mesh)).astype(y.dtype)
+
+
+@jax.custom_vjp
+def _add_bias_by_product(y: jax.Array, bias: jax.Array) -> jax.Array:
+    """The bias's gradient is a product with ones, whose terms are exact and are added in float32."""
+    return (y.astype(jnp.float32) + bias).astype(y.dtype)
+
+
+def _sum_by_product(bias: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    summed = dy.ndim - bias.ndim
+    # Of ones that it knows, or of a single row, the compiler would make a sum.
+    ones = optimization_barrier(jnp.ones((8, *dy.shape[:summed]), dy.dtype))
+    return dy, jnp.tensordot(ones, dy, summed, preferred_element_type=jnp.float32)[0].astype(bias.dtype)
+
+
+_add_bias_by_product.defvjp(lambda y, bias: (_add_bias_by_product(y, bias), bias), _sum_by_product)
+
+
+def at_each_position(vector: jax.Array, shape: tuple[int, ...], mesh: Mesh | None, batch_axis: int = 0) -> jax.Array:
+    """Return a vector, such as a norm's scale, for what is multiplied or added to an array of this shape, whose last axes it has."""
+    return _repeat(vector, shape, batch_axis) if platform_of(mesh).sums_by_axis else vector
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _repeat(vector: jax.Array, shape: tuple[int, ...], batch_axis: int) -> jax.Array:
+    return jnp.broadcast_to(vector, shape)
+
+
+def _sum_by_axis(shape: tuple[int, ...], batch_axis: int, vector: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
+    """The rows of a batch are summed last: devices then exchange one vector. Without a barrier XLA would sum all axes at once."""
+    summed = range(dy.ndim - vector.ndim)
+    for axis in summed:
+        if axis != batch_axis:
+            dy = optimization_barrier(dy.sum(axis, keepdims=True))
+    return (dy.sum(tuple(summed)),)
+
+
+_repeat.defvjp(lambda vector, shape, batch_axis: (jnp.broadcast_to(vector, shape), vector), _sum_by_axis)
