@@ -138,10 +138,13 @@ class Projections(Dense):
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, ...]:
         kernel, bias = self.parameters(x)
+        count = self.shape[0]
         if self.keeps_heads:
-            biases = [None] * self.shape[0] if bias is None else bias
-            return tuple(self.biased(self.product(x, kernel[:, i]), biases[i]) for i in range(self.shape[0]))
-        return tuple(y.squeeze(-3) for y in jnp.split(self.biased(self.product(x, kernel), bias), self.shape[0], -3))
+            products = [self.product(x, kernel[:, i]) for i in range(count)]
+        else:
+            products = [y.squeeze(-3) for y in jnp.split(self.product(x, kernel), count, -3)]
+        biases = [None] * count if bias is None else bias
+        return tuple(map(self.biased, products, biases))
 
 
 class Matrix(nn.Module):

@@ -30,17 +30,22 @@ def _multiply(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
     return x_NI @ kernel_IO
 
 
-def _gradients(factors: tuple[jax.Array, jax.Array], y_NO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The smaller factor of the kernel's gradient is the one that is transposed. Without barriers XLA would transpose nothing."""
+def _gradients(factors: tuple[jax.Array, jax.Array], dy_NO: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The smaller factor of the kernel's gradient is the one that is transposed."""
     x_NI, kernel_IO = factors
-    if x_NI.shape[1] <= y_NO.shape[1]:
-        by_kernel_IO = optimization_barrier(x_NI.T) @ y_NO
+    if x_NI.shape[1] <= dy_NO.shape[1]:
+        d_kernel_IO = transposed(x_NI) @ dy_NO
     else:
-        by_kernel_IO = optimization_barrier(optimization_barrier(y_NO.T) @ x_NI).T
-    return y_NO @ kernel_IO.T, by_kernel_IO
+        d_kernel_IO = optimization_barrier(transposed(dy_NO) @ x_NI).T
+    return dy_NO @ kernel_IO.T, d_kernel_IO
 
 
 _multiply.defvjp(lambda x_NI, kernel_IO: (x_NI @ kernel_IO, (x_NI, kernel_IO)), _gradients)
+
+
+def transposed(x: jax.Array) -> jax.Array:
+    """Return a copy of x (..., N, M) as (..., M, N). Without barriers XLA would read x itself, transposed."""
+    return optimization_barrier(optimization_barrier(x).mT)
 
 
 def add_bias(y: jax.Array, bias: jax.Array, mesh: Mesh | None) -> jax.Array:

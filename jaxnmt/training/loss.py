@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey, at_least_float32
+from jaxnmt.models.linear import transposed
 from jaxnmt.models.seq2seq import Seq2Seq
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
@@ -123,10 +124,14 @@ def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, vocab: int, label_smoothing: float, parts: int):
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, label_smoothing: float, parts: int, by_columns: bool):
     """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features, of the table and of the bias.
 
     The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None.
+
+    Args:
+        mean: of the rows of the table, (D,), and of the bias: by it, the mean of the logits of a position.
+        by_columns: whether the gradient of the table is (parts, D, V).
     """
     dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
@@ -140,7 +145,7 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, vocab: int, label_sm
     wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
     nll_BT = log_z_BT - wanted_BT
     right_BT = wanted_BT == top_BT1[..., 0]
-    even_BT = log_z_BT - jnp.where(ids_V < vocab, logits_BTV, 0).sum(-1) / vocab
+    even_BT = log_z_BT - ((x_BTD.astype(dtype) * mean[0]).sum(-1) + mean[1])
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
     reference_BTV = ids_V == targets_BT[..., None]
     wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(ids_V < vocab, label_smoothing / vocab, 0.0)
@@ -149,9 +154,21 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, vocab: int, label_sm
     d_logits_BTV = d_logits_BTV.astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
     d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
-    d_table_NVD = jnp.einsum("NBTV,NBTD->NVD", d_logits_NBTV, x_NBTD, preferred_element_type=dtype)
+    if by_columns:
+        x_NDT = transposed(x_NBTD.reshape(parts, -1, x_NBTD.shape[-1]))
+        d_table = x_NDT @ d_logits_NBTV.reshape(parts, -1, d_logits_NBTV.shape[-1])
+    else:
+        d_table = jnp.einsum("NBTV,NBTD->NVD", d_logits_NBTV, x_NBTD, preferred_element_type=dtype)
     sums = [(x_BT * weights_BT).sum() for x_BT in (loss_BT, nll_BT, right_BT)]
-    return sums, d_x_BTD, d_table_NVD, d_bias_NV
+    return sums, d_x_BTD, d_table, d_bias_NV
+
+
+def _mean(table_VD, bias_V, vocab: int):
+    """Return the mean of the rows of a table that are not padding, and of their biases, in float32."""
+    dtype = at_least_float32(table_VD.dtype)
+    share_V = (jnp.arange(table_VD.shape[0]) < vocab) / jnp.asarray(vocab, dtype)
+    of = functools.partial(jnp.einsum, precision="highest", preferred_element_type=dtype)
+    return of("V,VD->D", share_V, table_VD), 0 if bias_V is None else of("V,V->", share_V, bias_V)
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh, bias_V):
@@ -160,22 +177,27 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
     table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
 
-    parts = num_shards("B", mesh)
+    parts, mean = num_shards("B", mesh), _mean(table_VD, bias_V, vocab)
+    by_columns = platform_of(mesh).copies_transposed
+    letters = "BDV" if by_columns else "BVD"
 
     def body(i, sums):
-        totals, d_table_NVD, d_bias_NV, d_x = sums
+        totals, d_table, d_bias_NV, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        found, d_x_BTD, d_chunk_NVD, d_chunk_NV = _chunk(x_BTD, targets, weights, table_VD, bias_V, vocab, label_smoothing, parts)
+        found, d_x_BTD, d_chunk, d_chunk_NV = _chunk(
+            x_BTD, targets, weights, table_VD, bias_V, mean, vocab, label_smoothing, parts, by_columns
+        )
         totals = [a + b for a, b in zip(totals, found, strict=True)]
-        d_table_NVD += constrain(d_chunk_NVD, "BVD", mesh)
+        d_table += constrain(d_chunk, letters, mesh)
         d_bias_NV = None if bias_V is None else d_bias_NV + constrain(d_chunk_NV, "BV", mesh)
-        return totals, d_table_NVD, d_bias_NV, d_x.at[i].set(d_x_BTD)
+        return totals, d_table, d_bias_NV, d_x.at[i].set(d_x_BTD)
 
     zero = jnp.zeros((), at_least_float32(features_BTD.dtype))
-    no_table_NVD = constrain(jnp.zeros((parts, *table_VD.shape), zero.dtype), "BVD", mesh)
+    no_table = constrain(jnp.zeros((parts, *(table_VD.T if by_columns else table_VD).shape), zero.dtype), letters, mesh)
     no_bias_NV = None if bias_V is None else constrain(jnp.zeros((parts, *bias_V.shape), zero.dtype), "BV", mesh)
-    start = ([zero] * 3, no_table_NVD, no_bias_NV, jnp.zeros_like(chunks[0]))
-    totals, d_table_NVD, d_bias_NV, d_x = jax.lax.fori_loop(0, used, body, start)
+    start = ([zero] * 3, no_table, no_bias_NV, jnp.zeros_like(chunks[0]))
+    totals, d_table, d_bias_NV, d_x = jax.lax.fori_loop(0, used, body, start)
+    d_table_NVD = d_table.mT if by_columns else d_table
     return tuple(totals), (join(d_x), d_table_NVD, d_bias_NV, jnp.zeros(0, dtype), None if bias_V is None else jnp.zeros(0, bias_V.dtype))
 
 
