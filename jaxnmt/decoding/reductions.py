@@ -1,20 +1,12 @@
-"""Reductions over the vocabulary that a CPU computes in whole vectors.
-
-A row of V values is read as PARTS parts of V // PARTS columns each, which are combined element by element; the last V % PARTS columns are
-the rest. XLA's own reductions over a row take two to three times as long on a CPU.
-"""
+"""Reductions over the vocabulary that a CPU computes in whole vectors (`parallel.numbers.combined`)."""
 
 from __future__ import annotations
-
-import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, PAD
-
-PARTS = 16
+from jaxnmt.parallel.numbers import PARTS, combined
 
 
 def without_special(logits: jax.Array) -> jax.Array:
@@ -28,29 +20,22 @@ def log_sum_exp(x: jax.Array) -> jax.Array:
     """Return the logarithm of the sum of exponentials of each row of (R, V), (R, 1)."""
     if x.shape[1] < PARTS:
         return jax.nn.logsumexp(x, -1, keepdims=True)
-    largest = _combined(jnp.maximum, x).max(-1, keepdims=True)
-    return largest + jnp.log(_combined(jnp.add, x, lambda part: jnp.exp(part - largest)).sum(-1, keepdims=True))
+    largest = combined(jnp.maximum, x).max(-1, keepdims=True)
+    return largest + jnp.log(combined(jnp.add, x, lambda part: jnp.exp(part - largest)).sum(-1, keepdims=True))
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """Return the k largest values of each row of (R, V), in descending order, and their columns.
 
-    They are in the rest, or among columns whose maximum over the parts is one of the k largest. Of equal values at the k-th place, which
-    ones are found depends on the row alone, and need not be the first.
+    They are in the last V % PARTS columns, or among those whose maximum over the parts is one of the k largest. Of equal values at the
+    k-th place, which ones are found depends on the row alone, and need not be the first.
     """
     R, V = x.shape
     width = V // PARTS
     if width <= k:
         return jax.lax.top_k(x, k)
-    chosen_Rk = jnp.sort(jax.lax.top_k(_combined(jnp.maximum, x)[:, :width], k)[1], -1)
+    chosen_Rk = jnp.sort(jax.lax.top_k(combined(jnp.maximum, x)[:, :width], k)[1], -1)
     columns = (jnp.arange(PARTS)[:, None] * width + chosen_Rk[:, None]).reshape(R, -1)
     columns = jnp.concatenate([columns, jnp.broadcast_to(jnp.arange(PARTS * width, V), (R, V % PARTS))], 1)
     values, best = jax.lax.top_k(jnp.take_along_axis(x, columns, 1, mode="promise_in_bounds"), k)
     return values, jnp.take_along_axis(columns, best, 1)
-
-
-def _combined(combine: Callable[..., jax.Array], x: jax.Array, change: Callable[[jax.Array], jax.Array] = lambda part: part) -> jax.Array:
-    """Return the combination of the changed parts of (R, V), and then the changed rest: (R, V // PARTS + V % PARTS)."""
-    width = x.shape[1] // PARTS
-    parts = [change(x[:, i * width : (i + 1) * width]) for i in range(PARTS)]
-    return jnp.concatenate([functools.reduce(combine, parts), change(x[:, PARTS * width :])], 1)

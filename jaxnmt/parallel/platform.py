@@ -31,6 +31,7 @@ class Platform(NamedTuple):
             30 times as long.
         copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on CPUs takes
             no other; what XLA then uses instead takes up to half as long again.
+        reduces_in_parts: whether a maximum or sum over the vocabulary is first one of parts of it, see `numbers.combined`.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
         step_options: the compiler's options for training steps of several devices.
@@ -43,11 +44,12 @@ class Platform(NamedTuple):
     sums_by_products: bool = False
     sums_by_axis: bool = False
     copies_transposed: bool = False
+    reduces_in_parts: bool = False
     groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
-_CPU = Platform(branches=True, logits=0, sums_by_axis=True, copies_transposed=True, groups_alone=True)
+_CPU = Platform(branches=True, logits=0, sums_by_axis=True, copies_transposed=True, reduces_in_parts=True, groups_alone=True)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.

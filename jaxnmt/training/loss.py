@@ -13,6 +13,7 @@ from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey, at_least_float32
 from jaxnmt.models.linear import transposed
 from jaxnmt.models.seq2seq import Seq2Seq
+from jaxnmt.parallel.numbers import combined
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
@@ -124,37 +125,40 @@ def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, label_smoothing: float, parts: int, by_columns: bool):
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, label_smoothing: float, mesh: Mesh | None):
     """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features, of the table and of the bias.
 
-    The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None.
+    The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None. If the
+    platform copies transposed factors, the gradient of the table is (parts, D, V).
 
     Args:
         mean: of the rows of the table, (D,), and of the bias: by it, the mean of the logits of a position.
-        by_columns: whether the gradient of the table is (parts, D, V).
     """
-    dtype, ids_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0])
+    parts, platform = num_shards("B", mesh), platform_of(mesh)
+    dtype, is_word_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0]) < vocab
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
     if bias_V is not None:
         logits_BTV += bias_V
-    logits_BTV = jnp.where(ids_V < vocab, logits_BTV, -1e9)
-    top_BT1 = logits_BTV.max(-1, keepdims=True)
-    exp_BTV = jnp.exp(logits_BTV - top_BT1)
-    total_BT1 = exp_BTV.sum(-1, keepdims=True)
-    log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
     wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+    in_parts = platform.reduces_in_parts and is_replicated("V", mesh)
+    words_BTV = logits_BTV[..., :vocab] if in_parts else jnp.where(is_word_V, logits_BTV, -1e9)
+    part = combined if in_parts else lambda _, x: x
+    top_BT1 = part(jnp.maximum, words_BTV).max(-1, keepdims=True)
+    exp_BTV = jnp.exp(jnp.where(is_word_V, logits_BTV, -1e9) - top_BT1)
+    total_BT1 = part(jnp.add, exp_BTV).sum(-1, keepdims=True)
+    log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
     nll_BT = log_z_BT - wanted_BT
     right_BT = wanted_BT == top_BT1[..., 0]
     even_BT = log_z_BT - ((x_BTD.astype(dtype) * mean[0]).sum(-1) + mean[1])
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
-    reference_BTV = ids_V == targets_BT[..., None]
-    wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(ids_V < vocab, label_smoothing / vocab, 0.0)
+    reference_BTV = jnp.arange(len(is_word_V)) == targets_BT[..., None]
+    wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(is_word_V, label_smoothing / vocab, 0.0)
     d_logits_BTV = (exp_BTV / total_BT1 - wanted_BTV) * weights_BT[..., None]
     d_bias_NV = None if bias_V is None else d_logits_BTV.reshape(parts, -1, d_logits_BTV.shape[-1]).sum(1)
     d_logits_BTV = d_logits_BTV.astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
     d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
-    if by_columns:
+    if platform.copies_transposed:
         x_NDT = transposed(x_NBTD.reshape(parts, -1, x_NBTD.shape[-1]))
         d_table = x_NDT @ d_logits_NBTV.reshape(parts, -1, d_logits_NBTV.shape[-1])
     else:
@@ -184,9 +188,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     def body(i, sums):
         totals, d_table, d_bias_NV, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        found, d_x_BTD, d_chunk, d_chunk_NV = _chunk(
-            x_BTD, targets, weights, table_VD, bias_V, mean, vocab, label_smoothing, parts, by_columns
-        )
+        found, d_x_BTD, d_chunk, d_chunk_NV = _chunk(x_BTD, targets, weights, table_VD, bias_V, mean, vocab, label_smoothing, mesh)
         totals = [a + b for a, b in zip(totals, found, strict=True)]
         d_table += constrain(d_chunk, letters, mesh)
         d_bias_NV = None if bias_V is None else d_bias_NV + constrain(d_chunk_NV, "BV", mesh)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnmt.decoding.reductions import PARTS, log_sum_exp, top_k
+from jaxnmt.decoding.reductions import log_sum_exp, top_k
+from jaxnmt.parallel.numbers import PARTS
 
 SIZES = [3, PARTS, 12 * PARTS, 12 * PARTS + 1, 13 * PARTS - 1]
 RANDOM = np.random.default_rng(0)
