@@ -29,8 +29,8 @@ class Platform(NamedTuple):
             faster than its vector unit.
         sums_by_axis: whether such a sum is of one axis at a time. Over several at once, a CPU jumps from row to row and takes up to
             30 times as long.
-        copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on CPUs takes
-            no other; what XLA then uses instead takes up to half as long again.
+        copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on a CPU
+            takes no other; what XLA then uses instead takes up to half as long again. Several CPUs would first exchange what they copy.
         reduces_in_parts: whether a maximum or sum over the vocabulary is first one of parts of it, see `numbers.combined`.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
@@ -50,6 +50,7 @@ class Platform(NamedTuple):
 
 
 _CPU = Platform(branches=True, logits=0, sums_by_axis=True, copies_transposed=True, reduces_in_parts=True, groups_alone=True)
+_CPUS = _CPU._replace(copies_transposed=False)
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.
@@ -71,4 +72,5 @@ def kind_of(mesh: Mesh | None) -> Kind:
 
 def platform_of(mesh: Mesh | None) -> Platform:
     """Return what is best on a mesh's devices; without a mesh, on the default ones."""
-    return {"cpu": _CPU, "tpu": _TPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)
+    cpu = _CPU if mesh is None or mesh.size == 1 else _CPUS
+    return {"cpu": cpu, "tpu": _TPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)

@@ -125,22 +125,22 @@ def _split(features_BTD, targets_BT, weights_BT, vocab: int, mesh: Mesh | None):
     return [split(x) for x in (features_BTD, targets_BT, weights_BT)], used, join
 
 
-def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, label_smoothing: float, mesh: Mesh | None):
+def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, label_smoothing: float, mesh: Mesh | None, by_columns: bool):
     """Return the sums of loss, nll and right answers of a chunk, and the gradients of its features, of the table and of the bias.
 
-    The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None. If the
-    platform copies transposed factors, the gradient of the table is (parts, D, V).
+    The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None.
 
     Args:
+        by_columns: whether there is one part, and the gradient of the table is (1, D, V).
         mean: of the rows of the table, (D,), and of the bias: by it, the mean of the logits of a position.
     """
-    parts, platform = num_shards("B", mesh), platform_of(mesh)
+    parts = num_shards("B", mesh)
     dtype, is_word_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0]) < vocab
     logits_BTV = jnp.einsum("BTD,VD->BTV", x_BTD, table_VD, preferred_element_type=dtype)
     if bias_V is not None:
         logits_BTV += bias_V
     wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
-    in_parts = platform.reduces_in_parts and is_replicated("V", mesh)
+    in_parts = platform_of(mesh).reduces_in_parts and is_replicated("V", mesh)
     words_BTV = logits_BTV[..., :vocab] if in_parts else jnp.where(is_word_V, logits_BTV, -1e9)
     part = combined if in_parts else lambda _, x: x
     top_BT1 = part(jnp.maximum, words_BTV).max(-1, keepdims=True)
@@ -157,11 +157,11 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
     d_bias_NV = None if bias_V is None else d_logits_BTV.reshape(parts, -1, d_logits_BTV.shape[-1]).sum(1)
     d_logits_BTV = d_logits_BTV.astype(x_BTD.dtype)
     d_x_BTD = jnp.einsum("BTV,VD->BTD", d_logits_BTV, table_VD)
-    d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
-    if platform.copies_transposed:
-        x_NDT = transposed(x_NBTD.reshape(parts, -1, x_NBTD.shape[-1]))
-        d_table = x_NDT @ d_logits_NBTV.reshape(parts, -1, d_logits_NBTV.shape[-1])
+    if by_columns:
+        x_DN, d_logits_NV = transposed(x_BTD.reshape(-1, x_BTD.shape[-1])), d_logits_BTV.reshape(-1, len(is_word_V))
+        d_table = jnp.matmul(x_DN, d_logits_NV, preferred_element_type=dtype)[None]
     else:
+        d_logits_NBTV, x_NBTD = (x.reshape(parts, -1, *x.shape[1:]) for x in (d_logits_BTV, x_BTD))
         d_table = jnp.einsum("NBTV,NBTD->NVD", d_logits_NBTV, x_NBTD, preferred_element_type=dtype)
     sums = [(x_BT * weights_BT).sum() for x_BT in (loss_BT, nll_BT, right_BT)]
     return sums, d_x_BTD, d_table, d_bias_NV
@@ -180,15 +180,15 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     dtype = table_VD.dtype
     # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
     table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
-
     parts, mean = num_shards("B", mesh), _mean(table_VD, bias_V, vocab)
-    by_columns = platform_of(mesh).copies_transposed
+    by_columns = parts == 1 and platform_of(mesh).copies_transposed
     letters = "BDV" if by_columns else "BVD"
+    chunk = functools.partial(_chunk, vocab=vocab, label_smoothing=label_smoothing, mesh=mesh, by_columns=by_columns)
 
     def body(i, sums):
         totals, d_table, d_bias_NV, d_x = sums
         x_BTD, targets, weights = (x[i] for x in chunks)
-        found, d_x_BTD, d_chunk, d_chunk_NV = _chunk(x_BTD, targets, weights, table_VD, bias_V, mean, vocab, label_smoothing, mesh)
+        found, d_x_BTD, d_chunk, d_chunk_NV = chunk(x_BTD, targets, weights, table_VD, bias_V, mean)
         totals = [a + b for a, b in zip(totals, found, strict=True)]
         d_table += constrain(d_chunk, letters, mesh)
         d_bias_NV = None if bias_V is None else d_bias_NV + constrain(d_chunk_NV, "BV", mesh)
