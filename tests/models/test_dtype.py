@@ -68,9 +68,14 @@ def test_fresh_parameters_are_float32(config):
 
 
 def operations(jaxpr, name):
-    """(types that it reads, types that it gives) of each operation of a name, in a program and all that it calls."""
-    own = [tuple(tuple(v.aval.dtype.name for v in side) for side in (e.invars, e.outvars)) for e in jaxpr.eqns if e.primitive.name == name]
-    return own + [found for e in jaxpr.eqns for inner in jaxprs_in_params(e.params) for found in operations(inner, name)]
+    """(types that it reads, types that it gives) of each operation of a name, in a program and all that it calls, in their order."""
+    found = []
+    for e in jaxpr.eqns:
+        if e.primitive.name == name:
+            found.append(tuple(tuple(v.aval.dtype.name for v in side) for side in (e.invars, e.outvars)))
+        for inner in jaxprs_in_params(e.params):
+            found += operations(inner, name)
+    return found
 
 
 QUERY = [[16.0, 1.0]]
