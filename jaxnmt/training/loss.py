@@ -181,7 +181,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
     table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
     parts, mean = num_shards("B", mesh), _mean(table_VD, bias_V, vocab)
-    by_columns = parts == 1 and platform_of(mesh).copies_transposed and features_BTD.dtype == dtype  # no product from bfloat16 to float32
+    by_columns = parts == 1 and platform_of(mesh).copies_transposed and features_BTD.dtype == jnp.float32
     letters = "BDV" if by_columns else "BVD"
     chunk = functools.partial(_chunk, vocab=vocab, label_smoothing=label_smoothing, mesh=mesh, by_columns=by_columns)
 
