@@ -20,7 +20,11 @@ from jaxnmt.models.cache import write
 from jaxnmt.models.fused_attention import Mask, fits, fused_attention
 from jaxnmt.models.layers import Dense, DropoutKey, Matrix, Projections, at_least_float32, dropout, rotate
 from jaxnmt.parallel.axes import declare
+from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain
+
+ROWS = 16
+"""The fewest rows of a batch that are worth a part of their own."""
 
 
 def attend(
@@ -45,12 +49,27 @@ def attend(
             k_BSHK, v_BSHK = (jnp.einsum(f"{letters}->BSHK", x) for x in (k, v))
             return fused_attention(q_BTHK, k_BSHK, v_BSHK, mask, mesh)
         mask = mask.dense()
-    scores_BHTS = jnp.einsum(f"BTHK,{letters}->BHTS", q_BTHK, k, preferred_element_type=at_least_float32(q_BTHK.dtype))
-    scores_BHTS = jnp.where(mask[:, None], scores_BHTS, -1e9)
-    weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v.dtype)
+
+    def of_rows(q_BTHK, k, v, mask, noise: DropoutKey | None) -> tuple[jax.Array, jax.Array]:
+        scores_BHTS = jnp.einsum(f"BTHK,{letters}->BHTS", q_BTHK, k, preferred_element_type=at_least_float32(q_BTHK.dtype))
+        scores_BHTS = jnp.where(mask[:, None], scores_BHTS, -1e9)
+        weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1).astype(v.dtype)
+        dropped_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
+        return jnp.einsum(f"BHTS,{letters}->BTHK", dropped_BHTS, v), weights_BHTS
+
+    parts = _num_parts(q_BTHK.shape[0], mesh)
+    split = lambda x: jnp.split(x, parts) if len(x) > 1 else [x] * parts  # noqa: E731
+    noises = [noise._replace(rows_B=rows_B) for rows_B in split(noise.rows_B)] if noise else [None] * parts
+    found = [of_rows(*part) for part in zip(*map(split, (q_BTHK, k, v, mask)), noises, strict=True)]
+    y_BTHK, weights_BHTS = (jnp.concatenate(each) if parts > 1 else each[0] for each in zip(*found, strict=True))
     module.sow("intermediates", "attention", weights_BHTS)
-    weights_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
-    return constrain(jnp.einsum(f"BHTS,{letters}->BTHK", weights_BHTS, v), "BTHK", mesh)
+    return constrain(y_BTHK, "BTHK", mesh)
+
+
+def _num_parts(rows: int, mesh: Mesh | None) -> int:
+    """Return in how many equal parts, of ROWS or more, attention to the rows of a batch is computed."""
+    most = platform_of(mesh).attention_parts if isinstance(rows, int) else 1  # rows may be symbolic (`jax.export`)
+    return next(parts for parts in range(most, 0, -1) if parts == 1 or (rows % parts == 0 and rows // parts >= ROWS))
 
 
 def of_layer(x: jax.Array, layer: jax.Array) -> jax.Array:

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from jaxnmt.io.workers import cores
+
 Kind = Literal["cpu", "tpu", "nvidia", "other"]
 
 
@@ -32,6 +34,8 @@ class Platform(NamedTuple):
         copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on a CPU
             takes no other; what XLA then uses instead takes up to half as long again. Several CPUs would first exchange what they copy.
         reduces_in_parts: whether a maximum or sum over the vocabulary is first one of parts of it, see `numbers.combined`.
+        attention_parts: most parts of a batch's rows whose attention is computed apart. XLA gives a product of many small matrices to one
+            of a CPU's cores.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
         step_options: the compiler's options for training steps of several devices.
@@ -45,12 +49,13 @@ class Platform(NamedTuple):
     sums_by_axis: bool = False
     copies_transposed: bool = False
     reduces_in_parts: bool = False
+    attention_parts: int = 1
     groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
-_CPU = Platform(branches=True, logits=0, sums_by_axis=True, copies_transposed=True, reduces_in_parts=True, groups_alone=True)
-_CPUS = _CPU._replace(copies_transposed=False)
+_CPUS = Platform(branches=True, logits=0, sums_by_axis=True, reduces_in_parts=True, groups_alone=True)
+_CPU = _CPUS._replace(copies_transposed=True, attention_parts=min(len(cores()), 4))
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.
