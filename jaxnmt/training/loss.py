@@ -132,7 +132,7 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
 
     Args:
         by_columns: whether there is one part, and the gradient of the table is (1, D, V).
-        mean: of the rows of the table, (D,), and of the bias: by it, the mean of the logits of a position.
+        mean: `_mean`, if logits are reduced in parts, and not at all for their mean; None: as the compiler does it.
     """
     parts = num_shards("B", mesh)
     dtype, is_word_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0]) < vocab
@@ -140,16 +140,19 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
     if bias_V is not None:
         logits_BTV += bias_V
     wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
-    in_parts = platform_of(mesh).reduces_in_parts and is_replicated("V", mesh)
-    words_BTV = logits_BTV[..., :vocab] if in_parts else jnp.where(is_word_V, logits_BTV, -1e9)
-    part = combined if in_parts else lambda _, x: x
+    words_BTV = jnp.where(is_word_V, logits_BTV, -1e9) if mean is None else logits_BTV[..., :vocab]
+    part = combined if mean else lambda _, x: x
     top_BT1 = part(jnp.maximum, words_BTV).max(-1, keepdims=True)
     exp_BTV = jnp.exp(jnp.where(is_word_V, logits_BTV, -1e9) - top_BT1)
     total_BT1 = part(jnp.add, exp_BTV).sum(-1, keepdims=True)
     log_z_BT = (top_BT1 + jnp.log(total_BT1))[..., 0]
     nll_BT = log_z_BT - wanted_BT
     right_BT = wanted_BT == top_BT1[..., 0]
-    even_BT = log_z_BT - ((x_BTD.astype(dtype) * mean[0]).sum(-1) + mean[1])
+    if mean is None:
+        mean_BT = jnp.where(is_word_V, logits_BTV, 0).sum(-1) / vocab
+    else:
+        mean_BT = (x_BTD.astype(dtype) * mean[0]).sum(-1) + mean[1]
+    even_BT = log_z_BT - mean_BT
     loss_BT = (1 - label_smoothing) * nll_BT + label_smoothing * even_BT
     reference_BTV = jnp.arange(len(is_word_V)) == targets_BT[..., None]
     wanted_BTV = jnp.where(reference_BTV, 1 - label_smoothing, 0.0) + jnp.where(is_word_V, label_smoothing / vocab, 0.0)
@@ -169,10 +172,9 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
 
 def _mean(table_VD, bias_V, vocab: int):
     """Return the mean of the rows of a table that are not padding, and of their biases, in float32."""
-    dtype = at_least_float32(table_VD.dtype)
-    share_V = (jnp.arange(table_VD.shape[0]) < vocab) / jnp.asarray(vocab, dtype)
-    of = functools.partial(jnp.einsum, precision="highest", preferred_element_type=dtype)
-    return of("V,VD->D", share_V, table_VD), 0 if bias_V is None else of("V,V->", share_V, bias_V)
+    is_word_V = jnp.arange(table_VD.shape[0]) < vocab
+    mean_D = jnp.where(is_word_V[:, None], table_VD.astype(at_least_float32(table_VD.dtype)), 0).sum(0) / vocab
+    return mean_D, 0 if bias_V is None else jnp.where(is_word_V, bias_V.astype(mean_D.dtype), 0).sum() / vocab
 
 
 def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smoothing, mesh, bias_V):
@@ -180,7 +182,8 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     dtype = table_VD.dtype
     # Gather the table once, before the loop over chunks; otherwise each iteration would gather it.
     table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
-    parts, mean = num_shards("B", mesh), _mean(table_VD, bias_V, vocab)
+    parts, in_parts = num_shards("B", mesh), platform_of(mesh).reduces_in_parts and is_replicated("V", mesh)
+    mean = _mean(table_VD, bias_V, vocab) if in_parts else None
     by_columns = parts == 1 and platform_of(mesh).copies_transposed and features_BTD.dtype == jnp.float32
     letters = "BDV" if by_columns else "BVD"
     chunk = functools.partial(_chunk, vocab=vocab, label_smoothing=label_smoothing, mesh=mesh, by_columns=by_columns)
