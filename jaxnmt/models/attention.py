@@ -58,7 +58,7 @@ def attend(
         return jnp.einsum(f"BHTS,{letters}->BTHK", dropped_BHTS, v), weights_BHTS
 
     parts = _num_parts(q_BTHK.shape[0], mesh)
-    split = lambda x: jnp.split(x, parts) if len(x) > 1 else [x] * parts  # noqa: E731
+    split = lambda x: jnp.split(x, parts) if parts > 1 and len(x) > 1 else [x] * parts  # noqa: E731
     noises = [noise._replace(rows_B=rows_B) for rows_B in split(noise.rows_B)] if noise else [None] * parts
     found = [of_rows(*part) for part in zip(*map(split, (q_BTHK, k, v, mask)), noises, strict=True)]
     y_BTHK, weights_BHTS = (jnp.concatenate(each) if parts > 1 else each[0] for each in zip(*found, strict=True))
