@@ -57,7 +57,7 @@ def attend(
         dropped_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
         return jnp.einsum(f"BHTS,{letters}->BTHK", dropped_BHTS, v), weights_BHTS
 
-    parts = _num_parts(q_BTHK.shape[0], mesh)
+    parts = _num_parts(q_BTHK.shape[0], mesh) if noise else 1  # searches are side by side already
     split = lambda x: jnp.split(x, parts) if parts > 1 and len(x) > 1 else [x] * parts  # noqa: E731
     noises = [noise._replace(rows_B=rows_B) for rows_B in split(noise.rows_B)] if noise else [None] * parts
     found = [of_rows(*part) for part in zip(*map(split, (q_BTHK, k, v, mask)), noises, strict=True)]
@@ -67,8 +67,8 @@ def attend(
 
 
 def _num_parts(rows: int, mesh: Mesh | None) -> int:
-    """Return in how many equal parts, of ROWS or more, attention to the rows of a batch is computed."""
-    most = platform_of(mesh).attention_parts if isinstance(rows, int) else 1  # rows may be symbolic (`jax.export`)
+    """Return in how many equal parts, of ROWS or more, attention to the rows of a batch is computed in training."""
+    most = platform_of(mesh).attention_parts
     return next(parts for parts in range(most, 0, -1) if parts == 1 or (rows % parts == 0 and rows // parts >= ROWS))
 
 
