@@ -1,4 +1,4 @@
-"""Reductions over the vocabulary that a CPU computes in whole vectors (`parallel.numbers.combined`)."""
+"""Reductions over the vocabulary that a CPU computes in whole vectors (`parallel.numbers.reduce_in_parts`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnmt.data.special_tokens import BOS, PAD
-from jaxnmt.parallel.numbers import PARTS, combined
+from jaxnmt.parallel.numbers import PARTS, reduce_in_parts
 
 
 def without_special(logits: jax.Array) -> jax.Array:
@@ -20,8 +20,8 @@ def log_sum_exp(x: jax.Array) -> jax.Array:
     """Return the logarithm of the sum of exponentials of each row of (R, V), (R, 1)."""
     if x.shape[1] < PARTS:
         return jax.nn.logsumexp(x, -1, keepdims=True)
-    largest = combined(jnp.maximum, x).max(-1, keepdims=True)
-    return largest + jnp.log(combined(jnp.add, x, lambda part: jnp.exp(part - largest)).sum(-1, keepdims=True))
+    largest = reduce_in_parts(jnp.maximum, x).max(-1, keepdims=True)
+    return largest + jnp.log(reduce_in_parts(jnp.add, x, lambda part: jnp.exp(part - largest)).sum(-1, keepdims=True))
 
 
 def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -34,7 +34,7 @@ def top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     width = V // PARTS
     if width <= k:
         return jax.lax.top_k(x, k)
-    chosen_Rk = jnp.sort(jax.lax.top_k(combined(jnp.maximum, x)[:, :width], k)[1], -1)
+    chosen_Rk = jnp.sort(jax.lax.top_k(reduce_in_parts(jnp.maximum, x)[:, :width], k)[1], -1)
     columns = (jnp.arange(PARTS)[:, None] * width + chosen_Rk[:, None]).reshape(R, -1)
     columns = jnp.concatenate([columns, jnp.broadcast_to(jnp.arange(PARTS * width, V), (R, V % PARTS))], 1)
     values, best = jax.lax.top_k(jnp.take_along_axis(x, columns, 1, mode="promise_in_bounds"), k)

@@ -24,7 +24,7 @@ from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain
 
 ROWS = 16
-"""The fewest rows of a batch that are worth a part of their own."""
+"""Smallest number of rows in one part of a batch (`_num_parts`)."""
 
 
 def attend(
@@ -57,7 +57,7 @@ def attend(
         dropped_BHTS = dropout(weights_BHTS, rate, noise and noise.fold_in("attention_weights"))
         return jnp.einsum(f"BHTS,{letters}->BTHK", dropped_BHTS, v), weights_BHTS
 
-    parts = _num_parts(q_BTHK.shape[0], mesh) if noise else 1  # searches are side by side already
+    parts = _num_parts(q_BTHK.shape[0], mesh) if noise else 1  # decoding already runs several searches in parallel
     split = lambda x: jnp.split(x, parts) if parts > 1 and len(x) > 1 else [x] * parts  # noqa: E731
     noises = [noise._replace(rows_B=rows_B) for rows_B in split(noise.rows_B)] if noise else [None] * parts
     found = [of_rows(*part) for part in zip(*map(split, (q_BTHK, k, v, mask)), noises, strict=True)]
@@ -67,7 +67,7 @@ def attend(
 
 
 def _num_parts(rows: int, mesh: Mesh | None) -> int:
-    """Return in how many equal parts, of ROWS or more, attention to the rows of a batch is computed in training."""
+    """Return the number of equal parts into which training splits the rows of a batch, for cores to compute attention in parallel."""
     most = platform_of(mesh).attention_parts
     return next(parts for parts in range(most, 0, -1) if parts == 1 or (rows % parts == 0 and rows // parts >= ROWS))
 

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from jaxnmt.models.int8 import Int8
 from jaxnmt.models.layers import Matrix, normalise
-from jaxnmt.models.linear import at_each_position, multiply
+from jaxnmt.models.linear import broadcast, multiply
 from jaxnmt.models.scans import scan
 from jaxnmt.parallel.axes import declare
 
@@ -151,7 +151,7 @@ class RecurrentLayer(nn.Module):
                 weights["input"] = jnp.concatenate([weights["input"], weights["context"]])
             return cudnn_lstm(weights, x_TBD, state, mask_TB1, reverse)
         z_TBZ = multiply(x_TBD, weights["input"], self.mesh)
-        z_TBZ = z_TBZ + at_each_position(weights["bias"], z_TBZ.shape, self.mesh, batch_axis=1)
+        z_TBZ = z_TBZ + broadcast(weights["bias"], z_TBZ.shape, self.mesh, batch_axis=1)
         if context_TBD is not None:
             z_TBZ = z_TBZ + context_TBD @ weights["context"]
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxnmt.models.linear import add_bias, at_each_position, multiply
+from jaxnmt.models.linear import add_bias, broadcast, multiply
 from jaxnmt.parallel.axes import declare
 from jaxnmt.parallel.numbers import at_least_float32 as at_least_float32  # which users' own models find here
 from jaxnmt.parallel.numbers import mix
@@ -171,8 +171,8 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array | None, mesh: Mesh
     y = x.astype(at_least_float32(x.dtype))
     if bias is not None:
         y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * at_each_position(scale, y.shape, mesh)
-    return (y if bias is None else y + at_each_position(bias, y.shape, mesh)).astype(x.dtype)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + NORM_EPSILON) * broadcast(scale, y.shape, mesh)
+    return (y if bias is None else y + broadcast(bias, y.shape, mesh)).astype(x.dtype)
 
 
 class Norm(nn.Module):

@@ -1,7 +1,6 @@
-"""Products with kernels, and vectors that are the same at each position, with the gradients that are fastest on the platform.
+"""Matrix products, and biases that are broadcast to all positions, with custom gradients where XLA's own are slow.
 
-The gradient of a kernel is a product over all positions, that of a bias a sum over them. XLA's compilers make good programs of neither: see
-`Platform`.
+The gradient of a kernel contracts all positions, and the gradient of a bias is a sum over them. `Platform` says which form is fastest.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.platform import platform_of
 
 BLOCK = 16
-"""Rows that are transposed at a time: as many float32 numbers as a line of a CPU's cache has."""
+"""Rows that are transposed at a time. 16 float32 numbers fill a cache line."""
 
 
 def multiply(x: jax.Array, kernel: jax.Array | Int8, mesh: Mesh | None) -> jax.Array:
-    """Return x (..., I) @ kernel (I, O)."""
-    if isinstance(kernel, Int8) or not platform_of(mesh).copies_transposed:
+    """Return x (..., I) @ kernel (I, O) as (..., O)."""
+    if isinstance(kernel, Int8) or not platform_of(mesh).transposes_operands:
         return x @ kernel
     return _multiply(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -34,12 +33,12 @@ def _multiply(x_NI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
 
 
 def _gradients(factors: tuple[jax.Array, jax.Array], dy_NO: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The smaller factor of the kernel's gradient is the one that is transposed."""
+    """Return the gradients of x and of the kernel. The smaller operand of the kernel's gradient is transposed."""
     x_NI, kernel_IO = factors
     if x_NI.shape[1] <= dy_NO.shape[1]:
         d_kernel_IO = transposed(x_NI) @ dy_NO
     else:
-        d_kernel_IO = optimization_barrier(transposed(dy_NO) @ x_NI).T  # without the barrier XLA would transpose neither
+        d_kernel_IO = optimization_barrier(transposed(dy_NO) @ x_NI).T  # else XLA folds this transpose into the product
     return dy_NO @ kernel_IO.T, d_kernel_IO
 
 
@@ -47,10 +46,10 @@ _multiply.defvjp(lambda x_NI, kernel_IO: (x_NI @ kernel_IO, (x_NI, kernel_IO)), 
 
 
 def transposed(x_NM: jax.Array) -> jax.Array:
-    """Return a copy of x as (M, N), written in blocks as long as a line of the cache.
+    """Return a transposed copy (M, N) of x, written in blocks of one cache line.
 
-    XLA's own copy takes two to eight times as long. And it would not be one: XLA would read x itself in the other order, or compute x once
-    more in that order.
+    XLA's transpose takes two to eight times as long. XLA also fuses it with whatever computes x, which is then computed twice. It does not
+    fuse across this loop.
     """
     if x_NM.shape[0] < BLOCK:
         return x_NM.T
@@ -67,12 +66,12 @@ def add_bias(y: jax.Array, bias: jax.Array, mesh: Mesh | None) -> jax.Array:
     """Return y + bias in y's type, added in float32: the bias's gradient is a sum over all positions, most of which bfloat16 would lose."""
     if platform_of(mesh).sums_by_products and y.dtype == jnp.bfloat16:
         return _add_bias_by_product(y, bias)
-    return (y.astype(at_least_float32(y.dtype)) + at_each_position(bias, y.shape, mesh)).astype(y.dtype)
+    return (y.astype(at_least_float32(y.dtype)) + broadcast(bias, y.shape, mesh)).astype(y.dtype)
 
 
 @jax.custom_vjp
 def _add_bias_by_product(y: jax.Array, bias: jax.Array) -> jax.Array:
-    """The bias's gradient is a product with ones, whose terms are exact and are added in float32."""
+    """Return `add_bias` of bfloat16. The gradient of the bias is a product with ones: its terms are exact, and are added in float32."""
     return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
@@ -86,18 +85,23 @@ def _sum_by_product(bias: jax.Array, dy: jax.Array) -> tuple[jax.Array, jax.Arra
 _add_bias_by_product.defvjp(lambda y, bias: (_add_bias_by_product(y, bias), bias), _sum_by_product)
 
 
-def at_each_position(vector: jax.Array, shape: tuple[int, ...], mesh: Mesh | None, batch_axis: int = 0) -> jax.Array:
-    """Return a vector, such as a norm's scale, for what is multiplied or added to an array of this shape, whose last axes it has."""
-    return _repeat(vector, shape, batch_axis) if platform_of(mesh).sums_by_axis else vector
+def broadcast(vector: jax.Array, shape: tuple[int, ...], mesh: Mesh | None, batch_axis: int = 0) -> jax.Array:
+    """Broadcast a vector, such as a norm's scale, to `shape`, or return it as it is if the platform needs no custom gradient.
+
+    Args:
+        shape: its last axes are those of the vector.
+        batch_axis: the axis of `shape` that may be split over devices.
+    """
+    return _broadcast(vector, shape, batch_axis) if platform_of(mesh).sums_by_axis else vector
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _repeat(vector: jax.Array, shape: tuple[int, ...], batch_axis: int) -> jax.Array:
+def _broadcast(vector: jax.Array, shape: tuple[int, ...], batch_axis: int) -> jax.Array:
     return jnp.broadcast_to(vector, shape)
 
 
 def _sum_by_axis(shape: tuple[int, ...], batch_axis: int, vector: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    """The rows of a batch are summed last: devices then exchange one vector. Without a barrier XLA would sum all axes at once."""
+    """Sum over one axis after another, the batch last, so that devices exchange one vector. The barrier keeps XLA from joining the sums."""
     summed = range(dy.ndim - vector.ndim)
     for axis in summed:
         if axis != batch_axis:
@@ -105,4 +109,4 @@ def _sum_by_axis(shape: tuple[int, ...], batch_axis: int, vector: jax.Array, dy:
     return (dy.sum(tuple(summed)),)
 
 
-_repeat.defvjp(lambda vector, shape, batch_axis: (jnp.broadcast_to(vector, shape), vector), _sum_by_axis)
+_broadcast.defvjp(lambda vector, shape, batch_axis: (jnp.broadcast_to(vector, shape), vector), _sum_by_axis)

@@ -29,13 +29,13 @@ class Platform(NamedTuple):
             one plain product.
         sums_by_products: whether a bias's gradient, a sum over positions, is a product with ones, if that is exact. A TPU's matrix unit is
             faster than its vector unit.
-        sums_by_axis: whether such a sum is of one axis at a time. Over several at once, a CPU jumps from row to row and takes up to
-            30 times as long.
-        copies_transposed: whether a factor of a kernel's gradient is transposed in memory first. The library that multiplies on a CPU
-            takes no other; what XLA then uses instead takes up to half as long again. Several CPUs would first exchange what they copy.
-        reduces_in_parts: whether a maximum or sum over the vocabulary is first one of parts of it, see `numbers.combined`.
-        attention_parts: most parts of a batch's rows whose attention is computed apart. XLA gives a product of many small matrices to one
-            of a CPU's cores.
+        sums_by_axis: whether such a sum reduces one axis after another. XLA's code for a CPU that reduces several axes at once reads with
+            large strides, and takes up to 30 times as long.
+        transposes_operands: whether an operand of a kernel's gradient is transposed in memory first (on one CPU device). YNNPACK refuses
+            transposed operands, and the library that XLA then uses takes up to 1.5 times as long.
+        reduces_in_parts: whether reductions over the vocabulary use `numbers.reduce_in_parts`.
+        attention_parts: largest number of parts into which training splits a batch for attention. XLA computes each product of many small
+            matrices on a single core of a CPU.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
         step_options: the compiler's options for training steps of several devices.
@@ -47,15 +47,15 @@ class Platform(NamedTuple):
     keeps_heads: bool = False
     sums_by_products: bool = False
     sums_by_axis: bool = False
-    copies_transposed: bool = False
+    transposes_operands: bool = False
     reduces_in_parts: bool = False
     attention_parts: int = 1
     groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
-_CPUS = Platform(branches=True, logits=0, sums_by_axis=True, reduces_in_parts=True, groups_alone=True)
-_CPU = _CPUS._replace(copies_transposed=True, attention_parts=min(len(cores()), 4))
+_SEVERAL_CPUS = Platform(branches=True, logits=0, sums_by_axis=True, reduces_in_parts=True, groups_alone=True)
+_CPU = _SEVERAL_CPUS._replace(transposes_operands=True, attention_parts=min(len(cores()), 4))
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.
@@ -77,5 +77,5 @@ def kind_of(mesh: Mesh | None) -> Kind:
 
 def platform_of(mesh: Mesh | None) -> Platform:
     """Return what is best on a mesh's devices; without a mesh, on the default ones."""
-    cpu = _CPU if mesh is None or mesh.size == 1 else _CPUS
+    cpu = _SEVERAL_CPUS if mesh and mesh.size > 1 else _CPU
     return {"cpu": cpu, "tpu": _TPU, "nvidia": _GPU}.get(kind_of(mesh), _ACCELERATOR)

@@ -13,7 +13,7 @@ from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey, at_least_float32
 from jaxnmt.models.linear import transposed
 from jaxnmt.models.seq2seq import Seq2Seq
-from jaxnmt.parallel.numbers import combined
+from jaxnmt.parallel.numbers import reduce_in_parts
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import constrain, is_replicated, num_shards
 
@@ -131,8 +131,8 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
     The latter two are (parts, V, D) and (parts, V): each part of the rows has its own. Without a bias, its gradient is None.
 
     Args:
-        by_columns: whether there is one part, and the gradient of the table is (1, D, V).
-        mean: `_mean`, if logits are reduced in parts, and not at all for their mean; None: as the compiler does it.
+        mean: result of `_mean`: reduce the logits in parts, and compute their mean without reading them. None: leave both to the compiler.
+        by_columns: return the gradient of the table as (1, D, V); only for one part.
     """
     parts = num_shards("B", mesh)
     dtype, is_word_V = at_least_float32(x_BTD.dtype), jnp.arange(table_VD.shape[0]) < vocab
@@ -141,7 +141,7 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
         logits_BTV += bias_V
     wanted_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
     words_BTV = jnp.where(is_word_V, logits_BTV, -1e9) if mean is None else logits_BTV[..., :vocab]
-    part = combined if mean else lambda _, x: x
+    part = reduce_in_parts if mean else lambda _, x: x
     top_BT1 = part(jnp.maximum, words_BTV).max(-1, keepdims=True)
     exp_BTV = jnp.exp(jnp.where(is_word_V, logits_BTV, -1e9) - top_BT1)
     total_BT1 = part(jnp.add, exp_BTV).sum(-1, keepdims=True)
@@ -171,7 +171,10 @@ def _chunk(x_BTD, targets_BT, weights_BT, table_VD, bias_V, mean, vocab: int, la
 
 
 def _mean(table_VD, bias_V, vocab: int):
-    """Return the mean of the rows of a table that are not padding, and of their biases, in float32."""
+    """Return the mean row of a table, (D,), and the mean bias, without the rows that are padding, in float32.
+
+    The mean of a position's logits is features @ mean row + mean bias.
+    """
     is_word_V = jnp.arange(table_VD.shape[0]) < vocab
     mean_D = jnp.where(is_word_V[:, None], table_VD.astype(at_least_float32(table_VD.dtype)), 0).sum(0) / vocab
     return mean_D, 0 if bias_V is None else jnp.where(is_word_V, bias_V.astype(mean_D.dtype), 0).sum() / vocab
@@ -184,7 +187,7 @@ def _forward(features_BTD, table_VD, targets_BT, weights_BT, vocab, label_smooth
     table_VD = constrain(table_VD.astype(features_BTD.dtype), "VD", mesh)
     parts, in_parts = num_shards("B", mesh), platform_of(mesh).reduces_in_parts and is_replicated("V", mesh)
     mean = _mean(table_VD, bias_V, vocab) if in_parts else None
-    by_columns = parts == 1 and platform_of(mesh).copies_transposed and features_BTD.dtype == jnp.float32
+    by_columns = parts == 1 and platform_of(mesh).transposes_operands and features_BTD.dtype == jnp.float32
     letters = "BDV" if by_columns else "BVD"
     chunk = functools.partial(_chunk, vocab=vocab, label_smoothing=label_smoothing, mesh=mesh, by_columns=by_columns)
 

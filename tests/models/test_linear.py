@@ -8,7 +8,7 @@ import tiny
 
 from jaxnmt.models.attention import ROWS, SelfAttention
 from jaxnmt.models.layers import DropoutKey, Norm
-from jaxnmt.models.linear import BLOCK, at_each_position, multiply, transposed
+from jaxnmt.models.linear import BLOCK, broadcast, multiply, transposed
 from jaxnmt.parallel import platform
 
 ROW_COUNTS = [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK - 3, 4 * BLOCK]  # fewer than a block, and whole blocks or not
@@ -30,9 +30,13 @@ def test_a_transposed_copy(rows):
 def test_a_product_and_its_gradients(inputs, outputs, rows, kind, monkeypatch):
     monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
     x, kernel, weights = normal(2, rows, inputs), normal(inputs, outputs), normal(2, rows, outputs, seed=1)
-    y, gradients = jax.jit(lambda *args: (lambda y, back: (y, back(weights)))(*jax.vjp(lambda x, k: multiply(x, k, None), *args)))(
-        x, kernel
-    )
+
+    @jax.jit
+    def both(x, kernel):
+        y, gradients = jax.vjp(lambda x, kernel: multiply(x, kernel, None), x, kernel)
+        return y, gradients(weights)
+
+    y, gradients = both(x, kernel)
     exact = [np.float64(a) for a in (x, kernel, weights)]
     tiny.assert_close(y, exact[0] @ exact[1], atol=1e-5)
     tiny.assert_close(gradients, (exact[2] @ exact[1].T, np.einsum("abi,abo->io", exact[0], exact[2])), atol=1e-4)
@@ -44,7 +48,7 @@ def test_a_product_and_its_gradients(inputs, outputs, rows, kind, monkeypatch):
 def test_the_gradient_of_a_vector_is_the_sum_over_positions(leading, batch_axis, kind, monkeypatch):
     monkeypatch.setattr(platform, "kind_of", lambda mesh: kind)
     vector, weights = normal(2, 4), normal(*leading, 2, 4, seed=1)
-    found = jax.jit(jax.grad(lambda v: (at_each_position(v, weights.shape, None, batch_axis) * weights).sum()))(vector)
+    found = jax.jit(jax.grad(lambda v: (broadcast(v, weights.shape, None, batch_axis) * weights).sum()))(vector)
     tiny.assert_close(found, np.float64(weights).reshape(-1, 2, 4).sum(0), atol=1e-5)
 
 
