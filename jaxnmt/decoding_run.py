@@ -49,7 +49,7 @@ class DecodingRun(TrainedRun):
             stacked = jax.jit(stack_layers, out_shardings=layouts)(self.params)
             del self.params  # which is read again if it is asked for: two copies might not fit
             return model, stacked
-        return DeferredModel(lambda: self.model) if self._cache_key else self.model, self.params
+        return DeferredModel(lambda: self.model, self._cache_key) if self._cache_key else self.model, self.params
 
     @functools.cached_property
     def _adapted_params(self) -> Callable[[Any], Any]:

@@ -20,7 +20,6 @@ from jaxnmt.data.special_tokens import EOS, PAD, UNK
 from jaxnmt.decoding.constraints import TargetRules
 from jaxnmt.errors import UserError
 from jaxnmt.models.encoder_decoder import Batch
-from jaxnmt.models.int8 import Int8
 from jaxnmt.models.seq2seq import Seq2Seq, padded
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ class Narrowing:
         def narrow(axis: int, part: Any) -> Any:
             if axis < 0:
                 return part
-            return part.take(words_V, axis) if isinstance(part, Int8) else jnp.take(part, words_V, axis, mode="clip")
+            return jnp.take(part, words_V, axis, mode="clip") if isinstance(part, jax.Array) else part.take(words_V, axis)
 
         return NarrowedParams(params, jax.tree.map(narrow, self._axes, params))
 

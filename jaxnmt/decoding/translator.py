@@ -26,7 +26,9 @@ from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.decoding.translation import Translation, by_risk, joined, of_candidates
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
+from jaxnmt.models.blocks import FEW, in_blocks
 from jaxnmt.parallel import log
+from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import mesh_of, num_shards
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ class Translator:
             make_lexicon: returns the candidates of `decoding.shortlist`, which needs it.
             cache_key: identifies the model in the cache of traced programs, see `StagedSearch`.
         """
-        self.model, self.params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
+        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
+        self.params = params
         self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
@@ -82,6 +85,26 @@ class Translator:
         self._programs = functools.cache(functools.partial(Searches.of, mesh=self.mesh))
         self._narrowing = functools.cache(self._make_narrowing)
         self._origin: Translator | None = None
+
+    @property
+    def params(self) -> Any:
+        """The parameters."""
+        return self._params
+
+    @params.setter
+    def params(self, params: Any) -> None:
+        self._params, self._blocks = params, None
+
+    def params_for(self, rows: int) -> Any:
+        """Return the parameters for steps of this many hypotheses, which are the same numbers: for a few, in `Blocks` where these are faster."""
+        if rows not in FEW or not platform_of(None).weights_in_blocks or self.mesh is not None:
+            return self.params
+        if self._blocks is None:
+            self._blocks = self._in_blocks()
+        return self._blocks
+
+    def _in_blocks(self) -> Any:
+        return in_blocks(self.params, self.model.step_weights)
 
     def with_params(self, params: Any) -> Translator:
         """Return a translator with other parameters of the same model and layout. Both share their compiled programs."""
@@ -157,8 +180,9 @@ class Translator:
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, batch: Batch
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
         """Return searches, parameters and arrays for a batch, in the ids of its shortlist, and a function that turns these ids back."""
+        params = self.params_for(len(batch["encoder_input_tokens"]) * num_hypotheses(decoding))
         if not decoding.shortlist:
-            return self._whole, self.params, batch, np.asarray
+            return self._whole, params, batch, np.asarray
         if self._processors(decoding):
             raise UserError(
                 "decoding.shortlist numbers tokens anew, and the config's own logit processors know the old numbers: set it to 0"
@@ -170,7 +194,7 @@ class Translator:
         narrowing, cache_key = self._narrowing(width), self._cache_key and (*self._cache_key, "narrowed", width)
         return (
             self._programs(narrowing.model, cache_key),
-            narrowing.params(self.params, shortlist.words_V),
+            narrowing.params(params, shortlist.words_V),
             shortlist.batch,
             shortlist.whole,
         )
@@ -292,7 +316,8 @@ class Translator:
         if decoding.shortlist:
             yield from in_turn(self._narrowed_searches(sentences, decoding, batches))
         else:
-            yield from self._whole.batch.each(self.params, batches)
+            rows = self._rows(len(sentences), LENGTHS[0], decoding)  # of the batch with the shortest sentences, which has most
+            yield from self._whole.batch.each(self.params_for(rows * num_hypotheses(decoding)), batches)
 
     def _groups(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[Group]:
         """Yield groups of sentences of similar length."""

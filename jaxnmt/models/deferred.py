@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from jaxnmt.parallel import kept
 
 if TYPE_CHECKING:
     from jaxnmt.models.seq2seq import Seq2Seq
@@ -13,9 +16,19 @@ if TYPE_CHECKING:
 class DeferredModel:
     """A `Seq2Seq` that is built when it is first used: a translation by kept programs never uses it."""
 
-    def __init__(self, build: Callable[[], Seq2Seq]):
-        """Defer `build`."""
-        self._build = functools.cache(build)
+    def __init__(self, build: Callable[[], Seq2Seq], cache_key: tuple[object, ...]):
+        """Defer `build`; `cache_key` identifies the model, as `StagedSearch` takes it."""
+        self._build, self._cache_key = functools.cache(build), cache_key
+
+    @functools.cached_property
+    def step_weights(self) -> Any:
+        """As the model's. A process that has built the model keeps it for others."""
+        entry = kept.name("step weights", *self._cache_key)
+        if (content := kept.read(entry)) is not None:
+            return json.loads(content)
+        found = self._build().step_weights
+        kept.write(entry, json.dumps(found).encode())
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # copying asks for these before the model can be built

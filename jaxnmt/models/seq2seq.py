@@ -107,11 +107,25 @@ class Seq2Seq:
 
     def rounded(self, params: Any, weights: Literal["bfloat16", "int8"]) -> Any:
         """Return parameters of which the weights that the model only multiplies by are bfloat16, or `Int8`."""
-        box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
-        multiplied = jax.tree.map(lambda x: isinstance(x, Multiplied), self._boxed_shapes, is_leaf=box)
         if weights == "bfloat16":
-            return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, multiplied)
-        return jax.jit(lambda params: quantised(params, self.axes, multiplied))(params)
+            return jax.tree.map(lambda x, is_weight: x.astype(jnp.bfloat16) if is_weight else x, params, self._multiplied)
+        return jax.jit(lambda params: quantised(params, self.axes, self._multiplied))(params)
+
+    @property
+    def _multiplied(self) -> Any:
+        """Whether each parameter is a weight that the model only multiplies by."""
+        box = lambda x: isinstance(x, nn.Partitioned)  # noqa: E731
+        return jax.tree.map(lambda x: isinstance(x, Multiplied), self._boxed_shapes, is_leaf=box)
+
+    @property
+    def step_weights(self) -> Any:
+        """The letters of each weight that steps of the decoder only multiply by, and "" for other parameters, and for models of users."""
+
+        def letters(path: Any, axes: str, is_multiplied: bool) -> str:
+            reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in self.source_side)
+            return axes if is_multiplied and not reads_source and _is_ours(self.module) else ""
+
+        return jax.tree_util.tree_map_with_path(letters, self.axes, self._multiplied)
 
     def cast_kernels(self, params: Any) -> Any:
         """Return parameters, or some of them, with the kernels of layers that multiply by each once in the type of that product.

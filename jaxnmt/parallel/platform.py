@@ -36,6 +36,8 @@ class Platform(NamedTuple):
         reduces_in_parts: whether reductions over the vocabulary use `numbers.reduce_in_parts`.
         attention_parts: largest number of parts into which training splits a batch for attention. XLA computes each product of many small
             matrices on a single core of a CPU.
+        weights_in_blocks: whether decoding has copies of its weights for products with few rows (`models.blocks`). They are for CPUs, which
+            read memory a cache line at a time.
         groups_alone: whether each group of devices along `fsdp` computes its gradient inside a `shard_map` over `data`. On TPUs such a step
             takes three times as long.
         step_options: the compiler's options for training steps of several devices.
@@ -50,12 +52,13 @@ class Platform(NamedTuple):
     transposes_operands: bool = False
     reduces_in_parts: bool = False
     attention_parts: int = 1
+    weights_in_blocks: bool = False
     groups_alone: bool = False
     step_options: Mapping[str, str] = types.MappingProxyType({})
 
 
 _SEVERAL_CPUS = Platform(branches=True, logits=0, sums_by_axis=True, reduces_in_parts=True, groups_alone=True)
-_CPU = _SEVERAL_CPUS._replace(transposes_operands=True, attention_parts=min(len(cores()), 4))
+_CPU = _SEVERAL_CPUS._replace(transposes_operands=True, weights_in_blocks=True, attention_parts=min(len(cores()), 4))
 _ACCELERATOR = Platform(branches=False, logits=2**28)
 _GPU = _ACCELERATOR._replace(recurrent_remat=True, groups_alone=True)
 # Left to itself, the compiler makes one sum of all gradients, which then waits for the last of them.

@@ -1,0 +1,106 @@
+"""Weights in blocks of columns, for products with the few hypotheses of one sentence.
+
+Such a product takes as long as reading the weight. A CPU's matrix product computes some columns at a time. By rows, these lie far apart in
+memory; in a block, they lie together, and the CPU fetches them ahead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnmt.models.int8 import Int8
+from jaxnmt.parallel.axes import rows_and_columns
+
+WIDTH = 64
+"""Columns of a block: 256 bytes of each row. 32 and 128 are slower."""
+GROUP = 8
+"""Most blocks that are multiplied at once: x is copied for each of them."""
+FEW = range(2, 9)
+"""Numbers of hypotheses for which blocks are faster. XLA has other code for a single row. For ten and more, arithmetic takes longer than
+reading."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """A matrix of float32 numbers, for what a model does with a weight: `x @ w`, `w[tokens]`, `reshape`, `T`.
+
+    Attributes:
+        values: the weight, for all other numbers of rows.
+        groups: what x is multiplied by, at most `GROUP` blocks (blocks, inputs, WIDTH) each; after the axis of stacked layers.
+    """
+
+    values: jax.Array
+    groups: tuple[jax.Array, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's shape."""
+        return self.values.shape
+
+    @property
+    def T(self) -> Blocks:  # noqa: N802  as NumPy
+        """The transposed matrix. `groups` stay: products are with one of both only."""
+        return Blocks(self.values.T, self.groups)
+
+    def reshape(self, *shape: int) -> Blocks:
+        """Return the weight as a matrix (inputs, outputs)."""
+        return Blocks(self.values.reshape(*shape), self.groups)
+
+    def astype(self, dtype: Any) -> Blocks | jax.Array:
+        """Return the weight in a type, without blocks if that is not float32."""
+        return self if dtype == jnp.float32 else self.values.astype(dtype)
+
+    def take(self, outputs: Any, axis: int) -> jax.Array:
+        """Return the weight of some of its outputs, which are on this axis, without blocks."""
+        return jnp.take(self.values, outputs, axis, mode="clip")
+
+    def __getitem__(self, rows: jax.Array) -> jax.Array:
+        """Return some rows."""
+        return self.values[rows]
+
+    def __rmatmul__(self, x: jax.Array) -> jax.Array:
+        """Return x (..., inputs) times the matrix."""
+        rows = x.size // x.shape[-1]
+        if rows == 1:  # the first token's: other weights than those of the following steps would have to be read from memory
+            return (jnp.broadcast_to(x, (2, *x.shape)) @ self)[0]
+        if rows not in FEW:
+            return x @ self.values
+        x_NRI = jnp.broadcast_to(x.reshape(rows, -1), (self.groups[0].shape[0], rows, x.shape[-1]))
+        y_NRO = jnp.concatenate([x_NRI @ group for group in self.groups])
+        return y_NRO.swapaxes(0, 1).reshape(*x.shape[:-1], -1)
+
+
+def in_blocks(params: Any, letters: Any) -> Any:
+    """Return parameters with `Blocks` in the place of float32 weights with a multiple of `WIDTH` outputs.
+
+    Args:
+        letters: the letters of the axes of each parameter that may be one, else "".
+    """
+
+    def split(axes: str, x: Any) -> Any:
+        if not axes or isinstance(x, Int8) or x.dtype != np.float32:
+            return x
+        matrix = _matrix(np.asarray(x), axes)
+        if matrix.shape[-1] % WIDTH or matrix.shape[-1] == WIDTH:
+            return x
+        blocks = matrix.reshape(*matrix.shape[:-1], -1, WIDTH).swapaxes(-2, -3)
+        count = blocks.shape[-3]
+        groups = np.split(blocks, next(n for n in range(-(-count // GROUP), count + 1) if count % n == 0), -3)
+        return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))  # NumPy compiles nothing
+
+    return jax.tree.map(split, letters, params)
+
+
+def _matrix(x: np.ndarray, axes: str) -> np.ndarray:
+    """Return a weight as (inputs, outputs), or (L, inputs, outputs)."""
+    if axes == "VD":
+        return x.T
+    inputs, _ = rows_and_columns(axes)
+    return x.reshape(*x.shape[: inputs[0]], math.prod(x.shape[i] for i in inputs), -1)
