@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 class DeferredModel:
     """A `Seq2Seq` that is built when it is first used: a translation by kept programs never uses it."""
 
-    def __init__(self, build: Callable[[], Seq2Seq], cache_key: tuple[object, ...]):
-        """Defer `build`; `cache_key` identifies the model, as `StagedSearch` takes it."""
+    def __init__(self, build: Callable[[], Seq2Seq], cache_key: tuple[object, ...] = ()):
+        """Defer `build`; `cache_key` identifies the model, as `StagedSearch` takes it, or is empty: then nothing is kept."""
         self._build, self._cache_key = functools.cache(build), cache_key
 
     @functools.cached_property
     def step_weights(self) -> Any:
         """As the model's. A process that has built the model keeps it for others."""
-        entry = kept.name("step weights", *self._cache_key)
-        if (content := kept.read(entry)) is not None:
+        entry = kept.name("step weights", *self._cache_key) if self._cache_key else ""
+        if entry and (content := kept.read(entry)) is not None:
             return json.loads(content)
         found = self._build().step_weights
-        kept.write(entry, json.dumps(found).encode())
+        if entry:
+            kept.write(entry, json.dumps(found).encode())
         return found
 
     def __getattr__(self, name: str) -> Any:

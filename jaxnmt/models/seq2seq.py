@@ -119,11 +119,15 @@ class Seq2Seq:
 
     @property
     def step_weights(self) -> Any:
-        """The letters of each weight that steps of the decoder only multiply by, and "" for other parameters, and for models of users."""
+        """The letters of each float32 weight that steps of the decoder only multiply by.
+
+        It is "" for other parameters, and for all of a user's model.
+        """
+        in_float32 = _is_ours(self.module) and getattr(self.module.config, "dtype", "float32") == "float32"  # type: ignore[attr-defined]
 
         def letters(path: Any, axes: str, is_multiplied: bool) -> str:
             reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in self.source_side)
-            return axes if is_multiplied and not reads_source and _is_ours(self.module) else ""
+            return axes if in_float32 and is_multiplied and not reads_source else ""
 
         return jax.tree_util.tree_map_with_path(letters, self.axes, self._multiplied)
 

@@ -55,6 +55,7 @@ class Only:
 
     def __init__(self, model):
         self._model, self.target_vocab, self.can_refill = model, model.target_vocab, model.can_refill
+        self.step_weights = model.step_weights, ""
 
     def encode(self, params, batch, noise=None):
         return self._model.encode(params[0], batch)
