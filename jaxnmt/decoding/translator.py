@@ -96,7 +96,7 @@ class Translator:
         self._params, self._blocks = params, None
 
     def params_for(self, rows: int) -> Any:
-        """Return the parameters for steps of this many hypotheses: for a few on a CPU, with weights in `Blocks`. The numbers are the same."""
+        """Return the parameters for steps of this many hypotheses: the same numbers, and on a CPU in `Blocks` for a few hypotheses."""
         if rows not in FEW or not platform_of(None).weights_in_blocks or self.mesh is not None:
             return self.params
         if self._blocks is None:
