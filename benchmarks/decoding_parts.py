@@ -24,7 +24,8 @@ PARTS = {  # the first one that matches `name in JAX, operation, [shape of the r
     "output layer": r"logits/.*dot_general ",
     "normaliser and best words": r"softmax\)|top_k|[\[,]({V}|{V16}|{V32})[],]",
     "other products with weights": r"\.step/[^>]*/dot_general ",
-    "attention to source and caches": r"->|^ dot |_attention/(attention|jit)",
+    "copies of what weights in blocks multiply": r"\.step/[^>]*/(broadcast_in_dim|concatenate) ",
+    "attention to source and caches": r"->|^ dot |^product |_attention/(attention|jit|exp)",
     "moving, copying and writing caches": r"/gather |dynamic_update_slice |broadcast_in_dim |^ fusion | copy |transpose ",
 }
 

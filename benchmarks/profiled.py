@@ -49,14 +49,18 @@ def seconds_of_parts(folder: Path, patterns: Mapping[str, str]) -> dict[str, flo
 
 
 def _names(folder: Path) -> dict[tuple[str, str], str]:
-    """Return `name in JAX, operation, [shape of the result]` of each operation of the dumped programs."""
+    """Return `name in JAX, operation, [shape of the result]` of each operation of the dumped programs.
+
+    XLA forgets the names of some products of many matrices: they are called `product`.
+    """
     names = {}
     for file in folder.glob("*after_optimizations.txt"):
         module = file.name.split(".")[1]
         for line in file.read_text().splitlines():
             if found := re.match(r"\s*(?:ROOT )?%?([\w.-]+) = \(?\w+(\[[\d,]*\]).*? ([a-z][\w-]*)\(", line):
                 name = re.search(r'op_name="([^"]*)"', line)
-                names[module, found[1]] = f"{name[1] if name else ''} {found[3]} {found[2]}"
+                unnamed = "product" if found[1].startswith("ynn_fusion") else ""
+                names[module, found[1]] = f"{name[1] if name else unnamed} {found[3]} {found[2]}"
     return names
 
 

@@ -18,14 +18,14 @@ from profiled import dump_programs, print_parts, seconds_of_parts
 
 SKIPPED = 2
 PARTS = {  # the first one that matches `name in JAX, operation, [shape of the result]`; sums that several operations share have no name
-    "output layer: products": r"while/body/.*(dot_general| dot )|^ fusion \[\d{4,},",
-    "output layer: softmax and loss": r"while/body|^ fusion \[1,\d+,",
+    "output layer: products": r"while/body/.*(dot_general| dot )|^(product)? fusion \[\d{4,},",
+    "output layer: softmax and loss": r"while/body|^(product)? fusion \[1,\d+,",
     "update": r"cond/branch|train_step\)/(square|add|mul|sqrt)",
     "feed-forward: products": r"/mlp/.*(dot_general| dot )",
-    "feed-forward: activation, dropout, biases": r"/mlp/|^ fusion \[\d+,\d+,\d{4,}\]",
+    "feed-forward: activation, dropout, biases": r"/mlp/|^(product)? fusion \[\d+,\d+,\d{4,}\]",
     "attention: products with weights": r"_attention(\.project)?/(qkv|q|kv|out)/.*(dot_general| dot )",
     "attention: scores, softmax, dropout, mixing": r"_attention",
-    "norms, residuals, embeddings, biases": r"encoder|decoder|embedding|^ fusion",
+    "norms, residuals, embeddings, biases": r"encoder|decoder|embedding|^(product)? fusion",
 }
 
 

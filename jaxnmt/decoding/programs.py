@@ -90,7 +90,7 @@ class StagedSearch:
         groups = (group for group in groups if group.numbers)
         first_ones = [*itertools.islice(groups, IN_FLIGHT)]
         if len(first_ones) == 1:  # a thread takes longer to start than a short sentence waits
-            yield from self._in_one_search(params, first_ones)
+            yield from self._in_one_search(params, itertools.chain(first_ones, groups))
             return
         taking, stopped, results = threading.Lock(), threading.Event(), queue.SimpleQueue[tuple[int, Hypotheses] | None]()
         # There and back, since each group may be longer than the one before: so all searches have as many tokens.

@@ -114,6 +114,14 @@ def test_places_are_refilled_and_those_of_a_users_model_are_not(monkeypatch):
     assert sum(counts()) == 0
 
 
+@pytest.mark.parametrize("searches", [1, 3])
+def test_any_number_of_searches_finds_all_sentences(monkeypatch, searches):
+    (model, params), options = model_of("pre"), OPTIONS["patience"]
+    expected = {number: found.tokens_BWT for number, found in StagedSearch(model).each(params, groups_of(options))}
+    monkeypatch.setattr(programs, "IN_FLIGHT", searches)
+    tiny.assert_same({number: found.tokens_BWT for number, found in StagedSearch(model).each(params, groups_of(options))}, expected)
+
+
 def test_kept_programs_refill_too(monkeypatch, tmp_path):
     monkeypatch.setattr(kept, "_folder", tmp_path)
     (model, params), groups = model_of("pre"), list(groups_of(OPTIONS["beam"]))
