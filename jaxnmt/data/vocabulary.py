@@ -63,8 +63,10 @@ class Subwords:
         return self._processor.vocab_size()
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        # One thread, because workers are processes. All kinds of spaces count as spaces, as in `str.split`.
-        return self._processor.encode([" ".join(text.split()) for text in texts], out_type=int, num_threads=1)
+        spaced = [" ".join(text.split()) for text in texts]  # all kinds of spaces count as spaces, as in `str.split`
+        if len(spaced) == 1:  # for a list, SentencePiece starts a thread: 0.2 ms
+            return [self._processor.encode(spaced[0], out_type=int)]
+        return self._processor.encode(spaced, out_type=int, num_threads=1)  # one thread, because workers are processes
 
     def decode(self, ids: Sequence[int], unknown: str = "") -> str:
         """Return the text of tokens; `unknown` takes the place of each unknown one unless it is empty."""

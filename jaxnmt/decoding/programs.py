@@ -234,8 +234,9 @@ def numbered(numbers: Iterable[int], found: Any) -> Iterator[tuple[int, Any]]:
 
 def _lengthened(done: Hypotheses, options: SearchOptions) -> Hypotheses:
     """Return hypotheses whose tokens have the length that a search returns."""
-    missing = ((0, 0), (0, 0), (0, options.max_length - done.tokens_BWT.shape[2]))
-    return done._replace(tokens_BWT=np.pad(done.tokens_BWT, missing))
+    tokens_BWT: np.ndarray = np.zeros((*done.tokens_BWT.shape[:2], options.max_length), np.int32)
+    tokens_BWT[..., : done.tokens_BWT.shape[2]] = done.tokens_BWT
+    return done._replace(tokens_BWT=tokens_BWT)
 
 
 class MeshSearch:
