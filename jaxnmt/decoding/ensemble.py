@@ -18,7 +18,6 @@ from jaxnmt.decoding.batches import pad
 from jaxnmt.decoding.reductions import without_special
 from jaxnmt.decoding.shortlist import Narrowing
 from jaxnmt.decoding.translator import SENTENCE_END, Translator
-from jaxnmt.models.blocks import in_blocks
 from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.layers import DropoutKey
 from jaxnmt.models.seq2seq import Seq2Seq
@@ -59,6 +58,11 @@ class Ensemble(Seq2Seq):
     def can_refill(self) -> bool:
         """Whether all members can."""
         return all(model.can_refill for model in self.models)
+
+    @property
+    def step_weights(self) -> EnsembleParams:
+        """Those of the members."""
+        return EnsembleParams(tuple(model.step_weights for model in self.models), "")
 
     def encode(self, params: EnsembleParams, batch: Batch, noise: DropoutKey | None = None):
         """Return the memory of `encoder_input_tokens` (B, S, M): the last axis has one tokenisation for each member."""
@@ -152,10 +156,6 @@ class EnsembleTranslator(Translator):
         params = EnsembleParams(tuple(own), (shares / shares.sum()).astype(np.float32))
         model = Ensemble([member.model for member in members], space)
         super().__init__(model, params, first.tokenizer, first.max_length, first.warn, first.make_lexicon)
-
-    def _in_blocks(self) -> EnsembleParams:
-        own = zip(self.members, self.params.members, strict=True)
-        return self.params._replace(members=tuple(in_blocks(params, member.model.step_weights) for member, params in own))
 
     def _make_narrowing(self, width: int) -> EnsembleNarrowing:
         return EnsembleNarrowing([member.model for member in self.members], self._space, width)

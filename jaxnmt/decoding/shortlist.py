@@ -19,6 +19,7 @@ import numpy as np
 from jaxnmt.data.special_tokens import EOS, PAD, UNK
 from jaxnmt.decoding.constraints import TargetRules
 from jaxnmt.errors import UserError
+from jaxnmt.models.blocks import Weight
 from jaxnmt.models.encoder_decoder import Batch
 from jaxnmt.models.seq2seq import Seq2Seq, padded
 
@@ -147,7 +148,7 @@ class Narrowing:
         def narrow(axis: int, part: Any) -> Any:
             if axis < 0:
                 return part
-            return jnp.take(part, words_V, axis, mode="clip") if isinstance(part, jax.Array) else part.take(words_V, axis)
+            return part.take(words_V, axis) if isinstance(part, Weight) else jnp.take(part, words_V, axis, mode="clip")
 
         return NarrowedParams(params, jax.tree.map(narrow, self._axes, params))
 

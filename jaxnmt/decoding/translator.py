@@ -76,8 +76,8 @@ class Translator:
             make_lexicon: returns the candidates of `decoding.shortlist`, which needs it.
             cache_key: identifies the model in the cache of traced programs, see `StagedSearch`.
         """
-        self.model, self.tokenizer, self.max_length = model, tokenizer, max_length
-        self.params = params
+        self.model, self._params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
+        self._blocks: list[tuple[Any, Any]] = []  # the parameters, and the same in blocks; copies share the list
         self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
@@ -93,23 +93,25 @@ class Translator:
 
     @params.setter
     def params(self, params: Any) -> None:
-        self._params, self._blocks = params, None
+        self._params = params
+        self._blocks.clear()
 
-    def params_for(self, rows: int) -> Any:
-        """Return the parameters for steps of this many hypotheses: the same numbers, and on a CPU in `Blocks` for a few hypotheses."""
-        if rows not in FEW or not platform_of(None).weights_in_blocks or self.mesh is not None:
+    def _is_few(self, rows: int, decoding: cfg.Decoding) -> bool:
+        """Return whether batches with this many rows are searched for with weights in `Blocks`."""
+        return rows * num_hypotheses(decoding) in FEW and platform_of(self.mesh).weights_in_blocks
+
+    def _params_for(self, is_few: bool) -> Any:
+        """Return the parameters. Those in blocks that were used last are kept, for translators with other parameters too."""
+        if not is_few:
             return self.params
-        if self._blocks is None:
-            self._blocks = self._in_blocks()
-        return self._blocks
-
-    def _in_blocks(self) -> Any:
-        return in_blocks(self.params, self.model.step_weights)
+        if not any(params is self.params for params, _ in self._blocks):
+            self._blocks[:] = [(self.params, in_blocks(self.params, self.model.step_weights))]
+        return self._blocks[0][1]
 
     def with_params(self, params: Any) -> Translator:
         """Return a translator with other parameters of the same model and layout. Both share their compiled programs."""
         other = copy.copy(self)
-        other.params, other._origin = params, self
+        other._params, other._origin = params, self
         vars(other).pop("aligner", None)  # which reads the other parameters
         return other
 
@@ -180,7 +182,7 @@ class Translator:
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, batch: Batch
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
         """Return searches, parameters and arrays for a batch, in the ids of its shortlist, and a function that turns these ids back."""
-        params = self.params_for(len(batch["encoder_input_tokens"]) * num_hypotheses(decoding))
+        params = self._params_for(self._is_few(len(batch["encoder_input_tokens"]), decoding))
         if not decoding.shortlist:
             return self._whole, params, batch, np.asarray
         if self._processors(decoding):
@@ -316,8 +318,8 @@ class Translator:
         if decoding.shortlist:
             yield from in_turn(self._narrowed_searches(sentences, decoding, batches))
         else:
-            rows = self._rows(len(sentences), LENGTHS[0], decoding)  # of the batch with the shortest sentences, which has most
-            yield from self._whole.batch.each(self.params_for(rows * num_hypotheses(decoding)), batches)
+            for is_few, some in itertools.groupby(batches, lambda group: self._is_few(len(group.limits_B), decoding)):
+                yield from self._whole.batch.each(self._params_for(is_few), some)
 
     def _groups(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[Group]:
         """Yield groups of sentences of similar length."""

@@ -20,10 +20,10 @@ from jaxnmt.parallel.axes import rows_and_columns
 WIDTH = 64
 """Columns of a block: 256 bytes of each row. 32 and 128 are slower."""
 GROUP = 8
-"""Most blocks that are multiplied at once: x is copied for each of them."""
+"""Blocks that are multiplied at once. x is copied for each of them."""
 FEW = range(2, 9)
-"""Numbers of hypotheses for which blocks are faster. XLA has other code for a single row. For ten and more, arithmetic takes longer than
-reading."""
+"""Numbers of hypotheses for which blocks are faster. XLA has other code for a single row. With ten, they are as fast as a product by rows;
+with more, arithmetic takes longer than reading."""
 
 
 @jax.tree_util.register_dataclass
@@ -33,7 +33,7 @@ class Blocks:
 
     Attributes:
         values: the weight, for all other numbers of rows.
-        groups: what x is multiplied by, at most `GROUP` blocks (blocks, inputs, WIDTH) each; after the axis of stacked layers.
+        groups: what x is multiplied by, `GROUP` blocks or fewer each: (blocks, inputs, WIDTH), after the axis of stacked layers.
     """
 
     values: jax.Array
@@ -72,13 +72,17 @@ class Blocks:
             return (jnp.broadcast_to(x, (2, *x.shape)) @ self)[0]
         if rows not in FEW:
             return x @ self.values
-        x_NRI = jnp.broadcast_to(x.reshape(rows, -1), (self.groups[0].shape[0], rows, x.shape[-1]))
-        y_NRO = jnp.concatenate([x_NRI @ group for group in self.groups])
+        x_RI = x.reshape(rows, -1)
+        y_NRO = jnp.concatenate([jnp.broadcast_to(x_RI, (len(group), *x_RI.shape)) @ group for group in self.groups])
         return y_NRO.swapaxes(0, 1).reshape(*x.shape[:-1], -1)
 
 
+Weight = Int8 | Blocks
+"""What may be in the place of a weight."""
+
+
 def in_blocks(params: Any, letters: Any) -> Any:
-    """Return parameters with `Blocks` in the place of float32 weights with a multiple of `WIDTH` outputs.
+    """Return parameters with `Blocks` in the place of float32 weights whose outputs are several times `WIDTH`.
 
     Args:
         letters: the letters of the axes of each parameter that may be one, else "".
@@ -91,8 +95,7 @@ def in_blocks(params: Any, letters: Any) -> Any:
         if matrix.shape[-1] % WIDTH or matrix.shape[-1] == WIDTH:
             return x
         blocks = matrix.reshape(*matrix.shape[:-1], -1, WIDTH).swapaxes(-2, -3)
-        count = blocks.shape[-3]
-        groups = np.split(blocks, next(n for n in range(-(-count // GROUP), count + 1) if count % n == 0), -3)
+        groups = np.split(blocks, range(GROUP, blocks.shape[-3], GROUP), -3)
         return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))  # NumPy compiles nothing
 
     return jax.tree.map(split, letters, params)

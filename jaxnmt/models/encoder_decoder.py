@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxnmt.config import Translation
+from jaxnmt.models.blocks import Weight
 from jaxnmt.models.layers import DropoutKey, Embedding, at_least_float32
 from jaxnmt.models.pictures import Regions
 from jaxnmt.parallel.axes import declare
@@ -132,7 +133,7 @@ class EncoderDecoder(nn.Module):
 def project(features: jax.Array, table_VD: Any) -> jax.Array:
     """Return features (..., D) times the output layer's matrix, or its `Int8` or `Blocks`: (..., V), at least float32."""
     dtype = at_least_float32(features.dtype)
-    if not isinstance(table_VD, jax.Array):
+    if isinstance(table_VD, Weight):
         return features.astype(dtype) @ table_VD.T
     return jnp.einsum("...D,VD->...V", features, table_VD, preferred_element_type=dtype)
 

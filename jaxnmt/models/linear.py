@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from jax.lax import dynamic_slice_in_dim, dynamic_update_slice_in_dim, fori_loop, optimization_barrier
 from jax.sharding import Mesh
 
-from jaxnmt.models.blocks import Blocks
-from jaxnmt.models.int8 import Int8
+from jaxnmt.models.blocks import Weight
 from jaxnmt.parallel.numbers import at_least_float32
 from jaxnmt.parallel.platform import platform_of
 
@@ -21,9 +20,9 @@ BLOCK = 16
 """Rows that are transposed at a time. 16 float32 numbers fill a cache line."""
 
 
-def multiply(x: jax.Array, kernel: jax.Array | Int8 | Blocks, mesh: Mesh | None) -> jax.Array:
+def multiply(x: jax.Array, kernel: jax.Array | Weight, mesh: Mesh | None) -> jax.Array:
     """Return x (..., I) @ kernel (I, O) as (..., O)."""
-    if not (isinstance(kernel, jax.Array) and platform_of(mesh).transposes_operands):
+    if isinstance(kernel, Weight) or not platform_of(mesh).transposes_operands:
         return x @ kernel
     return _multiply(x.reshape(-1, x.shape[-1]), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 

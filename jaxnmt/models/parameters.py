@@ -51,7 +51,7 @@ def training_flops(model: Seq2Seq, source_tokens: float, target_tokens: float, t
         flops += operations(table, _END) * math.prod(jax.eval_shape(model.output_table, model.shapes).shape) * target_tokens
     for name, x, multiplies in leaves:
         if multiplies:
-            reads_source = any(f"/{part}/" in f"/{name}" for part in model.source_side)
+            reads_source = model.is_source_side(name)
             place = _place(model, name)
             reads = (0, math.inf) if reads_source and place[0] else place
             flops += operations(name, reads) * math.prod(x.shape) * (source_tokens if reads_source else target_tokens)

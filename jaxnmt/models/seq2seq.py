@@ -80,6 +80,10 @@ class Seq2Seq:
         assert self._resize is not None  # `build_model` gives it
         return self._resize(size).on(self.mesh)
 
+    def is_source_side(self, name: str) -> bool:
+        """Return whether a parameter is of the parts that read the source, by its path."""
+        return any(f"/{part}/" in f"/{name}" for part in self.source_side)
+
     def _init(self, key: jax.Array) -> Any:
         tokens = jnp.ones((1, 4), jnp.int32)
         batch = {"encoder_input_tokens": tokens, "decoder_input_tokens": tokens}
@@ -119,15 +123,14 @@ class Seq2Seq:
 
     @property
     def step_weights(self) -> Any:
-        """The letters of each float32 weight that steps of the decoder only multiply by.
+        """The letters of each float32 weight that the decoder's side uses only in products and look-ups.
 
         It is "" for other parameters, and for all of a user's model.
         """
         in_float32 = _is_ours(self.module) and getattr(self.module.config, "dtype", "float32") == "float32"  # type: ignore[attr-defined]
 
         def letters(path: Any, axes: str, is_multiplied: bool) -> str:
-            reads_source = any(f"/{part}/" in f"/{path_name(path)}" for part in self.source_side)
-            return axes if in_float32 and is_multiplied and not reads_source else ""
+            return axes if in_float32 and is_multiplied and not self.is_source_side(path_name(path)) else ""
 
         return jax.tree_util.tree_map_with_path(letters, self.axes, self._multiplied)
 

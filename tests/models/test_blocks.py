@@ -1,5 +1,7 @@
 """Weights in blocks of columns are the same numbers: so are the products, and the translations of every model."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import mine
@@ -12,7 +14,9 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.config import Decoding
+from jaxnmt.decoding import translator as translator_module
 from jaxnmt.decoding.ensemble import EnsembleTranslator
+from jaxnmt.decoding.staged_programs import Programs
 from jaxnmt.models import blocks
 from jaxnmt.models.blocks import Blocks, in_blocks
 from jaxnmt.models.deferred import DeferredModel
@@ -96,23 +100,49 @@ def test_a_sentence_alone_is_translated_as_among_others(narrow, decoding, monkey
 
 
 def test_members_of_an_ensemble_have_blocks(narrow):
-    members = [subwords.translator(), subwords.translator()]
-    pair = EnsembleTranslator(members)
-    split = pair.params_for(3).members
-    assert [any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight))) for params in split] == [True, True]
+    pair = EnsembleTranslator([subwords.translator(), subwords.translator()])
+    split = in_blocks(pair.params, pair.model.step_weights)
+    assert [any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight))) for params in split.members] == [True, True]
+    assert split.weights_M is pair.params.weights_M
     decoding = Decoding(beam_size=3)
     together = [found[0].tokens for found in pair.translate(LINES, decoding)]
     assert [pair.translate([line], decoding)[0][0].tokens for line in LINES] == together
 
 
-def test_blocks_are_of_the_parameters_that_a_translator_has_now(narrow):
+def test_blocks_are_made_once_for_the_parameters_and_kept_as_long(narrow, monkeypatch):
+    made = []
+    monkeypatch.setattr(translator_module, "in_blocks", lambda params, letters: made.append(params) or in_blocks(params, letters))
+    few, many = Decoding(beam_size=3), Decoding(beam_size=9)
     translator = subwords.translator()
-    before = translator.params_for(3)
-    assert translator.params_for(3) is before and translator.params_for(1) is translator.params_for(40) is translator.params
-    translator.params = jax.tree.map(lambda x: 2 * x, translator.params)
-    tiny.assert_same(translator.params_for(3), jax.tree.map(lambda x: 2 * x, before))
-    other = translator.with_params(jax.tree.map(lambda x: x / 2, translator.params))
-    tiny.assert_same(other.params_for(3), before)
+    first, second = translator.params, jax.tree.map(lambda x: 2 * x, translator.params)
+    translator.translate(LINES, few)
+    translator.translate(LINES[:1], many)
+    assert not made
+    for params in (first, second, second, first):
+        for one in (copy.copy(translator), translator.with_params(params), translator.with_params(params)):
+            one.translate(LINES[:1], few)
+    assert [params is first for params in made] == [True, False, True, False, True]
+    translator.params = None
+    assert not translator._blocks
+
+
+def test_programs_are_warmed_in_the_form_that_is_used(narrow, monkeypatch):
+    translator, decoding = subwords.translator(), Decoding(beam_size=5, batch_tokens=32, batch_size=16)
+    translator.max_length = 64
+    kinds, take = [], Programs.take
+
+    def record(self, state, options, params, batch, *args, **static):
+        has_blocks = any(map(is_weight, jax.tree.leaves(params, is_leaf=is_weight)))
+        kinds.append((batch["encoder_input_tokens"].shape, has_blocks))
+        return take(self, state, options, params, batch, *args, **static)
+
+    monkeypatch.setattr(Programs, "take", record)
+    translator.translate([*LINES, " ".join(LINES * 2)], decoding)
+    used = {*kinds}
+    kinds.clear()
+    translator.warm(decoding)
+    assert {has_blocks for _, has_blocks in used} == {True, False}
+    assert used <= {*kinds}
 
 
 def test_a_model_of_ones_own_and_one_in_bfloat16_have_none(tmp_path, monkeypatch):
