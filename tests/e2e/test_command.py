@@ -15,6 +15,7 @@ from training import events
 
 import jaxnmt
 from jaxnmt import cli
+from jaxnmt.cli.verbs import translating
 from jaxnmt.data import identity
 from jaxnmt.evaluation.test_sets import open_test_set
 from jaxnmt.runs import directory as run_directory
@@ -53,6 +54,15 @@ def test_lines_are_translated_in_order_and_empty_ones_stay(run, capsys, monkeypa
     assert cli.main(["translate", str(run)]) == 0
     lines = capsys.readouterr().out.split("\n")
     assert len(lines) == 4 and lines[1] == lines[3] == "" and lines[0] and lines[2]
+
+
+@pytest.mark.parametrize(("every", "reported"), [(0.0, ["16", "32", "40"]), (1e6, ["40"])])
+def test_progress_is_reported_now_and_then_and_at_the_end(run, tmp_path, capsys, monkeypatch, every, reported):
+    monkeypatch.setattr(translating, "REPORT_EVERY", every)
+    (tmp_path / "in").write_text("a b\n" * 40)
+    words = ["--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--batch-size", "1"]
+    assert cli.main(["translate", str(run), *words]) == 0
+    assert re.findall("(.*) sentences translated", capsys.readouterr().err) == reported
 
 
 def test_a_column_has_the_prefix_of_each_line(run, tmp_path, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 """Batches of lines that are read at a time: the more, the more similar are the lengths within a batch."""
+REPORT_EVERY = 2.0
+"""Seconds between reports of progress."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,11 +117,17 @@ def translate(run: str, options: Translate) -> None:
     with distributed.leader_first("read the input"):
         lines_at_hand = _line_batches(options, size, processes > 1) if distributed.is_leader() else iter(())
     windows = workers.numbered(distributed.from_leader("lines", lines_at_hand))
+    done = said = 0
     with leader_writer(options.output) as write, contextlib.closing(translate_windows(run, options, windows, processes)) as translated:
+        next_report = time.monotonic() + REPORT_EVERY
         for lines, done in translated:
             for line in lines:
                 write(line)
-            say(f"{done:,} sentences translated")
+            if time.monotonic() >= next_report:
+                next_report, said = time.monotonic() + REPORT_EVERY, done
+                say(f"{done:,} sentences translated")
+    if done != said:
+        say(f"{done:,} sentence{'s' * (done != 1)} translated")
 
 
 def _check_together(options: Translate) -> None:
