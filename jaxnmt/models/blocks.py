@@ -25,6 +25,9 @@ FEW = range(2, 9)
 """Numbers of hypotheses for which blocks are faster. XLA has other code for a single row. With ten, they are as fast as a product by rows;
 with more, arithmetic takes longer than reading."""
 
+LEAST_BYTES = 8 * 2**20
+"""Fewest bytes of such weights. Fewer stay in a core's caches from one step to the next, and blocks are then 3 to 10 % slower."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -88,17 +91,21 @@ def in_blocks(params: Any, letters: Any) -> Any:
         letters: the letters of the axes of each parameter that may be one, else "".
     """
 
-    def split(axes: str, x: Any) -> Any:
+    def matrix_of(axes: str, x: Any) -> np.ndarray | None:
         if not axes or isinstance(x, Int8) or x.dtype != np.float32:
-            return x
-        matrix = _matrix(np.asarray(x), axes)
-        if matrix.shape[-1] % WIDTH or matrix.shape[-1] == WIDTH:
+            return None
+        matrix = _matrix(np.asarray(x), axes)  # NumPy compiles nothing
+        return matrix if matrix.shape[-1] > WIDTH and matrix.shape[-1] % WIDTH == 0 else None
+
+    def split(axes: str, x: Any) -> Any:
+        if (matrix := matrix_of(axes, x)) is None:
             return x
         blocks = matrix.reshape(*matrix.shape[:-1], -1, WIDTH).swapaxes(-2, -3)
         groups = np.split(blocks, range(GROUP, blocks.shape[-3], GROUP), -3)
-        return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))  # NumPy compiles nothing
+        return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))
 
-    return jax.tree.map(split, letters, params)
+    matrices = jax.tree.leaves(jax.tree.map(matrix_of, letters, params))
+    return jax.tree.map(split, letters, params) if sum(matrix.nbytes for matrix in matrices) >= LEAST_BYTES else params
 
 
 def _matrix(x: np.ndarray, axes: str) -> np.ndarray:

@@ -33,6 +33,12 @@ def is_weight(x) -> bool:
     return isinstance(x, Blocks)
 
 
+@pytest.fixture(autouse=True)
+def always(monkeypatch):
+    """Small weights have blocks too."""
+    monkeypatch.setattr(blocks, "LEAST_BYTES", 0)
+
+
 @pytest.fixture
 def narrow(monkeypatch):
     """Blocks of two columns, so that tiny models have them."""
@@ -60,6 +66,13 @@ def test_a_stack_of_weights_is_one_of_their_blocks():
     stacked = in_blocks(weight, "LDF")
     for i in range(3):
         tiny.assert_same(jax.tree.map(lambda x, i=i: x[i], stacked), in_blocks(weight[i], "DF"))
+
+
+def test_few_weights_stay_as_they_are(monkeypatch):
+    params, letters = {"a": jnp.ones((24, 640)), "b": jnp.ones((24, 1024)), "c": jnp.ones((24, 1024))}, {"a": "DF", "b": "DF", "c": ""}
+    for least, expected in ((24 * 1664 * 4, True), (24 * 1664 * 4 + 1, False)):
+        monkeypatch.setattr(blocks, "LEAST_BYTES", least)
+        assert is_weight(in_blocks(params, letters)["a"]) == expected
 
 
 def test_weights_of_other_sizes_and_types_stay():
