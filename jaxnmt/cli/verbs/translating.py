@@ -125,9 +125,13 @@ def translate(run: str, options: Translate) -> None:
                 write(line)
             if time.monotonic() >= next_report:
                 next_report, said = time.monotonic() + REPORT_EVERY, done
-                say(f"{done:,} sentences translated")
+                _report(done)
     if done != said:
-        say(f"{done:,} sentence{'s' * (done != 1)} translated")
+        _report(done)
+
+
+def _report(done: int) -> None:
+    say(f"{done:,} sentence{'s' * (done != 1)} translated")
 
 
 def _check_together(options: Translate) -> None:
