@@ -26,7 +26,7 @@ from jaxnmt.decoding.streaming import check_stream, growing_text
 from jaxnmt.decoding.translation import Translation, by_risk, joined, of_candidates
 from jaxnmt.errors import UserError
 from jaxnmt.io.text import normalise
-from jaxnmt.models.blocks import FEW, in_blocks
+from jaxnmt.models.blocks import FEW, LatestBlocks
 from jaxnmt.parallel import log
 from jaxnmt.parallel.platform import platform_of
 from jaxnmt.parallel.sharding import mesh_of, num_shards
@@ -77,7 +77,7 @@ class Translator:
             cache_key: identifies the model in the cache of traced programs, see `StagedSearch`.
         """
         self.model, self._params, self.tokenizer, self.max_length = model, params, tokenizer, max_length
-        self._blocks: list[tuple[Any, Any]] = []  # the parameters, and the same in blocks; copies share the list
+        self._blocks = LatestBlocks()  # which copies share
         self.warn, self.make_lexicon = warn, make_lexicon
         self._processors = functools.cache(self._make_processors)  # so that a search is compiled once
         self.mesh = mesh_of(params)
@@ -96,17 +96,12 @@ class Translator:
         self._params = params
         self._blocks.clear()
 
-    def _is_few(self, rows: int, decoding: cfg.Decoding) -> bool:
+    def _uses_blocks(self, rows: int, decoding: cfg.Decoding) -> bool:
         """Return whether batches with this many rows are searched for with weights in `Blocks`."""
         return rows * num_hypotheses(decoding) in FEW and platform_of(self.mesh).weights_in_blocks
 
-    def _params_for(self, is_few: bool) -> Any:
-        """Return the parameters. Those in blocks that were used last are kept, for translators with other parameters too."""
-        if not is_few:
-            return self.params
-        if not any(params is self.params for params, _ in self._blocks):
-            self._blocks[:] = [(self.params, in_blocks(self.params, self.model.step_weights))]
-        return self._blocks[0][1]
+    def _params_for(self, uses_blocks: bool) -> Any:
+        return self._blocks.of(self.params, lambda: self.model.step_weights) if uses_blocks else self.params
 
     def with_params(self, params: Any) -> Translator:
         """Return a translator with other parameters of the same model and layout. Both share their compiled programs."""
@@ -182,7 +177,7 @@ class Translator:
         self, sentences: Sequence[list[int]], decoding: cfg.Decoding, batch: Batch
     ) -> tuple[Searches, Any, Batch, Callable[[Any], np.ndarray]]:
         """Return searches, parameters and arrays for a batch, in the ids of its shortlist, and a function that turns these ids back."""
-        params = self._params_for(self._is_few(len(batch["encoder_input_tokens"]), decoding))
+        params = self._params_for(self._uses_blocks(len(batch["encoder_input_tokens"]), decoding))
         if not decoding.shortlist:
             return self._whole, params, batch, np.asarray
         if self._processors(decoding):
@@ -318,8 +313,8 @@ class Translator:
         if decoding.shortlist:
             yield from in_turn(self._narrowed_searches(sentences, decoding, batches))
         else:
-            for is_few, some in itertools.groupby(batches, lambda group: self._is_few(len(group.limits_B), decoding)):
-                yield from self._whole.batch.each(self._params_for(is_few), some)
+            for uses_blocks, some in itertools.groupby(batches, lambda group: self._uses_blocks(len(group.limits_B), decoding)):
+                yield from self._whole.batch.each(self._params_for(uses_blocks), some)
 
     def _groups(self, sentences: Sequence[list[int]], decoding: cfg.Decoding, rules: Sequence[TokenRules]) -> Iterator[Group]:
         """Yield groups of sentences of similar length."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -90,22 +91,43 @@ def in_blocks(params: Any, letters: Any) -> Any:
     Args:
         letters: the letters of the axes of each parameter that may be one, else "".
     """
+    chosen = jax.tree.map(_is_split, letters, params)
+    size = sum(jax.tree.leaves(jax.tree.map(lambda chosen, x: x.nbytes if chosen else 0, chosen, params)))
+    if size < LEAST_BYTES:
+        return params
+    return jax.tree.map(lambda chosen, axes, x: _split(axes, x) if chosen else x, chosen, letters, params)
 
-    def matrix_of(axes: str, x: Any) -> np.ndarray | None:
-        if not axes or isinstance(x, Int8) or x.dtype != np.float32:
-            return None
-        matrix = _matrix(np.asarray(x), axes)  # NumPy compiles nothing
-        return matrix if matrix.shape[-1] > WIDTH and matrix.shape[-1] % WIDTH == 0 else None
 
-    def split(axes: str, x: Any) -> Any:
-        if (matrix := matrix_of(axes, x)) is None:
-            return x
-        blocks = matrix.reshape(*matrix.shape[:-1], -1, WIDTH).swapaxes(-2, -3)
-        groups = np.split(blocks, range(GROUP, blocks.shape[-3], GROUP), -3)
-        return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))
+class LatestBlocks:
+    """The result of `in_blocks` for the parameters that were used last."""
 
-    matrices = jax.tree.leaves(jax.tree.map(matrix_of, letters, params))
-    return jax.tree.map(split, letters, params) if sum(matrix.nbytes for matrix in matrices) >= LEAST_BYTES else params
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the parameters and their blocks."""
+        self._kept: tuple[Any, Any] = None, None
+
+    def of(self, params: Any, letters: Callable[[], Any]) -> Any:
+        """Return these parameters in blocks; `letters` returns those that `in_blocks` takes."""
+        kept = self._kept
+        if kept[0] is not params:
+            kept = self._kept = params, in_blocks(params, letters())
+        return kept[1]
+
+
+def _is_split(axes: str, x: Any) -> bool:
+    if not axes or isinstance(x, Int8) or x.dtype != np.float32:
+        return False
+    outputs = x.shape[0] if axes == "VD" else x.size // math.prod(x.shape[: rows_and_columns(axes)[0][-1] + 1])
+    return outputs > WIDTH and outputs % WIDTH == 0
+
+
+def _split(axes: str, x: Any) -> Blocks:
+    matrix = _matrix(np.asarray(x), axes)  # NumPy compiles nothing
+    blocks = matrix.reshape(*matrix.shape[:-1], -1, WIDTH).swapaxes(-2, -3)
+    groups = np.split(blocks, range(GROUP, blocks.shape[-3], GROUP), -3)
+    return Blocks(x, tuple(jax.device_put(np.ascontiguousarray(group)) for group in groups))
 
 
 def _matrix(x: np.ndarray, axes: str) -> np.ndarray:

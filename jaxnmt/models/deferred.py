@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +21,8 @@ class DeferredModel:
 
     @functools.cached_property
     def step_weights(self) -> Any:
-        """As the model's. A process that has built the model keeps it for others."""
-        entry = kept.name("step weights", *self._cache_key) if self._cache_key else ""
-        if entry and (content := kept.read(entry)) is not None:
-            return json.loads(content)
-        found = self._build().step_weights
-        if entry:
-            kept.write(entry, json.dumps(found).encode())
-        return found
+        """The model's `step_weights`, without building it if they are kept."""
+        return kept.json_of(lambda: self._build().step_weights, "step weights", self._cache_key)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # copying asks for these before the model can be built

@@ -10,10 +10,12 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxnmt import __version__
 from jaxnmt.io import files
@@ -62,6 +64,23 @@ def write(entry: str, content: bytes) -> None:
         with contextlib.suppress(OSError):
             _folder.mkdir(parents=True, exist_ok=True)
             files.write(_folder / entry, hashlib.sha256(content).digest() + content)
+
+
+def json_of(make: Callable[[], Any], what: str, cache_key: tuple[object, ...]) -> Any:
+    """Return what `make` returns, which JSON can write, or what it returned in an earlier process.
+
+    Args:
+        what: names the value.
+        cache_key: all else that it depends on, see `name`; empty: it is not kept.
+    """
+    if not cache_key:
+        return make()
+    entry = name(what, *cache_key)
+    if (content := read(entry)) is not None:
+        return json.loads(content)
+    made = make()
+    write(entry, json.dumps(made).encode())
+    return made
 
 
 @functools.cache

@@ -213,14 +213,8 @@ def kept_shapes(cache_key: tuple[object, ...], trace: Callable[[], Any]) -> Any:
     """
     import jax
 
-    entry = kept.name("parameters", *cache_key) if cache_key else ""
-    if cache_key and (content := kept.read(entry)) is not None:
-        is_leaf = lambda node: isinstance(node, list)  # noqa: E731
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*leaf), json.loads(content), is_leaf=is_leaf)
-    shapes = trace()
-    if cache_key:
-        kept.write(entry, json.dumps(jax.tree.map(lambda x: [x.shape, x.dtype.name], shapes)).encode())
-    return shapes
+    leaves = kept.json_of(lambda: jax.tree.map(lambda x: [x.shape, x.dtype.name], trace()), "parameters", cache_key)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*leaf), leaves, is_leaf=lambda node: isinstance(node, list))
 
 
 def _cast(x: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:

@@ -14,7 +14,6 @@ import jaxnmt
 from jaxnmt import cli
 from jaxnmt import config as cfg
 from jaxnmt.config import Decoding
-from jaxnmt.decoding import translator as translator_module
 from jaxnmt.decoding.ensemble import EnsembleTranslator
 from jaxnmt.decoding.staged_programs import Programs
 from jaxnmt.models import blocks
@@ -124,7 +123,7 @@ def test_members_of_an_ensemble_have_blocks(narrow):
 
 def test_blocks_are_made_once_for_the_parameters_and_kept_as_long(narrow, monkeypatch):
     made = []
-    monkeypatch.setattr(translator_module, "in_blocks", lambda params, letters: made.append(params) or in_blocks(params, letters))
+    monkeypatch.setattr(blocks, "in_blocks", lambda params, letters: made.append(params) or in_blocks(params, letters))
     few, many = Decoding(beam_size=3), Decoding(beam_size=9)
     translator = subwords.translator()
     first, second = translator.params, jax.tree.map(lambda x: 2 * x, translator.params)
@@ -136,7 +135,7 @@ def test_blocks_are_made_once_for_the_parameters_and_kept_as_long(narrow, monkey
             one.translate(LINES[:1], few)
     assert [params is first for params in made] == [True, False, True, False, True]
     translator.params = None
-    assert not translator._blocks
+    assert translator._blocks._kept == (None, None)
 
 
 def test_programs_are_warmed_in_the_form_that_is_used(narrow, monkeypatch):
